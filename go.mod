@@ -1,0 +1,3 @@
+module example.com/hubbub
+
+go 1.26
