@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"example.com/hubbub"
+)
+
+type serveCmd struct {
+	Listen            string        `default:":8080" placeholder:"ADDR" help:"Address for HTTP and WebSockets (${default})."`
+	Workers           int           `default:"0" placeholder:"N" help:"Event-loop workers (0: one for each processor that Go uses)."`
+	MaxConnections    int           `default:"0" placeholder:"N" help:"Open WebSockets; above it an upgrade gets 503 (0: the limit of open files less max(64, a 32nd))."`
+	MaxRoomsPerClient int           `default:"1000" placeholder:"N" help:"Rooms that one client may be in (${default})."`
+	MaxMessageBytes   size          `default:"64KiB" placeholder:"SIZE" help:"A client's largest message, such as 65536 or 64KiB; a larger one closes the connection with 1009 (${default})."`
+	SendQueueBytes    size          `default:"1MiB" placeholder:"SIZE" help:"Unsent bytes that make a client a slow consumer (${default})."`
+	SendQueueAge      time.Duration `default:"30s" placeholder:"TIME" help:"Age of the oldest unsent message that makes a client a slow consumer (${default})."`
+	SlowConsumer      string        `default:"disconnect" placeholder:"POLICY" help:"What happens to a slow consumer; only \"disconnect\" as yet."`
+	PingInterval      time.Duration `default:"25s" placeholder:"TIME" help:"How often clients are pinged (${default})."`
+	PongTimeout       time.Duration `default:"10s" placeholder:"TIME" help:"A client that was silent for ping-interval and this is closed with 4002 (${default})."`
+	HandshakeTimeout  time.Duration `default:"10s" placeholder:"TIME" help:"How long the head of a request may take (${default})."`
+	AllowedOrigins    []string      `placeholder:"PATTERN" help:"Origins whose pages may connect beside the server's own, such as https://*.example.com or http://localhost:*."`
+	IO                string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux) or pump (portable)."`
+	LogLevel          string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
+	LogFormat         string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"text or json (${default})."`
+}
+
+// Help is shown by hubbub serve --help.
+func (serveCmd) Help() string {
+	return "Each flag may be set by an environment variable as well: HUBBUB_LISTEN for --listen, and so on; the flag counts first. SIGTERM or SIGINT tells every client to come back later and stops; a second one stops at once."
+}
+
+// stopTimeout bounds what a SIGTERM waits for.
+const stopTimeout = 30 * time.Second
+
+func (c *serveCmd) Run() error {
+	if err := c.noZeros(); err != nil {
+		return err
+	}
+	log := c.logger()
+	slog.SetDefault(log)
+	srv, err := hubbub.New(hubbub.Config{
+		Workers:           c.Workers,
+		MaxConnections:    c.MaxConnections,
+		MaxRoomsPerClient: c.MaxRoomsPerClient,
+		MaxMessageBytes:   int(c.MaxMessageBytes),
+		SendQueueBytes:    int(c.SendQueueBytes),
+		SendQueueAge:      c.SendQueueAge,
+		SlowConsumer:      c.SlowConsumer,
+		PingInterval:      c.PingInterval,
+		PongTimeout:       c.PongTimeout,
+		HandshakeTimeout:  c.HandshakeTimeout,
+		AllowedOrigins:    c.AllowedOrigins,
+		IO:                c.IO,
+		Logger:            log,
+	})
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("--listen %s: %w", c.Listen, err)
+	}
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+
+	log.Info("hubbub listens", "page", pageURL(l.Addr()), "websocket", "ws"+strings.TrimPrefix(pageURL(l.Addr()), "http")+"ws", "processors", runtime.GOMAXPROCS(0))
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+
+	select {
+	case err := <-served:
+		return err
+	case sig := <-signals:
+		log.Info("stopping; once more stops at once", "signal", sig, "connections", srv.Connections())
+	}
+	stopped := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		stopped <- srv.Shutdown(ctx)
+	}()
+	select {
+	case err := <-stopped:
+		if errors.Is(err, context.DeadlineExceeded) {
+			log.Warn("some clients did not go and were cut off", "after", stopTimeout)
+		}
+	case <-signals:
+		return errors.New("stopped at once by a second signal")
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// noZeros refuses what a Config would take for "use the default".
+func (c *serveCmd) noZeros() error {
+	for name, zero := range map[string]bool{
+		"max-rooms-per-client": c.MaxRoomsPerClient == 0,
+		"max-message-bytes":    c.MaxMessageBytes == 0,
+		"send-queue-bytes":     c.SendQueueBytes == 0,
+		"send-queue-age":       c.SendQueueAge == 0,
+		"ping-interval":        c.PingInterval == 0,
+		"pong-timeout":         c.PongTimeout == 0,
+		"handshake-timeout":    c.HandshakeTimeout == 0,
+	} {
+		if zero {
+			return fmt.Errorf("--%s 0: must be greater", name)
+		}
+	}
+	return nil
+}
+
+func (c *serveCmd) logger() *slog.Logger {
+	var level slog.Level
+	level.UnmarshalText([]byte(c.LogLevel)) // the flag's enum holds the names
+	opts := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opts))
+}
+
+// pageURL is what to type into a browser on this machine.
+func pageURL(a net.Addr) string {
+	host, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return "http://" + a.String() + "/"
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, port) + "/"
+}
+
+// size is a number of bytes: 65536, 64KiB, 1MiB, 2GiB.
+type size int
+
+func (s *size) UnmarshalText(b []byte) error {
+	text, factor := string(b), 1
+	for unit, f := range map[string]int{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+		if n, ok := strings.CutSuffix(text, unit); ok {
+			text, factor = n, f
+		}
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(text))
+	if err != nil || n < 0 || n > (1<<40)/factor {
+		return fmt.Errorf("%q is no size: write 65536, 64KiB or 1MiB", b)
+	}
+	*s = size(n * factor)
+	return nil
+}

@@ -1,0 +1,210 @@
+package hubbub
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/protocol"
+)
+
+// Config sizes a Server. The zero value works: each field that is zero takes its default.
+type Config struct {
+	// Workers is how many event-loop workers own the connections. Default: GOMAXPROCS.
+	Workers int
+	// MaxConnections is how many WebSockets may be open; above it an upgrade gets 503. Default: the limit of open
+	// files less max(64, a 32nd), which stays free for requests that are not upgraded yet.
+	MaxConnections int
+	// MaxRoomsPerClient is how many rooms a client may be in. Default: 1000.
+	MaxRoomsPerClient int
+	// MaxMessageBytes bounds a client's message, all its fragments together; a larger one closes the connection
+	// with 1009. Default: 64 KiB.
+	MaxMessageBytes int
+	// SendQueueBytes and SendQueueAge are what a client may leave unsent before SlowConsumer acts: that many bytes,
+	// and the oldest of them that old. Less bytes than MaxMessageBytes are refused. Default: 1 MiB, 30 s.
+	SendQueueBytes int
+	SendQueueAge   time.Duration
+	// SlowConsumer is what happens to a client that can't keep up. Default, and for now the only one: "disconnect".
+	SlowConsumer string
+	// PingInterval is how often a client is pinged; one that gave no sign of life, not a single byte, for
+	// PingInterval and PongTimeout together is closed. Both at least 1 s. Default: 25 s, 10 s.
+	PingInterval time.Duration
+	PongTimeout  time.Duration
+	// HandshakeTimeout is how long the head of a request may take, on a Server's own listener. Default: 10 s.
+	HandshakeTimeout time.Duration
+	// AllowedOrigins are patterns of the origins whose pages may connect, beside the server's own; "*" stands for
+	// any run of characters: "https://*.example.com", "http://localhost:*". A bare "*" lets every page on the web
+	// act in the name of your users. Default: the server's own origin only.
+	AllowedOrigins []string
+	// IO is how connections are read and written: "auto", "epoll" (Linux) or "pump" (portable). Default: "auto".
+	IO string
+	// Handlers are your own kinds of messages, by msg_type. The names of the protocol can't be taken.
+	Handlers map[string]Handler
+	// HandlerTimeout bounds one call of a Handler. Default: 5 s.
+	HandlerTimeout time.Duration
+	// MaxHandlerCalls is how many calls of Handlers run at once, over all clients. Default: 1024.
+	MaxHandlerCalls int
+	// Logger gets what an operator should know. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Handler obeys a client's message of a type of your own. It runs on a goroutine of its own, one call at a time for
+// each client, so it may block; ctx ends when the client is gone or the time is up. The reply, encoded as JSON, is sent
+// to the client as {"msg_type": the same, "from": "server", "content": reply}, with the message's id; a nil reply is an
+// ack if the message had an id. An *Error goes to the client; any other error is logged, and the client is told
+// "internal". It may call every method of Server.
+type Handler func(ctx context.Context, m *Message) (reply any, err error)
+
+// Message is a client's message for a Handler.
+type Message struct {
+	Client string          // the id of who sent it
+	Type   string          // its msg_type
+	Raw    json.RawMessage // the whole object as it came; checked to be JSON
+}
+
+// Decode reads the message's fields into v, which json.Unmarshal takes. Its error is meant for the client.
+func (m *Message) Decode(v any) error {
+	if err := json.Unmarshal(m.Raw, v); err != nil {
+		return &Error{Code: BadMessage, Message: err.Error()}
+	}
+	return nil
+}
+
+// Error is what a client is told; whether it may retry depends on the code.
+type Error = protocol.Error
+
+// Code is one of the protocol's error codes.
+type Code = protocol.Code
+
+// The codes that a Handler may want.
+const (
+	BadMessage   = protocol.BadMessage
+	NotMember    = protocol.NotMember
+	Forbidden    = protocol.Forbidden
+	RateLimited  = protocol.RateLimited
+	LimitReached = protocol.LimitReached
+	Unavailable  = protocol.Unavailable
+	Internal     = protocol.Internal
+)
+
+const disconnect = "disconnect"
+
+// withDefaults fills in what is zero.
+func (c Config) withDefaults() Config {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	defTime := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&c.Workers, runtime.GOMAXPROCS(0))
+	def(&c.MaxConnections, defaultMaxConnections())
+	def(&c.MaxRoomsPerClient, 1000)
+	def(&c.MaxMessageBytes, 64<<10)
+	def(&c.SendQueueBytes, 1<<20)
+	def(&c.MaxHandlerCalls, 1024)
+	defTime(&c.SendQueueAge, 30*time.Second)
+	defTime(&c.PingInterval, 25*time.Second)
+	defTime(&c.PongTimeout, 10*time.Second)
+	defTime(&c.HandshakeTimeout, 10*time.Second)
+	defTime(&c.HandlerTimeout, 5*time.Second)
+	if c.SlowConsumer == "" {
+		c.SlowConsumer = disconnect
+	}
+	if c.IO == "" {
+		c.IO = string(loop.Auto)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// defaultMaxConnections leaves part of the open files to requests, logs and the rest of the process.
+func defaultMaxConnections() int {
+	n := openFileLimit()
+	return max(1, n-max(64, n/32))
+}
+
+// Validate names every setting that can't be used; New calls it. Zero stands for the default.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	const most = 1 << 30
+	for _, n := range []struct {
+		name        string
+		value       int
+		least, most int
+	}{
+		{"workers", c.Workers, 1, 1024},
+		{"max-connections", c.MaxConnections, 1, most},
+		{"max-rooms-per-client", c.MaxRoomsPerClient, 1, 1 << 20},
+		{"max-message-bytes", c.MaxMessageBytes, 1, most},
+		{"send-queue-bytes", c.SendQueueBytes, 1, most},
+		{"max-handler-calls", c.MaxHandlerCalls, 1, most},
+	} {
+		if n.value < n.least || n.value > n.most {
+			bad("%s %d: not between %d and %d", n.name, n.value, n.least, n.most)
+		}
+	}
+	for _, t := range []struct {
+		name  string
+		value time.Duration
+		least time.Duration
+	}{
+		{"send-queue-age", c.SendQueueAge, time.Second},
+		{"ping-interval", c.PingInterval, time.Second},
+		{"pong-timeout", c.PongTimeout, time.Second},
+		{"handshake-timeout", c.HandshakeTimeout, 100 * time.Millisecond},
+		{"handler-timeout", c.HandlerTimeout, time.Millisecond},
+	} {
+		if t.value < t.least || t.value > 24*time.Hour {
+			bad("%s %s: not between %s and 24h", t.name, t.value, t.least)
+		}
+	}
+	if c.SendQueueBytes < c.MaxMessageBytes {
+		bad("send-queue-bytes %d: less than max-message-bytes, %d", c.SendQueueBytes, c.MaxMessageBytes)
+	}
+	switch c.SlowConsumer {
+	case disconnect:
+	case "drop-oldest", "latest", "latest-by-key":
+		bad("slow-consumer %q: not available yet; use %q", c.SlowConsumer, disconnect)
+	default:
+		bad("slow-consumer %q: unknown; use %q", c.SlowConsumer, disconnect)
+	}
+	switch loop.IO(c.IO) {
+	case loop.Auto, loop.Pump:
+	case loop.Epoll:
+		if runtime.GOOS != "linux" {
+			bad("io %q: only on Linux; use %q", c.IO, loop.Pump)
+		}
+	case "uring":
+		bad("io %q: not available yet; use %q", c.IO, loop.Auto)
+	default:
+		bad("io %q: unknown; use %q, %q or %q", c.IO, loop.Auto, loop.Epoll, loop.Pump)
+	}
+	for _, p := range c.AllowedOrigins {
+		if err := checkOriginPattern(p); err != nil {
+			bad("allowed-origins %q: %w", p, err)
+		}
+	}
+	for name, h := range c.Handlers {
+		if h == nil {
+			bad("handler %q: nil", name)
+		}
+		if name == "" || protocol.Defined(name) {
+			bad("handler %q: the name belongs to the protocol", name)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,120 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// refused runs `hubbub serve` with what it must refuse, and checks that the
+// error names each of the words.
+func refused(t *testing.T, env, args []string, words ...string) {
+	t.Helper()
+	out, status := hubbub(t, env, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
+	if status <= 0 {
+		t.Errorf("%v %v: exit status %d, want a failure", env, args, status)
+	}
+	for _, word := range words {
+		if !strings.Contains(out, word) {
+			t.Errorf("%v %v: the error does not name %q:\n%s", env, args, word, out)
+		}
+	}
+}
+
+func TestUnknownFlagIsRefusedByName(t *testing.T) {
+	t.Parallel()
+	refused(t, nil, []string{"--no-such-flag"}, "no-such-flag")
+	refused(t, nil, []string{"surplus"}, "surplus")
+	if _, status := hubbub(t, nil, "no-such-command"); status <= 0 {
+		t.Errorf("an unknown command: exit status %d, want a failure", status)
+	}
+}
+
+func TestReservedFlagIsRefusedByName(t *testing.T) {
+	t.Parallel()
+	for flag, value := range map[string]string{
+		"resume-window": "30s", "dedup-window": "2m", "admin-listen": ":9090", "api-key": "secret", "trusted-proxies": "10.0.0.0/8",
+		"nats": "nats://127.0.0.1:4222", "nats-creds": "file", "cluster-listen": ":6222", "cluster-name": "x", "cluster-secret": "x",
+		"join": "127.0.0.1:6222", "node-name": "x", "data-dir": "x", "replicas": "3",
+	} {
+		refused(t, nil, []string{"--" + flag, value}, flag)
+		refused(t, nil, []string{"--" + flag + "=" + value}, flag)
+	}
+	// Nor is the environment ignored.
+	refused(t, []string{"HUBBUB_NATS=nats://127.0.0.1:4222"}, nil, "NATS")
+	// The policies that tell of gaps are not there yet.
+	for _, policy := range []string{"drop-oldest", "latest", "latest-by-key"} {
+		refused(t, nil, []string{"--slow-consumer", policy}, "slow-consumer", policy)
+	}
+	refused(t, nil, []string{"--io", "uring"}, "io", "uring")
+}
+
+func TestBadValueIsRefusedByName(t *testing.T) {
+	t.Parallel()
+	for _, c := range [][2]string{
+		{"workers", "-1"}, {"workers", "many"}, {"max-connections", "-5"}, {"max-rooms-per-client", "x"},
+		{"max-message-bytes", "64furlongs"}, {"max-message-bytes", "-1"}, {"send-queue-bytes", "1XB"}, {"send-queue-age", "soon"},
+		{"slow-consumer", "shout"}, {"ping-interval", "25"}, {"pong-timeout", "-1s"}, {"handshake-timeout", "never"},
+		{"io", "carrier-pigeon"}, {"log-level", "loud"}, {"log-format", "xml"},
+	} {
+		flag, value := c[0], c[1]
+		refused(t, nil, []string{"--" + flag + "=" + value}, flag, value)
+		env := "HUBBUB_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+		refused(t, []string{env + "=" + value}, nil, value)
+	}
+	// Less than one whole message is no queue.
+	refused(t, nil, []string{"--send-queue-bytes", "1KiB"}, "send-queue-bytes", "max-message-bytes")
+	// Last, so that --listen stands twice, or in the environment alone.
+	if out, status := hubbub(t, nil, "serve", "--listen", "no-port"); status <= 0 || !strings.Contains(out, "no-port") {
+		t.Errorf("--listen no-port: %d\n%s", status, out)
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	if out, status := hubbub(t, nil, "serve", "--listen", s.addr); status <= 0 || !strings.Contains(out, s.addr) {
+		t.Errorf("exit status %d, want a failure that names %s:\n%s", status, s.addr, out)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	t.Parallel()
+	s := &server{addr: freeAddr(t), exited: make(chan struct{})}
+	s.cmd = exec.Command(program, "serve", "--max-message-bytes", "2KiB")
+	s.cmd.Env = append(os.Environ(), "HUBBUB_LISTEN="+s.addr, "HUBBUB_MAX_MESSAGE_BYTES=4096", "HUBBUB_PING_INTERVAL=11s", "HUBBUB_LOG_FORMAT=json", "GOMAXPROCS=1")
+	s.run(t)
+	c := dialRaw(t, s, "/ws", "")
+	m := c.message("welcome")
+	if got := m.num("max_message_bytes"); got != 2048 {
+		t.Errorf("max_message_bytes is %d, want the flag's 2048 before the environment's 4096", got)
+	}
+	if got := m.num("ping_interval_ms"); got != 11_000 {
+		t.Errorf("ping_interval_ms is %d, want the environment's 11000", got)
+	}
+	for line := range strings.Lines(s.log.String()) {
+		if !strings.HasPrefix(line, "{") {
+			t.Errorf("a line of the log is not JSON: %s", line)
+		}
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	t.Parallel()
+	out, status := hubbub(t, nil, "serve", "--help")
+	if status != 0 {
+		t.Errorf("serve --help: exit status %d", status)
+	}
+	for _, flag := range []string{
+		"listen", "workers", "max-connections", "max-rooms-per-client", "max-message-bytes", "send-queue-bytes", "send-queue-age",
+		"slow-consumer", "ping-interval", "pong-timeout", "handshake-timeout", "allowed-origins", "io", "log-level", "log-format",
+	} {
+		if !strings.Contains(out, "--"+flag) {
+			t.Errorf("serve --help does not name --%s", flag)
+		}
+	}
+	if out, status := hubbub(t, nil, "version"); status != 0 || strings.TrimSpace(out) == "" {
+		t.Errorf("version: exit status %d, %q", status, out)
+	}
+}

@@ -1,0 +1,18 @@
+// Package e2e holds the end-to-end tests: they start the built hubbub binary
+// and talk to it only from outside, as its users do.
+//
+// Three kinds of client speak to it: two WebSocket clients that we did not
+// write, the npm package ws (ws/client.js) and Debian's python3-websockets
+// (websockets_client.py), each driven by lines of JSON; raw TCP for what such
+// clients never send (raw_test.go); and a headless Chromium for the page at "/".
+//
+//	make e2e                       # installs what it needs, runs everything
+//	go test ./e2e -run Seed -v     # one story
+//
+// Each story runs once for each way of I/O (--io epoll and --io pump) and,
+// where a client matters, once for each client. A missing client fails the
+// tests; nothing is skipped.
+//
+// HUBBUB_E2E_BINARY names a binary to test in place of the one built from this
+// module; HUBBUB_E2E_BUILDFLAGS (such as -race) goes to its build.
+package e2e

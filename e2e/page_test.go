@@ -1,0 +1,218 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+func findBrowser() (string, error) {
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("chromium (Debian: chromium)")
+}
+
+// page is the page at "/" in a browser of its own.
+type page struct {
+	t   *testing.T
+	ctx context.Context
+
+	mu     sync.Mutex
+	faults []string // what the browser's console complained about
+}
+
+func openPage(t *testing.T, s *server) *page {
+	t.Helper()
+	path, err := findBrowser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	alloc, cancel := chromedp.NewExecAllocator(context.Background(),
+		chromedp.ExecPath(path),
+		chromedp.UserDataDir(t.TempDir()),
+		chromedp.NoSandbox, chromedp.Headless, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
+		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-sync", true),
+		chromedp.Flag("disable-dev-shm-usage", true),
+	)
+	t.Cleanup(cancel)
+	ctx, cancel := chromedp.NewContext(alloc)
+	t.Cleanup(cancel)
+	p := &page{t: t, ctx: ctx}
+	// The first call starts the browser, which would end with a deadline's context.
+	if err := chromedp.Listen(ctx, func(ev any) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		switch ev := ev.(type) {
+		case *log.EventEntryAdded:
+			p.faults = append(p.faults, fmt.Sprintf("%s: %s", ev.Entry.Level, ev.Entry.Text))
+		case *runtime.EventExceptionThrown:
+			p.faults = append(p.faults, ev.ExceptionDetails.Text)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	p.do(chromedp.Navigate(s.http("/")))
+	return p
+}
+
+func (p *page) do(steps ...chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		p.t.Fatalf("the page: %v\nit shows: %s", err, p.text("main"))
+	}
+}
+
+// until waits for a JavaScript expression to be true.
+func (p *page) until(expression string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	for {
+		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool](expression))
+		if ok {
+			return
+		}
+		if err != nil {
+			p.t.Fatalf("%s: %v\nthe page shows: %s", expression, err, p.text("main"))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// shows waits until an element's text holds this.
+func (p *page) shows(selector, text string) {
+	p.t.Helper()
+	p.until(fmt.Sprintf(`document.querySelector(%q).textContent.includes(%q)`, selector, text))
+}
+
+func (p *page) text(selector string) string {
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](fmt.Sprintf(`document.querySelector(%q).innerText`, selector)))
+	if err != nil {
+		return err.Error()
+	}
+	return text
+}
+
+// say types with the keyboard alone: the text field has the focus.
+func (p *page) say(text string) {
+	p.t.Helper()
+	p.do(chromedp.Focus(chromedp.CSS("#text")), chromedp.KeyEvent(text+kb.Enter))
+}
+
+func (p *page) complaints() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.faults, "\n")
+}
+
+func TestPage(t *testing.T) {
+	eachIO(t, []string{"--workers", "2"}, func(t *testing.T, s *server) {
+		p := openPage(t, s)
+		p.shows("#state", "connected")
+		p.shows("#messages", "joined “lobby”")
+		me := p.text("#me")
+
+		other := dialWS(t, s.ws("/ws")).welcomed()
+		other.join("lobby")
+
+		// A word in the lobby, each way.
+		p.say("hello from the page")
+		m := other.message("room_message")
+		if m.str("from") != me || m.str("content") != "hello from the page" || m.str("room") != "lobby" {
+			t.Errorf("the page sent %s", m.text)
+		}
+		p.shows("#messages li.mine .fate", "sent")
+		other.send(`{"msg_type":"room_message","room":"lobby","content":"hello from ws"}`)
+		p.shows("#messages", "hello from ws")
+		p.shows("#messages", "in lobby")
+
+		// A stranger's text stays text.
+		other.send(`{"msg_type":"chat","content":"<img src=x onerror=\"document.title='broken into'\"><b>bold</b>"}`)
+		p.shows("#messages", "<b>bold</b>")
+		other.sendf(`{"msg_type":"direct_message","to":%q,"content":{"a":[1,null]}}`, me)
+		p.shows("#messages", `{"a":[1,null]}`)
+		p.shows("#messages", "to you only")
+
+		// A click on a sender aims at it.
+		p.do(chromedp.Click(chromedp.CSS("#messages .from")))
+		p.say("only you")
+		if m := other.message("direct_message"); m.str("content") != "only you" || m.str("from") != me {
+			t.Errorf("the page sent %s", m.text)
+		}
+
+		// Everyone.
+		p.do(chromedp.Focus(chromedp.CSS("#target")), chromedp.KeyEvent("everyone"))
+		p.say("all of you")
+		other.message("chat")
+
+		// Another room, by keyboard, and out of it again.
+		p.do(chromedp.Focus(chromedp.CSS("#room")), chromedp.KeyEvent("kitchen"+kb.Enter))
+		p.shows("#messages", "joined “kitchen”")
+		other.send(`{"msg_type":"room_message","room":"kitchen","content":"what's cooking?"}`)
+		p.shows("#messages", "what's cooking?")
+		p.do(chromedp.Click(chromedp.CSS(`#rooms [aria-label="Leave kitchen"]`)))
+		p.shows("#messages", "left “kitchen”")
+
+		// What is refused is said.
+		p.do(chromedp.Focus(chromedp.CSS("#room")), chromedp.KeyEvent("   "+kb.Enter))
+		p.shows("#messages li.error", "bad_room")
+		p.shows("#frames", `→ {"msg_type":"join_room","room":"kitchen"`)
+
+		// It fits a phone, and the list does not grow without end.
+		p.do(chromedp.EmulateViewport(360, 640, chromedp.EmulateMobile))
+		p.until(`document.documentElement.scrollWidth <= 360`)
+		for i := range 600 {
+			other.sendf(`{"msg_type":"room_message","room":"lobby","content":"n%d."}`, i)
+		}
+		p.shows("#messages", "n599.")
+		p.until(`document.querySelectorAll("#messages li").length <= 500`)
+
+		if c := p.complaints(); c != "" {
+			t.Errorf("the browser complains:\n%s", c)
+		}
+		p.until(`document.title === "Hubbub"`)
+	})
+}
+
+func TestPageComesBackAfterARestart(t *testing.T) {
+	eachIO(t, nil, func(t *testing.T, s *server) {
+		p := openPage(t, s)
+		p.shows("#messages", "joined “lobby”")
+		before := p.text("#me")
+		if status := s.stop(t, syscall.SIGTERM); status != 0 {
+			t.Errorf("exit status %d, want 0", status)
+		}
+		p.shows("#messages", "code 1001")
+		p.shows("#state", "reconnecting")
+
+		again := startAt(t, s.addr)
+		p.shows("#state", "connected")
+		p.until(fmt.Sprintf(`document.querySelector("#me").textContent !== %q`, before))
+		other := dialPython(t, again.ws("/ws")).welcomed()
+		p.until(`document.querySelectorAll("#messages li.note").length >= 3`) // joined, closed, joined
+		p.shows("#messages li:last-child", "joined “lobby”")
+		other.send(`{"msg_type":"room_message","room":"lobby","content":"welcome back"}`)
+		p.shows("#messages", "welcome back")
+	})
+}

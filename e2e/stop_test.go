@@ -1,0 +1,83 @@
+package e2e
+
+import (
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestStoppingSaysWhenToComeBack(t *testing.T) {
+	for _, sig := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
+		t.Run(sig.String(), func(t *testing.T) {
+			eachIO(t, []string{"--workers", "3"}, func(t *testing.T, s *server) {
+				clients := []*client{dialWS(t, s.ws("/ws")).welcomed(), dialPython(t, s.ws("/")).welcomed()}
+				echo := dialWS(t, s.ws("/echo")).opened()
+				if status := s.stop(t, sig); status != 0 {
+					t.Errorf("exit status %d, want 0", status)
+				}
+				for _, c := range clients {
+					m := c.message("reconnect")
+					if m.num("after_ms") < 0 || m.str("reason") != "drain" {
+						t.Errorf("reconnect: %s", m.text)
+					}
+					if e := c.expect("close"); e.Code != 1001 {
+						t.Errorf("closed with %d, want 1001", e.Code)
+					}
+				}
+				if e := echo.expect("close"); e.Code != 1001 {
+					t.Errorf("the echo is closed with %d, want 1001", e.Code)
+				}
+				if conn, err := net.Dial("tcp", s.addr); err == nil {
+					conn.Close()
+					t.Error("the port is still open")
+				}
+			})
+		})
+	}
+}
+
+// What was queued comes before the Close.
+func TestStoppingLosesNothingThatWasQueued(t *testing.T) {
+	eachIO(t, []string{"--workers", "2"}, func(t *testing.T, s *server) {
+		member, publisher := dialRaw(t, s, "/ws", ""), dialRaw(t, s, "/ws", "")
+		member.welcomed()
+		publisher.welcomed()
+		member.write(text(`{"msg_type":"join_room","room":"r","id":1}`))
+		member.message("joined")
+		n := 0
+		for n < 100 {
+			n = flood(publisher, "r", n, time.Millisecond)
+		}
+		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		for range n {
+			member.message("room_message")
+		}
+		member.message("reconnect")
+		member.expectClose(1001)
+		member.write(closeFrame(1001, ""))
+		publisher.message("reconnect")
+		publisher.expectClose(1001)
+		publisher.write(closeFrame(1001, ""))
+		if status := s.exit(t); status != 0 {
+			t.Errorf("exit status %d, want 0", status)
+		}
+	})
+}
+
+// A client that neither reads nor answers does not keep the process.
+func TestStoppingWaitsForNobodyForEver(t *testing.T) {
+	eachIO(t, nil, func(t *testing.T, s *server) {
+		dialRaw(t, s, "/ws", "")
+		dialRaw(t, s, "/echo", "")
+		connect(t, s) // has not sent its request
+		begin := time.Now()
+		if status := s.stop(t, syscall.SIGTERM); status != 0 {
+			t.Errorf("exit status %d, want 0", status)
+		}
+		within(t, begin, 0, 8*time.Second) // a Close is waited for 5 s
+	})
+}

@@ -1,0 +1,151 @@
+package hubbub
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/wire"
+)
+
+// refusal is an HTTP answer to a request that is not served.
+type refusal struct {
+	status int
+	detail string
+	header [2]string // one more header, or empty
+	flag   string    // the setting that would allow it, for the log
+}
+
+// upgrade checks the opening handshake and gives the connection to the loop, with h as its handler.
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, h loop.Handler) {
+	if no := checkHandshake(r); no != nil {
+		s.refuse(w, r, *no)
+		return
+	}
+	if !originAllowed(r, s.cfg.AllowedOrigins) {
+		s.refuse(w, r, refusal{status: http.StatusForbidden, detail: "pages of this origin may not connect",
+			flag: "--allowed-origins " + strconv.Quote(strings.Join(r.Header["Origin"], ", "))})
+		return
+	}
+	if s.stopping.Load() {
+		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping"})
+		return
+	}
+	if !s.loop.Reserve(s.cfg.MaxConnections) {
+		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "too many connections",
+			flag: fmt.Sprintf("--max-connections above %d", s.cfg.MaxConnections)})
+		return
+	}
+	nc, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		s.loop.Release()
+		s.refuse(w, r, refusal{status: http.StatusHTTPVersionNotSupported, detail: "this connection can't be upgraded: " + err.Error()})
+		return
+	}
+	var first []byte // what came in the packet of the handshake
+	if n := buffered.Reader.Buffered(); n > 0 {
+		peek, _ := buffered.Reader.Peek(n)
+		first = slices.Clone(peek)
+	}
+	answer := make([]byte, 0, 160)
+	answer = append(answer, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	answer = append(answer, wire.Accept(r.Header.Get("Sec-WebSocket-Key"))...)
+	answer = append(answer, "\r\n\r\n"...)
+	if err := s.loop.Adopt(nc, h, answer, first); err != nil {
+		s.log.Error("cannot take a connection over", "remote", r.RemoteAddr, "err", err)
+		return
+	}
+	s.quiet.connected()
+}
+
+// checkHandshake holds a request against RFC 6455 4.2.1.
+func checkHandshake(r *http.Request) *refusal {
+	bad := func(detail string) *refusal { return &refusal{status: http.StatusBadRequest, detail: detail} }
+	if r.Method != http.MethodGet {
+		return &refusal{status: http.StatusMethodNotAllowed, detail: "a WebSocket begins with GET", header: [2]string{"Allow", "GET"}}
+	}
+	if !isUpgrade(r) {
+		return &refusal{status: http.StatusUpgradeRequired, detail: "this is a WebSocket", header: [2]string{"Upgrade", "websocket"}}
+	}
+	if !r.ProtoAtLeast(1, 1) {
+		return bad("a WebSocket needs HTTP/1.1")
+	}
+	if !hasToken(r.Header["Connection"], "upgrade") {
+		return bad(`the header Connection lacks "Upgrade"`)
+	}
+	switch v := r.Header["Sec-Websocket-Version"]; {
+	case len(v) != 1:
+		return bad("there must be one header Sec-WebSocket-Version")
+	case strings.TrimSpace(v[0]) != "13":
+		return &refusal{status: http.StatusUpgradeRequired, detail: "the version must be 13", header: [2]string{"Sec-WebSocket-Version", "13"}}
+	}
+	key := r.Header["Sec-Websocket-Key"]
+	if len(key) != 1 {
+		return bad("there must be one header Sec-WebSocket-Key")
+	}
+	// RFC 6455 4.2.1 5: "a base64-encoded value that, when decoded, is 16 bytes in length".
+	if raw, err := base64.StdEncoding.DecodeString(key[0]); err != nil || len(raw) != 16 {
+		return bad("the header Sec-WebSocket-Key is not 16 bytes in base64")
+	}
+	if r.ContentLength > 0 || len(r.TransferEncoding) > 0 {
+		return bad("an upgrade has no body") // its bytes would be read as frames
+	}
+	return nil
+}
+
+// isUpgrade says whether the request wants a WebSocket.
+func isUpgrade(r *http.Request) bool { return hasToken(r.Header["Upgrade"], "websocket") }
+
+// hasToken looks for one item in header lines that are lists, letter case aside.
+func hasToken(lines []string, token string) bool {
+	for _, line := range lines {
+		for item := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(item), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refuse answers with a problem (RFC 9457) and closes the connection. A browser shows nothing of it, so the log says
+// what would allow it.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
+	attrs := []any{"status", no.status, "why", no.detail, "remote", r.RemoteAddr, "path", r.URL.Path}
+	if no.flag != "" {
+		s.refused.warn(s.log, "upgrade refused", append(attrs, "would_allow", no.flag)...)
+	} else {
+		s.log.Debug("request refused", attrs...)
+	}
+	h := w.Header()
+	h.Set("Connection", "close")
+	if no.header[0] != "" {
+		h.Set(no.header[0], no.header[1])
+	}
+	if no.status == http.StatusUpgradeRequired {
+		h.Add("Connection", "Upgrade") // RFC 9110 7.8: the header Upgrade goes with this option
+		h.Set("Upgrade", "websocket")
+	}
+	if no.status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", strconv.Itoa(1+rand.IntN(5))) // spread, or all come back at once
+	}
+	problem(w, no.status, no.detail)
+}
+
+func problem(w http.ResponseWriter, status int, detail string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(struct {
+		Type   string `json:"type"`
+		Title  string `json:"title"`
+		Status int    `json:"status"`
+		Detail string `json:"detail"`
+	}{"about:blank", http.StatusText(status), status, detail})
+}

@@ -1,0 +1,191 @@
+package hub
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
+)
+
+// Server stands in `from` for what the application itself publishes.
+const Server = "server"
+
+// Errors of publishing from outside a connection.
+var (
+	ErrUnknownClient = errors.New("no such client")
+	ErrOverloaded    = errors.New("overloaded: a worker's mailbox is full")
+)
+
+// Config sizes a Hub. Every field must be set, Custom and Known may be nil.
+type Config struct {
+	MaxRoomsPerClient int
+	MaxMessageBytes   int // told to clients; the loop enforces it
+	PingInterval      time.Duration
+	PongTimeout       time.Duration
+	Custom            Custom
+	Known             func(msgType string) bool // which types Custom takes
+	CustomTimeout     time.Duration
+	CustomLimit       int // calls of Custom at once, over all sessions
+	Log               *slog.Logger
+}
+
+// Hub knows who is where and decides who gets what. It is the loop.Handler of every session's connection.
+type Hub struct {
+	// Static after New and Start.
+	cfg     Config
+	loop    *loop.Loop
+	locals  []*workerState
+	welcome protocol.Welcome
+
+	everyone *room // all sessions: those that a chat reaches
+	rooms    [shards]roomShard
+	clients  [shards]clientShard
+	calls    calls
+}
+
+// shards spreads the locks of rooms and of clients, so that workers seldom meet.
+const shards = 64
+
+// workerState is owned by one worker's goroutine.
+type workerState struct {
+	cmd      protocol.Command
+	buf      []byte // where an outgoing message is put together
+	run      []*delivery
+	frames   []*loop.Frame
+	everyone *local
+}
+
+// New makes a Hub; Start must be called before connections come.
+func New(cfg Config) *Hub {
+	h := &Hub{cfg: cfg}
+	h.welcome = protocol.Welcome{MaxMessageBytes: cfg.MaxMessageBytes, PingInterval: cfg.PingInterval, PongTimeout: cfg.PongTimeout}
+	for i := range h.rooms {
+		h.rooms[i].rooms = map[string]*room{}
+		h.clients[i].refs = map[ID]loop.Ref{}
+	}
+	h.calls.hub = h
+	return h
+}
+
+// Start gives the hub the loop whose workers serve its sessions.
+func (h *Hub) Start(l *loop.Loop) {
+	h.loop = l
+	h.everyone = &room{mu: new(sync.Mutex)}
+	for _, w := range l.Workers() {
+		all := &local{room: h.everyone, w: w, state: &workerState{}}
+		all.state.everyone = all
+		h.everyone.locals = append(h.everyone.locals, all)
+		h.locals = append(h.locals, all.state)
+	}
+}
+
+// Rooms is how many rooms there are. Any goroutine.
+func (h *Hub) Rooms() (n int) {
+	for i := range h.rooms {
+		sh := &h.rooms[i]
+		sh.mu.Lock()
+		n += len(sh.rooms)
+		sh.mu.Unlock()
+	}
+	return n
+}
+
+// Clients is how many sessions there are. Any goroutine.
+func (h *Hub) Clients() (n int) {
+	for i := range h.clients {
+		sh := &h.clients[i]
+		sh.mu.Lock()
+		n += len(sh.refs)
+		sh.mu.Unlock()
+	}
+	return n
+}
+
+// Publish sends content, one JSON value, to every member of a room, in the application's name. It goes nowhere when
+// the room has no member. ErrOverloaded says that a worker has too much to do: nothing was sent. Any goroutine, a
+// hook's too; never blocks.
+func (h *Hub) Publish(name string, content []byte) error {
+	if err := protocol.CheckRoom([]byte(name)); err != nil {
+		return err
+	}
+	sh := h.roomShard(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.rooms[name]
+	if r == nil {
+		return nil
+	}
+	return r.postUnlessFull(func() *loop.Frame {
+		return loop.NewFrame(wire.Text, protocol.AppendRoomMessage(nil, Server, content, name, time.Now().UnixMilli()))
+	})
+}
+
+// Broadcast sends content to every client, as Publish does to a room's members.
+func (h *Hub) Broadcast(content []byte) error {
+	h.everyone.mu.Lock()
+	defer h.everyone.mu.Unlock()
+	return h.everyone.postUnlessFull(func() *loop.Frame {
+		return loop.NewFrame(wire.Text, protocol.AppendChat(nil, Server, content, time.Now().UnixMilli()))
+	})
+}
+
+// Send sends content to one client, as Publish does to a room's members; ErrUnknownClient when it is not here.
+func (h *Hub) Send(client string, content []byte) error {
+	id, ok := ParseID([]byte(client))
+	if !ok {
+		return ErrUnknownClient
+	}
+	ref, ok := h.clientShard(id).get(id)
+	if !ok {
+		return ErrUnknownClient
+	}
+	if ref.Worker().Full() {
+		return ErrOverloaded
+	}
+	f := loop.NewAnswer(wire.Text, protocol.AppendDirectMessage(nil, Server, content, time.Now().UnixMilli()))
+	ref.Worker().Post(&direct{ref, f}, f.Len())
+	return nil
+}
+
+// direct is a frame on its way to one client.
+type direct struct {
+	to    loop.Ref
+	frame *loop.Frame
+}
+
+func (d *direct) Run(w *loop.Worker) {
+	if c := w.Conn(d.to); c != nil {
+		c.Send(d.frame)
+	}
+}
+
+// clientShard finds a client's connection by its id. Guarded by mu, which is taken last (docs/locks.md).
+type clientShard struct {
+	mu   sync.Mutex
+	refs map[ID]loop.Ref
+}
+
+func (h *Hub) clientShard(id ID) *clientShard { return &h.clients[id[0]%shards] }
+
+func (sh *clientShard) get(id ID) (loop.Ref, bool) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	ref, ok := sh.refs[id]
+	return ref, ok
+}
+
+func (sh *clientShard) set(id ID, ref loop.Ref) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.refs[id] = ref
+}
+
+func (sh *clientShard) remove(id ID) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	delete(sh.refs, id)
+}

@@ -1,0 +1,258 @@
+package hub
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
+)
+
+// session is who is behind a connection and where: owned by the connection's worker, but for id and conn, which are
+// static.
+type session struct {
+	hub  *Hub
+	conn *loop.Conn
+	id   ID
+
+	rooms  []membership   // rooms[0] is everyone
+	byName map[string]int // index in rooms by name, made when a search would be long
+	apart  bool           // it published one of the messages being delivered
+	calls  *callQueue     // messages for the user's code; nil while there are none
+}
+
+// manyRooms is when a session gets a map of its rooms.
+const manyRooms = 16
+
+func (s *session) state() *workerState { return s.hub.locals[s.conn.Worker().Index()] }
+
+// Opened makes the session and says welcome.
+func (h *Hub) Opened(c *loop.Conn) {
+	s := &session{hub: h, conn: c, id: newID()}
+	c.Data = s
+	h.clientShard(s.id).set(s.id, c.Ref())
+	all := s.state().everyone
+	h.everyone.mu.Lock()
+	h.everyone.members++
+	since := h.everyone.seq
+	h.everyone.mu.Unlock()
+	all.add(s, since)
+
+	w := h.welcome
+	w.ClientID = s.id.String()
+	s.answer(protocol.AppendWelcome(s.buf(), w))
+}
+
+// Closed takes the session out of every room.
+func (h *Hub) Closed(c *loop.Conn, code int) {
+	s, ok := c.Data.(*session)
+	if !ok {
+		return // Opened did not get so far
+	}
+	for i := len(s.rooms) - 1; i >= 0; i-- {
+		h.leave(s, i)
+	}
+	s.byName = nil
+	h.clientShard(s.id).remove(s.id)
+	s.calls.close()
+}
+
+// Stop tells the client when to come back: spread, or all would return at once.
+func (h *Hub) Stop(c *loop.Conn) {
+	s := c.Data.(*session)
+	spread := max(2*time.Second, time.Duration(h.Clients())*time.Second/500)
+	s.answer(protocol.AppendReconnect(s.buf(), rand.N(spread), "drain"))
+	c.Close(wire.CloseGoingAway, "server stops")
+}
+
+// Message decodes and obeys one message. Bad input is answered, and the connection lives on.
+func (h *Hub) Message(c *loop.Conn, op wire.Opcode, p []byte) {
+	s := c.Data.(*session)
+	cmd := &s.state().cmd
+	if op != wire.Text {
+		s.answerError(&protocol.Error{Code: protocol.BinaryFrame, Message: "this protocol has text frames only"}, nil)
+		return
+	}
+	if err := protocol.Decode(p, cmd); err != nil {
+		s.answerError(err, cmd.ID)
+		return
+	}
+	if err := s.obey(cmd, p); err != nil {
+		s.answerError(err, cmd.ID)
+	}
+}
+
+func (s *session) obey(cmd *protocol.Command, raw []byte) *protocol.Error {
+	switch cmd.Kind {
+	case protocol.Chat:
+		s.chat(cmd)
+	case protocol.JoinRoom:
+		return s.joinRoom(cmd)
+	case protocol.LeaveRoom:
+		if i := s.find(cmd.Room); i > 0 {
+			s.leave(i)
+		}
+		if cmd.ID != nil {
+			s.answer(protocol.AppendLeft(s.buf(), string(cmd.Room), cmd.ID))
+		}
+	case protocol.RoomMessage:
+		s.roomMessage(cmd)
+	case protocol.DirectMessage:
+		return s.directMessage(cmd)
+	case protocol.Ping:
+		s.answer(protocol.AppendPong(s.buf(), time.Now().UnixMilli(), cmd.ID))
+	case protocol.Custom:
+		return s.custom(cmd, raw)
+	}
+	return nil
+}
+
+func (s *session) chat(cmd *protocol.Command) {
+	f := s.frame(protocol.AppendChat(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli()))
+	r := s.hub.everyone
+	r.mu.Lock()
+	full := r.post(f, s)
+	r.mu.Unlock()
+	s.published(full, cmd)
+}
+
+func (s *session) roomMessage(cmd *protocol.Command) {
+	var full *loop.Worker
+	sh := s.hub.roomShardBytes(cmd.Room)
+	sh.mu.Lock()
+	r := sh.rooms[string(cmd.Room)]
+	if r != nil { // else nobody is there
+		f := s.frame(protocol.AppendRoomMessage(s.buf(), s.id.String(), cmd.Content, r.name, time.Now().UnixMilli()))
+		full = r.post(f, s)
+	}
+	sh.mu.Unlock()
+	s.published(full, cmd)
+}
+
+// published pauses a publisher that is ahead of a worker, and acknowledges.
+func (s *session) published(full *loop.Worker, cmd *protocol.Command) {
+	if full != nil {
+		s.conn.Throttle(full)
+	}
+	if cmd.ID != nil {
+		s.answer(protocol.AppendAck(s.buf(), cmd.ID))
+	}
+}
+
+func (s *session) directMessage(cmd *protocol.Command) *protocol.Error {
+	id, ok := ParseID(cmd.To)
+	var ref loop.Ref
+	if ok {
+		ref, ok = s.hub.clientShard(id).get(id)
+	}
+	if !ok {
+		return &protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote(cmd.To) + " is connected"}
+	}
+	f := loop.NewAnswer(wire.Text, protocol.AppendDirectMessage(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli()))
+	var full *loop.Worker
+	if ref.Worker().Post(&direct{ref, f}, f.Len()) {
+		full = ref.Worker()
+	}
+	s.published(full, cmd)
+	return nil
+}
+
+func (s *session) joinRoom(cmd *protocol.Command) *protocol.Error {
+	if s.find(cmd.Room) < 0 {
+		if len(s.rooms)-1 >= s.hub.cfg.MaxRoomsPerClient {
+			return &protocol.Error{Code: protocol.LimitReached, Message: "a client may be in so many rooms at most: " + itoa(s.hub.cfg.MaxRoomsPerClient)}
+		}
+		s.hub.join(s, cmd.Room)
+		s.remember()
+	}
+	if cmd.ID != nil {
+		s.answer(protocol.AppendJoined(s.buf(), string(cmd.Room), cmd.ID))
+	}
+	return nil
+}
+
+// find is the index in rooms of the room with that name, or -1.
+func (s *session) find(name []byte) int {
+	if s.byName != nil {
+		if i, ok := s.byName[string(name)]; ok {
+			return i
+		}
+		return -1
+	}
+	for i := 1; i < len(s.rooms); i++ {
+		if s.rooms[i].local.room.name == string(name) {
+			return i
+		}
+	}
+	return -1
+}
+
+// remember keeps byName true after a join.
+func (s *session) remember() {
+	switch last := len(s.rooms) - 1; {
+	case s.byName != nil:
+		s.byName[s.rooms[last].local.room.name] = last
+	case last >= manyRooms:
+		s.byName = make(map[string]int, 2*manyRooms)
+		for i, m := range s.rooms[1:] {
+			s.byName[m.local.room.name] = i + 1
+		}
+	}
+}
+
+func (s *session) leave(i int) {
+	name := s.rooms[i].local.room.name
+	s.hub.leave(s, i)
+	if s.byName == nil {
+		return
+	}
+	delete(s.byName, name)
+	if i < len(s.rooms) { // the last one moved here
+		s.byName[s.rooms[i].local.room.name] = i
+	}
+}
+
+// buf is the worker's buffer for a message that is put together; it is good until the next call.
+func (s *session) buf() []byte { return s.state().buf[:0] }
+
+// maxBuf is how much of a buffer that a large message grew is kept.
+const maxBuf = 64 << 10
+
+// kept keeps what buf has grown to.
+func (s *session) kept(p []byte) {
+	if cap(p) <= maxBuf {
+		s.state().buf = p[:0]
+	}
+}
+
+// answer sends one message to this client.
+func (s *session) answer(p []byte) {
+	s.kept(p)
+	s.conn.Answer(wire.Text, p)
+}
+
+// frame makes of a message in buf a frame that many can share.
+func (s *session) frame(p []byte) *loop.Frame {
+	s.kept(p)
+	return loop.NewFrame(wire.Text, p)
+}
+
+func (s *session) answerError(e *protocol.Error, id []byte) {
+	s.answer(protocol.AppendError(s.buf(), e, 0, id))
+}
+
+// Echo is the loop.Handler that sends every message back as it came. It stops reading rather than queue.
+type Echo struct{}
+
+// Opened has the loop read only while nothing is unsent.
+func (Echo) Opened(c *loop.Conn) { c.EchoOn = true }
+
+// Message sends p back.
+func (Echo) Message(c *loop.Conn, op wire.Opcode, p []byte) { c.Answer(op, p) }
+
+// Closed has nothing to do.
+func (Echo) Closed(*loop.Conn, int) {}
+
+// Stop closes with 1001.
+func (Echo) Stop(c *loop.Conn) { c.Close(wire.CloseGoingAway, "server stops") }

@@ -1,0 +1,268 @@
+package loop
+
+import (
+	"net/netip"
+
+	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
+)
+
+// Conn is one WebSocket connection. Its worker's goroutine owns all of it: every method but Ref is called there.
+// While nothing is half read or unsent it holds no buffer.
+type Conn struct {
+	// Static after Adopt.
+	w      *Worker
+	h      Handler
+	pump   *pump // nil when the worker reads and writes the descriptor itself
+	Remote netip.AddrPort
+	fd     int32
+	slot   uint32
+	gen    uint32
+
+	// Data is the handler's own.
+	Data any
+
+	in     *wire.Reader // nil while nothing is half received
+	out    queue
+	seen   int64 // when the peer last sent a byte, worker's clock
+	due    int64 // the next ping while open, then the time at which patience ends
+	timer  int64 // the second in the wheel, 0 for none
+	state  state
+	paused pauses
+	unread bool // the socket may hold more than was read
+	ended  bool // the peer ended its half: read on to the end of the stream
+	reset  bool // hang up with a reset
+	full   bool // the socket takes no more until it is reported writable
+	dirty  bool // on the worker's list of connections to write at the end of the turn
+	EchoOn bool // Opened sets it: while something is unsent, don't read
+}
+
+type state uint8
+
+const (
+	open     state = iota
+	closing        // our Close is queued or sent; the peer's answer is awaited
+	failing        // our Close follows a fault of the peer: when it is out, end our half and drain for a moment
+	draining       // our half is shut; what the peer still sends is thrown away
+	ending         // the peer's Close was answered: hang up once that is out
+	dead
+)
+
+type pauses uint8
+
+const (
+	pauseThrottle pauses = 1 << iota // a mailbox is above high water
+	pauseHandler                     // PauseReading
+)
+
+// Milliseconds. A Close of ours waits closeWait for its answer; a peer that doesn't even take it is reset after
+// takeWait; after a fault the peer's rest is read and thrown away for drainWait, since closing a socket that holds
+// unread bytes resets it and the peer might never see the code.
+const (
+	closeWait = 5000
+	takeWait  = 1000
+	drainWait = 1000
+)
+
+// maxAnswers bounds the answers that one client leaves unsent, beside one message.
+const maxAnswers = 64 << 10
+
+// Ref names a connection from anywhere; the connection may be gone by the time it is used.
+type Ref struct {
+	w         *Worker
+	slot, gen uint32
+}
+
+// Ref is good from Opened on. Any goroutine.
+func (c *Conn) Ref() Ref { return Ref{c.w, c.slot, c.gen} }
+
+// Worker is the worker that owns the connection; nil for the zero Ref.
+func (r Ref) Worker() *Worker { return r.w }
+
+// Worker is the owner.
+func (c *Conn) Worker() *Worker { return c.w }
+
+// Open is false once the closing has begun: nothing more will be sent or received.
+func (c *Conn) Open() bool { return c.state == open }
+
+// Unsent is the number of bytes that wait for the socket.
+func (c *Conn) Unsent() int { return c.out.unsent }
+
+// Send queues f; it is written at the end of the turn. Where the queue would exceed its bound, the socket is tried
+// at once, and if it takes too little the client is too slow: it is closed with 4000 and Send is false.
+func (c *Conn) Send(f *Frame) bool {
+	if c.state != open {
+		return false
+	}
+	if !c.fits(f.Len(), f.answer) {
+		if !c.full {
+			c.w.flush(c)
+		}
+		if !c.fits(f.Len(), f.answer) {
+			c.tooSlow("the queue is full")
+			return false
+		}
+		if c.state != open { // the flush found the socket broken
+			return false
+		}
+	}
+	c.push(f)
+	return true
+}
+
+// fits says whether n more bytes stay within the bounds. A queue that is empty takes any single frame.
+func (c *Conn) fits(n int, answer bool) bool {
+	if answer {
+		return c.out.answers == 0 || c.out.answers+n <= maxAnswers+c.w.cfg.MaxMessageBytes
+	}
+	return c.out.unsent == 0 || c.out.unsent+n <= c.w.cfg.SendQueueBytes
+}
+
+func (c *Conn) push(f *Frame) {
+	c.out.push(f, c.w)
+	if !c.dirty && !c.full {
+		c.dirty = true
+		c.w.dirty = append(c.w.dirty, c)
+	}
+}
+
+// Answer queues a frame for this client alone, copying payload. In the turn's common case that takes no memory:
+// the bytes lie in the worker's arena, behind the connection's earlier answers.
+func (c *Conn) Answer(op wire.Opcode, payload []byte) bool {
+	if c.state != open {
+		return false
+	}
+	w := c.w
+	if c.full || !c.fits(len(payload)+wire.MaxHeader, true) || !w.arena.room(len(payload)+wire.MaxHeader) {
+		return c.Send(NewAnswer(op, payload))
+	}
+	if last := c.out.last(); last != nil && last.lent && w.arena.endsWith(last.b) {
+		before := len(last.b)
+		last.b = w.arena.extend(last.b, op, payload)
+		n := len(last.b) - before
+		c.out.unsent += n
+		c.out.answers += n
+		return true
+	}
+	f := w.arena.frame()
+	if f == nil {
+		return c.Send(NewAnswer(op, payload))
+	}
+	f.b = w.arena.extend(nil, op, payload)
+	f.at = w.real
+	c.push(f)
+	return true
+}
+
+// PauseReading stops reading from the client until ResumeReading. What was read already is still delivered.
+func (c *Conn) PauseReading() { c.pause(pauseHandler) }
+
+// ResumeReading undoes PauseReading.
+func (c *Conn) ResumeReading() { c.resume(pauseHandler) }
+
+func (c *Conn) pause(why pauses) { c.paused |= why }
+
+func (c *Conn) resume(why pauses) {
+	if c.paused&why == 0 {
+		return
+	}
+	c.paused &^= why
+	if c.paused == 0 {
+		c.seen = c.w.now // its clock stood
+		c.again()
+	}
+}
+
+// again has the connection read in this or the next turn if there may be something.
+func (c *Conn) again() {
+	if c.unread && !c.stopped() && c.state != dead {
+		c.w.again = append(c.w.again, c)
+	}
+}
+
+// stopped says that the socket isn't read for now.
+func (c *Conn) stopped() bool {
+	return c.state == open && (c.paused != 0 || c.EchoOn && c.full)
+}
+
+// Close sends what is queued, then a Close frame, and waits a while for the peer's. The handler's Closed is called
+// before it returns.
+func (c *Conn) Close(code int, reason string) {
+	if c.state != open {
+		return
+	}
+	c.leave(code)
+	c.beginClose(closing, code, reason, closeWait)
+}
+
+// tooSlow closes a client that doesn't read: nothing of the queue can be kept for it.
+func (c *Conn) tooSlow(why string) {
+	if c.state != open {
+		return
+	}
+	c.w.log.Debug("client too slow", "remote", c.Remote, "unsent", c.out.unsent, "why", why)
+	c.leave(protocol.CloseSlowConsumer)
+	c.out.drop(c.w)
+	c.beginClose(closing, protocol.CloseSlowConsumer, "slow consumer: "+why, takeWait)
+}
+
+// fail ends the connection after a fault of the peer (RFC 6455 7.1.7).
+func (c *Conn) fail(code int, reason string) {
+	switch c.state {
+	case open:
+		c.w.log.Debug("connection failed", "remote", c.Remote, "code", code, "reason", reason)
+		c.leave(code)
+		c.beginClose(failing, code, reason, takeWait)
+	case closing: // our Close is under way already; a second one is not allowed
+		c.w.destroy(c, false)
+	}
+}
+
+// leave tells the handler, once, that the connection is over for it.
+func (c *Conn) leave(code int) {
+	c.h.Closed(c, code)
+}
+
+// beginClose queues a Close frame; the peer has wait milliseconds to take it.
+func (c *Conn) beginClose(s state, code int, reason string, wait int64) {
+	c.state = s
+	if s != closing { // nothing of what the peer still sends matters
+		c.in = nil
+	}
+	c.push(&Frame{b: wire.AppendClose(nil, code, reason), at: monotonic(), answer: true})
+	c.paused = 0
+	c.again()
+	c.due = c.w.now + wait
+	c.w.rearm(c)
+}
+
+// answerClose is what the peer's Close gets: its own code back, and TCP ended at once (RFC 6455 5.5.1, 7.1.1).
+func (c *Conn) answerClose(code int) {
+	if c.state == closing {
+		c.w.destroy(c, false)
+		return
+	}
+	c.leave(code)
+	c.beginClose(ending, code, "", takeWait)
+}
+
+// sent is called when the queue has become empty.
+func (c *Conn) sent() {
+	switch c.state {
+	case closing:
+		c.due = c.w.now + closeWait
+		c.w.rearm(c)
+	case failing:
+		c.shutdownWrite()
+		c.state = draining
+		c.due = c.w.now + drainWait
+		c.w.rearm(c)
+	case ending:
+		c.w.destroy(c, false)
+	case open:
+		if c.EchoOn && c.unread {
+			c.seen = c.w.now
+			c.again()
+		}
+	}
+}

@@ -1,0 +1,238 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.com/hubbub/internal/wire"
+)
+
+var (
+	errAgain       = errors.New("try again")
+	errUnsupported = errors.ErrUnsupported
+)
+
+// ErrStopped is what Adopt says once Stop was called.
+var ErrStopped = errors.New("the loop has stopped")
+
+// IO names the way in which connections are read and written.
+type IO string
+
+// The ways there are. Auto takes Epoll where the connection and the system allow it, and else Pump.
+const (
+	Auto  IO = "auto"
+	Epoll IO = "epoll"
+	Pump  IO = "pump"
+)
+
+// Config sizes a Loop. Every field must be set; the front door has the defaults.
+type Config struct {
+	Workers         int
+	IO              IO
+	MaxMessageBytes int           // of one message, its fragments together
+	SendQueueBytes  int           // unsent bytes a connection may have, all but its answers
+	SendQueueAge    time.Duration // age of the oldest of them
+	PingInterval    time.Duration
+	PongTimeout     time.Duration
+	Log             *slog.Logger
+}
+
+// Handler is what a connection does with messages. All methods are called by the goroutine of the connection's
+// worker and must not block.
+type Handler interface {
+	// Opened is called before anything else; what it sends is the first that the client gets.
+	Opened(c *Conn)
+	// Message is a whole text or binary message. p is good until it returns.
+	Message(c *Conn, op wire.Opcode, p []byte)
+	// Closed is called once, when nothing more can be sent; code is what the Close frame said or will say,
+	// wire.CloseAbnormal when there was none.
+	Closed(c *Conn, code int)
+	// Stop asks to say good-bye and to Close: the loop stops.
+	Stop(c *Conn)
+}
+
+// Loop is a set of workers, each the owner of its connections.
+type Loop struct {
+	Panics atomic.Int64 // recovered, in all workers
+
+	cfg     Config
+	workers []*Worker
+	total   atomic.Int64   // connections, and places reserved for them
+	load    []atomic.Int64 // connections of each worker, those on their way to it included
+	done    sync.WaitGroup
+
+	mu      sync.RWMutex // held for reading while Adopt posts
+	stopped bool         // guarded by mu
+}
+
+// New starts the workers.
+func New(cfg Config) (*Loop, error) {
+	l := &Loop{cfg: cfg, load: make([]atomic.Int64, cfg.Workers)}
+	for i := range cfg.Workers {
+		p, err := newPoller(cfg.IO)
+		if err != nil {
+			for _, w := range l.workers {
+				w.poll.close()
+			}
+			return nil, fmt.Errorf("start worker %d: %w", i, err)
+		}
+		l.workers = append(l.workers, &Worker{
+			loop: l, index: i, cfg: &l.cfg, log: cfg.Log, poll: p,
+			arena: newArena(), in: make([]byte, readSize),
+		})
+	}
+	for _, w := range l.workers {
+		l.done.Add(1)
+		go w.run()
+	}
+	return l, nil
+}
+
+// Workers are all of them; the slice is not to be changed.
+func (l *Loop) Workers() []*Worker { return l.workers }
+
+// Reserve takes a place for a connection unless limit places are taken; Adopt fills it, Release gives it back.
+func (l *Loop) Reserve(limit int) bool {
+	if l.total.Add(1) <= int64(limit) {
+		return true
+	}
+	l.total.Add(-1)
+	return false
+}
+
+// Release gives back a place that Reserve took and Adopt was not called for.
+func (l *Loop) Release() { l.total.Add(-1) }
+
+// Connections is how many there are, and places reserved for more. Any goroutine.
+func (l *Loop) Connections() int { return int(l.total.Load()) }
+
+// Adopt fills a place that Reserve took: it gives nc to the worker with the fewest connections, and h its events. preface is written first, in one piece
+// with what Opened sends; first is what was read from nc already. nc must not be used any more, whatever Adopt
+// returns; where it returns an error nc is closed. Any goroutine; does not block.
+func (l *Loop) Adopt(nc net.Conn, h Handler, preface, first []byte) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.stopped {
+		return l.reject(nc, ErrStopped)
+	}
+	c := &Conn{h: h, fd: -1, Remote: addrPort(nc.RemoteAddr())}
+	if err := nc.SetDeadline(time.Time{}); err != nil {
+		return l.reject(nc, fmt.Errorf("clear the deadlines: %w", err))
+	}
+	if l.cfg.IO != Pump {
+		fd, err := takeOver(nc)
+		switch {
+		case err == nil:
+			c.fd = int32(fd)
+		case !errors.Is(err, errUnsupported):
+			return l.reject(nc, err)
+		}
+	}
+	if c.fd < 0 {
+		c.pump = newPump(nc)
+	}
+	w := l.leastLoaded()
+	c.w = w
+	w.Post(&opening{c, preface, first}, 0)
+	return nil
+}
+
+func (l *Loop) reject(nc net.Conn, err error) error {
+	nc.Close()
+	l.Release()
+	return err
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+func (l *Loop) leastLoaded() *Worker {
+	best := 0
+	for i := range l.load {
+		if l.load[i].Load() < l.load[best].Load() {
+			best = i
+		}
+	}
+	l.load[best].Add(1)
+	return l.workers[best]
+}
+
+func (l *Loop) forget(c *Conn) {
+	l.load[c.w.index].Add(-1)
+	l.total.Add(-1)
+}
+
+type opening struct {
+	c              *Conn
+	preface, first []byte
+}
+
+func (o *opening) Run(w *Worker) { w.open(o.c, o.preface, o.first) }
+
+// Stop asks every connection's handler to close it and returns at once; Wait tells when all is over. No connection
+// is adopted any more.
+func (l *Loop) Stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped {
+		return
+	}
+	l.stopped = true
+	for _, w := range l.workers {
+		w.Post(stopping{}, 0)
+	}
+}
+
+type stopping struct{}
+
+func (stopping) Run(w *Worker) {
+	w.stop = true
+	for _, s := range w.slots {
+		if s.c != nil && s.c.state == open {
+			w.sayStop(s.c)
+		}
+	}
+}
+
+func (w *Worker) sayStop(c *Conn) {
+	defer w.recoverConn(c)
+	c.h.Stop(c)
+}
+
+// Kill ends, after Stop, what is still connected: without a Close frame where none is out.
+func (l *Loop) Kill() {
+	for _, w := range l.workers {
+		w.Post(killing{}, 0)
+	}
+}
+
+type killing struct{}
+
+func (killing) Run(w *Worker) {
+	for _, s := range w.slots {
+		if s.c != nil {
+			w.kill(s.c)
+		}
+	}
+}
+
+func (w *Worker) kill(c *Conn) {
+	defer w.recoverConn(c)
+	if c.state == open {
+		c.leave(wire.CloseAbnormal)
+	}
+	w.destroy(c, true)
+}
+
+// Wait blocks until all workers and pumps have ended.
+func (l *Loop) Wait() { l.done.Wait() }

@@ -1,0 +1,515 @@
+package loop
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
+)
+
+// Worker is one goroutine and all that its connections need. A turn: read what is readable, run the mailbox, fire
+// timers, then write once to each connection that got something.
+type Worker struct {
+	// Static after New.
+	loop  *Loop
+	index int
+	cfg   *Config
+	log   *slog.Logger
+	poll  poller
+
+	mail mailbox // any goroutine posts
+
+	// Owned by the worker's goroutine.
+	slots  []slot
+	free   []uint32 // slots that can be used again
+	count  int      // connections that are not dead
+	again  []*Conn  // to be read though no event says so
+	dirty  []*Conn  // to be written at the end of the turn
+	dying  []*Conn  // to be closed at the end of the turn
+	wheel  wheel
+	now    int64 // milliseconds: the clock of timers, which a stall of the process doesn't move
+	real   int64 // milliseconds of the monotonic clock at the turn's start
+	breath int64 // when others last could run, nanoseconds
+	reader wire.Reader
+	arena  arena
+	stock  stock
+	joined joined
+	in     []byte // what is read lands here
+	stop   bool
+
+	tasks []Task // of this turn; next is the index of the one to run next
+	next  int
+	spare []Task
+	later []entry
+	turn  []*Conn // spare for again
+}
+
+type slot struct {
+	c   *Conn
+	gen uint32
+}
+
+const (
+	readSize    = 64 << 10 // from one connection in one turn
+	turnTime    = int64(time.Millisecond)
+	maxStall    = 2000 // milliseconds that one turn may move the clock of timers
+	events2work = 32   // events, and writes, between looks at the clock
+)
+
+var began = time.Now()
+
+// monotonic is milliseconds since the process began.
+func monotonic() int64 { return time.Since(began).Milliseconds() }
+
+// Index is the worker's number, from 0.
+func (w *Worker) Index() int { return w.index }
+
+// Conn finds the connection that ref names, if it is open or closing. The worker's goroutine.
+func (w *Worker) Conn(ref Ref) *Conn { return w.lookup(ref.slot, ref.gen) }
+
+func (w *Worker) lookup(i, gen uint32) *Conn {
+	if int(i) >= len(w.slots) || w.slots[i].gen != gen {
+		return nil
+	}
+	return w.slots[i].c
+}
+
+func (w *Worker) run() {
+	defer w.loop.done.Done()
+	w.clock()
+	for !w.stop || w.count > 0 {
+		ready := w.poll.poll()
+		if len(ready) == 0 && len(w.again) == 0 && w.mail.empty() {
+			if due := w.nextTick(); due > w.real {
+				w.sleep()
+			}
+		}
+		w.clock()
+		w.read(ready)
+		w.runMail()
+		w.tick()
+		w.flushAll()
+		w.bury()
+		w.breathe()
+	}
+	w.poll.close()
+}
+
+// sleep parks until an event, a post or the next tick. A post that comes after asleep was set wakes it; one that
+// came before is seen by the check.
+func (w *Worker) sleep() {
+	w.mail.asleep.Store(true)
+	if w.mail.empty() {
+		var until time.Time
+		if w.count > 0 {
+			until = began.Add(time.Duration(w.nextTick()) * time.Millisecond)
+		}
+		w.poll.park(until)
+	}
+	w.mail.asleep.Store(false)
+	w.breath = int64(time.Since(began))
+}
+
+// nextTick is when the wheel moves on, by the monotonic clock.
+func (w *Worker) nextTick() int64 {
+	if w.count == 0 {
+		return w.real + 1000
+	}
+	return w.real + max(0, (w.wheel.sec+1)*1000-w.now)
+}
+
+// clock reads the time once a turn. After a stall (SIGSTOP, a machine that slept) the timers' clock moves by
+// maxStall only: the peers could not be heard meanwhile, so their silence doesn't count.
+func (w *Worker) clock() {
+	real := monotonic()
+	step := real - w.real
+	if w.count > 0 {
+		step = min(step, maxStall)
+	}
+	w.now += step
+	w.real = real
+	if w.count == 0 && w.wheel.sec < w.now/1000-wheelSlots {
+		w.wheel.sec = w.now/1000 - wheelSlots // nobody's timers: no need to visit every second
+	}
+}
+
+// breathe lets other goroutines run when the worker has had the processor for a millisecond: its system calls are
+// raw, so nothing else would take it away for ten.
+func (w *Worker) breathe() {
+	if now := int64(time.Since(began)); now-w.breath > turnTime {
+		runtime.Gosched()
+		w.breath = int64(time.Since(began))
+	}
+}
+
+func (w *Worker) read(ready []ready) {
+	for i, e := range ready {
+		if c := w.lookup(e.slot, e.gen); c != nil {
+			w.event(c, e.what)
+		}
+		w.between(i)
+	}
+	// What is put on the list from here on waits for the next turn, so that one connection can't hold it up.
+	again := w.again
+	w.again = w.turn[:0]
+	for i, c := range again {
+		w.event(c, 0)
+		w.between(i)
+	}
+	clear(again)
+	w.turn = again[:0]
+}
+
+func (w *Worker) between(i int) {
+	if w.arena.busy() {
+		w.flushAll()
+	}
+	if i%events2work == events2work-1 {
+		w.breathe()
+	}
+}
+
+// event handles what the poller, or the list of those to read again, says of a connection.
+func (w *Worker) event(c *Conn, what events) {
+	defer w.recoverConn(c)
+	if what&canWrite != 0 && c.full {
+		c.full = false
+		w.flush(c)
+	}
+	if what&(canRead|hungUp) != 0 {
+		c.unread = true
+		c.ended = c.ended || what&(ended|hungUp) != 0
+	}
+	if what&hungUp != 0 && c.stopped() {
+		w.lost(c) // nobody is there to answer; what is unread goes with it
+		return
+	}
+	if c.unread && c.state != dead && !c.stopped() {
+		w.receive(c)
+	}
+}
+
+// receive reads once. A read that fills the buffer leaves the rest for the next turn.
+func (w *Worker) receive(c *Conn) {
+	n, err := c.recv(w.in)
+	switch {
+	case err == errAgain:
+		c.unread = false
+	case err != nil: // io.EOF, or a reset
+		w.lost(c)
+	default:
+		c.seen = w.now
+		w.feed(c, w.in[:n])
+		// A short read emptied the socket; but the end of the stream may have been told together with these bytes.
+		c.unread = n == len(w.in) || c.ended
+		c.again()
+	}
+}
+
+// feed hands bytes from the peer through the frame reader to the handler.
+func (w *Worker) feed(c *Conn, b []byte) {
+	if c.state != open && c.state != closing {
+		return // thrown away
+	}
+	r := c.in
+	if r == nil {
+		r = &w.reader
+	}
+	for len(b) > 0 {
+		ev, n, ok, err := r.Next(b, w.cfg.MaxMessageBytes)
+		if err != nil {
+			w.reader = wire.Reader{}
+			c.fail(err.Code, err.Reason)
+			return
+		}
+		b = b[n:]
+		if !ok {
+			break
+		}
+		if w.handle(c, ev); c.state != open && c.state != closing {
+			w.reader = wire.Reader{}
+			return
+		}
+	}
+	switch {
+	case c.in != nil && r.Idle():
+		c.in = nil
+	case c.in == nil && !r.Idle():
+		half := w.reader
+		w.reader = wire.Reader{}
+		if c.state != dead {
+			c.in = &half
+		}
+	}
+}
+
+func (w *Worker) handle(c *Conn, ev wire.Event) {
+	switch ev.Op {
+	case wire.Close:
+		c.answerClose(ev.Code)
+	case wire.Ping:
+		// RFC 6455 5.5.2: a Pong answers, "unless it already received a Close frame"; it carries the same data.
+		c.Answer(wire.Pong, ev.Payload)
+	case wire.Pong: // 5.5.3: also unsolicited, then "a response is not expected"
+	default:
+		if c.state == open {
+			c.h.Message(c, ev.Op, ev.Payload)
+		}
+	}
+}
+
+// lost ends a connection that TCP has ended.
+func (w *Worker) lost(c *Conn) {
+	if c.state == open {
+		c.leave(wire.CloseAbnormal)
+	}
+	w.destroy(c, false)
+}
+
+// destroy takes the connection away; its descriptor is closed at the end of the turn. With reset the peer gets a
+// RST and the kernel forgets what it had not delivered.
+func (w *Worker) destroy(c *Conn, reset bool) {
+	if c.state == dead {
+		return
+	}
+	c.state = dead
+	c.out.drop(w)
+	c.out = queue{}
+	c.in = nil
+	c.reset = reset
+	w.slots[c.slot].c = nil
+	w.slots[c.slot].gen++
+	w.count--
+	w.dying = append(w.dying, c)
+}
+
+// bury closes the descriptors of the dead. Not before the end of the turn: the kernel gives a number out again at
+// once, and an event of this turn could then mean another socket.
+func (w *Worker) bury() {
+	for i, c := range w.dying {
+		c.hangUp(c.reset)
+		w.free = append(w.free, c.slot)
+		w.loop.forget(c)
+		w.dying[i] = nil
+	}
+	w.dying = w.dying[:0]
+}
+
+// open takes a connection in.
+func (w *Worker) open(c *Conn, preface, first []byte) {
+	if n := len(w.free); n > 0 {
+		c.slot = w.free[n-1]
+		w.free = w.free[:n-1]
+	} else {
+		c.slot = uint32(len(w.slots))
+		w.slots = append(w.slots, slot{})
+	}
+	c.gen = w.slots[c.slot].gen
+	w.slots[c.slot].c = c
+	w.count++
+	c.seen = w.now
+	// Pings are spread at random, or all the connections of one burst would be due together for ever.
+	c.due = w.now + rand.Int64N(w.cfg.PingInterval.Milliseconds()) + 1
+	w.rearm(c)
+	defer w.recoverConn(c)
+	if c.pump != nil {
+		c.pump.start(c.Ref())
+	} else if err := w.poll.add(int(c.fd), c.slot, c.gen); err != nil {
+		w.log.Error("cannot watch a connection", "err", err)
+		w.destroy(c, true)
+		return
+	}
+	if len(preface) > 0 {
+		c.push(&Frame{b: preface, at: w.real, answer: true})
+	}
+	if w.stop {
+		c.h.Opened(c)
+		c.h.Stop(c)
+		return
+	}
+	c.h.Opened(c)
+	w.feed(c, first)
+}
+
+// rearm schedules the connection's next timer.
+func (w *Worker) rearm(c *Conn) {
+	at := c.due
+	if c.state == open {
+		at = min(at, c.seen+w.patience())
+		if c.out.first != nil {
+			at = min(at, w.tooOld(c))
+		}
+	}
+	w.schedule(c, at)
+}
+
+// patience is how long a peer may be silent.
+func (w *Worker) patience() int64 {
+	return (w.cfg.PingInterval + w.cfg.PongTimeout).Milliseconds()
+}
+
+// tooOld is when the oldest unsent frame reaches its greatest age, by the worker's clock.
+func (w *Worker) tooOld(c *Conn) int64 {
+	return w.now - w.real + c.out.first.at + w.cfg.SendQueueAge.Milliseconds()
+}
+
+// fire is called when a connection's timer is due.
+func (w *Worker) fire(c *Conn) {
+	defer w.recoverConn(c)
+	if c.state != open {
+		w.firePatience(c)
+		return
+	}
+	if c.paused != 0 || c.EchoOn && c.full {
+		c.seen = w.now // it isn't read, so its silence is ours
+	}
+	switch {
+	case w.now >= c.seen+w.patience():
+		c.leave(protocol.CloseNoSignOfLife)
+		c.beginClose(failing, protocol.CloseNoSignOfLife, "no sign of life", takeWait)
+		return
+	case c.out.first != nil && c.full && w.now >= w.tooOld(c):
+		c.tooSlow("the oldest message is too old")
+		return
+	case w.now >= c.due:
+		c.due = w.now + w.cfg.PingInterval.Milliseconds()
+		if !c.full { // what waits there already will tell
+			c.Answer(wire.Ping, nil)
+		}
+	}
+	w.rearm(c)
+}
+
+// firePatience is fire for a connection that is on its way out.
+func (w *Worker) firePatience(c *Conn) {
+	switch {
+	case w.now < c.due:
+		w.schedule(c, c.due)
+	case c.out.first != nil: // the Close was not even taken
+		w.destroy(c, true)
+	default:
+		w.destroy(c, false)
+	}
+}
+
+// joined is the buffer in which the frames of one write are put side by side, and which frames lie in it: members
+// of a room mostly get the same ones.
+type joined struct {
+	b      []byte
+	frames []*Frame
+}
+
+const joinSize = 64 << 10
+
+func (w *Worker) flushAll() {
+	for i := 0; i < len(w.dirty); i++ {
+		c := w.dirty[i]
+		if c.dirty {
+			w.flushSafely(c)
+		}
+		if i%events2work == events2work-1 {
+			w.breathe()
+		}
+	}
+	clear(w.dirty)
+	w.dirty = w.dirty[:0]
+	w.arena.reset()
+	clear(w.joined.frames)
+	w.joined.frames = w.joined.frames[:0]
+}
+
+func (w *Worker) flushSafely(c *Conn) {
+	defer w.recoverConn(c)
+	w.flush(c)
+}
+
+// flush writes what is queued, as far as the socket takes it.
+func (w *Worker) flush(c *Conn) {
+	c.dirty = false
+	for c.out.first != nil && !c.full {
+		b := w.join(&c.out)
+		n, err := c.send(b)
+		if err != nil && err != errAgain {
+			w.lost(c)
+			return
+		}
+		c.out.advance(n, w)
+		if n < len(b) {
+			c.full = true
+			c.out.keep() // the arena ends with the turn
+			w.rearm(c)
+			return
+		}
+	}
+	if c.out.first == nil && c.state != dead {
+		c.sent()
+	}
+}
+
+// join gives the bytes of the next write: those of the first frame as they lie, or several frames side by side.
+func (w *Worker) join(q *queue) []byte {
+	if q.rest == nil {
+		return q.first.b[q.off:]
+	}
+	if q.unsent > joinSize && len(q.first.b)-q.off >= joinSize/2 {
+		return q.first.b[q.off:]
+	}
+	j := &w.joined
+	if q.off == 0 && len(j.frames) == len(q.rest)+1 && j.frames[0] == q.first && slices.Equal(j.frames[1:], q.rest) {
+		return j.b
+	}
+	clear(j.frames)
+	j.frames = j.frames[:0]
+	j.b = append(j.b[:0], q.first.b[q.off:]...)
+	took := 1
+	for _, f := range q.rest {
+		if len(j.b)+len(f.b) > joinSize {
+			break
+		}
+		j.b = append(j.b, f.b...)
+		took++
+	}
+	if q.off == 0 && took == len(q.rest)+1 {
+		j.frames = append(append(j.frames, q.first), q.rest...)
+	}
+	return j.b
+}
+
+// recoverConn keeps a fault of our own to the connection in whose event it happened: 1011, and the rest goes on.
+func (w *Worker) recoverConn(c *Conn) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	w.panicked(r)
+	w.reader = wire.Reader{}
+	defer func() {
+		if r := recover(); r != nil { // in Closed
+			w.panicked(r)
+			w.destroy(c, false)
+		}
+	}()
+	if c.state == open {
+		c.leave(wire.CloseInternal)
+		c.beginClose(failing, wire.CloseInternal, "internal error", takeWait)
+	} else {
+		w.destroy(c, false)
+	}
+}
+
+func (w *Worker) recoverTask() {
+	if r := recover(); r != nil {
+		w.panicked(r)
+	}
+}
+
+func (w *Worker) panicked(r any) {
+	w.loop.Panics.Add(1)
+	w.log.Error("panic in a worker", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+}

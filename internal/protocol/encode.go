@@ -1,0 +1,187 @@
+package protocol
+
+import (
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// Every Append function appends one JSON object without white space. The keys come in the seed's
+// order (msg_type, from, content), then in that of the contract's table. Content and id are raw
+// JSON and are written byte for byte; an id that is nil is left out.
+
+// Welcome is what the server tells a client before all else.
+type Welcome struct {
+	ClientID        string
+	MaxMessageBytes int
+	PingInterval    time.Duration
+	PongTimeout     time.Duration
+}
+
+// AppendWelcome appends the first message of a connection.
+func AppendWelcome(dst []byte, w Welcome) []byte {
+	dst = append(dst, `{"msg_type":"welcome","client_id":`...)
+	dst = AppendString(dst, w.ClientID)
+	dst = appendInt(dst, `,"protocol":`, Version)
+	dst = appendInt(dst, `,"max_message_bytes":`, int64(w.MaxMessageBytes))
+	dst = appendInt(dst, `,"ping_interval_ms":`, milliseconds(w.PingInterval))
+	dst = appendInt(dst, `,"pong_timeout_ms":`, milliseconds(w.PongTimeout))
+	return append(dst, '}')
+}
+
+// AppendChat appends a message to everyone.
+func AppendChat(dst []byte, from string, content []byte, unixMilli int64) []byte {
+	dst = append(dst, `{"msg_type":"chat"`...)
+	dst = appendFrom(dst, from, content)
+	dst = appendInt(dst, `,"time":`, unixMilli)
+	return append(dst, '}')
+}
+
+// AppendDirectMessage appends a message to one client.
+func AppendDirectMessage(dst []byte, from string, content []byte, unixMilli int64) []byte {
+	dst = append(dst, `{"msg_type":"direct_message"`...)
+	dst = appendFrom(dst, from, content)
+	dst = appendInt(dst, `,"time":`, unixMilli)
+	return append(dst, '}')
+}
+
+// AppendRoomMessage appends a message to the members of a room.
+func AppendRoomMessage(dst []byte, from string, content []byte, room string, unixMilli int64) []byte {
+	dst = append(dst, `{"msg_type":"room_message"`...)
+	dst = appendFrom(dst, from, content)
+	dst = append(dst, `,"room":`...)
+	dst = AppendString(dst, room)
+	dst = appendInt(dst, `,"time":`, unixMilli)
+	return append(dst, '}')
+}
+
+// AppendJoined appends the answer to a join.
+func AppendJoined(dst []byte, room string, id []byte) []byte {
+	dst = append(dst, `{"msg_type":"joined","room":`...)
+	dst = AppendString(dst, room)
+	return appendID(dst, id)
+}
+
+// AppendLeft appends the answer to a leave.
+func AppendLeft(dst []byte, room string, id []byte) []byte {
+	dst = append(dst, `{"msg_type":"left","room":`...)
+	dst = AppendString(dst, room)
+	return appendID(dst, id)
+}
+
+// AppendAck appends the answer to a publish.
+func AppendAck(dst []byte, id []byte) []byte {
+	dst = append(dst, `{"msg_type":"ack"`...)
+	return appendID(dst, id)
+}
+
+// AppendPong appends the answer to a ping.
+func AppendPong(dst []byte, unixMilli int64, id []byte) []byte {
+	dst = appendInt(dst, `{"msg_type":"pong","time":`, unixMilli)
+	return appendID(dst, id)
+}
+
+// AppendError appends e; retry_after_ms is left out when retryAfter is 0.
+func AppendError(dst []byte, e *Error, retryAfter time.Duration, id []byte) []byte {
+	dst = append(dst, `{"msg_type":"error","code":"`...)
+	dst = append(dst, e.Code.String()...)
+	dst = append(dst, `","message":`...)
+	dst = AppendString(dst, e.Message)
+	dst = append(dst, `,"retry":`...)
+	dst = strconv.AppendBool(dst, e.Code.Retry())
+	if retryAfter > 0 {
+		dst = appendInt(dst, `,"retry_after_ms":`, milliseconds(retryAfter))
+	}
+	return appendID(dst, id)
+}
+
+// AppendReconnect appends what is sent before a planned close; after counts from the close on.
+func AppendReconnect(dst []byte, after time.Duration, reason string) []byte {
+	dst = appendInt(dst, `{"msg_type":"reconnect","after_ms":`, milliseconds(after))
+	dst = append(dst, `,"reason":`...)
+	dst = AppendString(dst, reason)
+	return append(dst, '}')
+}
+
+// AppendCustom appends a message of a kind that the program around the server defines. A content
+// that is empty is written as null, so that the object stays whole.
+func AppendCustom(dst []byte, msgType, from string, content, id []byte) []byte {
+	dst = append(dst, `{"msg_type":`...)
+	dst = AppendString(dst, msgType)
+	if len(content) == 0 {
+		content = []byte("null")
+	}
+	dst = appendFrom(dst, from, content)
+	return appendID(dst, id)
+}
+
+func appendFrom(dst []byte, from string, content []byte) []byte {
+	dst = append(dst, `,"from":`...)
+	dst = AppendString(dst, from)
+	dst = append(dst, `,"content":`...)
+	return append(dst, content...)
+}
+
+// appendInt appends what stands before a number, and the number.
+func appendInt(dst []byte, before string, n int64) []byte {
+	return strconv.AppendInt(append(dst, before...), n, 10)
+}
+
+// appendID ends an answer.
+func appendID(dst []byte, id []byte) []byte {
+	if id != nil {
+		dst = append(append(dst, `,"id":`...), id...)
+	}
+	return append(dst, '}')
+}
+
+// milliseconds rounds up: a client that waits as long as it was told is never early.
+func milliseconds(d time.Duration) int64 {
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+// AppendString appends s as a JSON string. It escapes only what RFC 8259 section 7 demands: the
+// quote, the backslash and U+0000 to U+001F. Bytes that aren't UTF-8 become U+FFFD.
+func AppendString(dst []byte, s string) []byte {
+	dst = append(dst, '"')
+	from := 0
+	for i := 0; i < len(s); {
+		b := s[i]
+		if b >= ' ' && b < utf8.RuneSelf && b != '"' && b != '\\' {
+			i++
+			continue
+		}
+		if b < utf8.RuneSelf {
+			dst = appendEscape(append(dst, s[from:i]...), b)
+			i++
+			from = i
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError && size == 1 {
+			dst = append(append(dst, s[from:i]...), "\ufffd"...)
+			from = i + size
+		}
+		i += size
+	}
+	return append(append(dst, s[from:]...), '"')
+}
+
+func appendEscape(dst []byte, b byte) []byte {
+	switch b {
+	case '"', '\\':
+		return append(dst, '\\', b)
+	case '\b':
+		return append(dst, `\b`...)
+	case '\f':
+		return append(dst, `\f`...)
+	case '\n':
+		return append(dst, `\n`...)
+	case '\r':
+		return append(dst, `\r`...)
+	case '\t':
+		return append(dst, `\t`...)
+	}
+	const hex = "0123456789abcdef"
+	return append(dst, '\\', 'u', '0', '0', hex[b>>4], hex[b&15])
+}

@@ -1,0 +1,248 @@
+package hubbub
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.com/hubbub/internal/console"
+	"example.com/hubbub/internal/hub"
+	"example.com/hubbub/internal/loop"
+)
+
+// Server is the whole of Hubbub as an http.Handler: the room protocol at /ws (and at / when the request is an
+// upgrade), the echo at /echo, a page to try it at /, and /healthz and /readyz. Its methods may be called from any
+// goroutine, a Handler's too, and none but Serve, ListenAndServe and Shutdown block.
+type Server struct {
+	// Static after New.
+	cfg     Config
+	log     *slog.Logger
+	loop    *loop.Loop
+	hub     *hub.Hub
+	page    http.Handler
+	refused throttled
+
+	stopping atomic.Bool
+	quiet    quiet
+
+	mu        sync.Mutex
+	listening map[*http.Server]bool // guarded by mu
+}
+
+// Errors that publishing returns.
+var (
+	// ErrUnknownClient says that no client with that id is connected.
+	ErrUnknownClient = hub.ErrUnknownClient
+	// ErrOverloaded says that nothing was sent, because too much waits already: try again later.
+	ErrOverloaded = hub.ErrOverloaded
+)
+
+// New starts a Server's workers; Shutdown ends them. The error names every setting that can't be used.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("hubbub: %w", err)
+	}
+	cfg = cfg.withDefaults()
+	s := &Server{cfg: cfg, log: cfg.Logger, page: console.Handler(), listening: map[*http.Server]bool{}}
+	s.hub = hub.New(hub.Config{
+		MaxRoomsPerClient: cfg.MaxRoomsPerClient,
+		MaxMessageBytes:   cfg.MaxMessageBytes,
+		PingInterval:      cfg.PingInterval,
+		PongTimeout:       cfg.PongTimeout,
+		Custom:            s.custom,
+		Known:             func(name string) bool { return cfg.Handlers[name] != nil },
+		CustomTimeout:     cfg.HandlerTimeout,
+		CustomLimit:       cfg.MaxHandlerCalls,
+		Log:               cfg.Logger,
+	})
+	l, err := loop.New(loop.Config{
+		Workers:         cfg.Workers,
+		IO:              loop.IO(cfg.IO),
+		MaxMessageBytes: cfg.MaxMessageBytes,
+		SendQueueBytes:  cfg.SendQueueBytes,
+		SendQueueAge:    cfg.SendQueueAge,
+		PingInterval:    cfg.PingInterval,
+		PongTimeout:     cfg.PongTimeout,
+		Log:             cfg.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("hubbub: %w", err)
+	}
+	s.loop = l
+	s.hub.Start(l)
+	return s, nil
+}
+
+// ServeHTTP answers a request, or takes its connection over.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/ws":
+		s.upgrade(w, r, s.hub)
+	case "/echo":
+		s.upgrade(w, r, hub.Echo{})
+	case "/healthz":
+		s.health(w, r)
+	case "/readyz":
+		s.ready(w, r)
+	case "/":
+		if isUpgrade(r) {
+			s.upgrade(w, r, s.hub)
+			return
+		}
+		s.page.ServeHTTP(w, r)
+	default:
+		s.refuse(w, r, refusal{status: http.StatusNotFound, detail: "there is nothing at this path; try /ws"})
+	}
+}
+
+// Rooms is the room protocol alone, at any path that a mux gives it.
+func (s *Server) Rooms() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.upgrade(w, r, s.hub) })
+}
+
+// Echo sends every message back, at any path that a mux gives it.
+func (s *Server) Echo() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.upgrade(w, r, hub.Echo{}) })
+}
+
+func (s *Server) health(w http.ResponseWriter, r *http.Request) { s.status(w, r, "alive") }
+
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	if s.stopping.Load() {
+		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping"})
+		return
+	}
+	s.status(w, r, "ready")
+}
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request, text string) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		s.refuse(w, r, refusal{status: http.StatusMethodNotAllowed, detail: "read it with GET or HEAD", header: [2]string{"Allow", "GET, HEAD"}})
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	io.WriteString(w, text+"\n")
+}
+
+// Publish sends content, which is encoded as JSON, to every member of a room, as a room_message from "server". A room
+// without members is no error. ErrOverloaded says that nothing was sent.
+func (s *Server) Publish(room string, content any) error {
+	b, err := encode(content)
+	if err != nil {
+		return err
+	}
+	return wrap("publish", s.hub.Publish(room, b))
+}
+
+// Broadcast sends content, which is encoded as JSON, to every client, as a chat from "server".
+func (s *Server) Broadcast(content any) error {
+	b, err := encode(content)
+	if err != nil {
+		return err
+	}
+	return wrap("broadcast", s.hub.Broadcast(b))
+}
+
+// Send sends content, which is encoded as JSON, to one client, as a direct_message from "server". ErrUnknownClient
+// says that no such client is connected.
+func (s *Server) Send(client string, content any) error {
+	b, err := encode(content)
+	if err != nil {
+		return err
+	}
+	return wrap("send", s.hub.Send(client, b))
+}
+
+func wrap(verb string, err error) error {
+	if err != nil {
+		return fmt.Errorf("hubbub: %s: %w", verb, err)
+	}
+	return nil
+}
+
+func encode(content any) ([]byte, error) {
+	b, err := json.Marshal(content)
+	if err != nil {
+		return nil, fmt.Errorf("hubbub: encode the content: %w", err)
+	}
+	return b, nil
+}
+
+// custom calls the Handler of a message's type.
+func (s *Server) custom(ctx context.Context, c hub.Call) ([]byte, error) {
+	reply, err := s.cfg.Handlers[c.Type](ctx, &Message{Client: c.Client, Type: c.Type, Raw: c.Raw})
+	if err != nil || reply == nil {
+		return nil, err
+	}
+	return encode(reply)
+}
+
+// Connections is how many WebSockets are open, the echo's too.
+func (s *Server) Connections() int { return s.loop.Connections() }
+
+// RoomCount is how many rooms have members.
+func (s *Server) RoomCount() int { return s.hub.Rooms() }
+
+// Shutdown stops taking requests in, tells every client to come back later, sends what is queued for it and closes it
+// with 1001. It returns when all are gone, or when ctx ends: then what is left is cut off and the error is ctx's.
+// The Server can't be used afterwards.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stopping.Store(true)
+	s.mu.Lock()
+	var servers []*http.Server
+	for srv := range s.listening {
+		servers = append(servers, srv)
+	}
+	s.mu.Unlock()
+	var errs []error
+	var listeners sync.WaitGroup
+	for _, srv := range servers {
+		listeners.Go(func() { srv.Shutdown(ctx) })
+	}
+	s.loop.Stop()
+	gone := make(chan struct{})
+	go func() {
+		s.loop.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		errs = append(errs, ctx.Err())
+		s.loop.Kill()
+		<-gone
+	}
+	listeners.Wait()
+	s.quiet.stop()
+	return errors.Join(errs...)
+}
+
+// throttled keeps an attacker from filling the log: one warning a second, with the number of those left out.
+type throttled struct {
+	mu      sync.Mutex
+	last    time.Time
+	skipped int
+}
+
+func (t *throttled) warn(log *slog.Logger, msg string, attrs ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if time.Since(t.last) < time.Second {
+		t.skipped++
+		return
+	}
+	if t.skipped > 0 {
+		attrs = append(attrs, "more_like_it", t.skipped)
+	}
+	t.last, t.skipped = time.Now(), 0
+	log.Warn(msg, attrs...)
+}
