@@ -117,6 +117,10 @@ func TestSlowReaderIsClosedWith4000(t *testing.T) {
 		for _, c := range []*rawConn{slow, publisher, reader} {
 			c.welcomed()
 		}
+		// A fixed buffer: it would grow with what is read, and swallow it all.
+		if err := slow.Conn.(*net.TCPConn).SetReadBuffer(256 << 10); err != nil {
+			t.Fatal(err)
+		}
 		for _, c := range []*rawConn{slow, reader} {
 			c.write(text(`{"msg_type":"join_room","room":"r","id":"j"}`))
 			c.message("joined")
@@ -125,7 +129,7 @@ func TestSlowReaderIsClosedWith4000(t *testing.T) {
 		// waits a second for its Close to be taken, so it reads again before that.
 		n, code := 0, 0
 		for range 20 {
-			n = flood(publisher, "r", n, 500*time.Millisecond, reader)
+			n = flood(publisher, "r", n, 700*time.Millisecond, reader)
 			if code = drain(slow); code != 0 {
 				break
 			}

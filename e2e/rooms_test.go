@@ -424,7 +424,7 @@ func TestTooLongAMessageClosesWith1009(t *testing.T) {
 }
 
 func TestPingAndPong(t *testing.T) {
-	flags := []string{"--ping-interval", "1s", "--pong-timeout", "1s"}
+	flags := []string{"--ping-interval", "1s", "--pong-timeout", "3s"}
 	eachClient(t, flags, func(t *testing.T, s *server, dial dialer) {
 		room, echo := dial(t, s.ws("/ws")).welcomed(), dial(t, s.ws("/echo")).opened()
 		for _, c := range []*client{room, echo} {
@@ -436,7 +436,7 @@ func TestPingAndPong(t *testing.T) {
 			}
 		}
 		// They say nothing but answer the server's pings, so they stay.
-		time.Sleep(4500 * time.Millisecond)
+		time.Sleep(5500 * time.Millisecond)
 		room.sync()
 		echo.send("still here")
 		if got := echo.expect("text").Data; got != "still here" {

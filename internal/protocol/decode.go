@@ -218,7 +218,7 @@ const fewKeys = 16
 var seed = maphash.MakeSeed()
 
 // givenTwice finds a key that stands twice. The table keeps it from being quadratic: 64 KiB hold
-// 9,000 keys.
+// 8,000 keys.
 func (c *Command) givenTwice(f *fields) ([]byte, bool) {
 	for k, name := range fieldNames {
 		if f.twice&(1<<k) != 0 {

@@ -1,0 +1,53 @@
+# What a developer and the CI run. `make test` is everything.
+
+GO ?= go
+FUZZTIME ?= 5s
+E2E_TIMEOUT ?= 10m
+
+.PHONY: help
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/hubbub
+	$(GO) build -o bin/hubbub ./cmd/hubbub
+
+.PHONY: test
+test: deps lint test-race fuzz cross e2e ## every test; installs what they need where it may
+	@echo "all tests passed"
+
+.PHONY: deps
+deps: ## install what the tests need (root on Debian), or say what is missing
+	scripts/deps.sh
+
+.PHONY: fmt
+fmt: ## format the code
+	gofmt -l -w .
+
+.PHONY: lint
+lint: ## go vet, formatting, and a tidy go.mod
+	$(GO) vet ./...
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted (make fmt): $$unformatted"; exit 1; }
+	$(GO) mod tidy -diff
+	@! grep -n '"resolved"' e2e/ws/package-lock.json || { echo "package-lock.json names a registry: run npm inside e2e/ws, whose .npmrc prevents it"; exit 1; }
+
+.PHONY: test-race
+test-race: ## the unit tests, under the race detector
+	$(GO) test -race $$($(GO) list ./... | grep -v '/e2e$$')
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (5s)
+	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
+
+.PHONY: cross
+cross: ## it builds for macOS and Windows too
+	GOOS=darwin $(GO) build ./...
+	GOOS=windows $(GO) build ./...
+
+.PHONY: e2e
+e2e: deps ## the built binary with foreign clients and a browser
+	$(GO) test -count=1 -parallel 8 -timeout $(E2E_TIMEOUT) ./e2e
+
+.PHONY: bench
+bench: build ## Hubbub beside the kernel's limit (bench/README.md)
+	bench/compare.py fan1k-w1,fan1k-w16,echo-w1,echo-w16 --hubbub bin/hubbub

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Sees that what the tests need is there: installs it where it may (root on a
+# Debian), else says plainly what is missing and fails.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=/usr/bin/python3 # Debian's own: python3-websockets is not in any other
+
+has_websockets() { "$python" -c 'import websockets' 2>/dev/null; }
+
+has_browser() {
+	local name
+	for name in chromium chromium-browser google-chrome google-chrome-stable; do
+		if command -v "$name" >/dev/null; then return 0; fi
+	done
+	return 1
+}
+
+# A C compiler that finds the C library's headers: the race detector needs it.
+has_cc() { echo '#include <stdlib.h>' | $(go env CC) -E - >/dev/null 2>&1; }
+
+missing() { # one line for each: Debian's package, and why it is needed
+	has_cc || echo "gcc libc6-dev: a C compiler, for go test -race"
+	command -v node >/dev/null || echo "nodejs: Node.js, for the client that e2e/ws drives"
+	command -v npm >/dev/null || echo "npm: to install the npm package ws"
+	has_websockets || echo "python3-websockets: the client that e2e/websockets_client.py drives"
+	has_browser || echo "chromium: to test the page"
+}
+
+if ! command -v go >/dev/null; then
+	echo "Go is missing: go.mod says which version is needed" >&2
+	exit 1
+fi
+
+lines=$(missing)
+if [ -n "$lines" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	echo "installing what the tests need:"
+	echo "$lines"
+	packages=$(echo "$lines" | cut -d : -f 1 | tr '\n' ' ')
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -q
+	# shellcheck disable=SC2086 # several words are meant
+	apt-get install -q -y --no-install-recommends $packages
+	lines=$(missing)
+fi
+if [ -n "$lines" ]; then
+	{
+		echo "The tests need what is missing here (by the names of Debian's packages):"
+		echo "$lines" | sed 's/^/  /'
+		echo "As root on Debian, make deps installs it."
+	} >&2
+	exit 1
+fi
+
+# The npm package ws, at the version of the lock file.
+installed=e2e/ws/node_modules/.package-lock.json
+if [ ! -e "$installed" ] || [ e2e/ws/package-lock.json -nt "$installed" ]; then
+	(cd e2e/ws && npm ci --no-audit --no-fund && touch node_modules/.package-lock.json)
+fi
