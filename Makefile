@@ -13,7 +13,7 @@ build: ## build bin/hubbub
 	$(GO) build -o bin/hubbub ./cmd/hubbub
 
 .PHONY: test
-test: deps lint test-race fuzz cross e2e ## every test; installs what they need where it may
+test: deps lint test-race fuzz cross e2e e2e-race ## every test; installs what they need where it may
 	@echo "all tests passed"
 
 .PHONY: deps
@@ -47,6 +47,10 @@ cross: ## it builds for macOS and Windows too
 .PHONY: e2e
 e2e: deps ## the built binary with foreign clients and a browser
 	$(GO) test -count=1 -parallel 8 -timeout $(E2E_TIMEOUT) ./e2e
+
+.PHONY: e2e-race
+e2e-race: deps ## the same on a binary with the race detector
+	HUBBUB_E2E_BUILDFLAGS=-race $(GO) test -count=1 -parallel 8 -timeout $(E2E_TIMEOUT) ./e2e
 
 .PHONY: bench
 bench: build ## Hubbub beside the kernel's limit (bench/README.md)

@@ -1,6 +1,7 @@
 package hubbub
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,11 +24,22 @@ const (
 
 // ListenAndServe listens on addr and calls Serve.
 func (s *Server) ListenAndServe(addr string) error {
-	l, err := net.Listen("tcp", addr)
+	l, err := Listen(addr)
 	if err != nil {
-		return fmt.Errorf("hubbub: %w", err)
+		return err
 	}
 	return s.Serve(l)
+}
+
+// Listen is net.Listen for TCP without TCP's own keep-alive, which would probe each idle connection every 15 s beside
+// our pings.
+func Listen(addr string) (net.Listener, error) {
+	config := net.ListenConfig{KeepAlive: -1}
+	l, err := config.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("hubbub: %w", err)
+	}
+	return l, nil
 }
 
 // Serve answers what comes in on l until Shutdown; then it returns http.ErrServerClosed. Next to http.Serve it bounds

@@ -138,11 +138,13 @@ func (r *running) run() {
 	limit := r.hub.cfg.CustomTimeout
 	ctx, cancel := context.WithTimeout(r.ctx, limit)
 	defer cancel()
-	late := time.AfterFunc(limit, func() {
-		r.answer(nil, &protocol.Error{Code: protocol.Timeout, Message: "the handler of " + protocol.Quote([]byte(r.call.Type)) + " took longer than " + limit.String()})
-	})
+	tooLong := &protocol.Error{Code: protocol.Timeout, Message: "the handler of " + protocol.Quote([]byte(r.call.Type)) + " took longer than " + limit.String()}
+	late := time.AfterFunc(limit, func() { r.answer(nil, tooLong) })
 	defer late.Stop()
 	reply, err := r.safely(ctx)
+	if err != nil && ctx.Err() == context.DeadlineExceeded {
+		err = tooLong
+	}
 	r.answer(reply, r.asError(err))
 }
 

@@ -36,7 +36,6 @@ func takeOver(nc net.Conn) (fd int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("duplicate the descriptor: %w", err)
 	}
-	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // net sets it, but a user's listener may not
 	tcp.Close()
 	return fd, nil
 }

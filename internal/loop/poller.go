@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"runtime"
 	"time"
 )
 
@@ -9,6 +10,7 @@ type poller interface {
 	add(fd int, slot, gen uint32) error
 	poll() []ready        // never blocks; the slice is good until the next call
 	park(until time.Time) // sleeps until something may have happened; a zero time sets no limit
+	yield()               // lets every other goroutine run that can
 	wake()                // ends a park; any goroutine
 	close()
 }
@@ -52,6 +54,8 @@ func (p *chanPoller) park(until time.Time) {
 	case <-timer:
 	}
 }
+
+func (p *chanPoller) yield() { runtime.Gosched() }
 
 func (p *chanPoller) wake() {
 	select {

@@ -10,25 +10,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	pollBatch = 512 // events a turn
-	// A worker that runs dry polls on for so long before it parks: messages come in groups, and a wake costs
-	// more than this (docs/decisions/0001-takeover-and-wake.md).
-	spin = 10 * time.Microsecond
-)
+const pollBatch = 512 // events a turn
 
 // epoller is an epoll instance that is polled with raw system calls while there is work, and parks in the
-// runtime's own poller, which watches the epoll descriptor, while there is none.
+// runtime's own poller, which watches the epoll descriptor, while there is none
+// (docs/decisions/0001-takeover-and-wake.md).
 type epoller struct {
 	fd     int
 	file   *os.File
 	raw    syscall.RawConn
 	until  time.Time // the deadline that file has
-	eventf int       // eventfd: a post's way to end a park
+	late   bool      // that deadline has passed: file must get a new one before it can be waited for
+	eventf int       // eventfd: a post's way to end a park. Edge-triggered and never read: each write is a new edge.
 	n      int       // events that park already took
 	evs    [pollBatch]unix.EpollEvent
 	ready  [pollBatch]ready
-	look   func(uintptr) bool
+	look   func(uintptr) bool // made once, or each park would allocate it
+	step   func(uintptr) bool // of yield
+	parked bool               // step has parked already
 }
 
 // wakeSlot marks the eventfd among the events.
@@ -51,6 +50,14 @@ func newEpoller() (poller, error) {
 	}
 	p := &epoller{fd: fd, eventf: eventf, file: os.NewFile(uintptr(fd), "epoll")}
 	p.look = func(uintptr) bool { p.n = p.wait(); return p.n > 0 }
+	p.step = func(uintptr) bool {
+		if p.parked {
+			return true
+		}
+		p.parked = true
+		p.wake() // here and no earlier: Read forgets at its start what was reported before
+		return false
+	}
 	err = unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, eventf, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET&0xffffffff, Fd: -1, Pad: -1})
 	if err == nil {
 		p.raw, err = p.file.SyscallConn()
@@ -93,8 +100,6 @@ func (p *epoller) poll() []ready {
 	for i := range p.evs[:n] {
 		e := &p.evs[i]
 		if uint32(e.Fd) == wakeSlot {
-			var b [8]byte
-			unix.Read(p.eventf, b[:])
 			continue
 		}
 		var what events
@@ -116,16 +121,31 @@ func (p *epoller) poll() []ready {
 }
 
 func (p *epoller) park(until time.Time) {
-	for start := time.Now(); time.Since(start) < spin; {
-		if p.n = p.wait(); p.n > 0 {
-			return
-		}
+	p.arm(until)
+	if err := p.raw.Read(p.look); err != nil {
+		p.late = true
 	}
-	if !until.Equal(p.until) { // once a second at most: arming a deadline is not free
+}
+
+// yield parks although there is work, and wakes itself: only a scheduler that runs dry polls the network, so a
+// Gosched would leave requests waiting for the runtime's monitor, up to 10 ms.
+func (p *epoller) yield() {
+	if p.late {
+		p.arm(time.Time{})
+	}
+	p.parked = false
+	if err := p.raw.Read(p.step); err != nil {
+		p.late = true
+	}
+}
+
+// arm sets the deadline of the next Read; after a time-out Read would fail at once without a new one.
+func (p *epoller) arm(until time.Time) {
+	if p.late || !until.Equal(p.until) {
+		p.late = false
 		p.until = until
 		p.file.SetReadDeadline(until)
 	}
-	p.raw.Read(p.look) // its error is the deadline's, or that of a close: both end the park
 }
 
 func (p *epoller) wake() {

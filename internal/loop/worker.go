@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -42,6 +41,7 @@ type Worker struct {
 	joined joined
 	in     []byte // what is read lands here
 	stop   bool
+	writes int64 // calls that wrote to a connection
 
 	tasks []Task // of this turn; next is the index of the one to run next
 	next  int
@@ -143,7 +143,7 @@ func (w *Worker) clock() {
 // raw, so nothing else would take it away for ten.
 func (w *Worker) breathe() {
 	if now := int64(time.Since(began)); now-w.breath > turnTime {
-		runtime.Gosched()
+		w.poll.yield()
 		w.breath = int64(time.Since(began))
 	}
 }
@@ -435,6 +435,7 @@ func (w *Worker) flush(c *Conn) {
 	for c.out.first != nil && !c.full {
 		b := w.join(&c.out)
 		n, err := c.send(b)
+		w.writes++
 		if err != nil && err != errAgain {
 			w.lost(c)
 			return

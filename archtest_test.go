@@ -1,0 +1,214 @@
+package hubbub_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "example.com/hubbub"
+
+// allowedImports says which packages of ours each package may import: only what
+// lies below it. A package that is not here fails the test, so that a new one
+// finds its layer. "examples/*" stands for each folder in examples.
+var allowedImports = map[string][]string{
+	"cmd/hubbub": {"."},
+	"examples/*": {"."},
+	".":          {"internal/hub", "internal/loop", "internal/protocol", "internal/wire", "internal/console"},
+
+	"internal/hub":  {"internal/loop", "internal/protocol", "internal/wire"},
+	"internal/loop": {"internal/protocol", "internal/wire"},
+
+	"internal/protocol": {},
+	"internal/wire":     {},
+	"internal/console":  {},
+
+	"e2e": {}, // it knows the binary only from outside
+}
+
+// purePackages are functions of values: no connection, no clock, no goroutine,
+// no lock. Their list is what they may not import.
+var purePackages = map[string][]string{
+	"internal/wire":     {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time"},
+	"internal/protocol": {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context"}, // time: for durations
+}
+
+// longFiles may have more than maxLines, and why.
+var longFiles = map[string]string{}
+
+const maxLines = 500
+
+// goPackage is what `go list -json` says, as far as it is used here.
+type goPackage struct {
+	ImportPath, Dir                    string
+	GoFiles, CgoFiles, IgnoredGoFiles  []string
+	Imports, TestImports, XTestImports []string
+}
+
+// name is the path within the module: "." for the root.
+func (p goPackage) name() string {
+	if p.ImportPath == module {
+		return "."
+	}
+	return strings.TrimPrefix(p.ImportPath, module+"/")
+}
+
+func (p goPackage) sources() (files []string) {
+	for _, f := range slices.Concat(p.GoFiles, p.CgoFiles, p.IgnoredGoFiles) {
+		if !strings.HasSuffix(f, "_test.go") {
+			files = append(files, filepath.Join(p.Dir, f))
+		}
+	}
+	return files
+}
+
+// packages lists the module as it is built for an operating system.
+func packages(t *testing.T, goos string) (all []goPackage) {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,GoFiles,CgoFiles,IgnoredGoFiles,Imports,TestImports,XTestImports", "./...")
+	cmd.Env = append(os.Environ(), "GOOS="+goos)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list for %s: %v\n%s", goos, err, stderr.String())
+	}
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p goPackage
+		switch err := dec.Decode(&p); {
+		case errors.Is(err, io.EOF):
+			return all
+		case err != nil:
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// allowed looks a package up in the table.
+func allowed(name string) ([]string, bool) {
+	list, ok := allowedImports[name]
+	if !ok {
+		list, ok = allowedImports[path.Dir(name)+"/*"]
+	}
+	return list, ok
+}
+
+func TestImportsOnlyGoDown(t *testing.T) {
+	for _, goos := range []string{"linux", "darwin", "windows"} {
+		for _, p := range packages(t, goos) {
+			name := p.name()
+			list, ok := allowed(name)
+			if !ok {
+				t.Errorf("%s is not in the table of allowed imports: find its layer and add it", name)
+				continue
+			}
+			check := func(kind string, imports, list []string) {
+				for _, i := range imports {
+					if i != module && !strings.HasPrefix(i, module+"/") {
+						continue
+					}
+					to := goPackage{ImportPath: i}.name()
+					if !slices.Contains(list, to) {
+						t.Errorf("%s imports %s%s (GOOS=%s): the table does not allow it", name, to, kind, goos)
+					}
+				}
+			}
+			check("", p.Imports, list)
+			// A test may import its own package too.
+			check(" in a test", p.TestImports, append(slices.Clip(list), name))
+			check(" in a test", p.XTestImports, append(slices.Clip(list), name))
+		}
+	}
+}
+
+func TestTableNamesNoPackageThatIsGone(t *testing.T) {
+	for name := range allowedImports {
+		if _, err := os.Stat(strings.TrimSuffix(name, "/*")); err != nil {
+			t.Errorf("the table names %s: %v", name, err)
+		}
+	}
+}
+
+func TestPurePackagesStayPure(t *testing.T) {
+	for _, p := range packages(t, "linux") {
+		forbidden, pure := purePackages[p.name()]
+		if !pure {
+			continue
+		}
+		for _, file := range p.sources() {
+			set := token.NewFileSet()
+			tree, err := parser.ParseFile(set, file, nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, i := range tree.Imports {
+				if name := strings.Trim(i.Path.Value, `"`); slices.Contains(forbidden, name) {
+					t.Errorf("%v: %s is pure and may not import %s", set.Position(i.Pos()), p.name(), name)
+				}
+			}
+			ast.Inspect(tree, func(n ast.Node) bool {
+				what := impurity(n)
+				if what != "" {
+					t.Errorf("%v: %s is pure and may not use %s", set.Position(n.Pos()), p.name(), what)
+				}
+				return true
+			})
+		}
+	}
+}
+
+// impurity says which goroutine, channel or clock a piece of syntax uses.
+func impurity(n ast.Node) string {
+	switch n := n.(type) {
+	case *ast.GoStmt:
+		return "a goroutine"
+	case *ast.ChanType, *ast.SelectStmt, *ast.SendStmt:
+		return "a channel"
+	case *ast.SelectorExpr:
+		if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && slices.Contains([]string{"Now", "Since", "Until", "After", "Sleep", "Tick", "NewTimer", "NewTicker", "AfterFunc"}, n.Sel.Name) {
+			return "the clock (time." + n.Sel.Name + ")"
+		}
+	}
+	return ""
+}
+
+func TestFilesStayShort(t *testing.T) {
+	seen := map[string]bool{}
+	for _, p := range packages(t, "linux") {
+		for _, file := range p.sources() {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			name := path.Join(p.name(), filepath.Base(file))
+			lines := bytes.Count(b, []byte("\n"))
+			reason, excused := longFiles[name]
+			seen[name] = true
+			switch {
+			case lines > maxLines && !excused:
+				t.Errorf("%s has %d lines, more than %d: split it, or give a reason in longFiles", name, lines, maxLines)
+			case lines <= maxLines && excused:
+				t.Errorf("%s has %d lines and needs no exception", name, lines)
+			case excused && len(reason) < 10:
+				t.Errorf("%s has an exception without a reason", name)
+			}
+		}
+	}
+	for name := range longFiles {
+		if !seen[name] {
+			t.Errorf("longFiles names %s, which is gone", name)
+		}
+	}
+}

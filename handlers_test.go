@@ -1,0 +1,210 @@
+package hubbub_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.com/hubbub"
+)
+
+// serve is an HTTP server of somebody else.
+func serve(h http.Handler, tls bool) (url string, client *http.Client, stop func()) {
+	srv := httptest.NewUnstartedServer(h)
+	if tls {
+		srv.StartTLS()
+	} else {
+		srv.Start()
+	}
+	return srv.URL, srv.Client(), srv.Close
+}
+
+type handlers map[string]hubbub.Handler
+
+func TestAHandlerAnswersItsOwnMessages(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		var s *testServer
+		s = startServer(t, hubbub.Config{IO: io, Handlers: handlers{
+			"add": func(_ context.Context, m *hubbub.Message) (any, error) {
+				var in struct{ A, B int }
+				if err := m.Decode(&in); err != nil {
+					return nil, err
+				}
+				return in.A + in.B, nil
+			},
+			"quiet": func(context.Context, *hubbub.Message) (any, error) { return nil, nil },
+			"no": func(context.Context, *hubbub.Message) (any, error) {
+				return nil, &hubbub.Error{Code: hubbub.Forbidden, Message: "not you"}
+			},
+			"broken": func(context.Context, *hubbub.Message) (any, error) { return nil, errors.New("secret") },
+			// A handler may call the server, for the very client that it serves.
+			"to me": func(_ context.Context, m *hubbub.Message) (any, error) {
+				return "sent", errors.Join(s.Send(m.Client, "psst"), s.Publish("r", "psst"), s.Broadcast("psst"))
+			},
+		}})
+		a := enter(t, s)
+		a.text(`{"msg_type":"add","a":2,"b":3,"id":1}`)
+		a.gets(map[string]any{"msg_type": "add", "from": "server", "content": 5.0, "id": 1.0})
+		a.text(`{"msg_type":"add","a":2,"b":3}`)
+		a.gets(map[string]any{"msg_type": "add", "from": "server", "content": 5.0})
+		a.text(`{"msg_type":"quiet","id":"q"}`)
+		a.gets(map[string]any{"msg_type": "ack", "id": "q"})
+		a.text(`{"msg_type":"quiet"}`)
+		a.text(`{"msg_type":"no","id":3}`)
+		a.gets(map[string]any{"msg_type": "error", "code": "forbidden", "message": "not you", "retry": false, "id": 3.0})
+		a.text(`{"msg_type":"broken"}`)
+		a.gets(map[string]any{"msg_type": "error", "code": "internal", "message": "internal error", "retry": true})
+		a.text(`{"msg_type":"add","a":"two"}`)
+		if got := a.nextJSON(); got["code"] != "bad_message" {
+			t.Errorf("got %v", got)
+		}
+		a.text(`{"msg_type":"to me","id":4}`)
+		a.gets(map[string]any{"msg_type": "direct_message", "from": "server", "content": "psst"})
+		a.gets(map[string]any{"msg_type": "chat", "from": "server", "content": "psst"})
+		a.gets(map[string]any{"msg_type": "to me", "from": "server", "content": "sent", "id": 4.0})
+		if !strings.Contains(s.log.String(), "secret") {
+			t.Error("the handler's own error isn't in the log")
+		}
+	})
+}
+
+// One at a time and in order for a client, whatever each takes; and one that waits delays nobody else.
+func TestHandlersOfOneClientRunInOrder(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		var running, most atomic.Int32
+		release := make(chan struct{})
+		s := startServer(t, hubbub.Config{IO: io, HandlerTimeout: time.Minute, Handlers: handlers{
+			"step": func(_ context.Context, m *hubbub.Message) (any, error) {
+				if n := running.Add(1); n > most.Load() {
+					most.Store(n)
+				}
+				defer running.Add(-1)
+				<-release
+				return m.Raw, nil
+			},
+		}})
+		a, b := enter(t, s), enter(t, s)
+		const n = 300
+		for i := range n {
+			a.text(fmt.Sprintf(`{"msg_type":"step","id":%d}`, i))
+		}
+		eventually(t, "the first runs", func() bool { return running.Load() == 1 })
+		b.hearsNothing()
+		close(release)
+		for i := range n {
+			if got := a.nextJSON(); got["id"] != float64(i) {
+				t.Fatalf("answer %d is %v", i, got)
+			}
+		}
+		if most.Load() != 1 {
+			t.Errorf("%d ran at once for one client", most.Load())
+		}
+	})
+}
+
+func TestAHandlerThatHangsIsAnsweredForAndTheNextOneRuns(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		release := make(chan struct{})
+		ended := make(chan error, 1)
+		s := startServer(t, hubbub.Config{IO: io, HandlerTimeout: 50 * time.Millisecond, Handlers: handlers{
+			"deaf": func(context.Context, *hubbub.Message) (any, error) { <-release; return "late", nil },
+			"polite": func(ctx context.Context, _ *hubbub.Message) (any, error) {
+				<-ctx.Done()
+				ended <- ctx.Err()
+				return nil, ctx.Err()
+			},
+			"fine": func(context.Context, *hubbub.Message) (any, error) { return "fine", nil },
+		}})
+		a := enter(t, s)
+		a.text(`{"msg_type":"deaf","id":1}`)
+		a.text(`{"msg_type":"polite","id":2}`)
+		a.text(`{"msg_type":"fine","id":3}`)
+		for i, want := range []string{"timeout", "timeout"} {
+			if got := a.nextJSON(); got["code"] != want || got["id"] != float64(i+1) {
+				t.Errorf("got %v, want %s for %d", got, want, i+1)
+			}
+		}
+		a.gets(map[string]any{"msg_type": "fine", "from": "server", "content": "fine", "id": 3.0})
+		if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the context ended with %v", err)
+		}
+		close(release)
+		a.hearsNothing() // the late answer isn't sent
+	})
+}
+
+func TestAHandlersContextEndsWithItsClient(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		started, ended := make(chan bool), make(chan error, 1)
+		s := startServer(t, hubbub.Config{IO: io, HandlerTimeout: time.Minute, Handlers: handlers{
+			"wait": func(ctx context.Context, _ *hubbub.Message) (any, error) {
+				started <- true
+				<-ctx.Done()
+				ended <- ctx.Err()
+				return nil, ctx.Err()
+			},
+		}})
+		a := enter(t, s)
+		a.text(`{"msg_type":"wait"}`)
+		<-started
+		a.reset()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the context ended with %v", err)
+		}
+	})
+}
+
+// Over all clients no more than MaxHandlerCalls run; the others wait their turn.
+func TestABoundOnHandlersOfAllClients(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		var running, most atomic.Int32
+		s := startServer(t, hubbub.Config{IO: io, Workers: 2, MaxHandlerCalls: 3, Handlers: handlers{
+			"work": func(context.Context, *hubbub.Message) (any, error) {
+				if n := running.Add(1); n > most.Load() {
+					most.Store(n)
+				}
+				defer running.Add(-1)
+				time.Sleep(2 * time.Millisecond)
+				return "done", nil
+			},
+		}})
+		var all []*member
+		for range 20 {
+			m := enter(t, s)
+			m.text(`{"msg_type":"work","id":1}`)
+			m.text(`{"msg_type":"work","id":2}`)
+			all = append(all, m)
+		}
+		for _, m := range all {
+			for id := range 2 {
+				m.gets(map[string]any{"msg_type": "work", "from": "server", "content": "done", "id": float64(id + 1)})
+			}
+		}
+		if n := most.Load(); n > 3 || n < 1 {
+			t.Errorf("%d ran at once, want at most 3", n)
+		}
+	})
+}
+
+func TestAPanicInAHandlerIsAnError(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		s := startServer(t, hubbub.Config{IO: io, Logger: quietLogger(), Handlers: handlers{
+			"oops": func(context.Context, *hubbub.Message) (any, error) { panic("planted") },
+		}})
+		a := enter(t, s)
+		if got := a.ask(`{"msg_type":"oops"}`); got["code"] != "internal" {
+			t.Errorf("got %v", got)
+		}
+		a.hearsNothing()
+	})
+}
+
+// quietLogger is for stories in which a panic belongs into the log.
+func quietLogger() *slog.Logger { return slog.New(slog.DiscardHandler) }

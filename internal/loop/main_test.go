@@ -1,0 +1,153 @@
+package loop
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"runtime"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"example.com/hubbub/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// eachIO runs a story on every way there is to read and write.
+func eachIO(t *testing.T, story func(t *testing.T, cfg Config)) {
+	for _, kind := range []IO{Epoll, Pump} {
+		if kind == Epoll && runtime.GOOS != "linux" {
+			continue
+		}
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			story(t, Config{
+				Workers: 1, IO: kind, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, SendQueueAge: 30 * time.Second,
+				PingInterval: time.Hour, // or one would come among the frames that a story expects
+				PongTimeout:  10 * time.Second, Log: slog.New(slog.DiscardHandler),
+			})
+		})
+	}
+}
+
+// start runs a loop until the test ends.
+func start(t *testing.T, cfg Config) *Loop {
+	t.Helper()
+	l, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		l.Stop()
+		l.Kill()
+		l.Wait()
+		if n := l.Connections(); n != 0 {
+			t.Errorf("%d connections are still counted after the end", n)
+		}
+	})
+	return l
+}
+
+// connect gives the far end of a TCP connection that the loop has adopted.
+func connect(t *testing.T, l *Loop, h Handler) net.Conn {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	far, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { far.Close() })
+	near, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Reserve(1 << 20)
+	if err := l.Adopt(near, h, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	far.SetDeadline(time.Now().Add(20 * time.Second))
+	return far
+}
+
+// script is a Handler of functions; those that are nil do nothing.
+type script struct {
+	opened  func(*Conn)
+	message func(*Conn, wire.Opcode, []byte)
+	closed  func(*Conn, int)
+	stop    func(*Conn)
+}
+
+func (s *script) Opened(c *Conn) {
+	if s.opened != nil {
+		s.opened(c)
+	}
+}
+
+func (s *script) Message(c *Conn, op wire.Opcode, p []byte) {
+	if s.message != nil {
+		s.message(c, op, p)
+	}
+}
+
+func (s *script) Closed(c *Conn, code int) {
+	if s.closed != nil {
+		s.closed(c, code)
+	}
+}
+
+func (s *script) Stop(c *Conn) {
+	if s.stop != nil {
+		s.stop(c)
+		return
+	}
+	c.Close(wire.CloseGoingAway, "")
+}
+
+// frameTo is a client's text frame.
+func frameTo(text string) []byte {
+	return wire.AppendClientFrame(nil, true, wire.Text, [4]byte{1, 2, 3, 4}, []byte(text))
+}
+
+// expect reads exactly the bytes of the server's frames want.
+func expect(t *testing.T, far net.Conn, want ...[]byte) {
+	t.Helper()
+	for _, w := range want {
+		got := make([]byte, len(w))
+		if _, err := io.ReadFull(far, got); err != nil {
+			t.Fatalf("waiting for %.80q: %v", w, err)
+		}
+		if string(got) != string(w) {
+			t.Fatalf("got %.80q, want %.80q", got, w)
+		}
+	}
+}
+
+func text(s string) []byte { return wire.AppendFrame(nil, wire.Text, []byte(s)) }
+
+// do runs f on the worker's goroutine and waits for it.
+func do(w *Worker, f func()) {
+	done := make(chan struct{})
+	w.Post(taskFunc(func(*Worker) { defer close(done); f() }), 0)
+	<-done
+}
+
+type taskFunc func(*Worker)
+
+func (f taskFunc) Run(w *Worker) { f(w) }
+
+// until waits for a condition that another goroutine brings about.
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !cond(); {
+		if time.Now().After(end) {
+			t.Fatalf("not in time: %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}

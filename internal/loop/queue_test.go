@@ -1,0 +1,130 @@
+package loop
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"example.com/hubbub/internal/wire"
+)
+
+// The queue gives out the frames' bytes in order, whatever the sizes of the writes, and its counts agree.
+func TestQueueGivesOutWhatWasPut(t *testing.T) {
+	for _, step := range []int{1, 3, 7, 64, 1000, 1 << 20} {
+		w := &Worker{}
+		var q queue
+		var want, got []byte
+		answers := 0
+		for i := range 50 {
+			p := bytes.Repeat([]byte{byte('a' + i%26)}, i*i%300)
+			f := NewFrame(wire.Text, p)
+			if f.answer = i%3 == 0; f.answer {
+				answers += f.Len()
+			}
+			want = append(want, f.b...)
+			q.push(f, w)
+		}
+		if q.unsent != len(want) || q.answers != answers {
+			t.Fatalf("counts %d and %d, want %d and %d", q.unsent, q.answers, len(want), answers)
+		}
+		for q.first != nil {
+			b := w.join(&q)
+			n := min(step, len(b))
+			got = append(got, b[:n]...)
+			q.advance(n, w)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("writes of %d: the bytes differ", step)
+		}
+		if q.unsent != 0 || q.answers != 0 || q.rest != nil {
+			t.Errorf("writes of %d: left over: %+v", step, q)
+		}
+	}
+}
+
+func TestDropKeepsAPartlyWrittenFrame(t *testing.T) {
+	w := &Worker{}
+	var q queue
+	for i := range 3 {
+		q.push(NewFrame(wire.Text, []byte(fmt.Sprint("frame", i))), w)
+	}
+	q.advance(3, w)
+	q.drop(w)
+	if got := string(w.join(&q)); got != "rame0" {
+		t.Errorf("left is %q, want the rest of the frame that was begun", got)
+	}
+	q.advance(5, w)
+	if q.first != nil || q.unsent != 0 {
+		t.Errorf("left over: %+v", q)
+	}
+	q.push(NewFrame(wire.Text, []byte("x")), w)
+	if q.drop(w); q.first != nil || q.unsent != 0 {
+		t.Errorf("a frame that was not begun stayed: %+v", q)
+	}
+}
+
+// Connections with the same frames share one joined buffer; others must not get it.
+func TestJoinedBytesAreOnlySharedByTheSameFrames(t *testing.T) {
+	w := &Worker{}
+	a, b, c := NewFrame(wire.Text, []byte("a")), NewFrame(wire.Text, []byte("b")), NewFrame(wire.Text, []byte("c"))
+	for _, frames := range [][]*Frame{{a, b, c}, {a, b, c}, {a, c, b}, {a, b}, {b, c}, {a, b, c}} {
+		var q queue
+		var want []byte
+		for _, f := range frames {
+			q.push(f, w)
+			want = append(want, f.b...)
+		}
+		if got := w.join(&q); !bytes.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestWheelIsNeverEarlyAndAtMostASecondLate(t *testing.T) {
+	w := &Worker{}
+	w.slots = make([]slot, 200)
+	due := make([]int64, len(w.slots))
+	for i := range w.slots {
+		c := &Conn{w: w, slot: uint32(i), state: closing}
+		c.out.first = nil
+		w.slots[i].c = c
+		due[i] = int64(i*777) % 150_000 // beyond one turn of the wheel
+		c.due = due[i]
+		w.schedule(c, c.due)
+		w.schedule(c, c.due+5000) // later: changes nothing
+	}
+	w.count = len(w.slots)
+	w.loop = &Loop{}
+	for ; w.now < 160_000; w.now += 250 {
+		alive := map[uint32]bool{}
+		for _, s := range w.slots {
+			if s.c != nil {
+				alive[s.c.slot] = true
+			}
+		}
+		w.tick()
+		for i, s := range w.slots {
+			switch fired := alive[uint32(i)] && s.c == nil; {
+			case fired && w.now < due[i]:
+				t.Fatalf("timer %d fired at %d, due at %d", i, w.now, due[i])
+			case s.c != nil && w.now > due[i]+1000:
+				t.Fatalf("timer %d has not fired at %d, due at %d", i, w.now, due[i])
+			}
+		}
+	}
+}
+
+func BenchmarkPostToASleepingWorker(b *testing.B) {
+	cfg := Config{Workers: 1, IO: Auto}
+	l, err := New(cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { l.Stop(); l.Wait() }()
+	done := make(chan struct{})
+	t := taskFunc(func(*Worker) { done <- struct{}{} })
+	for b.Loop() {
+		l.workers[0].Post(t, 0)
+		<-done
+	}
+}
