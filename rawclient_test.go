@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -447,6 +448,11 @@ func (c *rawClient) expectEOF() {
 	if !errors.Is(err, io.EOF) {
 		c.t.Fatalf("got %v, want the end of the stream", err)
 	}
+}
+
+// isEndOrReset says that TCP ended, in good order or not.
+func isEndOrReset(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // quiet says that nothing came by now of what the server had to say before it obeyed what was sent last: a ping goes

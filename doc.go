@@ -1,0 +1,26 @@
+// Package hubbub is a real-time messaging server as a library: clients hold a WebSocket open, join rooms, and what
+// one of them or the application publishes reaches every member at once.
+//
+//	srv, err := hubbub.New(hubbub.Config{})
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	http.Handle("/", srv)          // rooms at /ws, an echo at /echo, a page to try it at /
+//	srv.Publish("lobby", "hello")  // to every member of a room
+//	srv.Broadcast("hello, all")    // to every client
+//	srv.Send(clientID, "psst")     // to one
+//
+// What clients say is in docs/protocol.md; a kind of message of your own is a Handler in the Config. The same server
+// as a command is cmd/hubbub.
+//
+// Goroutines: a Server has one for each worker, each of which owns many connections; an idle connection costs a small
+// struct and neither a goroutine nor a buffer. A Handler runs on a goroutine of its own. All methods of Server may be
+// called from anywhere, and none but Serve, ListenAndServe and Shutdown block.
+//
+// To see what it does, give Config a Logger of level debug: each refused request, failed connection and slow client is
+// a line. To test with it, serve it on a listener at 127.0.0.1:0, as the tests of this package do.
+//
+// The map: config.go settings and Handler; server.go the Server; handshake.go and origin.go from request to
+// connection; listen.go what stands before the handshake. Below it: internal/hub (rooms, sessions), internal/loop
+// (workers, connections), internal/protocol (messages), internal/wire (frames). docs/architecture.md has a picture.
+package hubbub

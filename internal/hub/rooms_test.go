@@ -1,0 +1,242 @@
+package hub
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// newHub is a hub on a loop that ends with the test.
+func newHub(t testing.TB, workers int) (*Hub, *loop.Loop) {
+	h := New(Config{MaxRoomsPerClient: 40, MaxMessageBytes: 64 << 10, CustomTimeout: time.Second, CustomLimit: 10, Log: slog.New(slog.DiscardHandler)})
+	l, err := loop.New(loop.Config{
+		Workers: workers, IO: loop.Pump, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, SendQueueAge: time.Minute,
+		PingInterval: time.Hour, PongTimeout: time.Hour, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Start(l)
+	t.Cleanup(func() {
+		l.Stop()
+		l.Kill()
+		l.Wait()
+		if r, c := h.Rooms(), h.Clients(); r != 0 || c != 0 {
+			t.Errorf("%d rooms and %d clients are left over", r, c)
+		}
+		if n := l.Panics.Load(); n != 0 {
+			t.Errorf("%d panics", n)
+		}
+	})
+	return h, l
+}
+
+// client is one end of a pipe whose other end is a session.
+type client struct {
+	t   testing.TB
+	nc  net.Conn
+	id  string
+	got chan map[string]any
+}
+
+func newClient(t testing.TB, h *Hub, l *loop.Loop) *client {
+	near, far := net.Pipe()
+	l.Reserve(1 << 20)
+	if err := l.Adopt(near, h, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	c := &client{t: t, nc: far, got: make(chan map[string]any, 1<<16)}
+	go c.read()
+	c.id = c.next()["client_id"].(string)
+	return c
+}
+
+// read takes every frame at once, so that nobody is slow.
+func (c *client) read() {
+	defer close(c.got)
+	var b []byte
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := c.nc.Read(buf)
+		if err != nil {
+			return
+		}
+		b = append(b, buf[:n]...)
+		for len(b) >= 2 {
+			size, head := int(b[1]), 2
+			if size == 126 {
+				if len(b) < 4 {
+					break
+				}
+				size, head = int(b[2])<<8|int(b[3]), 4
+			}
+			if len(b) < head+size {
+				break
+			}
+			if b[0] == 0x81 {
+				m := map[string]any{}
+				json.Unmarshal(b[head:head+size], &m)
+				c.got <- m
+			}
+			b = b[head+size:]
+		}
+	}
+}
+
+func (c *client) next() map[string]any {
+	select {
+	case m := <-c.got:
+		return m
+	case <-time.After(20 * time.Second):
+		c.t.Fatal("no message in time")
+		return nil
+	}
+}
+
+func (c *client) say(format string, args ...any) {
+	c.nc.Write(wire.AppendClientFrame(nil, true, wire.Text, [4]byte{1, 2, 3, 4}, fmt.Appendf(nil, format, args...)))
+}
+
+// sync gives all that came up to the answer to a ping.
+func (c *client) sync() (got []map[string]any) {
+	c.say(`{"msg_type":"ping","id":"sync"}`)
+	for {
+		m := c.next()
+		if m["id"] == "sync" {
+			return got
+		}
+		got = append(got, m)
+	}
+}
+
+// FuzzRooms plays random joins, leaves, publishes and deaths of a few clients in a few rooms, and holds what each
+// client gets against a model: sets of members.
+func FuzzRooms(f *testing.F) {
+	f.Add([]byte{0x00, 0x01, 0x02, 0x80, 0x81, 0x40, 0x82, 0xc0, 0x00, 0x80})
+	f.Add([]byte("joins and leaves in no order at all, and a chat now and then"))
+	many := []byte{}
+	for i := range 120 {
+		many = append(many, byte(i*37))
+	}
+	f.Add(many)
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		ops = ops[:min(len(ops), 200)]
+		h, l := newHub(t, 1) // with one worker a client's ping comes behind all that was published before
+		const nClients, nRooms = 4, 5
+		clients := make([]*client, nClients)
+		for i := range clients {
+			clients[i] = newClient(t, h, l)
+		}
+		members := make([]map[int]bool, nRooms)
+		for i := range members {
+			members[i] = map[int]bool{}
+		}
+		want := make([][]string, nClients)
+		for step, op := range ops {
+			who, room := int(op)%nClients, int(op>>2)%nRooms
+			c := clients[who]
+			switch op >> 5 {
+			case 0, 1, 2: // join
+				c.say(`{"msg_type":"join_room","room":"room %d"}`, room)
+				members[room][who] = true
+			case 3, 4: // leave
+				c.say(`{"msg_type":"leave_room","room":"room %d"}`, room)
+				delete(members[room], who)
+			case 5, 6: // publish
+				c.say(`{"msg_type":"room_message","room":"room %d","content":%d}`, room, step)
+				for _, m := range slices.Sorted(maps.Keys(members[room])) {
+					if m != who {
+						want[m] = append(want[m], fmt.Sprint("room ", room, " ", step))
+					}
+				}
+			case 7: // chat, or die and come back as somebody new
+				if room > 0 {
+					c.say(`{"msg_type":"chat","content":%d}`, step)
+					for m := range clients {
+						if m != who {
+							want[m] = append(want[m], fmt.Sprint("<nil> ", step))
+						}
+					}
+					break
+				}
+				check(t, c, want[who])
+				want[who] = nil
+				c.nc.Close()
+				for range c.got { // until its end
+				}
+				for h.Clients() == nClients {
+					time.Sleep(time.Millisecond)
+				}
+				for _, r := range members {
+					delete(r, who)
+				}
+				clients[who] = newClient(t, h, l)
+			}
+			c = clients[who]
+			for _, m := range c.sync() { // the op is done before the next one, of another client, begins
+				c.got <- m
+			}
+		}
+		for i, c := range clients {
+			check(t, c, want[i])
+		}
+		rooms := 0
+		for _, m := range members {
+			if len(m) > 0 {
+				rooms++
+			}
+		}
+		if got := h.Rooms(); got != rooms {
+			t.Errorf("%d rooms exist, %d have members", got, rooms)
+		}
+		for _, c := range clients {
+			c.nc.Close()
+		}
+	})
+}
+
+func check(t *testing.T, c *client, want []string) {
+	t.Helper()
+	var got []string
+	for _, m := range c.sync() {
+		got = append(got, fmt.Sprint(m["room"], " ", m["content"]))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("a client got\n%v, want\n%v", got, want)
+	}
+}
+
+func TestIDs(t *testing.T) {
+	seen := map[ID]bool{}
+	for range 1000 {
+		id := newID()
+		if seen[id] {
+			t.Fatal("the same id twice")
+		}
+		seen[id] = true
+		text := id.String()
+		if text[14] != '4' || text[19] != '8' && text[19] != '9' && text[19] != 'a' && text[19] != 'b' {
+			t.Errorf("%s is no UUID of version 4", text)
+		}
+		if got, ok := ParseID([]byte(text)); !ok || got != id {
+			t.Errorf("%s is read as %s, %v", text, got, ok)
+		}
+	}
+	for _, bad := range []string{"", "x", "5f0c3a52-8a55-4c1e-9a53-2f6f0c8e1d7", "5F0C3A52-8a55-4c1e-9a53-2f6f0c8e1d77", "5f0c3a52_8a55-4c1e-9a53-2f6f0c8e1d77", "5f0c3a52-8a55-4c1e-9a53-2f6f0c8e1dzz"} {
+		if _, ok := ParseID([]byte(bad)); ok {
+			t.Errorf("%q was read as an id", bad)
+		}
+	}
+}
