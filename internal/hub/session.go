@@ -246,7 +246,7 @@ func (s *session) answerError(e *protocol.Error, id []byte) {
 type Echo struct{}
 
 // Opened has the loop read only while nothing is unsent.
-func (Echo) Opened(c *loop.Conn) { c.EchoOn = true }
+func (Echo) Opened(c *loop.Conn) { c.HoldReads = true }
 
 // Message sends p back.
 func (Echo) Message(c *loop.Conn, op wire.Opcode, p []byte) { c.Answer(op, p) }

@@ -34,7 +34,10 @@ type Conn struct {
 	reset  bool // hang up with a reset
 	full   bool // the socket takes no more until it is reported writable
 	dirty  bool // on the worker's list of connections to write at the end of the turn
-	EchoOn bool // Opened sets it: while something is unsent, don't read
+	listed bool // on the worker's list of those to read again
+
+	// HoldReads stops reading while the socket takes no more. Opened may set it.
+	HoldReads bool
 }
 
 type state uint8
@@ -175,14 +178,15 @@ func (c *Conn) resume(why pauses) {
 
 // again has the connection read in this or the next turn if there may be something.
 func (c *Conn) again() {
-	if c.unread && !c.stopped() && c.state != dead {
+	if c.unread && !c.listed && !c.stopped() && c.state != dead {
+		c.listed = true
 		c.w.again = append(c.w.again, c)
 	}
 }
 
 // stopped says that the socket isn't read for now.
 func (c *Conn) stopped() bool {
-	return c.state == open && (c.paused != 0 || c.EchoOn && c.full)
+	return c.state == open && (c.paused != 0 || c.HoldReads && c.full)
 }
 
 // Close sends what is queued, then a Close frame, and waits a while for the peer's. The handler's Closed is called
@@ -260,7 +264,7 @@ func (c *Conn) sent() {
 	case ending:
 		c.w.destroy(c, false)
 	case open:
-		if c.EchoOn && c.unread {
+		if c.HoldReads && c.unread {
 			c.seen = c.w.now
 			c.again()
 		}

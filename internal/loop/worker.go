@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/wire"
 )
 
@@ -159,6 +158,7 @@ func (w *Worker) read(ready []ready) {
 	again := w.again
 	w.again = w.turn[:0]
 	for i, c := range again {
+		c.listed = false
 		w.event(c, 0)
 		w.between(i)
 	}
@@ -335,67 +335,6 @@ func (w *Worker) open(c *Conn, preface, first []byte) {
 	}
 	c.h.Opened(c)
 	w.feed(c, first)
-}
-
-// rearm schedules the connection's next timer.
-func (w *Worker) rearm(c *Conn) {
-	at := c.due
-	if c.state == open {
-		at = min(at, c.seen+w.patience())
-		if c.out.first != nil {
-			at = min(at, w.tooOld(c))
-		}
-	}
-	w.schedule(c, at)
-}
-
-// patience is how long a peer may be silent.
-func (w *Worker) patience() int64 {
-	return (w.cfg.PingInterval + w.cfg.PongTimeout).Milliseconds()
-}
-
-// tooOld is when the oldest unsent frame reaches its greatest age, by the worker's clock.
-func (w *Worker) tooOld(c *Conn) int64 {
-	return w.now - w.real + c.out.first.at + w.cfg.SendQueueAge.Milliseconds()
-}
-
-// fire is called when a connection's timer is due.
-func (w *Worker) fire(c *Conn) {
-	defer w.recoverConn(c)
-	if c.state != open {
-		w.firePatience(c)
-		return
-	}
-	if c.paused != 0 || c.EchoOn && c.full {
-		c.seen = w.now // it isn't read, so its silence is ours
-	}
-	switch {
-	case w.now >= c.seen+w.patience():
-		c.leave(protocol.CloseNoSignOfLife)
-		c.beginClose(failing, protocol.CloseNoSignOfLife, "no sign of life", takeWait)
-		return
-	case c.out.first != nil && c.full && w.now >= w.tooOld(c):
-		c.tooSlow("the oldest message is too old")
-		return
-	case w.now >= c.due:
-		c.due = w.now + w.cfg.PingInterval.Milliseconds()
-		if !c.full { // what waits there already will tell
-			c.Answer(wire.Ping, nil)
-		}
-	}
-	w.rearm(c)
-}
-
-// firePatience is fire for a connection that is on its way out.
-func (w *Worker) firePatience(c *Conn) {
-	switch {
-	case w.now < c.due:
-		w.schedule(c, c.due)
-	case c.out.first != nil: // the Close was not even taken
-		w.destroy(c, true)
-	default:
-		w.destroy(c, false)
-	}
 }
 
 // joined is the buffer in which the frames of one write are put side by side, and which frames lie in it: members
