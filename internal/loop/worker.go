@@ -2,6 +2,7 @@ package loop
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
@@ -201,7 +202,12 @@ func (w *Worker) receive(c *Conn) {
 	switch {
 	case err == errAgain:
 		c.unread = false
-	case err != nil: // io.EOF, or a reset
+	case err == io.EOF:
+		if !c.full { // the peer may have ended only its own half, and be waiting for the answers
+			w.flush(c)
+		}
+		w.lost(c)
+	case err != nil:
 		w.lost(c)
 	default:
 		c.seen = w.now
