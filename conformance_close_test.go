@@ -2,10 +2,14 @@ package hubbub_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
+	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/hubbub"
 	"example.com/hubbub/internal/wire"
@@ -145,5 +149,37 @@ func TestHalfClosedAndResetConnectionsEnd(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// What Shutdown can't end in time it cuts off, a request that is only half there too.
+func TestShutdownCutsOffHalfARequest(t *testing.T) {
+	server, err := hubbub.New(hubbub.Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	s := &testServer{Server: server, addr: l.Addr().String()}
+	slow := connect(t, s)
+	slow.sendRaw([]byte("GET /ws HTTP/1.1\r\n"))
+	dial(t, s, "/echo").quiet() // by now the other one is accepted too
+
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	server.Shutdown(ctx)
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("Shutdown took %s", took)
+	}
+	<-served
+	slow.timeout = time.Second
+	slow.nc.SetReadDeadline(time.Now().Add(slow.timeout))
+	if _, err := slow.r.ReadByte(); !isEndOrReset(err) {
+		t.Errorf("half a request after Shutdown: %v, want the end of the stream", err)
 	}
 }

@@ -2,6 +2,7 @@ package hubbub
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"example.com/hubbub/internal/loop"
 )
 
 const (
@@ -24,22 +27,42 @@ const (
 
 // ListenAndServe listens on addr and calls Serve.
 func (s *Server) ListenAndServe(addr string) error {
-	l, err := Listen(addr)
+	l, err := Listen(addr, nil)
 	if err != nil {
 		return err
 	}
 	return s.Serve(l)
 }
 
-// Listen is net.Listen for TCP without TCP's own keep-alive, which would probe each idle connection every 15 s beside
-// our pings.
-func Listen(addr string) (net.Listener, error) {
+// Listen is net.Listen for TCP, or tls.Listen where secure is not nil, with two differences: TCP's own keep-alive is off,
+// which would probe each idle connection every 15 s beside our pings; and a Server's workers can take the connections
+// over with their TLS, where those of any other TLS listener need two goroutines each.
+func Listen(addr string, secure *tls.Config) (net.Listener, error) {
 	config := net.ListenConfig{KeepAlive: -1}
 	l, err := config.Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
-	return l, nil
+	if secure == nil {
+		return l, nil
+	}
+	secure = secure.Clone()
+	secure.NextProtos = []string{"http/1.1"} // a WebSocket can't be upgraded from HTTP/2 here
+	secure.DynamicRecordSizingDisabled = true
+	return &tlsListener{l, secure}, nil
+}
+
+type tlsListener struct {
+	net.Listener
+	config *tls.Config
+}
+
+func (l *tlsListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return loop.ServerTLS(nc, l.config), nil
 }
 
 // Serve answers what comes in on l until Shutdown; then it returns http.ErrServerClosed. Next to http.Serve it bounds

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,6 +32,8 @@ type serveCmd struct {
 	PongTimeout       time.Duration `default:"10s" placeholder:"TIME" help:"A client that was silent for ping-interval and this is closed with 4002 (${default})."`
 	HandshakeTimeout  time.Duration `default:"10s" placeholder:"TIME" help:"How long the head of a request may take (${default})."`
 	AllowedOrigins    []string      `placeholder:"PATTERN" help:"Origins whose pages may connect beside the server's own, such as https://*.example.com or http://localhost:*."`
+	TLSCert           string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
+	TLSKey            string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
 	IO                string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux) or pump (portable)."`
 	LogLevel          string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
 	LogFormat         string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"text or json (${default})."`
@@ -68,14 +71,22 @@ func (c *serveCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	l, err := hubbub.Listen(c.Listen)
+	secure, err := c.secure(log)
+	if err != nil {
+		return err
+	}
+	l, err := hubbub.Listen(c.Listen, secure)
 	if err != nil {
 		return fmt.Errorf("--listen %s: %w", c.Listen, err)
 	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 
-	log.Info("hubbub listens", "page", pageURL(l.Addr()), "websocket", "ws"+strings.TrimPrefix(pageURL(l.Addr()), "http")+"ws", "processors", runtime.GOMAXPROCS(0))
+	where := pageURL(l.Addr())
+	if secure != nil {
+		where = "s" + where
+	}
+	log.Info("hubbub listens", "page", "http"+where, "websocket", "ws"+where+"ws", "processors", runtime.GOMAXPROCS(0))
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 
@@ -106,6 +117,19 @@ func (c *serveCmd) Run() error {
 	return nil
 }
 
+// secure is nil without --tls-cert and --tls-key.
+func (c *serveCmd) secure(log *slog.Logger) (*tls.Config, error) {
+	switch {
+	case c.TLSCert == "" && c.TLSKey == "":
+		return nil, nil
+	case c.TLSCert == "":
+		return nil, errors.New("--tls-key needs --tls-cert")
+	case c.TLSKey == "":
+		return nil, errors.New("--tls-cert needs --tls-key")
+	}
+	return hubbub.CertificateFiles(c.TLSCert, c.TLSKey, log)
+}
+
 // noZeros refuses what a Config would take for "use the default".
 func (c *serveCmd) noZeros() error {
 	for name, zero := range map[string]bool{
@@ -134,16 +158,16 @@ func (c *serveCmd) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, opts))
 }
 
-// pageURL is what to type into a browser on this machine.
+// pageURL is what to type into a browser on this machine, without "http".
 func pageURL(a net.Addr) string {
 	host, port, err := net.SplitHostPort(a.String())
 	if err != nil {
-		return "http://" + a.String() + "/"
+		return "://" + a.String() + "/"
 	}
 	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
 		host = "localhost"
 	}
-	return "http://" + net.JoinHostPort(host, port) + "/"
+	return "://" + net.JoinHostPort(host, port) + "/"
 }
 
 // size is a number of bytes: 65536, 64KiB, 1MiB, 2GiB.

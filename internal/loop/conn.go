@@ -13,7 +13,7 @@ type Conn struct {
 	// Static after Adopt.
 	w      *Worker
 	h      Handler
-	pump   *pump // nil when the worker reads and writes the descriptor itself
+	via    transport // nil when the worker reads and writes the plain descriptor itself
 	Remote netip.AddrPort
 	fd     int32
 	slot   uint32
@@ -38,6 +38,56 @@ type Conn struct {
 
 	// HoldReads stops reading while the socket takes no more. Opened may set it.
 	HoldReads bool
+}
+
+// transport is what looks like a non-blocking socket: errAgain says that there is nothing to read, or no room. recv may
+// give bytes and the error that follows them, and gives it again at the next call. send may
+// keep what it took for a while; settle pushes that on, and is errAgain while some is left. Only the worker calls.
+type transport interface {
+	recv(b []byte) (int, error)
+	send(b []byte) (int, error)
+	settle() error
+	shutdownWrite()
+	hangUp(reset bool) // never waits
+}
+
+func (c *Conn) recv(b []byte) (int, error) {
+	if c.via != nil {
+		return c.via.recv(b)
+	}
+	return rawRecv(c.fd, b)
+}
+
+func (c *Conn) send(b []byte) (int, error) {
+	if c.via != nil {
+		return c.via.send(b)
+	}
+	return rawSend(c.fd, b)
+}
+
+func (c *Conn) settle() error {
+	if c.via != nil {
+		return c.via.settle()
+	}
+	return nil
+}
+
+// shutdownWrite ends our half of the stream; what was sent still arrives.
+func (c *Conn) shutdownWrite() {
+	if c.via != nil {
+		c.via.shutdownWrite()
+		return
+	}
+	rawShutdownWrite(c.fd)
+}
+
+// hangUp closes the socket: with a reset, so that nothing lingers in the kernel, or in good order.
+func (c *Conn) hangUp(reset bool) {
+	if c.via != nil {
+		c.via.hangUp(reset)
+		return
+	}
+	rawHangUp(c.fd, reset)
 }
 
 type state uint8

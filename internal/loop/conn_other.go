@@ -14,9 +14,10 @@ func newPoller(kind IO) (poller, error) {
 	return newChanPoller(), nil
 }
 
-func takeOver(net.Conn) (int, error) { return -1, errUnsupported }
+func takeOver(*net.TCPConn) (int, error) { return -1, errUnsupported }
 
-func (c *Conn) recv(b []byte) (int, error) { return c.pump.recv(b) }
-func (c *Conn) send(b []byte) (int, error) { return c.pump.send(b) }
-func (c *Conn) shutdownWrite()             { c.pump.shutdownWrite() }
-func (c *Conn) hangUp(reset bool)          { c.pump.hangUp(reset) }
+// No connection has a descriptor of its own here.
+func rawRecv(int32, []byte) (int, error) { return 0, errUnsupported }
+func rawSend(int32, []byte) (int, error) { return 0, errUnsupported }
+func rawShutdownWrite(int32)             {}
+func rawHangUp(int32, bool)              {}

@@ -84,7 +84,7 @@ func New(cfg Config) (*Loop, error) {
 		}
 		l.workers = append(l.workers, &Worker{
 			loop: l, index: i, cfg: &l.cfg, log: cfg.Log, poll: p,
-			arena: newArena(), in: make([]byte, readSize),
+			arena: newArena(), in: make([]byte, readSize), cipher: cipherBuffer(),
 		})
 	}
 	for _, w := range l.workers {
@@ -125,21 +125,39 @@ func (l *Loop) Adopt(nc net.Conn, h Handler, preface, first []byte) error {
 	if err := nc.SetDeadline(time.Time{}); err != nil {
 		return l.reject(nc, fmt.Errorf("clear the deadlines: %w", err))
 	}
-	if l.cfg.IO != Pump {
-		fd, err := takeOver(nc)
-		switch {
-		case err == nil:
-			c.fd = int32(fd)
-		case !errors.Is(err, errUnsupported):
-			return l.reject(nc, err)
-		}
-	}
-	if c.fd < 0 {
-		c.pump = newPump(nc)
+	if err := l.take(c, nc); err != nil {
+		return l.reject(nc, err)
 	}
 	w := l.leastLoaded()
 	c.w = w
 	w.Post(&opening{c, preface, first}, 0)
+	return nil
+}
+
+// take makes the descriptor of nc the worker's where that can be, and else nc a pump.
+func (l *Loop) take(c *Conn, nc net.Conn) error {
+	tcp, ok := nc.(*net.TCPConn) // anything else that wraps one may hold bytes back
+	secure, link := underTLS(nc)
+	if link != nil {
+		tcp, ok = link.nc.(*net.TCPConn)
+	}
+	if !ok || l.cfg.IO == Pump {
+		c.via = newPump(nc)
+		return nil
+	}
+	fd, err := takeOver(tcp)
+	switch {
+	case errors.Is(err, errUnsupported):
+		c.via = newPump(nc)
+	case err != nil:
+		return err
+	default:
+		c.fd = int32(fd)
+		if link != nil {
+			link.goOn(secure, c.fd)
+			c.via = link
+		}
+	}
 	return nil
 }
 

@@ -39,7 +39,8 @@ type Worker struct {
 	arena  arena
 	stock  stock
 	joined joined
-	in     []byte // what is read lands here
+	in     []byte  // what is read lands here
+	cipher *[]byte // TLS records on their way to a socket
 	stop   bool
 	writes int64 // calls that wrote to a connection
 
@@ -202,15 +203,16 @@ func (w *Worker) receive(c *Conn) {
 	switch {
 	case err == errAgain:
 		c.unread = false
-	case err == io.EOF:
+	case err == io.EOF && n == 0:
 		if !c.full { // the peer may have ended only its own half, and be waiting for the answers
 			w.flush(c)
 		}
 		w.lost(c)
-	case err != nil:
+	case err != nil && n == 0:
 		w.lost(c)
 	default:
 		c.seen = w.now
+		c.ended = c.ended || err != nil // the next read meets the error again
 		w.feed(c, w.in[:n])
 		// A short read emptied the socket; but the end of the stream may have been told together with these bytes.
 		c.unread = n == len(w.in) || c.ended
@@ -324,8 +326,11 @@ func (w *Worker) open(c *Conn, preface, first []byte) {
 	c.due = w.now + rand.Int64N(w.cfg.PingInterval.Milliseconds()) + 1
 	w.rearm(c)
 	defer w.recoverConn(c)
-	if c.pump != nil {
-		c.pump.start(c.Ref())
+	if link, ok := c.via.(*tlsLink); ok {
+		link.spare = w.cipher
+	}
+	if p, ok := c.via.(*pump); ok {
+		p.start(c.Ref())
 	} else if err := w.poll.add(int(c.fd), c.slot, c.gen); err != nil {
 		w.log.Error("cannot watch a connection", "err", err)
 		w.destroy(c, true)
@@ -341,6 +346,10 @@ func (w *Worker) open(c *Conn, preface, first []byte) {
 	}
 	c.h.Opened(c)
 	w.feed(c, first)
+	if c.via != nil { // it may have read ahead, so that no event would tell
+		c.unread = true
+		c.again()
+	}
 }
 
 // joined is the buffer in which the frames of one write are put side by side, and which frames lie in it: members
@@ -393,8 +402,16 @@ func (w *Worker) flush(c *Conn) {
 			return
 		}
 	}
-	if c.out.first == nil && c.state != dead {
+	if c.state == dead || c.full {
+		return
+	}
+	switch c.settle() {
+	case nil:
 		c.sent()
+	case errAgain:
+		c.full = true
+	default:
+		w.lost(c)
 	}
 }
 

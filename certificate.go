@@ -1,0 +1,98 @@
+package hubbub
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+)
+
+// CertificateFiles is a TLS configuration whose certificate and key are PEM files. They are read again, within a second
+// of the next handshake, when one of them has changed; connections that are open keep theirs. A pair that can't be read
+// then is logged and the one before stays in use.
+func CertificateFiles(certFile, keyFile string, log *slog.Logger) (*tls.Config, error) {
+	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
+	if err := c.read(); err != nil {
+		return nil, fmt.Errorf("hubbub: %w", err)
+	}
+	return &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current(), nil }}, nil
+}
+
+// certificate is a pair of files and what was in them.
+type certificate struct {
+	certFile, keyFile string
+	log               *slog.Logger
+
+	mu      sync.Mutex
+	pair    *tls.Certificate // guarded by mu, as are those below
+	looked  time.Time
+	version [2]fileVersion
+}
+
+// fileVersion tells one content of a file from another: a new file by its name may be as old as the one before.
+type fileVersion struct {
+	modified time.Time
+	size     int64
+	file     os.FileInfo
+}
+
+func (v fileVersion) same(o fileVersion) bool {
+	return v.modified.Equal(o.modified) && v.size == o.size && (v.file == nil || o.file == nil || os.SameFile(v.file, o.file))
+}
+
+func versionOf(file string) (fileVersion, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return fileVersion{}, err
+	}
+	return fileVersion{info.ModTime(), info.Size(), info}, nil
+}
+
+// current looks at the files at most once a second.
+func (c *certificate) current() *tls.Certificate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.looked) >= time.Second && c.changed() {
+		if err := c.readLocked(); err != nil {
+			c.log.Error("the changed certificate can't be used; the one before stays", "err", err)
+		} else {
+			c.log.Info("certificate read again", "file", c.certFile)
+		}
+	}
+	return c.pair
+}
+
+func (c *certificate) changed() bool {
+	c.looked = time.Now()
+	cert, err1 := versionOf(c.certFile)
+	key, err2 := versionOf(c.keyFile)
+	return err1 == nil && err2 == nil && !(cert.same(c.version[0]) && key.same(c.version[1]))
+}
+
+func (c *certificate) read() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.readLocked()
+}
+
+func (c *certificate) readLocked() error {
+	cert, err := versionOf(c.certFile)
+	if err != nil {
+		return err
+	}
+	key, err := versionOf(c.keyFile)
+	if err != nil {
+		return err
+	}
+	// Also when the pair is bad: it is complained of once, not at every handshake.
+	c.version = [2]fileVersion{cert, key}
+	c.looked = time.Now()
+	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	if err != nil {
+		return fmt.Errorf("certificate %s and key %s: %w", c.certFile, c.keyFile, err)
+	}
+	c.pair = &pair
+	return nil
+}

@@ -1,0 +1,283 @@
+package hubbub_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/hubbub"
+	"example.com/hubbub/internal/wire"
+)
+
+// writeCertificate makes a self-signed pair of PEM files for 127.0.0.1 with that name.
+func writeCertificate(t testing.TB, dir, name string) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true, IsCA: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "EC PRIVATE KEY", Bytes: keyDER}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}
+
+// startTLS is startServer with TLS, on the loop or on pumps.
+func startTLS(t testing.TB, cfg hubbub.Config) (s *testServer, cert, key string) {
+	t.Helper()
+	cert, key = writeCertificate(t, t.TempDir(), "first")
+	s = &testServer{log: &logBuffer{}}
+	cfg.Logger = slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	secure, err := hubbub.CertificateFiles(cert, key, cfg.Logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Server, err = hubbub.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	l, err := hubbub.Listen("127.0.0.1:0", secure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.addr = l.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("Serve: %v", err)
+		}
+		s.checkLog(t)
+	})
+	return s, cert, key
+}
+
+// tlsClient is a WebSocket over TLS; below lets a test meddle with the ciphertext.
+type tlsClient struct {
+	*tls.Conn
+	t testing.TB
+	r *bufio.Reader
+}
+
+func dialTLS(t testing.TB, s *testServer, path string, below func(net.Conn) net.Conn, cfg *tls.Config) *tlsClient {
+	t.Helper()
+	nc, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	nc.SetDeadline(time.Now().Add(4 * patience))
+	if below != nil {
+		nc = below(nc)
+	}
+	if cfg == nil {
+		cfg = &tls.Config{InsecureSkipVerify: true}
+	}
+	c := &tlsClient{Conn: tls.Client(nc, cfg), t: t}
+	c.r = bufio.NewReader(c.Conn)
+	c.write([]byte(upgradeHead(s, path)))
+	r, err := http.ReadResponse(c.r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("upgrade: %s", r.Status)
+	}
+	return c
+}
+
+func (c *tlsClient) write(b []byte) {
+	c.t.Helper()
+	if _, err := c.Write(b); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *tlsClient) expect(op wire.Opcode, payload string) {
+	c.t.Helper()
+	got, p, err := readServerFrame(c.r)
+	if err != nil || got != op || string(p) != payload {
+		c.t.Fatalf("got %v %s, %v; want %v %s", got, brief(p), err, op, brief([]byte(payload)))
+	}
+}
+
+// chopped sends every byte in a write of its own.
+type chopped struct{ net.Conn }
+
+func (c chopped) Write(b []byte) (int, error) {
+	for i := range b {
+		if _, err := c.Conn.Write(b[i : i+1]); err != nil {
+			return i, err
+		}
+	}
+	return len(b), nil
+}
+
+func TestTLSRecordsSplitAtEveryByte(t *testing.T) {
+	eachIO(t, func(t *testing.T, kind string) {
+		s, _, _ := startTLS(t, hubbub.Config{IO: kind})
+		c := dialTLS(t, s, "/echo", func(nc net.Conn) net.Conn { return chopped{nc} }, nil)
+		for _, text := range []string{"", "a", strings.Repeat("b", 300), strings.Repeat("c", 3000)} {
+			c.write(frame(wire.Text, true, []byte(text)))
+			c.expect(wire.Text, text)
+		}
+	})
+}
+
+func TestTLSEchoesEverySize(t *testing.T) {
+	eachIO(t, func(t *testing.T, kind string) {
+		for name, version := range map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
+			t.Run(name, func(t *testing.T) {
+				s, _, _ := startTLS(t, hubbub.Config{IO: kind})
+				c := dialTLS(t, s, "/echo", nil, &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version})
+				for _, n := range []int{0, 1, 125, 126, 16383, 16384, 16385, 40000, 65536} {
+					text := strings.Repeat("x", n)
+					c.write(frame(wire.Text, true, []byte(text)))
+					c.expect(wire.Text, text)
+				}
+				c.write(frame(wire.Close, true, closePayload(1000, "")))
+				c.expect(wire.Close, string(closePayload(1000, "")))
+				if _, err := c.Read(make([]byte, 1)); err != io.EOF { // not io.ErrUnexpectedEOF: close_notify came
+					t.Errorf("behind the Close: %v, want close_notify", err)
+				}
+			})
+		}
+	})
+}
+
+// The client reads nothing for a while, so the server's writes must stop in the middle of records and go on.
+func TestTLSWritesThatWouldBlock(t *testing.T) {
+	eachIO(t, func(t *testing.T, kind string) {
+		s, _, _ := startTLS(t, hubbub.Config{IO: kind})
+		c := dialTLS(t, s, "/echo", nil, nil)
+		text := strings.Repeat("0123456789abcdef", 4000)
+		const n = 300 // 19 MB
+		sent := make(chan error, 1)
+		go func() {
+			var err error
+			for i := 0; i < n && err == nil; i++ {
+				_, err = c.Write(frame(wire.Text, true, []byte(text)))
+			}
+			sent <- err
+		}()
+		time.Sleep(300 * time.Millisecond) // let the sockets fill
+		for range n {
+			c.expect(wire.Text, text)
+		}
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestTLSEndsByCloseNotifyAndByAHardEnd(t *testing.T) {
+	eachIO(t, func(t *testing.T, kind string) {
+		s, _, _ := startTLS(t, hubbub.Config{IO: kind})
+		polite, rude := dialTLS(t, s, "/ws", nil, nil), dialTLS(t, s, "/ws", nil, nil)
+		polite.write(frame(wire.Text, true, []byte(`{"msg_type":"ping"}`)))
+		polite.CloseWrite() // close_notify alone: TCP stays open
+		rude.NetConn().Close()
+		eventually(t, "both are gone", func() bool { return s.Connections() == 0 })
+		readServerFrame(polite.r) // welcome
+		if _, p, err := readServerFrame(polite.r); err != nil || !strings.Contains(string(p), "pong") {
+			t.Errorf("what came before close_notify is answered by %s, %v", p, err)
+		}
+	})
+}
+
+func TestTLSRefusesWhatIsOldOrPlain(t *testing.T) {
+	s, _, _ := startTLS(t, hubbub.Config{})
+	if c, err := tls.Dial("tcp", s.addr, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil {
+		c.Close()
+		t.Error("TLS 1.1 was accepted")
+	}
+	c := connect(t, s)
+	c.sendRaw([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+	if r := c.response("GET"); r.StatusCode != http.StatusBadRequest {
+		t.Errorf("plain HTTP gets %s", r.Status)
+	}
+	silent := connect(t, s)
+	silent.sendRaw([]byte{0x16, 0x03, 0x01})
+	dialTLS(t, s, "/ws", nil, nil) // one that stalls in its handshake delays nobody
+}
+
+func TestTheCertificateIsReadAgainWhenItChanges(t *testing.T) {
+	s, cert, key := startTLS(t, hubbub.Config{})
+	old := dialTLS(t, s, "/echo", nil, nil)
+	name := func() string {
+		c := dialTLS(t, s, "/echo", nil, nil)
+		defer c.Close()
+		return c.ConnectionState().PeerCertificates[0].Subject.CommonName
+	}
+	if got := name(); got != "first" {
+		t.Fatalf("the certificate is of %q", got)
+	}
+	if err := os.WriteFile(cert, []byte("no certificate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a bad file is complained of", func() bool { name(); return strings.Contains(s.log.String(), "the one before stays") })
+	if got := name(); got != "first" {
+		t.Errorf("after a bad file the certificate is of %q", got)
+	}
+	writeCertificate(t, filepath.Dir(key), "second")
+	eventually(t, "the new certificate is in use", func() bool { return name() == "second" })
+	old.write(frame(wire.Text, true, []byte("still here")))
+	old.expect(wire.Text, "still here")
+}
+
+func TestFiveThousandIdleTLSConnections(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Log("only the event loop promises this")
+		return
+	}
+	s, _, _ := startTLS(t, hubbub.Config{IO: "epoll", MaxConnections: 6000})
+	const n = 5000
+	before := runtime.NumGoroutine()
+	cfg := &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(8), ServerName: "x"} // resumed: the handshake isn't under test
+	for range n {
+		c := dialTLS(t, s, "/echo", nil, cfg)
+		c.write(frame(wire.Text, true, []byte("small traffic")))
+		c.expect(wire.Text, "small traffic")
+	}
+	eventually(t, "the handshakes' goroutines end", func() bool { return runtime.NumGoroutine() <= before+2 })
+	if got := s.Connections(); got != n {
+		t.Errorf("%d connections, want %d", got, n)
+	}
+}
