@@ -37,6 +37,9 @@ type Config struct {
 	PongTimeout  time.Duration
 	// HandshakeTimeout is how long the head of a request may take, on a Server's own listener. Default: 10 s.
 	HandshakeTimeout time.Duration
+	// ShutdownDelay is how long Shutdown still accepts connections while /readyz says 503 already, so that a load
+	// balancer notices. Default: 0.
+	ShutdownDelay time.Duration
 	// AllowedOrigins are patterns of the origins whose pages may connect, beside the server's own; "*" stands for
 	// any run of characters: "https://*.example.com", "http://localhost:*". A bare "*" lets every page on the web
 	// act in the name of your users. Default: the server's own origin only.
@@ -167,6 +170,7 @@ func (c Config) Validate() error {
 		{"pong-timeout", c.PongTimeout, time.Second},
 		{"handshake-timeout", c.HandshakeTimeout, 100 * time.Millisecond},
 		{"handler-timeout", c.HandlerTimeout, time.Millisecond},
+		{"shutdown-delay", c.ShutdownDelay, 0},
 	} {
 		if t.value < t.least || t.value > 24*time.Hour {
 			bad("%s %s: not between %s and 24h", t.name, t.value, t.least)

@@ -54,7 +54,7 @@ func TestServerHangsUpAfterTheClosingHandshake(t *testing.T) {
 				c.nextJSON()
 			}
 			c.sendClose(4321, "enough")
-			op, p := c.next()
+			op, p := c.beside()
 			if op != wire.Close || binary.BigEndian.Uint16(p) != 4321 {
 				t.Fatalf("got %v %x", op, p)
 			}

@@ -79,7 +79,9 @@ func (c *rawClient) lines() (lines []string) {
 			}
 			return lines
 		}
-		lines = append(lines, line(op, p))
+		if op != wire.Ping { // the heartbeat
+			lines = append(lines, line(op, p))
+		}
 	}
 }
 

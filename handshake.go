@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/wire"
@@ -24,6 +25,7 @@ type refusal struct {
 
 // upgrade checks the opening handshake and gives the connection to the loop, with h as its handler.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, h loop.Handler) {
+	ignoreBody(w, r)
 	if no := checkHandshake(r); no != nil {
 		s.refuse(w, r, *no)
 		return
@@ -62,6 +64,15 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, h loop.Handler)
 		return
 	}
 	s.quiet.connected()
+}
+
+// ignoreBody answers at once and closes where a request has a body: nothing here reads one, and net/http would wait for
+// it, for ever, before it sends the answer.
+func ignoreBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+		http.NewResponseController(w).SetReadDeadline(time.Now())
+	}
 }
 
 // checkHandshake holds a request against RFC 6455 4.2.1.

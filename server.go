@@ -3,7 +3,6 @@ package hubbub
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,7 +28,8 @@ type Server struct {
 	page    http.Handler
 	refused throttled
 
-	stopping atomic.Bool
+	draining atomic.Bool // not ready any more
+	stopping atomic.Bool // no upgrade any more
 	quiet    quiet
 
 	mu        sync.Mutex
@@ -82,6 +82,7 @@ func New(cfg Config) (*Server, error) {
 
 // ServeHTTP answers a request, or takes its connection over.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ignoreBody(w, r)
 	switch r.URL.Path {
 	case "/ws":
 		s.upgrade(w, r, s.hub)
@@ -116,7 +117,7 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) { s.status(w, r,
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Access-Control-Allow-Origin", "*")
-	if s.stopping.Load() {
+	if s.draining.Load() {
 		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping"})
 		return
 	}
@@ -192,38 +193,67 @@ func (s *Server) Connections() int { return s.loop.Connections() }
 // RoomCount is how many rooms have members.
 func (s *Server) RoomCount() int { return s.hub.Rooms() }
 
-// Shutdown stops taking requests in, tells every client to come back later, sends what is queued for it and closes it
-// with 1001. It returns when all are gone, or when ctx ends: then what is left is cut off and the error is ctx's.
+// Shutdown ends the Server without a stampede. At once /readyz says 503; after Config.ShutdownDelay upgrades get 503,
+// and the clients are closed at a pace: 500 a second, or faster so that three quarters of the time until ctx's deadline
+// suffice. Each gets what is queued for it, a reconnect with a delay of its own, and 1001; the others are served
+// meanwhile. Shutdown returns when all are gone, or when ctx ends: then what is left is cut off and the error is ctx's.
 // The Server can't be used afterwards.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.draining.Store(true)
+	if s.loop.Connections() > 0 || s.cfg.ShutdownDelay > 0 {
+		select {
+		case <-time.After(s.cfg.ShutdownDelay):
+		case <-ctx.Done():
+		}
+	}
 	s.stopping.Store(true)
+	clients := s.loop.Connections()
+	over := time.Duration(clients) * time.Second / drainPace
+	if deadline, ok := ctx.Deadline(); ok {
+		over = min(over, time.Until(deadline)*3/4)
+	}
+	s.hub.ComeBackWithin(max(2*time.Second, time.Duration(clients)*time.Second/drainPace))
+	s.loop.Stop(over)
+	gone := make(chan struct{})
+	go func() {
+		s.loop.Wait()
+		close(gone)
+	}()
+	var err error
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		err = ctx.Err()
+		s.loop.Kill()
+		<-gone
+	}
+	s.closeListeners()
+	s.quiet.stop()
+	return err
+}
+
+// drainPace is how many clients a second are closed, and so about how many come back to the other nodes.
+const drainPace = 500
+
+// closeListeners comes last: until then upgrades are told 503, and probes that the server isn't ready.
+func (s *Server) closeListeners() {
 	s.mu.Lock()
 	var servers []*http.Server
 	for srv := range s.listening {
 		servers = append(servers, srv)
 	}
 	s.mu.Unlock()
-	var errs []error
-	var listeners sync.WaitGroup
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	var all sync.WaitGroup
 	for _, srv := range servers {
-		listeners.Go(func() { srv.Shutdown(ctx) })
+		all.Go(func() {
+			if srv.Shutdown(ctx) != nil {
+				srv.Close() // a request that goes on
+			}
+		})
 	}
-	s.loop.Stop()
-	gone := make(chan struct{})
-	go func() {
-		s.loop.Wait()
-		close(gone)
-	}()
-	select {
-	case <-gone:
-	case <-ctx.Done():
-		errs = append(errs, ctx.Err())
-		s.loop.Kill()
-		<-gone
-	}
-	listeners.Wait()
-	s.quiet.stop()
-	return errors.Join(errs...)
+	all.Wait()
 }
 
 // throttled keeps an attacker from filling the log: one warning a second, with the number of those left out.

@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -356,7 +358,7 @@ func TestAStalledReaderHurtsOnlyItself(t *testing.T) {
 		s := startServer(t, hubbub.Config{IO: io, SendQueueBytes: 128 << 10, MaxMessageBytes: 64 << 10})
 		stalled, healthy, from := enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
 		content := strings.Repeat("z", 32<<10)
-		tooSlow := func() bool { return strings.Contains(s.log.String(), "client too slow") }
+		tooSlow := func() bool { return strings.Contains(s.log.String(), "slow client closed") }
 		for sent := 0; !tooSlow(); sent++ {
 			if sent > 2000 {
 				t.Fatal("64 MB are on the way to a client that doesn't read, and it is still connected")
@@ -524,4 +526,92 @@ func TestConfigNamesEveryBadValue(t *testing.T) {
 	if err := (hubbub.Config{}).Validate(); err != nil {
 		t.Errorf("the zero value: %v", err)
 	}
+}
+
+// 500 clients a second at most, whoever is still there is served, and upgrades are refused.
+func TestTheDrainIsPaced(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		s := startServer(t, hubbub.Config{IO: io, Workers: 2})
+		const n = 600
+		var members []*member
+		for range n {
+			m := enter(t, s).join("r")
+			m.timeout = 4 * patience
+			members = append(members, m)
+		}
+		var gone atomic.Int64
+		var all sync.WaitGroup
+		for _, m := range members {
+			all.Go(func() {
+				for {
+					op, p, err := m.tryNext()
+					if err != nil {
+						t.Errorf("a client was cut off: %v", err)
+						return
+					}
+					if op == wire.Close {
+						gone.Add(1)
+						m.trySend(frame(wire.Close, true, p))
+						return
+					}
+				}
+			})
+		}
+		began := time.Now()
+		done := make(chan error, 1)
+		go func() { done <- s.Shutdown(context.Background()) }()
+		refused := false
+		for gone.Load() < n {
+			before := time.Since(began)
+			if g := gone.Load(); float64(g) > 500*time.Since(began).Seconds()+50 {
+				t.Fatalf("%d have gone after %s", g, before)
+			}
+			if g := gone.Load(); !refused && g > n/4 && g < n/2 {
+				refused = true
+				c := connect(t, s)
+				c.sendRaw([]byte(upgradeHead(s, "/ws")))
+				if r := c.response("GET"); r.StatusCode != http.StatusServiceUnavailable {
+					t.Errorf("an upgrade gets %s", r.Status)
+				}
+				if err := s.Publish("r", "still here"); err != nil {
+					t.Errorf("Publish while draining: %v", err)
+				}
+			}
+			time.Sleep(5 * time.Millisecond)
+			if time.Since(began) > 4*patience {
+				t.Fatalf("only %d have gone", gone.Load())
+			}
+		}
+		if !refused {
+			t.Error("all went at once: nothing was tried in between")
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		all.Wait()
+	})
+}
+
+// With a deadline the pace is faster: the last Close leaves by three quarters of the time.
+func TestTheDrainFitsItsTime(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		s := startServer(t, hubbub.Config{IO: io, Workers: 2})
+		var members []*member
+		for range 1000 { // 2 s at the usual pace
+			members = append(members, enter(t, s))
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- s.Shutdown(ctx) }()
+		for _, m := range members {
+			if got := m.nextJSON(); got["msg_type"] != "reconnect" {
+				t.Fatalf("got %v", got)
+			}
+			m.answerClose(wire.CloseGoingAway)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("all answered, but Shutdown: %v", err)
+		}
+	})
 }

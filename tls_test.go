@@ -60,6 +60,7 @@ func startTLS(t testing.TB, cfg hubbub.Config) (s *testServer, cert, key string)
 	t.Helper()
 	cert, key = writeCertificate(t, t.TempDir(), "first")
 	s = &testServer{log: &logBuffer{}}
+	cfg.PingInterval = time.Hour // or one would come among the frames that a story expects
 	cfg.Logger = slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	secure, err := hubbub.CertificateFiles(cert, key, cfg.Logger)
 	if err != nil {

@@ -81,3 +81,61 @@ func TestStoppingWaitsForNobodyForEver(t *testing.T) {
 		within(t, begin, 0, 8*time.Second) // a Close is waited for 5 s
 	})
 }
+
+// The hard end: clients that don't answer are cut off when the time is up, and that is no failure.
+func TestStoppingEndsWhenItsTimeIsUp(t *testing.T) {
+	eachIO(t, []string{"--shutdown-timeout", "1s"}, func(t *testing.T, s *server) {
+		dialRaw(t, s, "/ws", "")
+		begin := time.Now()
+		if status := s.stop(t, syscall.SIGTERM); status != 0 {
+			t.Errorf("exit status %d, want 0", status)
+		}
+		within(t, begin, 900*time.Millisecond, 4*time.Second)
+	})
+}
+
+func TestASecondSignalStopsAtOnce(t *testing.T) {
+	eachIO(t, []string{"--shutdown-timeout", "1m", "--shutdown-delay", "1m"}, func(t *testing.T, s *server) {
+		dialRaw(t, s, "/ws", "")
+		for range 2 {
+			if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(200 * time.Millisecond) // two signals at once may be seen as one
+		}
+		if status := s.exit(t); status != 1 {
+			t.Errorf("exit status %d, want 1", status)
+		}
+	})
+}
+
+// While it is not ready but still accepting, a load balancer turns away and late clients get in.
+func TestTheShutdownDelayStillAccepts(t *testing.T) {
+	eachIO(t, []string{"--shutdown-delay", "2s"}, func(t *testing.T, s *server) {
+		first := dialRaw(t, s, "/ws", "")
+		first.welcomed()
+		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(time.Second); ; {
+			probe := connect(t, s)
+			probe.write("GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+			if r := probe.response("GET"); r.StatusCode == 503 && r.Header.Get("Retry-After") != "" {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatal("/readyz is not 503")
+			}
+		}
+		late := dialRaw(t, s, "/ws", "")
+		late.welcomed()
+		for _, c := range []*rawConn{first, late} {
+			c.message("reconnect")
+			c.expectClose(1001)
+			c.write(closeFrame(1001, ""))
+		}
+		if status := s.exit(t); status != 0 {
+			t.Errorf("exit status %d, want 0", status)
+		}
+	})
+}

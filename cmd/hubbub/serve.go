@@ -31,6 +31,8 @@ type serveCmd struct {
 	PingInterval      time.Duration `default:"25s" placeholder:"TIME" help:"How often clients are pinged (${default})."`
 	PongTimeout       time.Duration `default:"10s" placeholder:"TIME" help:"A client that was silent for ping-interval and this is closed with 4002 (${default})."`
 	HandshakeTimeout  time.Duration `default:"10s" placeholder:"TIME" help:"How long the head of a request may take (${default})."`
+	ShutdownDelay     time.Duration `default:"0s" placeholder:"TIME" help:"After SIGTERM: how long connections are still accepted while /readyz says 503 already (${default})."`
+	ShutdownTimeout   time.Duration `default:"30s" placeholder:"TIME" help:"How long clients may take to go after that (${default})."`
 	AllowedOrigins    []string      `placeholder:"PATTERN" help:"Origins whose pages may connect beside the server's own, such as https://*.example.com or http://localhost:*."`
 	TLSCert           string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
 	TLSKey            string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
@@ -43,9 +45,6 @@ type serveCmd struct {
 func (serveCmd) Help() string {
 	return "Each flag may be set by an environment variable as well: HUBBUB_LISTEN for --listen, and so on; the flag counts first. SIGTERM or SIGINT tells every client to come back later and stops; a second one stops at once."
 }
-
-// stopTimeout bounds what a SIGTERM waits for.
-const stopTimeout = 30 * time.Second
 
 func (c *serveCmd) Run() error {
 	if err := c.noZeros(); err != nil {
@@ -64,6 +63,7 @@ func (c *serveCmd) Run() error {
 		PingInterval:      c.PingInterval,
 		PongTimeout:       c.PongTimeout,
 		HandshakeTimeout:  c.HandshakeTimeout,
+		ShutdownDelay:     c.ShutdownDelay,
 		AllowedOrigins:    c.AllowedOrigins,
 		IO:                c.IO,
 		Logger:            log,
@@ -98,14 +98,14 @@ func (c *serveCmd) Run() error {
 	}
 	stopped := make(chan error, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), c.ShutdownDelay+c.ShutdownTimeout)
 		defer cancel()
 		stopped <- srv.Shutdown(ctx)
 	}()
 	select {
 	case err := <-stopped:
 		if errors.Is(err, context.DeadlineExceeded) {
-			log.Warn("some clients did not go and were cut off", "after", stopTimeout)
+			log.Warn("some clients did not go and were cut off", "after", c.ShutdownTimeout)
 		}
 	case <-signals:
 		return errors.New("stopped at once by a second signal")
@@ -140,6 +140,7 @@ func (c *serveCmd) noZeros() error {
 		"ping-interval":        c.PingInterval == 0,
 		"pong-timeout":         c.PongTimeout == 0,
 		"handshake-timeout":    c.HandshakeTimeout == 0,
+		"shutdown-timeout":     c.ShutdownTimeout <= 0,
 	} {
 		if zero {
 			return fmt.Errorf("--%s 0: must be greater", name)

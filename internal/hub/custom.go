@@ -138,8 +138,12 @@ func (r *running) run() {
 	limit := r.hub.cfg.CustomTimeout
 	ctx, cancel := context.WithTimeout(r.ctx, limit)
 	defer cancel()
+	defer r.ref.Worker().Post(&ended{r}, 0)
 	tooLong := &protocol.Error{Code: protocol.Timeout, Message: "the handler of " + protocol.Quote([]byte(r.call.Type)) + " took longer than " + limit.String()}
-	late := time.AfterFunc(limit, func() { r.answer(nil, tooLong) })
+	late := time.AfterFunc(limit, func() {
+		r.answer(nil, tooLong)
+		r.hub.cfg.Log.Warn("a handler takes too long; its client's next message waits for it", "msg_type", r.call.Type, "limit", limit)
+	})
 	defer late.Stop()
 	reply, err := r.safely(ctx)
 	if err != nil && ctx.Err() == context.DeadlineExceeded {
@@ -200,8 +204,18 @@ func (a *answered) Run(w *loop.Worker) {
 	case a.call.id != nil:
 		s.answer(protocol.AppendAck(s.buf(), a.call.id))
 	}
-	s.calls.busy = false
-	s.nextCall()
+}
+
+// ended lets the next call of the same session begin. It comes behind the answer, and not before the call has returned
+// even where its time was up earlier: the application may keep a client's state without a lock.
+type ended struct{ *running }
+
+func (e *ended) Run(w *loop.Worker) {
+	if c := w.Conn(e.ref); c != nil && c.Open() {
+		s := c.Data.(*session)
+		s.calls.busy = false
+		s.nextCall()
+	}
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

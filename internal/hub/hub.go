@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/hubbub/internal/loop"
@@ -45,6 +46,7 @@ type Hub struct {
 	rooms    [shards]roomShard
 	clients  [shards]clientShard
 	calls    calls
+	comeBack atomic.Int64 // nanoseconds over which those who are told to go come back
 }
 
 // shards spreads the locks of rooms and of clients, so that workers seldom meet.
@@ -57,11 +59,13 @@ type workerState struct {
 	run      []*delivery
 	frames   []*loop.Frame
 	everyone *local
+	errors   Errors
 }
 
 // New makes a Hub; Start must be called before connections come.
 func New(cfg Config) *Hub {
 	h := &Hub{cfg: cfg}
+	h.ComeBackWithin(2 * time.Second)
 	h.welcome = protocol.Welcome{MaxMessageBytes: cfg.MaxMessageBytes, PingInterval: cfg.PingInterval, PongTimeout: cfg.PongTimeout}
 	for i := range h.rooms {
 		h.rooms[i].rooms = map[string]*room{}
@@ -81,6 +85,23 @@ func (h *Hub) Start(l *loop.Loop) {
 		h.everyone.locals = append(h.everyone.locals, all)
 		h.locals = append(h.locals, all.state)
 	}
+}
+
+// ComeBackWithin sets the time over which clients are told to come back, each at its own random moment, when the loop
+// stops. Any goroutine.
+func (h *Hub) ComeBackWithin(d time.Duration) { h.comeBack.Store(int64(d)) }
+
+// Errors counts the error messages that a worker's clients were sent, by code.
+type Errors [protocol.Internal + 1]int64
+
+// Errors is a copy. The worker's goroutine, or anyone's once the worker has ended.
+func (h *Hub) Errors(w *loop.Worker) Errors { return h.locals[w.Index()].errors }
+
+func (e *Errors) count(c protocol.Code) {
+	if c == 0 || c > protocol.Internal { // an application's own number: clients are told "internal"
+		c = protocol.Internal
+	}
+	e[c]++
 }
 
 // Rooms is how many rooms there are. Any goroutine.

@@ -30,7 +30,7 @@ func newHub(t testing.TB, workers int) (*Hub, *loop.Loop) {
 	}
 	h.Start(l)
 	t.Cleanup(func() {
-		l.Stop()
+		l.Stop(0)
 		l.Kill()
 		l.Wait()
 		if r, c := h.Rooms(), h.Clients(); r != 0 || c != 0 {

@@ -61,8 +61,8 @@ func (h *Hub) Closed(c *loop.Conn, code int) {
 // Stop tells the client when to come back: spread, or all would return at once.
 func (h *Hub) Stop(c *loop.Conn) {
 	s := c.Data.(*session)
-	spread := max(2*time.Second, time.Duration(h.Clients())*time.Second/500)
-	s.answer(protocol.AppendReconnect(s.buf(), rand.N(spread), "drain"))
+	after := time.Duration(rand.Int64N(h.comeBack.Load()))
+	s.answer(protocol.AppendReconnect(s.buf(), after, "drain"))
 	c.Close(wire.CloseGoingAway, "server stops")
 }
 
@@ -239,6 +239,7 @@ func (s *session) frame(p []byte) *loop.Frame {
 }
 
 func (s *session) answerError(e *protocol.Error, id []byte) {
+	s.state().errors.count(e.Code)
 	s.answer(protocol.AppendError(s.buf(), e, 0, id))
 }
 

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"log/slog"
 	"net/netip"
 
 	"example.com/hubbub/internal/protocol"
@@ -38,6 +39,8 @@ type Conn struct {
 
 	// HoldReads stops reading while the socket takes no more. Opened may set it.
 	HoldReads bool
+
+	held uint32 // what in holds, as the worker counts it
 }
 
 // transport is what looks like a non-blocking socket: errAgain says that there is nothing to read, or no room. recv may
@@ -152,7 +155,7 @@ func (c *Conn) Send(f *Frame) bool {
 			c.w.flush(c)
 		}
 		if !c.fits(f.Len(), f.answer) {
-			c.tooSlow("the queue is full")
+			c.tooSlow("the queue is full", f.holds)
 			return false
 		}
 		if c.state != open { // the flush found the socket broken
@@ -193,6 +196,8 @@ func (c *Conn) Answer(op wire.Opcode, payload []byte) bool {
 		before := len(last.b)
 		last.b = w.arena.extend(last.b, op, payload)
 		n := len(last.b) - before
+		last.holds += messages(op)
+		w.counts.Unsent += int64(n)
 		c.out.unsent += n
 		c.out.answers += n
 		return true
@@ -202,6 +207,7 @@ func (c *Conn) Answer(op wire.Opcode, payload []byte) bool {
 		return c.Send(NewAnswer(op, payload))
 	}
 	f.b = w.arena.extend(nil, op, payload)
+	f.holds = messages(op)
 	f.at = w.real
 	c.push(f)
 	return true
@@ -249,14 +255,14 @@ func (c *Conn) Close(code int, reason string) {
 	c.beginClose(closing, code, reason, closeWait)
 }
 
-// tooSlow closes a client that doesn't read: nothing of the queue can be kept for it.
-func (c *Conn) tooSlow(why string) {
+// tooSlow closes a client that doesn't read: nothing of the queue can be kept for it, and lost messages more.
+func (c *Conn) tooSlow(why string, lost int32) {
 	if c.state != open {
 		return
 	}
-	c.w.log.Debug("client too slow", "remote", c.Remote, "unsent", c.out.unsent, "why", why)
+	c.w.loop.slow.Log(c.w.log, slog.LevelInfo, "slow client closed", "code", protocol.CloseSlowConsumer, "remote", c.Remote, "unsent", c.out.unsent, "why", why)
 	c.leave(protocol.CloseSlowConsumer)
-	c.out.drop(c.w)
+	c.drop(lost)
 	c.beginClose(closing, protocol.CloseSlowConsumer, "slow consumer: "+why, takeWait)
 }
 
@@ -274,6 +280,7 @@ func (c *Conn) fail(code int, reason string) {
 
 // leave tells the handler, once, that the connection is over for it.
 func (c *Conn) leave(code int) {
+	c.w.countClose(code)
 	c.h.Closed(c, code)
 }
 
@@ -282,6 +289,7 @@ func (c *Conn) beginClose(s state, code int, reason string, wait int64) {
 	c.state = s
 	if s != closing { // nothing of what the peer still sends matters
 		c.in = nil
+		c.hold()
 	}
 	c.push(&Frame{b: wire.AppendClose(nil, code, reason), at: monotonic(), answer: true})
 	c.paused = 0
@@ -296,7 +304,8 @@ func (c *Conn) answerClose(code int) {
 		c.w.destroy(c, false)
 		return
 	}
-	c.leave(code)
+	c.w.countClose(peersCode(code))
+	c.h.Closed(c, code)
 	c.beginClose(ending, code, "", takeWait)
 }
 

@@ -5,7 +5,7 @@
 //	if l.Reserve(limit) {
 //		err = l.Adopt(conn, handler, answer, first) // from now on a worker's
 //	}
-//	l.Stop()                            // asks every Handler to say good-bye
+//	l.Stop(0)                           // asks every Handler to say good-bye
 //	l.Wait()
 //
 // Goroutines: everything about a connection happens on its worker's goroutine, Handler's methods included; so a Conn
@@ -25,9 +25,11 @@
 //	frame.go         Frame, and the queue of unsent ones
 //	arena.go         the memory of a turn's answers
 //	mailbox.go       Post, and what slows publishers
+//	stop.go          good-byes, at a pace
 //	timer.go         the wheel; pings, silence, patience
 //	poller.go        what tells a worker where to look; poller_linux.go: epoll in the runtime's poller
 //	pump.go          any net.Conn as a non-blocking socket; conn_linux.go: descriptors
+//	tls.go           crypto/tls on a worker's descriptor
 //
 // To debug, log at level debug: each failed connection and each slow client is a line. The tests run on every way of
 // reading and writing; main_test.go has what they share.

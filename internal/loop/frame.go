@@ -7,6 +7,7 @@ import "example.com/hubbub/internal/wire"
 type Frame struct {
 	b      []byte
 	at     int64 // when it was made, milliseconds of the monotonic clock: the age of what waits
+	holds  int32 // messages; none in a control frame
 	answer bool  // meant for one client: never dropped, and bounded apart from the rooms' frames
 	lent   bool  // b lies in the worker's arena and is good until the end of the turn
 }
@@ -14,7 +15,7 @@ type Frame struct {
 // NewFrame copies payload behind its header. Any goroutine.
 func NewFrame(op wire.Opcode, payload []byte) *Frame {
 	b := make([]byte, 0, wire.MaxHeader+len(payload))
-	return &Frame{b: wire.AppendFrame(b, op, payload), at: monotonic()}
+	return &Frame{b: wire.AppendFrame(b, op, payload), holds: messages(op), at: monotonic()}
 }
 
 // NewAnswer is NewFrame for what only one client gets. Any goroutine.
@@ -36,6 +37,7 @@ func Join(frames []*Frame) *Frame {
 	joined := &Frame{b: make([]byte, 0, n), at: frames[0].at}
 	for _, f := range frames {
 		joined.b = append(joined.b, f.b...)
+		joined.holds += f.holds
 	}
 	return joined
 }
@@ -54,6 +56,7 @@ type queue struct {
 
 func (q *queue) push(f *Frame, w *Worker) {
 	q.unsent += len(f.b)
+	w.counts.Unsent += int64(len(f.b))
 	if f.answer {
 		q.answers += len(f.b)
 	}
@@ -78,11 +81,13 @@ func (q *queue) last() *Frame {
 // advance takes n written bytes off the front.
 func (q *queue) advance(n int, w *Worker) {
 	q.unsent -= n
+	w.counts.Unsent -= int64(n)
 	n += q.off
 	done := 0 // frames of rest that are written whole
 	f := q.first
 	for f != nil && n >= len(f.b) {
 		n -= len(f.b)
+		w.counts.MessagesSent += int64(f.holds)
 		if f.answer {
 			q.answers -= len(f.b)
 		}
@@ -115,6 +120,7 @@ func (q *queue) drop(w *Worker) {
 	if q.off == 0 {
 		q.first = nil
 	}
+	had := q.unsent
 	q.unsent, q.answers = 0, 0
 	if f := q.first; f != nil {
 		q.unsent = len(f.b) - q.off
@@ -122,6 +128,7 @@ func (q *queue) drop(w *Worker) {
 			q.answers = len(f.b)
 		}
 	}
+	w.counts.Unsent += int64(q.unsent - had)
 }
 
 // keep copies what is lent by the arena, because it stays queued past the end of the turn.
@@ -137,7 +144,7 @@ func (q *queue) keep() {
 }
 
 func (f *Frame) kept() *Frame {
-	return &Frame{b: append([]byte(nil), f.b...), at: f.at, answer: f.answer}
+	return &Frame{b: append([]byte(nil), f.b...), holds: f.holds, at: f.at, answer: f.answer}
 }
 
 // stock keeps slices for queues of more than one frame: an idle connection holds none.

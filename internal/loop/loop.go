@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/hubbub/internal/sparselog"
 	"example.com/hubbub/internal/wire"
 )
 
@@ -66,6 +67,7 @@ type Loop struct {
 	total   atomic.Int64   // connections, and places reserved for them
 	load    []atomic.Int64 // connections of each worker, those on their way to it included
 	done    sync.WaitGroup
+	slow    sparselog.Log // of clients that were too slow
 
 	mu      sync.RWMutex // held for reading while Adopt posts
 	stopped bool         // guarded by mu
@@ -83,7 +85,7 @@ func New(cfg Config) (*Loop, error) {
 			return nil, fmt.Errorf("start worker %d: %w", i, err)
 		}
 		l.workers = append(l.workers, &Worker{
-			loop: l, index: i, cfg: &l.cfg, log: cfg.Log, poll: p,
+			loop: l, index: i, cfg: &l.cfg, log: cfg.Log, poll: p, meter: meter{ended: make(chan struct{})},
 			arena: newArena(), in: make([]byte, readSize), cipher: cipherBuffer(),
 		})
 	}
@@ -196,61 +198,3 @@ type opening struct {
 }
 
 func (o *opening) Run(w *Worker) { w.open(o.c, o.preface, o.first) }
-
-// Stop asks every connection's handler to close it and returns at once; Wait tells when all is over. No connection
-// is adopted any more.
-func (l *Loop) Stop() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.stopped {
-		return
-	}
-	l.stopped = true
-	for _, w := range l.workers {
-		w.Post(stopping{}, 0)
-	}
-}
-
-type stopping struct{}
-
-func (stopping) Run(w *Worker) {
-	w.stop = true
-	for _, s := range w.slots {
-		if s.c != nil && s.c.state == open {
-			w.sayStop(s.c)
-		}
-	}
-}
-
-func (w *Worker) sayStop(c *Conn) {
-	defer w.recoverConn(c)
-	c.h.Stop(c)
-}
-
-// Kill ends, after Stop, what is still connected: without a Close frame where none is out.
-func (l *Loop) Kill() {
-	for _, w := range l.workers {
-		w.Post(killing{}, 0)
-	}
-}
-
-type killing struct{}
-
-func (killing) Run(w *Worker) {
-	for _, s := range w.slots {
-		if s.c != nil {
-			w.kill(s.c)
-		}
-	}
-}
-
-func (w *Worker) kill(c *Conn) {
-	defer w.recoverConn(c)
-	if c.state == open {
-		c.leave(wire.CloseAbnormal)
-	}
-	w.destroy(c, true)
-}
-
-// Wait blocks until all workers and pumps have ended.
-func (l *Loop) Wait() { l.done.Wait() }

@@ -379,7 +379,7 @@ func TestStopSaysGoodbyeAndRefusesMore(t *testing.T) {
 		}}
 		a, b := connect(t, l, h), connect(t, l, h)
 		until(t, "both are in", func() bool { return in.Load() == 2 })
-		l.Stop()
+		l.Stop(0)
 		for _, far := range []net.Conn{a, b} {
 			expect(t, far, text("good-bye"), wire.AppendClose(nil, wire.CloseGoingAway, ""))
 			far.Write(wire.AppendClientFrame(nil, true, wire.Close, [4]byte{}, []byte{0x03, 0xe9}))

@@ -20,6 +20,7 @@ type mailbox struct {
 	mu      sync.Mutex
 	tasks   []Task
 	bytes   int   // posted and not yet run to the end
+	taken   int   // tasks of the turn that is under way
 	waiting []Ref // connections that are paused until bytes falls below lowWater
 
 	asleep atomic.Bool // the worker parks, or is about to: a post must wake it
@@ -67,6 +68,7 @@ func (m *mailbox) take(empty []Task) (tasks []Task, cost int) {
 	m.mu.Lock()
 	tasks, m.tasks = m.tasks, empty
 	cost = m.bytes
+	m.taken = len(tasks)
 	m.mu.Unlock()
 	return tasks, cost
 }
@@ -75,6 +77,7 @@ func (m *mailbox) take(empty []Task) (tasks []Task, cost int) {
 func (m *mailbox) done(cost int) {
 	m.mu.Lock()
 	m.bytes -= cost
+	m.taken = 0
 	var wake []Ref
 	if m.bytes < lowWater {
 		wake, m.waiting = m.waiting, nil

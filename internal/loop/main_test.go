@@ -40,7 +40,7 @@ func start(t *testing.T, cfg Config) *Loop {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		l.Stop()
+		l.Stop(0)
 		l.Kill()
 		l.Wait()
 		if n := l.Connections(); n != 0 {

@@ -120,7 +120,7 @@ func BenchmarkPostToASleepingWorker(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer func() { l.Stop(); l.Wait() }()
+	defer func() { l.Stop(0); l.Wait() }()
 	done := make(chan struct{})
 	t := taskFunc(func(*Worker) { done <- struct{}{} })
 	for b.Loop() {

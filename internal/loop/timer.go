@@ -95,11 +95,12 @@ func (w *Worker) fire(c *Conn) {
 	}
 	switch {
 	case w.now >= c.seen+w.patience():
+		w.log.Debug("connection failed", "remote", c.Remote, "code", protocol.CloseNoSignOfLife, "reason", "no sign of life")
 		c.leave(protocol.CloseNoSignOfLife)
 		c.beginClose(failing, protocol.CloseNoSignOfLife, "no sign of life", takeWait)
 		return
 	case c.out.first != nil && c.full && w.now >= w.tooOld(c):
-		c.tooSlow("the oldest message is too old")
+		c.tooSlow("the oldest message is too old", 0)
 		return
 	case w.now >= c.due:
 		c.due = w.now + w.cfg.PingInterval.Milliseconds()

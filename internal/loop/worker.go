@@ -42,6 +42,8 @@ type Worker struct {
 	in     []byte  // what is read lands here
 	cipher *[]byte // TLS records on their way to a socket
 	stop   bool
+	parted int // slots that Stop has been through
+	meter
 	writes int64 // calls that wrote to a connection
 
 	tasks []Task // of this turn; next is the index of the one to run next
@@ -83,6 +85,7 @@ func (w *Worker) lookup(i, gen uint32) *Conn {
 
 func (w *Worker) run() {
 	defer w.loop.done.Done()
+	defer close(w.ended)
 	w.clock()
 	for !w.stop || w.count > 0 {
 		ready := w.poll.poll()
@@ -97,7 +100,7 @@ func (w *Worker) run() {
 		w.tick()
 		w.flushAll()
 		w.bury()
-		w.breathe()
+		w.endTurn()
 	}
 	w.poll.close()
 }
@@ -128,7 +131,8 @@ func (w *Worker) nextTick() int64 {
 // clock reads the time once a turn. After a stall (SIGSTOP, a machine that slept) the timers' clock moves by
 // maxStall only: the peers could not be heard meanwhile, so their silence doesn't count.
 func (w *Worker) clock() {
-	real := monotonic()
+	w.started = int64(time.Since(began))
+	real := w.started / int64(time.Millisecond)
 	step := real - w.real
 	if w.count > 0 {
 		step = min(step, maxStall)
@@ -142,11 +146,12 @@ func (w *Worker) clock() {
 
 // breathe lets other goroutines run when the worker has had the processor for a millisecond: its system calls are
 // raw, so nothing else would take it away for ten.
-func (w *Worker) breathe() {
-	if now := int64(time.Since(began)); now-w.breath > turnTime {
+func (w *Worker) breathe() (now int64) {
+	if now = int64(time.Since(began)); now-w.breath > turnTime {
 		w.poll.yield()
 		w.breath = int64(time.Since(began))
 	}
+	return now
 }
 
 func (w *Worker) read(ready []ready) {
@@ -213,6 +218,7 @@ func (w *Worker) receive(c *Conn) {
 	default:
 		c.seen = w.now
 		c.ended = c.ended || err != nil // the next read meets the error again
+		w.counts.BytesReceived += int64(n)
 		w.feed(c, w.in[:n])
 		// A short read emptied the socket; but the end of the stream may have been told together with these bytes.
 		c.unread = n == len(w.in) || c.ended
@@ -255,6 +261,7 @@ func (w *Worker) feed(c *Conn, b []byte) {
 			c.in = &half
 		}
 	}
+	c.hold()
 }
 
 func (w *Worker) handle(c *Conn, ev wire.Event) {
@@ -267,6 +274,7 @@ func (w *Worker) handle(c *Conn, ev wire.Event) {
 	case wire.Pong: // 5.5.3: also unsolicited, then "a response is not expected"
 	default:
 		if c.state == open {
+			w.counts.MessagesReceived++
 			c.h.Message(c, ev.Op, ev.Payload)
 		}
 	}
@@ -288,8 +296,10 @@ func (w *Worker) destroy(c *Conn, reset bool) {
 	}
 	c.state = dead
 	c.out.drop(w)
+	w.counts.Unsent -= int64(c.out.unsent)
 	c.out = queue{}
 	c.in = nil
+	c.hold()
 	c.reset = reset
 	w.slots[c.slot].c = nil
 	w.slots[c.slot].gen++
@@ -345,6 +355,7 @@ func (w *Worker) open(c *Conn, preface, first []byte) {
 		return
 	}
 	c.h.Opened(c)
+	w.counts.BytesReceived += int64(len(first))
 	w.feed(c, first)
 	if c.via != nil { // it may have read ahead, so that no event would tell
 		c.unread = true
@@ -390,6 +401,7 @@ func (w *Worker) flush(c *Conn) {
 		b := w.join(&c.out)
 		n, err := c.send(b)
 		w.writes++
+		w.counts.BytesSent += int64(n)
 		if err != nil && err != errAgain {
 			w.lost(c)
 			return

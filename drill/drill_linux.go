@@ -1,0 +1,132 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// A drill is one fault and what may be seen of it from outside.
+type drill struct {
+	name    string
+	promise string
+	limit   time.Duration // of the full form; then it is ended
+	run     func(*drill)
+
+	short    bool
+	seed     uint64
+	rng      *rand.Rand
+	program  string // the server's binary
+	deadline time.Time
+	figures  []string
+	faults   []string
+	undo     []func() // last first
+}
+
+// stop is set by SIGINT and SIGTERM.
+var stop atomic.Bool
+
+// errAborted carries a drill that can't go on out of its depth.
+var errAborted = errors.New("aborted")
+
+func (d *drill) abort(format string, args ...any) {
+	d.faults = append(d.faults, fmt.Sprintf(format, args...))
+	panic(errAborted)
+}
+
+func (d *drill) check(err error) {
+	if err != nil {
+		d.abort("%v\n%s", err, debug.Stack())
+	}
+}
+
+// alive ends a drill whose time is over.
+func (d *drill) alive() {
+	if stop.Load() {
+		d.abort("interrupted")
+	}
+	if time.Now().After(d.deadline) {
+		d.abort("did not end within its time")
+	}
+}
+
+func (d *drill) cleanup(f func()) { d.undo = append(d.undo, f) }
+
+// say adds a figure to the line.
+func (d *drill) say(format string, args ...any) {
+	d.figures = append(d.figures, fmt.Sprintf(format, args...))
+}
+
+// must judges a count, in both forms.
+func (d *drill) must(ok bool, format string, args ...any) {
+	if !ok {
+		d.faults = append(d.faults, fmt.Sprintf(format, args...))
+	}
+}
+
+// timed judges a time, which counts in the full form only.
+func (d *drill) timed(ok bool, format string, args ...any) { d.must(ok || d.short, format, args...) }
+
+// pick is a figure of the full form or of the short one.
+func pick[T any](d *drill, full, short T) T {
+	if d.short {
+		return short
+	}
+	return full
+}
+
+// judge adds what the checker says of all logs.
+func (d *drill) judge(f *fleet, v *verdict) {
+	d.say("%s", v)
+	d.must(v.clean(), "%s", strings.Join(v.examples, "; "))
+	d.must(v.refused == 0, "%d publishes were answered with an error", v.refused)
+	d.must(v.acked > 0 && v.deliveries > 0, "nothing was delivered")
+	d.must(len(f.faults) == 0, "%d answers make no sense: %s", len(f.faults), strings.Join(f.faults[:min(3, len(f.faults))], "; "))
+}
+
+// perform runs the drill and cleans up after it, whatever happens.
+func (d *drill) perform() (ok bool) {
+	began := time.Now()
+	d.deadline = began.Add(pick(d, d.limit, 3*time.Minute))
+	d.rng = rand.New(rand.NewPCG(d.seed, 0))
+	d.guarded(func() { d.run(d) })
+	d.deadline = time.Now().Add(time.Minute)
+	for i := len(d.undo) - 1; i >= 0; i-- {
+		d.guarded(d.undo[i])
+	}
+	result := "PASS"
+	if len(d.faults) > 0 {
+		result = "FAIL"
+		d.figures = append(d.figures, "FAULTS: "+strings.Join(d.faults, "; "))
+	}
+	fmt.Printf("%s %-12s %s (seed %d, %.0f s)\n", result, d.name, strings.Join(d.figures, "; "), d.seed, time.Since(began).Seconds())
+	return result == "PASS"
+}
+
+func (d *drill) guarded(f func()) {
+	defer func() {
+		if r := recover(); r != nil && r != errAborted {
+			d.faults = append(d.faults, fmt.Sprintf("the drill itself panics: %v\n%s", r, debug.Stack()))
+		}
+	}()
+	f()
+}
+
+func (d *drill) needRoot(what string) {
+	if os.Getuid() != 0 {
+		d.abort("needs root for %s: run it as root", what)
+	}
+}
+
+// command runs a program that must succeed.
+func (d *drill) command(words ...string) {
+	if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+		d.abort("not possible here: %s: %v %s", strings.Join(words, " "), err, strings.TrimSpace(string(out)))
+	}
+}

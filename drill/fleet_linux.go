@@ -1,0 +1,501 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A fleet is many clients on one epoll, in one goroutine: a drill's thread.
+// Nothing happens but inside of step, so a drill needs no locks.
+type fleet struct {
+	d        *drill
+	to       unix.SockaddrInet4
+	ep       int
+	byFD     map[int32]*client
+	dialed   int
+	logs     []*clientLog
+	numbers  map[string]uint32 // client_id -> its log
+	now      int64             // nanoseconds since began
+	began    time.Time
+	open     int     // upgraded and not ended
+	latency  []int32 // microseconds, of the watched
+	lastCame int64   // when the last delivery or answer came to anyone
+	faults   []string
+	buf      []byte
+	text     []byte
+	frame    []byte
+	events   [256]unix.EpollEvent
+}
+
+type state uint8
+
+const (
+	dialing state = iota
+	upgrading
+	opened
+	ended
+)
+
+// want is how a client is to be.
+type want struct {
+	rooms   []uint32
+	rcvbuf  int    // of its socket; 0: the system's
+	stalls  bool   // never reads any more once it has joined
+	watched bool   // its latencies and gaps count
+	retries bool   // comes back when it is refused
+	hello   []byte // sent in place of an upgrade
+}
+
+type client struct {
+	want
+	fd      int
+	state   state
+	stalled bool
+	status  int    // of a refused upgrade
+	why     string // it ended
+	waiting int    // joins without an answer
+	retryAt int64
+	log     *clientLog
+	num     uint32
+	in, out []byte
+	last    int64         // when the last delivery came
+	gap     time.Duration // the longest between two deliveries
+}
+
+func (c *client) ready() bool { return c.state == opened && c.log.id != "" && c.waiting == 0 }
+
+func (d *drill) newFleet(s *server) *fleet {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	d.check(err)
+	f := &fleet{d: d, to: s.addr, ep: ep, byFD: map[int32]*client{}, numbers: map[string]uint32{}, began: time.Now(), buf: make([]byte, 256<<10)}
+	d.cleanup(func() {
+		for fd := range f.byFD {
+			unix.Close(int(fd))
+		}
+		unix.Close(ep)
+	})
+	return f
+}
+
+func (f *fleet) clock() int64 { return int64(time.Since(f.began)) }
+
+func (f *fleet) newClient(w want) *client {
+	c := &client{want: w}
+	f.dial(c)
+	return c
+}
+
+// dial begins to connect; a client that comes back begins anew.
+func (f *fleet) dial(c *client) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	f.d.check(err)
+	*c = client{want: c.want, fd: fd}
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	if c.rcvbuf > 0 {
+		f.d.check(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, c.rcvbuf))
+	}
+	if f.to.Addr[0] == 127 { // one address has 28,000 ports only
+		unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		f.dialed++
+		f.d.check(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, byte(2 + f.dialed%8)}}))
+	}
+	if err := unix.Connect(fd, &f.to); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		f.d.check(err)
+	}
+	f.byFD[int32(fd)] = c
+	f.watch(c, unix.EPOLL_CTL_ADD)
+}
+
+func (f *fleet) watch(c *client, op int) {
+	ev := unix.EpollEvent{Events: unix.EPOLLRDHUP, Fd: int32(c.fd)}
+	if !c.stalled {
+		ev.Events |= unix.EPOLLIN
+	}
+	if c.state == dialing || len(c.out) > 0 {
+		ev.Events |= unix.EPOLLOUT
+	}
+	f.d.check(unix.EpollCtl(f.ep, op, c.fd, &ev))
+}
+
+// end closes a client's socket and says why in its log.
+func (f *fleet) end(c *client, why string) {
+	if c.state == ended {
+		return
+	}
+	if c.state == opened {
+		f.open--
+		c.log.closed = why
+	}
+	c.state, c.why = ended, why
+	delete(f.byFD, int32(c.fd))
+	unix.Close(c.fd)
+	c.in, c.out = nil, nil
+	if c.retries {
+		c.retryAt = f.clock() + int64(200*time.Millisecond) + f.d.rng.Int64N(int64(time.Second))
+	}
+}
+
+// reset ends a client as a crash of its machine does.
+func (f *fleet) reset(c *client) {
+	if c.state != ended {
+		unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		f.end(c, "reset by the drill")
+	}
+}
+
+// stall stops reading; go on again with c.stalled = false and watch.
+func (f *fleet) stall(c *client, stalled bool) {
+	c.stalled = stalled
+	f.watch(c, unix.EPOLL_CTL_MOD)
+}
+
+// step waits for at most this long and handles what has come.
+func (f *fleet) step(wait time.Duration) {
+	f.d.alive()
+	n, err := unix.EpollWait(f.ep, f.events[:], int((wait+time.Millisecond-1)/time.Millisecond))
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		f.d.check(err)
+	}
+	for _, ev := range f.events[:max(n, 0)] {
+		if c := f.byFD[ev.Fd]; c != nil {
+			f.handle(c, ev.Events)
+		}
+	}
+	f.now = f.clock()
+}
+
+func (f *fleet) handle(c *client, events uint32) {
+	f.now = f.clock()
+	if events&unix.EPOLLOUT != 0 {
+		if c.state == dialing {
+			if code, _ := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR); code != 0 {
+				f.end(c, unix.Errno(code).Error())
+				return
+			}
+			c.state = upgrading
+			if c.out = append(c.out, upgrade...); c.hello != nil {
+				c.out = append(c.out[:0], c.hello...)
+			}
+		}
+		f.flush(c)
+	}
+	if c.stalled && events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		f.stall(c, false) // the server has ended it: read what it says
+	}
+	if c.state != ended && events&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		f.read(c)
+	}
+}
+
+func (f *fleet) flush(c *client) {
+	had := c.state == upgrading || len(c.out) > 0
+	for len(c.out) > 0 {
+		n, err := unix.Write(c.fd, c.out)
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		if err != nil {
+			return // what was sent before the reset may still be read
+		}
+		c.out = c.out[n:]
+	}
+	if len(c.out) == 0 {
+		c.out = nil
+	}
+	if had {
+		f.watch(c, unix.EPOLL_CTL_MOD)
+	}
+}
+
+// write sends bytes; what the socket doesn't take waits.
+func (f *fleet) write(c *client, b []byte) {
+	if c.state == ended {
+		return
+	}
+	n := 0
+	if len(c.out) == 0 {
+		n, _ = unix.Write(c.fd, b)
+		if n = max(n, 0); n == len(b) {
+			return
+		}
+	}
+	c.out = append(c.out, b[n:]...)
+	f.watch(c, unix.EPOLL_CTL_MOD)
+}
+
+func (f *fleet) send(c *client, op byte, payload []byte) {
+	f.frame = appendFrame(f.frame[:0], op, payload, rand.Uint32())
+	f.write(c, f.frame)
+}
+
+func (f *fleet) read(c *client) {
+	n, err := unix.Read(c.fd, f.buf)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return
+	case err != nil:
+		f.end(c, "reset")
+		return
+	case n == 0:
+		f.end(c, "ended without a Close")
+		return
+	}
+	data := f.buf[:n]
+	if len(c.in) > 0 {
+		data = append(c.in, data...)
+	}
+	if c.state == upgrading {
+		head, rest, whole := bytes.Cut(data, []byte("\r\n\r\n"))
+		if whole && !f.upgraded(c, string(head)) {
+			return
+		} else if whole {
+			data = rest
+		}
+	}
+	for c.state == opened {
+		op, payload, size, err := splitFrame(data)
+		if err != nil {
+			f.faults = append(f.faults, err.Error())
+			f.end(c, "nonsense")
+		}
+		if size == 0 {
+			break
+		}
+		f.onFrame(c, op, payload)
+		data = data[size:]
+	}
+	if len(data) == 0 || c.state == ended {
+		c.in = nil
+	} else {
+		c.in = append(c.in[:0], data...)
+	}
+}
+
+// upgraded says whether the answer to the handshake opens the connection.
+func (f *fleet) upgraded(c *client, head string) bool {
+	c.status, _ = strconv.Atoi(strings.TrimPrefix(head[:min(len(head), 12)], "HTTP/1.1 "))
+	if c.status != 101 || !strings.Contains(head, wsAccept) {
+		f.end(c, fmt.Sprintf("refused with %d", c.status))
+		return false
+	}
+	c.state, c.num = opened, uint32(len(f.logs))
+	f.open++
+	c.log = &clientLog{}
+	f.logs = append(f.logs, c.log)
+	for _, room := range c.rooms {
+		f.join(c, room)
+	}
+	return true
+}
+
+func (f *fleet) join(c *client, room uint32) {
+	c.log.joins = append(c.log.joins, join{room: room})
+	c.waiting++
+	f.send(c, opText, fmt.Appendf(nil, `{"msg_type":"join_room","room":"r%d","id":"j"}`, room))
+}
+
+func (f *fleet) onFrame(c *client, op byte, p []byte) {
+	switch op {
+	case opText:
+		if d, ok := parseDelivery(p); ok {
+			f.deliver(c, d)
+			return
+		}
+		var m serverMessage
+		if err := json.Unmarshal(p, &m); err != nil {
+			f.faults = append(f.faults, fmt.Sprintf("%v: %.100s", err, p))
+			return
+		}
+		f.onMessage(c, m)
+	case opPing:
+		f.send(c, opPong, p)
+	case opClose:
+		code := "without a code"
+		if len(p) >= 2 {
+			code = strconv.Itoa(int(p[0])<<8 | int(p[1]))
+		}
+		f.send(c, opClose, p[:min(2, len(p))])
+		f.end(c, code)
+	}
+}
+
+func (f *fleet) onMessage(c *client, m serverMessage) {
+	switch m.Kind {
+	case "welcome":
+		c.log.id = m.ClientID
+		f.numbers[m.ClientID] = c.num
+	case "room_message":
+		d, ok := newDelivery([]byte(m.From), []byte(m.Content), []byte(strings.TrimPrefix(m.Room, "r")), true)
+		if !ok {
+			f.faults = append(f.faults, fmt.Sprintf("a message that no drill sent: %+.100v", m))
+			return
+		}
+		f.deliver(c, d)
+	case "joined":
+		i := slices.IndexFunc(c.log.joins, func(j join) bool { return "r"+strconv.Itoa(int(j.room)) == m.Room && j.joined == 0 })
+		if i < 0 {
+			f.faults = append(f.faults, "joined unasked: "+m.Room)
+			return
+		}
+		c.log.joins[i].joined = f.now
+		if c.waiting--; c.waiting == 0 && c.stalls {
+			f.stall(c, true)
+		}
+	case "ack", "error":
+		seq, err := strconv.Atoi(string(m.ID))
+		if err != nil || seq >= len(c.log.sent) {
+			f.faults = append(f.faults, fmt.Sprintf("an unexpected answer: %+v", m))
+			return
+		}
+		f.lastCame = f.now
+		if c.log.sent[seq].answer = acked; m.Kind == "error" {
+			c.log.sent[seq].answer = refused
+		}
+	}
+}
+
+func (f *fleet) deliver(c *client, d delivery) {
+	from, ok := f.numbers[string(d.from)]
+	if !ok || from != d.sender {
+		from = unknown
+	}
+	c.log.received = append(c.log.received, received{d.room, from, d.seq})
+	f.lastCame = f.now
+	if !c.watched || from == unknown || int(d.seq) >= len(f.logs[from].sent) {
+		return
+	}
+	f.latency = append(f.latency, int32(min((f.now-f.logs[from].sent[d.seq].at)/1000, 1<<30)))
+	if c.last > 0 {
+		c.gap = max(c.gap, time.Duration(f.now-c.last))
+	}
+	c.last = f.now
+}
+
+// publish sends a room message that was due at a time, from which its latency counts.
+func (f *fleet) publish(c *client, room uint32, size int, due int64) {
+	if c.state != opened {
+		return
+	}
+	seq := uint32(len(c.log.sent))
+	c.log.sent = append(c.log.sent, sent{room: room, at: due})
+	f.text = appendPublish(f.text[:0], room, c.num, seq, size)
+	f.send(c, opText, f.text)
+}
+
+// until steps until a condition holds, for at most so long.
+func (f *fleet) until(limit time.Duration, done func() bool) bool {
+	for end := f.clock() + int64(limit); !done(); {
+		if f.clock() > end {
+			return false
+		}
+		f.step(5 * time.Millisecond)
+	}
+	return true
+}
+
+func (f *fleet) rest(d time.Duration) { f.until(d, func() bool { return false }) }
+
+// openAll connects n clients, some hundred at a time, and waits until they have joined.
+func (f *fleet) openAll(n int, w func(i int) want) []*client {
+	var all []*client
+	first := 0 // all before it are ready
+	ok := f.until(time.Duration(n)*5*time.Millisecond+10*time.Second, func() bool {
+		for len(all) < n && len(f.byFD)-f.open < 200 {
+			all = append(all, f.newClient(w(len(all))))
+		}
+		for first < len(all) && all[first].ready() {
+			first++
+		}
+		return first == n
+	})
+	if !ok {
+		f.d.abort("only %d of %d clients are connected and have joined (%s)", first, n, whyEnded(all))
+	}
+	return all
+}
+
+// pace calls publish at a rate, for so long.
+func (f *fleet) pace(rate float64, d time.Duration, publish func(due int64)) {
+	start := f.clock()
+	for n, next := 0, start; next < start+int64(d); {
+		if wait := next - f.clock(); wait > 0 {
+			f.step(time.Duration(wait))
+			continue
+		}
+		publish(next)
+		n++
+		next = start + int64(float64(n)/rate*1e9)
+		if n%16 == 0 {
+			f.step(0)
+		}
+	}
+}
+
+// settle waits until all that is due has come, and returns what the checker says.
+func (f *fleet) settle(limit time.Duration) *verdict {
+	end := f.clock() + int64(limit)
+	for {
+		quiet := f.clock()
+		f.until(limit, func() bool { return f.clock()-max(quiet, f.lastCame) > int64(500*time.Millisecond) })
+		if v := check(f.logs); v.lost+v.unanswered == 0 || f.clock() > end {
+			return v
+		}
+	}
+}
+
+// quantiles of the watched clients' latencies.
+func (f *fleet) quantiles() (p50, p99, worst time.Duration) {
+	if len(f.latency) == 0 {
+		return
+	}
+	slices.Sort(f.latency)
+	at := func(q float64) time.Duration {
+		return time.Duration(f.latency[min(int(q*float64(len(f.latency))), len(f.latency)-1)]) * time.Microsecond
+	}
+	return at(0.5), at(0.99), at(1)
+}
+
+func longestGap(all []*client) (worst time.Duration) {
+	for _, c := range all {
+		worst = max(worst, c.gap)
+	}
+	return worst
+}
+
+func count(all []*client, is func(*client) bool) (n int) {
+	for _, c := range all {
+		if is(c) {
+			n++
+		}
+	}
+	return n
+}
+
+// whyEnded counts the ends of clients by their reason: "4000: 7, reset: 3".
+func whyEnded(all []*client) string {
+	by := map[string]int{}
+	for _, c := range all {
+		if c.state == ended {
+			by[c.why]++
+		}
+	}
+	if len(by) == 0 {
+		return "none ended"
+	}
+	var parts []string
+	for why, n := range by {
+		parts = append(parts, fmt.Sprintf("%d %s", n, why))
+	}
+	slices.SortFunc(parts, func(a, b string) int { return cmp.Compare(a, b) })
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"fmt"
+	"syscall"
+	"time"
+)
+
+var loadTime time.Duration
+
+// load: many rooms at a steady rate.
+func load(d *drill) {
+	clients, rooms := pick(d, 19_000, 2_000), pick(d, 500, 50)
+	rate, long := 5000.0, pick(d, loadTime, 20*time.Second)
+	f := d.newFleet(d.serve())
+	all := f.openAll(clients, func(i int) want { return want{rooms: []uint32{uint32(i % rooms)}, watched: true} })
+	f.pace(rate/float64(clients/rooms-1), long, func(due int64) {
+		i := d.rng.IntN(clients)
+		f.publish(all[i], uint32(i%rooms), 200, due)
+	})
+	v := f.settle(20 * time.Second)
+	p50, p99, worst := f.quantiles()
+	d.say("%d connections, %d rooms, %.0f deliveries/s for %v", clients, rooms, float64(v.deliveries)/long.Seconds(), long)
+	d.judge(f, v)
+	d.noneEnded(all, "clients")
+	d.say("p50 %.1f ms, p99 %.1f ms, max %.0f ms", ms(p50), ms(p99), ms(worst))
+	d.timed(p99 < 100*time.Millisecond, "p99 is not under 100 ms")
+}
+
+// fanOut: everyone in one room.
+func fanOut(d *drill) {
+	clients, times := pick(d, 19_000, 5_000), pick(d, 100, 20)
+	f := d.newFleet(d.serve())
+	all := f.openAll(clients, func(int) want { return want{rooms: []uint32{1}, watched: true} })
+	f.rest(2 * time.Second) // what connecting has left is put away
+	var sum, worst time.Duration
+	for n := range times {
+		start, from := f.clock(), all[d.rng.IntN(clients)]
+		f.publish(from, 1, 200, start)
+		f.until(10*time.Second, func() bool { return len(f.latency) >= (n+1)*(clients-1) })
+		took := time.Duration(f.clock() - start)
+		sum, worst = sum+took, max(worst, took)
+		f.rest(50 * time.Millisecond)
+	}
+	v := f.settle(10 * time.Second)
+	d.say("to %d members %d times: mean %.0f ms, max %.0f ms", clients-1, times, ms(sum)/float64(times), ms(worst))
+	d.judge(f, v)
+	d.noneEnded(all, "members")
+	d.timed(worst < 300*time.Millisecond, "not each is under 0.3 s")
+}
+
+// slowReaders: some of a room stop reading.
+func slowReaders(d *drill) {
+	clients, stalled := pick(d, 2_000, 500), pick(d, 200, 50)
+	bound, long := pick(d, 1<<20, 128<<10), pick(d, 45*time.Second, 15*time.Second)
+	s := d.serve("--send-queue-bytes", fmt.Sprint(bound))
+	f := d.newFleet(s)
+	slow := f.openAll(stalled, func(int) want { return want{rooms: []uint32{1}, rcvbuf: 4 << 10, stalls: true} })
+	all := f.openAll(clients-stalled, func(int) want { return want{rooms: []uint32{1}, watched: true} })
+	f.pace(20, long, func(due int64) { f.publish(all[d.rng.IntN(len(all))], 1, 4096, due) })
+	v := f.settle(10 * time.Second)
+	f.until(5*time.Second, func() bool { return count(slow, func(c *client) bool { return c.state == ended }) == stalled })
+	d.say("%d stalled of %d: %s", stalled, clients, whyEnded(slow))
+	for _, c := range slow {
+		d.must(c.why == "4000" || c.why == "reset", "a stalled one: %q, not closed with 4000 or reset", c.why)
+	}
+	d.judge(f, v)
+	d.noneEnded(all, "others")
+	_, p99, _ := f.quantiles()
+	d.say("others: longest gap %.0f ms, p99 %.1f ms", ms(longestGap(all)), ms(p99))
+	d.timed(longestGap(all) < 250*time.Millisecond, "a gap is not under 250 ms")
+	most := s.memory("VmHWM")
+	d.say("server's memory at most %d MiB", most>>20)
+	d.must(most < stalled*bound+64<<20, "that is more than %d bounds and 64 MiB", stalled)
+}
+
+// storm: most clients are reset and come back at the same moment.
+func storm(d *drill) {
+	clients, stay, rooms, times := pick(d, 10_000, 3_000), pick(d, 500, 200), pick(d, 100, 40), pick(d, 5, 3)
+	s := d.serve()
+	f := d.newFleet(s)
+	before := s.fds()
+	in := func(i int) []uint32 { return []uint32{uint32(i % rooms)} }
+	stayed := f.openAll(stay, func(i int) want { return want{rooms: in(i), watched: true} })
+	all := f.openAll(clients, func(i int) want { return want{rooms: in(i), retries: true} })
+	publish := func(due int64) {
+		i := d.rng.IntN(stay)
+		f.publish(stayed[i], uint32(i%rooms), 200, due)
+	}
+	var slowest time.Duration
+	refusals := 0
+	for range times {
+		for _, c := range all {
+			f.reset(c)
+		}
+		start := f.clock()
+		for _, c := range all {
+			f.dial(c)
+		}
+		for back := 0; back < len(all); {
+			f.pace(20, 100*time.Millisecond, publish)
+			back = 0
+			for _, c := range all {
+				switch {
+				case c.ready():
+					back++
+				case c.state == ended && f.clock() > c.retryAt:
+					refusals++
+					f.dial(c)
+				}
+			}
+			if f.clock()-start > int64(40*time.Second) {
+				d.abort("only %d of %d are back after 40 s", back, clients)
+			}
+		}
+		slowest = max(slowest, time.Duration(f.clock()-start))
+		f.pace(20, 2*time.Second, publish)
+	}
+	v := f.settle(10 * time.Second)
+	_, p99, worst := f.quantiles()
+	d.say("%d clients back %d times, slowest %.1f s, %d refusals", clients, times, slowest.Seconds(), refusals)
+	d.judge(f, v)
+	d.noneEnded(stayed, "who stayed")
+	d.say("who stayed: p99 %.0f ms, max %.0f ms", ms(p99), ms(worst))
+	d.timed(slowest < 20*time.Second, "not all were served within 20 s")
+	d.timed(p99 < time.Second, "p99 is not under 1 s")
+	d.leftOver(s, before+len(f.byFD), "connected")
+	for _, c := range append(all, stayed...) {
+		c.retries = false
+		f.reset(c)
+	}
+	d.leftOver(s, before, "after all")
+	d.say("memory %d MiB at last, %d at most", s.memory("VmRSS")>>20, s.memory("VmHWM")>>20)
+}
+
+// leftOver waits until a server has no more descriptors than it should, and as
+// many connections as it says.
+func (d *drill) leftOver(s *server, most int, when string) {
+	for end := time.Now().Add(15 * time.Second); s.fds() > most+16 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		d.alive()
+	}
+	d.say("%d descriptors %s", s.fds(), when)
+	d.must(s.fds() <= most+16, "%s, the server should have at most %d and 16 descriptors", when, most)
+	if n, ok := s.metric("hubbub_connections"); ok {
+		d.must(int(n) <= most, "%s, hubbub_connections is %.0f", when, n)
+	}
+}
+
+// noneEnded judges that nobody of these lost the connection.
+func (d *drill) noneEnded(all []*client, who string) {
+	n := count(all, func(c *client) bool { return c.state == ended })
+	d.say("%d %s closed", n, who)
+	d.must(n == 0, "%s: %s", who, whyEnded(all))
+}
+
+func (s *server) signal(sig syscall.Signal) { s.d.check(s.cmd.Process.Signal(sig)) }
+
+func ms(d time.Duration) float64 { return float64(d) / 1e6 }

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// drills, in the order in which they run.
+var drills = []drill{
+	{name: "load", limit: 15 * time.Minute, run: load, promise: "19,000 connections in 500 rooms, 5,000 deliveries a second for 10 min: p99 under 100 ms"},
+	{name: "fanout", limit: 5 * time.Minute, run: fanOut, promise: "one message to 19,000 members in under 0.3 s, 100 times"},
+	{name: "slow", limit: 5 * time.Minute, run: slowReaders, promise: "200 stalled among 2,000: each is closed, the others' longest gap is under 250 ms, memory under 200 bounds and 64 MiB"},
+	{name: "line", limit: 10 * time.Minute, run: badLine, promise: "20 clients on 256 kbit/s with 5 % loss each way, 5 min: none is cut (root, nft, tc)"},
+	{name: "storm", limit: 10 * time.Minute, run: storm, promise: "10,000 clients reset and come back at once, five times: served within 20 s, p99 of the others under 1 s, nothing left over"},
+	{name: "descriptors", limit: 5 * time.Minute, run: descriptors, promise: "1,000 descriptors, 3,000 clients: all are served or refused, those connected notice nothing"},
+	{name: "memory", limit: 5 * time.Minute, run: memory, promise: "256 MiB under attack: never killed, the others are served (root, cgroup v1)"},
+	{name: "disk", limit: 5 * time.Minute, run: fullDisk, promise: "a full disk under the log: keeps serving (root)"},
+	{name: "stopped", limit: 5 * time.Minute, run: stopped, promise: "SIGSTOP for a minute: nobody is closed"},
+	{name: "killed", limit: 5 * time.Minute, run: killed, promise: "kill -9 of 5,000 clients' process: gone from the server, the others notice nothing"},
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "clients" {
+		runClients(os.Args[2:]) // a process of the drill "killed"
+		return
+	}
+	os.Exit(run())
+}
+
+func run() int {
+	short := flag.Bool("short", false, "the short forms, which judge counts and print times")
+	seed := flag.Uint64("seed", 0, "repeat the schedules of a run (0: others each time)")
+	program := flag.String("program", "", "the hubbub to try (default: built from ./cmd/hubbub)")
+	loadFor := flag.Duration("load-for", 10*time.Minute, "how long the full form of load goes on")
+	flag.Usage = usage
+	flag.Parse()
+	loadTime = *loadFor
+	for _, name := range flag.Args() {
+		if !slices.ContainsFunc(drills, func(d drill) bool { return d.name == name }) {
+			fmt.Fprintf(os.Stderr, "there is no drill %q\n", name)
+			usage()
+			return 2
+		}
+	}
+	runtime.LockOSThread() // the servers die with this thread, and it enters namespaces
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() { <-signals; stop.Store(true) }()
+
+	var limit unix.Rlimit // as many clients as there may be
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
+		limit.Cur = limit.Max
+		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	}
+	dir, err := os.MkdirTemp("", "hubbub-drill-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if *program == "" {
+		*program = filepath.Join(dir, "hubbub")
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+		defer cancel()
+		if out, err := exec.CommandContext(ctx, "go", "build", "-o", *program, "./cmd/hubbub").CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "go build ./cmd/hubbub: %v\n%s", err, out)
+			return 1
+		}
+	}
+	passed, failed := 0, 0
+	for _, d := range drills {
+		if flag.NArg() > 0 && !slices.Contains(flag.Args(), d.name) || stop.Load() {
+			continue
+		}
+		if d.seed = *seed; d.seed == 0 {
+			d.seed = rand.Uint64N(1e9) + 1
+		}
+		d.short, d.program = *short, *program
+		if d.perform() {
+			passed++
+		} else {
+			failed++
+		}
+		runtime.GC() // a run of load leaves a hundred MiB of logs
+	}
+	fmt.Printf("%d passed, %d failed\n", passed, failed)
+	if failed > 0 || stop.Load() {
+		return 1
+	}
+	return 0
+}
+
+func usage() {
+	fmt.Fprintln(os.Stderr, "usage: go run ./drill [-short] [-seed N] [-program FILE] [-load-for TIME] [drill...]\nThe drills, in full:")
+	for _, d := range drills {
+		fmt.Fprintf(os.Stderr, "  %-12s %s\n", d.name, d.promise)
+	}
+	fmt.Fprintln(os.Stderr, "Flags:")
+	flag.PrintDefaults()
+}

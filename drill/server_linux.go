@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A server is a hubbub in a process of its own.
+type server struct {
+	d      *drill
+	addr   unix.SockaddrInet4
+	cmd    *exec.Cmd
+	pid    int
+	log    tail
+	exited chan struct{}
+	err    error // once exited is closed
+}
+
+// how a server is started.
+type how struct {
+	under  []string // a program that becomes the server: prlimit, ip netns exec, ...
+	addr   [4]byte  // 127.0.0.1
+	stderr *os.File // its log; else the drill keeps the end of it
+	flags  []string
+}
+
+func (d *drill) serve(flags ...string) *server { return d.serveAs(how{flags: flags}) }
+
+func (d *drill) serveAs(h how) *server {
+	s := &server{d: d, exited: make(chan struct{})}
+	if s.addr.Addr = h.addr; h.addr == [4]byte{} {
+		s.addr.Addr = [4]byte{127, 0, 0, 1}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		d.check(err)
+		s.addr.Port = l.Addr().(*net.TCPAddr).Port
+		l.Close()
+	} else {
+		s.addr.Port = 8080 // in a namespace all ports are free
+	}
+	listen := net.JoinHostPort(net.IP(s.addr.Addr[:]).String(), strconv.Itoa(s.addr.Port))
+	words := append(append(h.under, d.program, "serve", "--listen", listen), h.flags...)
+	s.cmd = exec.Command(words[0], words[1:]...)
+	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
+	if h.stderr != nil {
+		s.cmd.Stderr = h.stderr
+	}
+	// It dies with the drill, and a Ctrl-C is not for it.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	d.check(s.cmd.Start())
+	s.pid = s.cmd.Process.Pid
+	go func() {
+		s.err = s.cmd.Wait()
+		close(s.exited)
+	}()
+	d.cleanup(s.end)
+	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		if !s.lives() {
+			d.abort("the server does not start: %v: %s", s.err, s.log.String())
+		}
+		if body, err := s.get("/readyz"); err == nil && bytes.Contains(body, []byte(" 200 ")) {
+			return s
+		}
+		if time.Since(start) > 10*time.Second {
+			d.abort("the server does not become ready: %s", s.log.String())
+		}
+	}
+}
+
+func (s *server) lives() bool {
+	select {
+	case <-s.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// end kills the server: the drills are about faults, not about a shutdown.
+func (s *server) end() {
+	if s.lives() {
+		_ = s.cmd.Process.Kill()
+		<-s.exited
+	} else {
+		s.d.must(false, "the server ended by itself: %v: %s", s.err, s.log.String())
+	}
+	for _, bad := range []string{"panic", "fatal error", "DATA RACE"} {
+		s.d.must(!strings.Contains(s.log.String(), bad), "the server's log has %q: %s", bad, s.log.String())
+	}
+}
+
+// get is a GET from the thread's own network namespace.
+func (s *server) get(path string) ([]byte, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	patience := unix.Timeval{Sec: 5}
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience)
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience)
+	if err := unix.Connect(fd, &s.addr); err != nil {
+		return nil, err
+	}
+	if _, err := unix.Write(fd, fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: drill\r\nConnection: close\r\n\r\n", path)); err != nil {
+		return nil, err
+	}
+	var answer []byte
+	for buf := make([]byte, 32<<10); ; {
+		n, err := unix.Read(fd, buf)
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return answer, nil
+		}
+		answer = append(answer, buf[:n]...)
+	}
+}
+
+// metric is a figure of /metrics; ok is false where there is none.
+func (s *server) metric(name string) (value float64, ok bool) {
+	body, err := s.get("/metrics")
+	if err != nil {
+		return 0, false
+	}
+	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\S+)`).FindSubmatch(body)
+	if m == nil {
+		return 0, false
+	}
+	value, err = strconv.ParseFloat(string(m[1]), 64)
+	return value, err == nil
+}
+
+// fds is how many descriptors it has open.
+func (s *server) fds() int {
+	dir, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.pid))
+	s.d.check(err)
+	return len(dir)
+}
+
+// memory is a line of /proc/PID/status: VmRSS, or VmHWM, the most there was of it.
+func (s *server) memory(line string) int {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.pid))
+	m := regexp.MustCompile(line + `:\s+(\d+) kB`).FindSubmatch(b)
+	if m == nil {
+		return 0
+	}
+	kb, _ := strconv.Atoi(string(m[1]))
+	return kb << 10
+}
+
+// flagged says whether this server knows a flag.
+func (s *server) flagged(flag string) bool {
+	out, _ := exec.Command(s.d.program, "serve", "--help").CombinedOutput()
+	return bytes.Contains(out, []byte(flag))
+}
+
+// tail keeps the last of what is written to it.
+type tail struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+var _ io.Writer = (*tail)(nil)
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b = append(t.b, b...)
+	if n := len(t.b) - 64<<10; n > 0 {
+		t.b = append(t.b[:0], t.b[n:]...)
+	}
+	return len(b), nil
+}
+
+// String is its last lines.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(bytes.TrimSpace(t.b[max(0, len(t.b)-1000):]))
+}

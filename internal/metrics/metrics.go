@@ -1,0 +1,124 @@
+package metrics
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// Snapshot is every figure at one moment. Totals count from the start of the process and never fall.
+type Snapshot struct {
+	Connections int
+	Rooms       int
+
+	MessagesReceived, MessagesSent int64
+	BytesReceived, BytesSent       int64
+
+	Dropped  map[string]int64 // by policy
+	Closed   map[string]int64 // by code
+	Errors   map[string]int64 // by code
+	Upgrades map[string]int64 // by result
+	Panics   int64
+
+	BufferedBytes int64
+	MailboxDepth  []int // by worker
+
+	Turns Histogram
+}
+
+// Histogram is a distribution of times.
+type Histogram struct {
+	Bounds []float64 // upper bounds in seconds, rising
+	Counts []int64   // for each of Bounds those up to it and above the one before; then those above all
+	Sum    float64   // seconds
+}
+
+// figure is one metric: how it is described, and what a snapshot has of it.
+type figure struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	of   func(s *Snapshot, emit func(value float64, labels ...string))
+}
+
+func one(name, help string, kind prometheus.ValueType, of func(s *Snapshot) float64) figure {
+	return figure{prometheus.NewDesc("hubbub_"+name, help, nil, nil), kind,
+		func(s *Snapshot, emit func(float64, ...string)) { emit(of(s)) }}
+}
+
+func byLabel(name, label, help string, of func(s *Snapshot) map[string]int64) figure {
+	return figure{prometheus.NewDesc("hubbub_"+name, help, []string{label}, nil), prometheus.CounterValue,
+		func(s *Snapshot, emit func(float64, ...string)) {
+			for value, n := range of(s) {
+				emit(float64(n), value)
+			}
+		}}
+}
+
+var figures = []figure{
+	one("connections", "Open WebSockets.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.Connections) }),
+	one("rooms", "Rooms that have members.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.Rooms) }),
+	one("messages_received_total", "Text and binary messages that clients sent.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.MessagesReceived) }),
+	one("messages_sent_total", "Text and binary messages that were written to clients: one for each receiver.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.MessagesSent) }),
+	one("received_bytes_total", "Bytes read from WebSockets, frame headers included, TLS not.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.BytesReceived) }),
+	one("sent_bytes_total", "Bytes written to WebSockets, frame headers included, TLS not.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.BytesSent) }),
+	byLabel("dropped_total", "policy", "Messages that did not reach a client because it was too slow, by the policy that dropped them.", func(s *Snapshot) map[string]int64 { return s.Dropped }),
+	byLabel("closed_total", "code", "Connections that ended, by close code.", func(s *Snapshot) map[string]int64 { return s.Closed }),
+	byLabel("errors_total", "code", "Error messages sent to clients, by code.", func(s *Snapshot) map[string]int64 { return s.Errors }),
+	byLabel("upgrades_total", "result", "Requests for a WebSocket, by result: accepted, or why it was refused.", func(s *Snapshot) map[string]int64 { return s.Upgrades }),
+	one("buffered_bytes", "Bytes that wait for clients, and of messages that are half received.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.BufferedBytes) }),
+	{prometheus.NewDesc("hubbub_mailbox_depth", "Tasks that wait for a worker.", []string{"worker"}, nil), prometheus.GaugeValue,
+		func(s *Snapshot, emit func(float64, ...string)) {
+			for i, n := range s.MailboxDepth {
+				emit(float64(n), strconv.Itoa(i))
+			}
+		}},
+	one("panics_total", "Faults of the program that were caught.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.Panics) }),
+}
+
+var turns = prometheus.NewDesc("hubbub_turn_seconds", "How long the workers' turns took: while one lasts, its worker's other connections wait.", nil, nil)
+
+// collector reads one snapshot a scrape.
+type collector struct{ snapshot func() Snapshot }
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, f := range figures {
+		ch <- f.desc
+	}
+	ch <- turns
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	s := c.snapshot()
+	for _, f := range figures {
+		f.of(&s, func(value float64, labels ...string) {
+			ch <- prometheus.MustNewConstMetric(f.desc, f.kind, value, labels...)
+		})
+	}
+	ch <- s.Turns.metric()
+}
+
+func (h Histogram) metric() prometheus.Metric {
+	buckets := make(map[float64]uint64, len(h.Bounds))
+	var n uint64
+	for i, c := range h.Counts {
+		n += uint64(c)
+		if i < len(h.Bounds) {
+			buckets[h.Bounds[i]] = n // Prometheus counts all up to the bound
+		}
+	}
+	return prometheus.MustNewConstHistogram(turns, n, h.Sum, buckets)
+}
+
+// Registry has Hubbub's metrics, and those of the Go runtime and the process.
+func Registry(snapshot func() Snapshot) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(
+		collector{snapshot},
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return r
+}
