@@ -97,6 +97,9 @@ const (
 
 const disconnect = "disconnect"
 
+// Effective is c with every field that is zero set to its default.
+func (c Config) Effective() Config { return c.withDefaults() }
+
 // withDefaults fills in what is zero.
 func (c Config) withDefaults() Config {
 	def := func(v *int, d int) {

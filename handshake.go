@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -21,6 +23,7 @@ type refusal struct {
 	detail string
 	header [2]string // one more header, or empty
 	flag   string    // the setting that would allow it, for the log
+	result upgradeResult
 }
 
 // upgrade checks the opening handshake and gives the connection to the loop, with h as its handler.
@@ -31,23 +34,23 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, h loop.Handler)
 		return
 	}
 	if !originAllowed(r, s.cfg.AllowedOrigins) {
-		s.refuse(w, r, refusal{status: http.StatusForbidden, detail: "pages of this origin may not connect",
+		s.refuse(w, r, refusal{status: http.StatusForbidden, detail: "pages of this origin may not connect", result: upgradeOrigin,
 			flag: "--allowed-origins " + strconv.Quote(strings.Join(r.Header["Origin"], ", "))})
 		return
 	}
 	if s.stopping.Load() {
-		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping"})
+		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping", result: upgradeStopping})
 		return
 	}
 	if !s.loop.Reserve(s.cfg.MaxConnections) {
-		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "too many connections",
+		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "too many connections", result: upgradeConnections,
 			flag: fmt.Sprintf("--max-connections above %d", s.cfg.MaxConnections)})
 		return
 	}
 	nc, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		s.loop.Release()
-		s.refuse(w, r, refusal{status: http.StatusHTTPVersionNotSupported, detail: "this connection can't be upgraded: " + err.Error()})
+		s.refuse(w, r, refusal{status: http.StatusHTTPVersionNotSupported, result: upgradeFailed, detail: "this connection can't be upgraded: " + err.Error()})
 		return
 	}
 	var first []byte // what came in the packet of the handshake
@@ -60,9 +63,14 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, h loop.Handler)
 	answer = append(answer, wire.Accept(r.Header.Get("Sec-WebSocket-Key"))...)
 	answer = append(answer, "\r\n\r\n"...)
 	if err := s.loop.Adopt(nc, h, answer, first); err != nil {
-		s.log.Error("cannot take a connection over", "remote", r.RemoteAddr, "err", err)
+		s.tally.upgrades[upgradeFailed].Add(1)
+		s.refused.Log(s.log, slog.LevelWarn, "cannot take a connection over", "remote", r.RemoteAddr, "err", err)
+		nc.SetWriteDeadline(time.Now().Add(time.Second))
+		io.WriteString(nc, tooBusy())
+		nc.Close()
 		return
 	}
+	s.tally.upgrades[upgradeAccepted].Add(1)
 	s.quiet.connected()
 }
 
@@ -75,14 +83,24 @@ func ignoreBody(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// tooBusy is what is said where net/http has no say any more, or not yet.
+func tooBusy() string {
+	return fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: %d\r\nContent-Length: 0\r\n\r\n", retryAfter())
+}
+
+// retryAfter is spread, or all would come back at once.
+func retryAfter() int { return 1 + rand.IntN(5) }
+
 // checkHandshake holds a request against RFC 6455 4.2.1.
 func checkHandshake(r *http.Request) *refusal {
-	bad := func(detail string) *refusal { return &refusal{status: http.StatusBadRequest, detail: detail} }
+	bad := func(detail string) *refusal {
+		return &refusal{status: http.StatusBadRequest, detail: detail, result: upgradeHandshake}
+	}
 	if r.Method != http.MethodGet {
-		return &refusal{status: http.StatusMethodNotAllowed, detail: "a WebSocket begins with GET", header: [2]string{"Allow", "GET"}}
+		return &refusal{status: http.StatusMethodNotAllowed, detail: "a WebSocket begins with GET", result: upgradeMethod, header: [2]string{"Allow", "GET"}}
 	}
 	if !isUpgrade(r) {
-		return &refusal{status: http.StatusUpgradeRequired, detail: "this is a WebSocket", header: [2]string{"Upgrade", "websocket"}}
+		return &refusal{status: http.StatusUpgradeRequired, detail: "this is a WebSocket", result: upgradeMissing, header: [2]string{"Upgrade", "websocket"}}
 	}
 	if !r.ProtoAtLeast(1, 1) {
 		return bad("a WebSocket needs HTTP/1.1")
@@ -94,7 +112,7 @@ func checkHandshake(r *http.Request) *refusal {
 	case len(v) != 1:
 		return bad("there must be one header Sec-WebSocket-Version")
 	case strings.TrimSpace(v[0]) != "13":
-		return &refusal{status: http.StatusUpgradeRequired, detail: "the version must be 13", header: [2]string{"Sec-WebSocket-Version", "13"}}
+		return &refusal{status: http.StatusUpgradeRequired, detail: "the version must be 13", result: upgradeVersion, header: [2]string{"Sec-WebSocket-Version", "13"}}
 	}
 	key := r.Header["Sec-Websocket-Key"]
 	if len(key) != 1 {
@@ -128,9 +146,12 @@ func hasToken(lines []string, token string) bool {
 // refuse answers with a problem (RFC 9457) and closes the connection. A browser shows nothing of it, so the log says
 // what would allow it.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
+	if no.result != noUpgrade {
+		s.tally.upgrades[no.result].Add(1)
+	}
 	attrs := []any{"status", no.status, "why", no.detail, "remote", r.RemoteAddr, "path", r.URL.Path}
 	if no.flag != "" {
-		s.refused.warn(s.log, "upgrade refused", append(attrs, "would_allow", no.flag)...)
+		s.refused.Log(s.log, slog.LevelWarn, "upgrade refused", append(attrs, "would_allow", no.flag)...)
 	} else {
 		s.log.Debug("request refused", attrs...)
 	}
@@ -144,7 +165,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
 		h.Set("Upgrade", "websocket")
 	}
 	if no.status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", strconv.Itoa(1+rand.IntN(5))) // spread, or all come back at once
+		h.Set("Retry-After", strconv.Itoa(retryAfter()))
 	}
 	problem(w, no.status, no.detail)
 }

@@ -5,11 +5,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"example.com/hubbub/internal/loop"
@@ -68,10 +71,11 @@ func (l *tlsListener) Accept() (net.Conn, error) {
 // Serve answers what comes in on l until Shutdown; then it returns http.ErrServerClosed. Next to http.Serve it bounds
 // what connections that are not upgraded yet can cost, in number, in time and in bytes.
 func (s *Server) Serve(l net.Listener) error {
-	g := newGate(l, max(maxHandshakes, openFileLimit()-s.cfg.MaxConnections-fdsOfOurs))
+	g := newGate(l, max(maxHandshakes, openFileLimit()-s.cfg.MaxConnections-fdsOfOurs), s.log)
 	srv := &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: s.cfg.HandshakeTimeout,
+		ReadTimeout:       s.cfg.HandshakeTimeout,
 		WriteTimeout:      time.Minute, // a hijacked connection has none
 		IdleTimeout:       keepAlive,
 		MaxHeaderBytes:    maxHeadBytes,
@@ -107,6 +111,8 @@ const fdsOfOurs = 32
 type gate struct {
 	net.Listener
 	maxIdle int
+	log     *slog.Logger
+	spare   *os.File // Accept's; nil when not even it could be had
 
 	mu      sync.Mutex
 	freed   sync.Cond
@@ -115,9 +121,10 @@ type gate struct {
 	closed  bool
 }
 
-func newGate(l net.Listener, reserve int) *gate {
-	g := &gate{Listener: l, maxIdle: max(1, reserve-maxHandshakes), arrived: map[net.Conn]time.Time{}, idle: map[net.Conn]time.Time{}}
+func newGate(l net.Listener, reserve int, log *slog.Logger) *gate {
+	g := &gate{Listener: l, log: log, maxIdle: max(1, reserve-maxHandshakes), arrived: map[net.Conn]time.Time{}, idle: map[net.Conn]time.Time{}}
 	g.freed.L = &g.mu
+	g.spare, _ = os.Open(os.DevNull)
 	return g
 }
 
@@ -125,13 +132,34 @@ func newGate(l net.Listener, reserve int) *gate {
 func (g *gate) Accept() (net.Conn, error) {
 	g.waitForPlace()
 	nc, err := g.Listener.Accept()
+	for errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		g.turnAway()
+		nc, err = g.Listener.Accept()
+	}
 	if err != nil {
+		g.spare.Close() // the listener is closed
 		return nil, err
 	}
 	g.mu.Lock()
 	g.arrived[nc] = time.Now()
 	g.mu.Unlock()
 	return nc, nil
+}
+
+// turnAway tells the next connection in the queue that there is no descriptor for it: a spare one is given up to accept
+// it. Else it would wait for an answer, and Accept would fail again and again. Only Accept calls.
+func (g *gate) turnAway() {
+	g.log.Warn("out of file descriptors: a connection is turned away", "would_allow", "a higher limit of open files, or a lower --max-connections")
+	g.spare.Close() // of a nil file it does nothing
+	nc, err := g.Listener.Accept()
+	if err == nil {
+		nc.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		io.WriteString(nc, tooBusy())
+		nc.Close()
+	} else {
+		time.Sleep(10 * time.Millisecond) // somebody else took what was given up
+	}
+	g.spare, _ = os.Open(os.DevNull)
 }
 
 func (g *gate) waitForPlace() {

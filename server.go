@@ -14,10 +14,11 @@ import (
 	"example.com/hubbub/internal/console"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/sparselog"
 )
 
 // Server is the whole of Hubbub as an http.Handler: the room protocol at /ws (and at / when the request is an
-// upgrade), the echo at /echo, a page to try it at /, and /healthz and /readyz. Its methods may be called from any
+// upgrade), the echo at /echo, a page to try it at /, and /healthz, /readyz and /metrics. Its methods may be called from any
 // goroutine, a Handler's too, and none but Serve, ListenAndServe and Shutdown block.
 type Server struct {
 	// Static after New.
@@ -26,7 +27,9 @@ type Server struct {
 	loop    *loop.Loop
 	hub     *hub.Hub
 	page    http.Handler
-	refused throttled
+	refused sparselog.Log
+	scrape  http.Handler
+	tally   tally
 
 	draining atomic.Bool // not ready any more
 	stopping atomic.Bool // no upgrade any more
@@ -77,6 +80,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.loop = l
 	s.hub.Start(l)
+	s.tally.workers = make([]workerTally, len(l.Workers()))
+	s.scrape = s.newScrape()
 	return s, nil
 }
 
@@ -92,6 +97,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.health(w, r)
 	case "/readyz":
 		s.ready(w, r)
+	case "/metrics":
+		s.Metrics().ServeHTTP(w, r)
 	case "/":
 		if isUpgrade(r) {
 			s.upgrade(w, r, s.hub)
@@ -254,25 +261,4 @@ func (s *Server) closeListeners() {
 		})
 	}
 	all.Wait()
-}
-
-// throttled keeps an attacker from filling the log: one warning a second, with the number of those left out.
-type throttled struct {
-	mu      sync.Mutex
-	last    time.Time
-	skipped int
-}
-
-func (t *throttled) warn(log *slog.Logger, msg string, attrs ...any) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if time.Since(t.last) < time.Second {
-		t.skipped++
-		return
-	}
-	if t.skipped > 0 {
-		attrs = append(attrs, "more_like_it", t.skipped)
-	}
-	t.last, t.skipped = time.Now(), 0
-	log.Warn(msg, attrs...)
 }

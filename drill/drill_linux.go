@@ -124,9 +124,11 @@ func (d *drill) needRoot(what string) {
 	}
 }
 
-// command runs a program that must succeed.
-func (d *drill) command(words ...string) {
-	if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+// command runs a program that must succeed, and returns what it says.
+func (d *drill) command(words ...string) string {
+	out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
+	if err != nil {
 		d.abort("not possible here: %s: %v %s", strings.Join(words, " "), err, strings.TrimSpace(string(out)))
 	}
+	return string(out)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,7 +48,7 @@ const (
 // want is how a client is to be.
 type want struct {
 	rooms   []uint32
-	rcvbuf  int    // of its socket; 0: the system's
+	distant bool   // little fits into its line, as over Ethernet; on loopback 4 MB may
 	stalls  bool   // never reads any more once it has joined
 	watched bool   // its latencies and gaps count
 	retries bool   // comes back when it is refused
@@ -101,8 +100,9 @@ func (f *fleet) dial(c *client) {
 	f.d.check(err)
 	*c = client{want: c.want, fd: fd}
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	if c.rcvbuf > 0 {
-		f.d.check(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, c.rcvbuf))
+	if c.distant {
+		f.d.check(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10))
+		f.d.check(unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, 1448))
 	}
 	if f.to.Addr[0] == 127 { // one address has 28,000 ports only
 		unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
@@ -424,19 +424,24 @@ func (f *fleet) openAll(n int, w func(i int) want) []*client {
 	return all
 }
 
-// pace calls publish at a rate, for so long.
+// pace calls publish at a rate, and returns after so long.
 func (f *fleet) pace(rate float64, d time.Duration, publish func(due int64)) {
 	start := f.clock()
-	for n, next := 0, start; next < start+int64(d); {
-		if wait := next - f.clock(); wait > 0 {
+	end := start + int64(d)
+	for n, next := 0, start; ; {
+		wait := min(next, end) - f.clock()
+		switch {
+		case wait > 0:
 			f.step(time.Duration(wait))
-			continue
-		}
-		publish(next)
-		n++
-		next = start + int64(float64(n)/rate*1e9)
-		if n%16 == 0 {
-			f.step(0)
+		case next >= end:
+			return
+		default:
+			publish(next)
+			n++
+			next = start + int64(float64(n)/rate*1e9)
+			if n%16 == 0 {
+				f.step(0)
+			}
 		}
 	}
 }
@@ -451,51 +456,4 @@ func (f *fleet) settle(limit time.Duration) *verdict {
 			return v
 		}
 	}
-}
-
-// quantiles of the watched clients' latencies.
-func (f *fleet) quantiles() (p50, p99, worst time.Duration) {
-	if len(f.latency) == 0 {
-		return
-	}
-	slices.Sort(f.latency)
-	at := func(q float64) time.Duration {
-		return time.Duration(f.latency[min(int(q*float64(len(f.latency))), len(f.latency)-1)]) * time.Microsecond
-	}
-	return at(0.5), at(0.99), at(1)
-}
-
-func longestGap(all []*client) (worst time.Duration) {
-	for _, c := range all {
-		worst = max(worst, c.gap)
-	}
-	return worst
-}
-
-func count(all []*client, is func(*client) bool) (n int) {
-	for _, c := range all {
-		if is(c) {
-			n++
-		}
-	}
-	return n
-}
-
-// whyEnded counts the ends of clients by their reason: "4000: 7, reset: 3".
-func whyEnded(all []*client) string {
-	by := map[string]int{}
-	for _, c := range all {
-		if c.state == ended {
-			by[c.why]++
-		}
-	}
-	if len(by) == 0 {
-		return "none ended"
-	}
-	var parts []string
-	for why, n := range by {
-		parts = append(parts, fmt.Sprintf("%d %s", n, why))
-	}
-	slices.SortFunc(parts, func(a, b string) int { return cmp.Compare(a, b) })
-	return strings.Join(parts, ", ")
 }

@@ -55,15 +55,14 @@ func slowReaders(d *drill) {
 	bound, long := pick(d, 1<<20, 128<<10), pick(d, 45*time.Second, 15*time.Second)
 	s := d.serve("--send-queue-bytes", fmt.Sprint(bound))
 	f := d.newFleet(s)
-	slow := f.openAll(stalled, func(int) want { return want{rooms: []uint32{1}, rcvbuf: 4 << 10, stalls: true} })
+	slow := f.openAll(stalled, func(int) want { return want{rooms: []uint32{1}, distant: true, stalls: true} })
 	all := f.openAll(clients-stalled, func(int) want { return want{rooms: []uint32{1}, watched: true} })
 	f.pace(20, long, func(due int64) { f.publish(all[d.rng.IntN(len(all))], 1, 4096, due) })
 	v := f.settle(10 * time.Second)
 	f.until(5*time.Second, func() bool { return count(slow, func(c *client) bool { return c.state == ended }) == stalled })
 	d.say("%d stalled of %d: %s", stalled, clients, whyEnded(slow))
-	for _, c := range slow {
-		d.must(c.why == "4000" || c.why == "reset", "a stalled one: %q, not closed with 4000 or reset", c.why)
-	}
+	told := count(slow, func(c *client) bool { return c.why == "4000" || c.why == "reset" })
+	d.must(told == stalled, "%d of the stalled were not closed with 4000 or reset", stalled-told)
 	d.judge(f, v)
 	d.noneEnded(all, "others")
 	_, p99, _ := f.quantiles()

@@ -2,8 +2,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -11,46 +13,68 @@ import (
 
 type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Run the server."`
+	Config  configCmd  `cmd:"" help:"Print the effective settings and where each is from."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
 // reserved are the settings that the documents promise and this version has not got.
-var reserved = strings.Fields(`config max-connections-per-ip max-buffered-bytes compression
+var reserved = strings.Fields(`max-connections-per-ip max-buffered-bytes compression
 	resume-window dedup-window admin-listen api-key trusted-proxies nats nats-creds cluster-listen
 	cluster-name cluster-secret join node-name data-dir replicas`)
 
 func main() {
-	if err := checkReserved(os.Args[1:], os.LookupEnv); err != nil {
+	if err := checkReserved(os.Args[1:], os.Environ()); err != nil {
 		fmt.Fprintln(os.Stderr, "hubbub: error:", err)
 		os.Exit(2)
 	}
 	var c cli
-	ctx := kong.Parse(&c,
+	parser := newParser(&c)
+	ctx, err := parser.Parse(os.Args[1:])
+	parser.FatalIfErrorf(err)
+	parser.FatalIfErrorf(locate(ctx, c.selected(ctx), ctx.Run()))
+}
+
+func newParser(c *cli) *kong.Kong {
+	return kong.Must(c,
 		kong.Name("hubbub"),
 		kong.Description("A real-time messaging server: clients hold a WebSocket open, join rooms, and what one publishes reaches every member at once."),
 		kong.ShortUsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.DefaultEnvars("HUBBUB"),
 	)
-	ctx.FatalIfErrorf(ctx.Run())
 }
 
-// checkReserved refuses what is not built yet, rather than ignore it.
-func checkReserved(args []string, env func(string) (string, bool)) error {
+// selected are the settings of the command that runs, nil when it has none.
+func (c *cli) selected(ctx *kong.Context) *serveCmd {
+	switch ctx.Command() {
+	case "serve":
+		return &c.Serve
+	case "config":
+		return &c.Config.serveCmd
+	}
+	return nil
+}
+
+var errReserved = errors.New("reserved, not available in this version")
+
+// isReserved says whether a setting, by its flag's name, is promised and not there.
+func isReserved(name string) bool {
+	return slices.Contains(reserved, name) || strings.HasPrefix(name, "jwt-")
+}
+
+// checkReserved refuses what is not built yet, rather than ignore it. Other names that begin with HUBBUB_ are let be:
+// Kubernetes sets HUBBUB_PORT and its like for a service that is called hubbub.
+func checkReserved(args, environ []string) error {
 	for _, a := range args {
-		if flag, _, _ := strings.Cut(a, "="); strings.HasPrefix(flag, "--jwt-") {
-			return fmt.Errorf("%s: reserved, not available in this version", flag)
+		flag, _, _ := strings.Cut(a, "=")
+		if name, ok := strings.CutPrefix(flag, "--"); ok && isReserved(name) {
+			return fmt.Errorf("%s: %w", flag, errReserved)
 		}
 	}
-	for _, name := range reserved {
-		for _, a := range args {
-			if flag, _, _ := strings.Cut(a, "="); flag == "--"+name {
-				return fmt.Errorf("--%s: reserved, not available in this version", name)
-			}
-		}
-		key := "HUBBUB_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
-		if _, set := env(key); set {
-			return fmt.Errorf("%s: reserved, not available in this version", key)
+	for _, e := range environ {
+		key, _, _ := strings.Cut(e, "=")
+		if name, ok := strings.CutPrefix(key, "HUBBUB_"); ok && isReserved(strings.ToLower(strings.ReplaceAll(name, "_", "-"))) {
+			return fmt.Errorf("%s: %w", key, errReserved)
 		}
 	}
 	return nil

@@ -20,6 +20,7 @@ import (
 )
 
 type serveCmd struct {
+	Config            configFile    `placeholder:"FILE" help:"YAML file of settings, by the names of the flags."`
 	Listen            string        `default:":8080" placeholder:"ADDR" help:"Address for HTTP and WebSockets (${default})."`
 	Workers           int           `default:"0" placeholder:"N" help:"Event-loop workers (0: one for each processor that Go uses)."`
 	MaxConnections    int           `default:"0" placeholder:"N" help:"Open WebSockets; above it an upgrade gets 503 (0: the limit of open files less max(64, a 32nd))."`
@@ -39,11 +40,13 @@ type serveCmd struct {
 	IO                string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux) or pump (portable)."`
 	LogLevel          string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
 	LogFormat         string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"text or json (${default})."`
+
+	file *file // what --config named, or nil
 }
 
 // Help is shown by hubbub serve --help.
 func (serveCmd) Help() string {
-	return "Each flag may be set by an environment variable as well: HUBBUB_LISTEN for --listen, and so on; the flag counts first. SIGTERM or SIGINT tells every client to come back later and stops; a second one stops at once."
+	return "Each flag may be an environment variable as well, HUBBUB_LISTEN for --listen, and a line of the file that --config names, \"listen: :8080\": the flag counts first, then the environment, then the file. hubbub config prints what they come to. SIGTERM or SIGINT tells every client to come back later and stops; a second one stops at once."
 }
 
 func (c *serveCmd) Run() error {
@@ -52,22 +55,8 @@ func (c *serveCmd) Run() error {
 	}
 	log := c.logger()
 	slog.SetDefault(log)
-	srv, err := hubbub.New(hubbub.Config{
-		Workers:           c.Workers,
-		MaxConnections:    c.MaxConnections,
-		MaxRoomsPerClient: c.MaxRoomsPerClient,
-		MaxMessageBytes:   int(c.MaxMessageBytes),
-		SendQueueBytes:    int(c.SendQueueBytes),
-		SendQueueAge:      c.SendQueueAge,
-		SlowConsumer:      c.SlowConsumer,
-		PingInterval:      c.PingInterval,
-		PongTimeout:       c.PongTimeout,
-		HandshakeTimeout:  c.HandshakeTimeout,
-		ShutdownDelay:     c.ShutdownDelay,
-		AllowedOrigins:    c.AllowedOrigins,
-		IO:                c.IO,
-		Logger:            log,
-	})
+	limitMemory(log)
+	srv, err := hubbub.New(c.config(log))
 	if err != nil {
 		return err
 	}
@@ -115,6 +104,26 @@ func (c *serveCmd) Run() error {
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// config is what the library is given.
+func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
+	return hubbub.Config{
+		Workers:           c.Workers,
+		MaxConnections:    c.MaxConnections,
+		MaxRoomsPerClient: c.MaxRoomsPerClient,
+		MaxMessageBytes:   int(c.MaxMessageBytes),
+		SendQueueBytes:    int(c.SendQueueBytes),
+		SendQueueAge:      c.SendQueueAge,
+		SlowConsumer:      c.SlowConsumer,
+		PingInterval:      c.PingInterval,
+		PongTimeout:       c.PongTimeout,
+		HandshakeTimeout:  c.HandshakeTimeout,
+		ShutdownDelay:     c.ShutdownDelay,
+		AllowedOrigins:    c.AllowedOrigins,
+		IO:                c.IO,
+		Logger:            log,
+	}
 }
 
 // secure is nil without --tls-cert and --tls-key.
@@ -187,4 +196,17 @@ func (s *size) UnmarshalText(b []byte) error {
 	}
 	*s = size(n * factor)
 	return nil
+}
+
+// String is how a person would write it.
+func (s size) String() string {
+	for _, u := range []struct {
+		name  string
+		bytes size
+	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
+		if s > 0 && s%u.bytes == 0 {
+			return strconv.Itoa(int(s/u.bytes)) + u.name
+		}
+	}
+	return strconv.Itoa(int(s))
 }

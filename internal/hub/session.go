@@ -118,12 +118,12 @@ func (s *session) chat(cmd *protocol.Command) {
 }
 
 func (s *session) roomMessage(cmd *protocol.Command) {
+	name := string(cmd.Room)
+	f := s.frame(protocol.AppendRoomMessage(s.buf(), s.id.String(), cmd.Content, name, time.Now().UnixMilli()))
 	var full *loop.Worker
-	sh := s.hub.roomShardBytes(cmd.Room)
+	sh := s.hub.roomShard(name)
 	sh.mu.Lock()
-	r := sh.rooms[string(cmd.Room)]
-	if r != nil { // else nobody is there
-		f := s.frame(protocol.AppendRoomMessage(s.buf(), s.id.String(), cmd.Content, r.name, time.Now().UnixMilli()))
+	if r := sh.rooms[name]; r != nil { // else nobody is there
 		full = r.post(f, s)
 	}
 	sh.mu.Unlock()

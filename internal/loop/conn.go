@@ -169,7 +169,7 @@ func (c *Conn) Send(f *Frame) bool {
 // fits says whether n more bytes stay within the bounds. A queue that is empty takes any single frame.
 func (c *Conn) fits(n int, answer bool) bool {
 	if answer {
-		return c.out.answers == 0 || c.out.answers+n <= maxAnswers+c.w.cfg.MaxMessageBytes
+		return c.out.answers == 0 || c.out.answers+n <= maxAnswers+c.w.cfg.MaxMessageBytes+2*wire.MaxHeader
 	}
 	return c.out.unsent == 0 || c.out.unsent+n <= c.w.cfg.SendQueueBytes
 }

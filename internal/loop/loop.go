@@ -69,6 +69,9 @@ type Loop struct {
 	done    sync.WaitGroup
 	slow    sparselog.Log // of clients that were too slow
 
+	killed    atomic.Bool
+	lingering sync.Map // of *pump: closed, and still writing what they had accepted
+
 	mu      sync.RWMutex // held for reading while Adopt posts
 	stopped bool         // guarded by mu
 }
@@ -115,20 +118,23 @@ func (l *Loop) Release() { l.total.Add(-1) }
 func (l *Loop) Connections() int { return int(l.total.Load()) }
 
 // Adopt fills a place that Reserve took: it gives nc to the worker with the fewest connections, and h its events. preface is written first, in one piece
-// with what Opened sends; first is what was read from nc already. nc must not be used any more, whatever Adopt
-// returns; where it returns an error nc is closed. Any goroutine; does not block.
+// with what Opened sends; first is what was read from nc already. nc must not be used any more, unless Adopt returns an
+// error: then it is the caller's as before, and the place is given back. Any goroutine; does not block.
 func (l *Loop) Adopt(nc net.Conn, h Handler, preface, first []byte) error {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if l.stopped {
-		return l.reject(nc, ErrStopped)
+		l.Release()
+		return ErrStopped
 	}
 	c := &Conn{h: h, fd: -1, Remote: addrPort(nc.RemoteAddr())}
 	if err := nc.SetDeadline(time.Time{}); err != nil {
-		return l.reject(nc, fmt.Errorf("clear the deadlines: %w", err))
+		l.Release()
+		return fmt.Errorf("clear the deadlines: %w", err)
 	}
 	if err := l.take(c, nc); err != nil {
-		return l.reject(nc, err)
+		l.Release()
+		return err
 	}
 	w := l.leastLoaded()
 	c.w = w
@@ -161,12 +167,6 @@ func (l *Loop) take(c *Conn, nc net.Conn) error {
 		}
 	}
 	return nil
-}
-
-func (l *Loop) reject(nc net.Conn, err error) error {
-	nc.Close()
-	l.Release()
-	return err
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

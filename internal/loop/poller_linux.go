@@ -3,6 +3,7 @@ package loop
 import (
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -19,10 +20,11 @@ type epoller struct {
 	fd     int
 	file   *os.File
 	raw    syscall.RawConn
-	until  time.Time // the deadline that file has
-	late   bool      // that deadline has passed: file must get a new one before it can be waited for
-	eventf int       // eventfd: a post's way to end a park. Edge-triggered and never read: each write is a new edge.
-	n      int       // events that park already took
+	until  time.Time  // the deadline that file has
+	late   bool       // that deadline has passed: file must get a new one before it can be waited for
+	mu     sync.Mutex // a late wake must not write to a descriptor that is somebody else's by then
+	eventf int        // guarded by mu. eventfd: a post's way to end a park. Edge-triggered and never read: each write is a new edge.
+	n      int        // events that park already took
 	evs    [pollBatch]unix.EpollEvent
 	ready  [pollBatch]ready
 	look   func(uintptr) bool // made once, or each park would allocate it
@@ -149,11 +151,18 @@ func (p *epoller) arm(until time.Time) {
 }
 
 func (p *epoller) wake() {
-	one := [8]byte{1}
-	unix.Write(p.eventf, one[:])
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.eventf >= 0 {
+		one := [8]byte{1}
+		unix.Write(p.eventf, one[:])
+	}
 }
 
 func (p *epoller) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.file.Close()
 	unix.Close(p.eventf)
+	p.eventf = -1
 }

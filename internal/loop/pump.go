@@ -125,6 +125,7 @@ func (p *pump) send(b []byte) (int, error) {
 
 func (p *pump) writeBehind() {
 	defer p.ref.w.loop.done.Done()
+	defer p.ref.w.loop.lingering.Delete(p)
 	defer p.nc.Close()
 	for {
 		p.mu.Lock()
@@ -178,10 +179,14 @@ func (p *pump) hangUp(reset bool) {
 	p.mu.Lock()
 	p.closed = true
 	p.inErr = io.ErrClosedPipe
-	pending := len(p.out) + p.writing
+	pending := len(p.out)+p.writing > 0 && p.outErr == nil
+	l := p.ref.w.loop
+	if pending && !reset {
+		l.lingering.Store(p, nil) // Kill finds it; the writer, which sees closed only now, takes it off
+	}
 	p.changed.Broadcast()
 	p.mu.Unlock()
-	if reset || pending == 0 {
+	if reset || !pending || l.killed.Load() {
 		if tcp, ok := p.nc.(*net.TCPConn); ok && reset {
 			tcp.SetLinger(0)
 		}

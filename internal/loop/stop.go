@@ -67,6 +67,11 @@ func (w *Worker) sayStop(c *Conn) {
 
 // Kill ends, after Stop, what is still connected: without a Close frame where none is out.
 func (l *Loop) Kill() {
+	l.killed.Store(true)
+	l.lingering.Range(func(p, _ any) bool {
+		p.(*pump).nc.Close()
+		return true
+	})
 	for _, w := range l.workers {
 		w.Post(killing{}, 0)
 	}

@@ -140,24 +140,23 @@ func (l *tlsLink) SetWriteDeadline(t time.Time) error {
 // record may be smaller than what it carries.
 func (l *tlsLink) recv(b []byte) (int, error) {
 	n := 0
-	for n < len(b) {
-		k, err := l.secure.Read(b[n:])
+	var err error
+	for n < len(b) && err == nil {
+		var k int
+		k, err = l.secure.Read(b[n:])
 		n += k
-		if err == nil {
-			continue
-		}
-		if _, again := err.(wouldBlock); again {
-			err = errAgain
-		}
-		if broken := l.settle(); broken != nil && broken != errAgain { // an answer of crypto/tls itself, or its last alert
-			err = broken
-		}
-		if n > 0 && err == errAgain {
-			err = nil
-		}
-		return n, err
 	}
-	return n, nil
+	if _, again := err.(wouldBlock); again {
+		err = errAgain
+	}
+	// What crypto/tls answered by itself, a key update or its last alert, must not stay in the shared buffer.
+	if broken := l.settle(); broken != nil && broken != errAgain {
+		err = broken
+	}
+	if n > 0 && err == errAgain {
+		err = nil
+	}
+	return n, err
 }
 
 func (l *tlsLink) send(b []byte) (int, error) {
@@ -175,6 +174,7 @@ func (l *tlsLink) send(b []byte) (int, error) {
 		n, err := l.secure.Write(b[sent:min(len(b), sent+maxRecord)])
 		sent += n
 		if err != nil {
+			l.settle()
 			return sent, err
 		}
 	}

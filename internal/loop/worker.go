@@ -236,7 +236,7 @@ func (w *Worker) feed(c *Conn, b []byte) {
 		r = &w.reader
 	}
 	for len(b) > 0 {
-		ev, n, ok, err := r.Next(b, w.cfg.MaxMessageBytes)
+		ev, n, ok, err := r.Next(b, w.cfg.MaxMessageBytes, nil)
 		if err != nil {
 			w.reader = wire.Reader{}
 			c.fail(err.Code, err.Reason)

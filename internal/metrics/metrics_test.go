@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
 
 	"example.com/hubbub/internal/metrics"
 )
@@ -46,7 +46,7 @@ hubbub_turn_seconds_sum 0.5
 hubbub_turn_seconds_count 9
 hubbub_panics_total 8
 `
-	out, err := testutil.CollectAndFormat(asCollector{r}, "text")
+	out, err := testutil.CollectAndFormat(r, expfmt.TypeTextPlain, prefixed()...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,9 +56,6 @@ hubbub_panics_total 8
 		}
 	}
 }
-
-// asCollector lets testutil read a registry.
-type asCollector struct{ *prometheus.Registry }
 
 func TestTheRuntimeAndTheProcessAreThere(t *testing.T) {
 	families, err := metrics.Registry(full).Gather()

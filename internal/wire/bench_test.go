@@ -17,7 +17,7 @@ func benchNext(b *testing.B, frame []byte, pieces int) {
 		copy(p, frame)
 		for i := range pieces {
 			piece := p[i*len(p)/pieces : (i+1)*len(p)/pieces]
-			if _, _, ok, err := r.Next(piece, testLimit); ok != (i == pieces-1) || err != nil {
+			if _, _, ok, err := r.Next(piece, testLimit, nil); ok != (i == pieces-1) || err != nil {
 				b.Fatal(ok, err)
 			}
 		}

@@ -61,6 +61,7 @@ var (
 	errCloseSize     = &Error{CloseProtocolError, "close frame of one byte"}
 	errCloseCode     = &Error{CloseProtocolError, "invalid close code"}
 	errText          = &Error{CloseInvalidData, "text is not UTF-8"}
+	errDeflate       = &Error{CloseInvalidData, "compressed data is broken"}
 	errCloseReason   = &Error{CloseInvalidData, "close reason is not UTF-8"}
 	errTooBig        = &Error{CloseTooBig, "message too big"}
 	errTinyFragments = &Error{ClosePolicy, "too many tiny fragments"}

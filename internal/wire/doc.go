@@ -7,7 +7,7 @@
 // and asks for events until they are used up:
 //
 //	for len(b) > 0 {
-//		ev, n, ok, err := r.Next(b, maxMessage)
+//		ev, n, ok, err := r.Next(b, maxMessage, nil)
 //		if err != nil {
 //			return wire.AppendClose(out, err.Code, err.Reason) // and hang up
 //		}
@@ -27,15 +27,17 @@
 //
 // The map:
 //
-//	frame.go   opcodes, and the headers and frames that are sent
-//	reader.go  Reader: from bytes to events, and every rule about frames
-//	close.go   close codes, Error, the body of a Close frame
-//	utf8.go    the check of text that comes in pieces
-//	mask.go    the XOR
+//	frame.go      opcodes, and the headers and frames that are sent
+//	reader.go     Reader: from bytes to events, and every rule about frames
+//	close.go      close codes, Error, the body of a Close frame
+//	utf8.go       the check of text that comes in pieces
+//	mask.go       the XOR
+//	extension.go  the header Sec-WebSocket-Extensions, permessage-deflate in it
+//	deflate.go    Inflater, Deflater, and the windows of context takeover
 //
-// Extensions: a set RSV bit is refused in Reader.checkFirst. RFC 7692 would allow
-// RSV1 there on the first frame of a message, keep it beside Reader.op, and
-// inflate (then check UTF-8 and the limit) where Reader.take stores a payload.
+// Compression, RFC 7692: AcceptDeflate agrees on it, Next gets an Inflater and
+// then gives messages as they were before; a Deflater makes payloads for frames
+// whose opcode has Deflated beside it.
 //
 // To debug a stream, put its bytes into the table of TestStreams or the seeds of
 // FuzzReader: they feed it whole, split at every place, and byte by byte.

@@ -21,6 +21,10 @@ const (
 	Pong         Opcode = 10
 )
 
+// Deflated beside Text or Binary, where a frame is made, says that its payload
+// is compressed: RSV1, as it stands in the header (RFC 7692 6.1).
+const Deflated Opcode = rsv1
+
 // Control says whether op is of the control frames, defined or reserved.
 // RFC 6455 5.5: "opcodes where the most significant bit of the opcode is 1".
 func (op Opcode) Control() bool { return op&8 != 0 }
@@ -50,6 +54,7 @@ func (op Opcode) String() string {
 const (
 	finBit   = 0x80
 	rsvBits  = 0x70
+	rsv1     = 0x40
 	opBits   = 0x0F
 	maskBit  = 0x80
 	lenBits  = 0x7F

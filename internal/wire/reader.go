@@ -27,10 +27,11 @@ const (
 // from where it was.
 type Reader struct {
 	// The message that is being assembled.
-	op    Opcode // Text or Binary; Continuation, the zero value: there is none
-	text  textCheck
-	parts int    // frames of it that began
-	buf   []byte // its payload as far as it came, unmasked
+	op       Opcode // Text or Binary; Continuation, the zero value: there is none
+	text     textCheck
+	deflated bool   // its first frame had RSV1
+	parts    int    // frames of it that began
+	buf      []byte // its payload as far as it came, unmasked
 
 	// The frame whose payload is being received, of that message or control.
 	frame frame
@@ -44,12 +45,13 @@ type Reader struct {
 // frame is a header, and how much of its payload has come. A frame that is not
 // open is zero.
 type frame struct {
-	open bool
-	fin  bool
-	op   Opcode
-	key  [4]byte
-	size int
-	done int
+	open     bool
+	fin      bool
+	deflated bool
+	op       Opcode
+	key      [4]byte
+	size     int
+	done     int
 }
 
 // Idle says that nothing is half received: the Reader equals its zero value,
@@ -64,14 +66,15 @@ func (r *Reader) Buffered() int { return cap(r.buf) + cap(r.ctl) }
 
 // Next consumes the first n bytes of b. Where ok is true they ended with ev;
 // otherwise they are all of b and more are needed. limit bounds a message's
-// payload, over all its fragments. An error is final: the owner answers it and
-// gives no more bytes, and the Reader is zero again. What follows a Close is
-// for the owner to ignore.
-func (r *Reader) Next(b []byte, limit int) (ev Event, n int, ok bool, err *Error) {
+// payload, over all its fragments, and once inflated. z is nil where compression
+// was not negotiated. An error is final: the owner answers it and gives no more
+// bytes, and the Reader is zero again. What follows a Close is for the owner to
+// ignore.
+func (r *Reader) Next(b []byte, limit int, z *Inflater) (ev Event, n int, ok bool, err *Error) {
 	for {
 		if !r.frame.open {
 			var f frame
-			n, err = r.header(&f, b, n, limit)
+			n, err = r.header(&f, b, n, limit, z != nil)
 			if err != nil {
 				*r = Reader{}
 			}
@@ -80,7 +83,7 @@ func (r *Reader) Next(b []byte, limit int) (ev Event, n int, ok bool, err *Error
 			}
 			if f.fin && f.op != Continuation && f.size <= len(b)-n {
 				end := n + f.size
-				if err = f.whole(&ev, b[n:end:end]); err != nil {
+				if err = f.whole(&ev, b[n:end:end], limit, z); err != nil {
 					*r = Reader{}
 				}
 				return ev, end, err == nil, err
@@ -89,7 +92,7 @@ func (r *Reader) Next(b []byte, limit int) (ev Event, n int, ok bool, err *Error
 		}
 		p := b[n:min(len(b), n+r.frame.size-r.frame.done)]
 		n += len(p)
-		ok, err = r.take(&ev, p)
+		ok, err = r.take(&ev, p, limit, z)
 		if err != nil {
 			*r = Reader{}
 		}
@@ -101,9 +104,9 @@ func (r *Reader) Next(b []byte, limit int) (ev Event, n int, ok bool, err *Error
 
 // header reads a header into f, from b[n:] after what came of it before, and
 // gives where it ends. f is not open where b ends within the header.
-func (r *Reader) header(f *frame, b []byte, n, limit int) (end int, err *Error) {
+func (r *Reader) header(f *frame, b []byte, n, limit int, deflate bool) (end int, err *Error) {
 	if r.headLen == 0 {
-		size, err := r.parse(f, b[n:], limit)
+		size, err := r.parse(f, b[n:], limit, deflate)
 		if err == nil && !f.open {
 			r.headLen = uint8(copy(r.head[:], b[n:]))
 			return len(b), nil
@@ -112,7 +115,7 @@ func (r *Reader) header(f *frame, b []byte, n, limit int) (end int, err *Error) 
 	}
 	had := int(r.headLen)
 	have := had + copy(r.head[had:], b[n:])
-	size, err := r.parse(f, r.head[:have], limit)
+	size, err := r.parse(f, r.head[:have], limit, deflate)
 	if err != nil || !f.open {
 		r.headLen = uint8(have)
 		return n + have - had, err
@@ -124,12 +127,12 @@ func (r *Reader) header(f *frame, b []byte, n, limit int) (end int, err *Error) 
 // parse reads a header at the front of h into f and gives its size. Where h
 // ends within the header f is not opened. A fault is found with the byte that
 // makes it one, whether or not the rest is there.
-func (r *Reader) parse(f *frame, h []byte, limit int) (n int, err *Error) {
+func (r *Reader) parse(f *frame, h []byte, limit int, deflate bool) (n int, err *Error) {
 	if len(h) == 0 {
 		return 0, nil
 	}
 	op, fin := Opcode(h[0]&opBits), h[0]&finBit != 0
-	if err := r.checkFirst(h[0], op, fin); err != nil || len(h) == 1 {
+	if err := r.checkFirst(h[0], op, fin, deflate); err != nil || len(h) == 1 {
 		return 0, err
 	}
 	// 5.1: "The server MUST close the connection upon receiving a frame that is
@@ -144,15 +147,17 @@ func (r *Reader) parse(f *frame, h []byte, limit int) (n int, err *Error) {
 	// Filled in place: handing frames around by value took a third of the time
 	// of a small message.
 	f.open, f.fin, f.op, f.key, f.size = true, fin, op, [4]byte(h[n:]), int(size)
+	f.deflated = h[0]&rsv1 != 0
 	return n + 4, nil
 }
 
 // checkFirst holds a header's first byte against the rules and the message that
 // is being assembled.
-func (r *Reader) checkFirst(first byte, op Opcode, fin bool) *Error {
+func (r *Reader) checkFirst(first byte, op Opcode, fin, deflate bool) *Error {
 	switch {
-	// 5.2: RSV1 to RSV3 "MUST be 0 unless an extension is negotiated".
-	case first&rsvBits != 0:
+	// 5.2: RSV1 to RSV3 "MUST be 0 unless an extension is negotiated". RFC 7692 6.1
+	// has RSV1 on the first frame of a compressed message, and 6 nowhere else.
+	case first&rsvBits != 0 && (!deflate || first&rsvBits != rsv1 || op != Text && op != Binary):
 		return errReservedBits
 	// 5.2: "If an unknown opcode is received, the receiving endpoint MUST _Fail
 	// the WebSocket Connection_."
@@ -209,6 +214,9 @@ func (r *Reader) length(h []byte, op Opcode, limit int) (size uint64, n int, err
 	}
 	// 10.4: limits on "the total message size after reassembly from multiple
 	// frames". Unsigned, and never by a sum that could overflow.
+	if r.deflated || h[0]&rsv1 != 0 {
+		limit = maxDeflated(limit)
+	}
 	if least > uint64(max(limit-len(r.buf), 0)) {
 		return 0, 0, errTooBig
 	}
@@ -242,9 +250,11 @@ func extended(h []byte) (least, most, shortest uint64, n int) {
 }
 
 // whole makes an event of a frame that is all there.
-func (f *frame) whole(ev *Event, p []byte) *Error {
+func (f *frame) whole(ev *Event, p []byte, limit int, z *Inflater) *Error {
 	Mask(p, f.key, 0)
 	switch {
+	case f.deflated:
+		return z.message(ev, f.op, p, limit)
 	case f.op == Close:
 		return parseClose(ev, p)
 	// 8.1: text that is not UTF-8 fails the connection.
@@ -263,14 +273,14 @@ func (r *Reader) begin(f frame) {
 		r.ctl = make([]byte, 0, f.size)
 		return
 	case f.op != Continuation:
-		r.op = f.op
+		r.op, r.deflated = f.op, f.deflated
 	}
 	r.parts++
 }
 
 // take receives the next piece of the open frame's payload, of any size up to
 // what it lacks. It closes the frame with its last byte.
-func (r *Reader) take(ev *Event, p []byte) (ok bool, err *Error) {
+func (r *Reader) take(ev *Event, p []byte, limit int, z *Inflater) (ok bool, err *Error) {
 	f := &r.frame
 	if f.op.Control() {
 		r.ctl = append(r.ctl, p...)
@@ -278,7 +288,7 @@ func (r *Reader) take(ev *Event, p []byte) (ok bool, err *Error) {
 		if f.done < f.size {
 			return false, nil
 		}
-		err = f.whole(ev, r.ctl)
+		err = f.whole(ev, r.ctl, limit, z)
 		r.ctl, r.frame = nil, frame{}
 		return err == nil, err
 	}
@@ -287,7 +297,7 @@ func (r *Reader) take(ev *Event, p []byte) (ok bool, err *Error) {
 	f.done += len(p)
 	// 8.1, and 5.6: "a particular text frame might include a partial UTF-8
 	// sequence; however, the whole message MUST contain valid UTF-8".
-	if r.op == Text && !r.text.feed(p) {
+	if r.op == Text && !r.deflated && !r.text.feed(p) {
 		return false, errText
 	}
 	switch {
@@ -299,8 +309,13 @@ func (r *Reader) take(ev *Event, p []byte) (ok bool, err *Error) {
 	case !r.text.done():
 		return false, errText
 	}
-	ev.Op, ev.Payload = r.op, r.buf
+	done := *r
 	*r = Reader{}
+	if done.deflated {
+		err = z.message(ev, done.op, done.buf, limit)
+		return err == nil, err
+	}
+	ev.Op, ev.Payload = done.op, done.buf
 	return true, nil
 }
 

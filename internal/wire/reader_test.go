@@ -230,14 +230,14 @@ func TestMemoryGrowsWithWhatArrived(t *testing.T) {
 	const claimed = 1 << 30
 	var r Reader
 	head := append(appendHeader(nil, finBit|byte(Binary), maskBit, claimed), testKey[:]...)
-	if _, _, ok, err := r.Next(head, claimed); ok || err != nil || r.Buffered() > 0 {
+	if _, _, ok, err := r.Next(head, claimed, nil); ok || err != nil || r.Buffered() > 0 {
 		t.Fatalf("after the header: %v, %v, %d bytes held", ok, err, r.Buffered())
 	}
 	for arrived := 0; arrived < 1<<20; arrived += 1000 {
 		if r.Buffered() > 2*arrived+minBuffer {
 			t.Fatalf("%d bytes held after %d", r.Buffered(), arrived)
 		}
-		r.Next(make([]byte, 1000), claimed)
+		r.Next(make([]byte, 1000), claimed, nil)
 	}
 }
 
@@ -254,7 +254,7 @@ func TestWorkIsLinear(t *testing.T) {
 			var r Reader
 			copied, held := 0, 0
 			for i := range stream {
-				_, _, ok, err := r.Next(stream[i:i+1], size)
+				_, _, ok, err := r.Next(stream[i:i+1], size, nil)
 				if err != nil || ok != (i == len(stream)-1) {
 					t.Fatalf("at byte %d: %v, %v", i, ok, err)
 				}
@@ -278,7 +278,7 @@ func TestIdleOnlyBetweenMessages(t *testing.T) {
 		if r.Idle() != (i == 0) {
 			t.Fatalf("Idle is %v after %d bytes", r.Idle(), i)
 		}
-		r.Next(stream[i:i+1], testLimit)
+		r.Next(stream[i:i+1], testLimit, nil)
 	}
 	if !r.Idle() || r.Buffered() != 0 {
 		t.Fatalf("after the message: Idle %v, %d bytes held", r.Idle(), r.Buffered())
@@ -288,14 +288,14 @@ func TestIdleOnlyBetweenMessages(t *testing.T) {
 func TestWholeFrameIsNotCopied(t *testing.T) {
 	b := final(Text, "Hello")
 	var r Reader
-	ev, _, _, _ := r.Next(b, testLimit)
+	ev, _, _, _ := r.Next(b, testLimit, nil)
 	if &ev.Payload[0] != &b[6] {
 		t.Error("the payload lies elsewhere")
 	}
 	// The header came before: the payload still lies whole in b.
 	b = final(Text, "Hello")
-	r.Next(b[:3], testLimit)
-	ev, _, ok, _ := r.Next(b[3:], testLimit)
+	r.Next(b[:3], testLimit, nil)
+	ev, _, ok, _ := r.Next(b[3:], testLimit, nil)
 	if !ok || &ev.Payload[0] != &b[6] {
 		t.Error("the payload lies elsewhere when the header came in two pieces")
 	}
@@ -307,8 +307,8 @@ func TestWholeFrameIsNotCopied(t *testing.T) {
 func TestAssembledPayloadIsTheOwners(t *testing.T) {
 	b := join(part(Text, "first "), final(Continuation, "message"), part(Text, "XXXXXXXXXXXX"), final(Continuation, "X"))
 	var r Reader
-	ev, n, _, _ := r.Next(b, testLimit)
-	r.Next(b[n:], testLimit)
+	ev, n, _, _ := r.Next(b, testLimit, nil)
+	r.Next(b[n:], testLimit, nil)
 	if string(ev.Payload) != "first message" {
 		t.Errorf("became %q with the next message", ev.Payload)
 	}
@@ -322,13 +322,13 @@ func TestFastPathAllocatesNothing(t *testing.T) {
 	got := testing.AllocsPerRun(100, func() {
 		copy(b, frames)
 		for p := b; len(p) > 0; {
-			_, n, ok, err := r.Next(p, testLimit)
+			_, n, ok, err := r.Next(p, testLimit, nil)
 			if !ok || err != nil || !r.Idle() {
 				t.Fatal(ok, err)
 			}
 			p = p[n:]
 		}
-		if _, _, _, err := r.Next(faulty, testLimit); err == nil {
+		if _, _, _, err := r.Next(faulty, testLimit, nil); err == nil {
 			t.Fatal("no fault")
 		}
 	})

@@ -38,13 +38,19 @@ func line(ev Event) string {
 // the way, and moves it to another place after each chunk.
 func receive(t testing.TB, limit int, chunks ...[]byte) []string {
 	t.Helper()
+	return receiveBy(t, nil, limit, chunks...)
+}
+
+// receiveBy is receive where compression was negotiated, unless z is nil.
+func receiveBy(t testing.TB, z *Inflater, limit int, chunks ...[]byte) []string {
+	t.Helper()
 	r := new(Reader)
 	var lines []string
 	arrived := 0
 	for _, chunk := range chunks {
 		b := slices.Clone(chunk) // it is unmasked in place
 		for len(b) > 0 {
-			ev, n, ok, err := r.Next(b, limit)
+			ev, n, ok, err := r.Next(b, limit, z)
 			if n < 0 || n > len(b) {
 				t.Fatalf("consumed %d of %d bytes", n, len(b))
 			}

@@ -1,0 +1,159 @@
+package hubbub
+
+import (
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"example.com/hubbub/internal/hub"
+	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/metrics"
+	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
+)
+
+// Metrics is what /metrics serves, at any path that a mux gives it: Hubbub's figures, the Go runtime's and the
+// process's, for Prometheus. It has a registry of its own.
+func (s *Server) Metrics() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			s.refuse(w, r, refusal{status: http.StatusMethodNotAllowed, detail: "read it with GET or HEAD", header: [2]string{"Allow", "GET, HEAD"}})
+			return
+		}
+		w.Header().Set("Cache-Control", "no-store")
+		s.scrape.ServeHTTP(w, r)
+	})
+}
+
+const (
+	// scrapeWait is how long a scrape waits for the workers. One that is busy for longer is shown as it was last seen;
+	// the depth of its mailbox is always that of now.
+	scrapeWait = 500 * time.Millisecond
+	// maxScrapes is how many scrapes may run at once: anyone who reaches the port can ask.
+	maxScrapes = 4
+)
+
+func (s *Server) newScrape() http.Handler {
+	return promhttp.HandlerFor(metrics.Registry(s.snapshot), promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
+}
+
+// upgradeResult is what became of a request for a WebSocket.
+type upgradeResult int
+
+// The first is none: the request asked for something else.
+const (
+	noUpgrade upgradeResult = iota
+	upgradeAccepted
+	upgradeMethod
+	upgradeMissing
+	upgradeVersion
+	upgradeHandshake
+	upgradeOrigin
+	upgradeStopping
+	upgradeConnections
+	upgradeFailed
+	upgradeResults // how many there are
+)
+
+var upgradeNames = [upgradeResults]string{
+	upgradeAccepted:    "accepted",
+	upgradeMethod:      "bad_method",
+	upgradeMissing:     "no_upgrade",
+	upgradeVersion:     "bad_version",
+	upgradeHandshake:   "bad_handshake",
+	upgradeOrigin:      "origin",
+	upgradeStopping:    "stopping",
+	upgradeConnections: "max_connections",
+	upgradeFailed:      "failed",
+}
+
+// tally is what the Server counts itself, and the workers' counts as they were last seen.
+type tally struct {
+	upgrades [upgradeResults]atomic.Int64
+
+	mu      sync.Mutex
+	workers []workerTally // by index; guarded by mu
+}
+
+type workerTally struct {
+	loop.Counts
+	errors hub.Errors
+}
+
+// snapshot asks every worker for its counts; they are plain numbers that nobody else may read.
+func (s *Server) snapshot() metrics.Snapshot {
+	all := s.loop.Workers()
+	depth := make([]int, len(all))
+	for i, w := range all { // before the questions, which would count
+		depth[i] = w.Depth()
+	}
+	s.loop.Inspect(scrapeWait, func(w *loop.Worker) {
+		now := workerTally{w.Counts(), s.hub.Errors(w)}
+		s.tally.mu.Lock()
+		defer s.tally.mu.Unlock()
+		s.tally.workers[w.Index()] = now
+	})
+	snap := metrics.Snapshot{
+		Connections:  s.Connections(),
+		Rooms:        s.RoomCount(),
+		Dropped:      map[string]int64{disconnect: 0},
+		Closed:       map[string]int64{closedOther: 0},
+		Errors:       map[string]int64{},
+		Upgrades:     map[string]int64{},
+		Panics:       s.loop.Panics.Load(),
+		MailboxDepth: depth,
+		Turns:        metrics.Histogram{Counts: make([]int64, len(loop.TurnBounds)+1)},
+	}
+	// What has not happened yet is there too, as 0: a rate needs a value before the first.
+	for _, code := range closeCodes {
+		snap.Closed[strconv.Itoa(code)] = 0
+	}
+	for r := upgradeAccepted; r < upgradeResults; r++ {
+		snap.Upgrades[upgradeNames[r]] = s.tally.upgrades[r].Load()
+	}
+	for _, most := range loop.TurnBounds {
+		snap.Turns.Bounds = append(snap.Turns.Bounds, float64(most)/1e9)
+	}
+	s.tally.mu.Lock()
+	defer s.tally.mu.Unlock()
+	for i := range s.tally.workers {
+		s.tally.workers[i].addTo(&snap)
+	}
+	return snap
+}
+
+// closeCodes are those that a connection can end with today. A Close of the client's with any other code than the usual
+// ones is closedOther.
+var closeCodes = []int{
+	wire.CloseNormal, wire.CloseGoingAway, wire.CloseProtocolError, wire.CloseNoStatus, wire.CloseAbnormal, wire.CloseInvalidData,
+	wire.ClosePolicy, wire.CloseTooBig, wire.CloseInternal, wire.CloseTryLater, protocol.CloseSlowConsumer, protocol.CloseNoSignOfLife,
+}
+
+const closedOther = "other"
+
+func (w *workerTally) addTo(snap *metrics.Snapshot) {
+	snap.MessagesReceived += w.MessagesReceived
+	snap.MessagesSent += w.MessagesSent
+	snap.BytesReceived += w.BytesReceived
+	snap.BytesSent += w.BytesSent
+	snap.BufferedBytes += w.Unsent + w.HalfReceived
+	snap.Dropped[disconnect] += w.MessagesDropped
+	for code, n := range w.Closed {
+		name := closedOther
+		if code != 0 {
+			name = strconv.Itoa(code)
+		}
+		snap.Closed[name] += n
+	}
+	for code := protocol.BadJSON; code <= protocol.Internal; code++ {
+		snap.Errors[code.String()] += w.errors[code]
+	}
+	for i, n := range w.Turns {
+		snap.Turns.Counts[i] += n
+	}
+	snap.Turns.Sum += float64(w.TurnNanos) / 1e9
+}
