@@ -6,7 +6,7 @@ E2E_TIMEOUT ?= 10m
 
 .PHONY: help
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/hubbub
@@ -55,3 +55,18 @@ e2e-race: deps ## the same on a binary with the race detector
 .PHONY: bench
 bench: build ## Hubbub beside the kernel's limit (bench/README.md)
 	bench/compare.py fan1k-w1,fan1k-w16,echo-w1,echo-w16 --hubbub bin/hubbub
+
+DRILLS ?=
+
+.PHONY: drill
+drill: drill-deps ## faults of every kind, in full (root, half an hour; DRILLS="storm slow" picks)
+	$(GO) run ./drill $(DRILLS)
+
+.PHONY: drill-short
+drill-short: drill-deps ## the same in five minutes, judging counts and not times
+	$(GO) run ./drill -short $(DRILLS)
+
+.PHONY: drill-deps
+drill-deps: # the bad line needs nft; where it can't be installed, that drill says so and fails
+	@command -v nft >/dev/null && command -v tc >/dev/null || ! command -v apt-get >/dev/null || test "$$(id -u)" != 0 || \
+		{ apt-get update -q && apt-get install -q -y --no-install-recommends nftables iproute2; }

@@ -44,14 +44,21 @@ type Config struct {
 	// any run of characters: "https://*.example.com", "http://localhost:*". A bare "*" lets every page on the web
 	// act in the name of your users. Default: the server's own origin only.
 	AllowedOrigins []string
+	// Compression is permessage-deflate (RFC 7692) with the clients that offer it: "on" compresses each message by
+	// itself, so that it is done once for all receivers and an idle client costs no memory; "context" lets messages
+	// refer to those before them, compresses for each client anew, and keeps 16 KiB for each, 40 KiB where the client does
+	// not let us bound its part; "off" declines. Default: "on".
+	Compression string
 	// IO is how connections are read and written: "auto", "epoll" (Linux) or "pump" (portable). Default: "auto".
 	IO string
 	// Handlers are your own kinds of messages, by msg_type. The names of the protocol can't be taken.
 	Handlers map[string]Handler
-	// HandlerTimeout bounds one call of a Handler. Default: 5 s.
-	HandlerTimeout time.Duration
-	// MaxHandlerCalls is how many calls of Handlers run at once, over all clients. Default: 1024.
-	MaxHandlerCalls int
+	// Hooks are your code in a client's life: connect, join, publish, disconnect.
+	Hooks Hooks
+	// HookTimeout bounds one call of a Handler or a hook. Default: 5 s.
+	HookTimeout time.Duration
+	// MaxHookCalls is how many of them run at once, over all clients. Default: 1024.
+	MaxHookCalls int
 	// Logger gets what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
 }
@@ -66,6 +73,7 @@ type Handler func(ctx context.Context, m *Message) (reply any, err error)
 // Message is a client's message for a Handler.
 type Message struct {
 	Client string          // the id of who sent it
+	User   string          // its name, where a Connect hook gave it one
 	Type   string          // its msg_type
 	Raw    json.RawMessage // the whole object as it came; checked to be JSON
 }
@@ -97,6 +105,13 @@ const (
 
 const disconnect = "disconnect"
 
+// What Compression may be.
+const (
+	compressionOn      = "on"
+	compressionOff     = "off"
+	compressionContext = "context"
+)
+
 // Effective is c with every field that is zero set to its default.
 func (c Config) Effective() Config { return c.withDefaults() }
 
@@ -117,14 +132,17 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxRoomsPerClient, 1000)
 	def(&c.MaxMessageBytes, 64<<10)
 	def(&c.SendQueueBytes, 1<<20)
-	def(&c.MaxHandlerCalls, 1024)
+	def(&c.MaxHookCalls, 1024)
 	defTime(&c.SendQueueAge, 30*time.Second)
 	defTime(&c.PingInterval, 25*time.Second)
 	defTime(&c.PongTimeout, 10*time.Second)
 	defTime(&c.HandshakeTimeout, 10*time.Second)
-	defTime(&c.HandlerTimeout, 5*time.Second)
+	defTime(&c.HookTimeout, 5*time.Second)
 	if c.SlowConsumer == "" {
 		c.SlowConsumer = disconnect
+	}
+	if c.Compression == "" {
+		c.Compression = compressionOn
 	}
 	if c.IO == "" {
 		c.IO = string(loop.Auto)
@@ -157,7 +175,7 @@ func (c Config) Validate() error {
 		{"max-rooms-per-client", c.MaxRoomsPerClient, 1, 1 << 20},
 		{"max-message-bytes", c.MaxMessageBytes, 1, most},
 		{"send-queue-bytes", c.SendQueueBytes, 1, most},
-		{"max-handler-calls", c.MaxHandlerCalls, 1, most},
+		{"max-hook-calls", c.MaxHookCalls, 1, most},
 	} {
 		if n.value < n.least || n.value > n.most {
 			bad("%s %d: not between %d and %d", n.name, n.value, n.least, n.most)
@@ -172,7 +190,7 @@ func (c Config) Validate() error {
 		{"ping-interval", c.PingInterval, time.Second},
 		{"pong-timeout", c.PongTimeout, time.Second},
 		{"handshake-timeout", c.HandshakeTimeout, 100 * time.Millisecond},
-		{"handler-timeout", c.HandlerTimeout, time.Millisecond},
+		{"hook-timeout", c.HookTimeout, time.Millisecond},
 		{"shutdown-delay", c.ShutdownDelay, 0},
 	} {
 		if t.value < t.least || t.value > 24*time.Hour {
@@ -188,6 +206,11 @@ func (c Config) Validate() error {
 		bad("slow-consumer %q: not available yet; use %q", c.SlowConsumer, disconnect)
 	default:
 		bad("slow-consumer %q: unknown; use %q", c.SlowConsumer, disconnect)
+	}
+	switch c.Compression {
+	case compressionOn, compressionOff, compressionContext:
+	default:
+		bad("compression %q: unknown; use %q, %q or %q", c.Compression, compressionOn, compressionOff, compressionContext)
 	}
 	switch loop.IO(c.IO) {
 	case loop.Auto, loop.Pump:

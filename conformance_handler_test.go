@@ -23,7 +23,7 @@ func TestCallsForOneClientNeverOverlap(t *testing.T) {
 			<-release // deaf to ctx
 			return "done", nil
 		}
-		s := startServer(t, hubbub.Config{IO: io, HandlerTimeout: 20 * time.Millisecond,
+		s := startServer(t, hubbub.Config{IO: io, HookTimeout: 20 * time.Millisecond,
 			Handlers: map[string]hubbub.Handler{"deaf": handler}})
 		c := dial(t, s, "/ws")
 		c.nextJSON()

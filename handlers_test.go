@@ -80,7 +80,7 @@ func TestHandlersOfOneClientRunInOrder(t *testing.T) {
 	eachIO(t, func(t *testing.T, io string) {
 		var running, most atomic.Int32
 		release := make(chan struct{})
-		s := startServer(t, hubbub.Config{IO: io, HandlerTimeout: time.Minute, Handlers: handlers{
+		s := startServer(t, hubbub.Config{IO: io, HookTimeout: time.Minute, Handlers: handlers{
 			"step": func(_ context.Context, m *hubbub.Message) (any, error) {
 				if n := running.Add(1); n > most.Load() {
 					most.Store(n)
@@ -113,7 +113,7 @@ func TestAHandlerThatHangsIsAnsweredFor(t *testing.T) {
 	eachIO(t, func(t *testing.T, io string) {
 		release := make(chan struct{})
 		ended := make(chan error, 1)
-		s := startServer(t, hubbub.Config{IO: io, HandlerTimeout: 50 * time.Millisecond, Handlers: handlers{
+		s := startServer(t, hubbub.Config{IO: io, HookTimeout: 50 * time.Millisecond, Handlers: handlers{
 			"deaf": func(context.Context, *hubbub.Message) (any, error) { <-release; return "late", nil },
 			"polite": func(ctx context.Context, _ *hubbub.Message) (any, error) {
 				<-ctx.Done()
@@ -144,7 +144,7 @@ func TestAHandlerThatHangsIsAnsweredFor(t *testing.T) {
 func TestAHandlersContextEndsWithItsClient(t *testing.T) {
 	eachIO(t, func(t *testing.T, io string) {
 		started, ended := make(chan bool), make(chan error, 1)
-		s := startServer(t, hubbub.Config{IO: io, HandlerTimeout: time.Minute, Handlers: handlers{
+		s := startServer(t, hubbub.Config{IO: io, HookTimeout: time.Minute, Handlers: handlers{
 			"wait": func(ctx context.Context, _ *hubbub.Message) (any, error) {
 				started <- true
 				<-ctx.Done()
@@ -162,11 +162,11 @@ func TestAHandlersContextEndsWithItsClient(t *testing.T) {
 	})
 }
 
-// Over all clients no more than MaxHandlerCalls run; the others wait their turn.
+// Over all clients no more than MaxHookCalls run; the others wait their turn.
 func TestABoundOnHandlersOfAllClients(t *testing.T) {
 	eachIO(t, func(t *testing.T, io string) {
 		var running, most atomic.Int32
-		s := startServer(t, hubbub.Config{IO: io, Workers: 2, MaxHandlerCalls: 3, Handlers: handlers{
+		s := startServer(t, hubbub.Config{IO: io, Workers: 2, MaxHookCalls: 3, Handlers: handlers{
 			"work": func(context.Context, *hubbub.Message) (any, error) {
 				if n := running.Add(1); n > most.Load() {
 					most.Store(n)

@@ -26,11 +26,16 @@ type refusal struct {
 	result upgradeResult
 }
 
-// upgrade checks the opening handshake and gives the connection to the loop, with h as its handler.
-func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, h loop.Handler) {
+// upgrade checks the opening handshake and gives the connection to the loop, with the handler that admit gives for it.
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*http.Request) loop.Handler) {
 	ignoreBody(w, r)
 	if no := checkHandshake(r); no != nil {
 		s.refuse(w, r, *no)
+		return
+	}
+	deflate, extensions, err := s.negotiate(r)
+	if err != nil {
+		s.refuse(w, r, refusal{status: http.StatusBadRequest, detail: "the header Sec-WebSocket-Extensions is malformed", result: upgradeHandshake})
 		return
 	}
 	if !originAllowed(r, s.cfg.AllowedOrigins) {
@@ -47,6 +52,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, h loop.Handler)
 			flag: fmt.Sprintf("--max-connections above %d", s.cfg.MaxConnections)})
 		return
 	}
+	h := admit(r)
 	nc, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		s.loop.Release()
@@ -58,11 +64,14 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, h loop.Handler)
 		peek, _ := buffered.Reader.Peek(n)
 		first = slices.Clone(peek)
 	}
-	answer := make([]byte, 0, 160)
+	answer := make([]byte, 0, 320)
 	answer = append(answer, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
 	answer = append(answer, wire.Accept(r.Header.Get("Sec-WebSocket-Key"))...)
+	if extensions != "" {
+		answer = append(append(answer, "\r\nSec-WebSocket-Extensions: "...), extensions...)
+	}
 	answer = append(answer, "\r\n\r\n"...)
-	if err := s.loop.Adopt(nc, h, answer, first); err != nil {
+	if err := s.loop.Adopt(nc, h, deflate, answer, first); err != nil {
 		s.tally.upgrades[upgradeFailed].Add(1)
 		s.refused.Log(s.log, slog.LevelWarn, "cannot take a connection over", "remote", r.RemoteAddr, "err", err)
 		nc.SetWriteDeadline(time.Now().Add(time.Second))
@@ -90,6 +99,16 @@ func tooBusy() string {
 
 // retryAfter is spread, or all would come back at once.
 func retryAfter() int { return 1 + rand.IntN(5) }
+
+// negotiate says which extensions the connection has, and the header that answers so; an empty one is left out.
+func (s *Server) negotiate(r *http.Request) (wire.Deflate, string, error) {
+	offers, err := wire.ParseExtensions(r.Header["Sec-Websocket-Extensions"])
+	if err != nil || s.cfg.Compression == compressionOff {
+		return wire.Deflate{}, "", err
+	}
+	d, answer := wire.AcceptDeflate(offers, s.cfg.Compression == compressionContext)
+	return d, answer, nil
+}
 
 // checkHandshake holds a request against RFC 6455 4.2.1.
 func checkHandshake(r *http.Request) *refusal {

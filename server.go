@@ -22,14 +22,15 @@ import (
 // goroutine, a Handler's too, and none but Serve, ListenAndServe and Shutdown block.
 type Server struct {
 	// Static after New.
-	cfg     Config
-	log     *slog.Logger
-	loop    *loop.Loop
-	hub     *hub.Hub
-	page    http.Handler
-	refused sparselog.Log
-	scrape  http.Handler
-	tally   tally
+	cfg      Config
+	log      *slog.Logger
+	loop     *loop.Loop
+	hub      *hub.Hub
+	page     http.Handler
+	connects chan struct{} // a place for each Connect hook that runs
+	refused  sparselog.Log
+	scrape   http.Handler
+	tally    tally
 
 	draining atomic.Bool // not ready any more
 	stopping atomic.Bool // no upgrade any more
@@ -53,16 +54,15 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	cfg = cfg.withDefaults()
-	s := &Server{cfg: cfg, log: cfg.Logger, page: console.Handler(), listening: map[*http.Server]bool{}}
+	s := &Server{cfg: cfg, log: cfg.Logger, page: console.Handler(), listening: map[*http.Server]bool{}, connects: make(chan struct{}, cfg.MaxHookCalls)}
 	s.hub = hub.New(hub.Config{
 		MaxRoomsPerClient: cfg.MaxRoomsPerClient,
 		MaxMessageBytes:   cfg.MaxMessageBytes,
 		PingInterval:      cfg.PingInterval,
 		PongTimeout:       cfg.PongTimeout,
-		Custom:            s.custom,
-		Known:             func(name string) bool { return cfg.Handlers[name] != nil },
-		CustomTimeout:     cfg.HandlerTimeout,
-		CustomLimit:       cfg.MaxHandlerCalls,
+		Hooks:             s.hubHooks(),
+		HookTimeout:       cfg.HookTimeout,
+		HookLimit:         cfg.MaxHookCalls,
 		Log:               cfg.Logger,
 	})
 	l, err := loop.New(loop.Config{
@@ -90,9 +90,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ignoreBody(w, r)
 	switch r.URL.Path {
 	case "/ws":
-		s.upgrade(w, r, s.hub)
+		s.upgrade(w, r, s.admit)
 	case "/echo":
-		s.upgrade(w, r, hub.Echo{})
+		s.upgrade(w, r, echo)
 	case "/healthz":
 		s.health(w, r)
 	case "/readyz":
@@ -101,7 +101,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.Metrics().ServeHTTP(w, r)
 	case "/":
 		if isUpgrade(r) {
-			s.upgrade(w, r, s.hub)
+			s.upgrade(w, r, s.admit)
 			return
 		}
 		s.page.ServeHTTP(w, r)
@@ -112,13 +112,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Rooms is the room protocol alone, at any path that a mux gives it.
 func (s *Server) Rooms() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.upgrade(w, r, s.hub) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.upgrade(w, r, s.admit) })
 }
 
 // Echo sends every message back, at any path that a mux gives it.
 func (s *Server) Echo() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.upgrade(w, r, hub.Echo{}) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.upgrade(w, r, echo) })
 }
+
+// echo is the handler of connections that want no rooms; no hook is asked.
+func echo(*http.Request) loop.Handler { return hub.Echo{} }
 
 func (s *Server) health(w http.ResponseWriter, r *http.Request) { s.status(w, r, "alive") }
 
@@ -185,15 +188,6 @@ func encode(content any) ([]byte, error) {
 	return b, nil
 }
 
-// custom calls the Handler of a message's type.
-func (s *Server) custom(ctx context.Context, c hub.Call) ([]byte, error) {
-	reply, err := s.cfg.Handlers[c.Type](ctx, &Message{Client: c.Client, Type: c.Type, Raw: c.Raw})
-	if err != nil || reply == nil {
-		return nil, err
-	}
-	return encode(reply)
-}
-
 // Connections is how many WebSockets are open, the echo's too.
 func (s *Server) Connections() int { return s.loop.Connections() }
 
@@ -236,8 +230,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.closeListeners()
 	s.quiet.stop()
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), disconnectGrace)
+	defer cancel()
+	s.hub.WaitHooks(grace) // Disconnect of the last ones
 	return err
 }
+
+// disconnectGrace is how long Shutdown waits for hooks when all clients are gone, also past its context: those who
+// were cut off have a Disconnect too.
+const disconnectGrace = time.Second
 
 // drainPace is how many clients a second are closed, and so about how many come back to the other nodes.
 const drainPace = 500

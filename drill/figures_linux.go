@@ -39,7 +39,7 @@ func count(all []*client, is func(*client) bool) (n int) {
 func whyEnded(all []*client) string {
 	by := map[string]int{}
 	for _, c := range all {
-		if c.state == ended {
+		if c.state == ended && c.why != "" {
 			by[c.why]++
 		}
 	}

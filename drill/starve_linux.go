@@ -46,7 +46,7 @@ func (h *healthy) talk(long time.Duration, done func() bool) bool {
 // judge says how they fared.
 func (h *healthy) judge(d *drill, s *server) {
 	if !s.lives() {
-		d.abort("the server was killed or died: %v: %s", s.err, s.log.String())
+		d.abort("no more of it: %s", whyEnded(h.all)) // s.end says why
 	}
 	d.judge(h.f, h.f.settle(10*time.Second))
 	d.noneEnded(h.all, "healthy clients")
@@ -174,6 +174,7 @@ func (a *attack) step() {
 		case i < halfSent:
 			a.armed[c] = false
 			a.write(c, a.half)
+			a.stall(c, true) // a Pong would be taken for more of the message
 		case !c.stalls && a.all[i-1].ready():
 			a.armed[c] = false
 			for range 16 {

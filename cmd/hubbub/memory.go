@@ -8,14 +8,11 @@ import (
 	"example.com/hubbub/internal/cgroup"
 )
 
-// memoryShare is what the heap may take of the group's memory, in percent; the rest is for stacks that grow while the
-// collector runs, and what the kernel counts as ours.
-const memoryShare = 90
-
 // limitMemory has the collector work harder near the limit of the process's control group, at which the kernel would
-// kill it. GOMEMLIMIT in the environment counts first.
+// kill it: from nine tenths on, the rest is for what Go doesn't count and the kernel does, its socket buffers above all.
+// GOMEMLIMIT in the environment counts first.
 func limitMemory(log *slog.Logger) {
-	if own, set := os.LookupEnv("GOMEMLIMIT"); set {
+	if own := os.Getenv("GOMEMLIMIT"); own != "" {
 		log.Info("memory limit", "gomemlimit", own, "from", "the environment")
 		return
 	}
@@ -23,7 +20,7 @@ func limitMemory(log *slog.Logger) {
 	if !ok {
 		return
 	}
-	share := limit / 100 * memoryShare
+	share := limit - limit/10
 	debug.SetMemoryLimit(share)
 	log.Info("memory limit", "gomemlimit", share, "from", file, "bytes", limit)
 }

@@ -37,6 +37,7 @@ type serveCmd struct {
 	AllowedOrigins    []string      `placeholder:"PATTERN" help:"Origins whose pages may connect beside the server's own, such as https://*.example.com or http://localhost:*."`
 	TLSCert           string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
 	TLSKey            string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
+	Compression       string        `default:"on" placeholder:"MODE" help:"permessage-deflate: on, off, or context, which keeps context takeover and its memory (${default})."`
 	IO                string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux) or pump (portable)."`
 	LogLevel          string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
 	LogFormat         string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"text or json (${default})."`
@@ -121,6 +122,7 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		HandshakeTimeout:  c.HandshakeTimeout,
 		ShutdownDelay:     c.ShutdownDelay,
 		AllowedOrigins:    c.AllowedOrigins,
+		Compression:       c.Compression,
 		IO:                c.IO,
 		Logger:            log,
 	}

@@ -21,16 +21,15 @@ var (
 	ErrOverloaded    = errors.New("overloaded: a worker's mailbox is full")
 )
 
-// Config sizes a Hub. Every field must be set, Custom and Known may be nil.
+// Config sizes a Hub. Every field must be set, but those of Hooks may be nil.
 type Config struct {
 	MaxRoomsPerClient int
 	MaxMessageBytes   int // told to clients; the loop enforces it
 	PingInterval      time.Duration
 	PongTimeout       time.Duration
-	Custom            Custom
-	Known             func(msgType string) bool // which types Custom takes
-	CustomTimeout     time.Duration
-	CustomLimit       int // calls of Custom at once, over all sessions
+	Hooks             Hooks
+	HookTimeout       time.Duration
+	HookLimit         int // hooks that run at once, over all sessions
 	Log               *slog.Logger
 }
 
@@ -45,7 +44,7 @@ type Hub struct {
 	everyone *room // all sessions: those that a chat reaches
 	rooms    [shards]roomShard
 	clients  [shards]clientShard
-	calls    calls
+	runs     runs
 	comeBack atomic.Int64 // nanoseconds over which those who are told to go come back
 }
 
@@ -71,7 +70,8 @@ func New(cfg Config) *Hub {
 		h.rooms[i].rooms = map[string]*room{}
 		h.clients[i].refs = map[ID]loop.Ref{}
 	}
-	h.calls.hub = h
+	h.runs.hub = h
+	h.runs.idle.L = &h.runs.mu
 	return h
 }
 
@@ -141,7 +141,7 @@ func (h *Hub) Publish(name string, content []byte) error {
 		return nil
 	}
 	return r.postUnlessFull(func() *loop.Frame {
-		return loop.NewFrame(wire.Text, protocol.AppendRoomMessage(nil, Server, content, name, time.Now().UnixMilli()))
+		return loop.NewFrame(wire.Text, protocol.AppendRoomMessage(nil, Server, content, name, time.Now().UnixMilli(), ""))
 	})
 }
 
@@ -150,7 +150,7 @@ func (h *Hub) Broadcast(content []byte) error {
 	h.everyone.mu.Lock()
 	defer h.everyone.mu.Unlock()
 	return h.everyone.postUnlessFull(func() *loop.Frame {
-		return loop.NewFrame(wire.Text, protocol.AppendChat(nil, Server, content, time.Now().UnixMilli()))
+		return loop.NewFrame(wire.Text, protocol.AppendChat(nil, Server, content, time.Now().UnixMilli(), ""))
 	})
 }
 
@@ -167,7 +167,7 @@ func (h *Hub) Send(client string, content []byte) error {
 	if ref.Worker().Full() {
 		return ErrOverloaded
 	}
-	f := loop.NewAnswer(wire.Text, protocol.AppendDirectMessage(nil, Server, content, time.Now().UnixMilli()))
+	f := loop.NewAnswer(wire.Text, protocol.AppendDirectMessage(nil, Server, content, time.Now().UnixMilli(), ""))
 	ref.Worker().Post(&direct{ref, f}, f.Len())
 	return nil
 }

@@ -8,7 +8,8 @@ import (
 // ID is a client's id: a UUID of version 4 (RFC 9562 5.4), not to be guessed.
 type ID [16]byte
 
-func newID() (id ID) {
+// NewID makes one.
+func NewID() (id ID) {
 	rand.Read(id[:])
 	id[6] = id[6]&0x0f | 0x40
 	id[8] = id[8]&0x3f | 0x80

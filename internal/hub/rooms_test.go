@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // newHub is a hub on a loop that ends with the test.
 func newHub(t testing.TB, workers int) (*Hub, *loop.Loop) {
-	h := New(Config{MaxRoomsPerClient: 40, MaxMessageBytes: 64 << 10, CustomTimeout: time.Second, CustomLimit: 10, Log: slog.New(slog.DiscardHandler)})
+	h := New(Config{MaxRoomsPerClient: 40, MaxMessageBytes: 64 << 10, HookTimeout: time.Second, HookLimit: 10, Log: slog.New(slog.DiscardHandler)})
 	l, err := loop.New(loop.Config{
 		Workers: workers, IO: loop.Pump, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, SendQueueAge: time.Minute,
 		PingInterval: time.Hour, PongTimeout: time.Hour, Log: slog.New(slog.DiscardHandler),
@@ -54,7 +54,7 @@ type client struct {
 func newClient(t testing.TB, h *Hub, l *loop.Loop) *client {
 	near, far := net.Pipe()
 	l.Reserve(1 << 20)
-	if err := l.Adopt(near, h, nil, nil); err != nil {
+	if err := l.Adopt(near, h, wire.Deflate{}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	c := &client{t: t, nc: far, got: make(chan map[string]any, 1<<16)}
@@ -221,7 +221,7 @@ func check(t *testing.T, c *client, want []string) {
 func TestIDs(t *testing.T) {
 	seen := map[ID]bool{}
 	for range 1000 {
-		id := newID()
+		id := NewID()
 		if seen[id] {
 			t.Fatal("the same id twice")
 		}

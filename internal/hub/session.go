@@ -2,6 +2,7 @@ package hub
 
 import (
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"example.com/hubbub/internal/loop"
@@ -9,17 +10,18 @@ import (
 	"example.com/hubbub/internal/wire"
 )
 
-// session is who is behind a connection and where: owned by the connection's worker, but for id and conn, which are
-// static.
+// session is who is behind a connection and where: owned by the connection's worker, but for id, user and conn, which
+// are static.
 type session struct {
 	hub  *Hub
 	conn *loop.Conn
 	id   ID
+	user string // the name that a Connect hook gave it, or ""
 
 	rooms  []membership   // rooms[0] is everyone
 	byName map[string]int // index in rooms by name, made when a search would be long
 	apart  bool           // it published one of the messages being delivered
-	calls  *callQueue     // messages for the user's code; nil while there are none
+	hooks  *hookQueue     // what waits for the application's code; nil while it never did
 }
 
 // manyRooms is when a session gets a map of its rooms.
@@ -29,7 +31,12 @@ func (s *session) state() *workerState { return s.hub.locals[s.conn.Worker().Ind
 
 // Opened makes the session and says welcome.
 func (h *Hub) Opened(c *loop.Conn) {
-	s := &session{hub: h, conn: c, id: newID()}
+	s := &session{hub: h, conn: c}
+	if who, ok := c.Data.(Identity); ok {
+		s.id, s.user = who.ID, who.User
+	} else {
+		s.id = NewID()
+	}
 	c.Data = s
 	h.clientShard(s.id).set(s.id, c.Ref())
 	all := s.state().everyone
@@ -55,7 +62,7 @@ func (h *Hub) Closed(c *loop.Conn, code int) {
 	}
 	s.byName = nil
 	h.clientShard(s.id).remove(s.id)
-	s.calls.close()
+	s.hooksClosed(code)
 }
 
 // Stop tells the client when to come back: spread, or all would return at once.
@@ -78,17 +85,47 @@ func (h *Hub) Message(c *loop.Conn, op wire.Opcode, p []byte) {
 		s.answerError(err, cmd.ID)
 		return
 	}
-	if err := s.obey(cmd, p); err != nil {
-		s.answerError(err, cmd.ID)
+	if s.mustWait(cmd) {
+		s.wait(p)
+		return
 	}
+	s.do(cmd, p)
 }
 
-func (s *session) obey(cmd *protocol.Command, raw []byte) *protocol.Error {
+// do gives a command to the application's hook for its kind, or obeys it.
+func (s *session) do(cmd *protocol.Command, raw []byte) {
+	if err := s.check(cmd); err != nil {
+		s.answerError(err, cmd.ID)
+		return
+	}
+	if hook := s.hookFor(cmd, raw); hook != nil {
+		s.start(hook, raw)
+		return
+	}
+	s.obey(cmd)
+}
+
+// check finds what is wrong with a command before any hook is asked.
+func (s *session) check(cmd *protocol.Command) *protocol.Error {
+	switch cmd.Kind {
+	case protocol.JoinRoom:
+		if len(s.rooms)-1 >= s.hub.cfg.MaxRoomsPerClient && s.find(cmd.Room) < 0 {
+			return &protocol.Error{Code: protocol.LimitReached, Message: "a client may be in so many rooms at most: " + strconv.Itoa(s.hub.cfg.MaxRoomsPerClient)}
+		}
+	case protocol.Custom:
+		if known := s.hub.cfg.Hooks.Known; known == nil || !known(string(cmd.Type)) {
+			return &protocol.Error{Code: protocol.UnknownType, Message: "no msg_type " + protocol.Quote(cmd.Type)}
+		}
+	}
+	return nil
+}
+
+func (s *session) obey(cmd *protocol.Command) {
 	switch cmd.Kind {
 	case protocol.Chat:
 		s.chat(cmd)
 	case protocol.JoinRoom:
-		return s.joinRoom(cmd)
+		s.joinRoom(cmd)
 	case protocol.LeaveRoom:
 		if i := s.find(cmd.Room); i > 0 {
 			s.leave(i)
@@ -99,17 +136,14 @@ func (s *session) obey(cmd *protocol.Command, raw []byte) *protocol.Error {
 	case protocol.RoomMessage:
 		s.roomMessage(cmd)
 	case protocol.DirectMessage:
-		return s.directMessage(cmd)
+		s.directMessage(cmd)
 	case protocol.Ping:
 		s.answer(protocol.AppendPong(s.buf(), time.Now().UnixMilli(), cmd.ID))
-	case protocol.Custom:
-		return s.custom(cmd, raw)
 	}
-	return nil
 }
 
 func (s *session) chat(cmd *protocol.Command) {
-	f := s.frame(protocol.AppendChat(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli()))
+	f := s.frame(protocol.AppendChat(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli(), s.user))
 	r := s.hub.everyone
 	r.mu.Lock()
 	full := r.post(f, s)
@@ -119,7 +153,7 @@ func (s *session) chat(cmd *protocol.Command) {
 
 func (s *session) roomMessage(cmd *protocol.Command) {
 	name := string(cmd.Room)
-	f := s.frame(protocol.AppendRoomMessage(s.buf(), s.id.String(), cmd.Content, name, time.Now().UnixMilli()))
+	f := s.frame(protocol.AppendRoomMessage(s.buf(), s.id.String(), cmd.Content, name, time.Now().UnixMilli(), s.user))
 	var full *loop.Worker
 	sh := s.hub.roomShard(name)
 	sh.mu.Lock()
@@ -140,36 +174,32 @@ func (s *session) published(full *loop.Worker, cmd *protocol.Command) {
 	}
 }
 
-func (s *session) directMessage(cmd *protocol.Command) *protocol.Error {
+func (s *session) directMessage(cmd *protocol.Command) {
 	id, ok := ParseID(cmd.To)
 	var ref loop.Ref
 	if ok {
 		ref, ok = s.hub.clientShard(id).get(id)
 	}
 	if !ok {
-		return &protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote(cmd.To) + " is connected"}
+		s.answerError(&protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote(cmd.To) + " is connected"}, cmd.ID)
+		return
 	}
-	f := loop.NewAnswer(wire.Text, protocol.AppendDirectMessage(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli()))
+	f := loop.NewAnswer(wire.Text, protocol.AppendDirectMessage(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli(), s.user))
 	var full *loop.Worker
 	if ref.Worker().Post(&direct{ref, f}, f.Len()) {
 		full = ref.Worker()
 	}
 	s.published(full, cmd)
-	return nil
 }
 
-func (s *session) joinRoom(cmd *protocol.Command) *protocol.Error {
+func (s *session) joinRoom(cmd *protocol.Command) {
 	if s.find(cmd.Room) < 0 {
-		if len(s.rooms)-1 >= s.hub.cfg.MaxRoomsPerClient {
-			return &protocol.Error{Code: protocol.LimitReached, Message: "a client may be in so many rooms at most: " + itoa(s.hub.cfg.MaxRoomsPerClient)}
-		}
 		s.hub.join(s, cmd.Room)
 		s.remember()
 	}
 	if cmd.ID != nil {
 		s.answer(protocol.AppendJoined(s.buf(), string(cmd.Room), cmd.ID))
 	}
-	return nil
 }
 
 // find is the index in rooms of the room with that name, or -1.

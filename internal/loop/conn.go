@@ -40,6 +40,9 @@ type Conn struct {
 	// HoldReads stops reading while the socket takes no more. Opened may set it.
 	HoldReads bool
 
+	bits     uint8 // the window of what is compressed for it; 0 without compression. Static, as takeover is
+	takeover bool  // it is in the worker's takeovers
+
 	held uint32 // what in holds, as the worker counts it
 }
 
@@ -150,6 +153,14 @@ func (c *Conn) Send(f *Frame) bool {
 	if c.state != open {
 		return false
 	}
+	if c.bits != 0 {
+		f = c.deflated(f)
+	}
+	return c.put(f)
+}
+
+// put is Send for a frame in the form that goes out: the bounds count what is really sent.
+func (c *Conn) put(f *Frame) bool {
 	if !c.fits(f.Len(), f.answer) {
 		if !c.full {
 			c.w.flush(c)
@@ -188,9 +199,12 @@ func (c *Conn) Answer(op wire.Opcode, payload []byte) bool {
 	if c.state != open {
 		return false
 	}
+	if c.bits != 0 && deflatable(op, len(payload)) {
+		op, payload = c.deflatedAnswer(op, payload)
+	}
 	w := c.w
 	if c.full || !c.fits(len(payload)+wire.MaxHeader, true) || !w.arena.room(len(payload)+wire.MaxHeader) {
-		return c.Send(NewAnswer(op, payload))
+		return c.put(NewAnswer(op, payload))
 	}
 	if last := c.out.last(); last != nil && last.lent && w.arena.endsWith(last.b) {
 		before := len(last.b)
@@ -204,7 +218,7 @@ func (c *Conn) Answer(op wire.Opcode, payload []byte) bool {
 	}
 	f := w.arena.frame()
 	if f == nil {
-		return c.Send(NewAnswer(op, payload))
+		return c.put(NewAnswer(op, payload))
 	}
 	f.b = w.arena.extend(nil, op, payload)
 	f.holds = messages(op)

@@ -3,7 +3,7 @@
 //
 //	l, err := loop.New(cfg)             // starts cfg.Workers goroutines
 //	if l.Reserve(limit) {
-//		err = l.Adopt(conn, handler, answer, first) // from now on a worker's
+//		err = l.Adopt(conn, handler, deflate, answer, first) // from now on a worker's
 //	}
 //	l.Stop(0)                           // asks every Handler to say good-bye
 //	l.Wait()
@@ -23,6 +23,7 @@
 //	worker.go        the turn: reading, handing over, writing
 //	conn.go          a connection: sending, pausing, the ways to close
 //	frame.go         Frame, and the queue of unsent ones
+//	deflate.go       compression: frames in the form that a connection gets
 //	arena.go         the memory of a turn's answers
 //	mailbox.go       Post, and what slows publishers
 //	stop.go          good-byes, at a pace

@@ -1,6 +1,11 @@
 package loop
 
-import "example.com/hubbub/internal/wire"
+import (
+	"slices"
+	"sync/atomic"
+
+	"example.com/hubbub/internal/wire"
+)
 
 // Frame is one WebSocket frame, or several joined, ready for the wire. It is immutable once it was made and
 // may be queued on any number of connections of any worker; the garbage collector ends it.
@@ -10,12 +15,15 @@ type Frame struct {
 	holds  int32 // messages; none in a control frame
 	answer bool  // meant for one client: never dropped, and bounded apart from the rooms' frames
 	lent   bool  // b lies in the worker's arena and is good until the end of the turn
+	large  bool  // compression may make it smaller
+
+	forms atomic.Pointer[forms] // compressed; nil while nobody asked for that, unless joined and large
 }
 
 // NewFrame copies payload behind its header. Any goroutine.
 func NewFrame(op wire.Opcode, payload []byte) *Frame {
 	b := make([]byte, 0, wire.MaxHeader+len(payload))
-	return &Frame{b: wire.AppendFrame(b, op, payload), holds: messages(op), at: monotonic()}
+	return &Frame{b: wire.AppendFrame(b, op, payload), holds: messages(op), at: monotonic(), large: deflatable(op, len(payload))}
 }
 
 // NewAnswer is NewFrame for what only one client gets. Any goroutine.
@@ -38,6 +46,10 @@ func Join(frames []*Frame) *Frame {
 	for _, f := range frames {
 		joined.b = append(joined.b, f.b...)
 		joined.holds += f.holds
+		joined.large = joined.large || f.large
+	}
+	if joined.large {
+		joined.forms.Store(&forms{parts: slices.Clone(frames)})
 	}
 	return joined
 }

@@ -60,7 +60,8 @@ type Handler interface {
 
 // Loop is a set of workers, each the owner of its connections.
 type Loop struct {
-	Panics atomic.Int64 // recovered, in all workers
+	Panics   atomic.Int64 // recovered, in all workers
+	Deflates atomic.Int64 // payloads that were compressed, or tried
 
 	cfg     Config
 	workers []*Worker
@@ -118,9 +119,9 @@ func (l *Loop) Release() { l.total.Add(-1) }
 func (l *Loop) Connections() int { return int(l.total.Load()) }
 
 // Adopt fills a place that Reserve took: it gives nc to the worker with the fewest connections, and h its events. preface is written first, in one piece
-// with what Opened sends; first is what was read from nc already. nc must not be used any more, unless Adopt returns an
+// with what Opened sends; first is what was read from nc already; d is what the handshake agreed on. nc must not be used any more, unless Adopt returns an
 // error: then it is the caller's as before, and the place is given back. Any goroutine; does not block.
-func (l *Loop) Adopt(nc net.Conn, h Handler, preface, first []byte) error {
+func (l *Loop) Adopt(nc net.Conn, h Handler, d wire.Deflate, preface, first []byte) error {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if l.stopped {
@@ -138,7 +139,7 @@ func (l *Loop) Adopt(nc net.Conn, h Handler, preface, first []byte) error {
 	}
 	w := l.leastLoaded()
 	c.w = w
-	w.Post(&opening{c, preface, first}, 0)
+	w.Post(&opening{c, d, preface, first}, 0)
 	return nil
 }
 
@@ -194,7 +195,8 @@ func (l *Loop) forget(c *Conn) {
 
 type opening struct {
 	c              *Conn
+	deflate        wire.Deflate
 	preface, first []byte
 }
 
-func (o *opening) Run(w *Worker) { w.open(o.c, o.preface, o.first) }
+func (o *opening) Run(w *Worker) { w.open(o.c, o) }

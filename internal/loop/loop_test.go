@@ -388,7 +388,7 @@ func TestStopSaysGoodbyeAndRefusesMore(t *testing.T) {
 		near, far := net.Pipe()
 		defer far.Close()
 		l.Reserve(10)
-		if err := l.Adopt(near, h, nil, nil); !errors.Is(err, ErrStopped) {
+		if err := l.Adopt(near, h, wire.Deflate{}, nil, nil); !errors.Is(err, ErrStopped) {
 			t.Errorf("Adopt after Stop: %v", err)
 		}
 	})

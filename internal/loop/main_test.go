@@ -68,7 +68,7 @@ func connect(t *testing.T, l *Loop, h Handler) net.Conn {
 		t.Fatal(err)
 	}
 	l.Reserve(1 << 20)
-	if err := l.Adopt(near, h, nil, nil); err != nil {
+	if err := l.Adopt(near, h, wire.Deflate{}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	far.SetDeadline(time.Now().Add(20 * time.Second))

@@ -38,6 +38,11 @@ type Worker struct {
 	reader wire.Reader
 	arena  arena
 	stock  stock
+
+	inflater  *wire.Inflater // these three are nil until somebody compresses
+	deflater  *wire.Deflater
+	takeovers map[*Conn]takeover
+
 	joined joined
 	in     []byte  // what is read lands here
 	cipher *[]byte // TLS records on their way to a socket
@@ -235,8 +240,9 @@ func (w *Worker) feed(c *Conn, b []byte) {
 	if r == nil {
 		r = &w.reader
 	}
+	z := w.inflaterFor(c)
 	for len(b) > 0 {
-		ev, n, ok, err := r.Next(b, w.cfg.MaxMessageBytes, nil)
+		ev, n, ok, err := r.Next(b, w.cfg.MaxMessageBytes, z)
 		if err != nil {
 			w.reader = wire.Reader{}
 			c.fail(err.Code, err.Reason)
@@ -295,6 +301,9 @@ func (w *Worker) destroy(c *Conn, reset bool) {
 		return
 	}
 	c.state = dead
+	if c.takeover {
+		delete(w.takeovers, c)
+	}
 	c.out.drop(w)
 	w.counts.Unsent -= int64(c.out.unsent)
 	c.out = queue{}
@@ -320,7 +329,7 @@ func (w *Worker) bury() {
 }
 
 // open takes a connection in.
-func (w *Worker) open(c *Conn, preface, first []byte) {
+func (w *Worker) open(c *Conn, o *opening) {
 	if n := len(w.free); n > 0 {
 		c.slot = w.free[n-1]
 		w.free = w.free[:n-1]
@@ -346,8 +355,11 @@ func (w *Worker) open(c *Conn, preface, first []byte) {
 		w.destroy(c, true)
 		return
 	}
-	if len(preface) > 0 {
-		c.push(&Frame{b: preface, at: w.real, answer: true})
+	if o.deflate.ServerBits != 0 {
+		w.agree(c, o.deflate)
+	}
+	if len(o.preface) > 0 {
+		c.push(&Frame{b: o.preface, at: w.real, answer: true})
 	}
 	if w.stop {
 		c.h.Opened(c)
@@ -355,8 +367,8 @@ func (w *Worker) open(c *Conn, preface, first []byte) {
 		return
 	}
 	c.h.Opened(c)
-	w.counts.BytesReceived += int64(len(first))
-	w.feed(c, first)
+	w.counts.BytesReceived += int64(len(o.first))
+	w.feed(c, o.first)
 	if c.via != nil { // it may have read ahead, so that no event would tell
 		c.unread = true
 		c.again()

@@ -47,6 +47,6 @@ func BenchmarkAppendRoomMessage(b *testing.B) {
 	dst := make([]byte, 0, 512)
 	b.ReportAllocs()
 	for b.Loop() {
-		dst = AppendRoomMessage(dst[:0], "01234567-89ab-4cde-8f01-23456789abcd", content, "r12", 1760000000000)
+		dst = AppendRoomMessage(dst[:0], "01234567-89ab-4cde-8f01-23456789abcd", content, "r12", 1760000000000, "")
 	}
 }

@@ -9,7 +9,7 @@
 //	}
 //	switch c.Kind {
 //	case protocol.RoomMessage:
-//		frame := protocol.AppendRoomMessage(nil, from, c.Content, string(c.Room), now)
+//		frame := protocol.AppendRoomMessage(nil, from, c.Content, string(c.Room), now, "")
 //		...
 //	}
 //

@@ -29,30 +29,30 @@ func AppendWelcome(dst []byte, w Welcome) []byte {
 	return append(dst, '}')
 }
 
-// AppendChat appends a message to everyone.
-func AppendChat(dst []byte, from string, content []byte, unixMilli int64) []byte {
+// AppendChat appends a message to everyone. Here and below user is the name by which the sender is known, "" for none.
+func AppendChat(dst []byte, from string, content []byte, unixMilli int64, user string) []byte {
 	dst = append(dst, `{"msg_type":"chat"`...)
 	dst = appendFrom(dst, from, content)
 	dst = appendInt(dst, `,"time":`, unixMilli)
-	return append(dst, '}')
+	return appendUser(dst, user)
 }
 
 // AppendDirectMessage appends a message to one client.
-func AppendDirectMessage(dst []byte, from string, content []byte, unixMilli int64) []byte {
+func AppendDirectMessage(dst []byte, from string, content []byte, unixMilli int64, user string) []byte {
 	dst = append(dst, `{"msg_type":"direct_message"`...)
 	dst = appendFrom(dst, from, content)
 	dst = appendInt(dst, `,"time":`, unixMilli)
-	return append(dst, '}')
+	return appendUser(dst, user)
 }
 
 // AppendRoomMessage appends a message to the members of a room.
-func AppendRoomMessage(dst []byte, from string, content []byte, room string, unixMilli int64) []byte {
+func AppendRoomMessage(dst []byte, from string, content []byte, room string, unixMilli int64, user string) []byte {
 	dst = append(dst, `{"msg_type":"room_message"`...)
 	dst = appendFrom(dst, from, content)
 	dst = append(dst, `,"room":`...)
 	dst = AppendString(dst, room)
 	dst = appendInt(dst, `,"time":`, unixMilli)
-	return append(dst, '}')
+	return appendUser(dst, user)
 }
 
 // AppendJoined appends the answer to a join.
@@ -184,4 +184,13 @@ func appendEscape(dst []byte, b byte) []byte {
 	}
 	const hex = "0123456789abcdef"
 	return append(dst, '\\', 'u', '0', '0', hex[b>>4], hex[b&15])
+}
+
+// appendUser ends a message from a client: with its name where it has one.
+func appendUser(dst []byte, user string) []byte {
+	if user != "" {
+		dst = append(dst, `,"user":`...)
+		dst = AppendString(dst, user)
+	}
+	return append(dst, '}')
 }

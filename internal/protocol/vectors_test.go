@@ -92,6 +92,7 @@ type message struct {
 	PingIntervalMS  int64           `json:"ping_interval_ms"`
 	PongTimeoutMS   int64           `json:"pong_timeout_ms"`
 	Room            string          `json:"room"`
+	User            string          `json:"user"`
 	Time            int64           `json:"time"`
 	Code            string          `json:"code"`
 	Message         string          `json:"message"`
@@ -108,11 +109,11 @@ func encode(m message) []byte {
 	case "welcome":
 		return AppendWelcome(nil, Welcome{m.ClientID, m.MaxMessageBytes, ms(m.PingIntervalMS), ms(m.PongTimeoutMS)})
 	case "chat":
-		return AppendChat(nil, m.From, m.Content, m.Time)
+		return AppendChat(nil, m.From, m.Content, m.Time, m.User)
 	case "direct_message":
-		return AppendDirectMessage(nil, m.From, m.Content, m.Time)
+		return AppendDirectMessage(nil, m.From, m.Content, m.Time, m.User)
 	case "room_message":
-		return AppendRoomMessage(nil, m.From, m.Content, m.Room, m.Time)
+		return AppendRoomMessage(nil, m.From, m.Content, m.Room, m.Time, m.User)
 	case "joined":
 		return AppendJoined(nil, m.Room, m.ID)
 	case "left":

@@ -112,6 +112,9 @@ func (z *Inflater) inflate(p []byte, limit int) ([]byte, *Error) {
 			grown := make([]byte, len(out), min(max(2*len(out), minInflated), limit+1))
 			copy(grown, out)
 			out = grown
+			if cap(out) <= maxKept {
+				z.out = out
+			}
 		}
 		n, err := z.flate.Read(out[len(out):min(cap(out), limit+1)])
 		out = out[:len(out)+n]
@@ -134,9 +137,6 @@ func (z *Inflater) inflate(p []byte, limit int) ([]byte, *Error) {
 		// RFC 7692 7.2.3.4: the peer may set BFINAL, which ends a stream of deflate
 		// but not the message. Behind it another begins, without history.
 		z.start(nil)
-	}
-	if cap(out) <= maxKept {
-		z.out = out
 	}
 	return out, nil
 }

@@ -88,6 +88,18 @@ func AppendFrame(dst []byte, op Opcode, payload []byte) []byte {
 	return append(dst, payload...)
 }
 
+// ServerFrame takes a whole message of AppendFrame's apart again.
+func ServerFrame(b []byte) (op Opcode, payload []byte) {
+	n := 2
+	switch b[1] {
+	case len16:
+		n = 4
+	case len64:
+		n = MaxHeader
+	}
+	return Opcode(b[0] &^ finBit), b[n:]
+}
+
 // AppendClientFrame appends a client's frame, masked; for clients and tests. It
 // checks nothing, so that a test can break any rule with it.
 func AppendClientFrame(dst []byte, fin bool, op Opcode, mask [4]byte, payload []byte) []byte {

@@ -1,0 +1,251 @@
+package hubbub_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/hubbub"
+	"example.com/hubbub/internal/wire"
+)
+
+// diary is what the hooks saw, in order.
+type diary struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (d *diary) add(format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lines = append(d.lines, fmt.Sprintf(format, args...))
+}
+
+func (d *diary) read() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.lines)
+}
+
+func TestHooksFollowAClientsLife(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		var d diary
+		names := map[string]string{}
+		var mu sync.Mutex
+		s := startServer(t, hubbub.Config{IO: io, Workers: 2, Hooks: hubbub.Hooks{
+			Connect: func(_ context.Context, c *hubbub.Connect) error {
+				c.User = c.Request.URL.Query().Get("name")
+				mu.Lock()
+				names[c.Client] = c.User
+				mu.Unlock()
+				d.add("connect %s", c.User)
+				return nil
+			},
+			Join: func(_ context.Context, j *hubbub.Join) error {
+				d.add("join %s %s", j.User, j.Room)
+				if j.Room == "private" {
+					return &hubbub.Error{Code: hubbub.Forbidden, Message: "members only"}
+				}
+				return nil
+			},
+			Publish: func(_ context.Context, p *hubbub.Publish) error {
+				d.add("publish %s %s%s %s", p.User, p.Room, p.To, p.Content)
+				if string(p.Content) == `"damn"` {
+					p.Content = json.RawMessage(`"d**n"`)
+				}
+				if string(p.Content) == `"spam"` {
+					return &hubbub.Error{Code: hubbub.RateLimited, Message: "enough"}
+				}
+				return nil
+			},
+			Disconnect: func(_ context.Context, e *hubbub.Disconnect) { d.add("disconnect %s %d", e.User, e.Code) },
+		}})
+		enterAs := func(name string) *member {
+			m := &member{rawClient: dial(t, s, "/ws?name="+name)}
+			m.id = m.nextJSON()["client_id"].(string)
+			mu.Lock()
+			defer mu.Unlock()
+			if names[m.id] != name {
+				t.Errorf("the client %s is not the one that Connect saw", m.id)
+			}
+			return m
+		}
+		ann, bob := enterAs("ann"), enterAs("bob")
+		ann.join("r")
+		bob.join("r")
+		if got := ann.ask(`{"msg_type":"join_room","room":"private"}`); got["code"] != "forbidden" || got["message"] != "members only" {
+			t.Errorf("got %v", got)
+		}
+		if n := s.RoomCount(); n != 1 {
+			t.Errorf("%d rooms: a refused join made one", n)
+		}
+		ann.text(`{"msg_type":"room_message","room":"r","content":"damn","id":"ask"}`)
+		ann.gets(map[string]any{"msg_type": "ack", "id": "ask"})
+		bob.gets(map[string]any{"msg_type": "room_message", "from": ann.id, "content": "d**n", "room": "r", "user": "ann"})
+		if got := ann.ask(`{"msg_type":"chat","content":"spam"}`); got["code"] != "rate_limited" {
+			t.Errorf("got %v", got)
+		}
+		ann.ask(`{"msg_type":"direct_message","to":"` + bob.id + `","content":1}`)
+		bob.gets(map[string]any{"msg_type": "direct_message", "from": ann.id, "content": 1.0, "user": "ann"})
+		ann.sendClose(1000, "")
+		ann.expectClose(1000)
+		eventually(t, "ann's end is told", func() bool { return slices.Contains(d.read(), "disconnect ann 1000") })
+		bob.reset()
+		eventually(t, "bob's end is told", func() bool { return slices.Contains(d.read(), "disconnect bob 1006") })
+		want := []string{"connect ann", "connect bob", "join ann r", "join bob r", "join ann private", `publish ann r "damn"`,
+			`publish ann  "spam"`, "publish ann " + bob.id + " 1", "disconnect ann 1000", "disconnect bob 1006"}
+		if got := d.read(); !slices.Equal(got, want) {
+			t.Errorf("the hooks saw\n%q, want\n%q", got, want)
+		}
+	})
+}
+
+func TestConnectRefuses(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		var gone diary
+		s := startServer(t, hubbub.Config{IO: io, Logger: quietLogger(), HookTimeout: 50 * time.Millisecond, Hooks: hubbub.Hooks{
+			Connect: func(ctx context.Context, c *hubbub.Connect) error {
+				switch c.Request.URL.RawQuery {
+				case "no":
+					return &hubbub.Error{Code: hubbub.Forbidden, Message: "not you"}
+				case "later":
+					return &hubbub.Error{Code: hubbub.RateLimited, Message: "slowly"}
+				case "broken":
+					return errors.New("secret")
+				case "hang":
+					<-ctx.Done()
+					return ctx.Err()
+				case "panic":
+					panic("planted")
+				case "long":
+					c.User = strings.Repeat("x", 256)
+				}
+				return nil
+			},
+			Disconnect: func(context.Context, *hubbub.Disconnect) { gone.add("somebody") },
+		}})
+		for query, want := range map[string]struct {
+			code   int
+			reason string
+		}{
+			"no": {4501, "not you"}, "later": {1013, "slowly"}, "broken": {1013, "try again later"},
+			"hang": {1013, "try again later"}, "panic": {1013, "try again later"}, "long": {1013, "try again later"},
+		} {
+			c := dial(t, s, "/ws?"+query)
+			op, p := c.next()
+			if op != wire.Close || string(p) != string(closePayload(want.code, want.reason)) {
+				t.Errorf("%s: got %v %s, want a Close with %d %s", query, op, brief(p), want.code, want.reason)
+			}
+			c.sendClose(want.code, "")
+			c.expectEOF()
+		}
+		if lines := gone.read(); len(lines) > 0 {
+			t.Errorf("Disconnect was called for %d clients that were not let in", len(lines))
+		}
+		fine := dial(t, s, "/ws?fine")
+		fine.nextJSON()
+		fine.closeNow()
+		eventually(t, "the one who was let in is told of", func() bool { return len(gone.read()) == 1 })
+	})
+}
+
+// What a client sends behind a message whose hook runs comes behind it, whatever the kinds.
+func TestHooksKeepAClientsOrder(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		var d diary
+		s := startServer(t, hubbub.Config{IO: io, Hooks: hubbub.Hooks{
+			Join: func(_ context.Context, j *hubbub.Join) error {
+				time.Sleep(time.Duration(len(j.Room)%3) * time.Millisecond)
+				return nil
+			},
+			Publish: func(_ context.Context, p *hubbub.Publish) error {
+				time.Sleep(time.Millisecond)
+				d.add("%s", p.Content)
+				return nil
+			},
+			Disconnect: func(context.Context, *hubbub.Disconnect) { d.add("disconnect") },
+		}})
+		a, b := enter(t, s), enter(t, s).join("r")
+		const n = 100
+		var script []byte // all in one packet
+		for i := range n {
+			script = append(script, frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"join_room","room":"%s","id":%d}`, strings.Repeat("x", i%5+1), 2*i))...)
+			script = append(script, frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"leave_room","room":"%s"}`, strings.Repeat("x", i%5+1)))...)
+			script = append(script, frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"room_message","room":"r","content":%d,"id":%d}`, i, 2*i+1))...)
+		}
+		a.sendRaw(script)
+		for i := range 2 * n {
+			if got := a.nextJSON(); got["id"] != float64(i) {
+				t.Fatalf("answer %d is %v", i, got)
+			}
+		}
+		for i := range n {
+			b.gets(roomMessage(a, "r", float64(i)))
+		}
+		if n := s.RoomCount(); n != 1 {
+			t.Errorf("%d rooms are left, want b's", n)
+		}
+		// The end of a connection whose hook runs is told behind it.
+		a.text(`{"msg_type":"room_message","room":"r","content":"last"}`)
+		eventually(t, "the last one is under way", func() bool { return len(d.read()) >= n })
+		a.reset()
+		eventually(t, "the end is told", func() bool { return slices.Contains(d.read(), "disconnect") })
+		if lines := d.read(); lines[len(lines)-1] != "disconnect" {
+			t.Errorf("behind the end came %q", lines[len(lines)-1])
+		}
+	})
+}
+
+// Shutdown returns behind the last Disconnect.
+func TestShutdownWaitsForHooks(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		var d diary
+		s := startServer(t, hubbub.Config{IO: io, MaxHookCalls: 2, Hooks: hubbub.Hooks{
+			Disconnect: func(context.Context, *hubbub.Disconnect) { time.Sleep(5 * time.Millisecond); d.add("gone") },
+		}})
+		for range 20 {
+			enter(t, s)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+		defer cancel()
+		s.Shutdown(ctx) // nobody answers the Close
+		if got := len(d.read()); got != 20 {
+			t.Errorf("%d of 20 ends were told", got)
+		}
+	})
+}
+
+func ExampleHooks() {
+	srv, err := hubbub.New(hubbub.Config{Hooks: hubbub.Hooks{
+		Connect: func(ctx context.Context, c *hubbub.Connect) error {
+			cookie, err := c.Request.Cookie("session")
+			if err != nil {
+				return &hubbub.Error{Code: hubbub.Forbidden, Message: "log in first"}
+			}
+			c.User = userOf(cookie)
+			return nil
+		},
+		Join: func(ctx context.Context, j *hubbub.Join) error {
+			if strings.HasPrefix(j.Room, "private:") && j.Room != "private:"+j.User {
+				return &hubbub.Error{Code: hubbub.Forbidden, Message: "not your room"}
+			}
+			return nil
+		},
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Shutdown(context.Background())
+	fmt.Println(srv.Connections(), "connections")
+	// Output: 0 connections
+}
+
+func userOf(c *http.Cookie) string { return c.Value }

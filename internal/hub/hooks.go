@@ -1,0 +1,362 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
+)
+
+// Hooks are the application's code. Each is called on a goroutine of its own, off the workers, and one at a time for a
+// session; nil ones cost nothing. ctx ends with the connection, but for Disconnect, and when the time is up.
+type Hooks struct {
+	// Join and Publish may refuse by an error. Publish may give other content; nil leaves it.
+	Join    func(ctx context.Context, who Identity, room string) error
+	Publish func(ctx context.Context, who Identity, p Publication) (content []byte, err error)
+	// Custom obeys the messages whose type is Known. The reply is one JSON value; nil is an ack where there was an id.
+	Custom func(ctx context.Context, who Identity, msgType string, raw []byte) (reply []byte, err error)
+	Known  func(msgType string) bool
+	// Disconnect is the last for its session, and comes for each that was opened.
+	Disconnect func(ctx context.Context, who Identity, code int)
+}
+
+// Identity is who a session is. As the Data of a connection it names the session that Opened makes.
+type Identity struct {
+	ID   ID
+	User string // "" when the application didn't say
+}
+
+// Publication is what a client wants to publish: to a room, to the client To, or with neither to everyone.
+type Publication struct {
+	Room, To string
+	Content  []byte
+}
+
+// fewWaiting is how many messages of one session may wait for hooks before it isn't read any more.
+const fewWaiting = 8
+
+// hookQueue holds a session's messages from the one whose hook runs on, in the order of their arrival. Owned by the
+// session's worker.
+type hookQueue struct {
+	waiting [][]byte // whole messages
+	running *run     // nil when none is
+	ctx     context.Context
+	cancel  context.CancelFunc
+}
+
+// outcome is what a hook decided.
+type outcome struct {
+	content []byte // the reply of Custom, or what Publish put in place of the content
+	err     error
+}
+
+type hook func(ctx context.Context) outcome
+
+// hookFor is the application's code for a command, or nil.
+func (s *session) hookFor(cmd *protocol.Command, raw []byte) hook {
+	hooks := &s.hub.cfg.Hooks
+	who := Identity{s.id, s.user}
+	switch cmd.Kind {
+	case protocol.Custom:
+		msgType, raw := string(cmd.Type), append([]byte(nil), raw...)
+		return func(ctx context.Context) outcome {
+			reply, err := hooks.Custom(ctx, who, msgType, raw)
+			return outcome{reply, err}
+		}
+	case protocol.JoinRoom:
+		if hooks.Join == nil {
+			return nil
+		}
+		room := string(cmd.Room)
+		return func(ctx context.Context) outcome { return outcome{err: hooks.Join(ctx, who, room)} }
+	case protocol.Chat, protocol.RoomMessage, protocol.DirectMessage:
+		if hooks.Publish == nil {
+			return nil
+		}
+		p := Publication{Room: string(cmd.Room), To: string(cmd.To), Content: append([]byte(nil), cmd.Content...)}
+		return func(ctx context.Context) outcome {
+			content, err := hooks.Publish(ctx, who, p)
+			return outcome{content, err}
+		}
+	}
+	return nil
+}
+
+// mustWait says that a command comes behind others whose hooks aren't done. A ping changes nothing and never waits.
+func (s *session) mustWait(cmd *protocol.Command) bool {
+	return s.hooks != nil && s.hooks.running != nil && cmd.Kind != protocol.Ping
+}
+
+func (s *session) wait(raw []byte) {
+	s.hooks.waiting = append(s.hooks.waiting, append([]byte(nil), raw...))
+	if len(s.hooks.waiting) >= fewWaiting {
+		s.conn.PauseReading()
+	}
+}
+
+// start has the hook run; raw is obeyed, or answered, when it is done.
+func (s *session) start(h hook, raw []byte) {
+	q := s.hooks
+	if q == nil {
+		q = &hookQueue{}
+		q.ctx, q.cancel = context.WithCancel(context.Background())
+		s.hooks = q
+	}
+	q.running = &run{s: s, ctx: q.ctx, do: h, raw: append([]byte(nil), raw...)}
+	s.hub.runs.start(q.running)
+}
+
+// goOn takes the messages that wait up to the next one that needs a hook.
+func (s *session) goOn() {
+	q := s.hooks
+	q.running = nil
+	cmd := &s.state().cmd
+	for q.running == nil && len(q.waiting) > 0 && s.conn.Open() {
+		raw := q.waiting[0]
+		q.waiting = q.waiting[1:]
+		if protocol.Decode(raw, cmd) == nil { // it was fine when it came
+			s.do(cmd, raw)
+		}
+	}
+	if len(q.waiting) < fewWaiting {
+		s.conn.ResumeReading()
+	}
+}
+
+// hooksClosed forgets what waits, ends the context of what runs, and has Disconnect follow it.
+func (s *session) hooksClosed(code int) {
+	var last *run
+	if q := s.hooks; q != nil {
+		q.waiting = nil
+		q.cancel()
+		last = q.running
+	}
+	if disconnect := s.hub.cfg.Hooks.Disconnect; disconnect != nil {
+		who := Identity{s.id, s.user}
+		s.hub.runs.startAfter(last, &run{s: s, ctx: context.Background(), do: func(ctx context.Context) outcome {
+			disconnect(ctx, who, code)
+			return outcome{}
+		}})
+	}
+}
+
+// runs bounds the hooks of all sessions together. Guarded by mu.
+type runs struct {
+	hub     *Hub
+	mu      sync.Mutex
+	idle    sync.Cond // n became 0
+	n       int
+	waiting []*run
+}
+
+// start runs r on a goroutine, now or when another hook ends. Never blocks.
+func (rs *runs) start(r *run) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.startLocked(r)
+}
+
+func (rs *runs) startLocked(r *run) {
+	if rs.n >= rs.hub.cfg.HookLimit {
+		rs.waiting = append(rs.waiting, r)
+		return
+	}
+	rs.n++
+	go rs.work(r)
+}
+
+// startAfter runs r when last has ended; at once when that is nil or has ended already.
+func (rs *runs) startAfter(last, r *run) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if last != nil && !last.ended {
+		last.then = r
+		return
+	}
+	rs.startLocked(r)
+}
+
+func (rs *runs) work(r *run) {
+	for r != nil {
+		r.run()
+		rs.mu.Lock()
+		r.ended = true
+		switch {
+		case r.then != nil:
+			r = r.then
+		case len(rs.waiting) > 0:
+			r = rs.waiting[0]
+			rs.waiting = rs.waiting[1:]
+		default:
+			r = nil
+			if rs.n--; rs.n == 0 {
+				rs.idle.Broadcast()
+			}
+		}
+		rs.mu.Unlock()
+	}
+}
+
+// WaitHooks waits until no hook runs or ctx ends. Any goroutine.
+func (h *Hub) WaitHooks(ctx context.Context) {
+	rs := &h.runs
+	stop := context.AfterFunc(ctx, func() {
+		rs.mu.Lock()
+		defer rs.mu.Unlock()
+		rs.idle.Broadcast()
+	})
+	defer stop()
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for rs.n > 0 && ctx.Err() == nil {
+		rs.idle.Wait()
+	}
+}
+
+// run is one call of a hook, and its outcome on the way to the worker.
+type run struct {
+	s   *session // only its static fields, before the outcome is back on the worker
+	ctx context.Context
+	do  hook
+	raw []byte // the message; nil for Disconnect
+
+	answered atomic.Bool // by the hook's end or by the end of its time
+
+	ended bool // guarded by runs.mu, as is then
+	then  *run
+}
+
+func (r *run) run() {
+	if r.ctx.Err() != nil {
+		return // the client is gone
+	}
+	limit := r.s.hub.cfg.HookTimeout
+	ctx, cancel := context.WithTimeout(r.ctx, limit)
+	defer cancel()
+	tooLong := &protocol.Error{Code: protocol.Timeout, Message: "this took the application longer than " + limit.String()}
+	late := time.AfterFunc(limit, func() {
+		r.answer(outcome{err: tooLong})
+		r.s.hub.cfg.Log.Warn("a hook takes too long; its client's next message waits for it", "client", r.s.id, "limit", limit)
+	})
+	defer late.Stop()
+	out := r.safely(ctx)
+	if out.err != nil && ctx.Err() == context.DeadlineExceeded {
+		out.err = tooLong
+	}
+	r.answer(out)
+	if r.raw != nil {
+		r.s.conn.Worker().Post(hookEnded{r.s}, 0)
+	}
+}
+
+func (r *run) safely(ctx context.Context) (out outcome) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.s.hub.loop.Panics.Add(1)
+			r.s.hub.cfg.Log.Error("panic in a hook", "client", r.s.id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			out.err = errInternal
+		}
+	}()
+	return r.do(ctx)
+}
+
+var errInternal = &protocol.Error{Code: protocol.Internal, Message: "internal error"}
+
+func (r *run) answer(out outcome) {
+	if r.raw != nil && r.answered.CompareAndSwap(false, true) {
+		r.s.conn.Worker().Post(&hookDone{r, out}, len(out.content))
+	}
+}
+
+// hookDone brings an outcome back to the session's worker.
+type hookDone struct {
+	*run
+	out outcome
+}
+
+func (d *hookDone) Run(*loop.Worker) {
+	s := d.s
+	if !s.conn.Open() {
+		return
+	}
+	cmd := &s.state().cmd
+	if protocol.Decode(d.raw, cmd) != nil {
+		return // it was fine when it came
+	}
+	if err := s.told(d.out.err); err != nil {
+		s.answerError(err, cmd.ID)
+		return
+	}
+	switch {
+	case cmd.Kind != protocol.Custom:
+		if d.out.content != nil {
+			cmd.Content = d.out.content
+		}
+		s.obey(cmd)
+	case d.out.content != nil:
+		s.answer(protocol.AppendCustom(s.buf(), string(cmd.Type), Server, d.out.content, cmd.ID))
+	case cmd.ID != nil:
+		s.answer(protocol.AppendAck(s.buf(), cmd.ID))
+	}
+}
+
+// told keeps the application's own errors from clients, unless they are meant for them.
+func (s *session) told(err error) *protocol.Error {
+	var e *protocol.Error
+	if err == nil {
+		return nil
+	}
+	if errors.As(err, &e) {
+		return e
+	}
+	s.hub.cfg.Log.Error("a hook failed", "client", s.id, "err", err)
+	return errInternal
+}
+
+// hookEnded lets the session go on. It comes behind the outcome, and not before the hook has returned even where its
+// time was up earlier: the application may keep a client's state without a lock.
+type hookEnded struct{ s *session }
+
+func (e hookEnded) Run(*loop.Worker) {
+	if e.s.conn.Open() {
+		e.s.goOn()
+	}
+}
+
+// Admit is the loop.Handler of a connection whose session is who.
+func (h *Hub) Admit(who Identity) loop.Handler { return &admitted{h, who} }
+
+type admitted struct {
+	*Hub
+	who Identity
+}
+
+func (a *admitted) Opened(c *loop.Conn) {
+	c.Data = a.who
+	a.Hub.Opened(c)
+}
+
+// Refusal is the loop.Handler of a connection that is closed at once, with a code and a reason.
+type Refusal struct {
+	Code   int
+	Reason string
+}
+
+// Opened closes.
+func (r Refusal) Opened(c *loop.Conn) { c.Close(r.Code, r.Reason) }
+
+// Message isn't called.
+func (Refusal) Message(*loop.Conn, wire.Opcode, []byte) {}
+
+// Closed has nothing to do.
+func (Refusal) Closed(*loop.Conn, int) {}
+
+// Stop isn't called.
+func (Refusal) Stop(*loop.Conn) {}
