@@ -25,7 +25,7 @@ const module = "example.com/hubbub"
 var allowedImports = map[string][]string{
 	"cmd/hubbub": {".", "internal/cgroup"},
 	"examples/*": {"."},
-	".":          {"internal/hub", "internal/loop", "internal/protocol", "internal/wire", "internal/console", "internal/metrics", "internal/sparselog"},
+	".":          {"internal/hub", "internal/loop", "internal/protocol", "internal/wire", "internal/console", "internal/metrics", "internal/sparselog", "internal/cgroup"},
 
 	"internal/hub":  {"internal/loop", "internal/protocol", "internal/wire"},
 	"internal/loop": {"internal/protocol", "internal/wire", "internal/sparselog"},

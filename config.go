@@ -29,6 +29,9 @@ type Config struct {
 	// and the oldest of them that old. Less bytes than MaxMessageBytes are refused. Default: 1 MiB, 30 s.
 	SendQueueBytes int
 	SendQueueAge   time.Duration
+	// MaxBufferedBytes bounds what all clients together leave unsent or half received. Above it the largest debtors are
+	// closed with 1013, upgrades get 503 and /readyz says so. Default: a quarter of the memory that the process may use.
+	MaxBufferedBytes int64
 	// SlowConsumer is what happens to a client that can't keep up. Default, and for now the only one: "disconnect".
 	SlowConsumer string
 	// PingInterval is how often a client is pinged; one that gave no sign of life, not a single byte, for
@@ -138,6 +141,9 @@ func (c Config) withDefaults() Config {
 	defTime(&c.PongTimeout, 10*time.Second)
 	defTime(&c.HandshakeTimeout, 10*time.Second)
 	defTime(&c.HookTimeout, 5*time.Second)
+	if c.MaxBufferedBytes == 0 {
+		c.MaxBufferedBytes = memoryLimit() / 4
+	}
 	if c.SlowConsumer == "" {
 		c.SlowConsumer = disconnect
 	}
@@ -199,6 +205,9 @@ func (c Config) Validate() error {
 	}
 	if c.SendQueueBytes < c.MaxMessageBytes {
 		bad("send-queue-bytes %d: less than max-message-bytes, %d", c.SendQueueBytes, c.MaxMessageBytes)
+	}
+	if c.MaxBufferedBytes < int64(c.SendQueueBytes) {
+		bad("max-buffered-bytes %d: less than send-queue-bytes, %d", c.MaxBufferedBytes, c.SendQueueBytes)
 	}
 	switch c.SlowConsumer {
 	case disconnect:

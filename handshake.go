@@ -47,6 +47,11 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping", result: upgradeStopping})
 		return
 	}
+	if s.loop.Overloaded() {
+		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "the server is overloaded", result: upgradeOverloaded,
+			flag: fmt.Sprintf("--max-buffered-bytes above %d", s.cfg.MaxBufferedBytes)})
+		return
+	}
 	if !s.loop.Reserve(s.cfg.MaxConnections) {
 		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "too many connections", result: upgradeConnections,
 			flag: fmt.Sprintf("--max-connections above %d", s.cfg.MaxConnections)})

@@ -55,6 +55,7 @@ const (
 	upgradeOrigin
 	upgradeStopping
 	upgradeConnections
+	upgradeOverloaded
 	upgradeFailed
 	upgradeResults // how many there are
 )
@@ -68,6 +69,7 @@ var upgradeNames = [upgradeResults]string{
 	upgradeOrigin:      "origin",
 	upgradeStopping:    "stopping",
 	upgradeConnections: "max_connections",
+	upgradeOverloaded:  "overloaded",
 	upgradeFailed:      "failed",
 }
 

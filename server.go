@@ -66,14 +66,15 @@ func New(cfg Config) (*Server, error) {
 		Log:               cfg.Logger,
 	})
 	l, err := loop.New(loop.Config{
-		Workers:         cfg.Workers,
-		IO:              loop.IO(cfg.IO),
-		MaxMessageBytes: cfg.MaxMessageBytes,
-		SendQueueBytes:  cfg.SendQueueBytes,
-		SendQueueAge:    cfg.SendQueueAge,
-		PingInterval:    cfg.PingInterval,
-		PongTimeout:     cfg.PongTimeout,
-		Log:             cfg.Logger,
+		Workers:          cfg.Workers,
+		IO:               loop.IO(cfg.IO),
+		MaxMessageBytes:  cfg.MaxMessageBytes,
+		SendQueueBytes:   cfg.SendQueueBytes,
+		SendQueueAge:     cfg.SendQueueAge,
+		MaxBufferedBytes: cfg.MaxBufferedBytes,
+		PingInterval:     cfg.PingInterval,
+		PongTimeout:      cfg.PongTimeout,
+		Log:              cfg.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
@@ -129,6 +130,10 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Access-Control-Allow-Origin", "*")
 	if s.draining.Load() {
 		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping"})
+		return
+	}
+	if s.loop.Overloaded() {
+		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "the server is overloaded"})
 		return
 	}
 	s.status(w, r, "ready")

@@ -6,10 +6,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A drill is one fault and what may be seen of it from outside.
@@ -92,13 +95,16 @@ func (d *drill) judge(f *fleet, v *verdict) {
 
 // perform runs the drill and cleans up after it, whatever happens.
 func (d *drill) perform() (ok bool) {
-	began := time.Now()
+	began, others := time.Now(), othersBusy()
 	d.deadline = began.Add(pick(d, d.limit, 3*time.Minute))
 	d.rng = rand.New(rand.NewPCG(d.seed, 0))
 	d.guarded(func() { d.run(d) })
 	d.deadline = time.Now().Add(time.Minute)
 	for i := len(d.undo) - 1; i >= 0; i-- {
 		d.guarded(d.undo[i])
+	}
+	if share := (othersBusy() - others) / time.Since(began).Seconds() / float64(runtime.NumCPU()); share > 0.05 {
+		d.say("other programs took %.0f %% of the processors", 100*share)
 	}
 	result := "PASS"
 	if len(d.faults) > 0 {
@@ -107,6 +113,22 @@ func (d *drill) perform() (ok bool) {
 	}
 	fmt.Printf("%s %-12s %s (seed %d, %.0f s)\n", result, d.name, strings.Join(d.figures, "; "), d.seed, time.Since(began).Seconds())
 	return result == "PASS"
+}
+
+// othersBusy is how many seconds the processors have worked for what is not of
+// the drill. Servers count when they have ended.
+func othersBusy() float64 {
+	var name string
+	var user, nice, system float64
+	b, _ := os.ReadFile("/proc/stat")
+	fmt.Sscan(string(b), &name, &user, &nice, &system) // in hundredths of a second
+	busy := (user + nice + system) / 100
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var u unix.Rusage
+		_ = unix.Getrusage(who, &u)
+		busy -= time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+	}
+	return busy
 }
 
 func (d *drill) guarded(f func()) {

@@ -34,19 +34,22 @@ func fanOut(d *drill) {
 	all := f.openAll(clients, func(int) want { return want{rooms: []uint32{1}, watched: true} })
 	f.rest(2 * time.Second) // what connecting has left is put away
 	var sum, worst time.Duration
+	late := 0
 	for n := range times {
 		start, from := f.clock(), all[d.rng.IntN(clients)]
 		f.publish(from, 1, 200, start)
 		f.until(10*time.Second, func() bool { return len(f.latency) >= (n+1)*(clients-1) })
 		took := time.Duration(f.clock() - start)
-		sum, worst = sum+took, max(worst, took)
+		if sum, worst = sum+took, max(worst, took); took >= 300*time.Millisecond {
+			late++
+		}
 		f.rest(50 * time.Millisecond)
 	}
 	v := f.settle(10 * time.Second)
 	d.say("to %d members %d times: mean %.0f ms, max %.0f ms", clients-1, times, ms(sum)/float64(times), ms(worst))
 	d.judge(f, v)
 	d.noneEnded(all, "members")
-	d.timed(worst < 300*time.Millisecond, "not each is under 0.3 s")
+	d.timed(late == 0, "%d are not under 0.3 s", late)
 }
 
 // slowReaders: some of a room stop reading.
@@ -57,7 +60,8 @@ func slowReaders(d *drill) {
 	f := d.newFleet(s)
 	slow := f.openAll(stalled, func(int) want { return want{rooms: []uint32{1}, distant: true, stalls: true} })
 	all := f.openAll(clients-stalled, func(int) want { return want{rooms: []uint32{1}, watched: true} })
-	f.pace(20, long, func(due int64) { f.publish(all[d.rng.IntN(len(all))], 1, 4096, due) })
+	publisher := f.openAll(1, func(int) want { return want{} })[0] // no member, who would miss its own
+	f.pace(20, long, func(due int64) { f.publish(publisher, 1, 4096, due) })
 	v := f.settle(10 * time.Second)
 	f.until(5*time.Second, func() bool { return count(slow, func(c *client) bool { return c.state == ended }) == stalled })
 	d.say("%d stalled of %d: %s", stalled, clients, whyEnded(slow))

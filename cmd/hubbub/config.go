@@ -33,8 +33,7 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 	}
 	cfg = cfg.Effective()
 	var out bytes.Buffer
-	fmt.Fprintln(&out, "# The effective settings of hubbub serve. A flag counts before the environment, that before the file, that before")
-	fmt.Fprintln(&out, "# the default.")
+	out.WriteString(comment("The effective settings of hubbub serve. A flag counts first, then the environment, then the file, then the default."))
 	for _, flag := range settings(ctx.Selected().Flags) {
 		value := flag.Target.Interface()
 		switch flag.Name { // 0 stands for what the machine has
@@ -42,6 +41,8 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 			value = cfg.Workers
 		case "max-connections":
 			value = cfg.MaxConnections
+		case "max-buffered-bytes":
+			value = size(cfg.MaxBufferedBytes)
 		}
 		text, err := yamlValue(value)
 		if err != nil {

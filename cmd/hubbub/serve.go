@@ -26,6 +26,7 @@ type serveCmd struct {
 	MaxConnections    int           `default:"0" placeholder:"N" help:"Open WebSockets; above it an upgrade gets 503 (0: the limit of open files less max(64, a 32nd))."`
 	MaxRoomsPerClient int           `default:"1000" placeholder:"N" help:"Rooms that one client may be in (${default})."`
 	MaxMessageBytes   size          `default:"64KiB" placeholder:"SIZE" help:"A client's largest message, such as 65536 or 64KiB; a larger one closes the connection with 1009 (${default})."`
+	MaxBufferedBytes  size          `default:"0" placeholder:"SIZE" help:"Unsent and half received bytes of all clients together; above it the largest debtors are closed with 1013 (0: a quarter of the memory)."`
 	SendQueueBytes    size          `default:"1MiB" placeholder:"SIZE" help:"Unsent bytes that make a client a slow consumer (${default})."`
 	SendQueueAge      time.Duration `default:"30s" placeholder:"TIME" help:"Age of the oldest unsent message that makes a client a slow consumer (${default})."`
 	SlowConsumer      string        `default:"disconnect" placeholder:"POLICY" help:"What happens to a slow consumer; only \"disconnect\" as yet."`
@@ -114,6 +115,7 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		MaxConnections:    c.MaxConnections,
 		MaxRoomsPerClient: c.MaxRoomsPerClient,
 		MaxMessageBytes:   int(c.MaxMessageBytes),
+		MaxBufferedBytes:  int64(c.MaxBufferedBytes),
 		SendQueueBytes:    int(c.SendQueueBytes),
 		SendQueueAge:      c.SendQueueAge,
 		SlowConsumer:      c.SlowConsumer,

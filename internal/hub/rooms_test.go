@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func newHub(t testing.TB, workers int) (*Hub, *loop.Loop) {
 	h := New(Config{MaxRoomsPerClient: 40, MaxMessageBytes: 64 << 10, HookTimeout: time.Second, HookLimit: 10, Log: slog.New(slog.DiscardHandler)})
 	l, err := loop.New(loop.Config{
-		Workers: workers, IO: loop.Pump, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, SendQueueAge: time.Minute,
+		Workers: workers, IO: loop.Pump, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30, SendQueueAge: time.Minute,
 		PingInterval: time.Hour, PongTimeout: time.Hour, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -1,6 +1,10 @@
 package loop
 
-import "example.com/hubbub/internal/wire"
+import (
+	"slices"
+
+	"example.com/hubbub/internal/wire"
+)
 
 // arena holds the answers of one turn. Most are written at its end, so they need no memory of their own; what
 // isn't is copied by queue.keep.
@@ -49,4 +53,42 @@ func (a *arena) busy() bool { return len(a.b) > arenaFlush || a.used > arenaFram
 func (a *arena) reset() {
 	a.b = a.b[:0]
 	a.used = 0
+}
+
+// joined is the buffer in which the frames of one write are put side by side, and which frames lie in it: members
+// of a room mostly get the same ones.
+type joined struct {
+	b      []byte
+	frames []*Frame
+}
+
+const joinSize = 64 << 10
+
+// join gives the bytes of the next write: those of the first frame as they lie, or several frames side by side.
+func (w *Worker) join(q *queue) []byte {
+	if q.rest == nil {
+		return q.first.b[q.off:]
+	}
+	if q.unsent > joinSize && len(q.first.b)-q.off >= joinSize/2 {
+		return q.first.b[q.off:]
+	}
+	j := &w.joined
+	if q.off == 0 && len(j.frames) == len(q.rest)+1 && j.frames[0] == q.first && slices.Equal(j.frames[1:], q.rest) {
+		return j.b
+	}
+	clear(j.frames)
+	j.frames = j.frames[:0]
+	j.b = append(j.b[:0], q.first.b[q.off:]...)
+	took := 1
+	for _, f := range q.rest {
+		if len(j.b)+len(f.b) > joinSize {
+			break
+		}
+		j.b = append(j.b, f.b...)
+		took++
+	}
+	if q.off == 0 && took == len(q.rest)+1 {
+		j.frames = append(append(j.frames, q.first), q.rest...)
+	}
+	return j.b
 }

@@ -7,39 +7,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"example.com/hubbub/internal/wire"
 )
-
-// connectDeflated is connect after a handshake that agreed on compression.
-func connectDeflated(t *testing.T, l *Loop, h Handler, d wire.Deflate) net.Conn {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	far, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { far.Close() })
-	near, err := listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Reserve(1 << 20)
-	if err := l.Adopt(near, h, d, nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	far.SetDeadline(time.Now().Add(20 * time.Second))
-	return far
-}
 
 // inflating reads a server's frames as a client would that has one window for all of them.
 type inflating struct {

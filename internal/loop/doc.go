@@ -24,7 +24,7 @@
 //	conn.go          a connection: sending, pausing, the ways to close
 //	frame.go         Frame, and the queue of unsent ones
 //	deflate.go       compression: frames in the form that a connection gets
-//	arena.go         the memory of a turn's answers
+//	arena.go         the memory of a turn: answers, and frames joined for one write
 //	mailbox.go       Post, and what slows publishers
 //	stop.go          good-byes, at a pace
 //	timer.go         the wheel; pings, silence, patience

@@ -39,9 +39,11 @@ type Config struct {
 	MaxMessageBytes int           // of one message, its fragments together
 	SendQueueBytes  int           // unsent bytes a connection may have, all but its answers
 	SendQueueAge    time.Duration // age of the oldest of them
-	PingInterval    time.Duration
-	PongTimeout     time.Duration
-	Log             *slog.Logger
+	// MaxBufferedBytes bounds what all connections hold together; past it the largest debtors are closed.
+	MaxBufferedBytes int64
+	PingInterval     time.Duration
+	PongTimeout      time.Duration
+	Log              *slog.Logger
 }
 
 // Handler is what a connection does with messages. All methods are called by the goroutine of the connection's
@@ -70,6 +72,7 @@ type Loop struct {
 	done    sync.WaitGroup
 	slow    sparselog.Log // of clients that were too slow
 
+	buffered  atomic.Int64 // bytes, the sum of what the workers told
 	killed    atomic.Bool
 	lingering sync.Map // of *pump: closed, and still writing what they had accepted
 

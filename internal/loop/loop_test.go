@@ -393,3 +393,44 @@ func TestStopSaysGoodbyeAndRefusesMore(t *testing.T) {
 		}
 	})
 }
+
+// Two big debtors, one of each kind, and a small one: only the big ones go when all together hold too much.
+func TestTheLargestDebtorsAreShed(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		cfg.SendQueueBytes = 64 << 20
+		cfg.MaxMessageBytes = 4 << 20
+		cfg.MaxBufferedBytes = 8 << 20
+		l := start(t, cfg)
+		w := l.workers[0]
+		codes := make(chan int, 10)
+		var conns []*Conn
+		h := &script{opened: func(c *Conn) { conns = append(conns, c) }, closed: func(_ *Conn, code int) { codes <- code }}
+		small, stalled, half := connect(t, l, h), connect(t, l, h), connect(t, l, h)
+		until(t, "all are in", func() (all bool) { do(w, func() { all = len(conns) == 3 }); return all })
+		stalled.(*net.TCPConn).SetReadBuffer(4 << 10)
+		small.Write(frameTo(strings.Repeat("s", 5000))[:4000])
+		head := wire.AppendClientFrame(nil, true, wire.Binary, [4]byte{}, make([]byte, 4<<20))
+		half.Write(head[:4<<20-1])
+		until(t, "two half messages are held", func() bool { return l.Buffered() > 4<<20 })
+		if l.Overloaded() {
+			t.Fatal("overloaded already")
+		}
+		do(w, func() { conns[1].Send(NewFrame(wire.Binary, make([]byte, 16<<20))) })
+		if code := <-codes; code != wire.CloseTryLater {
+			t.Errorf("closed with %d, want %d", code, wire.CloseTryLater)
+		}
+		until(t, "it is below the limit again", func() bool { return !l.Overloaded() })
+		var states []state
+		do(w, func() {
+			for _, c := range conns {
+				states = append(states, c.state)
+			}
+		})
+		if states[0] != open {
+			t.Error("the smallest debtor was closed")
+		}
+		if states[1] == open {
+			t.Error("the largest debtor is still connected")
+		}
+	})
+}

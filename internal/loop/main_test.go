@@ -24,7 +24,7 @@ func eachIO(t *testing.T, story func(t *testing.T, cfg Config)) {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			story(t, Config{
-				Workers: 1, IO: kind, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, SendQueueAge: 30 * time.Second,
+				Workers: 1, IO: kind, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30, SendQueueAge: 30 * time.Second,
 				PingInterval: time.Hour, // or one would come among the frames that a story expects
 				PongTimeout:  10 * time.Second, Log: slog.New(slog.DiscardHandler),
 			})
@@ -53,6 +53,12 @@ func start(t *testing.T, cfg Config) *Loop {
 // connect gives the far end of a TCP connection that the loop has adopted.
 func connect(t *testing.T, l *Loop, h Handler) net.Conn {
 	t.Helper()
+	return connectDeflated(t, l, h, wire.Deflate{})
+}
+
+// connectDeflated is connect after a handshake that agreed on compression.
+func connectDeflated(t *testing.T, l *Loop, h Handler, d wire.Deflate) net.Conn {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +74,7 @@ func connect(t *testing.T, l *Loop, h Handler) net.Conn {
 		t.Fatal(err)
 	}
 	l.Reserve(1 << 20)
-	if err := l.Adopt(near, h, wire.Deflate{}, nil, nil); err != nil {
+	if err := l.Adopt(near, h, d, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	far.SetDeadline(time.Now().Add(20 * time.Second))

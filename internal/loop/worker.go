@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"example.com/hubbub/internal/wire"
@@ -47,7 +46,8 @@ type Worker struct {
 	in     []byte  // what is read lands here
 	cipher *[]byte // TLS records on their way to a socket
 	stop   bool
-	parted int // slots that Stop has been through
+	parted int   // slots that Stop has been through
+	told   int64 // what the loop knows of the bytes that the connections hold
 	meter
 	writes int64 // calls that wrote to a connection
 
@@ -104,6 +104,7 @@ func (w *Worker) run() {
 		w.runMail()
 		w.tick()
 		w.flushAll()
+		w.account()
 		w.bury()
 		w.endTurn()
 	}
@@ -214,10 +215,7 @@ func (w *Worker) receive(c *Conn) {
 	case err == errAgain:
 		c.unread = false
 	case err == io.EOF && n == 0:
-		if !c.full { // the peer may have ended only its own half, and be waiting for the answers
-			w.flush(c)
-		}
-		w.lost(c)
+		w.peerEnded(c)
 	case err != nil && n == 0:
 		w.lost(c)
 	default:
@@ -229,6 +227,25 @@ func (w *Worker) receive(c *Conn) {
 		c.unread = n == len(w.in) || c.ended
 		c.again()
 	}
+}
+
+// peerEnded is called at the end of the peer's half of the stream. It may have ended only that, and be waiting for what
+// is still unsent: a connection whose socket is full hangs up when that is out, or after a while.
+func (w *Worker) peerEnded(c *Conn) {
+	if !c.full {
+		w.flush(c)
+	}
+	if c.out.first == nil || c.state == dead {
+		w.lost(c)
+		return
+	}
+	if c.state == open {
+		c.leave(wire.CloseAbnormal)
+	}
+	c.state, c.in = ending, nil
+	c.unread, c.ended = false, false
+	c.due = w.now + closeWait
+	w.rearm(c)
 }
 
 // feed hands bytes from the peer through the frame reader to the handler.
@@ -375,15 +392,6 @@ func (w *Worker) open(c *Conn, o *opening) {
 	}
 }
 
-// joined is the buffer in which the frames of one write are put side by side, and which frames lie in it: members
-// of a room mostly get the same ones.
-type joined struct {
-	b      []byte
-	frames []*Frame
-}
-
-const joinSize = 64 << 10
-
 func (w *Worker) flushAll() {
 	for i := 0; i < len(w.dirty); i++ {
 		c := w.dirty[i]
@@ -437,35 +445,6 @@ func (w *Worker) flush(c *Conn) {
 	default:
 		w.lost(c)
 	}
-}
-
-// join gives the bytes of the next write: those of the first frame as they lie, or several frames side by side.
-func (w *Worker) join(q *queue) []byte {
-	if q.rest == nil {
-		return q.first.b[q.off:]
-	}
-	if q.unsent > joinSize && len(q.first.b)-q.off >= joinSize/2 {
-		return q.first.b[q.off:]
-	}
-	j := &w.joined
-	if q.off == 0 && len(j.frames) == len(q.rest)+1 && j.frames[0] == q.first && slices.Equal(j.frames[1:], q.rest) {
-		return j.b
-	}
-	clear(j.frames)
-	j.frames = j.frames[:0]
-	j.b = append(j.b[:0], q.first.b[q.off:]...)
-	took := 1
-	for _, f := range q.rest {
-		if len(j.b)+len(f.b) > joinSize {
-			break
-		}
-		j.b = append(j.b, f.b...)
-		took++
-	}
-	if q.off == 0 && took == len(q.rest)+1 {
-		j.frames = append(append(j.frames, q.first), q.rest...)
-	}
-	return j.b
 }
 
 // recoverConn keeps a fault of our own to the connection in whose event it happened: 1011, and the rest goes on.

@@ -83,7 +83,13 @@ func (r *Reader) Next(b []byte, limit int, z *Inflater) (ev Event, n int, ok boo
 			}
 			if f.fin && f.op != Continuation && f.size <= len(b)-n {
 				end := n + f.size
-				if err = f.whole(&ev, b[n:end:end], limit, z); err != nil {
+				if f.deflated {
+					Mask(b[n:end], f.key, 0)
+					err = z.message(&ev, f.op, b[n:end], limit)
+				} else {
+					err = f.whole(&ev, b[n:end:end])
+				}
+				if err != nil {
 					*r = Reader{}
 				}
 				return ev, end, err == nil, err
@@ -214,11 +220,11 @@ func (r *Reader) length(h []byte, op Opcode, limit int) (size uint64, n int, err
 	}
 	// 10.4: limits on "the total message size after reassembly from multiple
 	// frames". Unsigned, and never by a sum that could overflow.
-	if r.deflated || h[0]&rsv1 != 0 {
-		limit = maxDeflated(limit)
-	}
 	if least > uint64(max(limit-len(r.buf), 0)) {
-		return 0, 0, errTooBig
+		deflated := r.deflated || h[0]&rsv1 != 0
+		if !deflated || least > uint64(max(maxDeflated(limit)-len(r.buf), 0)) {
+			return 0, 0, errTooBig
+		}
 	}
 	if least != most {
 		return 0, 0, nil
@@ -249,12 +255,10 @@ func extended(h []byte) (least, most, shortest uint64, n int) {
 	return least, least | (1<<open - 1), shortest, n
 }
 
-// whole makes an event of a frame that is all there.
-func (f *frame) whole(ev *Event, p []byte, limit int, z *Inflater) *Error {
+// whole makes an event of a frame that is all there and not compressed.
+func (f *frame) whole(ev *Event, p []byte) *Error {
 	Mask(p, f.key, 0)
 	switch {
-	case f.deflated:
-		return z.message(ev, f.op, p, limit)
 	case f.op == Close:
 		return parseClose(ev, p)
 	// 8.1: text that is not UTF-8 fails the connection.
@@ -288,7 +292,7 @@ func (r *Reader) take(ev *Event, p []byte, limit int, z *Inflater) (ok bool, err
 		if f.done < f.size {
 			return false, nil
 		}
-		err = f.whole(ev, r.ctl, limit, z)
+		err = f.whole(ev, r.ctl)
 		r.ctl, r.frame = nil, frame{}
 		return err == nil, err
 	}

@@ -1,0 +1,67 @@
+package loop
+
+import (
+	"cmp"
+	"slices"
+
+	"example.com/hubbub/internal/wire"
+)
+
+// Buffered is how many bytes all connections hold: unsent, as if no two clients shared a frame, and half received.
+// It is true as of each worker's last turn. Any goroutine.
+func (l *Loop) Buffered() int64 { return l.buffered.Load() }
+
+// Overloaded says that Buffered is above Config.MaxBufferedBytes. Any goroutine.
+func (l *Loop) Overloaded() bool { return l.Buffered() > l.cfg.MaxBufferedBytes }
+
+// account tells the loop what the worker's connections hold, and where all together hold too much, closes the worker's
+// largest debtors. The worker with the largest share of an excess has more than its part of the limit, so one always
+// acts.
+func (w *Worker) account() {
+	own := w.counts.Unsent + w.counts.HalfReceived
+	if own != w.told {
+		w.loop.buffered.Add(own - w.told)
+		w.told = own
+	}
+	if limit := w.cfg.MaxBufferedBytes; w.loop.Overloaded() && own > limit/int64(len(w.loop.workers)) {
+		w.shed(w.loop.Buffered() - limit + limit/10)
+	}
+}
+
+// shed closes the largest debtors, which together hold excess bytes, with 1013.
+func (w *Worker) shed(excess int64) {
+	var debtors []*Conn
+	for _, s := range w.slots {
+		if s.c != nil && s.c.state == open && s.c.debt() > 0 {
+			debtors = append(debtors, s.c)
+		}
+	}
+	slices.SortFunc(debtors, func(a, b *Conn) int { return cmp.Compare(b.debt(), a.debt()) })
+	closed, freed := 0, int64(0)
+	for _, c := range debtors {
+		if freed >= excess {
+			break
+		}
+		freed += c.debt()
+		closed++
+		w.shedOne(c)
+	}
+	if closed > 0 {
+		w.log.Warn("too much is buffered: the largest debtors were closed", "clients", closed, "bytes", freed,
+			"would_allow", "a higher --max-buffered-bytes")
+	}
+}
+
+func (w *Worker) shedOne(c *Conn) {
+	defer w.recoverConn(c)
+	c.leave(wire.CloseTryLater)
+	c.drop(0)
+	if c.out.first != nil { // a frame that is partly written would have to stay, however large
+		w.destroy(c, true)
+		return
+	}
+	c.beginClose(failing, wire.CloseTryLater, "server overloaded", takeWait)
+}
+
+// debt is how many bytes the server holds for a client.
+func (c *Conn) debt() int64 { return int64(c.out.unsent) + int64(c.held) }
