@@ -20,6 +20,9 @@ type Config struct {
 	// MaxConnections is how many WebSockets may be open; above it an upgrade gets 503. Default: the limit of open
 	// files less max(64, a 32nd), which stays free for requests that are not upgraded yet.
 	MaxConnections int
+	// MaxConnectionsPerIP is how many of them may come from one address, the TCP peer's; of IPv6 from one /64. Above it
+	// an upgrade gets 429. Behind a proxy all clients have the proxy's address. Default: 0, no limit.
+	MaxConnectionsPerIP int
 	// MaxRoomsPerClient is how many rooms a client may be in. Default: 1000.
 	MaxRoomsPerClient int
 	// MaxMessageBytes bounds a client's message, all its fragments together; a larger one closes the connection
@@ -178,6 +181,7 @@ func (c Config) Validate() error {
 	}{
 		{"workers", c.Workers, 1, 1024},
 		{"max-connections", c.MaxConnections, 1, most},
+		{"max-connections-per-ip", c.MaxConnectionsPerIP, 0, most},
 		{"max-rooms-per-client", c.MaxRoomsPerClient, 1, 1 << 20},
 		{"max-message-bytes", c.MaxMessageBytes, 1, most},
 		{"send-queue-bytes", c.SendQueueBytes, 1, most},

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,10 +58,26 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 			flag: fmt.Sprintf("--max-connections above %d", s.cfg.MaxConnections)})
 		return
 	}
+	give := func() {} // what was taken for this connection, if it fails
+	var key netip.Addr
+	if s.ips != nil {
+		var ok bool
+		if key, ok = s.ips.take(r.RemoteAddr); !ok {
+			s.loop.Release()
+			s.refuse(w, r, refusal{status: http.StatusTooManyRequests, detail: "too many connections from this address", result: upgradePerIP,
+				flag: fmt.Sprintf("--max-connections-per-ip above %d", s.cfg.MaxConnectionsPerIP)})
+			return
+		}
+		give = func() { s.ips.leave(key) }
+	}
 	h := admit(r)
+	if s.ips != nil {
+		h = &counted{h, s.ips, key}
+	}
 	nc, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		s.loop.Release()
+		give()
 		s.refuse(w, r, refusal{status: http.StatusHTTPVersionNotSupported, result: upgradeFailed, detail: "this connection can't be upgraded: " + err.Error()})
 		return
 	}
@@ -77,6 +94,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 	}
 	answer = append(answer, "\r\n\r\n"...)
 	if err := s.loop.Adopt(nc, h, deflate, answer, first); err != nil {
+		give()
 		s.tally.upgrades[upgradeFailed].Add(1)
 		s.refused.Log(s.log, slog.LevelWarn, "cannot take a connection over", "remote", r.RemoteAddr, "err", err)
 		nc.SetWriteDeadline(time.Now().Add(time.Second))
@@ -188,7 +206,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
 		h.Add("Connection", "Upgrade") // RFC 9110 7.8: the header Upgrade goes with this option
 		h.Set("Upgrade", "websocket")
 	}
-	if no.status == http.StatusServiceUnavailable {
+	if no.status == http.StatusServiceUnavailable || no.status == http.StatusTooManyRequests {
 		h.Set("Retry-After", strconv.Itoa(retryAfter()))
 	}
 	problem(w, no.status, no.detail)

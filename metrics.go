@@ -56,6 +56,7 @@ const (
 	upgradeStopping
 	upgradeConnections
 	upgradeOverloaded
+	upgradePerIP
 	upgradeFailed
 	upgradeResults // how many there are
 )
@@ -70,6 +71,7 @@ var upgradeNames = [upgradeResults]string{
 	upgradeStopping:    "stopping",
 	upgradeConnections: "max_connections",
 	upgradeOverloaded:  "overloaded",
+	upgradePerIP:       "max_connections_per_ip",
 	upgradeFailed:      "failed",
 }
 

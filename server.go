@@ -28,6 +28,7 @@ type Server struct {
 	hub      *hub.Hub
 	page     http.Handler
 	connects chan struct{} // a place for each Connect hook that runs
+	ips      *perIP        // nil without a limit
 	refused  sparselog.Log
 	scrape   http.Handler
 	tally    tally
@@ -55,6 +56,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	s := &Server{cfg: cfg, log: cfg.Logger, page: console.Handler(), listening: map[*http.Server]bool{}, connects: make(chan struct{}, cfg.MaxHookCalls)}
+	if cfg.MaxConnectionsPerIP > 0 {
+		s.ips = newPerIP(cfg.MaxConnectionsPerIP)
+	}
 	s.hub = hub.New(hub.Config{
 		MaxRoomsPerClient: cfg.MaxRoomsPerClient,
 		MaxMessageBytes:   cfg.MaxMessageBytes,

@@ -1,11 +1,13 @@
 package hubbub_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 
 	"maps"
+	"net"
 	"net/http"
 	"reflect"
 	"runtime"
@@ -349,6 +351,36 @@ func TestALimitOnConnections(t *testing.T) {
 		a.closeNow()
 		eventually(t, "a place is free", func() bool { return s.Connections() == 1 })
 		dial(t, s, "/ws")
+	})
+}
+
+func TestALimitOnConnectionsOfOneAddress(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		s := startServer(t, hubbub.Config{IO: io, MaxConnectionsPerIP: 2})
+		a := dial(t, s, "/ws")
+		dial(t, s, "/echo")
+		for range 2 {
+			c := connect(t, s)
+			c.sendRaw([]byte(upgradeHead(s, "/ws")))
+			if r := c.response("GET"); r.StatusCode != http.StatusTooManyRequests || r.Header.Get("Retry-After") == "" {
+				t.Errorf("the third gets %s, Retry-After %q", r.Status, r.Header.Get("Retry-After"))
+			}
+		}
+		if n := s.Connections(); n != 2 {
+			t.Errorf("%d connections, want 2: a refused one kept its place", n)
+		}
+		a.reset()
+		eventually(t, "a place is free", func() bool { return s.Connections() == 1 })
+		dial(t, s, "/ws")
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+		nc, err := dialer.Dial("tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		other := &rawClient{t: t, nc: nc.(*net.TCPConn), r: bufio.NewReader(nc), timeout: patience}
+		other.sendRaw([]byte(upgradeHead(s, "/ws")))
+		other.expectUpgrade()
 	})
 }
 

@@ -26,9 +26,11 @@ type fleet struct {
 	numbers  map[string]uint32 // client_id -> its log
 	now      int64             // nanoseconds since began
 	began    time.Time
-	open     int     // upgraded and not ended
-	latency  []int32 // microseconds, of the watched
-	lastCame int64   // when the last delivery or answer came to anyone
+	open     int           // upgraded and not ended
+	latency  []int32       // microseconds, of the watched
+	lastCame int64         // when the last delivery or answer came to anyone
+	lastEnd  int64         // when the last client ended
+	lag      time.Duration // the longest that the clients were not looked after
 	faults   []string
 	buf      []byte
 	text     []byte
@@ -136,7 +138,7 @@ func (f *fleet) end(c *client, why string) {
 		f.open--
 		c.log.closed = why
 	}
-	c.state, c.why = ended, why
+	c.state, c.why, f.lastEnd = ended, why, f.clock()
 	delete(f.byFD, int32(c.fd))
 	unix.Close(c.fd)
 	c.in, c.out = nil, nil
@@ -162,10 +164,15 @@ func (f *fleet) stall(c *client, stalled bool) {
 // step waits for at most this long and handles what has come.
 func (f *fleet) step(wait time.Duration) {
 	f.d.alive()
+	if f.now > 0 {
+		f.lag = max(f.lag, time.Duration(f.clock()-f.now))
+	}
+	asked := f.clock()
 	n, err := unix.EpollWait(f.ep, f.events[:], int((wait+time.Millisecond-1)/time.Millisecond))
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		f.d.check(err)
 	}
+	f.lag = max(f.lag, time.Duration(f.clock()-asked)-wait)
 	for _, ev := range f.events[:max(n, 0)] {
 		if c := f.byFD[ev.Fd]; c != nil {
 			f.handle(c, ev.Events)

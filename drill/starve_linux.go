@@ -235,8 +235,12 @@ func stopped(d *drill) {
 	s.signal(syscall.SIGSTOP)
 	h.talk(pick(d, 60*time.Second, 20*time.Second), nil)
 	s.signal(syscall.SIGCONT)
+	goesOn := h.f.clock()
 	h.talk(pick(d, 45*time.Second, 12*time.Second), nil)
-	d.say("%d clients, stopped for %v", len(h.all), pick(d, 60*time.Second, 20*time.Second))
+	d.say("%d clients, stopped for %v, not looked after for %.0f ms at most", len(h.all), pick(d, 60*time.Second, 20*time.Second), ms(h.f.lag))
+	if h.f.lastEnd > 0 {
+		d.say("the last close %.1f s after SIGCONT", time.Duration(h.f.lastEnd-goesOn).Seconds())
+	}
 	h.judge(d, s)
 }
 

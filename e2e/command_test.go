@@ -108,7 +108,7 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 	for _, flag := range []string{
 		"listen", "workers", "max-connections", "max-rooms-per-client", "max-message-bytes", "send-queue-bytes", "send-queue-age",
-		"slow-consumer", "ping-interval", "pong-timeout", "handshake-timeout", "allowed-origins", "io", "log-level", "log-format",
+		"slow-consumer", "ping-interval", "pong-timeout", "handshake-timeout", "allowed-origins", "compression", "io", "log-level", "log-format",
 	} {
 		if !strings.Contains(out, "--"+flag) {
 			t.Errorf("serve --help does not name --%s", flag)

@@ -101,7 +101,7 @@ func (p *page) until(expression string) {
 // shows waits until an element's text holds this.
 func (p *page) shows(selector, text string) {
 	p.t.Helper()
-	p.until(fmt.Sprintf(`document.querySelector(%q).textContent.includes(%q)`, selector, text))
+	p.until(fmt.Sprintf(`(document.querySelector(%q)?.textContent ?? "").includes(%q)`, selector, text))
 }
 
 func (p *page) text(selector string) string {

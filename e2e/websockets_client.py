@@ -54,7 +54,7 @@ async def main(url, *headers):
         return tell("refused", status=err.status_code)
     except Exception as err:
         return tell("fault", data=repr(err))
-    tell("open")
+    tell("open", data=",".join(e.name for e in ws.extensions))
     orders = asyncio.create_task(obey(ws))
     try:
         while True:

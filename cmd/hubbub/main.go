@@ -18,7 +18,7 @@ type cli struct {
 }
 
 // reserved are the settings that the documents promise and this version has not got.
-var reserved = strings.Fields(`max-connections-per-ip 
+var reserved = strings.Fields(`
 	resume-window dedup-window admin-listen api-key trusted-proxies nats nats-creds cluster-listen
 	cluster-name cluster-secret join node-name data-dir replicas`)
 

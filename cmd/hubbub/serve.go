@@ -20,28 +20,29 @@ import (
 )
 
 type serveCmd struct {
-	Config            configFile    `placeholder:"FILE" help:"YAML file of settings, by the names of the flags."`
-	Listen            string        `default:":8080" placeholder:"ADDR" help:"Address for HTTP and WebSockets (${default})."`
-	Workers           int           `default:"0" placeholder:"N" help:"Event-loop workers (0: one for each processor that Go uses)."`
-	MaxConnections    int           `default:"0" placeholder:"N" help:"Open WebSockets; above it an upgrade gets 503 (0: the limit of open files less max(64, a 32nd))."`
-	MaxRoomsPerClient int           `default:"1000" placeholder:"N" help:"Rooms that one client may be in (${default})."`
-	MaxMessageBytes   size          `default:"64KiB" placeholder:"SIZE" help:"A client's largest message, such as 65536 or 64KiB; a larger one closes the connection with 1009 (${default})."`
-	MaxBufferedBytes  size          `default:"0" placeholder:"SIZE" help:"Unsent and half received bytes of all clients together; above it the largest debtors are closed with 1013 (0: a quarter of the memory)."`
-	SendQueueBytes    size          `default:"1MiB" placeholder:"SIZE" help:"Unsent bytes that make a client a slow consumer (${default})."`
-	SendQueueAge      time.Duration `default:"30s" placeholder:"TIME" help:"Age of the oldest unsent message that makes a client a slow consumer (${default})."`
-	SlowConsumer      string        `default:"disconnect" placeholder:"POLICY" help:"What happens to a slow consumer; only \"disconnect\" as yet."`
-	PingInterval      time.Duration `default:"25s" placeholder:"TIME" help:"How often clients are pinged (${default})."`
-	PongTimeout       time.Duration `default:"10s" placeholder:"TIME" help:"A client that was silent for ping-interval and this is closed with 4002 (${default})."`
-	HandshakeTimeout  time.Duration `default:"10s" placeholder:"TIME" help:"How long the head of a request may take (${default})."`
-	ShutdownDelay     time.Duration `default:"0s" placeholder:"TIME" help:"After SIGTERM: how long connections are still accepted while /readyz says 503 already (${default})."`
-	ShutdownTimeout   time.Duration `default:"30s" placeholder:"TIME" help:"How long clients may take to go after that (${default})."`
-	AllowedOrigins    []string      `placeholder:"PATTERN" help:"Origins whose pages may connect beside the server's own, such as https://*.example.com or http://localhost:*."`
-	TLSCert           string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
-	TLSKey            string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
-	Compression       string        `default:"on" placeholder:"MODE" help:"permessage-deflate: on, off, or context, which keeps context takeover and its memory (${default})."`
-	IO                string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux) or pump (portable)."`
-	LogLevel          string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
-	LogFormat         string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"text or json (${default})."`
+	Config              configFile    `placeholder:"FILE" help:"YAML file of settings, by the names of the flags."`
+	Listen              string        `default:":8080" placeholder:"ADDR" help:"Address for HTTP and WebSockets (${default})."`
+	Workers             int           `default:"0" placeholder:"N" help:"Event-loop workers (0: one for each processor that Go uses)."`
+	MaxConnections      int           `default:"0" placeholder:"N" help:"Open WebSockets; above it an upgrade gets 503 (0: the limit of open files less max(64, a 32nd))."`
+	MaxConnectionsPerIP int           `name:"max-connections-per-ip" default:"0" placeholder:"N" help:"Of these from one address, or one /64 of IPv6; above it 429 (0: no limit)."`
+	MaxRoomsPerClient   int           `default:"1000" placeholder:"N" help:"Rooms that one client may be in (${default})."`
+	MaxMessageBytes     size          `default:"64KiB" placeholder:"SIZE" help:"A client's largest message, such as 65536 or 64KiB; a larger one closes the connection with 1009 (${default})."`
+	MaxBufferedBytes    size          `default:"0" placeholder:"SIZE" help:"Unsent and half received bytes of all clients together; above it the largest debtors are closed with 1013 (0: a quarter of the memory)."`
+	SendQueueBytes      size          `default:"1MiB" placeholder:"SIZE" help:"Unsent bytes that make a client a slow consumer (${default})."`
+	SendQueueAge        time.Duration `default:"30s" placeholder:"TIME" help:"Age of the oldest unsent message that makes a client a slow consumer (${default})."`
+	SlowConsumer        string        `default:"disconnect" placeholder:"POLICY" help:"What happens to a slow consumer; only \"disconnect\" as yet."`
+	PingInterval        time.Duration `default:"25s" placeholder:"TIME" help:"How often clients are pinged (${default})."`
+	PongTimeout         time.Duration `default:"10s" placeholder:"TIME" help:"A client that was silent for ping-interval and this is closed with 4002 (${default})."`
+	HandshakeTimeout    time.Duration `default:"10s" placeholder:"TIME" help:"How long the head of a request may take (${default})."`
+	ShutdownDelay       time.Duration `default:"0s" placeholder:"TIME" help:"After SIGTERM: how long connections are still accepted while /readyz says 503 already (${default})."`
+	ShutdownTimeout     time.Duration `default:"30s" placeholder:"TIME" help:"How long clients may take to go after that (${default})."`
+	AllowedOrigins      []string      `placeholder:"PATTERN" help:"Origins whose pages may connect beside the server's own, such as https://*.example.com or http://localhost:*."`
+	TLSCert             string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
+	TLSKey              string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
+	Compression         string        `default:"on" placeholder:"MODE" help:"permessage-deflate: on, off, or context, which keeps context takeover and its memory (${default})."`
+	IO                  string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux) or pump (portable)."`
+	LogLevel            string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
+	LogFormat           string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"text or json (${default})."`
 
 	file *file // what --config named, or nil
 }
@@ -111,22 +112,23 @@ func (c *serveCmd) Run() error {
 // config is what the library is given.
 func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 	return hubbub.Config{
-		Workers:           c.Workers,
-		MaxConnections:    c.MaxConnections,
-		MaxRoomsPerClient: c.MaxRoomsPerClient,
-		MaxMessageBytes:   int(c.MaxMessageBytes),
-		MaxBufferedBytes:  int64(c.MaxBufferedBytes),
-		SendQueueBytes:    int(c.SendQueueBytes),
-		SendQueueAge:      c.SendQueueAge,
-		SlowConsumer:      c.SlowConsumer,
-		PingInterval:      c.PingInterval,
-		PongTimeout:       c.PongTimeout,
-		HandshakeTimeout:  c.HandshakeTimeout,
-		ShutdownDelay:     c.ShutdownDelay,
-		AllowedOrigins:    c.AllowedOrigins,
-		Compression:       c.Compression,
-		IO:                c.IO,
-		Logger:            log,
+		Workers:             c.Workers,
+		MaxConnections:      c.MaxConnections,
+		MaxConnectionsPerIP: c.MaxConnectionsPerIP,
+		MaxRoomsPerClient:   c.MaxRoomsPerClient,
+		MaxMessageBytes:     int(c.MaxMessageBytes),
+		MaxBufferedBytes:    int64(c.MaxBufferedBytes),
+		SendQueueBytes:      int(c.SendQueueBytes),
+		SendQueueAge:        c.SendQueueAge,
+		SlowConsumer:        c.SlowConsumer,
+		PingInterval:        c.PingInterval,
+		PongTimeout:         c.PongTimeout,
+		HandshakeTimeout:    c.HandshakeTimeout,
+		ShutdownDelay:       c.ShutdownDelay,
+		AllowedOrigins:      c.AllowedOrigins,
+		Compression:         c.Compression,
+		IO:                  c.IO,
+		Logger:              log,
 	}
 }
 

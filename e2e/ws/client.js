@@ -4,9 +4,11 @@
 //
 //   node client.js URL [HEADER=VALUE]...
 //
+// The environment's DEFLATE, JSON, is the option perMessageDeflate.
+//
 // orders:  {"op":"text","data":""}  {"op":"binary","data":base64}  {"op":"fragments","data":[text...]}
 //          {"op":"ping","data":""}  {"op":"close","code":1000,"reason":""}
-// events:  {"ev":"open"}  {"ev":"text","data":""}  {"ev":"binary","data":base64}  {"ev":"ping"}
+// events:  {"ev":"open","data":extensions}  {"ev":"text","data":""}  {"ev":"binary","data":base64}  {"ev":"ping"}
 //          {"ev":"pong","data":""}  {"ev":"close","code":1000,"reason":""}
 //          {"ev":"refused","status":503}  {"ev":"fault","data":""}
 "use strict";
@@ -18,11 +20,12 @@ const [url, ...headers] = process.argv.slice(2);
 const ws = new WebSocket(url, {
   headers: Object.fromEntries(headers.map((h) => [h.slice(0, h.indexOf("=")), h.slice(h.indexOf("=") + 1)])),
   maxPayload: 0,
+  perMessageDeflate: JSON.parse(process.env.DEFLATE || "true"),
 });
 
 const tell = (ev, more) => process.stdout.write(JSON.stringify({ ev, ...more }) + "\n");
 
-ws.on("open", () => tell("open"));
+ws.on("open", () => tell("open", { data: ws.extensions }));
 ws.on("message", (data, isBinary) => {
   if (isBinary) tell("binary", { data: data.toString("base64") });
   else tell("text", { data: data.toString() });

@@ -369,6 +369,7 @@ func (w *Worker) open(c *Conn, o *opening) {
 		p.start(c.Ref())
 	} else if err := w.poll.add(int(c.fd), c.slot, c.gen); err != nil {
 		w.log.Error("cannot watch a connection", "err", err)
+		c.leave(wire.CloseAbnormal)
 		w.destroy(c, true)
 		return
 	}

@@ -2,6 +2,8 @@ package wire
 
 import (
 	"bytes"
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -51,4 +53,46 @@ func BenchmarkAppendFrame(b *testing.B) {
 			AppendFrame(nil, Text, payload)
 		}
 	})
+}
+
+// The figures of docs/decisions/0004-compression.md.
+func BenchmarkDeflate(b *testing.B) {
+	for _, n := range []int{512, 2 << 10, 16 << 10, 64 << 10} {
+		p := []byte(sample(n, rand.New(rand.NewPCG(1, 2))))
+		run := func(name string, bits uint8, w *Window) {
+			b.Run(fmt.Sprintf("%d bytes, %s", n, name), func(b *testing.B) {
+				var z Deflater
+				size := 0
+				b.ReportAllocs()
+				for b.Loop() {
+					size = len(z.deflate(p, bits, w.bytes()))
+				}
+				b.ReportMetric(float64(size), "B/msg")
+			})
+		}
+		for _, bits := range []uint8{8, 10, 12, 15} {
+			run(fmt.Sprintf("%d bits", bits), bits, nil)
+		}
+		w := NewWindow(15)
+		w.add([]byte(sample(8<<10, rand.New(rand.NewPCG(3, 4)))))
+		run("in context", 15, w)
+	}
+}
+
+func BenchmarkInflate(b *testing.B) {
+	for _, n := range []int{512, 2 << 10, 16 << 10, 64 << 10} {
+		frame := final(Text|Deflated, squeeze(b, sample(n, rand.New(rand.NewPCG(1, 2)))))
+		b.Run(fmt.Sprintf("%d bytes", n), func(b *testing.B) {
+			var r Reader
+			var z Inflater
+			p := make([]byte, len(frame))
+			b.ReportAllocs()
+			for b.Loop() {
+				copy(p, frame)
+				if _, _, ok, err := r.Next(p, testLimit, &z); !ok || err != nil {
+					b.Fatal(ok, err)
+				}
+			}
+		})
+	}
 }
