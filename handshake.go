@@ -44,31 +44,10 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 			flag: "--allowed-origins " + strconv.Quote(strings.Join(r.Header["Origin"], ", "))})
 		return
 	}
-	if s.stopping.Load() {
-		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping", result: upgradeStopping})
+	key, no := s.reserve(r)
+	if no != nil {
+		s.refuse(w, r, *no)
 		return
-	}
-	if s.loop.Overloaded() {
-		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "the server is overloaded", result: upgradeOverloaded,
-			flag: fmt.Sprintf("--max-buffered-bytes above %d", s.cfg.MaxBufferedBytes)})
-		return
-	}
-	if !s.loop.Reserve(s.cfg.MaxConnections) {
-		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "too many connections", result: upgradeConnections,
-			flag: fmt.Sprintf("--max-connections above %d", s.cfg.MaxConnections)})
-		return
-	}
-	give := func() {} // what was taken for this connection, if it fails
-	var key netip.Addr
-	if s.ips != nil {
-		var ok bool
-		if key, ok = s.ips.take(r.RemoteAddr); !ok {
-			s.loop.Release()
-			s.refuse(w, r, refusal{status: http.StatusTooManyRequests, detail: "too many connections from this address", result: upgradePerIP,
-				flag: fmt.Sprintf("--max-connections-per-ip above %d", s.cfg.MaxConnectionsPerIP)})
-			return
-		}
-		give = func() { s.ips.leave(key) }
 	}
 	h := admit(r)
 	if s.ips != nil {
@@ -77,7 +56,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 	nc, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		s.loop.Release()
-		give()
+		s.ips.leave(key)
 		s.refuse(w, r, refusal{status: http.StatusHTTPVersionNotSupported, result: upgradeFailed, detail: "this connection can't be upgraded: " + err.Error()})
 		return
 	}
@@ -94,7 +73,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 	}
 	answer = append(answer, "\r\n\r\n"...)
 	if err := s.loop.Adopt(nc, h, deflate, answer, first); err != nil {
-		give()
+		s.ips.leave(key)
 		s.tally.upgrades[upgradeFailed].Add(1)
 		s.refused.Log(s.log, slog.LevelWarn, "cannot take a connection over", "remote", r.RemoteAddr, "err", err)
 		nc.SetWriteDeadline(time.Now().Add(time.Second))
@@ -104,6 +83,30 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 	}
 	s.tally.upgrades[upgradeAccepted].Add(1)
 	s.quiet.connected()
+}
+
+// reserve takes a place for a connection under every limit, or says which one has none. The key is what ips.leave gets.
+func (s *Server) reserve(r *http.Request) (key netip.Addr, no *refusal) {
+	full := func(detail string, why upgradeResult, flag string, limit int64) *refusal {
+		return &refusal{status: http.StatusServiceUnavailable, detail: detail, result: why, flag: fmt.Sprintf("%s above %d", flag, limit)}
+	}
+	if s.stopping.Load() {
+		return key, &refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping", result: upgradeStopping}
+	}
+	if s.loop.Overloaded() {
+		return key, full("the server is overloaded", upgradeOverloaded, "--max-buffered-bytes", s.cfg.MaxBufferedBytes)
+	}
+	key, ok := s.ips.take(r.RemoteAddr)
+	if !ok {
+		no := full("too many connections from this address", upgradePerIP, "--max-connections-per-ip", int64(s.cfg.MaxConnectionsPerIP))
+		no.status = http.StatusTooManyRequests
+		return key, no
+	}
+	if !s.loop.Reserve(s.cfg.MaxConnections) {
+		s.ips.leave(key)
+		return key, full("too many connections", upgradeConnections, "--max-connections", int64(s.cfg.MaxConnections))
+	}
+	return key, nil
 }
 
 // ignoreBody answers at once and closes where a request has a body: nothing here reads one, and net/http would wait for

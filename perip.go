@@ -7,7 +7,7 @@ import (
 	"example.com/hubbub/internal/loop"
 )
 
-// perIP counts the connections of each address. Nothing is kept of those that have none.
+// perIP counts the connections of each address. A nil one counts nothing and refuses nobody.
 type perIP struct {
 	limit int
 
@@ -29,6 +29,9 @@ func ipKey(remote netip.AddrPort) netip.Addr {
 // take counts one more connection of the address that net/http writes into a Request's RemoteAddr, unless it has its
 // fill. What is no address counts as one.
 func (p *perIP) take(remote string) (key netip.Addr, ok bool) {
+	if p == nil {
+		return key, true
+	}
 	ap, _ := netip.ParseAddrPort(remote)
 	key = ipKey(ap)
 	p.mu.Lock()
@@ -41,6 +44,9 @@ func (p *perIP) take(remote string) (key netip.Addr, ok bool) {
 }
 
 func (p *perIP) leave(key netip.Addr) {
+	if p == nil {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.conns[key]--; p.conns[key] <= 0 {

@@ -17,29 +17,32 @@ import (
 
 // healthy clients talk in five rooms while something is going wrong.
 type healthy struct {
-	f   *fleet
-	all []*client
+	f    *fleet
+	all  []*client
+	rate float64 // publishes a second
 }
 
 func (d *drill) healthyOn(s *server, n int) *healthy {
 	f := d.newFleet(s)
-	return &healthy{f, f.openAll(n, func(i int) want { return want{rooms: []uint32{uint32(i % 5)}, watched: true} })}
+	return &healthy{f, f.openAll(n, func(i int) want { return want{rooms: []uint32{uint32(i % 5)}, watched: true} }), 20}
 }
 
-// talk publishes 20 times a second for so long, or until something; meanwhile
-// runs each time.
+// talk publishes for so long, or until something is done, which is looked for 20
+// times a second.
 func (h *healthy) talk(long time.Duration, done func() bool) bool {
-	for end := h.f.clock() + int64(long); ; {
+	start := h.f.clock()
+	for n := 0; ; h.f.step(20 * time.Millisecond) {
 		if done != nil && done() {
 			return true
 		}
-		if h.f.clock() > end {
+		now := h.f.clock()
+		if now > start+int64(long) {
 			return false
 		}
-		h.f.pace(20, 50*time.Millisecond, func(due int64) {
+		for ; float64(n) < float64(now-start)/1e9*h.rate; n++ {
 			i := h.f.d.rng.IntN(len(h.all))
-			h.f.publish(h.all[i], uint32(i%5), 200, due)
-		})
+			h.f.publish(h.all[i], uint32(i%5), 200, start+int64(float64(n)/h.rate*1e9))
+		}
 	}
 }
 
@@ -231,7 +234,8 @@ func stopped(d *drill) {
 	}
 	s := d.serve(flags...)
 	h := d.healthyOn(s, pick(d, 5000, 1000))
-	h.talk(2*time.Second, nil)
+	h.talk(4500*time.Millisecond, nil) // in the short form the next pings are due
+	h.rate = 2                         // what waits when it goes on is to be no trial of its own
 	s.signal(syscall.SIGSTOP)
 	h.talk(pick(d, 60*time.Second, 20*time.Second), nil)
 	s.signal(syscall.SIGCONT)
