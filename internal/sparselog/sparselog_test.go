@@ -3,6 +3,7 @@ package sparselog_test
 import (
 	"bytes"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,8 +11,27 @@ import (
 	"example.com/hubbub/internal/sparselog"
 )
 
+// lines is what was written since the last look.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.b.Reset()
+	return l.b.String()
+}
+
 // text writes lines without their time.
-func text(to *bytes.Buffer) *slog.Logger {
+func text(to *lines) *slog.Logger {
 	return slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
@@ -22,15 +42,14 @@ func text(to *bytes.Buffer) *slog.Logger {
 
 func TestOneLineASecondAndNoneIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
+		var out lines
 		log, l := text(&out), &sparselog.Log{}
 		expect := func(want string) {
 			t.Helper()
 			synctest.Wait()
-			if out.String() != want {
-				t.Errorf("the log has\n%swant\n%s", out.String(), want)
+			if got := out.take(); got != want {
+				t.Errorf("the log has\n%swant\n%s", got, want)
 			}
-			out.Reset()
 		}
 		for i := range 100 {
 			l.Log(log, slog.LevelInfo, "slow", "i", i)

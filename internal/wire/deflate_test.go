@@ -166,7 +166,7 @@ func TestDeflateKeepsToItsWindow(t *testing.T) {
 	var in Inflater
 	for bits := uint8(minBits); bits <= maxBits; bits++ {
 		farthest := 0
-		for _, n := range []int{1, 16, 64, 255, 256, 257, 512, 1024, 4096, 8192, 32768, 65535, 65536, 131072} {
+		for _, n := range []int{1, 16, 255, 257, 512, 4096, 32768, 65536} {
 			far := noise(1<<bits, rnd) // found again just inside the window, and just outside
 			for name, s := range map[string]string{"text": sample(n, rnd), "noise": noise(n, rnd), "zeros": strings.Repeat("\x00", n),
 				"inside": far[:1<<bits-20] + far, "outside": far + far[:1] + far} {
