@@ -30,12 +30,13 @@ type Conn struct {
 	timer  int64 // the second in the wheel, 0 for none
 	state  state
 	paused pauses
-	unread bool // the socket may hold more than was read
-	ended  bool // the peer ended its half: read on to the end of the stream
-	reset  bool // hang up with a reset
-	full   bool // the socket takes no more until it is reported writable
-	dirty  bool // on the worker's list of connections to write at the end of the turn
-	listed bool // on the worker's list of those to read again
+	unread bool   // the socket may hold more than was read
+	ended  bool   // the peer ended its half: read on to the end of the stream
+	reset  bool   // hang up with a reset
+	full   bool   // the socket takes no more until it is reported writable
+	dirty  bool   // on the worker's list of connections to write at the end of the turn
+	turn   uint32 // the last in which it was read
+	listed bool   // on the worker's list of those to read again
 
 	// HoldReads stops reading while the socket takes no more. Opened may set it.
 	HoldReads bool

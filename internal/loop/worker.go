@@ -93,6 +93,7 @@ func (w *Worker) run() {
 	defer close(w.ended)
 	w.clock()
 	for !w.stop || w.count > 0 {
+		w.turns++
 		ready := w.poll.poll()
 		if len(ready) == 0 && len(w.again) == 0 && w.mail.empty() {
 			if due := w.nextTick(); due > w.real {
@@ -169,14 +170,14 @@ func (w *Worker) read(ready []ready) {
 	}
 	// What is put on the list from here on waits for the next turn, so that one connection can't hold it up.
 	again := w.again
-	w.again = w.turn[:0]
+	w.again = w.spent[:0]
 	for i, c := range again {
 		c.listed = false
 		w.event(c, 0)
 		w.between(i)
 	}
 	clear(again)
-	w.turn = again[:0]
+	w.spent = again[:0]
 }
 
 func (w *Worker) between(i int) {
@@ -203,9 +204,15 @@ func (w *Worker) event(c *Conn, what events) {
 		w.lost(c) // nobody is there to answer; what is unread goes with it
 		return
 	}
-	if c.unread && c.state != dead && !c.stopped() {
-		w.receive(c)
+	if !c.unread || c.state == dead || c.stopped() {
+		return
 	}
+	if c.turn == w.turns { // once a turn: the bounds on answers count with what one read brings
+		c.again()
+		return
+	}
+	c.turn = w.turns
+	w.receive(c)
 }
 
 // receive reads once. A read that fills the buffer leaves the rest for the next turn.
