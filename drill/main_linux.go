@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -54,7 +55,8 @@ func run() int {
 			return 2
 		}
 	}
-	runtime.LockOSThread() // the servers die with this thread, and it enters namespaces
+	debug.SetGCPercent(400) // the clients are to leave the processors to the server
+	runtime.LockOSThread()  // the servers die with this thread, and it enters namespaces
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	go func() { <-signals; stop.Store(true) }()

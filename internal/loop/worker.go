@@ -55,7 +55,8 @@ type Worker struct {
 	next  int
 	spare []Task
 	later []entry
-	turn  []*Conn // spare for again
+	turns uint32  // how many there were; it may wrap around
+	spent []*Conn // spare for again
 }
 
 type slot struct {
