@@ -67,7 +67,8 @@ type slot struct {
 const (
 	readSize    = 64 << 10 // from one connection in one turn
 	turnTime    = int64(time.Millisecond)
-	maxStall    = 2000 // milliseconds that one turn may move the clock of timers
+	stalled     = 2000 // milliseconds between two turns that are no turn of ours any more
+	afterStall  = 250  // what the clock of timers moves then: pongs that came meanwhile must be read before their time is up
 	events2work = 32   // events, and writes, between looks at the clock
 )
 
@@ -137,13 +138,13 @@ func (w *Worker) nextTick() int64 {
 }
 
 // clock reads the time once a turn. After a stall (SIGSTOP, a machine that slept) the timers' clock moves by
-// maxStall only: the peers could not be heard meanwhile, so their silence doesn't count.
+// afterStall only: the peers could not be heard meanwhile, so their silence doesn't count.
 func (w *Worker) clock() {
 	w.started = int64(time.Since(began))
 	real := w.started / int64(time.Millisecond)
 	step := real - w.real
-	if w.count > 0 {
-		step = min(step, maxStall)
+	if w.count > 0 && step > stalled {
+		step = afterStall
 	}
 	w.now += step
 	w.real = real
