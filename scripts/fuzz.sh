@@ -8,7 +8,7 @@ for package in $(go list ./... | grep -v '/e2e$'); do
 	tests=$(go test -list '^Fuzz' "$package")
 	for target in $(echo "$tests" | grep '^Fuzz' || true); do
 		echo "fuzz $package $target"
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-5s}" "$package"
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-5s}" -fuzzminimizetime 10x "$package"
 		found=$((found + 1))
 	done
 done
