@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -72,6 +73,7 @@ type server struct {
 	cmd    *exec.Cmd
 	log    syncBuffer
 	exited chan struct{}
+	secure bool  // it was given a certificate
 	err    error // of Wait, once exited is closed
 }
 
@@ -105,6 +107,15 @@ func (s *server) run(t *testing.T) {
 	s.waitReady(t)
 }
 
+// probe asks /readyz, with TLS where the server has it; its certificate is a test's own.
+func (s *server) probe() (*http.Response, error) {
+	if !s.secure {
+		return http.Get(s.http("/readyz"))
+	}
+	insecure := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	return insecure.Get("https://" + s.addr + "/readyz")
+}
+
 func (s *server) waitReady(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
@@ -113,7 +124,7 @@ func (s *server) waitReady(t *testing.T) {
 			t.Fatalf("hubbub ended at its start: %v", s.err)
 		default:
 		}
-		res, err := http.Get("http://" + s.addr + "/readyz")
+		res, err := s.probe()
 		if err != nil {
 			continue
 		}

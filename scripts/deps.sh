@@ -23,6 +23,7 @@ missing() { # one line for each: Debian's package, and why it is needed
 	has_cc || echo "gcc libc6-dev: a C compiler, for go test -race"
 	command -v node >/dev/null || echo "nodejs: Node.js, for the client that e2e/ws drives"
 	command -v npm >/dev/null || echo "npm: to install the npm package ws"
+	command -v openssl >/dev/null || echo "openssl: the TLS client of a test, and its certificate"
 	has_websockets || echo "python3-websockets: the client that e2e/websockets_client.py drives"
 	has_browser || echo "chromium: to test the page"
 }

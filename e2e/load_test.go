@@ -1,0 +1,158 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// With one processor, a worker that has work without end must still let requests, handshakes and the collector have
+// their share. The times that are allowed are far from what is usual (milliseconds): what must not be is starving.
+func TestOneProcessorUnderFullFanOut(t *testing.T) {
+	for _, way := range waysOfIO() {
+		t.Run(way, func(t *testing.T) {
+			addr := freeAddr(t)
+			s := &server{addr: addr, exited: make(chan struct{})}
+			s.cmd = exec.Command(program, "serve", "--listen", addr, "--io", way)
+			s.cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+			s.run(t)
+
+			var delivered atomic.Int64
+			const members, window = 200, 32
+			for range members {
+				c := dialRaw(t, s, "/ws", text(`{"msg_type":"join_room","room":"r"}`))
+				go func() {
+					buf := make([]byte, 64<<10)
+					for {
+						n, err := c.r.Read(buf)
+						delivered.Add(int64(n))
+						if err != nil {
+							return
+						}
+					}
+				}()
+			}
+			publisher := dialRaw(t, s, "/ws", "")
+			publisher.welcomed()
+			stop := make(chan struct{})
+			flooded := make(chan error, 1)
+			go func() { // window publishes are always outstanding
+				burst := strings.Repeat(text(`{"msg_type":"room_message","room":"r","content":"`+strings.Repeat("x", 100)+`"}`), window)
+				for {
+					select {
+					case <-stop:
+						flooded <- nil
+						return
+					default:
+					}
+					if _, err := io.WriteString(publisher, burst+text(`{"msg_type":"ping"}`)); err != nil {
+						flooded <- err
+						return
+					}
+					if _, _, err := publisher.read(); err != nil {
+						flooded <- err
+						return
+					}
+				}
+			}()
+			before := delivered.Load()
+			var slowest time.Duration
+			for i := range 20 {
+				for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+					began := time.Now()
+					client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+					res, err := client.Get(s.http(path))
+					if err != nil {
+						t.Fatalf("%s, round %d: %v", path, i, err)
+					}
+					io.Copy(io.Discard, res.Body)
+					res.Body.Close()
+					slowest = max(slowest, time.Since(began))
+				}
+				began := time.Now()
+				dialRaw(t, s, "/ws", "").welcomed()
+				slowest = max(slowest, time.Since(began))
+			}
+			t.Logf("%d MB delivered meanwhile; the slowest request took %s", (delivered.Load()-before)>>20, slowest)
+			if delivered.Load() == before {
+				t.Error("nothing was delivered meanwhile: there was no load")
+			}
+			close(stop)
+			if err := <-flooded; err != nil {
+				t.Errorf("the publisher: %v", err)
+			}
+		})
+	}
+}
+
+// net/http leaves some 11 KB of garbage for each handshake; a second after connects fall quiet it must be given back.
+func TestMemoryComesDownAfterABurstOfConnects(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Log("reads /proc")
+		return
+	}
+	s := start(t, "--max-connections", "6000")
+	before := rss(t, s)
+	const n = 5000
+	for range n {
+		dialRaw(t, s, "/ws", "")
+	}
+	var each int
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if each = (rss(t, s) - before) / n; each < 4<<10 {
+			return
+		}
+	}
+	t.Errorf("%d bytes a connection are still resident", each)
+}
+
+// rss is the resident memory of a server, in bytes.
+func rss(t *testing.T, s *server) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	var kib int
+	if _, err := fmt.Sscanf(rest, "%d kB", &kib); err != nil {
+		t.Fatal(err)
+	}
+	return kib << 10
+}
+
+// crypto/tls has no renegotiation for servers; a client that asks for one by hand is cut off.
+func TestRenegotiationIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	out, err := exec.Command("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+		"-subj", "/CN=localhost", "-keyout", dir+"/key.pem", "-out", dir+"/cert.pem").CombinedOutput()
+	if err != nil {
+		t.Fatalf("openssl (Debian: openssl): %v %s", err, out)
+	}
+	addr := freeAddr(t)
+	s := &server{addr: addr, exited: make(chan struct{}), secure: true}
+	s.cmd = exec.Command(program, "serve", "--listen", addr, "--tls-cert", dir+"/cert.pem", "--tls-key", dir+"/key.pem")
+	s.run(t)
+	client := exec.Command("openssl", "s_client", "-tls1_2", "-connect", addr)
+	in, err := client.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		time.Sleep(300 * time.Millisecond) // s_client takes letters as commands only once it is connected
+		io.WriteString(in, "R\n")
+		time.Sleep(time.Second)
+		in.Close()
+	}()
+	out, _ = client.CombinedOutput()
+	if !strings.Contains(string(out), "RENEGOTIATING") || !strings.Contains(string(out), "alert") {
+		t.Errorf("s_client says\n%s", out)
+	}
+}
