@@ -210,8 +210,8 @@ func (c Config) Validate() error {
 	if c.SendQueueBytes < c.MaxMessageBytes {
 		bad("send-queue-bytes %d: less than max-message-bytes, %d", c.SendQueueBytes, c.MaxMessageBytes)
 	}
-	if c.MaxBufferedBytes < int64(c.SendQueueBytes) {
-		bad("max-buffered-bytes %d: less than send-queue-bytes, %d", c.MaxBufferedBytes, c.SendQueueBytes)
+	if c.MaxBufferedBytes < 1 {
+		bad("max-buffered-bytes %d: less than 1", c.MaxBufferedBytes)
 	}
 	switch c.SlowConsumer {
 	case disconnect:
