@@ -1,18 +1,21 @@
 package hubbub_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/wire"
 )
 
 // serve is an HTTP server of somebody else.
@@ -209,3 +212,52 @@ func TestAPanicInAHandlerIsAnError(t *testing.T) {
 
 // quietLogger is for stories in which a panic belongs into the log.
 func quietLogger() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// With one processor and workers that always have work, a handler still gets its share, and so does its answer.
+func TestHandlersAnswerOnOneProcessorUnderFullFanOut(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	eachIO(t, func(t *testing.T, io string) {
+		s := startServer(t, hubbub.Config{IO: io, Workers: 2, Handlers: handlers{
+			"now": func(context.Context, *hubbub.Message) (any, error) { return "now", nil },
+		}})
+		for range 50 {
+			m := enter(t, s).join("r")
+			go func() {
+				for {
+					if _, _, err := m.tryNext(); err != nil {
+						return
+					}
+				}
+			}()
+		}
+		stop := make(chan struct{})
+		flooded := make(chan struct{})
+		publisher := enter(t, s)
+		go func() {
+			defer close(flooded)
+			burst := bytes.Repeat(frame(wire.Text, true, []byte(`{"msg_type":"room_message","room":"r","content":"x"}`)), 20)
+			burst = append(burst, frame(wire.Text, true, []byte(`{"msg_type":"ping"}`))...)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if publisher.trySend(burst) != nil {
+					return
+				}
+				if _, _, err := publisher.tryNext(); err != nil {
+					return
+				}
+			}
+		}()
+		a := enter(t, s)
+		for range 20 {
+			if got := a.ask(`{"msg_type":"now"}`); got["content"] != "now" {
+				t.Errorf("got %v", got)
+			}
+		}
+		close(stop)
+		<-flooded
+	})
+}
