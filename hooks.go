@@ -18,7 +18,7 @@ import (
 // block and may call every method of Server; and one at a time for each client, Handlers included, in the order of what
 // the client sent. What comes behind a message whose hook runs waits for it; after a few the client isn't read. ctx ends
 // when the client is gone, but for Disconnect, and after Config.HookTimeout: then the client is told "timeout". At most
-// Config.MaxHookCalls run at once, over all clients. Hooks that are nil cost nothing.
+// Config.MaxHookCalls run at once, over all clients, and as many of Connect. Hooks that are nil cost nothing.
 //
 // An error of type *Error goes to the client; any other is logged, and the client is told "internal".
 type Hooks struct {
