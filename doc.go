@@ -21,6 +21,7 @@
 // a line. To test with it, serve it on a listener at 127.0.0.1:0, as the tests of this package do.
 //
 // The map: config.go settings and Handler; server.go the Server; handshake.go and origin.go from request to
-// connection; listen.go what stands before the handshake. Below it: internal/hub (rooms, sessions), internal/loop
+// connection; hooks.go your code in a client's life; listen.go what stands before the handshake; certificate.go TLS files;
+// perip.go, memory.go and metrics.go what their names say. Below it: internal/hub (rooms, sessions), internal/loop
 // (workers, connections), internal/protocol (messages), internal/wire (frames). docs/architecture.md has a picture.
 package hubbub
