@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"time"
 
 	"example.com/hubbub/internal/loop"
@@ -35,8 +36,12 @@ type Config struct {
 	// MaxBufferedBytes bounds what all clients together leave unsent or half received. Above it the largest debtors are
 	// closed with 1013, upgrades get 503 and /readyz says so. Default: a quarter of the memory that the process may use.
 	MaxBufferedBytes int64
-	// SlowConsumer is what happens to a client that can't keep up. Default, and for now the only one: "disconnect".
+	// SlowConsumer is what happens to a client that can't keep up, in rooms whose policy names nothing else: see
+	// RoomPolicy.SlowConsumer. Default: "disconnect".
 	SlowConsumer string
+	// Rooms are the policies of rooms: the first counts whose Match matches. After them come two that are built in: the room
+	// "lobby" has full presence, and every other room the defaults of RoomPolicy. At most 1000.
+	Rooms []RoomPolicy
 	// PingInterval is how often a client is pinged; one that gave no sign of life, not a single byte, for
 	// PingInterval and PongTimeout together is closed. Both at least 1 s. Default: 25 s, 10 s.
 	PingInterval time.Duration
@@ -150,6 +155,10 @@ func (c Config) withDefaults() Config {
 	if c.SlowConsumer == "" {
 		c.SlowConsumer = disconnect
 	}
+	c.Rooms = slices.Clone(c.Rooms)
+	for i, r := range c.Rooms {
+		c.Rooms[i] = r.withDefaults(c.SlowConsumer)
+	}
 	if c.Compression == "" {
 		c.Compression = compressionOn
 	}
@@ -213,12 +222,8 @@ func (c Config) Validate() error {
 	if c.MaxBufferedBytes < 1 {
 		bad("max-buffered-bytes %d: less than 1", c.MaxBufferedBytes)
 	}
-	switch c.SlowConsumer {
-	case disconnect:
-	case "drop-oldest", "latest", "latest-by-key":
-		bad("slow-consumer %q: not available yet; use %q", c.SlowConsumer, disconnect)
-	default:
-		bad("slow-consumer %q: unknown; use %q", c.SlowConsumer, disconnect)
+	if _, err := c.policies(); err != nil {
+		errs = append(errs, err)
 	}
 	switch c.Compression {
 	case compressionOn, compressionOff, compressionContext:

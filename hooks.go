@@ -101,12 +101,12 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 
 // admit asks the hook Connect, on the goroutine of the handshake, and gives the handler that the connection shall have.
 func (s *Server) admit(r *http.Request) loop.Handler {
+	who := hub.Identity{ID: hub.NewID()}
 	if s.cfg.Hooks.Connect == nil {
-		return s.hub
+		return s.hub.Session(who)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.HookTimeout)
 	defer cancel()
-	who := hub.Identity{ID: hub.NewID()}
 	c := &Connect{Client: who.ID.String(), Request: r}
 	err := s.askConnect(ctx, c)
 	if err == nil && len(c.User) > maxUser {
@@ -114,7 +114,7 @@ func (s *Server) admit(r *http.Request) loop.Handler {
 	}
 	if err == nil {
 		who.User = c.User
-		return s.hub.Admit(who)
+		return s.hub.Session(who)
 	}
 	var e *Error
 	if !errors.As(err, &e) {

@@ -104,7 +104,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 	snap := metrics.Snapshot{
 		Connections:  s.Connections(),
 		Rooms:        s.RoomCount(),
-		Dropped:      map[string]int64{disconnect: 0},
+		Dropped:      map[string]int64{hub.Disconnect.String(): 0},
 		Closed:       map[string]int64{closedOther: 0},
 		Errors:       map[string]int64{},
 		Upgrades:     map[string]int64{},
@@ -145,7 +145,7 @@ func (w *workerTally) addTo(snap *metrics.Snapshot) {
 	snap.BytesReceived += w.BytesReceived
 	snap.BytesSent += w.BytesSent
 	snap.BufferedBytes += w.Unsent + w.HalfReceived
-	snap.Dropped[disconnect] += w.MessagesDropped
+	snap.Dropped[hub.Disconnect.String()] += w.MessagesDropped
 	for code, n := range w.Closed {
 		name := closedOther
 		if code != 0 {

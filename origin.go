@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"example.com/hubbub/internal/hub"
 )
 
 // originAllowed says whether the page that asks may connect: a browser sends its users' cookies along wherever a page
@@ -27,7 +29,7 @@ func originAllowed(r *http.Request, patterns []string) bool {
 		return true
 	}
 	for _, p := range patterns {
-		if glob(strings.ToLower(p), scheme+"://"+host) {
+		if hub.NewPattern(strings.ToLower(p)).Match(scheme + "://" + host) {
 			return true
 		}
 	}
@@ -64,26 +66,4 @@ func checkOriginPattern(p string) error {
 		return errors.New("not of the form scheme://host or scheme://host:port")
 	}
 	return nil
-}
-
-// glob says whether s matches p, in which "*" is any run of characters and all else is literal. Linear in s for each
-// star of p.
-func glob(p, s string) bool {
-	parts := strings.Split(p, "*")
-	if len(parts) == 1 {
-		return p == s
-	}
-	first, last := parts[0], parts[len(parts)-1]
-	if len(s) < len(first)+len(last) || !strings.HasPrefix(s, first) || !strings.HasSuffix(s, last) {
-		return false
-	}
-	s = s[len(first) : len(s)-len(last)]
-	for _, part := range parts[1 : len(parts)-1] {
-		i := strings.Index(s, part)
-		if i < 0 {
-			return false
-		}
-		s = s[i+len(part):]
-	}
-	return true
 }

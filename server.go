@@ -55,6 +55,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	cfg = cfg.withDefaults()
+	policies, _ := cfg.policies() // Validate has looked
 	s := &Server{cfg: cfg, log: cfg.Logger, page: console.Handler(), listening: map[*http.Server]bool{}, connects: make(chan struct{}, cfg.MaxHookCalls)}
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = newPerIP(cfg.MaxConnectionsPerIP)
@@ -64,6 +65,7 @@ func New(cfg Config) (*Server, error) {
 		MaxMessageBytes:   cfg.MaxMessageBytes,
 		PingInterval:      cfg.PingInterval,
 		PongTimeout:       cfg.PongTimeout,
+		Policies:          policies,
 		Hooks:             s.hubHooks(),
 		HookTimeout:       cfg.HookTimeout,
 		HookLimit:         cfg.MaxHookCalls,

@@ -43,10 +43,6 @@ func TestReservedFlagIsRefusedByName(t *testing.T) {
 	}
 	// Nor is the environment ignored.
 	refused(t, []string{"HUBBUB_NATS=nats://127.0.0.1:4222"}, nil, "NATS")
-	// The policies that tell of gaps are not there yet.
-	for _, policy := range []string{"drop-oldest", "latest", "latest-by-key"} {
-		refused(t, nil, []string{"--slow-consumer", policy}, "slow-consumer", policy)
-	}
 	refused(t, nil, []string{"--io", "uring"}, "io", "uring")
 }
 

@@ -5,16 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v4"
+
+	"example.com/hubbub"
 )
 
 // configCmd takes the settings as serve does, and prints what they come to.
 type configCmd struct {
 	serveCmd `embed:""`
+	Room     *string `placeholder:"NAME" env:"-" help:"Print what the room of this name gets, and by which rule, instead."`
 }
 
 // Help is shown by hubbub config --help.
@@ -30,6 +34,9 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 	cfg := c.config(nil)
 	if err := cfg.Validate(); err != nil {
 		return err
+	}
+	if c.Room != nil {
+		return c.printRoom(ctx, cfg)
 	}
 	cfg = cfg.Effective()
 	var out bytes.Buffer
@@ -50,8 +57,126 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 		}
 		fmt.Fprintf(&out, "\n%s%s: %s # %s\n", comment(flag.Help), flag.Name, text, c.origin(ctx, flag))
 	}
-	_, err := os.Stdout.Write(out.Bytes())
+	rules, err := c.roomLines(ctx, cfg.Rooms)
+	if err != nil {
+		return err
+	}
+	out.WriteString("\n" + rules)
+	_, err = os.Stdout.Write(out.Bytes())
 	return err
+}
+
+// roomLines is the section rooms, with every rule of the file.
+func (c *configCmd) roomLines(ctx *kong.Context, rules []hubbub.RoomPolicy) (string, error) {
+	var out strings.Builder
+	out.WriteString(comment("Policies of rooms, in the file alone: the first rule counts whose match is the room's whole name, in which * is any run of characters. After these come two that are built in: the room lobby has full presence, and all others get the default. hubbub config --room NAME prints what a room gets."))
+	if len(rules) == 0 {
+		return out.String() + roomsKey + ": [] # " + c.roomOrigin(roomsKey) + "\n", nil
+	}
+	fmt.Fprintf(&out, "%s: # %s\n", roomsKey, c.roomOrigin(roomsKey))
+	for i, p := range rules {
+		keys, err := ruleKeys(p)
+		if err != nil {
+			return "", err
+		}
+		indent := "  - "
+		for _, k := range keys {
+			fmt.Fprintf(&out, "%s%s # %s\n", indent, k.line(), c.ruleOrigin(ctx, i, k.name))
+			indent = "    "
+		}
+	}
+	return out.String(), nil
+}
+
+// printRoom prints what --room gets: one rule, with what each key means.
+func (c *configCmd) printRoom(ctx *kong.Context, cfg hubbub.Config) error {
+	p, i, err := cfg.PolicyOf(*c.Room)
+	if err != nil {
+		return fmt.Errorf("--room %w", err)
+	}
+	keys, err := ruleKeys(p)
+	if err != nil {
+		return err
+	}
+	by := fmt.Sprintf("the rule for %q (%s, %s)", p.Match, ruleName(i), c.roomOrigin(ruleName(i)))
+	switch {
+	case i < 0 && p.Match == "*":
+		by = "the default: no rule has a match for it"
+	case i < 0:
+		by = fmt.Sprintf("the rule for %q, which is built in", p.Match)
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "# What the room %q gets, by %s.\n", *c.Room, by)
+	for _, k := range keys {
+		if k.about != "" {
+			out.WriteString("\n" + comment(k.about))
+		}
+		fmt.Fprintf(&out, "%s # %s\n", k.line(), c.ruleOrigin(ctx, i, k.name))
+	}
+	_, err = os.Stdout.WriteString(out.String())
+	return err
+}
+
+// ruleKey is a key of a rule in the file, "history.age" one of its history, and what it means.
+type ruleKey struct{ name, value, about string }
+
+// line is what stands in the file.
+func (k ruleKey) line() string {
+	indent, name := "", k.name
+	if _, inner, ok := strings.Cut(k.name, "."); ok {
+		indent, name = "  ", inner
+	}
+	return strings.TrimRight(indent+name+": "+k.value, " ")
+}
+
+// ruleKeys are all keys of a rule that has no defaults left.
+func ruleKeys(p hubbub.RoomPolicy) ([]ruleKey, error) {
+	match, err := yamlValue(quoted(p.Match))
+	if err != nil {
+		return nil, err
+	}
+	keys := []ruleKey{{"match", match, "The rooms, by their whole names; * is any run of characters."}}
+	const kept = "What is kept for those who come back or look back, up to whichever bound is reached first; off: nothing."
+	if h := *p.History; h == (hubbub.History{}) {
+		keys = append(keys, ruleKey{"history", "off", kept})
+	} else {
+		keys = append(keys, ruleKey{"history", "", kept}, ruleKey{"history.messages", strconv.Itoa(h.Messages), ""},
+			ruleKey{"history.age", h.Age.String(), ""}, ruleKey{"history.bytes", size(h.Bytes).String(), ""})
+	}
+	include := "off"
+	if p.IncludeSender {
+		include = "on"
+	}
+	return append(keys,
+		ruleKey{"presence", p.Presence, "What members are told of each other: off, count (how many) or full (who, and who comes and goes)."},
+		ruleKey{"publish", p.Publish, "Who may publish: anyone, members, or server, the application alone."},
+		ruleKey{"include-sender", include, "on: who publishes gets its own message too."},
+		ruleKey{"slow-consumer", p.SlowConsumer, "What happens to a member that can't keep up: disconnect; or it loses messages and is told so: drop-oldest, latest, latest-by-key."},
+		ruleKey{"idle-ttl", p.IdleTTL.String(), "How long a room without members keeps its history and its place in it."},
+	), nil
+}
+
+// ruleName is how the library calls a rule.
+func ruleName(i int) string { return fmt.Sprintf("%s[%d]", roomsKey, i) }
+
+// roomOrigin says where what stands in rooms is from.
+func (c *configCmd) roomOrigin(path string) string {
+	if c.file != nil && c.file.lines[path] != 0 {
+		return fmt.Sprintf("from the file %s, line %d", c.file.path, c.file.lines[path])
+	}
+	return "the default"
+}
+
+// ruleOrigin says where the value of a rule's key is from; the rules that are built in are number -1.
+func (c *configCmd) ruleOrigin(ctx *kong.Context, rule int, key string) string {
+	from := "built in"
+	if rule >= 0 {
+		from = c.roomOrigin(ruleName(rule) + "." + key)
+	}
+	if key == "slow-consumer" && !strings.HasPrefix(from, "from ") {
+		return c.origin(ctx, byName(ctx.Selected().Flags, key))
+	}
+	return from
 }
 
 func yamlValue(v any) (string, error) {
@@ -66,12 +191,17 @@ func yamlValue(v any) (string, error) {
 		}
 		node := yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 		for _, item := range t {
-			node.Content = append(node.Content, &yaml.Node{Kind: yaml.ScalarNode, Style: yaml.DoubleQuotedStyle, Value: item})
+			node.Content = append(node.Content, quoted(item))
 		}
 		v = &node
 	}
 	b, err := yaml.Dump(v, yaml.WithLineWidth(-1))
 	return strings.TrimSpace(string(b)), err
+}
+
+// quoted is a text that YAML can't take for anything else.
+func quoted(text string) *yaml.Node {
+	return &yaml.Node{Kind: yaml.ScalarNode, Style: yaml.DoubleQuotedStyle, Value: text}
 }
 
 // comment breaks a text into lines of 80 columns.
@@ -116,7 +246,12 @@ func locate(ctx *kong.Context, c *serveCmd, err error) error {
 	for i, line := range lines {
 		name := strings.TrimPrefix(strings.TrimPrefix(line, "hubbub: "), "--")
 		name, _, _ = strings.Cut(name, " ")
-		flag := byName(ctx.Selected().Flags, strings.TrimSuffix(name, ":"))
+		name = strings.TrimSuffix(name, ":")
+		if line := c.file.lineOf(name); line != 0 {
+			lines[i] += fmt.Sprintf(" (file %s, line %d)", c.file.path, line)
+			continue
+		}
+		flag := byName(ctx.Selected().Flags, name)
 		if flag == nil {
 			continue
 		}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v4"
+
+	"example.com/hubbub"
 )
 
 // configFile is the path of the settings' file, and fileValue one setting of it, as it stands there: what a YAML reader
@@ -24,7 +26,9 @@ type fileValue struct {
 // file is what the config file sets, by name.
 type file struct {
 	path   string
-	values map[string]fileValue
+	values map[string]fileValue // rooms too, without a text
+	rooms  []hubbub.RoomPolicy
+	lines  map[string]int // of what stands in rooms: see rulesReader
 }
 
 // readFile reads the file and holds every key and value against the flags. The error names all that is wrong, each with
@@ -34,7 +38,7 @@ func readFile(path string, flags []*kong.Flag) (*file, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--config: %w", err)
 	}
-	values, err := parseFile(b, flags)
+	f, err := parseFile(b, flags)
 	if err != nil {
 		var all interface{ Unwrap() []error }
 		if !errors.As(err, &all) {
@@ -46,18 +50,20 @@ func readFile(path string, flags []*kong.Flag) (*file, error) {
 		}
 		return nil, errors.Join(errs...)
 	}
-	return &file{path, values}, nil
+	f.path = path
+	return f, nil
 }
 
 // parseFile makes of YAML, a mapping of names to values, what the flags of these names will get.
-func parseFile(b []byte, flags []*kong.Flag) (map[string]fileValue, error) {
+func parseFile(b []byte, flags []*kong.Flag) (*file, error) {
+	f := &file{values: map[string]fileValue{}}
 	loader, err := yaml.NewLoader(strings.NewReader(string(b)))
 	if err != nil {
 		return nil, err
 	}
 	var doc, more yaml.Node
 	if err := loader.Load(&doc); err == io.EOF {
-		return nil, nil // empty, or comments alone
+		return f, nil // empty, or comments alone
 	} else if err != nil {
 		return nil, err
 	}
@@ -72,31 +78,52 @@ func parseFile(b []byte, flags []*kong.Flag) (map[string]fileValue, error) {
 		top = doc.Content[0]
 	}
 	if top.Kind == yaml.ScalarNode && top.ShortTag() == "!!null" {
-		return nil, nil
+		return f, nil
 	}
 	if top.Kind != yaml.MappingNode {
 		return nil, fmt.Errorf("line %d: not of the form \"name: value\"", top.Line)
 	}
-	values := map[string]fileValue{}
 	var errs []error
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		key, value := top.Content[i], top.Content[i+1]
+		if key.Value == roomsKey && f.lines == nil {
+			read := rulesReader{lines: map[string]int{roomsKey: key.Line}}
+			f.rooms, f.lines = read.rules(value), read.lines
+			f.values[roomsKey] = fileValue{line: key.Line}
+			errs = append(errs, read.errs...)
+			continue
+		}
 		text, err := fileSetting(key.Value, value, flags)
-		if before, twice := values[key.Value]; twice {
+		if before, twice := f.values[key.Value]; twice {
 			err = fmt.Errorf("stands in line %d already", before.line)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("line %d: %s: %w", key.Line, key.Value, err))
 			continue
 		}
-		values[key.Value] = fileValue{text, key.Line}
+		f.values[key.Value] = fileValue{text, key.Line}
 	}
-	return values, errors.Join(errs...)
+	return f, errors.Join(errs...)
+}
+
+// lineOf is the line of a setting of rooms, or that of what it would stand in; 0 where there is none.
+func (f *file) lineOf(name string) int {
+	for f != nil {
+		if line := f.lines[name]; line != 0 {
+			return line
+		}
+		dot := strings.LastIndexByte(name, '.')
+		if dot < 0 {
+			break
+		}
+		name = name[:dot]
+	}
+	return 0
 }
 
 // fileSetting gives the text of a value that the flag of that name accepts.
 func fileSetting(name string, value *yaml.Node, flags []*kong.Flag) (string, error) {
-	if isReserved(name) || name == "rooms" {
+	if isReserved(name) {
 		return "", errReserved
 	}
 	flag := byName(flags, name)
@@ -117,7 +144,7 @@ func fileSetting(name string, value *yaml.Node, flags []*kong.Flag) (string, err
 	return text, nil
 }
 
-// byName finds a setting's flag; help and config are none.
+// byName finds a setting's flag.
 func byName(flags []*kong.Flag, name string) *kong.Flag {
 	for _, f := range settings(flags) {
 		if f.Name == name {
@@ -127,10 +154,10 @@ func byName(flags []*kong.Flag, name string) *kong.Flag {
 	return nil
 }
 
-// settings are the flags that are settings of the server.
+// settings are the flags that are settings of the server; the others say what hubbub is to do.
 func settings(flags []*kong.Flag) (all []*kong.Flag) {
 	for _, f := range flags {
-		if f.Name != "help" && f.Name != "config" {
+		if f.Name != "help" && f.Name != "config" && f.Name != "room" {
 			all = append(all, f)
 		}
 	}
@@ -139,9 +166,7 @@ func settings(flags []*kong.Flag) (all []*kong.Flag) {
 
 // nodeText is a value as a flag would be given it: a list becomes items with commas between.
 func nodeText(n *yaml.Node, list bool) (string, error) {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
+	n = resolved(n)
 	switch n.Kind {
 	case yaml.ScalarNode:
 		if n.ShortTag() == "!!null" {

@@ -30,7 +30,7 @@ type serveCmd struct {
 	MaxBufferedBytes    size          `default:"0" placeholder:"SIZE" help:"Unsent and half received bytes of all clients together; above it the largest debtors are closed with 1013 (0: a quarter of the memory)."`
 	SendQueueBytes      size          `default:"1MiB" placeholder:"SIZE" help:"Unsent bytes that make a client a slow consumer (${default})."`
 	SendQueueAge        time.Duration `default:"30s" placeholder:"TIME" help:"Age of the oldest unsent message that makes a client a slow consumer (${default})."`
-	SlowConsumer        string        `default:"disconnect" placeholder:"POLICY" help:"What happens to a slow consumer; only \"disconnect\" as yet."`
+	SlowConsumer        string        `default:"disconnect" placeholder:"POLICY" help:"What happens to a slow consumer in rooms whose policy doesn't say: disconnect, drop-oldest, latest or latest-by-key (${default})."`
 	PingInterval        time.Duration `default:"25s" placeholder:"TIME" help:"How often clients are pinged (${default})."`
 	PongTimeout         time.Duration `default:"10s" placeholder:"TIME" help:"A client that was silent for ping-interval and this is closed with 4002 (${default})."`
 	HandshakeTimeout    time.Duration `default:"10s" placeholder:"TIME" help:"How long the head of a request may take (${default})."`
@@ -111,6 +111,10 @@ func (c *serveCmd) Run() error {
 
 // config is what the library is given.
 func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
+	var rooms []hubbub.RoomPolicy
+	if c.file != nil {
+		rooms = c.file.rooms
+	}
 	return hubbub.Config{
 		Workers:             c.Workers,
 		MaxConnections:      c.MaxConnections,
@@ -121,6 +125,7 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		SendQueueBytes:      int(c.SendQueueBytes),
 		SendQueueAge:        c.SendQueueAge,
 		SlowConsumer:        c.SlowConsumer,
+		Rooms:               rooms,
 		PingInterval:        c.PingInterval,
 		PongTimeout:         c.PongTimeout,
 		HandshakeTimeout:    c.HandshakeTimeout,

@@ -27,7 +27,7 @@ type Hooks struct {
 	Disconnect func(ctx context.Context, who Identity, code int)
 }
 
-// Identity is who a session is. As the Data of a connection it names the session that Opened makes.
+// Identity is who a session is.
 type Identity struct {
 	ID   ID
 	User string // "" when the application didn't say
@@ -62,7 +62,7 @@ type hook func(ctx context.Context) outcome
 // hookFor is the application's code for a command, or nil.
 func (s *session) hookFor(cmd *protocol.Command, raw []byte) hook {
 	hooks := &s.hub.cfg.Hooks
-	who := Identity{s.id, s.user}
+	who := s.identity()
 	switch cmd.Kind {
 	case protocol.Custom:
 		msgType, raw := string(cmd.Type), append([]byte(nil), raw...)
@@ -139,7 +139,7 @@ func (s *session) hooksClosed(code int) {
 		last = q.running
 	}
 	if disconnect := s.hub.cfg.Hooks.Disconnect; disconnect != nil {
-		who := Identity{s.id, s.user}
+		who := s.identity()
 		s.hub.runs.startAfter(last, &run{s: s, ctx: context.Background(), do: func(ctx context.Context) outcome {
 			disconnect(ctx, who, code)
 			return outcome{}
@@ -328,19 +328,6 @@ func (e hookEnded) Run(*loop.Worker) {
 	if e.s.conn.Open() {
 		e.s.goOn()
 	}
-}
-
-// Admit is the loop.Handler of a connection whose session is who.
-func (h *Hub) Admit(who Identity) loop.Handler { return &admitted{h, who} }
-
-type admitted struct {
-	*Hub
-	who Identity
-}
-
-func (a *admitted) Opened(c *loop.Conn) {
-	c.Data = a.who
-	a.Hub.Opened(c)
 }
 
 // Refusal is the loop.Handler of a connection that is closed at once, with a code and a reason.

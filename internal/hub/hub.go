@@ -27,13 +27,14 @@ type Config struct {
 	MaxMessageBytes   int // told to clients; the loop enforces it
 	PingInterval      time.Duration
 	PongTimeout       time.Duration
+	Policies          *Policies
 	Hooks             Hooks
 	HookTimeout       time.Duration
 	HookLimit         int // hooks that run at once, over all sessions
 	Log               *slog.Logger
 }
 
-// Hub knows who is where and decides who gets what. It is the loop.Handler of every session's connection.
+// Hub knows who is where and decides who gets what.
 type Hub struct {
 	// Static after New and Start.
 	cfg     Config
@@ -55,9 +56,10 @@ const shards = 64
 type workerState struct {
 	cmd      protocol.Command
 	buf      []byte // where an outgoing message is put together
-	run      []*delivery
 	frames   []*loop.Frame
 	everyone *local
+	gathered []*local      // rooms with a run
+	runs     [][]*delivery // spare
 	errors   Errors
 }
 
@@ -68,7 +70,7 @@ func New(cfg Config) *Hub {
 	h.welcome = protocol.Welcome{MaxMessageBytes: cfg.MaxMessageBytes, PingInterval: cfg.PingInterval, PongTimeout: cfg.PongTimeout}
 	for i := range h.rooms {
 		h.rooms[i].rooms = map[string]*room{}
-		h.clients[i].refs = map[ID]loop.Ref{}
+		h.clients[i].conns = map[ID]*loop.Conn{}
 	}
 	h.runs.hub = h
 	h.runs.idle.L = &h.runs.mu
@@ -120,7 +122,7 @@ func (h *Hub) Clients() (n int) {
 	for i := range h.clients {
 		sh := &h.clients[i]
 		sh.mu.Lock()
-		n += len(sh.refs)
+		n += len(sh.conns)
 		sh.mu.Unlock()
 	}
 	return n
@@ -186,8 +188,8 @@ func (d *direct) Run(w *loop.Worker) {
 
 // clientShard finds a client's connection by its id. Guarded by mu, which is taken last (docs/locks.md).
 type clientShard struct {
-	mu   sync.Mutex
-	refs map[ID]loop.Ref
+	mu    sync.Mutex
+	conns map[ID]*loop.Conn // guarded by mu; only Ref may be called
 }
 
 func (h *Hub) clientShard(id ID) *clientShard { return &h.clients[id[0]%shards] }
@@ -195,18 +197,21 @@ func (h *Hub) clientShard(id ID) *clientShard { return &h.clients[id[0]%shards] 
 func (sh *clientShard) get(id ID) (loop.Ref, bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	ref, ok := sh.refs[id]
-	return ref, ok
+	c, ok := sh.conns[id]
+	if !ok {
+		return loop.Ref{}, false
+	}
+	return c.Ref(), true
 }
 
-func (sh *clientShard) set(id ID, ref loop.Ref) {
+func (sh *clientShard) set(id ID, c *loop.Conn) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.refs[id] = ref
+	sh.conns[id] = c
 }
 
 func (sh *clientShard) remove(id ID) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	delete(sh.refs, id)
+	delete(sh.conns, id)
 }

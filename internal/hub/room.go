@@ -24,17 +24,24 @@ type local struct {
 	w       *loop.Worker
 	state   *workerState
 	members []member
-	newest  uint64 // the largest since among those who ever joined
+	seen    uint64      // seq of the message delivered last
+	fresh   []newcomer  // members who joined behind messages that are still on their way here
+	run     []*delivery // gathered, not yet delivered
 }
 
-// member is a session's place in a room; membership is its counterpart in the session. Each knows the other's
-// index, so that both can be taken out without a search.
+// member is a session's place in a room. A delivery walks over many, so what it needs lies here and in the connection.
 type member struct {
-	s     *session
-	since uint64 // the room's seq at the join: what was posted up to then is not for this member
-	at    int32  // index in s.rooms
+	conn *loop.Conn
+	s    *session
 }
 
+// newcomer has nothing of what was posted up to since: the room's seq at the join.
+type newcomer struct {
+	s     *session
+	since uint64
+}
+
+// membership is the session's side of a member.
 type membership struct {
 	local *local
 	at    int32 // index in local.members
@@ -68,7 +75,7 @@ func (h *Hub) join(s *session, name []byte) {
 	r.members++
 	since := r.seq
 	sh.mu.Unlock()
-	l.add(s, since)
+	s.rooms = append(s.rooms, membership{l, l.add(s, since)})
 }
 
 // localFor finds or makes the room's local of s's worker. r.mu is held.
@@ -79,52 +86,58 @@ func (r *room) localFor(s *session) *local {
 			return l
 		}
 	}
-	l := &local{room: r, w: w, state: s.state()}
+	l := &local{room: r, w: w, state: s.state(), seen: r.seq}
 	r.locals = append(r.locals, l)
 	return l
 }
 
-func (l *local) add(s *session, since uint64) {
-	l.newest = max(l.newest, since)
-	l.members = append(l.members, member{s, since, int32(len(s.rooms))})
-	s.rooms = append(s.rooms, membership{l, int32(len(l.members) - 1)})
+// add appends s to the members and returns its index.
+func (l *local) add(s *session, since uint64) int32 {
+	if l.seen < since {
+		l.fresh = append(l.fresh, newcomer{s, since})
+	}
+	l.members = append(l.members, member{s.conn, s})
+	return int32(len(l.members) - 1)
 }
 
-// remove takes the membership s.rooms[i] out of both lists; the last of each moves into the hole.
-func (l *local) remove(s *session, i int) {
-	at := s.rooms[i].at
+// remove takes out the member at index at; the last one moves there.
+func (l *local) remove(at int32) {
+	s := l.members[at].s
 	last := len(l.members) - 1
 	if moved := l.members[last]; int(at) != last {
 		l.members[at] = moved
-		moved.s.rooms[moved.at].at = at
+		*moved.s.place(l) = at
 	}
 	l.members[last] = member{}
 	l.members = l.members[:last]
-
-	end := len(s.rooms) - 1
-	if moved := s.rooms[end]; i != end {
-		s.rooms[i] = moved
-		moved.local.members[moved.at].at = int32(i)
+	if len(l.fresh) > 0 {
+		l.fresh = slices.DeleteFunc(l.fresh, func(n newcomer) bool { return n.s == s })
 	}
-	s.rooms[end] = membership{}
-	s.rooms = s.rooms[:end]
 }
 
-// leave ends the membership s.rooms[i]. The goroutine of s's worker.
-func (h *Hub) leave(s *session, i int) {
-	l := s.rooms[i].local
-	l.remove(s, i)
+// leave ends a membership of s. The goroutine of s's worker.
+func (h *Hub) leave(s *session, m membership) {
+	l := m.local
+	l.remove(m.at)
 	r := l.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.members--
-	if len(l.members) == 0 && r != h.everyone {
+	if len(l.members) == 0 {
 		// A delivery that is still on its way to l finds nobody there.
 		r.locals = slices.DeleteFunc(r.locals, func(o *local) bool { return o == l })
 		if r.members == 0 {
 			delete(h.roomShard(r.name).rooms, r.name)
 		}
 	}
+}
+
+// depart takes s out of everyone. The goroutine of s's worker.
+func (h *Hub) depart(s *session) {
+	s.state().everyone.remove(s.all)
+	h.everyone.mu.Lock()
+	h.everyone.members--
+	h.everyone.mu.Unlock()
 }
 
 // post sends f to all members but from: once a worker, not once a member. r.mu is held, so all workers get the
@@ -160,25 +173,56 @@ type delivery struct {
 	seq   uint64
 }
 
-// maxRun bounds the frames that are joined into one.
-const maxRun = 32 << 10 // bytes
+const (
+	maxGather = 512      // deliveries that are sorted by room before they are delivered
+	maxRun    = 32 << 10 // bytes of frames that are joined into one
+)
 
-// Run delivers this message, and those to the same members right behind it in the mailbox, in one walk over them.
+// Run delivers this message and those right behind it in the mailbox, room by room, so that all that a room's members
+// get is one walk over them.
 func (d *delivery) Run(w *loop.Worker) {
-	l := d.local
-	run := append(l.state.run[:0], d)
-	for size := d.frame.Len(); size < maxRun; {
+	st := d.local.state
+	st.gather(d)
+	for range maxGather - 1 {
 		next, ok := w.Peek().(*delivery)
-		if !ok || next.local != l {
+		if !ok {
 			break
 		}
-		size += next.frame.Len()
-		run = append(run, next)
+		st.gather(next)
 		w.Skip()
 	}
-	l.deliver(run)
-	clear(run)
-	l.state.run = run[:0]
+	for i, l := range st.gathered {
+		run := l.run
+		l.run, st.gathered[i] = nil, nil
+		l.deliverAll(run)
+		clear(run)
+		st.runs = append(st.runs, run[:0])
+	}
+	st.gathered = st.gathered[:0]
+}
+
+func (st *workerState) gather(d *delivery) {
+	l := d.local
+	if l.run == nil {
+		st.gathered = append(st.gathered, l)
+		if n := len(st.runs); n > 0 {
+			l.run, st.runs = st.runs[n-1], st.runs[:n-1]
+		}
+	}
+	l.run = append(l.run, d)
+}
+
+// deliverAll delivers run in parts of which each fits into one frame.
+func (l *local) deliverAll(run []*delivery) {
+	for len(run) > 0 {
+		n, size := 0, 0
+		for n < len(run) && (n == 0 || size+run[n].frame.Len() <= maxRun) {
+			size += run[n].frame.Len()
+			n++
+		}
+		l.deliver(run[:n])
+		run = run[n:]
+	}
 }
 
 // deliver queues the frames of run for the members. Who published one of them, or joined between them, gets the
@@ -190,31 +234,51 @@ func (l *local) deliver(run []*delivery) {
 	frames := l.state.frames[:0]
 	for _, d := range run {
 		frames = append(frames, d.frame)
-		if d.from != nil && d.from.conn.Worker() == l.w {
-			d.from.apart = true
-		}
 	}
+	l.mark(run, true)
 	all := loop.Join(frames)
-	fresh := l.newest >= run[0].seq
 	// Backwards: a send may find the client too slow, which takes that member out, and the last moves in its place.
 	for i := len(l.members) - 1; i >= 0; i-- {
-		m := &l.members[i]
-		if !m.s.apart && (!fresh || m.since < run[0].seq) {
-			m.s.conn.Send(all)
+		c := l.members[i].conn
+		if !c.Marked {
+			c.Send(all)
 			continue
 		}
-		s, since := m.s, m.since
+		s := l.members[i].s
+		since := l.since(s)
 		for _, d := range run {
 			if d.from != s && since < d.seq {
-				s.conn.Send(d.frame)
+				c.Send(d.frame)
 			}
 		}
 	}
-	for _, d := range run {
-		if d.from != nil && d.from.conn.Worker() == l.w {
-			d.from.apart = false
-		}
+	l.mark(run, false)
+	l.seen = run[len(run)-1].seq
+	if len(l.fresh) > 0 {
+		l.fresh = slices.DeleteFunc(l.fresh, func(n newcomer) bool { return n.since <= l.seen })
 	}
 	clear(frames)
 	l.state.frames = frames[:0]
+}
+
+// mark marks those who don't get the whole of run.
+func (l *local) mark(run []*delivery, is bool) {
+	for _, d := range run {
+		if d.from != nil && d.from.conn.Worker() == l.w {
+			d.from.conn.Marked = is
+		}
+	}
+	for _, n := range l.fresh {
+		n.s.conn.Marked = is
+	}
+}
+
+// since is the seq up to which s gets nothing.
+func (l *local) since(s *session) uint64 {
+	for _, n := range l.fresh {
+		if n.s == s {
+			return n.since
+		}
+	}
+	return 0
 }

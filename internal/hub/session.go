@@ -10,18 +10,30 @@ import (
 	"example.com/hubbub/internal/wire"
 )
 
-// session is who is behind a connection and where: owned by the connection's worker, but for id, user and conn, which
-// are static.
+// session is who is behind a connection, and where: the loop.Handler of it. It is owned by the connection's worker, but
+// for what is static.
 type session struct {
+	// Static after Opened.
 	hub  *Hub
 	conn *loop.Conn
 	id   ID
-	user string // the name that a Connect hook gave it, or ""
+	user *string // the name that a Connect hook gave it; nil for none
 
-	rooms  []membership   // rooms[0] is everyone
+	rooms  []membership
 	byName map[string]int // index in rooms by name, made when a search would be long
-	apart  bool           // it published one of the messages being delivered
 	hooks  *hookQueue     // what waits for the application's code; nil while it never did
+	all    int32          // index among everyone on its worker
+}
+
+// Identity is what the application knows of a session.
+func (s *session) identity() Identity { return Identity{s.id, s.name()} }
+
+// name is the user's, or "".
+func (s *session) name() string {
+	if s.user == nil {
+		return ""
+	}
+	return *s.user
 }
 
 // manyRooms is when a session gets a map of its rooms.
@@ -29,22 +41,26 @@ const manyRooms = 16
 
 func (s *session) state() *workerState { return s.hub.locals[s.conn.Worker().Index()] }
 
-// Opened makes the session and says welcome.
-func (h *Hub) Opened(c *loop.Conn) {
-	s := &session{hub: h, conn: c}
-	if who, ok := c.Data.(Identity); ok {
-		s.id, s.user = who.ID, who.User
-	} else {
-		s.id = NewID()
+// Session is the loop.Handler of a new connection, that of who.
+func (h *Hub) Session(who Identity) loop.Handler {
+	s := &session{hub: h, id: who.ID}
+	if user := who.User; user != "" {
+		s.user = &user
 	}
-	c.Data = s
-	h.clientShard(s.id).set(s.id, c.Ref())
+	return s
+}
+
+// Opened says welcome, and has the session found by its id and by chats.
+func (s *session) Opened(c *loop.Conn) {
+	s.conn = c
+	h := s.hub
+	h.clientShard(s.id).set(s.id, c)
 	all := s.state().everyone
 	h.everyone.mu.Lock()
 	h.everyone.members++
 	since := h.everyone.seq
 	h.everyone.mu.Unlock()
-	all.add(s, since)
+	s.all = all.add(s, since)
 
 	w := h.welcome
 	w.ClientID = s.id.String()
@@ -52,30 +68,27 @@ func (h *Hub) Opened(c *loop.Conn) {
 }
 
 // Closed takes the session out of every room.
-func (h *Hub) Closed(c *loop.Conn, code int) {
-	s, ok := c.Data.(*session)
-	if !ok {
+func (s *session) Closed(_ *loop.Conn, code int) {
+	if s.conn == nil {
 		return // Opened did not get so far
 	}
 	for i := len(s.rooms) - 1; i >= 0; i-- {
-		h.leave(s, i)
+		s.leave(i)
 	}
-	s.byName = nil
-	h.clientShard(s.id).remove(s.id)
+	s.hub.depart(s)
+	s.hub.clientShard(s.id).remove(s.id)
 	s.hooksClosed(code)
 }
 
 // Stop tells the client when to come back: spread, or all would return at once.
-func (h *Hub) Stop(c *loop.Conn) {
-	s := c.Data.(*session)
-	after := time.Duration(rand.Int64N(h.comeBack.Load()))
+func (s *session) Stop(c *loop.Conn) {
+	after := time.Duration(rand.Int64N(s.hub.comeBack.Load()))
 	s.answer(protocol.AppendReconnect(s.buf(), after, "drain"))
 	c.Close(wire.CloseGoingAway, "server stops")
 }
 
 // Message decodes and obeys one message. Bad input is answered, and the connection lives on.
-func (h *Hub) Message(c *loop.Conn, op wire.Opcode, p []byte) {
-	s := c.Data.(*session)
+func (s *session) Message(_ *loop.Conn, op wire.Opcode, p []byte) {
 	cmd := &s.state().cmd
 	if op != wire.Text {
 		s.answerError(&protocol.Error{Code: protocol.BinaryFrame, Message: "this protocol has text frames only"}, nil)
@@ -109,7 +122,7 @@ func (s *session) do(cmd *protocol.Command, raw []byte) {
 func (s *session) check(cmd *protocol.Command) *protocol.Error {
 	switch cmd.Kind {
 	case protocol.JoinRoom:
-		if len(s.rooms)-1 >= s.hub.cfg.MaxRoomsPerClient && s.find(cmd.Room) < 0 {
+		if len(s.rooms) >= s.hub.cfg.MaxRoomsPerClient && s.find(cmd.Room) < 0 {
 			return &protocol.Error{Code: protocol.LimitReached, Message: "a client may be in so many rooms at most: " + strconv.Itoa(s.hub.cfg.MaxRoomsPerClient)}
 		}
 	case protocol.Custom:
@@ -127,7 +140,7 @@ func (s *session) obey(cmd *protocol.Command) {
 	case protocol.JoinRoom:
 		s.joinRoom(cmd)
 	case protocol.LeaveRoom:
-		if i := s.find(cmd.Room); i > 0 {
+		if i := s.find(cmd.Room); i >= 0 {
 			s.leave(i)
 		}
 		if cmd.ID != nil {
@@ -143,7 +156,7 @@ func (s *session) obey(cmd *protocol.Command) {
 }
 
 func (s *session) chat(cmd *protocol.Command) {
-	f := s.frame(protocol.AppendChat(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli(), s.user))
+	f := s.frame(protocol.AppendChat(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli(), s.name()))
 	r := s.hub.everyone
 	r.mu.Lock()
 	full := r.post(f, s)
@@ -152,12 +165,22 @@ func (s *session) chat(cmd *protocol.Command) {
 }
 
 func (s *session) roomMessage(cmd *protocol.Command) {
-	name := string(cmd.Room)
-	f := s.frame(protocol.AppendRoomMessage(s.buf(), s.id.String(), cmd.Content, name, time.Now().UnixMilli(), s.user))
-	var full *loop.Worker
+	var r *room // a member knows it without a search
+	var name string
+	if i := s.find(cmd.Room); i >= 0 {
+		r = s.rooms[i].local.room
+		name = r.name
+	} else {
+		name = string(cmd.Room)
+	}
+	f := s.frame(protocol.AppendRoomMessage(s.buf(), s.id.String(), cmd.Content, name, time.Now().UnixMilli(), s.name()))
 	sh := s.hub.roomShard(name)
 	sh.mu.Lock()
-	if r := sh.rooms[name]; r != nil { // else nobody is there
+	if r == nil {
+		r = sh.rooms[name]
+	}
+	var full *loop.Worker
+	if r != nil { // else nobody is there
 		full = r.post(f, s)
 	}
 	sh.mu.Unlock()
@@ -184,7 +207,7 @@ func (s *session) directMessage(cmd *protocol.Command) {
 		s.answerError(&protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote(cmd.To) + " is connected"}, cmd.ID)
 		return
 	}
-	f := loop.NewAnswer(wire.Text, protocol.AppendDirectMessage(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli(), s.user))
+	f := loop.NewAnswer(wire.Text, protocol.AppendDirectMessage(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli(), s.name()))
 	var full *loop.Worker
 	if ref.Worker().Post(&direct{ref, f}, f.Len()) {
 		full = ref.Worker()
@@ -210,7 +233,7 @@ func (s *session) find(name []byte) int {
 		}
 		return -1
 	}
-	for i := 1; i < len(s.rooms); i++ {
+	for i := range s.rooms {
 		if s.rooms[i].local.room.name == string(name) {
 			return i
 		}
@@ -225,22 +248,42 @@ func (s *session) remember() {
 		s.byName[s.rooms[last].local.room.name] = last
 	case last >= manyRooms:
 		s.byName = make(map[string]int, 2*manyRooms)
-		for i, m := range s.rooms[1:] {
-			s.byName[m.local.room.name] = i + 1
+		for i, m := range s.rooms {
+			s.byName[m.local.room.name] = i
 		}
 	}
 }
 
+// leave takes the session out of the room at index i; the last one moves there.
 func (s *session) leave(i int) {
-	name := s.rooms[i].local.room.name
-	s.hub.leave(s, i)
-	if s.byName == nil {
-		return
+	m := s.rooms[i]
+	last := len(s.rooms) - 1
+	s.rooms[i] = s.rooms[last]
+	s.rooms[last] = membership{}
+	s.rooms = s.rooms[:last]
+	if s.byName != nil {
+		delete(s.byName, m.local.room.name)
+		if i < last {
+			s.byName[s.rooms[i].local.room.name] = i
+		}
 	}
-	delete(s.byName, name)
-	if i < len(s.rooms) { // the last one moved here
-		s.byName[s.rooms[i].local.room.name] = i
+	s.hub.leave(s, m)
+}
+
+// place is where the session keeps its index in l.members. It is a member of l.
+func (s *session) place(l *local) *int32 {
+	if l.room == s.hub.everyone {
+		return &s.all
 	}
+	if s.byName != nil {
+		return &s.rooms[s.byName[l.room.name]].at
+	}
+	for i := range s.rooms {
+		if s.rooms[i].local == l {
+			return &s.rooms[i].at
+		}
+	}
+	panic("hub: no member of " + l.room.name)
 }
 
 // buf is the worker's buffer for a message that is put together; it is good until the next call.

@@ -66,29 +66,30 @@ const joinSize = 64 << 10
 
 // join gives the bytes of the next write: those of the first frame as they lie, or several frames side by side.
 func (w *Worker) join(q *queue) []byte {
-	if q.rest == nil {
-		return q.first.b[q.off:]
+	if q.more == nil {
+		return q.first.b
 	}
-	if q.unsent > joinSize && len(q.first.b)-q.off >= joinSize/2 {
-		return q.first.b[q.off:]
+	m := q.more
+	if len(m.frames) == 0 || m.unsent > joinSize && len(q.first.b)-m.off >= joinSize/2 {
+		return q.first.b[m.off:]
 	}
 	j := &w.joined
-	if q.off == 0 && len(j.frames) == len(q.rest)+1 && j.frames[0] == q.first && slices.Equal(j.frames[1:], q.rest) {
+	if m.off == 0 && len(j.frames) == len(m.frames)+1 && j.frames[0] == q.first && slices.Equal(j.frames[1:], m.frames) {
 		return j.b
 	}
 	clear(j.frames)
 	j.frames = j.frames[:0]
-	j.b = append(j.b[:0], q.first.b[q.off:]...)
+	j.b = append(j.b[:0], q.first.b[m.off:]...)
 	took := 1
-	for _, f := range q.rest {
+	for _, f := range m.frames {
 		if len(j.b)+len(f.b) > joinSize {
 			break
 		}
 		j.b = append(j.b, f.b...)
 		took++
 	}
-	if q.off == 0 && took == len(q.rest)+1 {
-		j.frames = append(append(j.frames, q.first), q.rest...)
+	if m.off == 0 && took == len(m.frames)+1 {
+		j.frames = append(append(j.frames, q.first), m.frames...)
 	}
 	return j.b
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"syscall"
 	"unsafe"
 
@@ -70,6 +71,17 @@ func rawSend(fd int32, b []byte) (int, error) {
 			return 0, e
 		}
 	}
+}
+
+// rawPeer is the address of the socket's peer, or empty.
+func rawPeer(fd int32) string {
+	switch a, _ := unix.Getpeername(int(fd)); a := a.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)).String()
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)).String()
+	}
+	return ""
 }
 
 func rawShutdownWrite(fd int32) { unix.Shutdown(int(fd), unix.SHUT_WR) }

@@ -19,5 +19,6 @@ func takeOver(*net.TCPConn) (int, error) { return -1, errUnsupported }
 // No connection has a descriptor of its own here.
 func rawRecv(int32, []byte) (int, error) { return 0, errUnsupported }
 func rawSend(int32, []byte) (int, error) { return 0, errUnsupported }
+func rawPeer(int32) string               { return "" }
 func rawShutdownWrite(int32)             {}
 func rawHangUp(int32, bool)              {}

@@ -86,7 +86,7 @@ func (q *queue) messages() (n int64) {
 	if q.first != nil {
 		n = int64(q.first.holds)
 	}
-	for _, f := range q.rest {
+	for _, f := range q.rest() {
 		n += int64(f.holds)
 	}
 	return n
@@ -100,20 +100,19 @@ func (c *Conn) drop(lost int32) {
 	c.w.counts.MessagesDropped += had - c.out.messages() + int64(lost)
 }
 
-// hold keeps the worker's count of half received bytes true.
-func (c *Conn) hold() {
-	if c.in != nil || c.held != 0 {
-		c.measure()
-	}
+// measure keeps the worker's count of half received bytes true. c.in is not nil.
+func (c *Conn) measure() {
+	n := int64(c.in.Buffered())
+	c.w.counts.HalfReceived += n - c.in.held
+	c.in.held = n
 }
 
-func (c *Conn) measure() {
-	n := 0
+// forgetHalf drops what is half received.
+func (c *Conn) forgetHalf() {
 	if c.in != nil {
-		n = c.in.Buffered()
+		c.w.counts.HalfReceived -= c.in.held
+		c.in = nil
 	}
-	c.w.counts.HalfReceived += int64(n) - int64(c.held)
-	c.held = uint32(n)
 }
 
 // Depth is how many tasks are posted to the worker and not yet run; those of the turn that is under way count until

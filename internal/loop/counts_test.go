@@ -21,7 +21,7 @@ func counts(t *testing.T, l *Loop) (c Counts) {
 			if s.c == nil {
 				continue
 			}
-			unsent += int64(s.c.out.unsent)
+			unsent += int64(s.c.out.unsent())
 			if s.c.in != nil {
 				half += int64(s.c.in.Buffered())
 			}

@@ -57,90 +57,160 @@ func Join(frames []*Frame) *Frame {
 // Len is the size on the wire, header and all.
 func (f *Frame) Len() int { return len(f.b) }
 
-// queue is what a connection has not sent yet: the first frame apart, because there is mostly only one.
+// queue is what a connection has not sent yet. Mostly that is one frame, so all else lies apart.
 type queue struct {
-	first   *Frame
-	rest    []*Frame // from the worker's stock; nil while there is no second frame
-	off     int      // how much of first is written
-	unsent  int      // bytes that wait, the written part of first not counted
+	first *Frame
+	more  *backlog // from the worker's stock; nil while first is alone and nothing of it is written
+}
+
+// backlog is what a queue knows besides its first frame.
+type backlog struct {
+	frames  []*Frame // behind the first
+	off     int      // how much of the first is written
+	unsent  int      // bytes that wait, the written part of the first not counted
 	answers int      // of these, bytes of answers; a partly written answer counts whole
 }
 
-func (q *queue) push(f *Frame, w *Worker) {
-	q.unsent += len(f.b)
-	w.counts.Unsent += int64(len(f.b))
-	if f.answer {
-		q.answers += len(f.b)
+// unsent is how many bytes wait.
+func (q *queue) unsent() int {
+	switch {
+	case q.more != nil:
+		return q.more.unsent
+	case q.first != nil:
+		return len(q.first.b)
 	}
+	return 0
+}
+
+// answers is how many bytes of answers wait; a partly written one counts whole.
+func (q *queue) answers() int {
+	switch {
+	case q.more != nil:
+		return q.more.answers
+	case q.first != nil && q.first.answer:
+		return len(q.first.b)
+	}
+	return 0
+}
+
+// rest are the frames behind the first.
+func (q *queue) rest() []*Frame {
+	if q.more == nil {
+		return nil
+	}
+	return q.more.frames
+}
+
+func (q *queue) push(f *Frame, w *Worker) {
+	w.counts.Unsent += int64(len(f.b))
 	if q.first == nil {
 		q.first = f
 		return
 	}
-	if q.rest == nil {
-		q.rest = w.stock.get()
+	m := q.widen(w)
+	m.frames = append(m.frames, f)
+	m.unsent += len(f.b)
+	if f.answer {
+		m.answers += len(f.b)
 	}
-	q.rest = append(q.rest, f)
+}
+
+// widen gives the backlog of a queue that isn't empty.
+func (q *queue) widen(w *Worker) *backlog {
+	if q.more == nil {
+		m := w.stock.get()
+		m.unsent, m.answers = q.unsent(), q.answers()
+		q.more = m
+	}
+	return q.more
+}
+
+// grow counts n more bytes of an answer that was queued last.
+func (q *queue) grow(n int, w *Worker) {
+	w.counts.Unsent += int64(n)
+	if q.more != nil {
+		q.more.unsent += n
+		q.more.answers += n
+	}
 }
 
 // last is the frame queued most recently, or nil.
 func (q *queue) last() *Frame {
-	if n := len(q.rest); n > 0 {
-		return q.rest[n-1]
+	if rest := q.rest(); len(rest) > 0 {
+		return rest[len(rest)-1]
 	}
 	return q.first
 }
 
 // advance takes n written bytes off the front.
 func (q *queue) advance(n int, w *Worker) {
-	q.unsent -= n
 	w.counts.Unsent -= int64(n)
-	n += q.off
-	done := 0 // frames of rest that are written whole
+	if q.more == nil {
+		if n == len(q.first.b) {
+			w.counts.MessagesSent += int64(q.first.holds)
+			q.first = nil
+			return
+		}
+		q.widen(w)
+	}
+	m := q.more
+	m.unsent -= n
+	n += m.off
+	done := 0 // frames behind the first that are written whole
 	f := q.first
 	for f != nil && n >= len(f.b) {
 		n -= len(f.b)
 		w.counts.MessagesSent += int64(f.holds)
 		if f.answer {
-			q.answers -= len(f.b)
+			m.answers -= len(f.b)
 		}
 		f = nil
-		if done < len(q.rest) {
-			f = q.rest[done]
+		if done < len(m.frames) {
+			f = m.frames[done]
 			done++
 		}
 	}
-	q.first, q.off = f, n
-	if done == 0 {
-		return
+	q.first, m.off = f, n
+	if done > 0 {
+		left := copy(m.frames, m.frames[done:])
+		clear(m.frames[left:])
+		m.frames = m.frames[:left]
 	}
-	left := copy(q.rest, q.rest[done:])
-	clear(q.rest[left:])
-	q.rest = q.rest[:left]
-	if left == 0 {
-		w.stock.put(q.rest)
-		q.rest = nil
+	if m.off == 0 && len(m.frames) == 0 {
+		q.narrow(w)
+	}
+}
+
+// narrow gives the backlog back.
+func (q *queue) narrow(w *Worker) {
+	if q.more != nil {
+		w.stock.put(q.more)
+		q.more = nil
 	}
 }
 
 // drop forgets everything but a partly written frame, which must stay or the stream would break.
 func (q *queue) drop(w *Worker) {
-	if q.rest != nil {
-		clear(q.rest)
-		w.stock.put(q.rest[:0])
-		q.rest = nil
+	m := q.more
+	if m == nil || m.off == 0 {
+		q.abandon(w)
+		return
 	}
-	if q.off == 0 {
-		q.first = nil
+	clear(m.frames)
+	m.frames = m.frames[:0]
+	had := m.unsent
+	m.unsent, m.answers = len(q.first.b)-m.off, 0
+	if q.first.answer {
+		m.answers = len(q.first.b)
 	}
-	had := q.unsent
-	q.unsent, q.answers = 0, 0
-	if f := q.first; f != nil {
-		q.unsent = len(f.b) - q.off
-		if f.answer {
-			q.answers = len(f.b)
-		}
-	}
-	w.counts.Unsent += int64(q.unsent - had)
+	w.counts.Unsent += int64(m.unsent - had)
+}
+
+// abandon forgets everything.
+func (q *queue) abandon(w *Worker) {
+	w.counts.Unsent -= int64(q.unsent())
+	q.first = nil
+	q.narrow(w)
 }
 
 // keep copies what is lent by the arena, because it stays queued past the end of the turn.
@@ -148,9 +218,9 @@ func (q *queue) keep() {
 	if q.first != nil && q.first.lent {
 		q.first = q.first.kept()
 	}
-	for i, f := range q.rest {
+	for i, f := range q.rest() {
 		if f.lent {
-			q.rest[i] = f.kept()
+			q.more.frames[i] = f.kept()
 		}
 	}
 }
@@ -159,25 +229,29 @@ func (f *Frame) kept() *Frame {
 	return &Frame{b: append([]byte(nil), f.b...), holds: f.holds, at: f.at, answer: f.answer}
 }
 
-// stock keeps slices for queues of more than one frame: an idle connection holds none.
-type stock struct{ free [][]*Frame }
+// stock keeps backlogs: an idle connection holds none.
+type stock struct{ free []*backlog }
 
 const (
-	stockSize = 4096 // slices kept at most
-	stockCap  = 256  // frames; a longer slice isn't kept
+	stockSize = 4096 // backlogs kept at most
+	stockCap  = 256  // frames; one with room for more isn't kept
 )
 
-func (s *stock) get() []*Frame {
+// get gives an empty one.
+func (s *stock) get() *backlog {
 	if n := len(s.free); n > 0 {
-		q := s.free[n-1]
+		m := s.free[n-1]
+		s.free[n-1] = nil
 		s.free = s.free[:n-1]
-		return q
+		return m
 	}
-	return make([]*Frame, 0, 16)
+	return &backlog{frames: make([]*Frame, 0, 16)}
 }
 
-func (s *stock) put(q []*Frame) {
-	if len(s.free) < stockSize && cap(q) <= stockCap {
-		s.free = append(s.free, q)
+func (s *stock) put(m *backlog) {
+	if len(s.free) < stockSize && cap(m.frames) <= stockCap {
+		clear(m.frames)
+		*m = backlog{frames: m.frames[:0]}
+		s.free = append(s.free, m)
 	}
 }

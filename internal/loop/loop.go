@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -131,7 +130,7 @@ func (l *Loop) Adopt(nc net.Conn, h Handler, d wire.Deflate, preface, first []by
 		l.Release()
 		return ErrStopped
 	}
-	c := &Conn{h: h, fd: -1, Remote: addrPort(nc.RemoteAddr())}
+	c := &Conn{h: h, fd: -1}
 	if err := nc.SetDeadline(time.Time{}); err != nil {
 		l.Release()
 		return fmt.Errorf("clear the deadlines: %w", err)
@@ -171,13 +170,6 @@ func (l *Loop) take(c *Conn, nc net.Conn) error {
 		}
 	}
 	return nil
-}
-
-func addrPort(a net.Addr) netip.AddrPort {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		return tcp.AddrPort()
-	}
-	return netip.AddrPort{}
 }
 
 func (l *Loop) leastLoaded() *Worker {

@@ -113,12 +113,14 @@ func (w *Worker) runMail() {
 		return
 	}
 	w.tasks = tasks
+	breathed := 0
 	for w.next = 0; w.next < len(tasks); {
 		t := tasks[w.next]
 		w.next++
 		w.runTask(t)
-		if w.next%mailTurn == 0 {
+		if w.next-breathed >= mailTurn {
 			w.breathe()
+			breathed = w.next
 		}
 	}
 	w.tasks, w.next = nil, 0

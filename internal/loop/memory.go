@@ -64,4 +64,10 @@ func (w *Worker) shedOne(c *Conn) {
 }
 
 // debt is how many bytes the server holds for a client.
-func (c *Conn) debt() int64 { return int64(c.out.unsent) + int64(c.held) }
+func (c *Conn) debt() int64 {
+	n := int64(c.out.unsent())
+	if c.in != nil {
+		n += c.in.held
+	}
+	return n
+}

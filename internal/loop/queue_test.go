@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
+	"unsafe"
 
 	"example.com/hubbub/internal/wire"
 )
@@ -24,8 +25,8 @@ func TestQueueGivesOutWhatWasPut(t *testing.T) {
 			want = append(want, f.b...)
 			q.push(f, w)
 		}
-		if q.unsent != len(want) || q.answers != answers {
-			t.Fatalf("counts %d and %d, want %d and %d", q.unsent, q.answers, len(want), answers)
+		if q.unsent() != len(want) || q.answers() != answers {
+			t.Fatalf("counts %d and %d, want %d and %d", q.unsent(), q.answers(), len(want), answers)
 		}
 		for q.first != nil {
 			b := w.join(&q)
@@ -36,7 +37,7 @@ func TestQueueGivesOutWhatWasPut(t *testing.T) {
 		if !bytes.Equal(got, want) {
 			t.Errorf("writes of %d: the bytes differ", step)
 		}
-		if q.unsent != 0 || q.answers != 0 || q.rest != nil {
+		if q.unsent() != 0 || q.answers() != 0 || q.more != nil {
 			t.Errorf("writes of %d: left over: %+v", step, q)
 		}
 	}
@@ -54,11 +55,11 @@ func TestDropKeepsAPartlyWrittenFrame(t *testing.T) {
 		t.Errorf("left is %q, want the rest of the frame that was begun", got)
 	}
 	q.advance(5, w)
-	if q.first != nil || q.unsent != 0 {
+	if q.first != nil || q.more != nil {
 		t.Errorf("left over: %+v", q)
 	}
 	q.push(NewFrame(wire.Text, []byte("x")), w)
-	if q.drop(w); q.first != nil || q.unsent != 0 {
+	if q.drop(w); q.first != nil || q.more != nil {
 		t.Errorf("a frame that was not begun stayed: %+v", q)
 	}
 }
@@ -77,6 +78,12 @@ func TestJoinedBytesAreOnlySharedByTheSameFrames(t *testing.T) {
 		if got := w.join(&q); !bytes.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+func TestAnIdleConnectionIsSmall(t *testing.T) {
+	if n := unsafe.Sizeof(Conn{}); n > 112 { // a size class of the allocator
+		t.Errorf("a connection takes %d bytes, want 112 at most", n)
 	}
 }
 
@@ -111,20 +118,5 @@ func TestWheelIsNeverEarlyAndAtMostASecondLate(t *testing.T) {
 				t.Fatalf("timer %d has not fired at %d, due at %d", i, w.now, due[i])
 			}
 		}
-	}
-}
-
-func BenchmarkPostToASleepingWorker(b *testing.B) {
-	cfg := Config{Workers: 1, IO: Auto}
-	l, err := New(cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { l.Stop(0); l.Wait() }()
-	done := make(chan struct{})
-	t := taskFunc(func(*Worker) { done <- struct{}{} })
-	for b.Loop() {
-		l.workers[0].Post(t, 0)
-		<-done
 	}
 }

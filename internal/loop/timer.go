@@ -19,14 +19,11 @@ const wheelSlots = 64
 // schedule asks for fire(c) once the worker's clock has passed at (milliseconds): never early, at most a second
 // and a turn late. A time that c already has, if it is earlier, stays: fire looks again.
 func (w *Worker) schedule(c *Conn, at int64) {
-	sec := at/1000 + 1
-	if sec <= w.wheel.sec {
-		sec = w.wheel.sec + 1
-	}
-	if c.timer != 0 && c.timer <= sec {
+	sec := max(at/1000, w.wheel.sec) + 1
+	if c.timer != 0 && int64(c.timer) <= sec {
 		return
 	}
-	c.timer = sec
+	c.timer = uint32(sec)
 	s := &w.wheel.slots[sec%wheelSlots]
 	*s = append(*s, entry{c.slot, c.gen})
 }
@@ -47,8 +44,8 @@ func (w *Worker) fireSlot(sec int64) {
 	for i, e := range due {
 		c := w.lookup(e.slot, e.gen)
 		switch {
-		case c == nil || c.timer%wheelSlots != sec%wheelSlots || c.timer == 0:
-		case c.timer > sec:
+		case c == nil || c.timer == 0 || (int64(c.timer)-sec)%wheelSlots != 0:
+		case int64(c.timer) > sec:
 			*s = append(*s, e)
 		default:
 			c.timer = 0
@@ -95,7 +92,7 @@ func (w *Worker) fire(c *Conn) {
 	}
 	switch {
 	case w.now >= c.seen+w.patience():
-		w.log.Debug("connection failed", "remote", c.Remote, "code", protocol.CloseNoSignOfLife, "reason", "no sign of life")
+		w.log.Debug("connection failed", "remote", c.remote(), "code", protocol.CloseNoSignOfLife, "reason", "no sign of life")
 		c.leave(protocol.CloseNoSignOfLife)
 		c.beginClose(failing, protocol.CloseNoSignOfLife, "no sign of life", takeWait)
 		return

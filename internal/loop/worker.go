@@ -251,7 +251,8 @@ func (w *Worker) peerEnded(c *Conn) {
 	if c.state == open {
 		c.leave(wire.CloseAbnormal)
 	}
-	c.state, c.in = ending, nil
+	c.state = ending
+	c.forgetHalf()
 	c.unread, c.ended = false, false
 	c.due = w.now + closeWait
 	w.rearm(c)
@@ -262,9 +263,9 @@ func (w *Worker) feed(c *Conn, b []byte) {
 	if c.state != open && c.state != closing {
 		return // thrown away
 	}
-	r := c.in
-	if r == nil {
-		r = &w.reader
+	r := &w.reader
+	if c.in != nil {
+		r = &c.in.Reader
 	}
 	z := w.inflaterFor(c)
 	for len(b) > 0 {
@@ -283,17 +284,19 @@ func (w *Worker) feed(c *Conn, b []byte) {
 			return
 		}
 	}
-	switch {
-	case c.in != nil && r.Idle():
-		c.in = nil
-	case c.in == nil && !r.Idle():
-		half := w.reader
-		w.reader = wire.Reader{}
+	if c.in == nil && !r.Idle() {
 		if c.state != dead {
-			c.in = &half
+			c.in = &half{Reader: w.reader}
 		}
+		w.reader = wire.Reader{}
 	}
-	c.hold()
+	switch {
+	case c.in == nil:
+	case c.in.Idle():
+		c.forgetHalf()
+	default:
+		c.measure()
+	}
 }
 
 func (w *Worker) handle(c *Conn, ev wire.Event) {
@@ -330,11 +333,8 @@ func (w *Worker) destroy(c *Conn, reset bool) {
 	if c.takeover {
 		delete(w.takeovers, c)
 	}
-	c.out.drop(w)
-	w.counts.Unsent -= int64(c.out.unsent)
-	c.out = queue{}
-	c.in = nil
-	c.hold()
+	c.out.abandon(w)
+	c.forgetHalf()
 	c.reset = reset
 	w.slots[c.slot].c = nil
 	w.slots[c.slot].gen++

@@ -3,6 +3,7 @@ package protocol
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // The messages that docs/decisions/0002-json-decoder.md gives figures for.
@@ -14,6 +15,17 @@ var benchTexts = []struct{ name, text string }{
 	{"16KiB-escapes", `{"msg_type":"room_message","room":"r12","content":"` + strings.Repeat(`a \"word\"\n`, 1365) + `"}`},
 	{"64KiB-keys", `{"msg_type":"ping"` + manyKeys(64<<10) + `}`},
 	{"ping", `{"msg_type":"ping","id":7}`},
+}
+
+// kindTexts has a usual message of each kind that is obeyed; the others end in an error, whose making is no matter.
+var kindTexts = []struct{ name, text string }{
+	{"chat", `{"msg_type":"chat","content":"` + strings.Repeat("hello wo", 16) + `"}`},
+	{"join_room", `{"msg_type":"join_room","room":"r12","id":7}`},
+	{"leave_room", `{"msg_type":"leave_room","room":"r12","id":7}`},
+	{"room_message", `{"msg_type":"room_message","room":"r12","content":"` + strings.Repeat("hello wo", 16) + `","id":7}`},
+	{"direct_message", `{"msg_type":"direct_message","to":"01234567-89ab-4cde-8f01-23456789abcd","content":"` + strings.Repeat("hello wo", 16) + `"}`},
+	{"ping", `{"msg_type":"ping"}`},
+	{"custom", `{"msg_type":"vote","poll":"lunch","choice":3,"id":7}`},
 }
 
 // manyKeys returns members with different short keys, size bytes of them.
@@ -28,25 +40,61 @@ func manyKeys(size int) string {
 
 func BenchmarkDecode(b *testing.B) {
 	for _, m := range benchTexts {
-		b.Run(m.name, func(b *testing.B) {
-			text := []byte(m.text)
-			var c Command
-			b.SetBytes(int64(len(text)))
-			b.ReportAllocs()
-			for b.Loop() {
-				if err := Decode(text, &c); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+		b.Run(m.name, func(b *testing.B) { benchDecode(b, m.text) })
+	}
+	for _, m := range kindTexts {
+		b.Run("kind="+m.name, func(b *testing.B) { benchDecode(b, m.text) })
 	}
 }
 
-func BenchmarkAppendRoomMessage(b *testing.B) {
-	content := []byte(`"` + strings.Repeat("hello wo", 16) + `"`)
-	dst := make([]byte, 0, 512)
+func benchDecode(b *testing.B, s string) {
+	text := []byte(s)
+	var c Command
+	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		dst = AppendRoomMessage(dst[:0], "01234567-89ab-4cde-8f01-23456789abcd", content, "r12", 1760000000000, "")
+		if err := Decode(text, &c); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// appends makes each message of the server once, with a content of 128 bytes where it has one.
+func appends() []appendCase {
+	const from, room, at = "01234567-89ab-4cde-8f01-23456789abcd", "r12", 1760000000000
+	content, id := []byte(`"`+strings.Repeat("hello wo", 16)+`"`), []byte("7")
+	welcome := Welcome{ClientID: from, MaxMessageBytes: 64 << 10, PingInterval: 25 * time.Second, PongTimeout: 10 * time.Second}
+	refusal := &Error{Code: BadRoom, Message: "room is empty"}
+	return []appendCase{
+		{"welcome", func(dst []byte) []byte { return AppendWelcome(dst, welcome) }},
+		{"chat", func(dst []byte) []byte { return AppendChat(dst, from, content, at, "") }},
+		{"direct_message", func(dst []byte) []byte { return AppendDirectMessage(dst, from, content, at, "") }},
+		{"room_message", func(dst []byte) []byte { return AppendRoomMessage(dst, from, content, room, at, "") }},
+		{"room_message of a user", func(dst []byte) []byte { return AppendRoomMessage(dst, from, content, room, at, "alice") }},
+		{"joined", func(dst []byte) []byte { return AppendJoined(dst, room, id) }},
+		{"left", func(dst []byte) []byte { return AppendLeft(dst, room, id) }},
+		{"ack", func(dst []byte) []byte { return AppendAck(dst, id) }},
+		{"pong", func(dst []byte) []byte { return AppendPong(dst, at, id) }},
+		{"error", func(dst []byte) []byte { return AppendError(dst, refusal, 0, id) }},
+		{"reconnect", func(dst []byte) []byte { return AppendReconnect(dst, time.Second, "drain") }},
+		{"custom", func(dst []byte) []byte { return AppendCustom(dst, "vote", "server", content, id) }},
+	}
+}
+
+type appendCase struct {
+	name string
+	to   func(dst []byte) []byte
+}
+
+func BenchmarkAppend(b *testing.B) {
+	for _, a := range appends() {
+		b.Run(a.name, func(b *testing.B) {
+			dst := make([]byte, 0, 512)
+			b.SetBytes(int64(len(a.to(dst))))
+			b.ReportAllocs()
+			for b.Loop() {
+				dst = a.to(dst[:0])
+			}
+		})
 	}
 }

@@ -1,0 +1,36 @@
+package hub
+
+import (
+	"runtime/debug"
+	"testing"
+)
+
+// allocations is how many a step takes, over many of them: of the server, since these clients take none. The collector
+// rests meanwhile; testing.AllocsPerRun drops the fraction that a list which grows now and then makes.
+func allocations(t *testing.T, steps int, step func()) float64 {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	for range 10 {
+		step()
+	}
+	return testing.AllocsPerRun(steps, step)
+}
+
+func TestTheEchoAllocatesNothing(t *testing.T) {
+	e := newEchoClient(t, 60)
+	if n := allocations(t, 500, e.ask); n != 0 {
+		t.Errorf("%v allocations a message", n)
+	}
+}
+
+// mostForAMessage is what a message of a client to a room may allocate, whoever gets it: the frame and its bytes, the
+// delivery to the worker, and the publisher's id as text.
+const mostForAMessage = 4
+
+func TestARoomMessageAllocatesNothingForAMember(t *testing.T) {
+	for _, members := range []int{100, 1000} {
+		r := newFullRoom(t, members, false)
+		if n := allocations(t, 50, r.publish); n > mostForAMessage {
+			t.Errorf("%d members: %v allocations a message, want %d at most", members, n, mostForAMessage)
+		}
+	}
+}
