@@ -55,6 +55,11 @@ e2e-race: deps ## the same on a binary with the race detector
 bench: build ## Hubbub beside the kernel's limit (bench/README.md)
 	bench/compare.py fan1k-w1,fan1k-w16,echo-w1,echo-w16 --hubbub bin/hubbub
 
+.PHONY: bench-go
+bench-go: ## the parts' benchmarks, and fan-out by kind of client (CONTRIBUTING.md; BENCH=Decode picks, BENCHFLAGS=-count=10)
+	@$(GO) test -run '^$$' -bench '$(or $(BENCH),.)' $(BENCHFLAGS) ./internal/...
+	@$(GO) test -run '^$$' -bench '$(or $(BENCH),.)' $(BENCHFLAGS) -cpu 1 .
+
 DRILLS ?=
 
 .PHONY: drill

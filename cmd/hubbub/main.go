@@ -14,6 +14,7 @@ import (
 type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Run the server."`
 	Config  configCmd  `cmd:"" help:"Print the effective settings and where each is from."`
+	Bench   benchCmd   `cmd:"" help:"Put a server under load, and measure it."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

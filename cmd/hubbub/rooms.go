@@ -68,6 +68,8 @@ func (r *rulesReader) history(n *yaml.Node, at string) (*hubbub.History, error) 
 	case v.Kind == yaml.ScalarNode && v.Value == "off":
 	case v.Kind == yaml.MappingNode && len(v.Content) > 0:
 		r.mapping(n, at, keys)
+	case v.Kind == yaml.ScalarNode:
+		return h, fmt.Errorf("%q: write off, or a mapping of %s", v.Value, keyNames(keys))
 	default:
 		return h, fmt.Errorf("write off, or a mapping of %s", keyNames(keys))
 	}

@@ -127,19 +127,23 @@ func (d *dialer) dial(ctx context.Context) (c dialed, err error) {
 		return c, err
 	}
 	c.tcp = nc.(*net.TCPConn)
-	stop := context.AfterFunc(ctx, func() { c.tcp.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	c.tcp.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { c.tcp.SetDeadline(time.Unix(1, 0)) })
 	c.conn = c.tcp
 	if d.tls != nil {
 		secure := tls.Client(c.tcp, d.tls)
-		if err := secure.Handshake(); err != nil {
-			abandon(c.tcp)
-			return c, fmt.Errorf("TLS: %w", err)
+		if err = secure.Handshake(); err != nil {
+			err = fmt.Errorf("TLS: %w", err)
 		}
 		c.conn = secure
 	}
-	if c.rest, c.deflate, err = d.upgrade(c.conn); err != nil {
+	if err == nil {
+		c.rest, c.deflate, err = d.upgrade(c.conn)
+	}
+	if !stop() && err == nil {
+		err = ctx.Err() // or its deadline would fall on whoever gets the connection
+	}
+	if err != nil {
 		abandon(c.tcp)
 		return c, err
 	}

@@ -101,10 +101,10 @@ func newFleet(o *Options, run string, k clock) (*fleet, error) {
 		frame, answer, _ := strings.Cut(r, "=")
 		f.replies[frame] = answer
 	}
-	if o.Ready != "" && len(f.inits) > 0 {
+	if o.Ready != "" {
 		f.ready = []byte(o.Ready)
 	}
-	if o.Ready == hubbubReady {
+	if o.hubbub {
 		f.failure = []byte(hubbubError)
 	}
 	return f, nil

@@ -13,7 +13,7 @@ import (
 // heap asks a Hubbub's /metrics how much its Go heap holds: what lives, and what
 // the collector has not got to yet. 0: it does not say.
 func (r *runner) heap(ctx context.Context) int64 {
-	if r.o.foreign() {
+	if !r.o.hubbub {
 		return 0
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)

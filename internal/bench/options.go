@@ -99,6 +99,8 @@ type Options struct {
 	// Progress, where it is set, is called from one goroutine every ProgressEvery (default: 1 s) until Run returns.
 	Progress      func(Status)
 	ProgressEvery time.Duration
+
+	hubbub bool // its room protocol is spoken; withDefaults sets it
 }
 
 const (
@@ -112,12 +114,9 @@ const (
 	maxWindow = ringSize / 2
 )
 
-// foreign says that another protocol than Hubbub's is spoken.
-func (o *Options) foreign() bool { return o.Publish != "" || len(o.Init) > 0 }
-
 // withDefaults fills in what is zero.
 func (o Options) withDefaults() Options {
-	hubbub := !o.foreign()
+	o.hubbub = o.Publish == "" && len(o.Init) == 0
 	setDefault(&o.URL, "ws://localhost:8080")
 	setDefault(&o.Size, 128)
 	setDefault(&o.Duration, 10*time.Second)
@@ -141,7 +140,7 @@ func (o Options) withDefaults() Options {
 		setDefault(&o.Publishers, min(max(16, o.Rooms), o.Rooms*o.Members))
 		o.Conns = o.Rooms * o.Members
 	}
-	if hubbub && o.Rooms > 0 {
+	if o.hubbub && o.Rooms > 0 {
 		o.Init, o.Ready = []string{hubbubInit}, hubbubReady
 		setDefault(&o.Publish, hubbubPublish)
 		setDefault(&o.Order, ByRoom)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/url"
 	"slices"
 	"strings"
@@ -106,11 +107,12 @@ func newResult(o *Options, u *url.URL) *Result {
 	}
 }
 
-func milliseconds(ns int64) float64 { return float64(ns) / 1e6 }
+// milliseconds has digits down to a microsecond.
+func milliseconds(ns int64) float64 { return math.Round(float64(ns)/1e3) / 1e3 }
 
 func newLatency(h *hdrhistogram.Histogram) *Latency {
 	at := func(q float64) float64 { return milliseconds(h.ValueAtQuantile(q)) }
-	return &Latency{Count: h.TotalCount(), Mean: h.Mean() / 1e6, P50: at(50), P90: at(90), P99: at(99), P999: at(99.9), Max: milliseconds(h.Max())}
+	return &Latency{Count: h.TotalCount(), Mean: milliseconds(int64(h.Mean())), P50: at(50), P90: at(90), P99: at(99), P999: at(99.9), Max: milliseconds(h.Max())}
 }
 
 func newHandshakes(h *hdrhistogram.Histogram, span int64) *Handshakes {
@@ -121,7 +123,7 @@ func perSecond(n, span int64) float64 {
 	if span <= 0 {
 		return 0
 	}
-	return float64(n) / time.Duration(span).Seconds()
+	return math.Round(10*float64(n)/time.Duration(span).Seconds()) / 10
 }
 
 // finish works out what follows from the samples. each is what processor time is

@@ -114,6 +114,9 @@ func (r *runner) hold(ctx context.Context, f *fleet) {
 	if err == nil {
 		err = f.rest(ctx, r.o.Settle)
 	}
+	if len(r.server.pids) > 0 && !known {
+		res.ServerUnknown = fmt.Sprintf("there is no process %d that may be looked at", r.server.pids[0])
+	}
 	if known {
 		res.Server = &Server{PIDs: r.server.pids, MemoryBefore: memory, HeapBefore: heap}
 		res.Server.MemoryConnected, _ = r.server.memory()

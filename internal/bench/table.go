@@ -104,7 +104,9 @@ func (r *Result) printServer(line func(name, format string, args ...any)) {
 		return
 	}
 	line("  memory", "%s before, %s connected, %s at the end", size(float64(s.MemoryBefore)), size(float64(s.MemoryConnected)), size(float64(s.MemoryEnd)))
-	line("  a connection", "%s bytes when connected, %s at the end", group(int64(s.EachConnected)), group(int64(s.EachEnd)))
+	if r.Mode == Idle {
+		line("  a connection", "%s bytes when connected, %s at the end", group(int64(s.EachConnected)), group(int64(s.EachEnd)))
+	}
 	if s.HeapEnd > 0 {
 		line("  its Go heap", "%s before, %s at the end, garbage included", size(float64(s.HeapBefore)), size(float64(s.HeapEnd)))
 	}

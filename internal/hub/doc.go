@@ -13,6 +13,7 @@
 //	hub.go      Hub; publishing from the application; the index of clients
 //	session.go  a client: its messages and what each of them does; the echo
 //	room.go     rooms, joining and leaving, deliveries
+//	policy.go   what a room keeps, tells and allows, by its name
 //	hooks.go    the application's own code, off the workers, in order for each session
 //	id.go       client ids
 package hub

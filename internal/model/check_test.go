@@ -1,0 +1,440 @@
+package model
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A run writes logs as clients would.
+type run struct {
+	at      int64
+	logs    map[string]*Log
+	order   []*Log
+	history bool
+	offset  int64
+	acked   map[string]Position
+}
+
+func newRun(history bool, names ...string) *run {
+	r := &run{logs: map[string]*Log{}, history: history, acked: map[string]Position{}}
+	for _, n := range names {
+		r.logs[n] = &Log{Name: n, Client: "id of " + n}
+		r.order = append(r.order, r.logs[n])
+	}
+	return r
+}
+
+func (r *run) add(name string, e Event) {
+	r.at++
+	e.At = r.at
+	r.logs[name].Events = append(r.logs[name].Events, e)
+}
+
+func (r *run) id() string { return fmt.Sprint("#", r.at) }
+
+func (r *run) position() Position {
+	if !r.history {
+		return Position{}
+	}
+	return Position{"e", r.offset}
+}
+
+func (r *run) join(name string) {
+	id := r.id()
+	r.add(name, Event{Kind: JoinSent, Room: "lobby", ID: id})
+	r.add(name, Event{Kind: Joined, Room: "lobby", ID: id, Position: r.position()})
+}
+
+// rejoin comes back with a position; the answer is as it is told.
+func (r *run) rejoin(name string, since int64, recovered bool) {
+	id := r.id()
+	r.add(name, Event{Kind: JoinSent, Room: "lobby", ID: id, Since: &Position{"e", since}})
+	r.add(name, Event{Kind: Joined, Room: "lobby", ID: id, Position: r.position(), Recovered: recovered})
+}
+
+func (r *run) publish(name, text string) {
+	id := r.id()
+	r.offset++
+	r.acked[text] = r.position()
+	r.add(name, Event{Kind: Sent, Room: "lobby", Message: text, ID: id})
+	r.add(name, Event{Kind: Acked, Room: "lobby", ID: id, Position: r.position()})
+}
+
+func (r *run) get(name, from, text string) {
+	r.add(name, Event{Kind: Received, Room: "lobby", Message: text, From: "id of " + from, Position: r.acked[text]})
+}
+
+func (r *run) faults() (all []string) {
+	for _, f := range Check(Run{Logs: r.order}) {
+		all = append(all, f.Kind+" "+f.Client+" "+f.Message)
+	}
+	return all
+}
+
+// Each story is told twice: of a room with history, and of one without.
+func TestTheCheckerFindsWhatWasPlanted(t *testing.T) {
+	for _, story := range []struct {
+		name string
+		tell func(r *run)
+		want string // kind, client, message; "" for a story without a fault
+	}{
+		{"all is well", func(r *run) {
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			r.get("cat", "ann", "1")
+		}, ""},
+		{"a lost message", func(r *run) {
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+		}, "lost cat 1"},
+		{"lost before another", func(r *run) {
+			r.publish("ann", "1")
+			r.publish("ann", "2")
+			r.get("bob", "ann", "1")
+			r.get("bob", "ann", "2")
+			r.get("cat", "ann", "2")
+			r.add("cat", Event{Kind: Closed, Code: 4000})
+		}, "lost cat 1"},
+		{"a closed client need not have the rest", func(r *run) {
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			r.add("cat", Event{Kind: Closed, Code: 4000})
+		}, ""},
+		{"nor one that leaves", func(r *run) {
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			r.add("cat", Event{Kind: LeaveSent, Room: "lobby", ID: "x"})
+			r.add("cat", Event{Kind: Left, Room: "lobby", ID: "x"})
+		}, ""},
+		{"a stalled client may still get it", func(r *run) {
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			r.logs["cat"].Waiting = true
+		}, ""},
+		{"one that was acknowledged and nobody got", func(r *run) {
+			r.publish("ann", "1")
+			r.logs["bob"].Waiting = true
+		}, "lost cat 1"},
+		{"one that was not acknowledged, but another got it", func(r *run) {
+			r.add("ann", Event{Kind: Sent, Room: "lobby", Message: "1"})
+			r.offset++
+			r.acked["1"] = r.position()
+			r.get("bob", "ann", "1")
+		}, "lost cat 1"},
+		{"a gap that tells", func(r *run) {
+			r.publish("ann", "1")
+			r.publish("ann", "2")
+			r.get("bob", "ann", "1")
+			r.get("bob", "ann", "2")
+			r.add("cat", Event{Kind: Gap, Room: "lobby", Count: 1, Reason: "drop-oldest"})
+			r.get("cat", "ann", "2")
+		}, ""},
+		{"a gap that comes too late", func(r *run) {
+			r.publish("ann", "1")
+			r.publish("ann", "2")
+			r.get("bob", "ann", "1")
+			r.get("bob", "ann", "2")
+			r.get("cat", "ann", "2")
+			r.add("cat", Event{Kind: Gap, Room: "lobby", Count: 1, Reason: "drop-oldest"})
+		}, "lost cat 1, overtold cat "},
+		{"a gap that tells too little", func(r *run) {
+			r.publish("ann", "1")
+			r.publish("ann", "2")
+			r.get("bob", "ann", "1")
+			r.get("bob", "ann", "2")
+			r.add("cat", Event{Kind: Gap, Room: "lobby", Count: 1, Reason: "drop-oldest"})
+		}, "lost cat 2"},
+		{"a gap that tells too much", func(r *run) {
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			r.add("cat", Event{Kind: Gap, Room: "lobby", Count: 2, Reason: "drop-oldest"})
+		}, "overtold cat "},
+		{"latest without the newest", func(r *run) {
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			r.add("cat", Event{Kind: Gap, Room: "lobby", Count: 1, Reason: "latest"})
+		}, "stale cat 1"},
+		{"a message twice", func(r *run) {
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			r.get("bob", "ann", "1")
+			r.get("cat", "ann", "1")
+		}, "doubled bob 1"},
+		{"one's own message", func(r *run) {
+			r.publish("ann", "1")
+			r.get("ann", "ann", "1")
+			r.get("bob", "ann", "1")
+			r.get("cat", "ann", "1")
+		}, "echoed ann 1"},
+		{"a message of nobody", func(r *run) {
+			r.add("bob", Event{Kind: Received, Room: "lobby", Message: "1", From: "id of ann"})
+			r.logs["ann"].Waiting, r.logs["cat"].Waiting = true, true
+		}, "misdelivered bob 1"},
+		{"the application may publish past the logs", func(r *run) {
+			for _, n := range []string{"ann", "bob", "cat"} {
+				r.add(n, Event{Kind: Received, Room: "lobby", Message: "1", From: Server})
+			}
+		}, ""},
+		{"a message under another's name", func(r *run) {
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			r.get("cat", "bob", "1")
+		}, "misdelivered cat 1"},
+		{"to one who has left", func(r *run) {
+			r.add("cat", Event{Kind: LeaveSent, Room: "lobby", ID: "x"})
+			r.add("cat", Event{Kind: Left, Room: "lobby", ID: "x"})
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			r.get("cat", "ann", "1")
+		}, "misdelivered cat 1"},
+		{"from before the join", func(r *run) {
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			r.get("cat", "ann", "1")
+			r.join("dan")
+			r.get("dan", "ann", "1")
+		}, "misdelivered dan 1"},
+		{"what was refused", func(r *run) {
+			r.add("ann", Event{Kind: Sent, Room: "lobby", Message: "1", ID: "x"})
+			r.add("ann", Event{Kind: Refused, ID: "x", Reason: "forbidden"})
+			r.add("bob", Event{Kind: Received, Room: "lobby", Message: "1", From: "id of ann"})
+			r.logs["cat"].Waiting = true
+		}, "misdelivered bob 1"},
+		{"no answer", func(r *run) {
+			r.add("ann", Event{Kind: Sent, Room: "lobby", Message: "1", ID: "x"})
+		}, "unanswered ann "},
+		{"an answer to nothing", func(r *run) {
+			r.add("ann", Event{Kind: Acked, Room: "lobby", ID: "x"})
+		}, "misdelivered ann "},
+	} {
+		for _, history := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, history %v", story.name, history), func(t *testing.T) {
+				r := newRun(history, "ann", "bob", "cat", "dan")
+				for _, n := range []string{"ann", "bob", "cat"} {
+					r.join(n)
+				}
+				story.tell(r)
+				if got := strings.Join(r.faults(), ", "); got != story.want {
+					t.Errorf("found %q, want %q; all of it: %v", got, story.want, Check(Run{Logs: r.order}))
+				}
+			})
+		}
+	}
+}
+
+func TestTwoOrdersAreFound(t *testing.T) {
+	r := newRun(false, "ann", "bob", "cat", "dan")
+	for _, n := range []string{"ann", "bob", "cat", "dan"} {
+		r.join(n)
+	}
+	// Two publishers at once: nobody can say which was first, but all must say the same.
+	r.add("ann", Event{Kind: Sent, Room: "lobby", Message: "a", ID: "1"})
+	r.add("bob", Event{Kind: Sent, Room: "lobby", Message: "b", ID: "2"})
+	r.add("ann", Event{Kind: Acked, Room: "lobby", ID: "1"})
+	r.add("bob", Event{Kind: Acked, Room: "lobby", ID: "2"})
+	r.get("ann", "bob", "b")
+	r.get("bob", "ann", "a")
+	r.get("cat", "ann", "a")
+	r.get("cat", "bob", "b")
+	r.get("dan", "bob", "b")
+	r.get("dan", "ann", "a")
+	if got := r.faults(); len(got) == 0 || !strings.HasPrefix(got[0], Disordered) {
+		t.Errorf("found %q, want that it is disordered", got)
+	}
+}
+
+func TestOffsetsAreOneOrder(t *testing.T) {
+	story := func(events ...Event) []string {
+		r := newRun(true, "ann", "bob", "cat")
+		for _, n := range []string{"ann", "bob", "cat"} {
+			r.join(n)
+		}
+		r.publish("ann", "1")
+		r.publish("ann", "2")
+		for _, e := range events {
+			r.add("bob", e)
+		}
+		r.logs["bob"].Waiting, r.logs["cat"].Waiting = true, true
+		return r.faults()
+	}
+	one := Event{Kind: Received, Room: "lobby", Message: "1", From: "id of ann", Position: Position{"e", 1}}
+	two := Event{Kind: Received, Room: "lobby", Message: "2", From: "id of ann", Position: Position{"e", 2}}
+	if got := story(one, two); got != nil {
+		t.Errorf("without a fault found %q", got)
+	}
+	if got := story(two, one); !slices.Contains(got, "disordered bob 1") {
+		t.Errorf("of two swapped messages found %q", got)
+	}
+	two.Offset = 1
+	if got := story(one, two); !slices.Contains(got, "misplaced bob 2") {
+		t.Errorf("of one offset for two found %q", got)
+	}
+	two.Offset, two.Epoch = 2, "f"
+	if got := story(one, two); !slices.Contains(got, "misplaced bob 2") {
+		t.Errorf("of two epochs found %q", got)
+	}
+}
+
+// comesBack tells of a client that was away while 2 and 3 were published.
+func comesBack(since int64, recovered bool, got ...string) []string {
+	r := newRun(true, "ann", "bob", "bob again")
+	r.join("ann")
+	r.join("bob")
+	r.publish("ann", "1")
+	r.get("bob", "ann", "1")
+	r.add("bob", Event{Kind: Closed})
+	r.publish("ann", "2")
+	r.publish("ann", "3")
+	r.rejoin("bob again", since, recovered)
+	for _, text := range got {
+		r.get("bob again", "ann", text)
+	}
+	return r.faults()
+}
+
+func TestComingBack(t *testing.T) {
+	for _, story := range []struct {
+		name      string
+		since     int64
+		recovered bool
+		got       []string
+		want      string
+	}{
+		{"with everything", 1, true, []string{"2", "3"}, ""},
+		{"told that it is not recovered", 1, false, nil, ""},
+		{"told that it is, and it isn't", 1, true, []string{"3"}, "lost bob again 2"},
+		{"with what it has already", 1, true, []string{"1", "2", "3"}, "misdelivered bob again 1"},
+		{"in disorder", 1, true, []string{"3", "2"}, "disordered bob again 2"},
+		{"not recovered, and yet given what was before", 1, false, []string{"3"}, "misdelivered bob again 3"},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			if got := strings.Join(comesBack(story.since, story.recovered, story.got...), ", "); got != story.want {
+				t.Errorf("found %q, want %q", got, story.want)
+			}
+		})
+	}
+}
+
+// A random run of the reference model has no fault; with one delivery lost, doubled, or two swapped it has one.
+func TestWhatTheModelDoesIsRight(t *testing.T) {
+	for seed := range uint64(15) {
+		for _, policy := range []string{"disconnect", "drop-oldest", "latest", "latest-by-key"} {
+			for _, history := range []bool{false, true} {
+				rnd := rand.New(rand.NewPCG(seed, 1))
+				r := play(rnd, policy, history)
+				if got := Check(Run{Logs: r.order}); len(got) > 0 {
+					t.Fatalf("seed %d, %s, history %v: %v", seed, policy, history, got)
+				}
+				plant(t, rnd, r, fmt.Sprintf("seed %d, %s, history %v", seed, policy, history))
+			}
+		}
+	}
+}
+
+// play has a few clients join, publish, stall and leave a room of the model.
+func play(rnd *rand.Rand, policy string, history bool) *run {
+	names := []string{"ann", "bob", "cat", "dan"}
+	r := newRun(history, names...)
+	room := NewRoom("e", Policy{History: History{10, time.Minute, 1000}, SlowConsumer: policy, QueueBytes: 60})
+	in, closed, stalled := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	read := func(name string) {
+		items, gone := room.Read(name)
+		stalled[name] = false
+		for _, i := range items {
+			if i.Gap > 0 {
+				e := Event{Kind: Gap, Room: "lobby", Count: i.Gap, Reason: policy}
+				if history {
+					e.FromOffset, e.ToOffset = i.FromOffset, i.ToOffset
+				}
+				r.add(name, e)
+				continue
+			}
+			r.get(name, i.From, i.Text)
+		}
+		if gone {
+			r.add(name, Event{Kind: Closed, Code: 4000})
+			room.Leave(name)
+			in[name], closed[name] = false, true
+		}
+	}
+	for range 60 {
+		name := names[rnd.IntN(len(names))]
+		switch op := rnd.IntN(10); {
+		case closed[name]:
+		case !in[name]:
+			room.Join(name)
+			r.join(name)
+			in[name] = true
+		case op == 0:
+			read(name)
+			if closed[name] {
+				break
+			}
+			room.Leave(name)
+			in[name] = false
+			r.add(name, Event{Kind: LeaveSent, Room: "lobby", ID: r.id()})
+			r.add(name, Event{Kind: Left, Room: "lobby", ID: r.logs[name].Events[len(r.logs[name].Events)-1].ID})
+		case op < 3:
+			room.Stall(name)
+			stalled[name] = true
+		default:
+			text := fmt.Sprint(len(r.acked))
+			key := []string{"", "x", "y"}[rnd.IntN(3)]
+			r.publish(name, text)
+			r.logs[name].Events[len(r.logs[name].Events)-2].Key = key
+			room.Publish(Message{Text: text, From: name, Key: key, Bytes: 10 + rnd.IntN(15), Offset: r.offset})
+			for _, n := range names {
+				if in[n] && !stalled[n] {
+					read(n)
+				}
+			}
+		}
+	}
+	for _, n := range names {
+		if in[n] {
+			read(n)
+		}
+	}
+	return r
+}
+
+// plant breaks one delivery after the other, and expects that each is found.
+func plant(t *testing.T, rnd *rand.Rand, r *run, what string) {
+	for _, l := range r.order {
+		events := l.Events
+		for i, e := range events {
+			if e.Kind != Received || rnd.IntN(4) > 0 {
+				continue
+			}
+			expect := func(change string, kinds ...string) {
+				t.Helper()
+				got := Check(Run{Logs: r.order})
+				if !slices.ContainsFunc(got, func(f Fault) bool { return slices.Contains(kinds, f.Kind) && f.Room == "lobby" }) {
+					t.Fatalf("%s: %s of %s %s was not found, but %v", what, change, l.Name, e, got)
+				}
+			}
+			l.Events = slices.Insert(slices.Clone(events), i, e)
+			expect("doubling", Doubled)
+			if next := i + 1; next < len(events) && events[next].Kind == Received {
+				l.Events = slices.Clone(events)
+				l.Events[i], l.Events[next] = events[next], e
+				expect("swapping", Disordered)
+			}
+			if j := slices.IndexFunc(events[i+1:], func(o Event) bool { return o.Kind == Received || o.Kind == LeaveSent || o.Kind == Closed }); j < 0 || events[i+1+j].Kind == Received {
+				if !ended(events[i:]) || j >= 0 && !slices.ContainsFunc(events[i:i+1+j], func(o Event) bool { return o.Kind == Left }) {
+					l.Events = slices.Delete(slices.Clone(events), i, i+1)
+					expect("losing", Lost)
+				}
+			}
+			l.Events = events
+		}
+	}
+}
+
+func ended(events []Event) bool {
+	return slices.ContainsFunc(events, func(e Event) bool { return e.Kind == LeaveSent || e.Kind == Closed })
+}

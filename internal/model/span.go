@@ -1,0 +1,256 @@
+package model
+
+import (
+	"cmp"
+	"slices"
+)
+
+// span is a membership: a client's time in a room, from a join to a leave or the end of its connection.
+type span struct {
+	log      *Log
+	room     *roomLog
+	askedAt  int64    // when the join was sent: what was acknowledged before is not for this member
+	joinedAt int64    // when its answer came: what was sent after is for this member
+	joined   Position // the room's at the join, by the answer
+	start    Position // what it has already: joined, or its own Since when it is recovered
+	items    []Event  // what came: messages and gaps
+	complete bool     // it is a member to the end, and has got all that it gets
+
+	got map[*message]int // index in items
+}
+
+// spans divides a log into memberships. What came outside of one is a fault.
+func (c *checking) spans(l *Log) (all []*span) {
+	asked, open := map[string]Event{}, map[string]*span{}
+	end := func(room string) {
+		if s := open[room]; s != nil {
+			all = append(all, s)
+			delete(open, room)
+		}
+	}
+	for _, e := range l.Events {
+		s := open[e.Room]
+		switch e.Kind {
+		case JoinSent:
+			asked[e.ID+" "+e.Room] = e // a resume has one id for many rooms
+		case Joined:
+			if s == nil || !s.complete { // joining twice is joining once
+				end(e.Room)
+				open[e.Room] = c.newSpan(l, asked[e.ID+" "+e.Room], e)
+			}
+		case LeaveSent:
+			if s != nil {
+				s.complete = false // what is on its way may pass the leave, or not
+			}
+		case Left:
+			end(e.Room)
+		case Received:
+			if s == nil {
+				r := c.room(e.Room)
+				c.fault(Misdelivered, l.Name, r, r.message(e.Message), "%s got %s, and is not a member", l.Name, e.Message)
+				continue
+			}
+			s.items = append(s.items, e)
+		case Gap:
+			if s != nil {
+				s.items = append(s.items, e)
+			}
+		case Closed:
+			for room, s := range open {
+				s.complete = false
+				end(room)
+			}
+		}
+	}
+	for room, s := range open {
+		s.complete = s.complete && !l.Waiting
+		end(room)
+	}
+	slices.SortFunc(all, func(a, b *span) int { return cmp.Compare(a.joinedAt, b.joinedAt) })
+	return all
+}
+
+func (c *checking) newSpan(l *Log, asked, joined Event) *span {
+	s := &span{log: l, room: c.room(joined.Room), askedAt: asked.At, joinedAt: joined.At, joined: joined.Position, start: joined.Position, complete: true, got: map[*message]int{}}
+	if asked.Since != nil && joined.Recovered {
+		s.start = *asked.Since
+		if s.start.Epoch != joined.Epoch {
+			c.fault(Misplaced, l.Name, s.room, nil, "%s was recovered from epoch %q into %q", l.Name, s.start.Epoch, joined.Epoch)
+		}
+	}
+	return s
+}
+
+// own says that m isn't for s because its client sent it.
+func (c *checking) own(s *span, m *message) bool {
+	if s.room.name == Direct(s.log.Client) || c.includeSender != nil && s.room.name != Everyone && c.includeSender(s.room.name) {
+		return false
+	}
+	return slices.Contains(m.from, s.log.Client)
+}
+
+// checkSpan holds what a member got against the room's order.
+func (c *checking) checkSpan(s *span) {
+	c.checkJoined(s)
+	var last *message
+	for i, e := range s.items {
+		if e.Kind != Received {
+			continue
+		}
+		m := s.room.byText[e.Message]
+		c.checkReceived(s, m, e)
+		if _, twice := s.got[m]; twice {
+			c.fault(Doubled, s.log.Name, s.room, m, "%s got %s twice", s.log.Name, m.text)
+			continue
+		}
+		s.got[m] = i
+		if last != nil && s.room.before(m, last) {
+			c.fault(Disordered, s.log.Name, s.room, m, "%s got %s after %s", s.log.Name, m.text, last.text)
+		}
+		last = m
+	}
+	c.checkMissing(s)
+}
+
+// checkJoined holds the position in the answer to a join against what was acknowledged before and sent after.
+func (c *checking) checkJoined(s *span) {
+	if s.joined.Epoch == "" {
+		return
+	}
+	for _, m := range s.room.messages {
+		switch {
+		case m.position.Epoch != s.joined.Epoch:
+		case m.ackedAt != 0 && m.ackedAt < s.askedAt && m.position.Offset > s.joined.Offset:
+			c.fault(Misplaced, s.log.Name, s.room, m, "%s joined at offset %d, after %s with offset %d", s.log.Name, s.joined.Offset, m.text, m.position.Offset)
+		case m.sentAt > s.joinedAt && m.position.Offset <= s.joined.Offset:
+			c.fault(Misplaced, s.log.Name, s.room, m, "%s joined at offset %d, before %s with offset %d", s.log.Name, s.joined.Offset, m.text, m.position.Offset)
+		}
+	}
+}
+
+// checkReceived holds one delivery against what its sender said.
+func (c *checking) checkReceived(s *span, m *message, e Event) {
+	bad := func(kind, format string, args ...any) {
+		c.fault(kind, s.log.Name, s.room, m, "%s got %s, "+format, append([]any{s.log.Name, m.text}, args...)...)
+	}
+	switch {
+	case m.sentAt == 0 && e.From != Server:
+		bad(Misdelivered, "which nobody sent")
+	case m.sentAt != 0 && !slices.Contains(m.from, e.From):
+		bad(Misdelivered, "as if from %s", e.From)
+	case m.ackedAt == 0 && m.refused != "" && m.refused != "timeout" && m.refused != "internal":
+		bad(Misdelivered, "which was refused: %s", m.refused)
+	case c.own(s, m):
+		bad(Echoed, "its own")
+	}
+	if m.position.Epoch != "" {
+		if m.position.Epoch != s.start.Epoch || m.position.Offset <= s.start.Offset {
+			bad(Misdelivered, "at %s/%d, and has all up to %s/%d", m.position.Epoch, m.position.Offset, s.start.Epoch, s.start.Offset)
+		}
+		return
+	}
+	if m.ackedAt != 0 && m.ackedAt < s.askedAt {
+		bad(Misdelivered, "from before its join")
+	}
+	key := receipt{s.log.Client, m}
+	if other, ok := c.got[key]; ok && other != s.log.Name {
+		bad(Doubled, "which %s has", other)
+	}
+	c.got[key] = s.log.Name
+}
+
+// missed is a message that a member should have got, and didn't: between which of the items it belongs.
+type missed struct {
+	m      *message
+	lo, hi int
+}
+
+// checkMissing finds what a member lacks, and who told it so.
+func (c *checking) checkMissing(s *span) {
+	var lacks []missed
+	perhaps := 0 // messages that a gap may count beside those
+	for _, m := range s.room.messages {
+		if _, ok := s.got[m]; ok || c.own(s, m) {
+			continue
+		}
+		if miss := s.place(m); m.accepted() && s.begins(m) && (s.complete || miss.hi < len(s.items)) && !s.room.circular(m) {
+			lacks = append(lacks, miss)
+		} else if m.ackedAt != 0 || m.refused == "" {
+			perhaps++
+		}
+	}
+	slices.SortStableFunc(lacks, func(a, b missed) int { return cmp.Compare(a.hi, b.hi) })
+	left := make([]int, len(s.items))
+	for i, e := range s.items {
+		left[i] = e.Count
+	}
+	for _, miss := range lacks {
+		told := false
+		for i := miss.lo; i < miss.hi && !told; i++ {
+			if told = left[i] > 0 && covers(s.items[i], miss.m); told {
+				left[i]--
+				c.checkStale(s, miss.m, s.items[i].Reason)
+			}
+		}
+		if !told {
+			c.fault(Lost, s.log.Name, s.room, miss.m, "%s lacks %s, and no gap says so", s.log.Name, miss.m.text)
+		}
+	}
+	more := 0
+	for _, n := range left {
+		more += n
+	}
+	if more > perhaps {
+		c.fault(Overtold, s.log.Name, s.room, nil, "gaps tell %s of %d messages more than it lacks", s.log.Name, more-perhaps)
+	}
+}
+
+func covers(gap Event, m *message) bool {
+	o := m.position.Offset
+	return gap.FromOffset == 0 || m.position.Epoch == "" || gap.FromOffset <= o && o <= gap.ToOffset
+}
+
+// begins says that m comes after the member's join, or what it had before.
+func (s *span) begins(m *message) bool {
+	if m.position.Epoch != "" && s.start.Epoch != "" {
+		return m.position.Epoch == s.start.Epoch && m.position.Offset > s.start.Offset
+	}
+	if m.sentAt > s.joinedAt {
+		return true
+	}
+	for g := range s.got {
+		if s.room.before(g, m) {
+			return true
+		}
+	}
+	return false
+}
+
+// place finds the items between which m belongs: behind the last message that comes before it, in front of the first
+// that comes after it.
+func (s *span) place(m *message) missed {
+	miss := missed{m, 0, len(s.items)}
+	for g, i := range s.got {
+		if s.room.before(g, m) {
+			miss.lo = max(miss.lo, i+1)
+		}
+		if s.room.before(m, g) {
+			miss.hi = min(miss.hi, i)
+		}
+	}
+	return miss
+}
+
+// checkStale holds a message that a gap covers against the policy that the gap names: what is newest must come.
+func (c *checking) checkStale(s *span, m *message, policy string) {
+	byKey := policy == "latest-by-key"
+	if !s.complete || !byKey && policy != "latest" || byKey && m.key == "" { // without a key it is dropped when nothing else fits
+		return
+	}
+	for g := range s.got {
+		if s.room.before(m, g) && (!byKey || g.key == m.key) {
+			return
+		}
+	}
+	c.fault(Stale, s.log.Name, s.room, m, "%s lacks %s, the newest", s.log.Name, m.text)
+}
