@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	_ "embed"
 	"slices"
 	"strings"
@@ -39,15 +40,7 @@ func (r *report) bars(s *scenario, of func(*result) figure, text func(float64) s
 			p.Bars = append(p.Bars, bar{r.title(result.server), result.mark(text(f.median)), f.median, f.low, f.high, result.server == "hubbub"})
 		}
 	}
-	slices.SortStableFunc(p.Bars, func(a, b bar) int {
-		switch {
-		case a.Value < b.Value:
-			return -1
-		case a.Value > b.Value:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(p.Bars, func(a, b bar) int { return cmp.Compare(a.Value, b.Value) })
 	return p
 }
 

@@ -107,7 +107,12 @@ func (s *scenario) multiples(servers []string, of func(measurement) float64) (ce
 	for _, name := range servers {
 		result := s.result(name)
 		cell := multiple(result.figure(of).ratio(base).median)
-		if name == "limit" && base.median > 0 {
+		switch {
+		case len(result.rounds) == 0 && result.failed > 0:
+			cell = "failed"
+		case name == "limit" && base.median >= 100:
+			cell += fmt.Sprintf(" (%s µs)", thousands(base.median))
+		case name == "limit" && base.median > 0:
 			cell += fmt.Sprintf(" (%.2f µs)", base.median)
 		}
 		cells = append(cells, result.mark(cell))

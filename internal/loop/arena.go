@@ -1,10 +1,6 @@
 package loop
 
-import (
-	"slices"
-
-	"example.com/hubbub/internal/wire"
-)
+import "example.com/hubbub/internal/wire"
 
 // arena holds the answers of one turn. Most are written at its end, so they need no memory of their own; what
 // isn't is copied by queue.keep.
@@ -53,43 +49,4 @@ func (a *arena) busy() bool { return len(a.b) > arenaFlush || a.used > arenaFram
 func (a *arena) reset() {
 	a.b = a.b[:0]
 	a.used = 0
-}
-
-// joined is the buffer in which the frames of one write are put side by side, and which frames lie in it: members
-// of a room mostly get the same ones.
-type joined struct {
-	b      []byte
-	frames []*Frame
-}
-
-const joinSize = 64 << 10
-
-// join gives the bytes of the next write: those of the first frame as they lie, or several frames side by side.
-func (w *Worker) join(q *queue) []byte {
-	if q.more == nil {
-		return q.first.b
-	}
-	m := q.more
-	if len(m.frames) == 0 || m.unsent > joinSize && len(q.first.b)-m.off >= joinSize/2 {
-		return q.first.b[m.off:]
-	}
-	j := &w.joined
-	if m.off == 0 && len(j.frames) == len(m.frames)+1 && j.frames[0] == q.first && slices.Equal(j.frames[1:], m.frames) {
-		return j.b
-	}
-	clear(j.frames)
-	j.frames = j.frames[:0]
-	j.b = append(j.b[:0], q.first.b[m.off:]...)
-	took := 1
-	for _, f := range m.frames {
-		if len(j.b)+len(f.b) > joinSize {
-			break
-		}
-		j.b = append(j.b, f.b...)
-		took++
-	}
-	if m.off == 0 && took == len(m.frames)+1 {
-		j.frames = append(append(j.frames, q.first), m.frames...)
-	}
-	return j.b
 }

@@ -24,7 +24,8 @@
 //	conn.go          a connection: sending, pausing, the ways to close
 //	frame.go         Frame, and the queue of unsent ones
 //	deflate.go       compression: frames in the form that a connection gets
-//	arena.go         the memory of a turn: answers, and frames joined for one write
+//	arena.go         the memory of a turn's answers
+//	flush.go         one write for all that a connection got in a turn
 //	mailbox.go       Post, and what slows publishers
 //	stop.go          good-byes, at a pace
 //	timer.go         the wheel; pings, silence, patience

@@ -419,61 +419,6 @@ func (w *Worker) open(c *Conn, o *opening) {
 	}
 }
 
-func (w *Worker) flushAll() {
-	for i := 0; i < len(w.dirty); i++ {
-		c := w.dirty[i]
-		if c.dirty {
-			w.flushSafely(c)
-		}
-		if i%events2work == events2work-1 {
-			w.breathe()
-		}
-	}
-	clear(w.dirty)
-	w.dirty = w.dirty[:0]
-	w.arena.reset()
-	clear(w.joined.frames)
-	w.joined.frames = w.joined.frames[:0]
-}
-
-func (w *Worker) flushSafely(c *Conn) {
-	defer w.recoverConn(c)
-	w.flush(c)
-}
-
-// flush writes what is queued, as far as the socket takes it.
-func (w *Worker) flush(c *Conn) {
-	c.dirty = false
-	for c.out.first != nil && !c.full {
-		b := w.join(&c.out)
-		n, err := c.send(b)
-		w.writes++
-		w.counts.BytesSent += int64(n)
-		if err != nil && err != errAgain {
-			w.lost(c)
-			return
-		}
-		c.out.advance(n, w)
-		if n < len(b) {
-			c.full = true
-			c.out.keep() // the arena ends with the turn
-			w.rearm(c)
-			return
-		}
-	}
-	if c.state == dead || c.full {
-		return
-	}
-	switch c.settle() {
-	case nil:
-		c.sent()
-	case errAgain:
-		c.full = true
-	default:
-		w.lost(c)
-	}
-}
-
 // recoverConn keeps a fault of our own to the connection in whose event it happened: 1011, and the rest goes on.
 func (w *Worker) recoverConn(c *Conn) {
 	r := recover()

@@ -1,0 +1,97 @@
+package loop
+
+import "slices"
+
+func (w *Worker) flushAll() {
+	for i := 0; i < len(w.dirty); i++ {
+		c := w.dirty[i]
+		if c.dirty {
+			w.flushSafely(c)
+		}
+		if i%events2work == events2work-1 {
+			w.breathe()
+		}
+	}
+	clear(w.dirty)
+	w.dirty = w.dirty[:0]
+	w.arena.reset()
+	clear(w.joined.frames)
+	w.joined.frames = w.joined.frames[:0]
+}
+
+func (w *Worker) flushSafely(c *Conn) {
+	defer w.recoverConn(c)
+	w.flush(c)
+}
+
+// flush writes what is queued, as far as the socket takes it.
+func (w *Worker) flush(c *Conn) {
+	c.dirty = false
+	for c.out.first != nil && !c.full {
+		b := w.join(&c.out)
+		n, err := c.send(b)
+		w.writes++
+		w.counts.BytesSent += int64(n)
+		if err != nil && err != errAgain {
+			w.lost(c)
+			return
+		}
+		c.out.advance(n, w)
+		if n < len(b) {
+			c.full = true
+			c.out.keep() // the arena ends with the turn
+			w.rearm(c)
+			return
+		}
+	}
+	if c.state == dead || c.full {
+		return
+	}
+	switch c.settle() {
+	case nil:
+		c.sent()
+	case errAgain:
+		c.full = true
+	default:
+		w.lost(c)
+	}
+}
+
+// joined is the buffer in which the frames of one write are put side by side, and which frames lie in it: members
+// of a room mostly get the same ones.
+type joined struct {
+	b      []byte
+	frames []*Frame
+}
+
+const joinSize = 64 << 10
+
+// join gives the bytes of the next write: those of the first frame as they lie, or several frames side by side.
+func (w *Worker) join(q *queue) []byte {
+	if q.more == nil {
+		return q.first.b
+	}
+	m := q.more
+	if len(m.frames) == 0 || m.unsent > joinSize && len(q.first.b)-m.off >= joinSize/2 {
+		return q.first.b[m.off:]
+	}
+	j := &w.joined
+	if m.off == 0 && len(j.frames) == len(m.frames)+1 && j.frames[0] == q.first && slices.Equal(j.frames[1:], m.frames) {
+		return j.b
+	}
+	clear(j.frames)
+	j.frames = j.frames[:0]
+	j.b = append(j.b[:0], q.first.b[m.off:]...)
+	took := 1
+	for _, f := range m.frames {
+		if len(j.b)+len(f.b) > joinSize {
+			break
+		}
+		j.b = append(j.b, f.b...)
+		took++
+	}
+	if m.off == 0 && took == len(m.frames)+1 {
+		j.frames = append(append(j.frames, q.first), m.frames...)
+	}
+	return j.b
+}
