@@ -24,7 +24,7 @@ fmt: ## format the code
 	gofmt -l -w .
 
 .PHONY: lint
-lint: ## go vet, formatting, and a tidy go.mod
+lint: bench-lint ## go vet, formatting, and a tidy go.mod
 	$(GO) vet ./...
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted (make fmt): $$unformatted"; exit 1; }
 	$(GO) mod tidy -diff
@@ -52,8 +52,30 @@ e2e-race: deps ## the same on a binary with the race detector
 	HUBBUB_E2E_BUILDFLAGS=-race $(GO) test -count=1 -parallel 8 -timeout $(E2E_TIMEOUT) ./e2e
 
 .PHONY: bench
-bench: build ## Hubbub beside the kernel's limit (bench/README.md)
-	bench/compare.py fan1k-w1,fan1k-w16,echo-w1,echo-w16 --hubbub bin/hubbub
+bench: bench-deps build ## Hubbub, its rivals and the kernel's limit, and docs/benchmarks.md (fifty minutes, two idle cores)
+	rm -f bin/bench.jsonl
+	bench/compare.py fan1k-w1,fan1k-w16,fan1k-w64,fan10k-w16,fan18k-w16,rooms10x100,rooms1000x10,rate1k,echo-w1,echo-w16,echo-16k,mem15k:2,mem15k-echo:2 \
+		--rounds 5 --hubbub bin/hubbub --rivals all --progress --json bin/bench.jsonl --about bin/bench.json
+	$(GO) -C bench run ./report -about $(CURDIR)/bin/bench.json -out $(CURDIR)/docs $(CURDIR)/bin/bench.jsonl
+
+.PHONY: bench-short
+bench-short: bench-deps build ## the same in three minutes, judging that all works and not times; writes nothing to docs
+	$(GO) -C bench test ./...
+	rm -f bin/bench-short.jsonl
+	bench/compare.py fan100-w16,echo100-w1,mem1k --rounds 1 --secs 1 --check \
+		--hubbub bin/hubbub --rivals all --json bin/bench-short.jsonl --about bin/bench-short.json
+	out=$$(mktemp -d) && $(GO) -C bench run ./report -about $(CURDIR)/bin/bench-short.json -out $$out $(CURDIR)/bin/bench-short.jsonl && \
+		grep -q fan-out.svg $$out/benchmarks.md && test -s $$out/benchmarks/memory.svg && rm -r $$out
+
+.PHONY: bench-deps
+bench-deps: # what the benchmarks need
+	scripts/deps.sh bench
+
+.PHONY: bench-lint
+bench-lint: # what lint is for the root, for the module of the benchmarks
+	$(GO) -C bench vet ./...
+	$(GO) -C bench mod tidy -diff
+	@! grep -n '"resolved"' bench/rivals/npm/package-lock.json || { echo "package-lock.json names a registry: run npm inside bench/rivals/npm, whose .npmrc prevents it"; exit 1; }
 
 .PHONY: bench-go
 bench-go: ## the parts' benchmarks, and fan-out by kind of client (CONTRIBUTING.md; BENCH=Decode picks, BENCHFLAGS=-count=10)

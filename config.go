@@ -33,8 +33,9 @@ type Config struct {
 	// and the oldest of them that old. Less bytes than MaxMessageBytes are refused. Default: 1 MiB, 30 s.
 	SendQueueBytes int
 	SendQueueAge   time.Duration
-	// MaxBufferedBytes bounds what all clients together leave unsent or half received. Above it the largest debtors are
-	// closed with 1013, upgrades get 503 and /readyz says so. Default: a quarter of the memory that the process may use.
+	// MaxBufferedBytes bounds what all clients together leave unsent or half received, and what is kept as history. Above it
+	// the rooms that nobody is in go first, with their history; then the largest debtors are closed with 1013; upgrades get
+	// 503 and /readyz says so. Default: a quarter of the memory that the process may use.
 	MaxBufferedBytes int64
 	// SlowConsumer is what happens to a client that can't keep up, in rooms whose policy names nothing else: see
 	// RoomPolicy.SlowConsumer. Default: "disconnect".
@@ -42,6 +43,9 @@ type Config struct {
 	// Rooms are the policies of rooms: the first counts whose Match matches. After them come two that are built in: the room
 	// "lobby" has full presence, and every other room the defaults of RoomPolicy. At most 1000.
 	Rooms []RoomPolicy
+	// DedupWindow is how long a publish_id counts: the same publisher's next message to the room with it is acknowledged and
+	// not delivered again. At least 1 s. Default: 2 min.
+	DedupWindow time.Duration
 	// PingInterval is how often a client is pinged; one that gave no sign of life, not a single byte, for
 	// PingInterval and PongTimeout together is closed. Both at least 1 s. Default: 25 s, 10 s.
 	PingInterval time.Duration
@@ -147,6 +151,7 @@ func (c Config) withDefaults() Config {
 	defTime(&c.SendQueueAge, 30*time.Second)
 	defTime(&c.PingInterval, 25*time.Second)
 	defTime(&c.PongTimeout, 10*time.Second)
+	defTime(&c.DedupWindow, 2*time.Minute)
 	defTime(&c.HandshakeTimeout, 10*time.Second)
 	defTime(&c.HookTimeout, 5*time.Second)
 	if c.MaxBufferedBytes == 0 {
@@ -208,6 +213,7 @@ func (c Config) Validate() error {
 		{"send-queue-age", c.SendQueueAge, time.Second},
 		{"ping-interval", c.PingInterval, time.Second},
 		{"pong-timeout", c.PongTimeout, time.Second},
+		{"dedup-window", c.DedupWindow, time.Second},
 		{"handshake-timeout", c.HandshakeTimeout, 100 * time.Millisecond},
 		{"hook-timeout", c.HookTimeout, time.Millisecond},
 		{"shutdown-delay", c.ShutdownDelay, 0},

@@ -78,7 +78,7 @@ func TestMetricsOfAnExchange(t *testing.T) {
 			"connections": 0, "rooms": 0, "messages_received_total": 0, "messages_sent_total": 0, "received_bytes_total": 0, "sent_bytes_total": 0,
 			`dropped_total{policy="disconnect"}`: 0, `closed_total{code="1000"}`: 0, `closed_total{code="4000"}`: 0, `closed_total{code="4002"}`: 0,
 			`errors_total{code="bad_json"}`: 0, `errors_total{code="internal"}`: 0, `upgrades_total{result="accepted"}`: 0,
-			"buffered_bytes": 0, "panics_total": 0, `mailbox_depth{worker="0"}`: 0,
+			"buffered_bytes": 0, "history_bytes": 0, "panics_total": 0, `mailbox_depth{worker="0"}`: 0,
 		})
 		a, b, c := enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s).join("other")
 		a.ask(`{"msg_type":"room_message","room":"r","content":1}`)
@@ -99,8 +99,8 @@ func TestMetricsOfAnExchange(t *testing.T) {
 			`errors_total{code="unknown_type"}`: 1, `errors_total{code="bad_json"}`: 2, `errors_total{code="bad_room"}`: 0,
 			`upgrades_total{result="accepted"}`: 3, "buffered_bytes": 0, "panics_total": 0,
 		})
-		if all["hubbub_received_bytes_total"] < 100 || all["hubbub_sent_bytes_total"] < 500 || all["hubbub_turn_seconds_count"] < 3 || all["hubbub_turn_seconds_sum"] <= 0 {
-			t.Errorf("bytes and turns: %v", all)
+		if all["hubbub_received_bytes_total"] < 100 || all["hubbub_sent_bytes_total"] < 500 || all["hubbub_turn_seconds_count"] < 3 || all["hubbub_turn_seconds_sum"] <= 0 || all["hubbub_history_bytes"] < 100 {
+			t.Errorf("bytes, history and turns: %v", all)
 		}
 		a.sendClose(1000, "")
 		a.expectClose(1000)
@@ -109,7 +109,7 @@ func TestMetricsOfAnExchange(t *testing.T) {
 		c.sendClose(4000, "") // a client can't pass itself off as slow
 		c.expectClose(4000)
 		scraped(t, s, map[string]float64{
-			"connections": 0, "rooms": 0, `closed_total{code="1000"}`: 1, `closed_total{code="1002"}`: 1, `closed_total{code="other"}`: 1,
+			"connections": 0, "rooms": 1 /* r has history */, `closed_total{code="1000"}`: 1, `closed_total{code="1002"}`: 1, `closed_total{code="other"}`: 1,
 			`closed_total{code="4000"}`: 0, `closed_total{code="1006"}`: 0,
 		})
 	})

@@ -65,6 +65,7 @@ func New(cfg Config) (*Server, error) {
 		MaxMessageBytes:   cfg.MaxMessageBytes,
 		PingInterval:      cfg.PingInterval,
 		PongTimeout:       cfg.PongTimeout,
+		DedupWindow:       cfg.DedupWindow,
 		Policies:          policies,
 		Hooks:             s.hubHooks(),
 		HookTimeout:       cfg.HookTimeout,
@@ -78,6 +79,7 @@ func New(cfg Config) (*Server, error) {
 		SendQueueBytes:   cfg.SendQueueBytes,
 		SendQueueAge:     cfg.SendQueueAge,
 		MaxBufferedBytes: cfg.MaxBufferedBytes,
+		Relieve:          s.hub.Relieve,
 		PingInterval:     cfg.PingInterval,
 		PongTimeout:      cfg.PongTimeout,
 		Log:              cfg.Logger,
@@ -202,7 +204,7 @@ func encode(content any) ([]byte, error) {
 // Connections is how many WebSockets are open, the echo's too.
 func (s *Server) Connections() int { return s.loop.Connections() }
 
-// RoomCount is how many rooms have members.
+// RoomCount is how many rooms have members or history.
 func (s *Server) RoomCount() int { return s.hub.Rooms() }
 
 // Shutdown ends the Server without a stampede. At once /readyz says 503; after Config.ShutdownDelay upgrades get 503,
@@ -244,6 +246,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), disconnectGrace)
 	defer cancel()
 	s.hub.WaitHooks(grace) // Disconnect of the last ones
+	s.hub.Stop()
 	return err
 }
 

@@ -27,7 +27,8 @@ import (
 // member is a client of the room protocol.
 type member struct {
 	*rawClient
-	id string
+	id      string
+	offsets map[any]float64 // of the last message from each room
 }
 
 // enter connects a client and reads its welcome.
@@ -51,7 +52,30 @@ func (m *member) ask(msg string) map[string]any {
 		m.t.Fatalf("%s is answered by %v", msg, got)
 	}
 	delete(got, "id")
+	m.position(got)
 	return got
+}
+
+// position takes the position out of a message, if it has one. Offsets of a room only grow.
+func (m *member) position(got map[string]any) {
+	m.t.Helper()
+	offset, ok := got["offset"].(float64)
+	if !ok {
+		return
+	}
+	if room := got["room"]; got["msg_type"] == "room_message" {
+		if m.offsets == nil {
+			m.offsets = map[any]float64{}
+		}
+		if offset <= m.offsets[room] {
+			m.t.Errorf("offset %v of %v comes after %v", offset, room, m.offsets[room])
+		}
+		m.offsets[room] = offset
+	} else if epoch, _ := got["epoch"].(string); epoch == "" {
+		m.t.Errorf("an offset without an epoch: %v", got)
+	}
+	delete(got, "offset")
+	delete(got, "epoch")
 }
 
 func (m *member) join(room string) *member {
@@ -73,6 +97,7 @@ func (m *member) gets(want map[string]any) {
 		}
 		delete(got, "time")
 	}
+	m.position(got)
 	if !reflect.DeepEqual(got, want) {
 		m.t.Fatalf("got  %v\nwant %v", got, want)
 	}
@@ -284,13 +309,10 @@ func TestBadInputIsAnswered(t *testing.T) {
 			`{"msg_type":"join_room","room":"a\tb"}`:           "bad_room",
 			`{"msg_type":"nothing"}`:                           "unknown_type",
 			`{"msg_type":"presence","room":"r"}`:               "unavailable",
-			`{"msg_type":"history","room":"r"}`:                "unavailable",
-			`{"msg_type":"resume","rooms":{}}`:                 "unavailable",
-			`{"msg_type":"join_room","room":"r","since":null}`: "unavailable",
+			`{"msg_type":"resume","id":1,"rooms":{}}`:          "unavailable",
+			`{"msg_type":"join_room","room":"r","since":null}`: "bad_message",
 			`{"msg_type":"join_room","room":"r","data":1}`:     "unavailable",
-			`{"msg_type":"room_message","room":"r","content":1,"key":"k"}`:        "unavailable",
-			`{"msg_type":"room_message","room":"r","content":1,"publish_id":"k"}`: "unavailable",
-			`{"x":` + strings.Repeat("[", 128) + strings.Repeat("]", 128) + `}`:   "too_deep",
+			`{"x":` + strings.Repeat("[", 128) + strings.Repeat("]", 128) + `}`: "too_deep",
 		} {
 			a.text(msg)
 			if got := a.nextJSON(); got["msg_type"] != "error" || got["code"] != want {

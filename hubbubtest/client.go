@@ -2,6 +2,7 @@ package hubbubtest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -294,18 +295,22 @@ func (c *Client) SendFrame(opcode byte, fin bool, payload []byte) { c.queue(opco
 // meanwhile stay where they are.
 func (c *Client) Request(m map[string]any) Message {
 	c.t.Helper()
-	m = maps.Clone(m)
-	c.mu.Lock()
-	c.lastID++
-	id := c.lastID
-	c.mu.Unlock()
-	m["id"] = id
-	c.Send(m)
-	answer, err := c.take(func(m Message) bool { return string(m.ID) == strconv.Itoa(id) })
+	answer, err := c.request(m)
 	if err != nil {
 		c.fatalf("want an answer to %s, but %v", text(m), err)
 	}
 	return answer
+}
+
+func (c *Client) request(m map[string]any) (Message, error) {
+	m = maps.Clone(m)
+	c.mu.Lock()
+	c.lastID++
+	id := strconv.Itoa(c.lastID)
+	c.mu.Unlock()
+	m["id"] = json.Number(id)
+	c.Send(m)
+	return c.take(func(m Message) bool { return string(m.ID) == id })
 }
 
 // Drop ends the connection at once, as if the line broke: the server is told nothing but that.

@@ -149,19 +149,15 @@ func (c *Client) ExpectClosed(code int) {
 }
 
 // settle waits until all that was acknowledged to anyone before has arrived here, unless the link is stalled. Two
-// answers do: a worker reads what clients say before it delivers what others published, and both in one turn.
+// answers do: what was published is posted to the client's worker before it is acknowledged, and a turn of the worker
+// that reads a ping also delivers all that was posted before.
 func (c *Client) settle() {
 	c.t.Helper()
 	for range 2 {
 		if c.Closed() || c.Link.stalled() {
 			return
 		}
-		c.mu.Lock()
-		c.lastID++
-		id := c.lastID
-		c.mu.Unlock()
-		c.Send(map[string]any{"msg_type": "ping", "id": id})
-		if _, err := c.take(func(m Message) bool { return string(m.ID) == text(id) }); err != nil && !c.Closed() {
+		if _, err := c.request(map[string]any{"msg_type": "ping"}); err != nil && !c.Closed() {
 			c.fatalf("want the answer to a ping, but %v", err)
 		}
 	}

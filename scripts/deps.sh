@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sees that what the tests need is there: installs it where it may (root on a
-# Debian), else says plainly what is missing and fails.
+# Sees that what the tests need is there, or with the argument "bench" what the
+# benchmarks need: installs it where it may (root on a Debian), else says plainly
+# what is missing and fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,7 +20,8 @@ has_browser() {
 # A C compiler that finds the C library's headers: the race detector needs it.
 has_cc() { echo '#include <stdlib.h>' | $(go env CC) -E - >/dev/null 2>&1; }
 
-missing() { # one line for each: Debian's package, and why it is needed
+# These print one line for each: Debian's package, and why it is needed.
+missing_for_tests() {
 	has_cc || echo "gcc libc6-dev: a C compiler, for go test -race"
 	command -v node >/dev/null || echo "nodejs: Node.js, for the client that e2e/ws drives"
 	command -v npm >/dev/null || echo "npm: to install the npm package ws"
@@ -28,33 +30,49 @@ missing() { # one line for each: Debian's package, and why it is needed
 	has_browser || echo "chromium: to test the page"
 }
 
+missing_for_bench() {
+	has_cc || echo "gcc libc6-dev: a C compiler, for the load generator and the limit"
+	echo '#include <liburing.h>' | gcc -E - >/dev/null 2>&1 || echo "liburing-dev: for the limit"
+	command -v python3 >/dev/null || echo "python3: to run bench/compare.py"
+	command -v taskset >/dev/null || echo "util-linux: to give each process a core of its own"
+	command -v node >/dev/null || echo "nodejs: Node.js, for the rivals from npm"
+	command -v npm >/dev/null || echo "npm: to install them"
+}
+
+case "${1-}" in
+"") missing=missing_for_tests what="the tests" target=deps npm_folder=e2e/ws ;;
+bench) missing=missing_for_bench what="the benchmarks" target=bench-deps npm_folder=bench/rivals/npm ;;
+*) echo "usage: deps.sh [bench], not $1" >&2 && exit 2 ;;
+esac
+
 if ! command -v go >/dev/null; then
 	echo "Go is missing: go.mod says which version is needed" >&2
 	exit 1
 fi
 
-lines=$(missing)
+lines=$($missing)
 if [ -n "$lines" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-	echo "installing what the tests need:"
+	echo "installing what $what need:"
 	echo "$lines"
 	packages=$(echo "$lines" | cut -d : -f 1 | tr '\n' ' ')
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -q
 	# shellcheck disable=SC2086 # several words are meant
 	apt-get install -q -y --no-install-recommends $packages
-	lines=$(missing)
+	lines=$($missing)
 fi
 if [ -n "$lines" ]; then
 	{
-		echo "The tests need what is missing here (by the names of Debian's packages):"
+		echo "Missing here is what $what need (by the names of Debian's packages):"
 		echo "$lines" | sed 's/^/  /'
-		echo "As root on Debian, make deps installs it."
+		echo "As root on Debian, make $target installs it."
 	} >&2
 	exit 1
 fi
 
-# The npm package ws, at the version of the lock file.
-installed=e2e/ws/node_modules/.package-lock.json
-if [ ! -e "$installed" ] || [ e2e/ws/package-lock.json -nt "$installed" ]; then
-	(cd e2e/ws && npm ci --no-audit --no-fund && touch node_modules/.package-lock.json)
+# The npm packages, at the versions of the lock file. None needs its install
+# script: bufferutil brings what it would build.
+installed=$npm_folder/node_modules/.package-lock.json
+if [ ! -e "$installed" ] || [ "$npm_folder/package-lock.json" -nt "$installed" ]; then
+	(cd "$npm_folder" && npm ci --no-audit --no-fund --ignore-scripts && touch node_modules/.package-lock.json)
 fi

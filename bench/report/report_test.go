@@ -76,7 +76,7 @@ func TestPageHasMediansAndRatios(t *testing.T) {
 		"| ws (npm) † | 0 | 24.00 | 0 % | 12 | 6.00 | 0 | 0 | 0 |\n",
 		"| Hubbub | 560 | 0 % | 1.00 | 0 | 412 | 498 | 0 | 0 |\n",
 		"| lxzan/gws | 11,200 | 0 % | 20 | 0 |  |  | 0 | 0 |\n",
-		"- lxzan/gws, `fan1k-w1`: 7 messages did not reach everybody within 5 s; 3 connections were closed\n",
+		"- lxzan/gws, `fan1k-w1`: 7 messages did not reach everybody in time; 3 connections were closed\n",
 		"- ws (npm), `fan1k-w1`: no answer in 2 of 3 rounds (no end within 180 s)\n",
 		"1 of 15 measurements were disturbed",
 		"2 cores (AMD EPYC), Linux 6.1, go1.26.0, Node.js v20.1.0, gcc 12.2.0.",

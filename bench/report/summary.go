@@ -88,8 +88,8 @@ func (r *result) faults() string {
 		n    int
 		what string
 	}{
-		{lost, "%d messages did not reach everybody within 5 s"},
-		{dups, "%d deliveries came twice or later than that"},
+		{lost, "%d messages did not reach everybody in time"},
+		{dups, "%d deliveries came twice or too late"},
 		{closed, "%d connections were closed"},
 		{refused, "%d connections failed"},
 	} {

@@ -31,6 +31,7 @@ type serveCmd struct {
 	SendQueueBytes      size          `default:"1MiB" placeholder:"SIZE" help:"Unsent bytes that make a client a slow consumer (${default})."`
 	SendQueueAge        time.Duration `default:"30s" placeholder:"TIME" help:"Age of the oldest unsent message that makes a client a slow consumer (${default})."`
 	SlowConsumer        string        `default:"disconnect" placeholder:"POLICY" help:"What happens to a slow consumer in rooms whose policy doesn't say: disconnect, drop-oldest, latest or latest-by-key (${default})."`
+	DedupWindow         time.Duration `default:"2m" placeholder:"TIME" help:"How long a publish_id is remembered: the same one again is acknowledged and not delivered (${default})."`
 	PingInterval        time.Duration `default:"25s" placeholder:"TIME" help:"How often clients are pinged (${default})."`
 	PongTimeout         time.Duration `default:"10s" placeholder:"TIME" help:"A client that was silent for ping-interval and this is closed with 4002 (${default})."`
 	HandshakeTimeout    time.Duration `default:"10s" placeholder:"TIME" help:"How long the head of a request may take (${default})."`
@@ -128,6 +129,7 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		Rooms:               rooms,
 		PingInterval:        c.PingInterval,
 		PongTimeout:         c.PongTimeout,
+		DedupWindow:         c.DedupWindow,
 		HandshakeTimeout:    c.HandshakeTimeout,
 		ShutdownDelay:       c.ShutdownDelay,
 		AllowedOrigins:      c.AllowedOrigins,
@@ -159,6 +161,7 @@ func (c *serveCmd) noZeros() error {
 		"send-queue-age":       c.SendQueueAge == 0,
 		"ping-interval":        c.PingInterval == 0,
 		"pong-timeout":         c.PongTimeout == 0,
+		"dedup-window":         c.DedupWindow == 0,
 		"handshake-timeout":    c.HandshakeTimeout == 0,
 		"shutdown-timeout":     c.ShutdownTimeout <= 0,
 	} {

@@ -33,17 +33,20 @@ func (r *runner) connect(ctx context.Context) {
 	run, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var openers sync.WaitGroup
-	for range r.o.Concurrency {
-		openers.Go(func() {
-			for run.Err() == nil {
-				if !h.once(run) {
-					cancel(errHopeless)
+	start := func() {
+		for range r.o.Concurrency {
+			openers.Go(func() {
+				for run.Err() == nil {
+					if !h.once(run) {
+						cancel(errHopeless)
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 	if r.o.Warmup > 0 {
 		r.enter("warming up", r.clock.now()+int64(r.o.Warmup), h.status)
+		start()
 		wait(run, r.o.Warmup)
 	}
 	r.before = r.sample(nil)
@@ -51,6 +54,9 @@ func (r *runner) connect(ctx context.Context) {
 	h.from = r.before.at
 	h.mu.Unlock()
 	r.enter("measuring", r.before.at+int64(r.o.Duration), h.status)
+	if r.o.Warmup <= 0 {
+		start()
+	}
 	wait(run, r.o.Duration)
 	r.after = r.sample(nil)
 	err := context.Cause(run)

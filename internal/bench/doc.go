@@ -22,7 +22,7 @@
 //
 //	options.go    Options, their defaults and what can't be
 //	run.go        Run: the phases of a run
-//	dial.go       TCP, TLS, source addresses
+//	dial.go       TCP, TLS, source addresses (source_*.go)
 //	handshake.go  the upgrade
 //	frame.go      the client's half of RFC 6455's frames, and inflating
 //	conn.go       one connection: reading, writing, closing
@@ -31,10 +31,11 @@
 //	marker.go     how a message is known again when it arrives
 //	template.go   what is sent
 //	check.go      lost, doubled, out of order; one order for all of a room
-//	pace.go       when to send: at a rate
+//	pace.go       when to send: at a rate (sleep_*.go)
 //	fanout.go, echo.go, connect.go   the modes
 //	server_*.go   the server's CPU and memory, when it runs on this machine
+//	heap.go       the Go heap of a Hubbub, by its /metrics
 //	generator.go  this process's CPU: was it the limit?
 //	self_*.go     what the system says about this process
-//	result.go     Result, and its table
+//	result.go     Result; table.go prints it
 package bench

@@ -62,6 +62,7 @@ type fleet struct {
 	live      atomic.Int64
 	joined    atomic.Int64
 	published atomic.Int64
+	openedIn  int64          // nanoseconds that opening took; Run's goroutine
 	tasks     sync.WaitGroup // goroutines of connections
 	gone      chan struct{}  // closed when the last connection broke
 
@@ -113,6 +114,7 @@ func newFleet(o *Options, run string, k clock) (*fleet, error) {
 // open opens all connections, some at a time, and waits until they have joined. Its error says why there are fewer.
 func (f *fleet) open(ctx context.Context) error {
 	var next, failures atomic.Int64
+	start := f.clock.now()
 	var openers sync.WaitGroup
 	for range min(f.o.Concurrency, len(f.conns)) {
 		openers.Go(func() {
@@ -139,6 +141,7 @@ func (f *fleet) open(ctx context.Context) error {
 		})
 	}
 	openers.Wait()
+	f.openedIn = f.clock.now() - start
 	switch n := f.opened.Load(); {
 	case ctx.Err() != nil:
 		return ctx.Err()

@@ -27,7 +27,7 @@ type Generator struct {
 	LateP99    float64 `json:"late_p99_ms"`   // how late sends were, at a fixed rate
 	Held       int64   `json:"held"`          // sends that waited because too much was under way: the server's doing
 	Limited    bool    `json:"limited"`       // it was the limit, not the server
-	Shared     bool    `json:"shared"`        // it and the server shared processors that were fully used
+	Shared     bool    `json:"shared"`        // the machine of both was fully used
 	Why        string  `json:"why,omitempty"` // by which rule
 	Known      bool    `json:"known"`         // its processor time is known on this system
 }
@@ -66,7 +66,10 @@ func (r *runner) newGenerator(p *pacer) Generator {
 	idle, busy := after.idle-before.idle, after.busy-before.busy
 	if r.result.Server != nil && !g.Limited && busy > 0 && float64(idle) < idleShare*float64(idle+busy) {
 		g.Shared = true
-		g.Why = "it and the server shared all processors of this machine, which were fully used"
+		server := after.server - before.server
+		others := max(0, busy-server-(after.self-before.self))
+		g.Why = fmt.Sprintf("of this machine's processors nearly none was idle; the generator had %.2f, the server %.2f, others %.2f",
+			g.CPUSeconds/span.Seconds(), server.Seconds()/span.Seconds(), others.Seconds()/span.Seconds())
 	}
 	return g
 }

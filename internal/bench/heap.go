@@ -13,7 +13,7 @@ import (
 // heap asks a Hubbub's /metrics how much its Go heap holds: what lives, and what
 // the collector has not got to yet. 0: it does not say.
 func (r *runner) heap(ctx context.Context) int64 {
-	if !r.o.hubbub {
+	if !r.o.hubbub || len(r.server.pids) == 0 {
 		return 0
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
@@ -31,6 +31,9 @@ func (r *runner) heap(ctx context.Context) int64 {
 		return 0
 	}
 	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK { // a body after 101 has no end, and does not end with ctx
+		return 0
+	}
 	lines := bufio.NewScanner(io.LimitReader(response.Body, 1<<20))
 	for lines.Scan() {
 		if value, ok := strings.CutPrefix(lines.Text(), "go_memstats_heap_alloc_bytes "); ok {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,9 +20,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const patience = 20 * time.Second
 
 // chatServer is a server of rooms with a protocol of its own, on a WebSocket
-// library that is not ours: "J room" joins and is answered "joined room", "P room
-// text" goes as "M text" to the room's other members, all in one order. What comes
-// before a join gets "hello".
+// library that is not ours: who connects gets "hello"; "J room number" joins and is
+// answered "joined room"; "P room text" goes as "M text" to the room's other
+// members, all in one order.
 type chatServer struct {
 	URL string
 	// mangle, unless it is nil, gives what a member is sent in place of its nth message. It is called under mu.
@@ -33,7 +34,6 @@ type chatServer struct {
 
 	mu        sync.Mutex
 	members   map[string][]*chatMember
-	joined    int
 	published int
 	headers   []http.Header
 }
@@ -94,8 +94,7 @@ func (s *chatServer) serve(ctx context.Context, ws *websocket.Conn) {
 		switch verb {
 		case "J":
 			s.mu.Lock()
-			m.num = s.joined
-			s.joined++
+			m.num, _ = strconv.Atoi(text)
 			s.members[room] = append(s.members[room], m)
 			s.mu.Unlock()
 			m.out <- "joined " + room
@@ -130,8 +129,8 @@ func (s *chatServer) pass(from *chatMember, room, text string) {
 // options are those of a short fan-out over the server's protocol.
 func (s *chatServer) options() Options {
 	return Options{
-		Mode: Fanout, URL: s.URL, Members: 4, Publishers: 2, Window: 4, Duration: 300 * time.Millisecond, Settle: time.Millisecond, Drain: time.Second,
-		Init: []string{"J %r"}, Ready: "joined", Publish: "P %r %p", Order: ByRoom,
+		Mode: Fanout, URL: s.URL, Members: 4, Publishers: 2, Window: 4, Duration: 300 * time.Millisecond, Settle: time.Millisecond, Drain: 3 * time.Second,
+		Init: []string{"J %r %i"}, Ready: "joined", Publish: "P %r %p", Order: ByRoom,
 	}
 }
 

@@ -106,12 +106,12 @@ func (r *runner) hold(ctx context.Context, f *fleet) {
 	defer f.close()
 
 	r.enter("connecting", 0, func() Status { return Status{Done: f.joined.Load(), Errors: f.troubles()} })
-	began := r.clock.now()
 	err := f.open(ctx)
 	f.mu.Lock()
-	res.Handshakes = newHandshakes(f.handshakes, r.clock.now()-began)
+	res.Handshakes = newHandshakes(f.handshakes, f.openedIn)
 	f.mu.Unlock()
 	if err == nil {
+		r.enter("settling", r.clock.now()+int64(r.o.Settle), func() Status { return Status{Done: f.live.Load(), Errors: f.troubles()} })
 		err = f.rest(ctx, r.o.Settle)
 	}
 	if len(r.server.pids) > 0 && !known {
@@ -292,10 +292,10 @@ func (r *runner) report() (stop func()) {
 			if ends > now {
 				s.Left = time.Duration(ends - now)
 			}
-			if phase == "connecting" || phase == "holding" {
+			if phase == "connecting" || phase == "settling" || phase == "holding" {
 				s.Of = int64(r.o.Conns)
 			}
-			if phase == last.Phase {
+			if phase == last.Phase || last.Phase == "warming up" { // which count the same
 				s.Rate = float64(s.Done-last.Done) / time.Duration(now-at).Seconds()
 			}
 			last, at = s, now

@@ -194,7 +194,7 @@ func (s Status) String() string {
 	if s.Of > 0 {
 		fmt.Fprintf(&b, " of %s", group(s.Of))
 	}
-	if s.Phase != "holding" {
+	if s.Phase != "holding" && s.Phase != "settling" {
 		fmt.Fprintf(&b, ", %s/s", group(int64(s.Rate)))
 	}
 	if s.P50 > 0 {

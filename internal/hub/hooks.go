@@ -91,23 +91,24 @@ func (s *session) hookFor(cmd *protocol.Command, raw []byte) hook {
 
 // mustWait says that a command comes behind others whose hooks aren't done. A ping changes nothing and never waits.
 func (s *session) mustWait(cmd *protocol.Command) bool {
-	return s.hooks != nil && s.hooks.running != nil && cmd.Kind != protocol.Ping
+	return s.more != nil && s.more.hooks != nil && s.more.hooks.running != nil && cmd.Kind != protocol.Ping
 }
 
 func (s *session) wait(raw []byte) {
-	s.hooks.waiting = append(s.hooks.waiting, append([]byte(nil), raw...))
-	if len(s.hooks.waiting) >= fewWaiting {
+	q := s.more.hooks
+	q.waiting = append(q.waiting, append([]byte(nil), raw...))
+	if len(q.waiting) >= fewWaiting {
 		s.conn.PauseReading()
 	}
 }
 
 // start has the hook run; raw is obeyed, or answered, when it is done.
 func (s *session) start(h hook, raw []byte) {
-	q := s.hooks
+	q := s.extra().hooks
 	if q == nil {
 		q = &hookQueue{}
 		q.ctx, q.cancel = context.WithCancel(context.Background())
-		s.hooks = q
+		s.more.hooks = q
 	}
 	q.running = &run{s: s, ctx: q.ctx, do: h, raw: append([]byte(nil), raw...)}
 	s.hub.runs.start(q.running)
@@ -115,7 +116,7 @@ func (s *session) start(h hook, raw []byte) {
 
 // goOn takes the messages that wait up to the next one that needs a hook.
 func (s *session) goOn() {
-	q := s.hooks
+	q := s.more.hooks
 	q.running = nil
 	cmd := &s.state().cmd
 	for q.running == nil && len(q.waiting) > 0 && s.conn.Open() {
@@ -133,7 +134,8 @@ func (s *session) goOn() {
 // hooksClosed forgets what waits, ends the context of what runs, and has Disconnect follow it.
 func (s *session) hooksClosed(code int) {
 	var last *run
-	if q := s.hooks; q != nil {
+	if s.more != nil && s.more.hooks != nil {
+		q := s.more.hooks
 		q.waiting = nil
 		q.cancel()
 		last = q.running
@@ -303,7 +305,7 @@ func (d *hookDone) Run(*loop.Worker) {
 	case d.out.content != nil:
 		s.answer(protocol.AppendCustom(s.buf(), string(cmd.Type), Server, d.out.content, cmd.ID))
 	case cmd.ID != nil:
-		s.answer(protocol.AppendAck(s.buf(), cmd.ID))
+		s.answer(protocol.AppendAck(s.buf(), protocol.Ack{ID: cmd.ID}))
 	}
 }
 
@@ -347,3 +349,6 @@ func (Refusal) Closed(*loop.Conn, int) {}
 
 // Stop isn't called.
 func (Refusal) Stop(*loop.Conn) {}
+
+// Drained isn't called.
+func (Refusal) Drained(*loop.Conn) {}

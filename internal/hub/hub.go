@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"sync"
@@ -31,6 +32,7 @@ type Config struct {
 	Hooks             Hooks
 	HookTimeout       time.Duration
 	HookLimit         int // hooks that run at once, over all sessions
+	DedupWindow       time.Duration
 	Log               *slog.Logger
 }
 
@@ -45,7 +47,15 @@ type Hub struct {
 	everyone *room // all sessions: those that a chat reaches
 	rooms    [shards]roomShard
 	clients  [shards]clientShard
+	born     string        // what the epochs of this process begin with
+	epochs   atomic.Uint64 // the last one given
+	kept     atomic.Int64  // bytes that the rooms' histories count for
 	runs     runs
+	stop     chan struct{}
+	stopOnce sync.Once
+	swept    chan struct{} // closed when sweep has ended
+
+	memories [shards]memory
 	comeBack atomic.Int64 // nanoseconds over which those who are told to go come back
 }
 
@@ -65,7 +75,7 @@ type workerState struct {
 
 // New makes a Hub; Start must be called before connections come.
 func New(cfg Config) *Hub {
-	h := &Hub{cfg: cfg}
+	h := &Hub{cfg: cfg, born: rand.Text()[:12] + ".", stop: make(chan struct{}), swept: make(chan struct{})}
 	h.ComeBackWithin(2 * time.Second)
 	h.welcome = protocol.Welcome{MaxMessageBytes: cfg.MaxMessageBytes, PingInterval: cfg.PingInterval, PongTimeout: cfg.PongTimeout}
 	for i := range h.rooms {
@@ -80,13 +90,14 @@ func New(cfg Config) *Hub {
 // Start gives the hub the loop whose workers serve its sessions.
 func (h *Hub) Start(l *loop.Loop) {
 	h.loop = l
-	h.everyone = &room{mu: new(sync.Mutex)}
+	h.everyone = &room{mu: new(sync.Mutex), policy: &Policy{}}
 	for _, w := range l.Workers() {
 		all := &local{room: h.everyone, w: w, state: &workerState{}}
 		all.state.everyone = all
 		h.everyone.locals = append(h.everyone.locals, all)
 		h.locals = append(h.locals, all.state)
 	}
+	go h.sweep()
 }
 
 // ComeBackWithin sets the time over which clients are told to come back, each at its own random moment, when the loop
@@ -128,32 +139,17 @@ func (h *Hub) Clients() (n int) {
 	return n
 }
 
-// Publish sends content, one JSON value, to every member of a room, in the application's name. It goes nowhere when
-// the room has no member. ErrOverloaded says that a worker has too much to do: nothing was sent. Any goroutine, a
-// hook's too; never blocks.
-func (h *Hub) Publish(name string, content []byte) error {
-	if err := protocol.CheckRoom([]byte(name)); err != nil {
-		return err
-	}
-	sh := h.roomShard(name)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	r := sh.rooms[name]
-	if r == nil {
-		return nil
-	}
-	return r.postUnlessFull(func() *loop.Frame {
-		return loop.NewFrame(wire.Text, protocol.AppendRoomMessage(nil, Server, content, name, time.Now().UnixMilli(), ""))
-	})
-}
-
 // Broadcast sends content to every client, as Publish does to a room's members.
 func (h *Hub) Broadcast(content []byte) error {
-	h.everyone.mu.Lock()
-	defer h.everyone.mu.Unlock()
-	return h.everyone.postUnlessFull(func() *loop.Frame {
-		return loop.NewFrame(wire.Text, protocol.AppendChat(nil, Server, content, time.Now().UnixMilli(), ""))
-	})
+	r := h.everyone
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.full() {
+		return ErrOverloaded
+	}
+	r.seq++
+	r.post(loop.NewFrame(wire.Text, protocol.AppendChat(nil, Server, content, time.Now().UnixMilli(), "")), nil)
+	return nil
 }
 
 // Send sends content to one client, as Publish does to a room's members; ErrUnknownClient when it is not here.

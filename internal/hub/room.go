@@ -6,16 +6,25 @@ import (
 	"sync"
 
 	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/protocol"
 )
 
-// room is one order of messages, and the workers that have members of it. It exists while it has members.
+// room is one order of messages, and the workers that have members of it. It exists while it has members or history.
 type room struct {
-	name string
-	mu   *sync.Mutex // its shard's; guards all that follows. A post to a mailbox is made under it, and is never waited for.
+	// Static.
+	name   string
+	epoch  uint64
+	policy *Policy
+	mu     *sync.Mutex // its shard's; guards all that follows. A post to a mailbox is made under it, and is never waited for.
 
-	seq     uint64 // of the message posted last
+	seq     uint64 // of the message posted last: with history its offset
 	members int
 	locals  []*local
+	history history
+	active  int64 // when the last member left, or when it was published to last; the hub's clock
+	due     int64 // the second at which tidy looks at it; 0 for none
+	empty   bool  // without members, and counted as such
+	gone    bool  // not in the shard any more
 }
 
 // local is a room's members on one worker, and owned by that worker's goroutine.
@@ -35,11 +44,13 @@ type member struct {
 	s    *session
 }
 
-// newcomer has nothing of what was posted up to since: the room's seq at the join.
+// newcomer has nothing of what was posted up to since: the room's seq at the join, or never while it catches up.
 type newcomer struct {
 	s     *session
 	since uint64
 }
+
+const never = ^uint64(0)
 
 // membership is the session's side of a member.
 type membership struct {
@@ -50,6 +61,7 @@ type membership struct {
 type roomShard struct {
 	mu    sync.Mutex
 	rooms map[string]*room
+	wheel wheel
 }
 
 var seed = maphash.MakeSeed()
@@ -58,24 +70,70 @@ func (h *Hub) roomShard(name string) *roomShard {
 	return &h.rooms[maphash.String(seed, name)%shards]
 }
 
-func (h *Hub) roomShardBytes(name []byte) *roomShard {
-	return &h.rooms[maphash.Bytes(seed, name)%shards]
+// room finds or makes the room. sh.mu is held.
+func (h *Hub) room(sh *roomShard, name string) *room {
+	r := sh.rooms[name]
+	if r == nil {
+		r = &room{name: name, epoch: h.epochs.Add(1), policy: h.cfg.Policies.For(name), mu: &sh.mu}
+		sh.rooms[name] = r
+	}
+	return r
 }
 
-// join makes s a member of the room, which it must not be yet. The goroutine of s's worker.
-func (h *Hub) join(s *session, name []byte) {
-	sh := h.roomShardBytes(name)
-	sh.mu.Lock()
-	r := sh.rooms[string(name)]
-	if r == nil {
-		r = &room{name: string(name), mu: &sh.mu}
-		sh.rooms[r.name] = r
+// joinRoom makes s a member, and begins with what it has missed.
+func (s *session) joinRoom(cmd *protocol.Command) {
+	if i := s.find(cmd.Room); i >= 0 {
+		s.joinAgain(s.rooms[i].local, cmd)
+		return
 	}
+	h := s.hub
+	name := string(cmd.Room)
+	sh := h.roomShard(name)
+	sh.mu.Lock()
+	r := h.room(sh, name)
 	l := r.localFor(s)
 	r.members++
-	since := r.seq
+	h.occupied(r)
+	h.trim(r, clock())
+	at, since, reason := r.position(), r.seq, ""
+	if cmd.HasSince {
+		reason = h.recover(r, &cmd.Since)
+	}
 	sh.mu.Unlock()
+
+	behind := cmd.HasSince && reason == "" && cmd.Since.Offset < since
+	if behind {
+		since = never
+	}
 	s.rooms = append(s.rooms, membership{l, l.add(s, since)})
+	s.remember()
+	s.answerJoined(cmd, l.room.name, at, reason)
+	if behind {
+		s.fallBehind(&pull{l, cmd.Since.Offset})
+	}
+}
+
+// joinAgain answers a member: joining twice is joining once. What came since then was sent, so only a position that is
+// not behind the room's proves that nothing is missing.
+func (s *session) joinAgain(l *local, cmd *protocol.Command) {
+	r := l.room
+	r.mu.Lock()
+	at, reason := r.position(), ""
+	if cmd.HasSince {
+		if reason = s.hub.recover(r, &cmd.Since); reason == "" && cmd.Since.Offset < r.seq {
+			reason = protocol.ReasonExpired
+		}
+	}
+	r.mu.Unlock()
+	s.answerJoined(cmd, r.name, at, reason)
+}
+
+func (s *session) answerJoined(cmd *protocol.Command, room string, at position, reason string) {
+	if cmd.ID != nil {
+		s.answer(protocol.AppendJoined(s.buf(), protocol.Joined{
+			Room: room, ID: cmd.ID, Epoch: s.hub.epochText(at.epoch), Offset: at.offset, Since: cmd.HasSince, Recovered: reason == "", Reason: reason,
+		}))
+	}
 }
 
 // localFor finds or makes the room's local of s's worker. r.mu is held.
@@ -98,6 +156,14 @@ func (l *local) add(s *session, since uint64) int32 {
 	}
 	l.members = append(l.members, member{s.conn, s})
 	return int32(len(l.members) - 1)
+}
+
+// admit lets a newcomer have what is posted from since on.
+func (l *local) admit(s *session, since uint64) {
+	l.fresh = slices.DeleteFunc(l.fresh, func(n newcomer) bool { return n.s == s })
+	if l.seen < since {
+		l.fresh = append(l.fresh, newcomer{s, since})
+	}
 }
 
 // remove takes out the member at index at; the last one moves there.
@@ -126,10 +192,9 @@ func (h *Hub) leave(s *session, m membership) {
 	if len(l.members) == 0 {
 		// A delivery that is still on its way to l finds nobody there.
 		r.locals = slices.DeleteFunc(r.locals, func(o *local) bool { return o == l })
-		if r.members == 0 {
-			delete(h.roomShard(r.name).rooms, r.name)
-		}
 	}
+	r.active = clock()
+	h.vacated(r)
 }
 
 // depart takes s out of everyone. The goroutine of s's worker.
@@ -138,31 +203,6 @@ func (h *Hub) depart(s *session) {
 	h.everyone.mu.Lock()
 	h.everyone.members--
 	h.everyone.mu.Unlock()
-}
-
-// post sends f to all members but from: once a worker, not once a member. r.mu is held, so all workers get the
-// room's messages in one order. It returns a worker whose mailbox is above high water, or nil.
-func (r *room) post(f *loop.Frame, from *session) (full *loop.Worker) {
-	r.seq++
-	for _, l := range r.locals {
-		if l.w.Post(&delivery{l, f, from, r.seq}, f.Len()) {
-			full = l.w
-		}
-	}
-	return full
-}
-
-// postUnlessFull is post for those whom nobody can stop reading from. r.mu is held.
-func (r *room) postUnlessFull(frame func() *loop.Frame) error {
-	for _, l := range r.locals {
-		if l.w.Full() {
-			return ErrOverloaded
-		}
-	}
-	if len(r.locals) > 0 {
-		r.post(frame(), nil)
-	}
-	return nil
 }
 
 // delivery is a room's frame on its way to the members on one worker.

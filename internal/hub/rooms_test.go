@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // newHub is a hub on a loop that ends with the test.
 func newHub(t testing.TB, workers int) (*Hub, *loop.Loop) {
-	h := New(Config{MaxRoomsPerClient: 40, MaxMessageBytes: 64 << 10, HookTimeout: time.Second, HookLimit: 10, Log: slog.New(slog.DiscardHandler)})
+	h := New(Config{MaxRoomsPerClient: 40, MaxMessageBytes: 64 << 10, HookTimeout: time.Second, HookLimit: 10, DedupWindow: time.Minute, Policies: NewPolicies(Disconnect), Log: slog.New(slog.DiscardHandler)})
 	l, err := loop.New(loop.Config{
 		Workers: workers, IO: loop.Pump, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30, SendQueueAge: time.Minute,
 		PingInterval: time.Hour, PongTimeout: time.Hour, Log: slog.New(slog.DiscardHandler),
@@ -33,8 +33,14 @@ func newHub(t testing.TB, workers int) (*Hub, *loop.Loop) {
 		l.Stop(0)
 		l.Kill()
 		l.Wait()
+		h.Stop()
+		h.Relieve(1 << 60)
+		h.tidy(clock() + time.Hour.Milliseconds())
 		if r, c := h.Rooms(), h.Clients(); r != 0 || c != 0 {
 			t.Errorf("%d rooms and %d clients are left over", r, c)
+		}
+		if kept, held := h.HistoryBytes(), l.Buffered(); kept != 0 || held != 0 {
+			t.Errorf("%d bytes of history and %d in all are left over", kept, held)
 		}
 		if n := l.Panics.Load(); n != 0 {
 			t.Errorf("%d panics", n)
@@ -198,6 +204,7 @@ func FuzzRooms(f *testing.F) {
 				rooms++
 			}
 		}
+		h.tidy(clock() + time.Hour.Milliseconds()) // history is what else keeps a room
 		if got := h.Rooms(); got != rooms {
 			t.Errorf("%d rooms exist, %d have members", got, rooms)
 		}

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,12 +18,25 @@ type session struct {
 	hub  *Hub
 	conn *loop.Conn
 	id   ID
-	user *string // the name that a Connect hook gave it; nil for none
 
 	rooms  []membership
 	byName map[string]int // index in rooms by name, made when a search would be long
-	hooks  *hookQueue     // what waits for the application's code; nil while it never did
 	all    int32          // index among everyone on its worker
+	more   *more          // nil for most
+}
+
+// more is what few sessions have.
+type more struct {
+	user  string     // the name that a Connect hook gave it. Static
+	hooks *hookQueue // what waits for the application's code; nil while it never did
+	pulls []*pull    // rooms of which it misses something, in the order in which they are caught up with
+}
+
+func (s *session) extra() *more {
+	if s.more == nil {
+		s.more = &more{}
+	}
+	return s.more
 }
 
 // Identity is what the application knows of a session.
@@ -30,10 +44,10 @@ func (s *session) identity() Identity { return Identity{s.id, s.name()} }
 
 // name is the user's, or "".
 func (s *session) name() string {
-	if s.user == nil {
+	if s.more == nil {
 		return ""
 	}
-	return *s.user
+	return s.more.user
 }
 
 // manyRooms is when a session gets a map of its rooms.
@@ -44,8 +58,8 @@ func (s *session) state() *workerState { return s.hub.locals[s.conn.Worker().Ind
 // Session is the loop.Handler of a new connection, that of who.
 func (h *Hub) Session(who Identity) loop.Handler {
 	s := &session{hub: h, id: who.ID}
-	if user := who.User; user != "" {
-		s.user = &user
+	if who.User != "" {
+		s.more = &more{user: who.User}
 	}
 	return s
 }
@@ -120,17 +134,34 @@ func (s *session) do(cmd *protocol.Command, raw []byte) {
 
 // check finds what is wrong with a command before any hook is asked.
 func (s *session) check(cmd *protocol.Command) *protocol.Error {
+	if what := notYet(cmd); what != "" {
+		return &protocol.Error{Code: protocol.Unavailable, Message: what + " is not available yet"}
+	}
 	switch cmd.Kind {
 	case protocol.JoinRoom:
 		if len(s.rooms) >= s.hub.cfg.MaxRoomsPerClient && s.find(cmd.Room) < 0 {
 			return &protocol.Error{Code: protocol.LimitReached, Message: "a client may be in so many rooms at most: " + strconv.Itoa(s.hub.cfg.MaxRoomsPerClient)}
 		}
+	case protocol.RoomMessage:
+		return s.mayPublish(cmd)
 	case protocol.Custom:
 		if known := s.hub.cfg.Hooks.Known; known == nil || !known(string(cmd.Type)) {
 			return &protocol.Error{Code: protocol.UnknownType, Message: "no msg_type " + protocol.Quote(cmd.Type)}
 		}
 	}
 	return nil
+}
+
+// notYet names what a command asks for that is not built yet, "" for nothing. Ignoring it would lose what the client
+// relies on, in silence.
+func notYet(cmd *protocol.Command) string {
+	switch {
+	case cmd.Kind == protocol.Presence, cmd.Kind == protocol.Resume:
+		return "msg_type " + protocol.Quote(cmd.Type)
+	case cmd.Data != nil:
+		return "data"
+	}
+	return ""
 }
 
 func (s *session) obey(cmd *protocol.Command) {
@@ -150,6 +181,8 @@ func (s *session) obey(cmd *protocol.Command) {
 		s.roomMessage(cmd)
 	case protocol.DirectMessage:
 		s.directMessage(cmd)
+	case protocol.History:
+		s.readHistory(cmd)
 	case protocol.Ping:
 		s.answer(protocol.AppendPong(s.buf(), time.Now().UnixMilli(), cmd.ID))
 	}
@@ -159,42 +192,10 @@ func (s *session) chat(cmd *protocol.Command) {
 	f := s.frame(protocol.AppendChat(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli(), s.name()))
 	r := s.hub.everyone
 	r.mu.Lock()
+	r.seq++
 	full := r.post(f, s)
 	r.mu.Unlock()
-	s.published(full, cmd)
-}
-
-func (s *session) roomMessage(cmd *protocol.Command) {
-	var r *room // a member knows it without a search
-	var name string
-	if i := s.find(cmd.Room); i >= 0 {
-		r = s.rooms[i].local.room
-		name = r.name
-	} else {
-		name = string(cmd.Room)
-	}
-	f := s.frame(protocol.AppendRoomMessage(s.buf(), s.id.String(), cmd.Content, name, time.Now().UnixMilli(), s.name()))
-	sh := s.hub.roomShard(name)
-	sh.mu.Lock()
-	if r == nil {
-		r = sh.rooms[name]
-	}
-	var full *loop.Worker
-	if r != nil { // else nobody is there
-		full = r.post(f, s)
-	}
-	sh.mu.Unlock()
-	s.published(full, cmd)
-}
-
-// published pauses a publisher that is ahead of a worker, and acknowledges.
-func (s *session) published(full *loop.Worker, cmd *protocol.Command) {
-	if full != nil {
-		s.conn.Throttle(full)
-	}
-	if cmd.ID != nil {
-		s.answer(protocol.AppendAck(s.buf(), cmd.ID))
-	}
+	s.published(cmd, position{}, false, full)
 }
 
 func (s *session) directMessage(cmd *protocol.Command) {
@@ -212,17 +213,7 @@ func (s *session) directMessage(cmd *protocol.Command) {
 	if ref.Worker().Post(&direct{ref, f}, f.Len()) {
 		full = ref.Worker()
 	}
-	s.published(full, cmd)
-}
-
-func (s *session) joinRoom(cmd *protocol.Command) {
-	if s.find(cmd.Room) < 0 {
-		s.hub.join(s, cmd.Room)
-		s.remember()
-	}
-	if cmd.ID != nil {
-		s.answer(protocol.AppendJoined(s.buf(), string(cmd.Room), cmd.ID))
-	}
+	s.published(cmd, position{}, false, full)
 }
 
 // find is the index in rooms of the room with that name, or -1.
@@ -266,6 +257,9 @@ func (s *session) leave(i int) {
 		if i < last {
 			s.byName[s.rooms[i].local.room.name] = i
 		}
+	}
+	if s.more != nil {
+		s.more.pulls = slices.DeleteFunc(s.more.pulls, func(p *pull) bool { return p.local == m.local })
 	}
 	s.hub.leave(s, m)
 }
@@ -316,6 +310,13 @@ func (s *session) answerError(e *protocol.Error, id []byte) {
 	s.answer(protocol.AppendError(s.buf(), e, 0, id))
 }
 
+// Drained goes on with what the session is missing.
+func (s *session) Drained(c *loop.Conn) {
+	if s.more != nil && len(s.more.pulls) > 0 {
+		c.Worker().Post(&pulling{s}, 0) // in a later turn: the others come first
+	}
+}
+
 // Echo is the loop.Handler that sends every message back as it came. It stops reading rather than queue.
 type Echo struct{}
 
@@ -327,6 +328,9 @@ func (Echo) Message(c *loop.Conn, op wire.Opcode, p []byte) { c.Answer(op, p) }
 
 // Closed has nothing to do.
 func (Echo) Closed(*loop.Conn, int) {}
+
+// Drained isn't called.
+func (Echo) Drained(*loop.Conn) {}
 
 // Stop closes with 1001.
 func (Echo) Stop(c *loop.Conn) { c.Close(wire.CloseGoingAway, "server stops") }

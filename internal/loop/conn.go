@@ -24,6 +24,8 @@ type Conn struct {
 	HoldReads bool
 	// Marked is the handler's own.
 	Marked bool
+	// TellDrained asks for one call of Drained.
+	TellDrained bool
 
 	turn   uint32 // the last in which it was read
 	timer  uint32 // the second in the wheel, 0 for none
@@ -186,6 +188,9 @@ func (c *Conn) put(f *Frame) bool {
 	return true
 }
 
+// Room is how many bytes of a room's messages still fit into the queue.
+func (c *Conn) Room() int { return max(0, c.w.cfg.SendQueueBytes-c.out.unsent()) }
+
 // fits says whether n more bytes stay within the bounds. A queue that is empty takes any single frame.
 func (c *Conn) fits(n int, answer bool) bool {
 	if answer {
@@ -347,6 +352,10 @@ func (c *Conn) sent() {
 		if c.HoldReads && c.unread {
 			c.seen = c.w.now
 			c.again()
+		}
+		if c.TellDrained {
+			c.TellDrained = false
+			c.h.Drained(c)
 		}
 	}
 }

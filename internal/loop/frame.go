@@ -54,6 +54,12 @@ func Join(frames []*Frame) *Frame {
 	return joined
 }
 
+// Payload is what a frame that isn't joined carries, uncompressed. It must not be changed.
+func (f *Frame) Payload() []byte {
+	_, p := wire.ServerFrame(f.b)
+	return p
+}
+
 // Len is the size on the wire, header and all.
 func (f *Frame) Len() int { return len(f.b) }
 
@@ -233,8 +239,8 @@ func (f *Frame) kept() *Frame {
 type stock struct{ free []*backlog }
 
 const (
-	stockSize = 4096 // backlogs kept at most
-	stockCap  = 256  // frames; one with room for more isn't kept
+	stockSize = 16 << 10 // backlogs kept at most, 200 bytes each
+	stockCap  = 256      // frames; one with room for more isn't kept
 )
 
 // get gives an empty one.

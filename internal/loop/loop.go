@@ -40,9 +40,12 @@ type Config struct {
 	SendQueueAge    time.Duration // age of the oldest of them
 	// MaxBufferedBytes bounds what all connections hold together; past it the largest debtors are closed.
 	MaxBufferedBytes int64
-	PingInterval     time.Duration
-	PongTimeout      time.Duration
-	Log              *slog.Logger
+	// Relieve frees bytes that were counted with Hold, before clients are closed, and says how many; nil frees none. A
+	// worker calls.
+	Relieve      func(excess int64) (freed int64)
+	PingInterval time.Duration
+	PongTimeout  time.Duration
+	Log          *slog.Logger
 }
 
 // Handler is what a connection does with messages. All methods are called by the goroutine of the connection's
@@ -57,6 +60,8 @@ type Handler interface {
 	Closed(c *Conn, code int)
 	// Stop asks to say good-bye and to Close: the loop stops.
 	Stop(c *Conn)
+	// Drained is called when all that was queued is written, once after Conn.TellDrained was set.
+	Drained(c *Conn)
 }
 
 // Loop is a set of workers, each the owner of its connections.

@@ -87,6 +87,7 @@ type script struct {
 	message func(*Conn, wire.Opcode, []byte)
 	closed  func(*Conn, int)
 	stop    func(*Conn)
+	drained func(*Conn)
 }
 
 func (s *script) Opened(c *Conn) {
@@ -104,6 +105,12 @@ func (s *script) Message(c *Conn, op wire.Opcode, p []byte) {
 func (s *script) Closed(c *Conn, code int) {
 	if s.closed != nil {
 		s.closed(c, code)
+	}
+}
+
+func (s *script) Drained(c *Conn) {
+	if s.drained != nil {
+		s.drained(c)
 	}
 }
 

@@ -11,6 +11,9 @@ import (
 // It is true as of each worker's last turn. Any goroutine.
 func (l *Loop) Buffered() int64 { return l.buffered.Load() }
 
+// Hold counts n more bytes, or less, that are kept elsewhere. Any goroutine.
+func (l *Loop) Hold(n int64) { l.buffered.Add(n) }
+
 // Overloaded says that Buffered is above Config.MaxBufferedBytes. Any goroutine.
 func (l *Loop) Overloaded() bool { return l.Buffered() > l.cfg.MaxBufferedBytes }
 
@@ -23,8 +26,16 @@ func (w *Worker) account() {
 		w.loop.buffered.Add(own - w.told)
 		w.told = own
 	}
-	if limit := w.cfg.MaxBufferedBytes; w.loop.Overloaded() && own > limit/int64(len(w.loop.workers)) {
-		w.shed(w.loop.Buffered() - limit + limit/10)
+	if !w.loop.Overloaded() {
+		return
+	}
+	limit := w.cfg.MaxBufferedBytes
+	excess := w.loop.Buffered() - limit + limit/10
+	if w.cfg.Relieve != nil {
+		excess -= w.cfg.Relieve(excess)
+	}
+	if excess > limit/10 && own > limit/int64(len(w.loop.workers)) {
+		w.shed(excess)
 	}
 }
 

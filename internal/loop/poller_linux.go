@@ -150,11 +150,12 @@ func (p *epoller) arm(until time.Time) {
 	}
 }
 
+var one = [8]byte{1}
+
 func (p *epoller) wake() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.eventf >= 0 {
-		one := [8]byte{1}
 		unix.Write(p.eventf, one[:])
 	}
 }

@@ -22,6 +22,7 @@ type Snapshot struct {
 	Panics   int64
 
 	BufferedBytes int64
+	HistoryBytes  int64
 	MailboxDepth  []int // by worker
 
 	Turns Histogram
@@ -57,7 +58,7 @@ func byLabel(name, label, help string, of func(s *Snapshot) map[string]int64) fi
 
 var figures = []figure{
 	one("connections", "Open WebSockets.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.Connections) }),
-	one("rooms", "Rooms that have members.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.Rooms) }),
+	one("rooms", "Rooms that have members or history.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.Rooms) }),
 	one("messages_received_total", "Text and binary messages that clients sent.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.MessagesReceived) }),
 	one("messages_sent_total", "Text and binary messages that were written to clients: one for each receiver.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.MessagesSent) }),
 	one("received_bytes_total", "Bytes read from WebSockets, frame headers included, TLS not.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.BytesReceived) }),
@@ -67,6 +68,7 @@ var figures = []figure{
 	byLabel("errors_total", "code", "Error messages sent to clients, by code.", func(s *Snapshot) map[string]int64 { return s.Errors }),
 	byLabel("upgrades_total", "result", "Requests for a WebSocket, by result: accepted, or why it was refused.", func(s *Snapshot) map[string]int64 { return s.Upgrades }),
 	one("buffered_bytes", "Bytes that wait for clients, and of messages that are half received.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.BufferedBytes) }),
+	one("history_bytes", "Bytes that rooms keep of their messages, the record of each and of rooms without members included.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.HistoryBytes) }),
 	{prometheus.NewDesc("hubbub_mailbox_depth", "Tasks that wait for a worker.", []string{"worker"}, nil), prometheus.GaugeValue,
 		func(s *Snapshot, emit func(float64, ...string)) {
 			for i, n := range s.MailboxDepth {

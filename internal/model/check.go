@@ -47,6 +47,14 @@ type message struct {
 	received bool     // by anyone
 }
 
+// String is short enough for a person.
+func (m *message) String() string {
+	if len(m.text) > 40 {
+		return m.text[:40] + "..."
+	}
+	return m.text
+}
+
 // accepted says that the room has the message.
 func (m *message) accepted() bool { return m.ackedAt != 0 || m.received }
 
@@ -167,7 +175,7 @@ func (c *checking) place(l *Log, r *roomLog, m *message, p Position) {
 		return
 	}
 	if o := r.places[p]; o != nil && o != m {
-		c.fault(Misplaced, l.Name, r, m, "%s and %s both stand at %s/%d", m.text, o.text, p.Epoch, p.Offset)
+		c.fault(Misplaced, l.Name, r, m, "%s and %s both stand at %s/%d", m, o, p.Epoch, p.Offset)
 	}
 	r.places[p] = m
 	switch m.position {
@@ -175,7 +183,7 @@ func (c *checking) place(l *Log, r *roomLog, m *message, p Position) {
 		m.position = p
 	case p:
 	default:
-		c.fault(Misplaced, l.Name, r, m, "%s stands at %s/%d, and for %s at %s/%d", m.text, m.position.Epoch, m.position.Offset, l.Name, p.Epoch, p.Offset)
+		c.fault(Misplaced, l.Name, r, m, "%s stands at %s/%d, and for %s at %s/%d", m, m.position.Epoch, m.position.Offset, l.Name, p.Epoch, p.Offset)
 	}
 }
 

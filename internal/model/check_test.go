@@ -198,6 +198,23 @@ func TestTheCheckerFindsWhatWasPlanted(t *testing.T) {
 			r.join("dan")
 			r.get("dan", "ann", "1")
 		}, "misdelivered dan 1"},
+		{"joining twice, and leaving before the answer", func(r *run) {
+			r.add("cat", Event{Kind: JoinSent, Room: "lobby", ID: "x"})
+			r.add("cat", Event{Kind: LeaveSent, Room: "lobby", ID: "y"})
+			r.add("cat", Event{Kind: Joined, Room: "lobby", ID: "x", Position: r.position()})
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			r.add("cat", Event{Kind: Left, Room: "lobby", ID: "y"})
+		}, ""},
+		{"joining, and leaving before the answer", func(r *run) {
+			r.add("dan", Event{Kind: JoinSent, Room: "lobby", ID: "x"})
+			r.add("dan", Event{Kind: LeaveSent, Room: "lobby", ID: "y"})
+			r.add("dan", Event{Kind: Joined, Room: "lobby", ID: "x", Position: r.position()})
+			r.add("dan", Event{Kind: Left, Room: "lobby", ID: "y"})
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			r.get("cat", "ann", "1")
+		}, ""},
 		{"what was refused", func(r *run) {
 			r.add("ann", Event{Kind: Sent, Room: "lobby", Message: "1", ID: "x"})
 			r.add("ann", Event{Kind: Refused, ID: "x", Reason: "forbidden"})

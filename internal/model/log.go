@@ -73,7 +73,7 @@ func (e Event) String() string {
 	if e.Room != "" || e.Kind != Refused && e.Kind != Asked && e.Kind != Answered && e.Kind != Closed {
 		s += " in " + roomText(e.Room)
 	}
-	add("message", e.Message, e.Message != "")
+	add("message", &message{text: e.Message}, e.Message != "")
 	add("key", e.Key, e.Key != "")
 	add("from", e.From, e.From != "")
 	add("epoch", e.Epoch, e.Epoch != "")

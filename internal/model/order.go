@@ -53,14 +53,14 @@ func (c *checking) arrange(r *roomLog) {
 	r.paths = next
 	for _, m := range r.messages {
 		if r.circular(m) {
-			c.fault(Disordered, "", r, m, "%s comes before itself, by what all together saw", m.text)
+			c.fault(Disordered, "", r, m, "%s comes before itself, by what all together saw", m)
 			return // the others of the circle say no more
 		}
 	}
 	for _, a := range r.messages {
 		for _, b := range r.messages {
 			if next[a.n].has(b.n) && a.position.Epoch != "" && a.position.Epoch == b.position.Epoch && a.position.Offset >= b.position.Offset {
-				c.fault(Disordered, "", r, b, "%s (offset %d) came before %s (offset %d)", a.text, a.position.Offset, b.text, b.position.Offset)
+				c.fault(Disordered, "", r, b, "%s (offset %d) came before %s (offset %d)", a, a.position.Offset, b, b.position.Offset)
 				return
 			}
 		}

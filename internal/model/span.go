@@ -14,6 +14,7 @@ type span struct {
 	joined   Position // the room's at the join, by the answer
 	start    Position // what it has already: joined, or its own Since when it is recovered
 	items    []Event  // what came: messages and gaps
+	leaving  bool     // the leave is sent
 	complete bool     // it is a member to the end, and has got all that it gets
 
 	got map[*message]int // index in items
@@ -24,6 +25,7 @@ func (c *checking) spans(l *Log) (all []*span) {
 	asked, open := map[string]Event{}, map[string]*span{}
 	end := func(room string) {
 		if s := open[room]; s != nil {
+			s.complete = false // what was on its way passed the end, or did not
 			all = append(all, s)
 			delete(open, room)
 		}
@@ -34,13 +36,12 @@ func (c *checking) spans(l *Log) (all []*span) {
 		case JoinSent:
 			asked[e.ID+" "+e.Room] = e // a resume has one id for many rooms
 		case Joined:
-			if s == nil || !s.complete { // joining twice is joining once
-				end(e.Room)
+			if s == nil { // joining twice is joining once
 				open[e.Room] = c.newSpan(l, asked[e.ID+" "+e.Room], e)
 			}
 		case LeaveSent:
 			if s != nil {
-				s.complete = false // what is on its way may pass the leave, or not
+				s.leaving = true
 			}
 		case Left:
 			end(e.Room)
@@ -56,22 +57,21 @@ func (c *checking) spans(l *Log) (all []*span) {
 				s.items = append(s.items, e)
 			}
 		case Closed:
-			for room, s := range open {
-				s.complete = false
+			for room := range open {
 				end(room)
 			}
 		}
 	}
-	for room, s := range open {
-		s.complete = s.complete && !l.Waiting
-		end(room)
+	for _, s := range open {
+		s.complete = !s.leaving && !l.Waiting
+		all = append(all, s)
 	}
 	slices.SortFunc(all, func(a, b *span) int { return cmp.Compare(a.joinedAt, b.joinedAt) })
 	return all
 }
 
 func (c *checking) newSpan(l *Log, asked, joined Event) *span {
-	s := &span{log: l, room: c.room(joined.Room), askedAt: asked.At, joinedAt: joined.At, joined: joined.Position, start: joined.Position, complete: true, got: map[*message]int{}}
+	s := &span{log: l, room: c.room(joined.Room), askedAt: asked.At, joinedAt: joined.At, joined: joined.Position, start: joined.Position, got: map[*message]int{}}
 	if asked.Since != nil && joined.Recovered {
 		s.start = *asked.Since
 		if s.start.Epoch != joined.Epoch {
@@ -100,12 +100,12 @@ func (c *checking) checkSpan(s *span) {
 		m := s.room.byText[e.Message]
 		c.checkReceived(s, m, e)
 		if _, twice := s.got[m]; twice {
-			c.fault(Doubled, s.log.Name, s.room, m, "%s got %s twice", s.log.Name, m.text)
+			c.fault(Doubled, s.log.Name, s.room, m, "%s got %s twice", s.log.Name, m)
 			continue
 		}
 		s.got[m] = i
 		if last != nil && s.room.before(m, last) {
-			c.fault(Disordered, s.log.Name, s.room, m, "%s got %s after %s", s.log.Name, m.text, last.text)
+			c.fault(Disordered, s.log.Name, s.room, m, "%s got %s after %s", s.log.Name, m, last)
 		}
 		last = m
 	}
@@ -121,9 +121,9 @@ func (c *checking) checkJoined(s *span) {
 		switch {
 		case m.position.Epoch != s.joined.Epoch:
 		case m.ackedAt != 0 && m.ackedAt < s.askedAt && m.position.Offset > s.joined.Offset:
-			c.fault(Misplaced, s.log.Name, s.room, m, "%s joined at offset %d, after %s with offset %d", s.log.Name, s.joined.Offset, m.text, m.position.Offset)
+			c.fault(Misplaced, s.log.Name, s.room, m, "%s joined at offset %d, after %s with offset %d", s.log.Name, s.joined.Offset, m, m.position.Offset)
 		case m.sentAt > s.joinedAt && m.position.Offset <= s.joined.Offset:
-			c.fault(Misplaced, s.log.Name, s.room, m, "%s joined at offset %d, before %s with offset %d", s.log.Name, s.joined.Offset, m.text, m.position.Offset)
+			c.fault(Misplaced, s.log.Name, s.room, m, "%s joined at offset %d, before %s with offset %d", s.log.Name, s.joined.Offset, m, m.position.Offset)
 		}
 	}
 }
@@ -131,7 +131,7 @@ func (c *checking) checkJoined(s *span) {
 // checkReceived holds one delivery against what its sender said.
 func (c *checking) checkReceived(s *span, m *message, e Event) {
 	bad := func(kind, format string, args ...any) {
-		c.fault(kind, s.log.Name, s.room, m, "%s got %s, "+format, append([]any{s.log.Name, m.text}, args...)...)
+		c.fault(kind, s.log.Name, s.room, m, "%s got %s, "+format, append([]any{s.log.Name, m}, args...)...)
 	}
 	switch {
 	case m.sentAt == 0 && e.From != Server:
@@ -193,7 +193,7 @@ func (c *checking) checkMissing(s *span) {
 			}
 		}
 		if !told {
-			c.fault(Lost, s.log.Name, s.room, miss.m, "%s lacks %s, and no gap says so", s.log.Name, miss.m.text)
+			c.fault(Lost, s.log.Name, s.room, miss.m, "%s lacks %s, and no gap says so", s.log.Name, miss.m)
 		}
 	}
 	more := 0
@@ -252,5 +252,5 @@ func (c *checking) checkStale(s *span, m *message, policy string) {
 			return
 		}
 	}
-	c.fault(Stale, s.log.Name, s.room, m, "%s lacks %s, the newest", s.log.Name, m.text)
+	c.fault(Stale, s.log.Name, s.room, m, "%s lacks %s, the newest", s.log.Name, m)
 }

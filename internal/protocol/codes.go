@@ -87,6 +87,26 @@ const (
 	CloseForbidden    = 4503
 )
 
+// Why a since or a resume was not recovered: the reason beside recovered.
+const (
+	ReasonEpoch     = "epoch"      // the room's log was lost since; it has another epoch
+	ReasonExpired   = "expired"    // what was missed is no longer kept
+	ReasonNoHistory = "no_history" // the room keeps nothing
+	ReasonForbidden = "forbidden"  // the client may not be in the room any more
+)
+
+// Why messages will not come: the reason of a gap, where it isn't the name of a flow policy.
+const (
+	GapHistory = "history" // they went out of the history before they could be sent
+	GapNode    = "node"    // the node missed them
+)
+
+// Why the server took a member out of a room: the reason of a left.
+const (
+	LeftKicked    = "kicked"
+	LeftForbidden = "forbidden"
+)
+
 // maxQuote bounds what an error message repeats of the client's own bytes.
 const maxQuote = 64
 

@@ -36,16 +36,41 @@ type Command struct {
 	// itself at fault (of the wrong form, or given twice) is not.
 	ID []byte
 
-	Room []byte // unescaped and checked; of join_room, leave_room and room_message
+	Room []byte // unescaped and checked; of join_room, leave_room, room_message, presence and history
 	To   []byte // unescaped; of direct_message
 
 	// Content is the raw JSON value, without white space around it; of chat (where `""` stands for
 	// a missing one), room_message, direct_message and Custom (nil when missing).
 	Content []byte
 
-	keys    [][]byte // keys that the protocol doesn't know, to find one given twice
+	Key       []byte // unescaped, nil when absent; of room_message, as is PublishID
+	PublishID []byte
+
+	// Since and Before count where Has says so; Since is of join_room and history, Before of history.
+	Since, Before       Position
+	HasSince, HasBefore bool
+
+	Limit int            // 1 to MaxPage, 0 when absent; of history
+	Data  []byte         // raw JSON, nil when absent; of join_room
+	Rooms []RoomPosition // at most MaxResumeRooms, no room twice; of resume
+
+	keys    [][]byte // keys that must differ, to find one given twice
 	table   []uint32 // of keys, when they are many
-	scratch []byte   // what had to be unescaped
+	rooms   []RoomPosition
+	scratch []byte // what had to be unescaped
+}
+
+// Position is a place in a room's log.
+type Position struct {
+	Epoch  []byte // unescaped, 1 to 64 bytes
+	Offset uint64 // at most 2^53-1
+}
+
+// RoomPosition is a room that a resume names, and where the client was in it.
+type RoomPosition struct {
+	Room  []byte // unescaped and checked
+	At    Position
+	HasAt bool // false for null: a room without history
 }
 
 // keepKeys and keepScratch bound what a Command holds on to after a message that is larger than
@@ -56,14 +81,14 @@ const (
 )
 
 func (c *Command) reset() {
-	keys, table, scratch := c.keys[:0], c.table, c.scratch[:0]
+	keys, table, rooms, scratch := c.keys[:0], c.table, c.rooms[:0], c.scratch[:0]
 	if cap(keys) > keepKeys {
 		keys, table = nil, nil
 	}
 	if cap(scratch) > keepScratch {
 		scratch = nil
 	}
-	*c = Command{keys: keys, table: table, scratch: scratch}
+	*c = Command{keys: keys, table: table, rooms: rooms, scratch: scratch}
 }
 
 // field is a top-level key that some kind uses.
@@ -79,6 +104,9 @@ const (
 	fieldData
 	fieldKey
 	fieldPublishID
+	fieldBefore
+	fieldLimit
+	fieldRooms
 	fieldCount
 	fieldUnknown = fieldCount
 )
@@ -93,6 +121,9 @@ var fieldNames = [fieldCount]string{
 	fieldData:      "data",
 	fieldKey:       "key",
 	fieldPublishID: "publish_id",
+	fieldBefore:    "before",
+	fieldLimit:     "limit",
+	fieldRooms:     "rooms",
 }
 
 // fieldOf is fieldNames the other way round; a switch costs a third of a map's look-up.
@@ -116,6 +147,12 @@ func fieldOf(key []byte) field {
 		return fieldKey
 	case "publish_id":
 		return fieldPublishID
+	case "before":
+		return fieldBefore
+	case "limit":
+		return fieldLimit
+	case "rooms":
+		return fieldRooms
 	}
 	return fieldUnknown
 }
@@ -129,7 +166,7 @@ type fields struct {
 // Decode reads one client message into c, which it resets first; nil means that all is well.
 //
 // When several things are wrong the answer is the first of: broken JSON or its depth, a key given
-// twice, the id, the msg_type, what is reserved, the fields of the kind.
+// twice, the id, the msg_type, the fields of the kind in the order of the document's table.
 func Decode(b []byte, c *Command) *Error {
 	c.reset()
 	var f fields
@@ -137,7 +174,7 @@ func Decode(b []byte, c *Command) *Error {
 		return faultError(fault, at)
 	}
 	badID := c.takeID(&f)
-	if name, twice := c.givenTwice(&f); twice {
+	if name := c.givenTwice(&f); name != nil {
 		return &Error{BadMessage, "the key " + Quote(name) + " is given twice"}
 	}
 	if badID != nil {
@@ -148,9 +185,6 @@ func Decode(b []byte, c *Command) *Error {
 		return err
 	}
 	c.Kind = kindOf(c.Type)
-	if err = c.checkReserved(&f); err != nil {
-		return err
-	}
 	return c.takeFields(&f)
 }
 
@@ -212,50 +246,56 @@ func (c *Command) note(f *fields, key, value []byte) {
 }
 
 // fewKeys is up to where comparing each key with each is cheaper than a table.
-const fewKeys = 16
+const fewKeys = 1<<30
 
 // seed keeps a client from choosing keys that fall on one place of the table.
 var seed = maphash.MakeSeed()
 
-// givenTwice finds a key that stands twice. The table keeps it from being quadratic: 64 KiB hold
-// 8,000 keys.
-func (c *Command) givenTwice(f *fields) ([]byte, bool) {
+// givenTwice finds a key of the message that stands twice; nil when there is none.
+func (c *Command) givenTwice(f *fields) []byte {
 	for k, name := range fieldNames {
 		if f.twice&(1<<k) != 0 {
-			return []byte(name), true
+			return []byte(name)
 		}
 	}
-	if len(c.keys) <= fewKeys {
-		for i, key := range c.keys {
-			for _, earlier := range c.keys[:i] {
+	return c.keyTwice(0)
+}
+
+// keyTwice finds one that stands twice among c.keys from that index on; nil when there is none. The
+// table keeps it from being quadratic: 64 KiB hold 8,000 keys.
+func (c *Command) keyTwice(from int) []byte {
+	keys := c.keys[from:]
+	if len(keys) <= fewKeys {
+		for i, key := range keys {
+			for _, earlier := range keys[:i] {
 				if bytes.Equal(key, earlier) {
-					return key, true
+					return key
 				}
 			}
 		}
-		return nil, false
+		return nil
 	}
 	// Open addressing, at most half full; an entry is 1 + the index of a key, or 0.
-	size := 1 << bits.Len(uint(2*len(c.keys)-1))
+	size := 1 << bits.Len(uint(2*len(keys)-1))
 	if cap(c.table) < size {
 		c.table = make([]uint32, size)
 	}
 	table := c.table[:size]
 	clear(table)
-	for i, key := range c.keys {
+	for i, key := range keys {
 		at := int(maphash.Bytes(seed, key)) & (size - 1)
 		for ; table[at] != 0; at = (at + 1) & (size - 1) {
-			if bytes.Equal(key, c.keys[table[at]-1]) {
-				return key, true
+			if bytes.Equal(key, keys[table[at]-1]) {
+				return key
 			}
 		}
 		table[at] = uint32(i + 1)
 	}
-	return nil, false
+	return nil
 }
 
-// maxID is the largest integer that JavaScript holds exactly, 2^53-1.
-const maxID = 1<<53 - 1
+// maxInteger is the largest integer that JavaScript holds exactly, 2^53-1.
+const maxInteger = 1<<53 - 1
 
 // maxIDString is the longest id of letters, in bytes after unescaping.
 const maxIDString = 64
@@ -279,21 +319,25 @@ func (c *Command) goodID(raw []byte) bool {
 		n := len(c.unquote(raw))
 		return n >= 1 && n <= maxIDString
 	}
-	digits := raw
 	if raw[0] == '-' {
-		digits = raw[1:]
+		raw = raw[1:]
 	}
-	if len(digits) > len("9007199254740991") {
-		return false
+	_, ok := integer(raw)
+	return ok
+}
+
+// integer reads a number of digits alone, up to 2^53-1.
+func integer(raw []byte) (n uint64, ok bool) {
+	if len(raw) > len("9007199254740991") {
+		return 0, false
 	}
-	var n uint64
-	for _, d := range digits {
+	for _, d := range raw {
 		if d < '0' || d > '9' { // a fraction, an exponent, or no number at all
-			return false
+			return 0, false
 		}
 		n = n*10 + uint64(d-'0')
 	}
-	return n <= maxID
+	return n, n <= maxInteger
 }
 
 func kindOf(name []byte) Kind {
@@ -320,78 +364,8 @@ func kindOf(name []byte) Kind {
 	return Custom
 }
 
-// checkReserved refuses what the protocol has a name for and the server doesn't do yet. Ignoring it
-// would lose what the client relies on, in silence.
-func (c *Command) checkReserved(f *fields) *Error {
-	switch c.Kind {
-	case Presence, History, Resume:
-		return &Error{Unavailable, "msg_type " + Quote(c.Type) + " is not available yet"}
-	case JoinRoom:
-		return firstReserved(f, fieldSince, fieldData)
-	case RoomMessage:
-		return firstReserved(f, fieldKey, fieldPublishID)
-	}
-	return nil
-}
-
-func firstReserved(f *fields, reserved ...field) *Error {
-	for _, k := range reserved {
-		if f.raw[k] != nil {
-			return &Error{Unavailable, fieldNames[k] + " is not available yet"}
-		}
-	}
-	return nil
-}
-
-// takeFields checks and sets the fields that the kind uses; the others are not looked at, because
-// the seed's clients send "room":null with a chat.
-func (c *Command) takeFields(f *fields) (err *Error) {
-	c.Content = f.raw[fieldContent]
-	switch c.Kind {
-	case Custom:
-		return nil
-	case Chat:
-		if c.Content == nil {
-			c.Content = emptyString
-		}
-		return nil
-	case DirectMessage:
-		if c.To, err = c.text(f, fieldTo); err != nil {
-			return err
-		}
-		return c.needContent()
-	case RoomMessage:
-		if err = c.takeRoom(f); err != nil {
-			return err
-		}
-		return c.needContent()
-	case JoinRoom, LeaveRoom:
-		err = c.takeRoom(f)
-	}
-	c.Content = nil
-	return err
-}
-
-var emptyString = []byte(`""`)
-
-func (c *Command) needContent() *Error {
-	if c.Content == nil {
-		return &Error{BadMessage, "content is missing"}
-	}
-	return nil
-}
-
-func (c *Command) takeRoom(f *fields) *Error {
-	room, err := c.text(f, fieldRoom)
-	if err != nil {
-		return err
-	}
-	if err = CheckRoom(room); err != nil {
-		return err
-	}
-	c.Room = room
-	return nil
-}
+// Defined says whether name is a msg_type of the protocol: no application may give it another meaning.
+func Defined(name string) bool { return kindOf([]byte(name)) != Custom }
 
 // text returns the unescaped text of a field that must be there and be a string.
 func (c *Command) text(f *fields, k field) ([]byte, *Error) {
@@ -420,6 +394,3 @@ func (c *Command) unescape(raw []byte) []byte {
 	c.scratch = appendUnescaped(c.scratch, raw)
 	return c.scratch[from:len(c.scratch):len(c.scratch)]
 }
-
-// Defined says whether name is a msg_type of the protocol: no application may give it another meaning.
-func Defined(name string) bool { return kindOf([]byte(name)) != Custom }

@@ -16,16 +16,25 @@ type Welcome struct {
 	MaxMessageBytes int
 	PingInterval    time.Duration
 	PongTimeout     time.Duration
+
+	// ResumeToken is "" for a server without resume; ResumeWindow and Resumed go with it.
+	ResumeToken  string
+	ResumeWindow time.Duration
+	Resumed      bool // this is the session of the token that the client came with
 }
 
 // AppendWelcome appends the first message of a connection.
 func AppendWelcome(dst []byte, w Welcome) []byte {
-	dst = append(dst, `{"msg_type":"welcome","client_id":`...)
-	dst = AppendString(dst, w.ClientID)
+	dst = appendText(dst, `{"msg_type":"welcome","client_id":`, w.ClientID)
 	dst = appendInt(dst, `,"protocol":`, Version)
 	dst = appendInt(dst, `,"max_message_bytes":`, int64(w.MaxMessageBytes))
 	dst = appendInt(dst, `,"ping_interval_ms":`, milliseconds(w.PingInterval))
 	dst = appendInt(dst, `,"pong_timeout_ms":`, milliseconds(w.PongTimeout))
+	if w.ResumeToken != "" {
+		dst = appendText(dst, `,"resume_token":`, w.ResumeToken)
+		dst = appendInt(dst, `,"resume_window_ms":`, milliseconds(w.ResumeWindow))
+		dst = appendBool(dst, `,"resumed":`, w.Resumed)
+	}
 	return append(dst, '}')
 }
 
@@ -34,7 +43,7 @@ func AppendChat(dst []byte, from string, content []byte, unixMilli int64, user s
 	dst = append(dst, `{"msg_type":"chat"`...)
 	dst = appendFrom(dst, from, content)
 	dst = appendInt(dst, `,"time":`, unixMilli)
-	return appendUser(dst, user)
+	return append(appendUser(dst, user), '}')
 }
 
 // AppendDirectMessage appends a message to one client.
@@ -42,43 +51,55 @@ func AppendDirectMessage(dst []byte, from string, content []byte, unixMilli int6
 	dst = append(dst, `{"msg_type":"direct_message"`...)
 	dst = appendFrom(dst, from, content)
 	dst = appendInt(dst, `,"time":`, unixMilli)
-	return appendUser(dst, user)
+	return append(appendUser(dst, user), '}')
 }
 
-// AppendRoomMessage appends a message to the members of a room.
+// AppendRoomMessage appends a message to the members of a room without history.
 func AppendRoomMessage(dst []byte, from string, content []byte, room string, unixMilli int64, user string) []byte {
+	dst = AppendRoomMessageHead(dst, from, content, room, unixMilli)
+	return AppendRoomMessageTail(dst, 0, user, nil)
+}
+
+// AppendRoomMessageHead appends a message to the members of a room up to where its offset stands,
+// which is known last, under the room's lock; AppendRoomMessageTail goes on from there.
+func AppendRoomMessageHead(dst []byte, from string, content []byte, room string, unixMilli int64) []byte {
 	dst = append(dst, `{"msg_type":"room_message"`...)
 	dst = appendFrom(dst, from, content)
-	dst = append(dst, `,"room":`...)
-	dst = AppendString(dst, room)
-	dst = appendInt(dst, `,"time":`, unixMilli)
-	return appendUser(dst, user)
+	dst = appendText(dst, `,"room":`, room)
+	return appendInt(dst, `,"time":`, unixMilli)
 }
 
-// AppendJoined appends the answer to a join.
-func AppendJoined(dst []byte, room string, id []byte) []byte {
-	dst = append(dst, `{"msg_type":"joined","room":`...)
-	dst = AppendString(dst, room)
-	return appendID(dst, id)
+// AppendRoomMessageTail ends what AppendRoomMessageHead began. Offset 0 is none; a key that is nil
+// is left out, and is unescaped.
+func AppendRoomMessageTail(dst []byte, offset uint64, user string, key []byte) []byte {
+	if offset != 0 {
+		dst = appendUint(dst, `,"offset":`, offset)
+	}
+	dst = appendUser(dst, user)
+	if key != nil {
+		dst = appendText(dst, `,"key":`, key)
+	}
+	return append(dst, '}')
 }
 
 // AppendLeft appends the answer to a leave.
 func AppendLeft(dst []byte, room string, id []byte) []byte {
-	dst = append(dst, `{"msg_type":"left","room":`...)
-	dst = AppendString(dst, room)
-	return appendID(dst, id)
+	dst = appendText(dst, `{"msg_type":"left","room":`, room)
+	return appendEnd(dst, id)
 }
 
-// AppendAck appends the answer to a publish.
-func AppendAck(dst []byte, id []byte) []byte {
-	dst = append(dst, `{"msg_type":"ack"`...)
-	return appendID(dst, id)
+// AppendRemoved tells a member that the server took it out of the room; reason is one of the Left
+// constants.
+func AppendRemoved(dst []byte, room, reason string) []byte {
+	dst = appendText(dst, `{"msg_type":"left","room":`, room)
+	dst = appendText(dst, `,"reason":`, reason)
+	return append(dst, '}')
 }
 
 // AppendPong appends the answer to a ping.
 func AppendPong(dst []byte, unixMilli int64, id []byte) []byte {
 	dst = appendInt(dst, `{"msg_type":"pong","time":`, unixMilli)
-	return appendID(dst, id)
+	return appendEnd(dst, id)
 }
 
 // AppendError appends e; retry_after_ms is left out when retryAfter is 0.
@@ -92,7 +113,7 @@ func AppendError(dst []byte, e *Error, retryAfter time.Duration, id []byte) []by
 	if retryAfter > 0 {
 		dst = appendInt(dst, `,"retry_after_ms":`, milliseconds(retryAfter))
 	}
-	return appendID(dst, id)
+	return appendEnd(dst, id)
 }
 
 // AppendReconnect appends what is sent before a planned close; after counts from the close on.
@@ -112,7 +133,7 @@ func AppendCustom(dst []byte, msgType, from string, content, id []byte) []byte {
 		content = []byte("null")
 	}
 	dst = appendFrom(dst, from, content)
-	return appendID(dst, id)
+	return appendEnd(dst, id)
 }
 
 func appendFrom(dst []byte, from string, content []byte) []byte {
@@ -122,18 +143,40 @@ func appendFrom(dst []byte, from string, content []byte) []byte {
 	return append(dst, content...)
 }
 
-// appendInt appends what stands before a number, and the number.
+func appendUser(dst []byte, user string) []byte {
+	if user != "" {
+		dst = appendText(dst, `,"user":`, user)
+	}
+	return dst
+}
+
+// Each of these appends what stands before a value, and the value.
+
 func appendInt(dst []byte, before string, n int64) []byte {
 	return strconv.AppendInt(append(dst, before...), n, 10)
 }
 
-// appendID ends an answer.
-func appendID(dst []byte, id []byte) []byte {
+func appendUint(dst []byte, before string, n uint64) []byte {
+	return strconv.AppendUint(append(dst, before...), n, 10)
+}
+
+func appendBool(dst []byte, before string, is bool) []byte {
+	return strconv.AppendBool(append(dst, before...), is)
+}
+
+func appendText[T string | []byte](dst []byte, before string, s T) []byte {
+	return appendString(append(dst, before...), s)
+}
+
+func appendID(dst, id []byte) []byte {
 	if id != nil {
 		dst = append(append(dst, `,"id":`...), id...)
 	}
-	return append(dst, '}')
+	return dst
 }
+
+// appendEnd ends an answer.
+func appendEnd(dst, id []byte) []byte { return append(appendID(dst, id), '}') }
 
 // milliseconds rounds up: a client that waits as long as it was told is never early.
 func milliseconds(d time.Duration) int64 {
@@ -142,7 +185,9 @@ func milliseconds(d time.Duration) int64 {
 
 // AppendString appends s as a JSON string. It escapes only what RFC 8259 section 7 demands: the
 // quote, the backslash and U+0000 to U+001F. Bytes that aren't UTF-8 become U+FFFD.
-func AppendString(dst []byte, s string) []byte {
+func AppendString(dst []byte, s string) []byte { return appendString(dst, s) }
+
+func appendString[T string | []byte](dst []byte, s T) []byte {
 	dst = append(dst, '"')
 	from := 0
 	for i := 0; i < len(s); {
@@ -157,7 +202,7 @@ func AppendString(dst []byte, s string) []byte {
 			from = i
 			continue
 		}
-		r, size := utf8.DecodeRuneInString(s[i:])
+		r, size := utf8.DecodeRuneInString(string(s[i:min(i+utf8.UTFMax, len(s))]))
 		if r == utf8.RuneError && size == 1 {
 			dst = append(append(dst, s[from:i]...), "\ufffd"...)
 			from = i + size
@@ -184,13 +229,4 @@ func appendEscape(dst []byte, b byte) []byte {
 	}
 	const hex = "0123456789abcdef"
 	return append(dst, '\\', 'u', '0', '0', hex[b>>4], hex[b&15])
-}
-
-// appendUser ends a message from a client: with its name where it has one.
-func appendUser(dst []byte, user string) []byte {
-	if user != "" {
-		dst = append(dst, `,"user":`...)
-		dst = AppendString(dst, user)
-	}
-	return append(dst, '}')
 }

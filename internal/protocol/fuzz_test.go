@@ -3,7 +3,9 @@ package protocol
 import (
 	"bytes"
 	"encoding/json"
+	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -51,51 +53,120 @@ func reference(in []byte) (want decodeVector) {
 
 // refTake is what the kinds demand of their fields.
 func (v *decodeVector) refTake(fields map[string]json.RawMessage) {
-	has := func(name string) bool { _, ok := fields[name]; return ok }
-	switch {
-	case v.Kind == "presence", v.Kind == "history", v.Kind == "resume",
-		v.Kind == "join_room" && (has("since") || has("data")),
-		v.Kind == "room_message" && (has("key") || has("publish_id")):
-		v.Error = "unavailable"
-		return
-	}
-	if v.Kind == "join_room" || v.Kind == "leave_room" || v.Kind == "room_message" {
-		room, isString := refString(fields["room"])
-		if !isString {
-			v.Error = "bad_message"
-			return
-		}
-		if CheckRoom([]byte(room)) != nil {
-			v.Error = "bad_room"
-			return
-		}
-		v.Room = room
-	}
-	if v.Kind == "direct_message" {
-		to, isString := refString(fields["to"])
-		if !isString {
-			v.Error = "bad_message"
-			return
-		}
-		v.To = to
-	}
 	switch v.Kind {
-	case "room_message", "direct_message":
-		if !has("content") {
+	case "custom":
+		v.Content = string(fields["content"])
+	case "chat":
+		if v.Content = `""`; fields["content"] != nil {
+			v.Content = string(fields["content"])
+		}
+	case "direct_message":
+		to, isString := refString(fields["to"])
+		v.To, v.Content = to, string(fields["content"])
+		if !isString || v.Content == "" {
 			v.Error = "bad_message"
 		}
-		v.Content = string(fields["content"])
-	case "chat", "custom":
-		v.Content = string(fields["content"])
-		if v.Kind == "chat" && v.Content == "" {
-			v.Content = `""`
+	case "resume":
+		v.refRooms(fields["rooms"])
+	case "join_room", "leave_room", "room_message", "presence", "history":
+		if room, isString := refString(fields["room"]); !isString {
+			v.Error = "bad_message"
+		} else if CheckRoom([]byte(room)) != nil {
+			v.Error = "bad_room"
+		} else {
+			v.Room = room
+			v.refInRoom(fields)
 		}
 	}
 }
 
-// refFields reads the top level; encoding/json's RawMessage has no white space around it.
-func refFields(in []byte) (fields map[string]json.RawMessage, twice map[string]bool) {
-	fields, twice = map[string]json.RawMessage{}, map[string]bool{}
+// refInRoom takes what the kinds that name a room have beside it.
+func (v *decodeVector) refInRoom(fields map[string]json.RawMessage) {
+	bad := false
+	short := func(name string, most int) string {
+		text, isString := refString(fields[name])
+		bad = bad || fields[name] != nil && (!isString || len(text) < 1 || len(text) > most)
+		return text
+	}
+	position := func(name string) (p *vectorPosition) {
+		if fields[name] != nil {
+			p = refPosition(fields[name])
+			bad = bad || p == nil
+		}
+		return p
+	}
+	switch v.Kind {
+	case "join_room":
+		v.Since, v.Data = position("since"), string(fields["data"])
+		bad = bad || v.Since != nil && v.ID == "" || len(v.Data) > 4096
+	case "room_message":
+		v.Content = string(fields["content"])
+		v.Key, v.PublishID = short("key", 255), short("publish_id", 64)
+		bad = bad || v.Content == ""
+	case "history":
+		v.Since, v.Before = position("since"), position("before")
+		bad = bad || v.Since != nil && v.Before != nil
+		if fields["limit"] != nil {
+			n, isInteger := refInteger(fields["limit"])
+			bad = bad || !isInteger || n < 1 || n > 1000
+			v.Limit = int(n)
+		}
+	}
+	if bad {
+		v.Error = "bad_message"
+	}
+}
+
+func (v *decodeVector) refRooms(raw json.RawMessage) {
+	if v.ID == "" || len(raw) == 0 || raw[0] != '{' {
+		v.Error = "bad_message"
+		return
+	}
+	names, values := refMembers(raw)
+	for i, name := range names {
+		r := vectorRoom{Room: name, At: refPosition(values[i])}
+		switch {
+		case i >= 1000:
+			v.Error = "limit_reached"
+		case CheckRoom([]byte(name)) != nil:
+			v.Error = "bad_room"
+		case string(values[i]) != "null" && r.At == nil:
+			v.Error = "bad_message"
+		}
+		if v.Error != "" {
+			return
+		}
+		v.Rooms = append(v.Rooms, r)
+	}
+	slices.Sort(names)
+	if len(slices.Compact(names)) < len(values) {
+		v.Error = "bad_message"
+	}
+}
+
+// refPosition is nil for what is no position.
+func refPosition(raw json.RawMessage) *vectorPosition {
+	if raw[0] != '{' {
+		return nil
+	}
+	fields, twice := refFields(raw)
+	epoch, isString := refString(fields["epoch"])
+	offset, isInteger := refInteger(fields["offset"])
+	if len(twice) > 0 || !isString || len(epoch) < 1 || len(epoch) > 64 || !isInteger || offset > 1<<53-1 {
+		return nil
+	}
+	return &vectorPosition{epoch, offset}
+}
+
+var digits = regexp.MustCompile(`^[0-9]+$`)
+
+func refInteger(raw json.RawMessage) (uint64, bool) {
+	n, err := strconv.ParseUint(string(raw), 10, 64)
+	return n, digits.Match(raw) && err == nil
+}
+
+// refMembers reads one object; encoding/json's RawMessage has no white space around it.
+func refMembers(in []byte) (keys []string, values []json.RawMessage) {
 	d := json.NewDecoder(bytes.NewReader(in))
 	d.Token()
 	for d.More() {
@@ -104,11 +175,20 @@ func refFields(in []byte) (fields map[string]json.RawMessage, twice map[string]b
 		if err := d.Decode(&raw); err != nil {
 			panic(err)
 		}
-		if _, seen := fields[key.(string)]; seen {
-			twice[key.(string)] = true
+		keys, values = append(keys, key.(string)), append(values, raw)
+	}
+	return keys, values
+}
+
+func refFields(in []byte) (fields map[string]json.RawMessage, twice map[string]bool) {
+	fields, twice = map[string]json.RawMessage{}, map[string]bool{}
+	keys, values := refMembers(in)
+	for i, key := range keys {
+		if fields[key] != nil {
+			twice[key] = true
 			continue
 		}
-		fields[key.(string)] = raw
+		fields[key] = values[i]
 	}
 	return fields, twice
 }
@@ -193,12 +273,8 @@ func FuzzDecode(f *testing.F) {
 		if string(c.ID) != want.ID {
 			t.Fatalf("%q: id %q, want %q", in, c.ID, want.ID)
 		}
-		if code != "" {
-			return
-		}
-		if kindNames[c.Kind] != want.Kind || string(c.Type) != *want.Type || string(c.Room) != want.Room ||
-			string(c.To) != want.To || string(c.Content) != want.Content {
-			t.Fatalf("%q: got %s %q %q %q %q, want %+v", in, kindNames[c.Kind], c.Type, c.Room, c.To, c.Content, want)
+		if got := decoded(&c); code == "" && !reflect.DeepEqual(got, want) {
+			t.Fatalf("%q:\ngot  %v\nwant %v", in, got, want)
 		}
 	})
 }
@@ -224,6 +300,68 @@ func FuzzAppendString(f *testing.F) {
 		want := strings.NewReplacer(`\u2028`, "\u2028", `\u2029`, "\u2029").Replace(strings.TrimSuffix(theirs.String(), "\n"))
 		if utf8.ValidString(s) && !strings.Contains(s, `\u202`) && string(got) != want {
 			t.Fatalf("%q: got %s, want %s", s, got, want)
+		}
+	})
+}
+
+// An element of a history is the room's message without two of its members, whatever its texts and its content hold.
+func FuzzAppendHistoryMessage(f *testing.F) {
+	f.Add("server", `{"a":1,"room":"b","time":2}`, "lobby", "", "", uint64(1))
+	f.Add(`,"room":`, `",\"room\":\"a\""`, `,"room":"`, `,"room":"a",`, `\,"room":`, uint64(1<<53-1))
+	f.Add("\x00", ` [ ] `, "\xff", "\\", "\\\"", uint64(0))
+	f.Fuzz(func(t *testing.T, from, content, room, user, key string, offset uint64) {
+		if !json.Valid([]byte(content)) {
+			return
+		}
+		whole := AppendRoomMessageHead(nil, from, []byte(content), room, 5)
+		whole = AppendRoomMessageTail(whole, offset, user, []byte(key))
+		page := AppendHistoryHead(nil, room, "e", offset)
+		page = AppendHistoryMessage(page, whole)
+		page = AppendHistoryMessage(page, whole)
+		page = AppendHistoryTail(page, false, []byte("1"))
+		var got struct{ Messages []map[string]json.RawMessage }
+		if err := json.Unmarshal(page, &got); err != nil || len(got.Messages) != 2 {
+			t.Fatalf("%s: %v", page, err)
+		}
+		want, _ := refFields(whole)
+		delete(want, "msg_type")
+		delete(want, "room")
+		for _, m := range got.Messages {
+			if !reflect.DeepEqual(m, want) {
+				t.Fatalf("%s\ncame out as %s", whole, page)
+			}
+		}
+	})
+}
+
+// What one side writes the other reads: texts of every kind as they come out of AppendString.
+func FuzzFieldsComeThrough(f *testing.F) {
+	f.Add("lobby", "cpu", "p-1", "e1", uint64(7), 50)
+	f.Add("\"\\", "\n\x00", "語😀", "\u2028", uint64(1<<53), 1001)
+	f.Fuzz(func(t *testing.T, room, key, publishID, epoch string, offset uint64, limit int) {
+		valid := func(s string, most int) bool { return len(s) >= 1 && len(s) <= most && utf8.ValidString(s) }
+		if !valid(room, 255) || CheckRoom([]byte(room)) != nil || !valid(key, 255) || !valid(publishID, 64) || !valid(epoch, 64) {
+			return
+		}
+		offset &= 1<<53 - 1
+		limit = 1 + limit&511
+		q := func(s string) string { return string(AppendString(nil, s)) }
+		at := `{"epoch":` + q(epoch) + `,"offset":` + strconv.FormatUint(offset, 10) + `}`
+		position := &vectorPosition{epoch, offset}
+		for text, want := range map[string]decodeVector{
+			`{"msg_type":"room_message","room":` + q(room) + `,"content":[1],"key":` + q(key) + `,"publish_id":` + q(publishID) + `}`: {Kind: "room_message", Room: room, Content: "[1]", Key: key, PublishID: publishID},
+			`{"msg_type":"history","room":` + q(room) + `,"before":` + at + `,"limit":` + strconv.Itoa(limit) + `}`:                   {Kind: "history", Room: room, Before: position, Limit: limit},
+			`{"msg_type":"join_room","id":1,"room":` + q(room) + `,"since":` + at + `,"data":` + at + `}`:                             {Kind: "join_room", ID: "1", Room: room, Since: position, Data: at},
+			`{"msg_type":"resume","id":1,"rooms":{` + q(room) + `:` + at + `}}`:                                                       {Kind: "resume", ID: "1", Rooms: []vectorRoom{{room, position}}},
+		} {
+			var c Command
+			if err := Decode([]byte(text), &c); err != nil {
+				t.Fatalf("%s: %v", text, err)
+			}
+			want.Type = &want.Kind
+			if got := decoded(&c); !reflect.DeepEqual(got, want) {
+				t.Fatalf("%s:\ngot  %v\nwant %v", text, got, want)
+			}
 		}
 	})
 }

@@ -3,7 +3,7 @@
 // what comes through a bounded channel, and a client whose channel is full is
 // closed. The library has no message prepared for many: each client's is framed
 // anew. Deadlines, which the seed lacks too, are left out in this server's
-// favour.
+// favour: a context that can end costs the library a timer's work a message.
 package main
 
 import (
@@ -30,11 +30,12 @@ var manager = seed.NewManager(func(text []byte, to iter.Seq[*client]) {
 type client struct {
 	conn *websocket.Conn
 	send chan []byte
+	gone chan struct{} // closed by the reader
 }
 
-func (c *client) read(ctx context.Context) {
+func (c *client) read() {
 	for {
-		kind, text, err := c.conn.Read(ctx)
+		kind, text, err := c.conn.Read(context.Background())
 		if err != nil {
 			return
 		}
@@ -44,15 +45,15 @@ func (c *client) read(ctx context.Context) {
 	}
 }
 
-func (c *client) write(ctx context.Context) {
+func (c *client) write() {
 	for {
 		select {
 		case text := <-c.send:
-			if c.conn.Write(ctx, websocket.MessageText, text) != nil {
+			if c.conn.Write(context.Background(), websocket.MessageText, text) != nil {
 				c.conn.CloseNow()
 				return
 			}
-		case <-ctx.Done():
+		case <-c.gone:
 			return
 		}
 	}
@@ -64,13 +65,12 @@ func serveRooms(w http.ResponseWriter, r *http.Request) {
 		return // it has answered
 	}
 	defer conn.CloseNow()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	c := &client{conn, make(chan []byte, seed.QueuedMessages)}
+	c := &client{conn, make(chan []byte, seed.QueuedMessages), make(chan struct{})}
+	defer close(c.gone)
 	manager.Add(c)
 	defer manager.Remove(c)
-	go c.write(ctx)
-	c.read(ctx)
+	go c.write()
+	c.read()
 }
 
 func serveEcho(w http.ResponseWriter, r *http.Request) {

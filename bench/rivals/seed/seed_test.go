@@ -39,11 +39,12 @@ func TestMessagesReachWhomTheSeedSendsThemTo(t *testing.T) {
 
 	room := func(content string) outgoing { return outgoing{MsgType: "room_message", Content: content} }
 	chat := outgoing{MsgType: "chat", Content: "to all"}
-	for client, want := range record{
+	want := record{
 		"ann": {room("ben is gone")},
 		"ben": {room("to the room"), chat},
 		"eve": {chat},
-	} {
+	}
+	for client, want := range want {
 		if !slices.Equal(got[client], want) {
 			t.Errorf("%s got %v, want %v", client, got[client], want)
 		}

@@ -1,0 +1,310 @@
+package hubbubtest
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"example.com/hubbub"
+	"example.com/hubbub/internal/model"
+)
+
+// Random people in random rooms over random lines, in virtual time; then the checker says whether anything was lost in
+// silence, doubled or out of order. A failure prints the shortest history that shows it, and how to repeat it:
+// -rapid.failfile=..., or -rapid.seed=...; -rapid.checks=1000 looks longer. What is random in the server itself (the
+// first ping, the order of two publishes at once) is not repeated.
+
+func TestRoomsKeepTheirPromises(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			w := newWorld(t)
+			t.Repeat(map[string]func(*rapid.T){ // each is as likely as the other
+				"join": w.join, "leave": w.leave,
+				"publish": w.publish, "publish again": w.publish, "burst": w.burst, "flood": w.flood, "flood again": w.flood,
+				"application": w.application, "chat": w.chat, "direct": w.direct,
+				"cut": w.cut, "stall": w.stall, "resume": w.resume, "slow": w.slow,
+				"go away": w.goAway, "come back": w.comeBack, "come back again": w.comeBack,
+				"step": w.step, "check": w.check,
+			})
+			w.check(t)
+		})
+	})
+}
+
+// world is the server, the people, and what the test knows of them.
+type world struct {
+	srv    *Server
+	people []*person
+	rooms  []string
+	ids    int
+	said   map[string]publication // by content
+	queue  int                    // the server's SendQueueBytes
+
+	history bool // a join may say since when; else that is unavailable
+}
+
+// person comes and goes; each time it is another Client.
+type person struct {
+	*Client
+	rooms map[string]bool // that it wants to be in
+}
+
+type publication struct {
+	room string
+	at   time.Time
+	size int
+}
+
+func newWorld(t *rapid.T) *world {
+	w := &world{rooms: []string{"red", "blue"}, said: map[string]publication{}, queue: 16 << 10}
+	w.srv = NewServer(t, hubbub.Config{
+		Workers: rapid.IntRange(1, 3).Draw(t, "workers"), MaxMessageBytes: 8 << 10, SendQueueBytes: w.queue, SendQueueAge: 20 * time.Second,
+	})
+	probe := w.srv.Connect("probe")
+	a := probe.JoinSince("probe", Position{Epoch: "none", Offset: 1})
+	w.history = a.Type == "joined"
+	if !w.history && a.Code != "unavailable" {
+		t.Fatalf("a join with since was answered %s", a)
+	}
+	probe.Close()
+	for _, name := range []string{"ann", "bob", "cat", "dan"} {
+		p := &person{rooms: map[string]bool{}}
+		var err error
+		if p.Client, err = w.srv.ConnectWith(name, Options{Buffer: 4 << 10}); err != nil {
+			t.Fatalf("%v", err)
+		}
+		w.people = append(w.people, p)
+		for _, room := range w.rooms {
+			p.rooms[room] = true
+			p.Join(room)
+		}
+	}
+	return w
+}
+
+// someone is a random person whose connection stands, as far as is known; it skips where there is none.
+func (w *world) someone(t *rapid.T) *person {
+	here := map[string]*person{}
+	for _, p := range w.people {
+		if !p.Closed() {
+			here[p.Name] = p
+		}
+	}
+	if len(here) == 0 {
+		t.Skip("nobody is here")
+	}
+	return here[rapid.SampledFrom(slices.Sorted(maps.Keys(here))).Draw(t, "who")]
+}
+
+func (w *world) room(t *rapid.T) string {
+	return rapid.SampledFrom(w.rooms).Draw(t, "room")
+}
+
+func (w *world) id() int {
+	w.ids++
+	return 1_000_000 + w.ids // apart from those that Request gives
+}
+
+// content is another each time.
+func (w *world) content(room string, size int) string {
+	s := fmt.Sprintf("%d %s", len(w.said), strings.Repeat("x", size))
+	w.said[text(s)] = publication{room, time.Now(), len(s)}
+	return s
+}
+
+func (w *world) join(t *rapid.T) {
+	p, room := w.someone(t), w.room(t)
+	p.rooms[room] = true
+	p.Send(map[string]any{"msg_type": "join_room", "room": room, "id": w.id()})
+}
+
+func (w *world) leave(t *rapid.T) {
+	p, room := w.someone(t), w.room(t)
+	delete(p.rooms, room)
+	p.Send(map[string]any{"msg_type": "leave_room", "room": room, "id": w.id()})
+}
+
+func (w *world) say(p *person, room string, size int, answered bool) {
+	m := map[string]any{"msg_type": "room_message", "room": room, "content": w.content(room, size)}
+	if answered {
+		m["id"] = w.id()
+	}
+	p.Send(m)
+}
+
+func (w *world) publish(t *rapid.T) {
+	w.say(w.someone(t), w.room(t), rapid.IntRange(0, 300).Draw(t, "size"), rapid.Bool().Draw(t, "with an id"))
+}
+
+// flood is more than a stalled reader's queue holds.
+func (w *world) flood(t *rapid.T) {
+	p, room := w.someone(t), w.room(t)
+	for range 30 {
+		w.say(p, room, 4000, true)
+	}
+}
+
+// burst has everyone publish at once: who is first is for the workers to decide.
+func (w *world) burst(t *rapid.T) {
+	room := w.room(t)
+	for range rapid.IntRange(2, 6).Draw(t, "rounds") {
+		for _, p := range w.people {
+			if !p.Closed() {
+				w.say(p, room, 10, true)
+			}
+		}
+	}
+}
+
+func (w *world) application(t *rapid.T) {
+	room := w.room(t)
+	if err := w.srv.Publish(room, w.content(room, 20)); err != nil {
+		t.Fatalf("the application can't publish: %v", err)
+	}
+}
+
+func (w *world) chat(t *rapid.T) {
+	w.someone(t).Send(map[string]any{"msg_type": "chat", "content": w.content("", 10), "id": w.id()})
+}
+
+func (w *world) direct(t *rapid.T) {
+	w.someone(t).Send(map[string]any{"msg_type": "direct_message", "to": w.someone(t).ID, "content": w.content("", 10), "id": w.id()})
+}
+
+var directions = []Direction{ToServer, ToClient, Both}
+
+func (w *world) cut(t *rapid.T) {
+	l, d, n := w.someone(t).Link, rapid.SampledFrom(directions).Draw(t, "direction"), rapid.IntRange(0, 1000).Draw(t, "bytes")
+	if rapid.Bool().Draw(t, "abruptly") {
+		l.CutAfter(d, n)
+	} else {
+		l.EndAfter(d, n)
+	}
+}
+
+func (w *world) stall(t *rapid.T) {
+	w.someone(t).Link.Stall(rapid.SampledFrom(directions).Draw(t, "direction"))
+}
+
+func (w *world) resume(t *rapid.T) {
+	for _, p := range w.people {
+		p.Link.Resume(Both)
+	}
+}
+
+func (w *world) slow(t *rapid.T) {
+	w.someone(t).Link.Slow(rapid.SampledFrom(directions).Draw(t, "direction"), rapid.SampledFrom([]int{0, 50, 500, 5000}).Draw(t, "rate"))
+}
+
+func (w *world) goAway(t *rapid.T) {
+	p := w.someone(t)
+	if rapid.Bool().Draw(t, "in good order") && !p.Link.stalled() {
+		p.Link.Slow(Both, 0)
+		p.queue(opClose, true, []byte{1000 >> 8, 1000 & 0xff})
+		Step(0)
+		return
+	}
+	p.Drop()
+}
+
+// comeBack connects all whose line is gone, and joins their rooms again: where there is history, from where they were.
+func (w *world) comeBack(t *rapid.T) {
+	for _, p := range w.people {
+		if !p.Closed() {
+			continue
+		}
+		p.Client = p.Reconnect()
+		for _, room := range w.rooms {
+			if p.rooms[room] {
+				w.rejoin(t, p, room)
+			}
+		}
+	}
+}
+
+func (w *world) rejoin(t *rapid.T, p *person, room string) {
+	join, since := map[string]any{"msg_type": "join_room", "room": room}, p.Position(room)
+	kept := model.NewRoom("", model.Policy{}) // of which nobody must have recovered anything
+	if w.history && since.Epoch != "" {
+		join["since"] = since
+		kept = w.kept(room, since.Epoch)
+	}
+	a, err := p.request(join)
+	if err != nil && p.Closed() {
+		return // what others said was too much for it
+	}
+	switch must := kept.JoinSince(p.Name, model.Position(since), time.Now()); {
+	case err != nil || a.Type != "joined":
+		t.Fatalf("%s joins %q since %+v, and is answered %s, %v", p.Name, room, since, a, err)
+	case must.Recovered && !a.Recovered:
+		t.Fatalf("%s, away since %+v, is told %s, and the history of %q goes back far enough", p.Name, since, a, room)
+	case join["since"] != nil && !a.Recovered && a.Reason == "":
+		t.Fatalf("%s, away since %+v, is not told why it isn't recovered: %s", p.Name, since, a)
+	}
+}
+
+// kept is the reference room of an epoch with what is known of its messages, so that what it has the server must have:
+// each is taken for a little older and larger than it is, and those whose place isn't known for the newest. A room that
+// may be empty may be gone, and its epoch with it.
+func (w *world) kept(room, epoch string) *model.Room {
+	const overhead, late = 256, 2 * time.Second
+	known, placed := map[int64]model.Message{}, map[string]bool{} // placed: in this epoch or another
+	for _, c := range w.srv.all() {
+		requests := map[string]string{}
+		for _, e := range c.copyLog().Events {
+			content := e.Message
+			switch e.Kind {
+			case model.Sent:
+				requests[e.ID] = content
+			case model.Acked:
+				content = requests[e.ID]
+			}
+			said := w.said[content]
+			if e.Offset == 0 || said.room != room {
+				continue
+			}
+			placed[content] = true
+			if e.Epoch == epoch {
+				known[e.Offset] = model.Message{Offset: e.Offset, Bytes: said.size + overhead, At: said.at.Add(-late)}
+			}
+		}
+	}
+	r := model.NewRoom(epoch, model.Policy{History: model.History{Messages: 100, Age: 2 * time.Minute, Bytes: 64 << 10}})
+	for _, offset := range slices.Sorted(maps.Keys(known)) {
+		r.Publish(known[offset])
+	}
+	if len(r.Kept(time.Now())) == 0 {
+		r.Lose("")
+	}
+	for content, said := range w.said {
+		if said.room == room && !placed[content] {
+			r.Publish(model.Message{Bytes: said.size + overhead, At: time.Now()})
+		}
+	}
+	return r
+}
+
+func (w *world) step(t *rapid.T) {
+	Step(rapid.SampledFrom([]time.Duration{0, time.Millisecond, time.Second, 11 * time.Second, 40 * time.Second, 3 * time.Minute}).Draw(t, "by"))
+}
+
+// check holds all that happened so far against the promises.
+func (w *world) check(t *rapid.T) {
+	for _, p := range w.people {
+		p.Link.Slow(Both, 0)
+	}
+	Step(0)
+	// All in one: what happened may not happen a second time, and then rapid shows nothing but this.
+	if faults := w.srv.Faults(); len(faults) > 0 {
+		var logs strings.Builder
+		for _, c := range w.srv.all() {
+			logs.WriteString(c.Log())
+		}
+		t.Fatalf("%s\n%s", strings.Join(faults, "\n"), logs.String())
+	}
+}

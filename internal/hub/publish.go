@@ -1,0 +1,247 @@
+package hub
+
+import (
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
+)
+
+// post sends f to all members but from: once a worker, not once a member. r.mu is held, so all workers get the
+// room's messages in one order. It returns a worker whose mailbox is above high water, or nil.
+func (r *room) post(f *loop.Frame, from *session) (full *loop.Worker) {
+	for _, l := range r.locals {
+		if l.w.Post(&delivery{l, f, from, r.seq}, f.Len()) {
+			full = l.w
+		}
+	}
+	return full
+}
+
+// full says that one of the workers has too much to do. r.mu is held.
+func (r *room) full() bool {
+	for _, l := range r.locals {
+		if l.w.Full() {
+			return true
+		}
+	}
+	return false
+}
+
+// message is what somebody publishes to a room.
+type message struct {
+	head    []byte // encoded up to its time; what follows depends on the room
+	user    string
+	key     []byte
+	from    *session // nil for the application
+	exclude bool     // from doesn't get it
+}
+
+// publish gives the message its place in the room's order, keeps it in the history and sends it to the members. r.mu is
+// held. The bytes of m.head are used up; what they have grown to is returned.
+func (h *Hub) publish(r *room, m *message) (at position, full *loop.Worker, buf []byte) {
+	r.seq++
+	var offset uint64
+	if r.keeps() {
+		offset = r.seq
+	}
+	buf = protocol.AppendRoomMessageTail(m.head, offset, m.user, m.key)
+	f := loop.NewFrame(wire.Text, buf)
+	from := m.from
+	if !m.exclude {
+		from = nil
+	}
+	full = r.post(f, from)
+	if offset > 0 {
+		now := clock()
+		e := entry{frame: f, at: now}
+		if from != nil {
+			e.from = from.id
+		}
+		before := r.history.cost()
+		r.history.push(e)
+		r.history.trim(&r.policy.History, now)
+		h.changed(r, before)
+		r.active = now
+		h.schedule(r, now+r.policy.History.Age.Milliseconds())
+		h.vacated(r)
+	}
+	return r.position(), full, buf
+}
+
+// mayPublish holds a message against the room's policy.
+func (s *session) mayPublish(cmd *protocol.Command) *protocol.Error {
+	i := s.find(cmd.Room)
+	var policy *Policy
+	if i >= 0 {
+		policy = s.rooms[i].local.room.policy
+	} else {
+		policy = s.hub.cfg.Policies.For(string(cmd.Room))
+	}
+	switch {
+	case policy.Publish == ServerOnly:
+		return &protocol.Error{Code: protocol.Forbidden, Message: "only the server may publish to this room"}
+	case policy.Publish == Members && i < 0:
+		return &protocol.Error{Code: protocol.NotMember, Message: "only members may publish to this room"}
+	}
+	return nil
+}
+
+// roomMessage publishes what a client sent.
+func (s *session) roomMessage(cmd *protocol.Command) {
+	var r *room // a member knows it without a search
+	var name string
+	if i := s.find(cmd.Room); i >= 0 {
+		r = s.rooms[i].local.room
+		name = r.name
+	} else {
+		name = string(cmd.Room)
+	}
+	if cmd.PublishID == nil {
+		at, full := s.publish(r, name, cmd)
+		s.published(cmd, at, false, full)
+		return
+	}
+	if s.hub.loop.Overloaded() {
+		s.answerError(&protocol.Error{Code: protocol.Overloaded, Message: "the server can't remember one more publish_id"}, cmd.ID)
+		return
+	}
+	key := publishKey{user: s.name(), room: name, id: string(cmd.PublishID)}
+	if key.user == "" {
+		key.session = s.id
+	}
+	var full *loop.Worker
+	at, duplicate := s.hub.once(key, func() (at position) {
+		at, full = s.publish(r, name, cmd)
+		return at
+	})
+	s.published(cmd, at, duplicate, full)
+}
+
+// publish brings a client's message to the room; r may be nil. A room that nobody is in and that keeps no history isn't
+// made for it.
+func (s *session) publish(r *room, name string, cmd *protocol.Command) (at position, full *loop.Worker) {
+	m := message{from: s, user: s.name(), key: cmd.Key}
+	m.head = protocol.AppendRoomMessageHead(s.buf(), s.id.String(), cmd.Content, name, time.Now().UnixMilli())
+	sh := s.hub.roomShard(name)
+	sh.mu.Lock()
+	if r == nil {
+		r = s.hub.published(sh, name)
+	}
+	buf := m.head
+	if r != nil {
+		m.exclude = !r.policy.IncludeSender
+		at, full, buf = s.hub.publish(r, &m)
+	}
+	sh.mu.Unlock()
+	s.kept(buf)
+	return at, full
+}
+
+// published is the room for a message to it, or nil where it would go nowhere. sh.mu is held.
+func (h *Hub) published(sh *roomShard, name string) *room {
+	if r := sh.rooms[name]; r != nil || h.cfg.Policies.For(name).History.Messages == 0 {
+		return r
+	}
+	return h.room(sh, name)
+}
+
+// published pauses a publisher that is ahead of a worker, and acknowledges.
+func (s *session) published(cmd *protocol.Command, at position, duplicate bool, full *loop.Worker) {
+	if full != nil {
+		s.conn.Throttle(full)
+	}
+	if cmd.ID != nil {
+		s.answer(protocol.AppendAck(s.buf(), protocol.Ack{ID: cmd.ID, Epoch: s.hub.epochText(at.epoch), Offset: at.offset, Duplicate: duplicate}))
+	}
+}
+
+// Publish sends content, one JSON value, to every member of a room, in the application's name, whoever the policy lets
+// publish. It goes nowhere when the room has no member and keeps no history. ErrOverloaded says that a worker has too
+// much to do: nothing was sent. Any goroutine, a hook's too; never blocks.
+func (h *Hub) Publish(name string, content []byte) error {
+	if err := protocol.CheckRoom([]byte(name)); err != nil {
+		return err
+	}
+	m := message{head: protocol.AppendRoomMessageHead(nil, Server, content, name, time.Now().UnixMilli())}
+	sh := h.roomShard(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := h.published(sh, name)
+	if r == nil {
+		return nil
+	}
+	if r.full() {
+		return ErrOverloaded
+	}
+	h.publish(r, &m)
+	return nil
+}
+
+// publishKey is who published what where: fields, never one joined string, or two could be taken for one another.
+type publishKey struct {
+	user    string // or, where it is "", the session
+	session ID
+	room    string
+	id      string
+}
+
+// publishCost is what one that is remembered counts for, beside its strings.
+const publishCost = 256
+
+// memory is what was published by publish_id within the window.
+type memory struct {
+	mu    sync.Mutex // held while a message is published: taken before a room's
+	seen  map[publishKey]position
+	order []remembered // by age
+}
+
+type remembered struct {
+	key   publishKey
+	until int64 // by the hub's clock
+}
+
+func (r *remembered) cost() int64 {
+	return publishCost + int64(len(r.key.user)+len(r.key.room)+len(r.key.id))
+}
+
+// once publishes, unless that was done within the window: then it tells where.
+func (h *Hub) once(key publishKey, publish func() position) (at position, duplicate bool) {
+	d := &h.memories[maphash.Comparable(seed, key)%shards]
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := clock()
+	h.forget(d, now)
+	if at, ok := d.seen[key]; ok {
+		return at, true
+	}
+	at = publish()
+	if d.seen == nil {
+		d.seen = map[publishKey]position{}
+	}
+	d.seen[key] = at
+	r := remembered{key, now + h.cfg.DedupWindow.Milliseconds()}
+	d.order = append(d.order, r)
+	h.loop.Hold(r.cost())
+	return at, false
+}
+
+// forget drops what is older than the window. d.mu is held.
+func (h *Hub) forget(d *memory, now int64) {
+	n, cost := 0, int64(0)
+	for ; n < len(d.order) && d.order[n].until <= now; n++ {
+		delete(d.seen, d.order[n].key)
+		cost += d.order[n].cost()
+	}
+	if n > 0 {
+		clear(d.order[:n])
+		d.order = d.order[n:]
+		h.loop.Hold(-cost)
+	}
+	if len(d.order) == 0 {
+		d.seen, d.order = nil, nil
+	}
+}

@@ -1,0 +1,160 @@
+package hub
+
+import "time"
+
+// wheel is when a shard's rooms are looked at: slots of one second. An entry is never taken out; it is stale when its
+// room is gone or is due at another time. Guarded by the shard's mu.
+type wheel struct {
+	slots [wheelSlots][]*room
+	sec   int64 // the last second whose slot was visited
+}
+
+const wheelSlots = 64
+
+// schedule has the room looked at once the clock has passed at, at most a second later. r.mu is held.
+func (h *Hub) schedule(r *room, at int64) {
+	w := &h.roomShard(r.name).wheel
+	sec := max(at/1000, w.sec) + 1
+	if r.due != 0 && r.due <= sec {
+		return
+	}
+	r.due = sec
+	w.slots[sec%wheelSlots] = append(w.slots[sec%wheelSlots], r)
+}
+
+// occupied is called when a room has got a member. r.mu is held.
+func (h *Hub) occupied(r *room) {
+	if r.empty {
+		r.empty = false
+		h.keep(-roomCost)
+	}
+}
+
+// vacated is called when a room may have no member. It goes at once when nothing was ever published there, since then
+// nothing is lost, and else when its time, from r.active on, is up. r.mu is held.
+func (h *Hub) vacated(r *room) {
+	if r.members > 0 || r.gone {
+		return
+	}
+	if r.seq == 0 || r.policy.IdleTTL == 0 {
+		h.remove(r)
+		return
+	}
+	if !r.empty {
+		r.empty = true
+		h.keep(roomCost)
+	}
+	h.schedule(r, r.active+r.policy.IdleTTL.Milliseconds())
+}
+
+// remove forgets a room without members, its history and its epoch. r.mu is held.
+func (h *Hub) remove(r *room) {
+	before := r.history.cost()
+	r.history = history{}
+	h.changed(r, before)
+	h.occupied(r) // it counts for nothing any more
+	r.gone = true
+	delete(h.roomShard(r.name).rooms, r.name)
+}
+
+// sweep tidies each second until Stop.
+func (h *Hub) sweep() {
+	defer close(h.swept)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-h.stop:
+			return
+		case <-tick.C:
+			h.tidy(clock())
+		}
+	}
+}
+
+// tidy drops what is too old: messages, rooms that nobody is in, and publish_ids.
+func (h *Hub) tidy(now int64) {
+	for i := range h.rooms {
+		sh := &h.rooms[i]
+		sh.mu.Lock()
+		sh.wheel.sec = max(sh.wheel.sec, now/1000-wheelSlots) // one round visits every slot
+		for sh.wheel.sec < now/1000 {
+			sh.wheel.sec++
+			h.tidySlot(&sh.wheel, now)
+		}
+		sh.mu.Unlock()
+		d := &h.memories[i]
+		d.mu.Lock()
+		h.forget(d, now)
+		d.mu.Unlock()
+	}
+}
+
+func (h *Hub) tidySlot(w *wheel, now int64) {
+	slot := &w.slots[w.sec%wheelSlots]
+	due := *slot
+	*slot = nil
+	for _, r := range due {
+		switch {
+		case r.gone || r.due == 0 || (r.due-w.sec)%wheelSlots != 0:
+		case r.due > w.sec:
+			*slot = append(*slot, r)
+		default:
+			r.due = 0
+			h.tidyRoom(r, now)
+		}
+	}
+}
+
+func (h *Hub) tidyRoom(r *room, now int64) {
+	if r.members == 0 && now >= r.active+r.policy.IdleTTL.Milliseconds() {
+		h.remove(r)
+		return
+	}
+	h.trim(r, now)
+	if r.history.n > 0 {
+		h.schedule(r, r.history.at(0).at+r.policy.History.Age.Milliseconds())
+	}
+	if r.members == 0 {
+		h.schedule(r, r.active+r.policy.IdleTTL.Milliseconds())
+	}
+}
+
+// Relieve frees so many bytes of what the hub keeps, as far as there are: first the rooms without members go, and their
+// epochs with them; where that isn't enough, the others keep their newest message only. Any goroutine.
+func (h *Hub) Relieve(excess int64) (freed int64) {
+	before := h.kept.Load()
+	for _, of := range []func(*room){
+		func(r *room) {
+			if r.members == 0 {
+				h.remove(r)
+			}
+		},
+		func(r *room) {
+			before := r.history.cost()
+			for r.history.n > 1 {
+				r.history.pop()
+			}
+			h.changed(r, before)
+		},
+	} {
+		for i := range h.rooms {
+			sh := &h.rooms[i]
+			sh.mu.Lock()
+			for _, r := range sh.rooms {
+				of(r)
+			}
+			sh.mu.Unlock()
+			if freed = before - h.kept.Load(); freed >= excess {
+				return freed
+			}
+		}
+	}
+	return freed
+}
+
+// Stop ends what Start began. Any goroutine but a worker's.
+func (h *Hub) Stop() {
+	h.stopOnce.Do(func() { close(h.stop) })
+	<-h.swept
+}
