@@ -24,7 +24,7 @@ func TestRoomsKeepTheirPromises(t *testing.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
 			w := newWorld(t)
 			t.Repeat(map[string]func(*rapid.T){ // each is as likely as the other
-				"join": w.join, "leave": w.leave,
+				"join": w.join, "leave": w.leave, "leave and return": w.leaveAndReturn,
 				"publish": w.publish, "publish again": w.publish, "burst": w.burst, "flood": w.flood, "flood again": w.flood,
 				"application": w.application, "chat": w.chat, "direct": w.direct,
 				"cut": w.cut, "stall": w.stall, "resume": w.resume, "slow": w.slow,
@@ -43,15 +43,24 @@ type world struct {
 	rooms  []string
 	ids    int
 	said   map[string]publication // by content
-	queue  int                    // the server's SendQueueBytes
 
-	history bool // a join may say since when; else that is unavailable
+	policies map[string]model.Policy
+	history  bool // a join may say since when; else that is unavailable
 }
 
 // person comes and goes; each time it is another Client.
 type person struct {
 	*Client
 	rooms map[string]bool // that it wants to be in
+}
+
+// histories are none; the default; one that is soon full; and two that don't fit into the buffers on the way to a client.
+var histories = []hubbub.History{
+	{},
+	{Messages: 100, Age: 2 * time.Minute, Bytes: 64 << 10},
+	{Messages: 20, Age: 30 * time.Second, Bytes: 8 << 10},
+	{Messages: 60, Age: time.Hour, Bytes: 1 << 20},
+	{Messages: 1000, Age: time.Hour, Bytes: 1 << 20},
 }
 
 type publication struct {
@@ -61,10 +70,16 @@ type publication struct {
 }
 
 func newWorld(t *rapid.T) *world {
-	w := &world{rooms: []string{"red", "blue"}, said: map[string]publication{}, queue: 16 << 10}
-	w.srv = NewServer(t, hubbub.Config{
-		Workers: rapid.IntRange(1, 3).Draw(t, "workers"), MaxMessageBytes: 8 << 10, SendQueueBytes: w.queue, SendQueueAge: 20 * time.Second,
-	})
+	w := &world{rooms: []string{"red", "blue"}, said: map[string]publication{}, policies: map[string]model.Policy{}}
+	cfg := hubbub.Config{
+		Workers: rapid.IntRange(1, 3).Draw(t, "workers"), MaxMessageBytes: 8 << 10, SendQueueBytes: 16 << 10, SendQueueAge: 20 * time.Second,
+	}
+	for _, room := range w.rooms {
+		h := rapid.SampledFrom(histories).Draw(t, room)
+		w.policies[room] = model.Policy{History: model.History(h)}
+		cfg.Rooms = append(cfg.Rooms, hubbub.RoomPolicy{Match: room, History: &h})
+	}
+	w.srv = NewServer(t, cfg)
 	probe := w.srv.Connect("probe")
 	a := probe.JoinSince("probe", Position{Epoch: "none", Offset: 1})
 	w.history = a.Type == "joined"
@@ -129,6 +144,39 @@ func (w *world) leave(t *rapid.T) {
 	p.Send(map[string]any{"msg_type": "leave_room", "room": room, "id": w.id()})
 }
 
+// leaveAndReturn has one join a room again, from where it is, while others publish there. It doesn't look away while it is
+// gone, so its position can't move in between.
+func (w *world) leaveAndReturn(t *rapid.T) {
+	p, room := w.someone(t), w.room(t)
+	for range rapid.IntRange(0, 3).Draw(t, "own") {
+		w.say(p, room, 10, true)
+	}
+	w.burst(t)
+	if _, err := p.request(map[string]any{"msg_type": "leave_room", "room": room}); err != nil {
+		return // its line is cut or stalled
+	}
+	w.say(p, room, 10, true)
+	w.burst(t)
+	p.rooms[room] = true
+	join := map[string]any{"msg_type": "join_room", "room": room, "id": w.id()}
+	if since := p.Position(room); w.history && since.Epoch != "" {
+		join["since"] = since
+	}
+	if !rapid.Bool().Draw(t, "over a stalled line") {
+		p.Send(join)
+		w.burst(t)
+		return
+	}
+	p.Link.Stall(ToClient) // until "resume": what it missed may be gone by then
+	p.Send(join)
+	Step(0)
+	for _, o := range w.people {
+		if o != p && !o.Closed() {
+			w.floodRoom(o, room)
+		}
+	}
+}
+
 func (w *world) say(p *person, room string, size int, answered bool) {
 	m := map[string]any{"msg_type": "room_message", "room": room, "content": w.content(room, size)}
 	if answered {
@@ -142,8 +190,9 @@ func (w *world) publish(t *rapid.T) {
 }
 
 // flood is more than a stalled reader's queue holds.
-func (w *world) flood(t *rapid.T) {
-	p, room := w.someone(t), w.room(t)
+func (w *world) flood(t *rapid.T) { w.floodRoom(w.someone(t), w.room(t)) }
+
+func (w *world) floodRoom(p *person, room string) {
 	for range 30 {
 		w.say(p, room, 4000, true)
 	}
@@ -229,7 +278,7 @@ func (w *world) comeBack(t *rapid.T) {
 
 func (w *world) rejoin(t *rapid.T, p *person, room string) {
 	join, since := map[string]any{"msg_type": "join_room", "room": room}, p.Position(room)
-	kept := model.NewRoom("", model.Policy{}) // of which nobody must have recovered anything
+	kept := model.NewRoom("", model.Policy{}) // from which nobody must be recovered
 	if w.history && since.Epoch != "" {
 		join["since"] = since
 		kept = w.kept(room, since.Epoch)
@@ -242,7 +291,7 @@ func (w *world) rejoin(t *rapid.T, p *person, room string) {
 	case err != nil || a.Type != "joined":
 		t.Fatalf("%s joins %q since %+v, and is answered %s, %v", p.Name, room, since, a, err)
 	case must.Recovered && !a.Recovered:
-		t.Fatalf("%s, away since %+v, is told %s, and the history of %q goes back far enough", p.Name, since, a, room)
+		t.Fatalf("%s, away since %+v, is told %s, and the history of %q goes back far enough:\n%+v at %s\n%s", p.Name, since, a, room, kept, time.Now(), w.logs())
 	case join["since"] != nil && !a.Recovered && a.Reason == "":
 		t.Fatalf("%s, away since %+v, is not told why it isn't recovered: %s", p.Name, since, a)
 	}
@@ -274,7 +323,7 @@ func (w *world) kept(room, epoch string) *model.Room {
 			}
 		}
 	}
-	r := model.NewRoom(epoch, model.Policy{History: model.History{Messages: 100, Age: 2 * time.Minute, Bytes: 64 << 10}})
+	r := model.NewRoom(epoch, w.policies[room])
 	for _, offset := range slices.Sorted(maps.Keys(known)) {
 		r.Publish(known[offset])
 	}
@@ -301,10 +350,14 @@ func (w *world) check(t *rapid.T) {
 	Step(0)
 	// All in one: what happened may not happen a second time, and then rapid shows nothing but this.
 	if faults := w.srv.Faults(); len(faults) > 0 {
-		var logs strings.Builder
-		for _, c := range w.srv.all() {
-			logs.WriteString(c.Log())
-		}
-		t.Fatalf("%s\n%s", strings.Join(faults, "\n"), logs.String())
+		t.Fatalf("%s\n%s", strings.Join(faults, "\n"), w.logs())
 	}
+}
+
+func (w *world) logs() string {
+	var b strings.Builder
+	for _, c := range w.srv.all() {
+		b.WriteString(c.Log())
+	}
+	return b.String()
 }

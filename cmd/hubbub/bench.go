@@ -204,7 +204,8 @@ func (c *benchTarget) run(o bench.Options) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second one ends the process at once
+	// A second one ends the process at once; but not that which follows immediately: timeout(1) sends two.
+	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	result, err := bench.Run(ctx, o)
 	erase()
 	if err != nil {

@@ -133,8 +133,10 @@ func (r *runner) finish(p *pacer, each int64) {
 	span := after.at - before.at
 	res.Duration = time.Duration(span).Seconds()
 	res.PublishesPerSecond, res.DeliveriesPerSecond = perSecond(res.Published, span), perSecond(res.Delivered, span)
-	if s := res.Server; s != nil && before.server >= 0 && after.server >= 0 {
-		if s.CPUSeconds = (after.server - before.server).Seconds(); each > 0 {
+	if s := res.Server; s != nil && span > 0 {
+		if before.server < 0 || after.server < 0 {
+			res.Server, res.ServerUnknown = nil, fmt.Sprintf("process %d is gone", s.PIDs[0])
+		} else if s.CPUSeconds = (after.server - before.server).Seconds(); each > 0 {
 			s.CPUEach = s.CPUSeconds * 1e6 / float64(each)
 		}
 	}

@@ -168,13 +168,17 @@ func (r *runner) load(ctx context.Context, f *fleet) error {
 	r.enter("measuring", until, delivered)
 	f.load.drive(ctx, until)
 	r.after = r.sample(f)
+	if ctx.Err() == nil && r.clock.now() < until {
+		// The last connections may be about to break.
+		if err := f.rest(ctx, closeWait/4); err != nil {
+			return err
+		}
+		return errors.New("nobody is left to publish, or to receive")
+	}
 	select {
 	case <-f.gone:
 		return errGone
 	default:
-	}
-	if ctx.Err() == nil && r.clock.now() < until {
-		return errors.New("nobody is left to publish, or to receive")
 	}
 	return ctx.Err()
 }

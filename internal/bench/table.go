@@ -103,6 +103,10 @@ func (r *Result) printServer(line func(name, format string, args ...any)) {
 		line("  memory", "%s at the end", size(float64(s.MemoryEnd)))
 		return
 	}
+	if s.MemoryEnd == 0 { // a process that has ended has none
+		line("  memory", "%s before, %s connected; it is gone", size(float64(s.MemoryBefore)), size(float64(s.MemoryConnected)))
+		return
+	}
 	line("  memory", "%s before, %s connected, %s at the end", size(float64(s.MemoryBefore)), size(float64(s.MemoryConnected)), size(float64(s.MemoryEnd)))
 	if r.Mode == Idle {
 		line("  a connection", "%s bytes when connected, %s at the end", group(int64(s.EachConnected)), group(int64(s.EachEnd)))

@@ -170,7 +170,11 @@ func (c *checking) checkMissing(s *span) {
 	var lacks []missed
 	perhaps := 0 // messages that a gap may count beside those
 	for _, m := range s.room.messages {
-		if _, ok := s.got[m]; ok || c.own(s, m) {
+		if _, ok := s.got[m]; ok {
+			continue
+		}
+		if c.own(s, m) {
+			perhaps++ // a gap of offsets may count it, though it would not have come
 			continue
 		}
 		if miss := s.place(m); m.accepted() && s.begins(m) && (s.complete || miss.hi < len(s.items)) && !s.room.circular(m) {

@@ -88,8 +88,12 @@ func appends() []appendCase {
 		{"welcome", func(dst []byte) []byte { return AppendWelcome(dst, welcome) }},
 		{"chat", func(dst []byte) []byte { return AppendChat(dst, from, content, at, "") }},
 		{"direct_message", func(dst []byte) []byte { return AppendDirectMessage(dst, from, content, at, "") }},
-		{"room_message", func(dst []byte) []byte { return AppendRoomMessage(dst, from, content, room, at, "") }},
-		{"room_message of a user", func(dst []byte) []byte { return AppendRoomMessage(dst, from, content, room, at, "alice") }},
+		{"room_message", func(dst []byte) []byte {
+			return AppendRoomMessageTail(AppendRoomMessageHead(dst, from, content, room, at), 0, "", nil)
+		}},
+		{"room_message of a user", func(dst []byte) []byte {
+			return AppendRoomMessageTail(AppendRoomMessageHead(dst, from, content, room, at), 0, "alice", nil)
+		}},
 		{"room_message of a room with history", func(dst []byte) []byte {
 			return AppendRoomMessageTail(AppendRoomMessageHead(dst, from, content, room, at), 1234567, "", key)
 		}},

@@ -246,7 +246,7 @@ func (c *Command) note(f *fields, key, value []byte) {
 }
 
 // fewKeys is up to where comparing each key with each is cheaper than a table.
-const fewKeys = 1<<30
+const fewKeys = 16
 
 // seed keeps a client from choosing keys that fall on one place of the table.
 var seed = maphash.MakeSeed()

@@ -9,7 +9,8 @@
 //	}
 //	switch c.Kind {
 //	case protocol.RoomMessage:
-//		frame := protocol.AppendRoomMessage(nil, from, c.Content, string(c.Room), now, "")
+//		out = protocol.AppendRoomMessageHead(out, from, c.Content, string(c.Room), now)
+//		out = protocol.AppendRoomMessageTail(out, offset, user, c.Key)
 //		...
 //	}
 //
@@ -27,10 +28,13 @@
 // # Where things are
 //
 //   - codes.go: the tables of error codes and close codes, and Error
-//   - decode.go: Command, and the rules of what a client may send
+//   - decode.go: Command, and the rules for every message
+//   - fields.go: what each kind asks for: rooms, texts, positions
 //   - scan.go: the JSON scanner below it, which knows bytes and no fields
 //   - room.go: the rules of a room's name
 //   - encode.go: what the server sends
+//   - history.go: its answers that hold positions, pages of a history, and gaps
+//   - presence.go: who is in a room
 //
 // # To test and debug
 //
@@ -42,7 +46,4 @@
 //	go test -run - -bench . ./internal/protocol
 //
 // A refused message says where and why: Error.Message names the byte, the field or the value.
-//
-// Reserved and answered `unavailable`: the kinds Presence, History and Resume, and the fields
-// since, data, key and publish_id. Their names are known to decode.go, and nothing else is.
 package protocol

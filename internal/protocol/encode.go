@@ -54,12 +54,6 @@ func AppendDirectMessage(dst []byte, from string, content []byte, unixMilli int6
 	return append(appendUser(dst, user), '}')
 }
 
-// AppendRoomMessage appends a message to the members of a room without history.
-func AppendRoomMessage(dst []byte, from string, content []byte, room string, unixMilli int64, user string) []byte {
-	dst = AppendRoomMessageHead(dst, from, content, room, unixMilli)
-	return AppendRoomMessageTail(dst, 0, user, nil)
-}
-
 // AppendRoomMessageHead appends a message to the members of a room up to where its offset stands,
 // which is known last, under the room's lock; AppendRoomMessageTail goes on from there.
 func AppendRoomMessageHead(dst []byte, from string, content []byte, room string, unixMilli int64) []byte {
