@@ -46,6 +46,9 @@ type Config struct {
 	// DedupWindow is how long a publish_id counts: the same publisher's next message to the room with it is acknowledged and
 	// not delivered again. At least 1 s. Default: 2 min.
 	DedupWindow time.Duration
+	// ResumeWindow is how long a session is kept whose connection was lost, for its client to resume; until then the others
+	// don't see it leave. Whole seconds, at least 1 s; negative: not at all. Default: 30 s.
+	ResumeWindow time.Duration
 	// PingInterval is how often a client is pinged; one that gave no sign of life, not a single byte, for
 	// PingInterval and PongTimeout together is closed. Both at least 1 s. Default: 25 s, 10 s.
 	PingInterval time.Duration
@@ -152,6 +155,7 @@ func (c Config) withDefaults() Config {
 	defTime(&c.PingInterval, 25*time.Second)
 	defTime(&c.PongTimeout, 10*time.Second)
 	defTime(&c.DedupWindow, 2*time.Minute)
+	defTime(&c.ResumeWindow, 30*time.Second)
 	defTime(&c.HandshakeTimeout, 10*time.Second)
 	defTime(&c.HookTimeout, 5*time.Second)
 	if c.MaxBufferedBytes == 0 {
@@ -221,6 +225,9 @@ func (c Config) Validate() error {
 		if t.value < t.least || t.value > 24*time.Hour {
 			bad("%s %s: not between %s and 24h", t.name, t.value, t.least)
 		}
+	}
+	if w := c.ResumeWindow; w >= 0 && (w < time.Second || w > 24*time.Hour) {
+		bad("resume-window %s: not between 1s and 24h", w)
 	}
 	if c.SendQueueBytes < c.MaxMessageBytes {
 		bad("send-queue-bytes %d: less than max-message-bytes, %d", c.SendQueueBytes, c.MaxMessageBytes)

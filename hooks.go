@@ -15,8 +15,8 @@ import (
 )
 
 // Hooks are your own code in a client's life. Each is called on a goroutine of its own, never on a worker, so it may
-// block and may call every method of Server; and one at a time for each client, Handlers included, in the order of what
-// the client sent. What comes behind a message whose hook runs waits for it; after a few the client isn't read. ctx ends
+// block and may call every method of Server; and those up to Disconnect one at a time for each client, Handlers included,
+// in the order of what the client sent. What comes behind a message whose hook runs waits for it; after a few the client isn't read. ctx ends
 // when the client is gone, but for Disconnect, and after Config.HookTimeout: then the client is told "timeout". At most
 // Config.MaxHookCalls run at once, over all clients, and as many of Connect. Hooks that are nil cost nothing.
 //
@@ -30,8 +30,19 @@ type Hooks struct {
 	// Publish may refuse what a client publishes, or change p.Content. The order of a room's messages is that in
 	// which their hooks end.
 	Publish func(ctx context.Context, p *Publish) error
-	// Disconnect comes last, once for each client that Connect let in, however its connection ended.
+	// Disconnect comes last of those above, once for each client that Connect let in, however its connection ended.
 	Disconnect func(ctx context.Context, d *Disconnect)
+
+	// The rest tell what has happened in a room, and don't wait for those above, nor these for them. They are called one at
+	// a time for each room, in the order in which it happened: Occupied when the room gets its first member, then Joined
+	// and Left for each of them, then Vacated. None misses its pair while the process lives, whatever becomes of the
+	// client, the room or another hook; Shutdown waits for them. A client that is to be resumed has not left. ctx ends after
+	// Config.HookTimeout alone; the room's next call waits until this one has returned. A client because of which more
+	// than Config.MaxRoomsPerClient of them wait is told "rate_limited" when it joins.
+	Joined   func(ctx context.Context, j *Joined)
+	Left     func(ctx context.Context, l *Left)
+	Occupied func(ctx context.Context, room string)
+	Vacated  func(ctx context.Context, room string)
 }
 
 // Connect is a client that wants in.
@@ -55,6 +66,12 @@ type Disconnect struct {
 	Client, User string
 	Code         int
 }
+
+// Joined is a client that has become a member of a room.
+type Joined struct{ Client, User, Room string }
+
+// Left is a client that is no member any more: it left, or its session has ended.
+type Left struct{ Client, User, Room string }
 
 const maxUser = 255 // bytes
 
@@ -87,6 +104,17 @@ func (s *Server) hubHooks() hub.Hooks {
 			hooks.Disconnect(ctx, &Disconnect{Client: who.ID.String(), User: who.User, Code: code})
 		}
 	}
+	if hooks.Joined != nil {
+		h.Joined = func(ctx context.Context, who hub.Identity, room string) {
+			hooks.Joined(ctx, &Joined{Client: who.ID.String(), User: who.User, Room: room})
+		}
+	}
+	if hooks.Left != nil {
+		h.Left = func(ctx context.Context, who hub.Identity, room string) {
+			hooks.Left(ctx, &Left{Client: who.ID.String(), User: who.User, Room: room})
+		}
+	}
+	h.Occupied, h.Vacated = hooks.Occupied, hooks.Vacated
 	return h
 }
 
@@ -102,8 +130,14 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 // admit asks the hook Connect, on the goroutine of the handshake, and gives the handler that the connection shall have.
 func (s *Server) admit(r *http.Request) loop.Handler {
 	who := hub.Identity{ID: hub.NewID()}
+	var resume *hub.Resumption
+	if token := r.URL.Query().Get("resume"); token != "" {
+		if of, ok := s.hub.Resume(token); ok {
+			resume, who.ID = &of, of.ID
+		}
+	}
 	if s.cfg.Hooks.Connect == nil {
-		return s.hub.Session(who)
+		return s.hub.Session(who, resume)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.HookTimeout)
 	defer cancel()
@@ -114,7 +148,7 @@ func (s *Server) admit(r *http.Request) loop.Handler {
 	}
 	if err == nil {
 		who.User = c.User
-		return s.hub.Session(who)
+		return s.hub.Session(who, resume)
 	}
 	var e *Error
 	if !errors.As(err, &e) {

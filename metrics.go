@@ -110,6 +110,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		Upgrades:     map[string]int64{},
 		Panics:       s.loop.Panics.Load(),
 		HistoryBytes: s.hub.HistoryBytes(),
+		Parked:       s.hub.ParkedSessions(),
 		MailboxDepth: depth,
 		Turns:        metrics.Histogram{Counts: make([]int64, len(loop.TurnBounds)+1)},
 	}

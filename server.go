@@ -66,6 +66,7 @@ func New(cfg Config) (*Server, error) {
 		PingInterval:      cfg.PingInterval,
 		PongTimeout:       cfg.PongTimeout,
 		DedupWindow:       cfg.DedupWindow,
+		ResumeWindow:      max(0, cfg.ResumeWindow),
 		Policies:          policies,
 		Hooks:             s.hubHooks(),
 		HookTimeout:       cfg.HookTimeout,
@@ -210,8 +211,8 @@ func (s *Server) RoomCount() int { return s.hub.Rooms() }
 // Shutdown ends the Server without a stampede. At once /readyz says 503; after Config.ShutdownDelay upgrades get 503,
 // and the clients are closed at a pace: 500 a second, or faster so that three quarters of the time until ctx's deadline
 // suffice. Each gets what is queued for it, a reconnect with a delay of its own, and 1001; the others are served
-// meanwhile. Shutdown returns when all are gone, or when ctx ends: then what is left is cut off and the error is ctx's.
-// The Server can't be used afterwards.
+// meanwhile. Shutdown returns when all are gone and the last hook has returned, or when ctx ends: then what is left is cut
+// off and the error is ctx's. The Server can't be used afterwards.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
 	if s.loop.Connections() > 0 || s.cfg.ShutdownDelay > 0 {
@@ -243,16 +244,17 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.closeListeners()
 	s.quiet.stop()
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), disconnectGrace)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), hooksGrace)
 	defer cancel()
-	s.hub.WaitHooks(grace) // Disconnect of the last ones
-	s.hub.Stop()
+	s.hub.Stop() // those who might have resumed leave their rooms
+	s.hub.WaitHooks(ctx)
+	s.hub.WaitHooks(grace)
 	return err
 }
 
-// disconnectGrace is how long Shutdown waits for hooks when all clients are gone, also past its context: those who
-// were cut off have a Disconnect too.
-const disconnectGrace = time.Second
+// hooksGrace is how long Shutdown waits for hooks when all clients are gone, also past its context: those who were cut
+// off have a Disconnect too, and their rooms a Left.
+const hooksGrace = time.Second
 
 // drainPace is how many clients a second are closed, and so about how many come back to the other nodes.
 const drainPace = 500

@@ -34,7 +34,7 @@ func TestUnknownFlagIsRefusedByName(t *testing.T) {
 func TestReservedFlagIsRefusedByName(t *testing.T) {
 	t.Parallel()
 	for flag, value := range map[string]string{
-		"resume-window": "30s", "admin-listen": ":9090", "api-key": "secret", "trusted-proxies": "10.0.0.0/8",
+		"admin-listen": ":9090", "api-key": "secret", "trusted-proxies": "10.0.0.0/8",
 		"nats": "nats://127.0.0.1:4222", "nats-creds": "file", "cluster-listen": ":6222", "cluster-name": "x", "cluster-secret": "x",
 		"join": "127.0.0.1:6222", "node-name": "x", "data-dir": "x", "replicas": "3",
 	} {

@@ -20,7 +20,7 @@ type cli struct {
 
 // reserved are the settings that the documents promise and this version has not got.
 var reserved = strings.Fields(`
-	resume-window admin-listen api-key trusted-proxies nats nats-creds cluster-listen
+	admin-listen api-key trusted-proxies nats nats-creds cluster-listen
 	cluster-name cluster-secret join node-name data-dir replicas`)
 
 func main() {

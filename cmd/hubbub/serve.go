@@ -32,6 +32,7 @@ type serveCmd struct {
 	SendQueueAge        time.Duration `default:"30s" placeholder:"TIME" help:"Age of the oldest unsent message that makes a client a slow consumer (${default})."`
 	SlowConsumer        string        `default:"disconnect" placeholder:"POLICY" help:"What happens to a slow consumer in rooms whose policy doesn't say: disconnect, drop-oldest, latest or latest-by-key (${default})."`
 	DedupWindow         time.Duration `default:"2m" placeholder:"TIME" help:"How long a publish_id is remembered: the same one again is acknowledged and not delivered (${default})."`
+	ResumeWindow        time.Duration `default:"30s" placeholder:"TIME" help:"How long the session of a lost connection is kept for its client to resume; 0s: not at all (${default})."`
 	PingInterval        time.Duration `default:"25s" placeholder:"TIME" help:"How often clients are pinged (${default})."`
 	PongTimeout         time.Duration `default:"10s" placeholder:"TIME" help:"A client that was silent for ping-interval and this is closed with 4002 (${default})."`
 	HandshakeTimeout    time.Duration `default:"10s" placeholder:"TIME" help:"How long the head of a request may take (${default})."`
@@ -51,6 +52,14 @@ type serveCmd struct {
 // Help is shown by hubbub serve --help.
 func (serveCmd) Help() string {
 	return "Each flag may be an environment variable as well, HUBBUB_LISTEN for --listen, and a line of the file that --config names, \"listen: :8080\": the flag counts first, then the environment, then the file. hubbub config prints what they come to. SIGTERM or SIGINT tells every client to come back later and stops; a second one stops at once."
+}
+
+// resumeWindow is the setting as hubbub.Config has it, where 0 is the default.
+func (c *serveCmd) resumeWindow() time.Duration {
+	if c.ResumeWindow == 0 {
+		return -1
+	}
+	return c.ResumeWindow
 }
 
 func (c *serveCmd) Run() error {
@@ -130,6 +139,7 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		PingInterval:        c.PingInterval,
 		PongTimeout:         c.PongTimeout,
 		DedupWindow:         c.DedupWindow,
+		ResumeWindow:        c.resumeWindow(),
 		HandshakeTimeout:    c.HandshakeTimeout,
 		ShutdownDelay:       c.ShutdownDelay,
 		AllowedOrigins:      c.AllowedOrigins,

@@ -42,6 +42,7 @@ func newSocketHub(t testing.TB) *socketHub {
 		s.loop.Stop(0)
 		s.loop.Kill()
 		s.loop.Wait()
+		s.hub.Stop()
 	})
 	return s
 }
@@ -139,7 +140,7 @@ func newFullRoom(t testing.TB, members, share int) *fullRoom {
 	return r
 }
 
-func (r *fullRoom) session() loop.Handler { return r.hub.Session(Identity{ID: NewID()}) }
+func (r *fullRoom) session() loop.Handler { return r.hub.Session(Identity{ID: NewID()}, nil) }
 
 // publish returns when every member has the message.
 func (r *fullRoom) publish() {

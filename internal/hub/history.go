@@ -98,8 +98,14 @@ func (h *Hub) changed(r *room, before int64) {
 	}
 }
 
+// keep counts bytes of history, hold all that the hub keeps.
 func (h *Hub) keep(n int64) {
 	h.kept.Add(n)
+	h.hold(n)
+}
+
+func (h *Hub) hold(n int64) {
+	h.held.Add(n)
 	h.loop.Hold(n)
 }
 

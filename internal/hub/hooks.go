@@ -23,8 +23,12 @@ type Hooks struct {
 	// Custom obeys the messages whose type is Known. The reply is one JSON value; nil is an ack where there was an id.
 	Custom func(ctx context.Context, who Identity, msgType string, raw []byte) (reply []byte, err error)
 	Known  func(msgType string) bool
-	// Disconnect is the last for its session, and comes for each that was opened.
+	// Disconnect is the last of these for its session, and comes for each that was opened.
 	Disconnect func(ctx context.Context, who Identity, code int)
+
+	// What has happened in a room, one at a time for each room and each with its pair: Occupied, Joined and Left, Vacated.
+	Joined, Left      func(ctx context.Context, who Identity, room string)
+	Occupied, Vacated func(ctx context.Context, room string)
 }
 
 // Identity is who a session is.
@@ -55,6 +59,7 @@ type hookQueue struct {
 type outcome struct {
 	content []byte // the reply of Custom, or what Publish put in place of the content
 	err     error
+	refused []bool // the rooms of a resume that Join refused
 }
 
 type hook func(ctx context.Context) outcome
@@ -68,7 +73,7 @@ func (s *session) hookFor(cmd *protocol.Command, raw []byte) hook {
 		msgType, raw := string(cmd.Type), append([]byte(nil), raw...)
 		return func(ctx context.Context) outcome {
 			reply, err := hooks.Custom(ctx, who, msgType, raw)
-			return outcome{reply, err}
+			return outcome{content: reply, err: err}
 		}
 	case protocol.JoinRoom:
 		if hooks.Join == nil {
@@ -76,6 +81,21 @@ func (s *session) hookFor(cmd *protocol.Command, raw []byte) hook {
 		}
 		room := string(cmd.Room)
 		return func(ctx context.Context) outcome { return outcome{err: hooks.Join(ctx, who, room)} }
+	case protocol.Resume:
+		if hooks.Join == nil {
+			return nil
+		}
+		rooms := make([]string, len(cmd.Rooms))
+		for i, r := range cmd.Rooms {
+			rooms[i] = string(r.Room)
+		}
+		return func(ctx context.Context) outcome {
+			out := outcome{refused: make([]bool, len(rooms))}
+			for i, room := range rooms {
+				out.refused[i] = hooks.Join(ctx, who, room) != nil
+			}
+			return out
+		}
 	case protocol.Chat, protocol.RoomMessage, protocol.DirectMessage:
 		if hooks.Publish == nil {
 			return nil
@@ -83,7 +103,7 @@ func (s *session) hookFor(cmd *protocol.Command, raw []byte) hook {
 		p := Publication{Room: string(cmd.Room), To: string(cmd.To), Content: append([]byte(nil), cmd.Content...)}
 		return func(ctx context.Context) outcome {
 			content, err := hooks.Publish(ctx, who, p)
-			return outcome{content, err}
+			return outcome{content: content, err: err}
 		}
 	}
 	return nil
@@ -245,7 +265,7 @@ func (r *run) run() {
 	tooLong := &protocol.Error{Code: protocol.Timeout, Message: "this took the application longer than " + limit.String()}
 	late := time.AfterFunc(limit, func() {
 		r.answer(outcome{err: tooLong})
-		r.s.hub.cfg.Log.Warn("a hook takes too long; its client's next message waits for it", "client", r.s.id, "limit", limit)
+		r.s.hub.cfg.Log.Warn("a hook takes too long; what comes behind it waits", "client", r.s.id, "limit", limit)
 	})
 	defer late.Stop()
 	out := r.safely(ctx)
@@ -297,6 +317,8 @@ func (d *hookDone) Run(*loop.Worker) {
 		return
 	}
 	switch {
+	case cmd.Kind == protocol.Resume:
+		s.resumeRooms(cmd, d.out.refused)
 	case cmd.Kind != protocol.Custom:
 		if d.out.content != nil {
 			cmd.Content = d.out.content

@@ -33,6 +33,7 @@ type Config struct {
 	HookTimeout       time.Duration
 	HookLimit         int // hooks that run at once, over all sessions
 	DedupWindow       time.Duration
+	ResumeWindow      time.Duration // 0 parks no session
 	Log               *slog.Logger
 }
 
@@ -50,10 +51,14 @@ type Hub struct {
 	born     string        // what the epochs of this process begin with
 	epochs   atomic.Uint64 // the last one given
 	kept     atomic.Int64  // bytes that the rooms' histories count for
-	runs     runs
-	stop     chan struct{}
-	stopOnce sync.Once
-	swept    chan struct{} // closed when sweep has ended
+	held     atomic.Int64  // bytes that all that the hub keeps counts for
+	key      [32]byte      // signs tokens
+
+	parkedNow atomic.Int64
+	runs      runs
+	stop      chan struct{}
+	stopOnce  sync.Once
+	swept     chan struct{} // closed when sweep has ended
 
 	memories [shards]memory
 	comeBack atomic.Int64 // nanoseconds over which those who are told to go come back
@@ -77,10 +82,11 @@ type workerState struct {
 func New(cfg Config) *Hub {
 	h := &Hub{cfg: cfg, born: rand.Text()[:12] + ".", stop: make(chan struct{}), swept: make(chan struct{})}
 	h.ComeBackWithin(2 * time.Second)
-	h.welcome = protocol.Welcome{MaxMessageBytes: cfg.MaxMessageBytes, PingInterval: cfg.PingInterval, PongTimeout: cfg.PongTimeout}
+	rand.Read(h.key[:])
+	h.welcome = protocol.Welcome{MaxMessageBytes: cfg.MaxMessageBytes, PingInterval: cfg.PingInterval, PongTimeout: cfg.PongTimeout, ResumeWindow: cfg.ResumeWindow}
 	for i := range h.rooms {
 		h.rooms[i].rooms = map[string]*room{}
-		h.clients[i].conns = map[ID]*loop.Conn{}
+		h.clients[i].sessions = map[ID]*session{}
 	}
 	h.runs.hub = h
 	h.runs.idle.L = &h.runs.mu
@@ -133,7 +139,7 @@ func (h *Hub) Clients() (n int) {
 	for i := range h.clients {
 		sh := &h.clients[i]
 		sh.mu.Lock()
-		n += len(sh.conns)
+		n += len(sh.sessions)
 		sh.mu.Unlock()
 	}
 	return n
@@ -158,56 +164,48 @@ func (h *Hub) Send(client string, content []byte) error {
 	if !ok {
 		return ErrUnknownClient
 	}
-	ref, ok := h.clientShard(id).get(id)
-	if !ok {
-		return ErrUnknownClient
-	}
-	if ref.Worker().Full() {
+	f := loop.NewAnswer(wire.Text, protocol.AppendDirectMessage(nil, Server, content, time.Now().UnixMilli(), ""))
+	if w := h.clientShard(id).worker(id); w != nil && w.Full() {
 		return ErrOverloaded
 	}
-	f := loop.NewAnswer(wire.Text, protocol.AppendDirectMessage(nil, Server, content, time.Now().UnixMilli(), ""))
-	ref.Worker().Post(&direct{ref, f}, f.Len())
-	return nil
-}
-
-// direct is a frame on its way to one client.
-type direct struct {
-	to    loop.Ref
-	frame *loop.Frame
-}
-
-func (d *direct) Run(w *loop.Worker) {
-	if c := w.Conn(d.to); c != nil {
-		c.Send(d.frame)
+	_, err := h.direct(id, f)
+	switch {
+	case err == nil:
+		return nil
+	case err.Code == protocol.UnknownClient:
+		return ErrUnknownClient
 	}
+	return ErrOverloaded
 }
 
-// clientShard finds a client's connection by its id. Guarded by mu, which is taken last (docs/locks.md).
+// clientShard finds a client's session by its id. Guarded by mu, which is taken last (docs/locks.md).
 type clientShard struct {
-	mu    sync.Mutex
-	conns map[ID]*loop.Conn // guarded by mu; only Ref may be called
+	mu       sync.Mutex
+	sessions map[ID]*session // only what is static of them may be read
+	parked   map[ID]*parked
+	order    []parking // by time
 }
 
 func (h *Hub) clientShard(id ID) *clientShard { return &h.clients[id[0]%shards] }
 
-func (sh *clientShard) get(id ID) (loop.Ref, bool) {
+// worker is the one that has the client, or nil.
+func (sh *clientShard) worker(id ID) *loop.Worker {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	c, ok := sh.conns[id]
-	if !ok {
-		return loop.Ref{}, false
+	if s := sh.sessions[id]; s != nil {
+		return s.conn.Worker()
 	}
-	return c.Ref(), true
+	return nil
 }
 
-func (sh *clientShard) set(id ID, c *loop.Conn) {
+func (sh *clientShard) set(s *session) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.conns[id] = c
+	sh.sessions[s.id] = s
 }
 
 func (sh *clientShard) remove(id ID) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	delete(sh.conns, id)
+	delete(sh.sessions, id)
 }

@@ -225,7 +225,7 @@ func (h *Hub) once(key publishKey, publish func() position) (at position, duplic
 	d.seen[key] = at
 	r := remembered{key, now + h.cfg.DedupWindow.Milliseconds()}
 	d.order = append(d.order, r)
-	h.loop.Hold(r.cost())
+	h.hold(r.cost())
 	return at, false
 }
 
@@ -239,7 +239,7 @@ func (h *Hub) forget(d *memory, now int64) {
 	if n > 0 {
 		clear(d.order[:n])
 		d.order = d.order[n:]
-		h.loop.Hold(-cost)
+		h.hold(-cost)
 	}
 	if len(d.order) == 0 {
 		d.seen, d.order = nil, nil

@@ -17,14 +17,15 @@ type room struct {
 	policy *Policy
 	mu     *sync.Mutex // its shard's; guards all that follows. A post to a mailbox is made under it, and is never waited for.
 
-	seq     uint64 // of the message posted last: with history its offset
-	members int
-	locals  []*local
-	history history
-	active  int64 // when the last member left, or when it was published to last; the hub's clock
-	due     int64 // the second at which tidy looks at it; 0 for none
-	empty   bool  // without members, and counted as such
-	gone    bool  // not in the shard any more
+	seq      uint64 // of the message posted last: with history its offset
+	members  int
+	locals   []*local
+	history  history
+	presence *presence // nil unless the policy's is full and somebody was here
+	active   int64     // when the last member left, or when it was published to last; the hub's clock
+	due      int64     // the second at which tidy looks at it; 0 for none
+	empty    bool      // without members, and counted as such
+	gone     bool      // not in the shard any more
 }
 
 // local is a room's members on one worker, and owned by that worker's goroutine.
@@ -56,12 +57,15 @@ const never = ^uint64(0)
 type membership struct {
 	local *local
 	at    int32 // index in local.members
+	data  int32 // bytes that the room keeps for its presence
 }
 
 type roomShard struct {
 	mu    sync.Mutex
 	rooms map[string]*room
 	wheel wheel
+
+	events map[string]*run // by room, the last hook that was queued for it
 }
 
 var seed = maphash.MakeSeed()
@@ -86,31 +90,46 @@ func (s *session) joinRoom(cmd *protocol.Command) {
 		s.joinAgain(s.rooms[i].local, cmd)
 		return
 	}
-	h := s.hub
+	var since *protocol.Position
+	if cmd.HasSince {
+		since = &cmd.Since
+	}
 	name := string(cmd.Room)
+	at, reason, behind := s.enter(name, since, cmd.Data, false)
+	s.answerJoined(cmd, name, at, reason)
+	if behind != nil {
+		s.fallBehind(behind)
+	}
+}
+
+// enter makes s a member of a room that it is not in; counted says that the room counts it already, since it is a parked
+// session's. With since the reason says why what has come behind it can't be brought, "" for no reason; behind is what
+// the caller then has to begin with, after its answer.
+func (s *session) enter(name string, since *protocol.Position, data []byte, counted bool) (at position, reason string, behind *pull) {
+	h := s.hub
 	sh := h.roomShard(name)
 	sh.mu.Lock()
 	r := h.room(sh, name)
 	l := r.localFor(s)
-	r.members++
-	h.occupied(r)
+	if !counted {
+		r.members++
+		h.occupied(r)
+	}
+	kept := h.arrive(r, s, data, counted)
 	h.trim(r, clock())
-	at, since, reason := r.position(), r.seq, ""
-	if cmd.HasSince {
-		reason = h.recover(r, &cmd.Since)
+	at, from := r.position(), r.seq
+	if since != nil {
+		reason = h.recover(r, since)
 	}
 	sh.mu.Unlock()
 
-	behind := cmd.HasSince && reason == "" && cmd.Since.Offset < since
-	if behind {
-		since = never
+	if since != nil && reason == "" && since.Offset < from {
+		behind = &pull{l, since.Offset}
+		from = never
 	}
-	s.rooms = append(s.rooms, membership{l, l.add(s, since)})
+	s.rooms = append(s.rooms, membership{l, l.add(s, from), int32(kept)})
 	s.remember()
-	s.answerJoined(cmd, l.room.name, at, reason)
-	if behind {
-		s.fallBehind(&pull{l, cmd.Since.Offset})
-	}
+	return at, reason, behind
 }
 
 // joinAgain answers a member: joining twice is joining once. What came since then was sent, so only a position that is
@@ -183,16 +202,31 @@ func (l *local) remove(at int32) {
 
 // leave ends a membership of s. The goroutine of s's worker.
 func (h *Hub) leave(s *session, m membership) {
+	h.detach(m)
+	r := m.local.room
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h.left(r, s.identity(), s)
+}
+
+// detach takes a session's member away; the room counts it still. The goroutine of the session's worker.
+func (h *Hub) detach(m membership) {
 	l := m.local
 	l.remove(m.at)
+	if len(l.members) > 0 {
+		return
+	}
 	r := l.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	// A delivery that is still on its way to l finds nobody there.
+	r.locals = slices.DeleteFunc(r.locals, func(o *local) bool { return o == l })
+}
+
+// left is called when a session is a member no more; s is nil where it was parked. r.mu is held.
+func (h *Hub) left(r *room, who Identity, s *session) {
 	r.members--
-	if len(l.members) == 0 {
-		// A delivery that is still on its way to l finds nobody there.
-		r.locals = slices.DeleteFunc(r.locals, func(o *local) bool { return o == l })
-	}
+	h.part(r, who, s)
 	r.active = clock()
 	h.vacated(r)
 }

@@ -60,7 +60,7 @@ type client struct {
 func newClient(t testing.TB, h *Hub, l *loop.Loop) *client {
 	near, far := net.Pipe()
 	l.Reserve(1 << 20)
-	if err := l.Adopt(near, h.Session(Identity{ID: NewID()}), wire.Deflate{}, nil, nil); err != nil {
+	if err := l.Adopt(near, h.Session(Identity{ID: NewID()}, nil), wire.Deflate{}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	c := &client{t: t, nc: far, got: make(chan map[string]any, 1<<16)}

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"example.com/hubbub/internal/loop"
@@ -21,15 +22,19 @@ type session struct {
 
 	rooms  []membership
 	byName map[string]int // index in rooms by name, made when a search would be long
-	all    int32          // index among everyone on its worker
+	all    int32          // index among everyone on its worker, -1 before the welcome
+	gen    uint32         // of the token that resumes it
 	more   *more          // nil for most
 }
 
 // more is what few sessions have.
 type more struct {
-	user  string     // the name that a Connect hook gave it. Static
-	hooks *hookQueue // what waits for the application's code; nil while it never did
-	pulls []*pull    // rooms of which it misses something, in the order in which they are caught up with
+	user   string      // the name that a Connect hook gave it. Static
+	hooks  *hookQueue  // what waits for the application's code; nil while it never did
+	resume *resumption // nil for one that began without a token
+	pulls  []*pull     // rooms of which it misses something, in the order in which they are caught up with
+
+	events atomic.Int32 // hooks that wait or run because of its joins and leaves. Any goroutine
 }
 
 func (s *session) extra() *more {
@@ -55,43 +60,16 @@ const manyRooms = 16
 
 func (s *session) state() *workerState { return s.hub.locals[s.conn.Worker().Index()] }
 
-// Session is the loop.Handler of a new connection, that of who.
-func (h *Hub) Session(who Identity) loop.Handler {
-	s := &session{hub: h, id: who.ID}
+// Session is the loop.Handler of a new connection, that of who. resume is what its token stands for, nil for none.
+func (h *Hub) Session(who Identity, resume *Resumption) loop.Handler {
+	s := &session{hub: h, id: who.ID, all: -1}
 	if who.User != "" {
-		s.more = &more{user: who.User}
+		s.extra().user = who.User
+	}
+	if resume != nil {
+		s.extra().resume = &resumption{of: *resume}
 	}
 	return s
-}
-
-// Opened says welcome, and has the session found by its id and by chats.
-func (s *session) Opened(c *loop.Conn) {
-	s.conn = c
-	h := s.hub
-	h.clientShard(s.id).set(s.id, c)
-	all := s.state().everyone
-	h.everyone.mu.Lock()
-	h.everyone.members++
-	since := h.everyone.seq
-	h.everyone.mu.Unlock()
-	s.all = all.add(s, since)
-
-	w := h.welcome
-	w.ClientID = s.id.String()
-	s.answer(protocol.AppendWelcome(s.buf(), w))
-}
-
-// Closed takes the session out of every room.
-func (s *session) Closed(_ *loop.Conn, code int) {
-	if s.conn == nil {
-		return // Opened did not get so far
-	}
-	for i := len(s.rooms) - 1; i >= 0; i-- {
-		s.leave(i)
-	}
-	s.hub.depart(s)
-	s.hub.clientShard(s.id).remove(s.id)
-	s.hooksClosed(code)
 }
 
 // Stop tells the client when to come back: spread, or all would return at once.
@@ -104,11 +82,19 @@ func (s *session) Stop(c *loop.Conn) {
 // Message decodes and obeys one message. Bad input is answered, and the connection lives on.
 func (s *session) Message(_ *loop.Conn, op wire.Opcode, p []byte) {
 	cmd := &s.state().cmd
+	if s.all < 0 {
+		s.more.resume.early = append(s.more.resume.early, slices.Clone(p))
+		return
+	}
 	if op != wire.Text {
 		s.answerError(&protocol.Error{Code: protocol.BinaryFrame, Message: "this protocol has text frames only"}, nil)
 		return
 	}
-	if err := protocol.Decode(p, cmd); err != nil {
+	err := protocol.Decode(p, cmd)
+	if s.more != nil && s.more.resume != nil {
+		s.heard(err == nil && cmd.Kind == protocol.Resume)
+	}
+	if err != nil {
 		s.answerError(err, cmd.ID)
 		return
 	}
@@ -134,14 +120,14 @@ func (s *session) do(cmd *protocol.Command, raw []byte) {
 
 // check finds what is wrong with a command before any hook is asked.
 func (s *session) check(cmd *protocol.Command) *protocol.Error {
-	if what := notYet(cmd); what != "" {
-		return &protocol.Error{Code: protocol.Unavailable, Message: what + " is not available yet"}
-	}
 	switch cmd.Kind {
 	case protocol.JoinRoom:
 		if len(s.rooms) >= s.hub.cfg.MaxRoomsPerClient && s.find(cmd.Room) < 0 {
 			return &protocol.Error{Code: protocol.LimitReached, Message: "a client may be in so many rooms at most: " + strconv.Itoa(s.hub.cfg.MaxRoomsPerClient)}
 		}
+		return s.mayEnter(cmd)
+	case protocol.Resume:
+		return s.mayBeHooked()
 	case protocol.RoomMessage:
 		return s.mayPublish(cmd)
 	case protocol.Custom:
@@ -150,18 +136,6 @@ func (s *session) check(cmd *protocol.Command) *protocol.Error {
 		}
 	}
 	return nil
-}
-
-// notYet names what a command asks for that is not built yet, "" for nothing. Ignoring it would lose what the client
-// relies on, in silence.
-func notYet(cmd *protocol.Command) string {
-	switch {
-	case cmd.Kind == protocol.Presence, cmd.Kind == protocol.Resume:
-		return "msg_type " + protocol.Quote(cmd.Type)
-	case cmd.Data != nil:
-		return "data"
-	}
-	return ""
 }
 
 func (s *session) obey(cmd *protocol.Command) {
@@ -183,6 +157,10 @@ func (s *session) obey(cmd *protocol.Command) {
 		s.directMessage(cmd)
 	case protocol.History:
 		s.readHistory(cmd)
+	case protocol.Presence:
+		s.readPresence(cmd)
+	case protocol.Resume:
+		s.resumeRooms(cmd, nil)
 	case protocol.Ping:
 		s.answer(protocol.AppendPong(s.buf(), time.Now().UnixMilli(), cmd.ID))
 	}
@@ -200,18 +178,15 @@ func (s *session) chat(cmd *protocol.Command) {
 
 func (s *session) directMessage(cmd *protocol.Command) {
 	id, ok := ParseID(cmd.To)
-	var ref loop.Ref
-	if ok {
-		ref, ok = s.hub.clientShard(id).get(id)
-	}
 	if !ok {
 		s.answerError(&protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote(cmd.To) + " is connected"}, cmd.ID)
 		return
 	}
 	f := loop.NewAnswer(wire.Text, protocol.AppendDirectMessage(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli(), s.name()))
-	var full *loop.Worker
-	if ref.Worker().Post(&direct{ref, f}, f.Len()) {
-		full = ref.Worker()
+	full, err := s.hub.direct(id, f)
+	if err != nil {
+		s.answerError(err, cmd.ID)
+		return
 	}
 	s.published(cmd, position{}, false, full)
 }

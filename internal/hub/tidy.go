@@ -1,6 +1,9 @@
 package hub
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // wheel is when a shard's rooms are looked at: slots of one second. An entry is never taken out; it is stale when its
 // room is gone or is due at another time. Guarded by the shard's mu.
@@ -52,6 +55,7 @@ func (h *Hub) remove(r *room) {
 	before := r.history.cost()
 	r.history = history{}
 	h.changed(r, before)
+	h.dropPresence(r)
 	h.occupied(r) // it counts for nothing any more
 	r.gone = true
 	delete(h.roomShard(r.name).rooms, r.name)
@@ -83,6 +87,7 @@ func (h *Hub) tidy(now int64) {
 			h.tidySlot(&sh.wheel, now)
 		}
 		sh.mu.Unlock()
+		h.expire(&h.clients[i], now)
 		d := &h.memories[i]
 		d.mu.Lock()
 		h.forget(d, now)
@@ -121,23 +126,15 @@ func (h *Hub) tidyRoom(r *room, now int64) {
 }
 
 // Relieve frees so many bytes of what the hub keeps, as far as there are: first the rooms without members go, and their
-// epochs with them; where that isn't enough, the others keep their newest message only. Any goroutine.
+// epochs with them; then the parked sessions, oldest first; where that isn't enough, the other rooms keep their newest
+// message only. Any goroutine.
 func (h *Hub) Relieve(excess int64) (freed int64) {
-	before := h.kept.Load()
-	for _, of := range []func(*room){
-		func(r *room) {
-			if r.members == 0 {
-				h.remove(r)
-			}
-		},
-		func(r *room) {
-			before := r.history.cost()
-			for r.history.n > 1 {
-				r.history.pop()
-			}
-			h.changed(r, before)
-		},
-	} {
+	before := h.held.Load()
+	enough := func() bool {
+		freed = before - h.held.Load()
+		return freed >= excess
+	}
+	rooms := func(of func(*room)) {
 		for i := range h.rooms {
 			sh := &h.rooms[i]
 			sh.mu.Lock()
@@ -145,16 +142,39 @@ func (h *Hub) Relieve(excess int64) (freed int64) {
 				of(r)
 			}
 			sh.mu.Unlock()
-			if freed = before - h.kept.Load(); freed >= excess {
-				return freed
+			if enough() {
+				return
 			}
 		}
+	}
+	rooms(func(r *room) {
+		if r.members == 0 {
+			h.remove(r)
+		}
+	})
+	const steps = 8 // of age
+	for i := int64(1); i <= steps && !enough(); i++ {
+		for c := range h.clients {
+			h.expire(&h.clients[c], clock()+h.cfg.ResumeWindow.Milliseconds()*i/steps)
+		}
+	}
+	if !enough() {
+		rooms(func(r *room) {
+			before := r.history.cost()
+			for r.history.n > 1 {
+				r.history.pop()
+			}
+			h.changed(r, before)
+		})
 	}
 	return freed
 }
 
-// Stop ends what Start began. Any goroutine but a worker's.
+// Stop ends what Start began, and the parked sessions. Any goroutine but a worker's.
 func (h *Hub) Stop() {
 	h.stopOnce.Do(func() { close(h.stop) })
 	<-h.swept
+	for i := range h.clients {
+		h.expire(&h.clients[i], math.MaxInt64)
+	}
 }

@@ -172,24 +172,49 @@ func (c *Conn) Send(f *Frame) bool {
 
 // put is Send for a frame in the form that goes out: the bounds count what is really sent.
 func (c *Conn) put(f *Frame) bool {
-	if !c.fits(f.Len(), f.answer) {
-		if !c.full {
-			c.w.flush(c)
-		}
-		if !c.fits(f.Len(), f.answer) {
-			c.tooSlow("the queue is full", f.holds)
-			return false
-		}
-		if c.state != open { // the flush found the socket broken
-			return false
-		}
+	if !c.Fits(f) {
+		c.tooSlow("the queue is full", f.holds)
+		return false
+	}
+	if c.state != open { // the socket was found broken
+		return false
 	}
 	c.push(f)
 	return true
 }
 
-// Room is how many bytes of a room's messages still fit into the queue.
-func (c *Conn) Room() int { return max(0, c.w.cfg.SendQueueBytes-c.out.unsent()) }
+// Fits says that Send won't find the client too slow. Where the queue would exceed its bound the socket is tried first;
+// that may end the connection, and then anything fits.
+func (c *Conn) Fits(f *Frame) bool {
+	if c.fits(f.Len(), f.answer) {
+		return true
+	}
+	if !c.full {
+		c.w.flush(c)
+	}
+	return c.state != open || c.fits(f.Len(), f.answer)
+}
+
+// Congested says that the socket takes no more for now.
+func (c *Conn) Congested() bool { return c.full }
+
+// Bound is how many bytes of rooms' messages the queue holds at most, and Room how many still fit.
+func (c *Conn) Bound() int { return c.w.cfg.SendQueueBytes }
+
+// Room is what Bound says.
+func (c *Conn) Room() int { return max(0, c.Bound()-c.out.unsent()) }
+
+// Forgive says that the queue holds what waited elsewhere before, or that more waits there. Until the queue is empty it
+// isn't too old while the socket takes a byte now and then, and each is a sign of life: no ping gets through before what
+// is queued.
+func (c *Conn) Forgive() {
+	if c.out.first == nil {
+		return
+	}
+	if m := c.out.widen(c.w); !m.forgiven {
+		m.forgiven, m.took = true, c.w.now
+	}
+}
 
 // fits says whether n more bytes stay within the bounds. A queue that is empty takes any single frame.
 func (c *Conn) fits(n int, answer bool) bool {
@@ -287,9 +312,10 @@ func (c *Conn) tooSlow(why string, lost int32) {
 	if c.state != open {
 		return
 	}
-	c.w.loop.slow.Log(c.w.log, slog.LevelInfo, "slow client closed", "code", protocol.CloseSlowConsumer, "remote", c.remote(), "unsent", c.out.unsent(), "why", why)
+	c.w.loop.slow.Log(c.w.log, slog.LevelInfo, "slow client closed", "code", protocol.CloseSlowConsumer, "remote", c.remote(), "unsent", c.debt(), "why", why)
+	owed := c.w.owed[c]
 	c.leave(protocol.CloseSlowConsumer)
-	c.drop(lost)
+	c.drop(int64(lost) + owed.messages)
 	c.beginClose(closing, protocol.CloseSlowConsumer, "slow consumer: "+why, takeWait)
 }
 

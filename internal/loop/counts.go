@@ -14,7 +14,7 @@ type Counts struct {
 	MessagesSent     int64 // the last byte of which a socket took
 	BytesReceived    int64 // of frames, before TLS; what came in the packet of a handshake too
 	BytesSent        int64 // of frames, before TLS, and of the answer 101
-	MessagesDropped  int64 // thrown away because their client was too slow
+	MessagesDropped  int64 // thrown away because their client was too slow and was closed
 
 	Unsent       int64 // bytes now: what waits for sockets, as if no two clients shared a frame
 	HalfReceived int64 // bytes now: of messages that are not complete
@@ -92,12 +92,11 @@ func (q *queue) messages() (n int64) {
 	return n
 }
 
-// drop empties the queue of a client that is too slow. What is lost is counted, lost messages that found no place in
-// it too.
-func (c *Conn) drop(lost int32) {
+// drop empties the queue of a client that is too slow. What is lost is counted, lost messages that were not in it too.
+func (c *Conn) drop(lost int64) {
 	had := c.out.messages()
 	c.out.drop(c.w)
-	c.w.counts.MessagesDropped += had - c.out.messages() + int64(lost)
+	c.w.counts.MessagesDropped += had - c.out.messages() + lost
 }
 
 // measure keeps the worker's count of half received bytes true. c.in is not nil.

@@ -36,6 +36,9 @@ func (w *Worker) flush(c *Conn) {
 			w.lost(c)
 			return
 		}
+		if m := c.out.more; m != nil && m.forgiven && n > 0 {
+			m.took, c.seen = w.now, w.now
+		}
 		c.out.advance(n, w)
 		if n < len(b) {
 			c.full = true

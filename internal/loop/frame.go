@@ -75,6 +75,9 @@ type backlog struct {
 	off     int      // how much of the first is written
 	unsent  int      // bytes that wait, the written part of the first not counted
 	answers int      // of these, bytes of answers; a partly written answer counts whole
+
+	forgiven bool  // see Forgive
+	took     int64 // when the socket last took a byte, worker's clock; while forgiven
 }
 
 // unsent is how many bytes wait.
@@ -182,7 +185,7 @@ func (q *queue) advance(n int, w *Worker) {
 		clear(m.frames[left:])
 		m.frames = m.frames[:left]
 	}
-	if m.off == 0 && len(m.frames) == 0 {
+	if m.off == 0 && len(m.frames) == 0 && (f == nil || !m.forgiven) {
 		q.narrow(w)
 	}
 }

@@ -65,8 +65,9 @@ func (w *Worker) shed(excess int64) {
 
 func (w *Worker) shedOne(c *Conn) {
 	defer w.recoverConn(c)
+	owed := w.owed[c]
 	c.leave(wire.CloseTryLater)
-	c.drop(0)
+	c.drop(owed.messages)
 	if c.out.first != nil { // a frame that is partly written would have to stay, however large
 		w.destroy(c, true)
 		return
@@ -76,9 +77,30 @@ func (w *Worker) shedOne(c *Conn) {
 
 // debt is how many bytes the server holds for a client.
 func (c *Conn) debt() int64 {
-	n := int64(c.out.unsent())
+	n := int64(c.out.unsent()) + c.w.owed[c].bytes
 	if c.in != nil {
 		n += c.in.held
 	}
 	return n
+}
+
+// owed is what the handler keeps for a client until its socket drains.
+type owed struct{ bytes, messages int64 }
+
+// Owe counts more, or less, that the handler keeps for the client: as Unsent, and when the client is closed for its
+// slowness as dropped. By the end of Closed it must have been taken back.
+func (c *Conn) Owe(bytes, messages int64) {
+	w := c.w
+	w.counts.Unsent += bytes
+	o := w.owed[c]
+	o.bytes += bytes
+	o.messages += messages
+	switch {
+	case o == owed{}:
+		delete(w.owed, c)
+		return
+	case w.owed == nil:
+		w.owed = map[*Conn]owed{}
+	}
+	w.owed[c] = o
 }

@@ -75,9 +75,14 @@ func (w *Worker) patience() int64 {
 	return (w.cfg.PingInterval + w.cfg.PongTimeout).Milliseconds()
 }
 
-// tooOld is when the oldest unsent frame reaches its greatest age, by the worker's clock.
+// tooOld is when the oldest unsent frame reaches its greatest age, by the worker's clock; of a queue that is forgiven,
+// when the socket has taken nothing for so long.
 func (w *Worker) tooOld(c *Conn) int64 {
-	return w.now - w.real + c.out.first.at + w.cfg.SendQueueAge.Milliseconds()
+	most := w.cfg.SendQueueAge.Milliseconds()
+	if m := c.out.more; m != nil && m.forgiven {
+		return m.took + most
+	}
+	return w.now - w.real + c.out.first.at + most
 }
 
 // fire is called when a connection's timer is due.

@@ -37,6 +37,7 @@ type Worker struct {
 	reader wire.Reader
 	arena  arena
 	stock  stock
+	owed   map[*Conn]owed // nil while nobody was ever owed
 
 	inflater  *wire.Inflater // these three are nil until somebody compresses
 	deflater  *wire.Deflater
@@ -351,6 +352,9 @@ func (w *Worker) destroy(c *Conn, reset bool) {
 		delete(w.takeovers, c)
 	}
 	c.out.abandon(w)
+	if o, ok := w.owed[c]; ok { // Closed failed
+		c.Owe(-o.bytes, -o.messages)
+	}
 	c.forgetHalf()
 	c.reset = reset
 	w.slots[c.slot].c = nil

@@ -23,6 +23,7 @@ type Snapshot struct {
 
 	BufferedBytes int64
 	HistoryBytes  int64
+	Parked        int
 	MailboxDepth  []int // by worker
 
 	Turns Histogram
@@ -59,6 +60,7 @@ func byLabel(name, label, help string, of func(s *Snapshot) map[string]int64) fi
 var figures = []figure{
 	one("connections", "Open WebSockets.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.Connections) }),
 	one("rooms", "Rooms that have members or history.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.Rooms) }),
+	one("parked_sessions", "Sessions whose connection was lost and which may still be resumed.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.Parked) }),
 	one("messages_received_total", "Text and binary messages that clients sent.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.MessagesReceived) }),
 	one("messages_sent_total", "Text and binary messages that were written to clients: one for each receiver.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.MessagesSent) }),
 	one("received_bytes_total", "Bytes read from WebSockets, frame headers included, TLS not.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.BytesReceived) }),

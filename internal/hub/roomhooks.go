@@ -1,0 +1,79 @@
+package hub
+
+import (
+	"context"
+
+	"example.com/hubbub/internal/protocol"
+)
+
+// The hooks Joined, Left, Occupied and Vacated tell what has happened in a room, one at a time for each room and in that
+// order, also over the room's end and its next beginning. Each is queued under the room's lock, where the membership
+// begins and ends, so none misses its pair.
+
+// eventCost is what a call that waits or runs counts for, for --max-buffered-bytes.
+const eventCost = 512
+
+// spareEvents is how many calls a client may have waiting beside one for each room that it may be in.
+const spareEvents = 64
+
+// hookJoined queues what the application is told of s's join. r.mu is held.
+func (h *Hub) hookJoined(r *room, s *session) {
+	hooks, name := &h.cfg.Hooks, r.name
+	if hooks.Occupied != nil && r.members == 1 {
+		h.queueEvent(r, s.id, s, func(ctx context.Context) { hooks.Occupied(ctx, name) })
+	}
+	if hooks.Joined != nil {
+		who := s.identity()
+		h.queueEvent(r, s.id, s, func(ctx context.Context) { hooks.Joined(ctx, who, name) })
+	}
+}
+
+// hookLeft queues what the application is told of a leave; s is nil when the session was lost. r.mu is held.
+func (h *Hub) hookLeft(r *room, who Identity, s *session) {
+	hooks, name := &h.cfg.Hooks, r.name
+	if hooks.Left != nil {
+		h.queueEvent(r, who.ID, s, func(ctx context.Context) { hooks.Left(ctx, who, name) })
+	}
+	if hooks.Vacated != nil && r.members == 0 {
+		h.queueEvent(r, who.ID, s, func(ctx context.Context) { hooks.Vacated(ctx, name) })
+	}
+}
+
+// queueEvent has a hook called when the last one that was queued for the room has returned. r.mu is held.
+func (h *Hub) queueEvent(r *room, id ID, s *session, call func(ctx context.Context)) {
+	if s == nil {
+		s = &session{hub: h, id: id}
+	}
+	sh, name := h.roomShard(r.name), r.name
+	events := &s.extra().events
+	events.Add(1)
+	h.hold(eventCost)
+	next := &run{s: s, ctx: context.Background()}
+	next.do = func(ctx context.Context) outcome {
+		defer func() { // also when it panics
+			h.hold(-eventCost)
+			events.Add(-1)
+			sh.mu.Lock()
+			defer sh.mu.Unlock()
+			if sh.events[name] == next {
+				delete(sh.events, name)
+			}
+		}()
+		call(ctx)
+		return outcome{}
+	}
+	if sh.events == nil {
+		sh.events = map[string]*run{}
+	}
+	h.runs.startAfter(sh.events[name], next)
+	sh.events[name] = next
+}
+
+// mayBeHooked bounds what waits for the application because of one client. A leave is never refused, so the bound is on
+// joins.
+func (s *session) mayBeHooked() *protocol.Error {
+	if s.more != nil && int(s.more.events.Load()) >= s.hub.cfg.MaxRoomsPerClient+spareEvents {
+		return &protocol.Error{Code: protocol.RateLimited, Message: "too many of your joins and leaves still wait for the application"}
+	}
+	return nil
+}

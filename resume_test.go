@@ -1,0 +1,259 @@
+package hubbub_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/hubbub"
+)
+
+// comeBack connects with a token and reads the welcome.
+func comeBack(t testing.TB, s *testServer, token string) (m *member, welcome map[string]any) {
+	t.Helper()
+	m = &member{rawClient: dial(t, s, "/ws?resume="+token)}
+	welcome = m.nextJSON()
+	if welcome["msg_type"] != "welcome" {
+		t.Fatalf("the first message is %v, want welcome", welcome)
+	}
+	m.id = welcome["client_id"].(string)
+	return m, welcome
+}
+
+// enterFor is enter, and gives the token too.
+func enterFor(t testing.TB, s *testServer) (m *member, token string) {
+	t.Helper()
+	m, welcome := comeBack(t, s, "")
+	token, _ = welcome["resume_token"].(string)
+	if token == "" || welcome["resumed"] != false || welcome["resume_window_ms"] == 0.0 {
+		t.Fatalf("no token: %v", welcome)
+	}
+	return m, token
+}
+
+// parked waits until so many sessions are.
+func parked(t testing.TB, s *testServer, n float64) {
+	t.Helper()
+	scraped(t, s, map[string]float64{"parked_sessions": n})
+}
+
+func TestASessionIsResumedWithAllItMissed(t *testing.T) {
+	eachServer(t, func(t *testing.T, s *testServer) {
+		a := enter(t, s)
+		b, token := enterFor(t, s)
+		epoch, _ := b.epochOf("r")
+		other, _ := b.epochOf("quiet")
+		b.join("left")
+		a.publish("r", 1, 2)
+		b.hears("r", 1, 2)
+		b.publish("r", 3, 3) // its own doesn't come back
+		b.reset()
+		parked(t, s, 1)
+		a.publish("r", 4, 6)
+		if got := a.ask(`{"msg_type":"direct_message","to":"` + b.id + `","content":"hello"}`); got["msg_type"] != "ack" {
+			t.Fatalf("a message to a parked session: %v", got)
+		}
+		back, welcome := comeBack(t, s, token)
+		if welcome["resumed"] != true || back.id != b.id || welcome["resume_token"] == token {
+			t.Fatalf("got %v, want the session of %s", welcome, b.id)
+		}
+		a.publish("r", 7, 7)
+		a.ask(`{"msg_type":"direct_message","to":"` + b.id + `","content":"again"}`)
+		got := back.raw(`{"msg_type":"resume","id":"x","rooms":{"r":%s,"quiet":%s}}`, at(epoch, 2), at(other, 0))
+		want := fmt.Sprint(map[string]any{"msg_type": "resumed", "id": "x", "rooms": map[string]any{
+			"r":     map[string]any{"epoch": epoch, "offset": 7.0, "recovered": true},
+			"quiet": map[string]any{"epoch": other, "offset": 0.0, "recovered": true},
+		}})
+		if fmt.Sprint(got) != want {
+			t.Fatalf("got  %v\nwant %s", got, want)
+		}
+		back.gets(map[string]any{"msg_type": "direct_message", "from": a.id, "content": "hello"})
+		back.gets(map[string]any{"msg_type": "direct_message", "from": a.id, "content": "again"})
+		back.hears("r", 4, 7)
+		a.publish("r", 8, 8)
+		back.hears("r", 8, 8)
+		a.publish("left", 1, 1) // it was not named
+		back.hearsNothing()
+		parked(t, s, 0)
+	})
+}
+
+func TestWhatEndsASession(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		s := startServer(t, hubbub.Config{IO: io})
+		for name, leave := range map[string]func(m *member){
+			"1000": func(m *member) { m.sendClose(1000, ""); m.expectClose(1000) },
+			"1001": func(m *member) { m.sendClose(1001, ""); m.expectClose(1001) },
+			"none": func(m *member) { m.sendRaw([]byte{0x88, 0x80, 0, 0, 0, 0}); m.expectClose(1005) },
+		} {
+			m, token := enterFor(t, s)
+			m.join("r")
+			leave(m)
+			m.closeNow()
+			scraped(t, s, map[string]float64{"connections": 0, "parked_sessions": 0, "rooms": 0})
+			if back, welcome := comeBack(t, s, token); welcome["resumed"] != false || back.id == m.id {
+				t.Errorf("%s: %v", name, welcome)
+			} else {
+				back.sendClose(1000, "")
+				back.expectClose(1000)
+			}
+		}
+		m, token := enterFor(t, s)
+		m.sendRaw([]byte{0x81, 0x00}) // a fault is no good-bye
+		m.expectClose(1002)
+		parked(t, s, 1)
+		if back, welcome := comeBack(t, s, token); welcome["resumed"] != true || back.id != m.id {
+			t.Errorf("after a fault: %v", welcome)
+		}
+	})
+}
+
+func TestALiveConnectionIsTakenOver(t *testing.T) {
+	eachServer(t, func(t *testing.T, s *testServer) {
+		m, token := enterFor(t, s)
+		epoch, _ := m.epochOf("r")
+		a := enter(t, s)
+		a.publish("r", 1, 1)
+		m.hears("r", 1, 1)
+		for round := range 5 {
+			next, welcome := comeBack(t, s, token)
+			if welcome["resumed"] != true || next.id != m.id {
+				t.Fatalf("round %d: %v", round, welcome)
+			}
+			m.answerClose(4001)
+			token = welcome["resume_token"].(string)
+			if got := next.raw(`{"msg_type":"resume","id":1,"rooms":{"r":%s}}`, at(epoch, 1)); got["msg_type"] != "resumed" {
+				t.Fatalf("got %v", got)
+			}
+			m = next
+		}
+		a.publish("r", 2, 2)
+		m.hears("r", 2, 2)
+		m.hearsNothing()
+	})
+}
+
+// The old token counts until the client has said something over the new connection: the welcome may have been lost.
+func TestTheOldTokenCountsUntilTheNewConnectionIsHeard(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		s := startServer(t, hubbub.Config{IO: io})
+		m, first := enterFor(t, s)
+		m.reset()
+		parked(t, s, 1)
+		lost, _ := comeBack(t, s, first)
+		lost.reset() // it never got the welcome, for all the client knows
+		m, welcome := comeBack(t, s, first)
+		if welcome["resumed"] != true {
+			t.Fatalf("got %v", welcome)
+		}
+		m.ask(`{"msg_type":"ping"}`)
+		if thief, welcome := comeBack(t, s, first); welcome["resumed"] != false || thief.id == m.id {
+			t.Errorf("a token that was used: %v", welcome)
+		}
+		m.hearsNothing()
+	})
+}
+
+func TestAnotherFirstMessageLeavesTheOldRooms(t *testing.T) {
+	eachServer(t, func(t *testing.T, s *testServer) {
+		a := enter(t, s)
+		m, token := enterFor(t, s)
+		m.join("r")
+		m.reset()
+		parked(t, s, 1)
+		a.ask(`{"msg_type":"direct_message","to":"` + m.id + `","content":1}`)
+		back, _ := comeBack(t, s, token)
+		back.text(`{"msg_type":"ping","id":1}`)
+		back.gets(map[string]any{"msg_type": "direct_message", "from": a.id, "content": 1.0})
+		if got := back.nextJSON(); got["msg_type"] != "pong" {
+			t.Fatalf("got %v", got)
+		}
+		a.publish("r", 1, 1)
+		back.hearsNothing()
+		if got := back.raw(`{"msg_type":"resume","id":1,"rooms":{"r":null}}`); got["msg_type"] != "resumed" { // joins
+			t.Fatalf("got %v", got)
+		}
+		a.publish("r", 2, 2)
+		back.hears("r", 2, 2)
+	})
+}
+
+func TestBadTokensStillConnect(t *testing.T) {
+	s := startServer(t, hubbub.Config{})
+	_, token := enterFor(t, s)
+	other := startServer(t, hubbub.Config{})
+	for _, bad := range []string{"x", strings.Repeat("a", 5000), token[:len(token)-1], strings.ToUpper(token), "%00", token + "."} {
+		m, welcome := comeBack(t, s, bad)
+		if welcome["resumed"] != false {
+			t.Errorf("%.20q: %v", bad, welcome)
+		}
+		if got := m.raw(`{"msg_type":"resume","id":1,"rooms":{"r":%s}}`, at("no", 1)); got["rooms"].(map[string]any)["r"].(map[string]any)["reason"] != "epoch" {
+			t.Errorf("%.20q: %v", bad, got)
+		}
+	}
+	if _, welcome := comeBack(t, other, token); welcome["resumed"] != false {
+		t.Errorf("another server's token: %v", welcome)
+	}
+}
+
+func TestAParkedSessionEndsWithItsWindow(t *testing.T) {
+	s := startServer(t, hubbub.Config{ResumeWindow: time.Second})
+	m, token := enterFor(t, s)
+	m.join("r")
+	m.reset()
+	scraped(t, s, map[string]float64{"parked_sessions": 1, "rooms": 1})
+	scraped(t, s, map[string]float64{"parked_sessions": 0, "rooms": 0})
+	if _, welcome := comeBack(t, s, token); welcome["resumed"] != false {
+		t.Errorf("got %v", welcome)
+	}
+	off := startServer(t, hubbub.Config{ResumeWindow: -1})
+	if _, welcome := comeBack(t, off, ""); welcome["resume_token"] != nil || welcome["resumed"] != nil {
+		t.Errorf("without a window: %v", welcome)
+	}
+}
+
+// Users and permissions are asked for again.
+func TestResumingAsksTheHooksAgain(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		banned := false
+		s := startServer(t, hubbub.Config{IO: io, Hooks: hubbub.Hooks{
+			Connect: func(_ context.Context, c *hubbub.Connect) error {
+				c.User = c.Request.URL.Query().Get("user")
+				return nil
+			},
+			Join: func(_ context.Context, j *hubbub.Join) error {
+				if banned && j.Room == "r" {
+					return errors.New("no")
+				}
+				return nil
+			},
+		}})
+		dialAs := func(user, token string) (*member, map[string]any) {
+			m, w := comeBack(t, s, token+"&user="+user)
+			return m, w
+		}
+		m, welcome := dialAs("ann", "")
+		token := welcome["resume_token"].(string)
+		m.join("r").join("q")
+		m.reset()
+		parked(t, s, 1)
+		if thief, welcome := dialAs("bob", token); welcome["resumed"] != false || thief.id == m.id {
+			t.Errorf("another user: %v", welcome)
+		}
+		banned = true
+		back, welcome := dialAs("ann", token)
+		if welcome["resumed"] != true {
+			t.Fatalf("got %v", welcome)
+		}
+		rooms := back.raw(`{"msg_type":"resume","id":1,"rooms":{"r":null,"q":null}}`)["rooms"].(map[string]any)
+		if rooms["r"].(map[string]any)["reason"] != "forbidden" || rooms["q"].(map[string]any)["epoch"] == nil {
+			t.Errorf("got %v", rooms)
+		}
+		a, _ := dialAs("eve", "")
+		a.publish("r", 1, 1)
+		back.hearsNothing()
+	})
+}
