@@ -12,7 +12,11 @@
 //
 //	hub.go      Hub; publishing from the application; the index of clients
 //	session.go  a client: its messages and what each of them does; the echo
+//	resume.go   sessions whose connection was lost, and how they come back
 //	room.go     rooms, joining and leaving, deliveries
+//	publish.go  a message's way into a room; publish_ids
+//	history.go  what a room keeps; pages, and what a member missed
+//	tidy.go     what goes when its time is up, or when memory is short
 //	policy.go   what a room keeps, tells and allows, by its name
 //	hooks.go    the application's own code, off the workers, in order for each session
 //	id.go       client ids
