@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -31,11 +32,50 @@ func TestMaskAtEveryLengthAndPlace(t *testing.T) {
 			}
 			for pos := range 9 {
 				got, want := bytes.Clone(original), bytes.Clone(original)
-				Mask(got[start:start+n], testKey, pos)
+				ascii := Mask(got[start:start+n], testKey, pos)
 				maskPlain(want[start:start+n], testKey, pos)
 				if !bytes.Equal(got, want) {
 					t.Fatalf("%d bytes from %d at position %d differ", n, start, pos)
 				}
+				if plain := !slices.ContainsFunc(want[start:start+n], func(c byte) bool { return c >= 0x80 }); ascii != plain {
+					t.Fatalf("%d bytes from %d at position %d are ASCII: %v, Mask says %v", n, start, pos, plain, ascii)
+				}
+			}
+		}
+	}
+}
+
+// One byte that isn't ASCII is seen wherever it stands.
+func TestMaskSeesWhatIsNotASCII(t *testing.T) {
+	for _, n := range []int{1, 7, 8, 63, 64, 100, 255, 256, 300, 384, 1000} {
+		text := bytes.Repeat([]byte("a"), n)
+		for i := -1; i < n; i++ {
+			b := bytes.Clone(text)
+			if i >= 0 {
+				b[i] |= 0x80
+			}
+			maskPlain(b, testKey, 0)
+			if ascii := Mask(b, testKey, 0); ascii != (i < 0) {
+				t.Fatalf("%d bytes, other than ASCII at %d: Mask says %v", n, i, ascii)
+			}
+		}
+	}
+}
+
+// The words alone do what the vectors do.
+func TestMaskWordsAreTheVectorsTwin(t *testing.T) {
+	b := make([]byte, 4099)
+	for i := range b {
+		b[i] = byte(i*i>>3) & 0x7f
+	}
+	for _, n := range []int{256, 257, 384, 1000, 4096, 4099} {
+		for _, c := range []byte{0, 0x80} {
+			b[n/2] = c
+			wide, words := bytes.Clone(b[:n]), bytes.Clone(b[:n])
+			ascii := Mask(wide, [4]byte{1, 2, 3, 4}, 0)
+			seen := maskWords(words, 0x0403_0201_0403_0201)
+			if !bytes.Equal(wide, words) || ascii != (seen&high == 0) {
+				t.Errorf("%d bytes differ", n)
 			}
 		}
 	}

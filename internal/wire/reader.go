@@ -257,12 +257,12 @@ func extended(h []byte) (least, most, shortest uint64, n int) {
 
 // whole makes an event of a frame that is all there and not compressed.
 func (f *frame) whole(ev *Event, p []byte) *Error {
-	Mask(p, f.key, 0)
+	ascii := Mask(p, f.key, 0)
 	switch {
 	case f.op == Close:
 		return parseClose(ev, p)
 	// 8.1: text that is not UTF-8 fails the connection.
-	case f.op == Text && !utf8.Valid(p):
+	case f.op == Text && !ascii && !utf8.Valid(p):
 		return errText
 	}
 	ev.Op, ev.Payload = f.op, p
@@ -297,11 +297,11 @@ func (r *Reader) take(ev *Event, p []byte, limit int, z *Inflater) (ok bool, err
 		return err == nil, err
 	}
 	p = r.store(p)
-	Mask(p, f.key, f.done)
+	ascii := Mask(p, f.key, f.done)
 	f.done += len(p)
 	// 8.1, and 5.6: "a particular text frame might include a partial UTF-8
 	// sequence; however, the whole message MUST contain valid UTF-8".
-	if r.op == Text && !r.deflated && !r.text.feed(p) {
+	if r.op == Text && !r.deflated && !(ascii && r.text.done()) && !r.text.feed(p) {
 		return false, errText
 	}
 	switch {
