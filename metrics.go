@@ -85,7 +85,8 @@ type tally struct {
 
 type workerTally struct {
 	loop.Counts
-	errors hub.Errors
+	errors  hub.Errors
+	dropped hub.Dropped
 }
 
 // snapshot asks every worker for its counts; they are plain numbers that nobody else may read.
@@ -96,7 +97,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		depth[i] = w.Depth()
 	}
 	s.loop.Inspect(scrapeWait, func(w *loop.Worker) {
-		now := workerTally{w.Counts(), s.hub.Errors(w)}
+		now := workerTally{w.Counts(), s.hub.Errors(w), s.hub.Dropped(w)}
 		s.tally.mu.Lock()
 		defer s.tally.mu.Unlock()
 		s.tally.workers[w.Index()] = now
@@ -104,7 +105,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 	snap := metrics.Snapshot{
 		Connections:  s.Connections(),
 		Rooms:        s.RoomCount(),
-		Dropped:      map[string]int64{hub.Disconnect.String(): 0},
+		Dropped:      map[string]int64{},
 		Closed:       map[string]int64{closedOther: 0},
 		Errors:       map[string]int64{},
 		Upgrades:     map[string]int64{},
@@ -148,6 +149,9 @@ func (w *workerTally) addTo(snap *metrics.Snapshot) {
 	snap.BytesSent += w.BytesSent
 	snap.BufferedBytes += w.Unsent + w.HalfReceived
 	snap.Dropped[hub.Disconnect.String()] += w.MessagesDropped
+	for policy, n := range w.dropped {
+		snap.Dropped[hub.SlowConsumer(policy).String()] += n
+	}
 	for code, n := range w.Closed {
 		name := closedOther
 		if code != 0 {

@@ -56,6 +56,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	policies, _ := cfg.policies() // Validate has looked
+	slow, _ := hub.ParseSlowConsumer(cfg.SlowConsumer)
 	s := &Server{cfg: cfg, log: cfg.Logger, page: console.Handler(), listening: map[*http.Server]bool{}, connects: make(chan struct{}, cfg.MaxHookCalls)}
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = newPerIP(cfg.MaxConnectionsPerIP)
@@ -68,6 +69,7 @@ func New(cfg Config) (*Server, error) {
 		DedupWindow:       cfg.DedupWindow,
 		ResumeWindow:      max(0, cfg.ResumeWindow),
 		Policies:          policies,
+		SlowConsumer:      slow,
 		Hooks:             s.hubHooks(),
 		HookTimeout:       cfg.HookTimeout,
 		HookLimit:         cfg.MaxHookCalls,

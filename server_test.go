@@ -170,7 +170,7 @@ func TestJoiningTwiceIsJoiningOnce(t *testing.T) {
 }
 
 func TestAnEmptyRoomIsGone(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachPresence(t, -1, func(t *testing.T, s *testServer) {
 		a, b := enter(t, s).join("r").join("only a's"), enter(t, s).join("r")
 		if n := s.RoomCount(); n != 2 {
 			t.Errorf("%d rooms, want 2", n)
@@ -308,11 +308,11 @@ func TestBadInputIsAnswered(t *testing.T) {
 			`{"msg_type":"join_room","room":" "}`:              "bad_room",
 			`{"msg_type":"join_room","room":"a\tb"}`:           "bad_room",
 			`{"msg_type":"nothing"}`:                           "unknown_type",
-			`{"msg_type":"presence","room":"r"}`:               "unavailable",
-			`{"msg_type":"resume","id":1,"rooms":{}}`:          "unavailable",
+			`{"msg_type":"presence"}`:                          "bad_message",
+			`{"msg_type":"resume","rooms":{}}`:                 "bad_message",
 			`{"msg_type":"join_room","room":"r","since":null}`: "bad_message",
-			`{"msg_type":"join_room","room":"r","data":1}`:     "unavailable",
-			`{"x":` + strings.Repeat("[", 128) + strings.Repeat("]", 128) + `}`: "too_deep",
+			`{"msg_type":"join_room","room":"r","data":"` + strings.Repeat("x", 4095) + `"}`: "bad_message",
+			`{"x":` + strings.Repeat("[", 128) + strings.Repeat("]", 128) + `}`:              "too_deep",
 		} {
 			a.text(msg)
 			if got := a.nextJSON(); got["msg_type"] != "error" || got["code"] != want {

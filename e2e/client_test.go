@@ -176,10 +176,16 @@ func (c *client) close(code int, reason string) {
 	c.order(map[string]any{"op": "close", "code": code, "reason": reason})
 }
 
-// message is the next event, which must be a message of this kind.
+// message is the next event, which must be a message of this kind. News of members, in the lobby, may come at any time and
+// are passed over.
 func (c *client) message(kind string) message {
 	c.t.Helper()
-	return parse(c.t, c.expect("text").Data, kind)
+	for {
+		data := c.expect("text").Data
+		if !strings.HasPrefix(data, `{"msg_type":"member_`) {
+			return parse(c.t, data, kind)
+		}
+	}
 }
 
 // ask sends a text with an id and returns the answer, which must come next.

@@ -135,6 +135,7 @@ func TestPage(t *testing.T) {
 
 		other := dialWS(t, s.ws("/ws")).welcomed()
 		other.join("lobby")
+		p.shows("#here", "2 here: you")
 
 		// A word in the lobby, each way.
 		p.say("hello from the page")
@@ -173,6 +174,7 @@ func TestPage(t *testing.T) {
 		p.shows("#messages", "what's cooking?")
 		p.do(chromedp.Click(chromedp.CSS(`#rooms [aria-label="Leave kitchen"]`)))
 		p.shows("#messages", "left “kitchen”")
+		p.shows("#here", other.id[:8])
 
 		// What is refused is said.
 		p.do(chromedp.Focus(chromedp.CSS("#room")), chromedp.KeyEvent("   "+kb.Enter))

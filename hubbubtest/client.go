@@ -22,6 +22,7 @@ type Client struct {
 	Name    string  // what failures call it
 	ID      string  // its client_id
 	Welcome Message // what the server said first
+	Resumed Message // of one that Reconnect made: what the server answered for each room
 	Link    *Link   // its line to the server: cut it, stall it, slow it
 
 	t       T
@@ -38,6 +39,8 @@ type Client struct {
 	ending    *ending
 	lastID    int
 	requests  map[string]model.Event // that wait for their answer, by id
+	asked     map[string][]string    // the rooms of each resume among them
+	rooms     map[string]bool        // in which it is, as far as it knows
 	positions map[string]Position
 	log       model.Log
 }
@@ -47,6 +50,7 @@ type ending struct {
 	code   int // of the server's Close frame, or of the one that answered ours; 0: there was none
 	reason string
 	err    error // of the stream; io.EOF when it ended in good order
+	at     time.Time
 }
 
 func (e *ending) String() string {
@@ -60,6 +64,7 @@ func (e *ending) String() string {
 type Options struct {
 	Path   string      // of the handshake; "/ws"
 	Header http.Header // more header lines of it
+	Token  string      // Welcome.ResumeToken of another connection, whose session this one wants
 	IP     string      // the client's address; 127.0.0.1
 	Buffer int         // bytes that the link holds each way; 64 KiB
 	Link   func(*Link) // is called before the first byte, to cut or slow the handshake
@@ -92,15 +97,17 @@ func (s *Server) ConnectWith(name string, o Options) (*Client, error) {
 	}
 	c := &Client{
 		Name: name, Link: link, t: s.t, server: s, options: o, news: make(chan struct{}, 1), gone: make(chan struct{}),
-		requests: map[string]model.Event{}, positions: map[string]Position{}, log: model.Log{Name: name},
+		requests: map[string]model.Event{}, asked: map[string][]string{}, rooms: map[string]bool{}, positions: map[string]Position{},
+		log: model.Log{Name: name},
 	}
+	c.options.Token = "" // it is the next one's
 	c.toWrite.L = &c.mu
 	if o.Link != nil {
 		o.Link(link)
 	}
 	asked := s.clock.Add(1) // from here on the server may count the client among everyone
 	link.client.SetDeadline(time.Now().Add(Patience))
-	r, err := handshake(link.client, o.Path, o.Header)
+	r, err := handshake(link.client, o.target(), o.Header)
 	if err != nil {
 		link.client.Close()
 		return nil, err
@@ -133,27 +140,11 @@ func (c *Client) welcomed(asked int64) error {
 	// It may have got a chat already: the log begins before it.
 	var first []model.Event
 	for _, room := range []string{model.Everyone, model.Direct(c.ID)} {
-		first = append(first, model.Event{At: asked, Kind: model.JoinSent, Room: room}, model.Event{At: asked, Kind: model.Joined, Room: room})
+		first = append(first, model.Event{At: asked, Kind: model.JoinSent, Room: room},
+			model.Event{At: asked, Kind: model.Joined, Room: room, Recovered: m.Resumed && room != model.Everyone})
 	}
 	c.log.Events = append(first, c.log.Events...)
 	return nil
-}
-
-// Reconnect connects anew with the same name and Options, after the old connection has ended. The new Client knows how
-// far the old one had come in each room: JoinSince with its Position goes on from there.
-func (c *Client) Reconnect() *Client {
-	c.t.Helper()
-	if !c.Closed() {
-		c.Drop()
-	}
-	next, err := c.server.ConnectWith(c.Name, c.options)
-	if err != nil {
-		c.t.Fatalf("hubbubtest: connect %s again: %v", c.Name, err)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	next.positions = maps.Clone(c.positions)
-	return next
 }
 
 // Position is how far the client has come in a room: by its joins, by messages and by gaps.
@@ -195,6 +186,7 @@ func (c *Client) ended(end *ending) {
 		end.err = io.EOF // what comes behind a Close frame doesn't matter
 	}
 	c.mu.Lock()
+	end.at = time.Now()
 	c.ending = end
 	c.note(model.Event{Kind: model.Closed, Code: end.code})
 	c.toWrite.Broadcast()

@@ -38,11 +38,12 @@ func Example() {
 	ann.Publish("kitchen", "it is getting cold")
 	bob.ExpectClosed(0)
 	bob = bob.Reconnect()
-	bob.Join("kitchen")
+	fmt.Println("bob reads", string(bob.Receive().Content))
 	srv.Publish("kitchen", "it is cold")
 	fmt.Println("bob reads", string(bob.Receive().Content))
 	srv.Check()
 	// Output:
 	// bob reads "dinner is ready"
+	// bob reads "it is getting cold"
 	// bob reads "it is cold"
 }

@@ -3,6 +3,7 @@ package hubbubtest
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -38,6 +39,10 @@ func (c *Client) sent(m map[string]any) {
 		}
 	case "leave_room":
 		e.Kind = model.LeaveSent
+		delete(c.rooms, e.Room)
+	case "resume":
+		e.Kind = model.Asked
+		c.resumeSent(e.ID, m)
 	default:
 		e.Kind = model.Asked
 	}
@@ -45,6 +50,48 @@ func (c *Client) sent(m map[string]any) {
 		c.requests[e.ID] = e
 	}
 	c.note(e)
+}
+
+// resumeSent notes a resume, which is a join of each room that it names.
+func (c *Client) resumeSent(id string, m map[string]any) {
+	rooms, _ := m["rooms"].(map[string]any)
+	for _, room := range slices.Sorted(maps.Keys(rooms)) {
+		e := model.Event{ID: id, Kind: model.JoinSent, Room: room}
+		if since, ok := rooms[room].(Position); ok {
+			e.Since = &model.Position{Epoch: since.Epoch, Offset: since.Offset}
+		}
+		c.asked[id] = append(c.asked[id], room)
+		c.note(e)
+	}
+}
+
+// resumed notes what became of each room.
+func (c *Client) resumed(id string, answer Message) {
+	for _, room := range c.asked[id] {
+		a, named := answer.Rooms[room]
+		e := model.Event{ID: id, Kind: model.Joined, Room: room, Reason: a.Reason, Position: model.Position(a.Position), Recovered: a.Recovered}
+		switch {
+		case answer.Type == "error":
+			e.Kind, e.Reason = model.Refused, answer.Code
+		case !named:
+			continue // the checker finds a request without an answer
+		case a.Reason == "forbidden":
+			e.Kind = model.Refused
+			delete(c.rooms, room)
+		default:
+			c.enter(room, a, false)
+		}
+		c.note(e)
+	}
+	delete(c.asked, id)
+}
+
+// enter notes that the client is in a room, and from where on. What has come behind the position of one that is recovered,
+// or was a member already, is still to come.
+func (c *Client) enter(room string, answer Message, member bool) {
+	if c.rooms[room] = true; answer.Epoch != "" && !answer.Recovered && !member {
+		c.positions[room] = answer.Position
+	}
 }
 
 // received notes a message, and puts it where the test takes it from.
@@ -95,12 +142,14 @@ func (c *Client) answered(m Message) model.Event {
 	request, ok := c.requests[string(m.ID)]
 	if !ok {
 		if m.Type == "left" { // the server's own doing
+			delete(c.rooms, m.Room)
 			return model.Event{Kind: model.Left, Room: m.Room, Reason: m.Reason}
 		}
 		return model.Event{}
 	}
 	delete(c.requests, string(m.ID))
 	e := model.Event{ID: request.ID, Room: request.Room, Reason: m.Reason, Position: model.Position(m.Position), Recovered: m.Recovered}
+	c.resumed(e.ID, m)
 	switch {
 	case m.Type == "error":
 		e.Kind, e.Reason = model.Refused, m.Code
@@ -110,9 +159,10 @@ func (c *Client) answered(m Message) model.Event {
 		e.Kind = model.Left
 	case request.Kind == model.JoinSent:
 		e.Kind = model.Joined
-		if m.Epoch != "" && !(request.Since != nil && m.Recovered) {
-			c.positions[m.Room] = m.Position
+		if request.Since == nil {
+			m.Recovered = false
 		}
+		c.enter(m.Room, m, c.rooms[m.Room])
 	default:
 		e.Kind = model.Answered
 	}

@@ -10,7 +10,7 @@ import (
 
 // What a client makes of a server that has history: it knows how far it has come by joins, messages and gaps.
 func TestAClientKnowsItsPosition(t *testing.T) {
-	c := &Client{Name: "bob", server: &Server{}, news: make(chan struct{}, 1), requests: map[string]model.Event{}, positions: map[string]Position{}}
+	c := &Client{Name: "bob", server: &Server{}, news: make(chan struct{}, 1), requests: map[string]model.Event{}, rooms: map[string]bool{}, positions: map[string]Position{}}
 	at := func(want string) {
 		t.Helper()
 		if p := c.Position("r"); fmt.Sprint(p.Epoch, p.Offset) != want {

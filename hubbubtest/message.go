@@ -40,6 +40,9 @@ type Message struct {
 	More     bool               `json:"more"`
 	Rooms    map[string]Message `json:"rooms"` // of resumed
 
+	ResumeToken string `json:"resume_token"` // of welcome
+	Resumed     bool   `json:"resumed"`      // of welcome: it is the session of Options.Token
+
 	Raw json.RawMessage `json:"-"` // all of it, as it came
 }
 

@@ -25,10 +25,10 @@ func TestRoomsKeepTheirPromises(t *testing.T) {
 			w := newWorld(t)
 			t.Repeat(map[string]func(*rapid.T){ // each is as likely as the other
 				"join": w.join, "leave": w.leave, "leave and return": w.leaveAndReturn,
-				"publish": w.publish, "publish again": w.publish, "burst": w.burst, "flood": w.flood, "flood again": w.flood,
+				"publish": w.publish, "publish again": w.publish, "publish twice": w.publishTwice, "burst": w.burst, "flood": w.flood, "flood again": w.flood,
 				"application": w.application, "chat": w.chat, "direct": w.direct,
 				"cut": w.cut, "stall": w.stall, "resume": w.resume, "slow": w.slow,
-				"go away": w.goAway, "come back": w.comeBack, "come back again": w.comeBack,
+				"go away": w.goAway, "come back": w.comeBack, "come back again": w.comeBack, "take over": w.takeOver, "name rooms": w.nameRooms,
 				"step": w.step, "check": w.check,
 			})
 			w.check(t)
@@ -45,13 +45,15 @@ type world struct {
 	said   map[string]publication // by content
 
 	policies map[string]model.Policy
-	history  bool // a join may say since when; else that is unavailable
+	window   time.Duration // in which a session may be resumed; 0: never
 }
 
 // person comes and goes; each time it is another Client.
 type person struct {
 	*Client
 	rooms map[string]bool // that it wants to be in
+	alive time.Time       // when the server had its connection for certain
+	bye   bool            // it has said good-bye, or tried to
 }
 
 // histories are none; the default; one that is soon full; and two that don't fit into the buffers on the way to a client.
@@ -67,6 +69,7 @@ type publication struct {
 	room string
 	at   time.Time
 	size int
+	once bool // with a publish_id, which is the content
 }
 
 func newWorld(t *rapid.T) *world {
@@ -79,16 +82,11 @@ func newWorld(t *rapid.T) *world {
 		w.policies[room] = model.Policy{History: model.History(h)}
 		cfg.Rooms = append(cfg.Rooms, hubbub.RoomPolicy{Match: room, History: &h})
 	}
+	cfg.ResumeWindow = rapid.SampledFrom([]time.Duration{-1, 5 * time.Second, 30 * time.Second, 10 * time.Minute}).Draw(t, "window")
+	w.window = max(0, cfg.ResumeWindow)
 	w.srv = NewServer(t, cfg)
-	probe := w.srv.Connect("probe")
-	a := probe.JoinSince("probe", Position{Epoch: "none", Offset: 1})
-	w.history = a.Type == "joined"
-	if !w.history && a.Code != "unavailable" {
-		t.Fatalf("a join with since was answered %s", a)
-	}
-	probe.Close()
 	for _, name := range []string{"ann", "bob", "cat", "dan"} {
-		p := &person{rooms: map[string]bool{}}
+		p := &person{rooms: map[string]bool{}, alive: time.Now()}
 		var err error
 		if p.Client, err = w.srv.ConnectWith(name, Options{Buffer: 4 << 10}); err != nil {
 			t.Fatalf("%v", err)
@@ -128,7 +126,7 @@ func (w *world) id() int {
 // content is another each time.
 func (w *world) content(room string, size int) string {
 	s := fmt.Sprintf("%d %s", len(w.said), strings.Repeat("x", size))
-	w.said[text(s)] = publication{room, time.Now(), len(s)}
+	w.said[text(s)] = publication{room: room, at: time.Now(), size: len(s)}
 	return s
 }
 
@@ -159,7 +157,7 @@ func (w *world) leaveAndReturn(t *rapid.T) {
 	w.burst(t)
 	p.rooms[room] = true
 	join := map[string]any{"msg_type": "join_room", "room": room, "id": w.id()}
-	if since := p.Position(room); w.history && since.Epoch != "" {
+	if since := p.Position(room); since.Epoch != "" {
 		join["since"] = since
 	}
 	if !rapid.Bool().Draw(t, "over a stalled line") {
@@ -182,7 +180,24 @@ func (w *world) say(p *person, room string, size int, answered bool) {
 	if answered {
 		m["id"] = w.id()
 	}
+	if answered && size < 1000 {
+		said := w.said[text(m["content"])]
+		said.once = true
+		w.said[text(m["content"])] = said
+		m["publish_id"] = m["content"]
+	}
 	p.Send(m)
+}
+
+// publishTwice is a client that has not waited for the answer.
+func (w *world) publishTwice(t *rapid.T) {
+	p, room := w.someone(t), w.room(t)
+	m := map[string]any{"msg_type": "room_message", "room": room, "content": w.content(room, 10)}
+	m["publish_id"] = m["content"]
+	for range 2 {
+		m["id"] = w.id()
+		p.Send(m)
+	}
 }
 
 func (w *world) publish(t *rapid.T) {
@@ -254,88 +269,12 @@ func (w *world) goAway(t *rapid.T) {
 	p := w.someone(t)
 	if rapid.Bool().Draw(t, "in good order") && !p.Link.stalled() {
 		p.Link.Slow(Both, 0)
+		p.bye = true
 		p.queue(opClose, true, []byte{1000 >> 8, 1000 & 0xff})
 		Step(0)
 		return
 	}
 	p.Drop()
-}
-
-// comeBack connects all whose line is gone, and joins their rooms again: where there is history, from where they were.
-func (w *world) comeBack(t *rapid.T) {
-	for _, p := range w.people {
-		if !p.Closed() {
-			continue
-		}
-		p.Client = p.Reconnect()
-		for _, room := range w.rooms {
-			if p.rooms[room] {
-				w.rejoin(t, p, room)
-			}
-		}
-	}
-}
-
-func (w *world) rejoin(t *rapid.T, p *person, room string) {
-	join, since := map[string]any{"msg_type": "join_room", "room": room}, p.Position(room)
-	kept := model.NewRoom("", model.Policy{}) // from which nobody must be recovered
-	if w.history && since.Epoch != "" {
-		join["since"] = since
-		kept = w.kept(room, since.Epoch)
-	}
-	a, err := p.request(join)
-	if err != nil && p.Closed() {
-		return // what others said was too much for it
-	}
-	switch must := kept.JoinSince(p.Name, model.Position(since), time.Now()); {
-	case err != nil || a.Type != "joined":
-		t.Fatalf("%s joins %q since %+v, and is answered %s, %v", p.Name, room, since, a, err)
-	case must.Recovered && !a.Recovered:
-		t.Fatalf("%s, away since %+v, is told %s, and the history of %q goes back far enough:\n%+v at %s\n%s", p.Name, since, a, room, kept, time.Now(), w.logs())
-	case join["since"] != nil && !a.Recovered && a.Reason == "":
-		t.Fatalf("%s, away since %+v, is not told why it isn't recovered: %s", p.Name, since, a)
-	}
-}
-
-// kept is the reference room of an epoch with what is known of its messages, so that what it has the server must have:
-// each is taken for a little older and larger than it is, and those whose place isn't known for the newest. A room that
-// may be empty may be gone, and its epoch with it.
-func (w *world) kept(room, epoch string) *model.Room {
-	const overhead, late = 256, 2 * time.Second
-	known, placed := map[int64]model.Message{}, map[string]bool{} // placed: in this epoch or another
-	for _, c := range w.srv.all() {
-		requests := map[string]string{}
-		for _, e := range c.copyLog().Events {
-			content := e.Message
-			switch e.Kind {
-			case model.Sent:
-				requests[e.ID] = content
-			case model.Acked:
-				content = requests[e.ID]
-			}
-			said := w.said[content]
-			if e.Offset == 0 || said.room != room {
-				continue
-			}
-			placed[content] = true
-			if e.Epoch == epoch {
-				known[e.Offset] = model.Message{Offset: e.Offset, Bytes: said.size + overhead, At: said.at.Add(-late)}
-			}
-		}
-	}
-	r := model.NewRoom(epoch, w.policies[room])
-	for _, offset := range slices.Sorted(maps.Keys(known)) {
-		r.Publish(known[offset])
-	}
-	if len(r.Kept(time.Now())) == 0 {
-		r.Lose("")
-	}
-	for content, said := range w.said {
-		if said.room == room && !placed[content] {
-			r.Publish(model.Message{Bytes: said.size + overhead, At: time.Now()})
-		}
-	}
-	return r
 }
 
 func (w *world) step(t *rapid.T) {
@@ -351,6 +290,11 @@ func (w *world) check(t *rapid.T) {
 	// All in one: what happened may not happen a second time, and then rapid shows nothing but this.
 	if faults := w.srv.Faults(); len(faults) > 0 {
 		t.Fatalf("%s\n%s", strings.Join(faults, "\n"), w.logs())
+	}
+	for _, p := range w.people {
+		if !p.Closed() && !p.Link.stalled() {
+			p.alive = time.Now() // it has just been answered
+		}
 	}
 }
 

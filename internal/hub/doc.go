@@ -18,6 +18,8 @@
 //	history.go  what a room keeps; pages, and what a member missed
 //	tidy.go     what goes when its time is up, or when memory is short
 //	policy.go   what a room keeps, tells and allows, by its name
+//	presence.go who is in a room, and what its members are told of it
 //	hooks.go    the application's own code, off the workers, in order for each session
+//	roomhooks.go and in order for each room
 //	id.go       client ids
 package hub

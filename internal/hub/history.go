@@ -260,12 +260,18 @@ func (s *session) catchUp(p *pull) (done bool) {
 	for _, e := range entries {
 		s.conn.Send(e.frame)
 	}
+	if len(entries) > 0 {
+		s.conn.Forgive() // they are older than the time that they wait here
+	}
 	return done
 }
 
 type pulling struct{ s *session }
 
-func (p *pulling) Run(*loop.Worker) { p.s.pull() }
+func (p *pulling) Run(*loop.Worker) {
+	p.s.pull()
+	p.s.catchUpLags()
+}
 
 // pull takes one piece of what the session is missing.
 func (s *session) pull() {

@@ -29,6 +29,7 @@ type Config struct {
 	PingInterval      time.Duration
 	PongTimeout       time.Duration
 	Policies          *Policies
+	SlowConsumer      SlowConsumer // of chats, which belong to no room: the Latest ones count as DropOldest
 	Hooks             Hooks
 	HookTimeout       time.Duration
 	HookLimit         int // hooks that run at once, over all sessions
@@ -76,6 +77,7 @@ type workerState struct {
 	gathered []*local      // rooms with a run
 	runs     [][]*delivery // spare
 	errors   Errors
+	dropped  Dropped
 }
 
 // New makes a Hub; Start must be called before connections come.
@@ -96,7 +98,7 @@ func New(cfg Config) *Hub {
 // Start gives the hub the loop whose workers serve its sessions.
 func (h *Hub) Start(l *loop.Loop) {
 	h.loop = l
-	h.everyone = &room{mu: new(sync.Mutex), policy: &Policy{}}
+	h.everyone = &room{mu: new(sync.Mutex), policy: &Policy{SlowConsumer: min(h.cfg.SlowConsumer, DropOldest)}}
 	for _, w := range l.Workers() {
 		all := &local{room: h.everyone, w: w, state: &workerState{}}
 		all.state.everyone = all
@@ -154,7 +156,7 @@ func (h *Hub) Broadcast(content []byte) error {
 		return ErrOverloaded
 	}
 	r.seq++
-	r.post(loop.NewFrame(wire.Text, protocol.AppendChat(nil, Server, content, time.Now().UnixMilli(), "")), nil)
+	r.post(loop.NewFrame(wire.Text, protocol.AppendChat(nil, Server, content, time.Now().UnixMilli(), "")), nil, nil)
 	return nil
 }
 

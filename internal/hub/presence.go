@@ -256,7 +256,7 @@ func (a *announcement) Run(*loop.Worker) {
 	l := a.local
 	for i := len(l.members) - 1; i >= 0; i-- { // backwards, as deliver does
 		if m := l.members[i]; m.s.id != a.but {
-			m.conn.Send(a.frame)
+			l.send(m, a.frame)
 		}
 	}
 }

@@ -10,11 +10,15 @@ import (
 	"example.com/hubbub/internal/wire"
 )
 
-// post sends f to all members but from: once a worker, not once a member. r.mu is held, so all workers get the
-// room's messages in one order. It returns a worker whose mailbox is above high water, or nil.
-func (r *room) post(f *loop.Frame, from *session) (full *loop.Worker) {
+// post sends f, whose key is key, to all members but from: once a worker, not once a member. r.mu is held, so all workers
+// get the room's messages in one order. It returns a worker whose mailbox is above high water, or nil.
+func (r *room) post(f *loop.Frame, from *session, key []byte) (full *loop.Worker) {
+	var by string
+	if r.policy.SlowConsumer == LatestByKey {
+		by = string(key)
+	}
 	for _, l := range r.locals {
-		if l.w.Post(&delivery{l, f, from, r.seq}, f.Len()) {
+		if l.w.Post(&delivery{l, f, from, r.seq, by}, f.Len()) {
 			full = l.w
 		}
 	}
@@ -54,7 +58,7 @@ func (h *Hub) publish(r *room, m *message) (at position, full *loop.Worker, buf 
 	if !m.exclude {
 		from = nil
 	}
-	full = r.post(f, from)
+	full = r.post(f, from, m.key)
 	if offset > 0 {
 		now := clock()
 		e := entry{frame: f, at: now}

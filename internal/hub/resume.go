@@ -22,7 +22,7 @@ type parked struct {
 	rooms []*room
 
 	gen      uint32   // of the newest token
-	lastToo  bool     // the token before that counts as well: nothing has come over the connection that got the newest
+	oldest   uint32   // that counts as well: nothing has come over the connections that got those behind it
 	by       *session // whose client has claimed it and not yet said what it had
 	until    int64    // the hub's clock; moot while by is set
 	directs  []*loop.Frame
@@ -94,12 +94,11 @@ type resumption struct {
 	timer   *time.Timer // ends the waiting
 	asked   bool        // that message has come
 	unheard bool        // nothing has come yet
+	oldest  uint32      // the oldest token that counts until then
 }
 
 // good says whether a token of that generation counts.
-func good(token, gen uint32, lastToo bool) bool {
-	return token == gen || lastToo && token+1 == gen
-}
+func good(token, oldest, gen uint32) bool { return oldest <= token && token <= gen }
 
 // Opened says welcome; where the client wants a session back that another connection has, once that is closed.
 func (s *session) Opened(c *loop.Conn) {
@@ -125,13 +124,13 @@ func (s *session) claim() (rival *session) {
 	switch {
 	case p == nil:
 		return sh.sessions[r.of.ID]
-	case p.user != s.name() || !good(r.of.gen, p.gen, p.lastToo):
+	case p.user != s.name() || !good(r.of.gen, p.oldest, p.gen):
 		return nil
 	case p.by != nil:
 		return p.by
 	}
-	p.by, p.gen, p.lastToo = s, p.gen+1, true
-	r.old = p
+	p.by, p.gen = s, p.gen+1
+	r.old, r.oldest = p, p.oldest
 	return nil
 }
 
@@ -141,7 +140,7 @@ type evict struct{ s, rival *session }
 
 // Run is called by the rival's worker.
 func (e *evict) Run(*loop.Worker) {
-	if r := e.rival; r.conn.Open() && r.name() == e.s.name() && good(e.s.more.resume.of.gen, r.gen, r.unheard()) {
+	if r := e.rival; r.conn.Open() && r.name() == e.s.name() && good(e.s.more.resume.of.gen, r.oldest(), r.gen) {
 		r.conn.Close(protocol.CloseTakenOver, "resumed over another connection")
 	}
 	e.s.conn.Worker().Post(&evicted{e.s}, 0)
@@ -208,7 +207,7 @@ func (s *session) Closed(_ *loop.Conn, code int) {
 	switch parks := h.parks(code); {
 	case old != nil && parks:
 		s.more.resume.timer.Stop()
-		h.parkAgain(old, s.unheard())
+		h.parkAgain(old, s.oldest())
 	case old != nil:
 		s.more.resume.timer.Stop()
 		h.take(old, nil)
@@ -231,9 +230,13 @@ func (s *session) old() *parked {
 	return s.more.resume.old
 }
 
-// unheard says that no message has come over the connection of a resumed session.
-func (s *session) unheard() bool {
-	return s.more != nil && s.more.resume != nil && s.more.resume.unheard
+// oldest is the generation of the oldest token that counts: the newest alone, once a message has come over the connection
+// that got it. Until then its client may never have seen the welcome, nor those of the connections before.
+func (s *session) oldest() uint32 {
+	if s.more != nil && s.more.resume != nil && s.more.resume.unheard {
+		return s.more.resume.oldest
+	}
+	return s.gen
 }
 
 // parks says whether a connection that ended with code leaves its session behind. A client that says good-bye by 1000,
@@ -252,7 +255,7 @@ func (h *Hub) parks(code int) bool {
 // park leaves the session behind: its rooms count it still.
 func (s *session) park() {
 	h := s.hub
-	p := &parked{id: s.id, user: s.name(), gen: s.gen, lastToo: s.unheard(), rooms: make([]*room, len(s.rooms))}
+	p := &parked{id: s.id, user: s.name(), gen: s.gen, oldest: s.oldest(), rooms: make([]*room, len(s.rooms))}
 	if s.more != nil {
 		s.more.pulls = nil
 	}
@@ -275,11 +278,11 @@ func (s *session) park() {
 }
 
 // parkAgain is called when the connection that claimed p is lost before the client has said what it had.
-func (h *Hub) parkAgain(p *parked, lastToo bool) {
+func (h *Hub) parkAgain(p *parked, oldest uint32) {
 	sh := h.clientShard(p.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	p.by, p.lastToo = nil, lastToo
+	p.by, p.oldest = nil, oldest
 	h.wait(sh, p)
 }
 
@@ -435,14 +438,22 @@ func (s *session) resumeRooms(cmd *protocol.Command, refused []bool) {
 	for i, c := range cmd.Rooms {
 		answers[i] = protocol.ResumedRoom{Room: string(c.Room), Reason: protocol.ReasonForbidden}
 		counted := slices.IndexFunc(old, func(r *room) bool { return r.name == string(c.Room) })
-		if refused != nil && refused[i] || len(s.rooms) >= s.hub.cfg.MaxRoomsPerClient && counted < 0 {
+		member := s.find(c.Room)
+		if refused != nil && refused[i] || len(s.rooms) >= s.hub.cfg.MaxRoomsPerClient && counted < 0 && member < 0 {
 			continue
 		}
 		var since *protocol.Position
 		if c.HasAt {
 			since = &c.At
 		}
-		at, reason, behind := s.enter(answers[i].Room, since, nil, counted >= 0)
+		var at position
+		var reason string
+		var behind *pull
+		if member >= 0 { // it has said resume before, or joined
+			at, reason = s.stays(s.rooms[member].local.room, since)
+		} else {
+			at, reason, behind = s.enter(answers[i].Room, since, nil, counted >= 0)
+		}
 		if counted >= 0 {
 			old = slices.Delete(old, counted, counted+1)
 		}
@@ -465,6 +476,19 @@ func (s *session) resumeRooms(cmd *protocol.Command, refused []bool) {
 	for _, p := range pulls {
 		s.fallBehind(p)
 	}
+}
+
+// stays answers a member that joins again: what came since then was sent, so only a position that is not behind the room's
+// proves that nothing is missing.
+func (s *session) stays(r *room, since *protocol.Position) (at position, reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if since != nil {
+		if reason = s.hub.recover(r, since); reason == "" && since.Offset < r.seq {
+			reason = protocol.ReasonExpired
+		}
+	}
+	return r.position(), reason
 }
 
 // ParkedSessions is how many wait to be resumed. Any goroutine.

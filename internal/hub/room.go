@@ -36,6 +36,7 @@ type local struct {
 	members []member
 	seen    uint64      // seq of the message delivered last
 	fresh   []newcomer  // members who joined behind messages that are still on their way here
+	lags    []*lag      // of the members who can't keep up
 	run     []*delivery // gathered, not yet delivered
 }
 
@@ -188,6 +189,11 @@ func (l *local) admit(s *session, since uint64) {
 // remove takes out the member at index at; the last one moves there.
 func (l *local) remove(at int32) {
 	s := l.members[at].s
+	if len(l.lags) > 0 {
+		if g := s.lag(l); g != nil {
+			g.end()
+		}
+	}
 	last := len(l.members) - 1
 	if moved := l.members[last]; int(at) != last {
 		l.members[at] = moved
@@ -245,6 +251,7 @@ type delivery struct {
 	frame *loop.Frame
 	from  *session // gets nothing; nil excludes nobody
 	seq   uint64
+	key   string // of the message, where the policy conflates by it
 }
 
 const (
@@ -299,7 +306,7 @@ func (l *local) deliverAll(run []*delivery) {
 	}
 }
 
-// deliver queues the frames of run for the members. Who published one of them, or joined between them, gets the
+// deliver queues the frames of run for the members. Who published one of them, joined between them, or lags, gets the
 // others one by one; all else share one frame.
 func (l *local) deliver(run []*delivery) {
 	if len(l.members) == 0 {
@@ -311,6 +318,22 @@ func (l *local) deliver(run []*delivery) {
 	}
 	l.mark(run, true)
 	all := loop.Join(frames)
+	if l.room.policy.SlowConsumer == Disconnect {
+		l.deliverOrClose(run, all)
+	} else {
+		l.deliverOrWait(run, all)
+	}
+	l.mark(run, false)
+	l.seen = run[len(run)-1].seq
+	if len(l.fresh) > 0 {
+		l.fresh = slices.DeleteFunc(l.fresh, func(n newcomer) bool { return n.since <= l.seen })
+	}
+	clear(frames)
+	l.state.frames = frames[:0]
+}
+
+// deliverOrClose is deliver under the policy disconnect.
+func (l *local) deliverOrClose(run []*delivery, all *loop.Frame) {
 	// Backwards: a send may find the client too slow, which takes that member out, and the last moves in its place.
 	for i := len(l.members) - 1; i >= 0; i-- {
 		c := l.members[i].conn
@@ -326,13 +349,6 @@ func (l *local) deliver(run []*delivery) {
 			}
 		}
 	}
-	l.mark(run, false)
-	l.seen = run[len(run)-1].seq
-	if len(l.fresh) > 0 {
-		l.fresh = slices.DeleteFunc(l.fresh, func(n newcomer) bool { return n.since <= l.seen })
-	}
-	clear(frames)
-	l.state.frames = frames[:0]
 }
 
 // mark marks those who don't get the whole of run.
@@ -344,6 +360,9 @@ func (l *local) mark(run []*delivery, is bool) {
 	}
 	for _, n := range l.fresh {
 		n.s.conn.Marked = is
+	}
+	for _, g := range l.lags {
+		g.s.conn.Marked = is
 	}
 }
 

@@ -33,6 +33,7 @@ type more struct {
 	hooks  *hookQueue  // what waits for the application's code; nil while it never did
 	resume *resumption // nil for one that began without a token
 	pulls  []*pull     // rooms of which it misses something, in the order in which they are caught up with
+	flow   flow
 
 	events atomic.Int32 // hooks that wait or run because of its joins and leaves. Any goroutine
 }
@@ -171,7 +172,7 @@ func (s *session) chat(cmd *protocol.Command) {
 	r := s.hub.everyone
 	r.mu.Lock()
 	r.seq++
-	full := r.post(f, s)
+	full := r.post(f, s, nil)
 	r.mu.Unlock()
 	s.published(cmd, position{}, false, full)
 }
@@ -287,7 +288,7 @@ func (s *session) answerError(e *protocol.Error, id []byte) {
 
 // Drained goes on with what the session is missing.
 func (s *session) Drained(c *loop.Conn) {
-	if s.more != nil && len(s.more.pulls) > 0 {
+	if s.more != nil && len(s.more.pulls)+len(s.more.flow.lags) > 0 {
 		c.Worker().Post(&pulling{s}, 0) // in a later turn: the others come first
 	}
 }

@@ -11,14 +11,13 @@ import (
 // While nothing is half read or unsent it holds no buffer, and takes 112 bytes (TestAnIdleConnectionIsSmall).
 type Conn struct {
 	// Static after Adopt, the slot after it was given to the worker.
-	w        *Worker
-	h        Handler
-	via      transport // nil when the worker reads and writes the plain descriptor itself
-	fd       int32
-	slot     uint32
-	gen      uint32
-	bits     uint8 // the window of what is compressed for it; 0 without compression
-	takeover bool  // it is in the worker's takeovers
+	w    *Worker
+	h    Handler
+	via  transport // nil when the worker reads and writes the plain descriptor itself
+	fd   int32
+	slot uint32
+	gen  uint32
+	bits uint8 // the window of what is compressed for it; 0 without compression
 
 	// HoldReads stops reading while the socket takes no more. Opened may set it.
 	HoldReads bool

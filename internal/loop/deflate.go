@@ -108,7 +108,6 @@ func (w *Worker) agree(c *Conn, d wire.Deflate) {
 	if !d.ServerTakeover && !d.ClientTakeover {
 		return
 	}
-	c.takeover = true
 	var t takeover
 	if d.ServerTakeover {
 		t.sent = wire.NewWindow(d.ServerBits)
@@ -130,10 +129,7 @@ func (w *Worker) inflaterFor(c *Conn) *wire.Inflater {
 	if w.inflater == nil {
 		w.inflater = new(wire.Inflater)
 	}
-	w.inflater.Window = nil
-	if c.takeover {
-		w.inflater.Window = w.takeovers[c].received
-	}
+	w.inflater.Window = w.takeovers[c].received
 	return w.inflater
 }
 
@@ -154,12 +150,7 @@ func (c *Conn) deflated(f *Frame) *Frame {
 }
 
 // sentWindow is what compression may refer back to; nil without context takeover.
-func (c *Conn) sentWindow() *wire.Window {
-	if !c.takeover {
-		return nil
-	}
-	return c.w.takeovers[c].sent
-}
+func (c *Conn) sentWindow() *wire.Window { return c.w.takeovers[c].sent }
 
 // deflatedAnswer compresses a message for this client alone, where that makes it smaller. p is good until the next.
 func (c *Conn) deflatedAnswer(op wire.Opcode, payload []byte) (wire.Opcode, []byte) {

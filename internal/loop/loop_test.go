@@ -194,6 +194,37 @@ func TestAQueueThatIsTooOldDisconnects(t *testing.T) {
 	})
 }
 
+// A queue that is forgiven isn't too old, nor its client dead, while the socket takes a byte now and then.
+func TestAForgivenQueueIsTooOldWhenNothingIsTaken(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		cfg.SendQueueBytes = 64 << 20
+		cfg.SendQueueAge, cfg.PingInterval, cfg.PongTimeout = 2*time.Second, time.Second, time.Second
+		code := make(chan int, 1)
+		var c *Conn
+		l := start(t, cfg)
+		far := connect(t, l, &script{opened: func(conn *Conn) { c = conn }, closed: func(_ *Conn, n int) { code <- n }})
+		w := l.workers[0]
+		until(t, "open", func() (in bool) { do(w, func() { in = c != nil }); return in })
+		do(w, func() {
+			c.Send(NewFrame(wire.Binary, make([]byte, 32<<20)))
+			c.Forgive()
+		})
+		for end := time.Now().Add(6 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			if _, err := io.CopyN(io.Discard, far, 256<<10); err != nil {
+				t.Fatal(err)
+			}
+		}
+		select {
+		case got := <-code:
+			t.Fatalf("closed with %d while it was read", got)
+		default:
+		}
+		if got := <-code; got != protocol.CloseSlowConsumer && got != protocol.CloseNoSignOfLife { // both are due
+			t.Errorf("closed with %d", got)
+		}
+	})
+}
+
 func TestAPeerWithoutASignOfLifeIsClosed(t *testing.T) {
 	eachIO(t, func(t *testing.T, cfg Config) {
 		cfg.PingInterval, cfg.PongTimeout = time.Second, time.Second

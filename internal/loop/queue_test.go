@@ -64,6 +64,22 @@ func TestDropKeepsAPartlyWrittenFrame(t *testing.T) {
 	}
 }
 
+// What a handler owes is a debt of the client's, and gone with it.
+func TestWhatIsOwedIsCounted(t *testing.T) {
+	w := &Worker{loop: &Loop{}, slots: make([]slot, 1)}
+	c := &Conn{w: w}
+	c.Owe(100, 2)
+	c.Owe(50, 1)
+	if got := w.owed[c]; c.debt() != 150 || w.counts.Unsent != 150 || got.messages != 3 {
+		t.Errorf("a debt of %d bytes, %d unsent, %d messages", c.debt(), w.counts.Unsent, got.messages)
+	}
+	c.Owe(-60, -1)
+	w.destroy(c, false)
+	if len(w.owed) != 0 || w.counts.Unsent != 0 {
+		t.Errorf("left over: %v, %d bytes", w.owed, w.counts.Unsent)
+	}
+}
+
 // Connections with the same frames share one joined buffer; others must not get it.
 func TestJoinedBytesAreOnlySharedByTheSameFrames(t *testing.T) {
 	w := &Worker{}

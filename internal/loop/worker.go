@@ -348,9 +348,7 @@ func (w *Worker) destroy(c *Conn, reset bool) {
 		return
 	}
 	c.state = dead
-	if c.takeover {
-		delete(w.takeovers, c)
-	}
+	delete(w.takeovers, c)
 	c.out.abandon(w)
 	if o, ok := w.owed[c]; ok { // Closed failed
 		c.Owe(-o.bytes, -o.messages)

@@ -209,21 +209,22 @@ func (c *checking) collectReceived(l *Log) {
 
 // checkAnswers finds requests without an answer, and answers without a request.
 func (c *checking) checkAnswers(l *Log) {
-	open, closed := map[string]Event{}, false
+	type request struct{ id, room string } // a resume is a join of many rooms, under one id
+	open, closed := map[request]Event{}, false
 	for _, e := range l.Events {
 		switch e.Kind {
 		case Sent, JoinSent, LeaveSent, Asked:
 			if e.ID != "" {
-				open[e.ID] = e
+				open[request{e.ID, e.Room}] = e
 			}
 		case Acked, Refused, Joined, Left, Answered:
 			if e.ID == "" {
 				continue
 			}
-			if _, ok := open[e.ID]; !ok {
+			if _, ok := open[request{e.ID, e.Room}]; !ok {
 				c.fault(Misdelivered, l.Name, nil, nil, "%s got an answer that it didn't ask for: %s", l.Name, e)
 			}
-			delete(open, e.ID)
+			delete(open, request{e.ID, e.Room})
 		case Closed:
 			closed = true
 		}

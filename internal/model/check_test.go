@@ -217,13 +217,18 @@ func TestTheCheckerFindsWhatWasPlanted(t *testing.T) {
 		}, ""},
 		{"what was refused", func(r *run) {
 			r.add("ann", Event{Kind: Sent, Room: "lobby", Message: "1", ID: "x"})
-			r.add("ann", Event{Kind: Refused, ID: "x", Reason: "forbidden"})
+			r.add("ann", Event{Kind: Refused, Room: "lobby", ID: "x", Reason: "forbidden"})
 			r.add("bob", Event{Kind: Received, Room: "lobby", Message: "1", From: "id of ann"})
 			r.logs["cat"].Waiting = true
 		}, "misdelivered bob 1"},
 		{"no answer", func(r *run) {
 			r.add("ann", Event{Kind: Sent, Room: "lobby", Message: "1", ID: "x"})
 		}, "unanswered ann "},
+		{"a resume's answer for one of its two rooms", func(r *run) {
+			r.add("dan", Event{Kind: JoinSent, Room: "lobby", ID: "x"})
+			r.add("dan", Event{Kind: JoinSent, Room: "attic", ID: "x"})
+			r.add("dan", Event{Kind: Joined, Room: "lobby", ID: "x", Position: r.position()})
+		}, "unanswered dan "},
 		{"an answer to nothing", func(r *run) {
 			r.add("ann", Event{Kind: Acked, Room: "lobby", ID: "x"})
 		}, "misdelivered ann "},

@@ -23,7 +23,7 @@ const (
 	Acked                     // its answer; Position where the room has history
 	Refused                   // a request was answered with an error; Reason is its code
 	JoinSent                  // Since, where it wants what it missed
-	Joined                    // Position of the room at the join; Recovered where there was a Since
+	Joined                    // Position of the room at the join; Recovered where there was a Since, or a session's direct messages waited
 	LeaveSent                 //
 	Left                      // the answer, or the server's own doing; Reason then says why
 	Received                  // a message came: From, and Position where the room has history

@@ -13,6 +13,7 @@ type span struct {
 	joinedAt int64    // when its answer came: what was sent after is for this member
 	joined   Position // the room's at the join, by the answer
 	start    Position // what it has already: joined, or its own Since when it is recovered
+	parked   bool     // what was sent to a session while it was parked comes too: direct messages
 	items    []Event  // what came: messages and gaps
 	leaving  bool     // the leave is sent
 	complete bool     // it is a member to the end, and has got all that it gets
@@ -78,6 +79,7 @@ func (c *checking) newSpan(l *Log, asked, joined Event) *span {
 			c.fault(Misplaced, l.Name, s.room, nil, "%s was recovered from epoch %q into %q", l.Name, s.start.Epoch, joined.Epoch)
 		}
 	}
+	s.parked = asked.Since == nil && joined.Recovered
 	return s
 }
 
@@ -149,7 +151,7 @@ func (c *checking) checkReceived(s *span, m *message, e Event) {
 		}
 		return
 	}
-	if m.ackedAt != 0 && m.ackedAt < s.askedAt {
+	if m.ackedAt != 0 && m.ackedAt < s.askedAt && !s.parked {
 		bad(Misdelivered, "from before its join")
 	}
 	key := receipt{s.log.Client, m}

@@ -1,0 +1,325 @@
+package hub
+
+import (
+	"slices"
+
+	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/protocol"
+)
+
+// Under a policy other than disconnect, a member whose socket can't take a room's messages lags: they aren't queued for
+// it any more, but wait in a lag, which keeps what the policy says and counts the rest. When the socket has drained it
+// gets what waits, with a gap before each message that others would have preceded, and when all is sent it is live
+// again. What was queued before it began to lag is sent first, in its order.
+
+// lag is what waits for one member of a room. Owned by the worker of both.
+type lag struct {
+	local       *local
+	s           *session
+	at          int // index in local.lags
+	first, last *waiting
+	keys        map[string]*waiting // the newest of each key; under latest one key stands for all
+	plain       [2]*waiting         // the oldest and the newest of the others
+	lost        lost                // behind all that waits
+}
+
+// waiting is a message that the member will get.
+type waiting struct {
+	frame      *loop.Frame
+	seq        uint64 // 0 for news of members, which have no place in the order of messages
+	key        string
+	keyed      bool // it is in keys
+	prev, next *waiting
+	plain      *waiting // the next of those that are not keyed
+	lost       lost     // right before it
+}
+
+// lost are messages that the member won't get, and the seqs of the first and the last.
+type lost struct {
+	count    int64
+	from, to uint64
+}
+
+func (l *lost) add(o lost) {
+	if o.from != 0 && (l.from == 0 || o.from < l.from) {
+		l.from = o.from
+	}
+	l.count += o.count
+	l.to = max(l.to, o.to)
+}
+
+// flow is what waits for a session in all rooms.
+type flow struct {
+	lags  []*lag // in the order in which they are caught up with
+	plain int64  // bytes of what is not keyed
+	keyed int64
+	keys  int
+}
+
+// What waits beside the bytes of frames counts for so much: as memory, and against the bounds.
+const (
+	waitingCost = 112
+	keyCost     = 96
+)
+
+// Bounds on what is kept of keys for one client, over all rooms. A message beyond them counts as one without a key.
+const (
+	maxKeys     = 16 << 10
+	keyedQueues = 16 // times the bound on bytes
+)
+
+func (w *waiting) cost() int64 {
+	n := int64(w.frame.Len()) + waitingCost
+	if w.keyed {
+		n += keyCost + int64(len(w.key))
+	}
+	return n
+}
+
+// Dropped counts the messages that clients of a worker did not get, by policy; those under disconnect the loop counts.
+type Dropped [LatestByKey + 1]int64
+
+// Dropped is a copy. The worker's goroutine, or anyone's once the worker has ended.
+func (h *Hub) Dropped(w *loop.Worker) Dropped { return h.locals[w.Index()].dropped }
+
+// deliverOrWait is deliver under a policy other than disconnect.
+func (l *local) deliverOrWait(run []*delivery, all *loop.Frame) {
+	for i := len(l.members) - 1; i >= 0; i-- { // backwards, as deliver does
+		m := l.members[i]
+		if !m.conn.Marked && l.takes(m.conn, all) {
+			m.conn.Send(all)
+			continue
+		}
+		since := l.since(m.s)
+		for _, d := range run {
+			switch {
+			case d.seq <= since:
+			case d.from != m.s:
+				l.offer(m, &waiting{frame: d.frame, seq: d.seq, key: d.key})
+			case d.key != "":
+				if g := m.s.lag(l); g != nil {
+					g.supersede(d.key) // what others said of that key is older than what it says itself
+				}
+			}
+		}
+	}
+}
+
+// takes says whether the connection takes f without being too slow for the room.
+func (l *local) takes(c *loop.Conn, f *loop.Frame) bool {
+	if c.Congested() && l.room.policy.SlowConsumer != DropOldest {
+		return false
+	}
+	return c.Fits(f)
+}
+
+// send sends news of members, which every policy treats as messages without a key.
+func (l *local) send(m member, f *loop.Frame) {
+	if l.room.policy.SlowConsumer == Disconnect {
+		m.conn.Send(f)
+		return
+	}
+	l.offer(m, &waiting{frame: f})
+}
+
+// offer sends a message, or has it wait.
+func (l *local) offer(m member, w *waiting) {
+	g := m.s.lag(l)
+	if g == nil {
+		if l.takes(m.conn, w.frame) {
+			m.conn.Send(w.frame)
+			return
+		}
+		g = &lag{local: l, s: m.s, at: len(l.lags)}
+		l.lags = append(l.lags, g)
+		f := &m.s.extra().flow
+		f.lags = append(f.lags, g)
+		m.conn.TellDrained = true
+		m.conn.Forgive()
+	}
+	g.add(w)
+}
+
+// lag is that of s in l's room, or nil.
+func (s *session) lag(l *local) *lag {
+	if s.more != nil {
+		for _, g := range s.more.flow.lags {
+			if g.local == l {
+				return g
+			}
+		}
+	}
+	return nil
+}
+
+// add has w wait, and drops what the policy doesn't keep beside it.
+func (g *lag) add(w *waiting) {
+	f, most := &g.s.more.flow, int64(g.s.conn.Bound())
+	if w.seq != 0 {
+		switch g.local.room.policy.SlowConsumer {
+		case Latest:
+			w.key = ""
+			g.supersede("")
+			w.keyed = true
+		case LatestByKey:
+			if w.key != "" {
+				g.supersede(w.key)
+				w.keyed = f.keys < maxKeys && f.keyed+w.cost() <= keyedQueues*most
+			}
+		}
+	}
+	w.lost, g.lost = g.lost, lost{}
+	if w.prev = g.last; w.prev != nil {
+		w.prev.next = w
+	} else {
+		g.first = w
+	}
+	g.last = w
+	if w.keyed {
+		if g.keys == nil {
+			g.keys = map[string]*waiting{}
+		}
+		g.keys[w.key] = w
+	} else {
+		if g.plain[1] != nil {
+			g.plain[1].plain = w
+		} else {
+			g.plain[0] = w
+		}
+		g.plain[1] = w
+	}
+	g.count(w, 1)
+	for f.plain > most && g.plain[0] != g.plain[1] {
+		g.drop(g.plain[0])
+	}
+}
+
+// supersede drops the message of that key, if one waits.
+func (g *lag) supersede(key string) {
+	if w := g.keys[key]; w != nil {
+		g.drop(w)
+	}
+}
+
+// count counts w, which has begun to wait (sign 1) or doesn't any more (-1).
+func (g *lag) count(w *waiting, sign int64) {
+	f, cost := &g.s.more.flow, sign*w.cost()
+	if w.keyed {
+		f.keys += int(sign)
+		f.keyed += cost
+	} else {
+		f.plain += cost
+	}
+	g.s.conn.Owe(cost, sign)
+}
+
+// drop takes w away unsent. It is keyed, or the oldest that is not.
+func (g *lag) drop(w *waiting) {
+	into := &g.lost
+	if w.next != nil {
+		into = &w.next.lost
+	}
+	into.add(w.lost)
+	into.add(lost{1, w.seq, w.seq})
+	g.local.state.dropped[g.local.room.policy.SlowConsumer]++
+	g.take(w)
+}
+
+// take takes w out. It is keyed, or the oldest that is not.
+func (g *lag) take(w *waiting) {
+	g.count(w, -1)
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		g.first = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		g.last = w.prev
+	}
+	if w.keyed {
+		delete(g.keys, w.key)
+		return
+	}
+	if g.plain[0] = w.plain; w.plain == nil {
+		g.plain[1] = nil
+	}
+}
+
+// end forgets the lag and all that waits.
+func (g *lag) end() {
+	for g.first != nil {
+		g.count(g.first, -1)
+		g.first = g.first.next
+	}
+	f := &g.s.more.flow
+	f.lags = slices.DeleteFunc(f.lags, func(o *lag) bool { return o == g })
+	l := g.local
+	last := len(l.lags) - 1
+	l.lags[g.at] = l.lags[last]
+	l.lags[g.at].at = g.at
+	l.lags[last] = nil
+	l.lags = l.lags[:last]
+}
+
+// gapCost is about what a gap takes on the wire.
+const gapCost = 160
+
+// send sends what waits, as far as left bytes go. It is done when nothing waits any more.
+func (g *lag) send(left *int) (done bool) {
+	c := g.s.conn
+	for w := g.first; w != nil; w = g.first {
+		*left -= w.frame.Len()
+		if w.lost.count > 0 {
+			*left -= gapCost
+		}
+		if *left < 0 && c.Unsent() > 0 {
+			return false
+		}
+		g.tell(&w.lost)
+		if !c.Fits(w.frame) || !c.Open() {
+			return false
+		}
+		g.take(w)
+		c.Send(w.frame)
+	}
+	g.tell(&g.lost)
+	return c.Open()
+}
+
+// tell tells the member what it won't get, once.
+func (g *lag) tell(o *lost) {
+	if o.count == 0 {
+		return
+	}
+	r := g.local.room
+	gap := protocol.Gap{Room: r.name, Count: o.count, Reason: r.policy.SlowConsumer.String()}
+	if r.keeps() {
+		gap.From, gap.To = o.from, o.to
+	}
+	*o = lost{}
+	g.s.answer(protocol.AppendGap(g.s.buf(), gap))
+}
+
+// catchUpLags sends a piece of what waits; the rooms take turns.
+func (s *session) catchUpLags() {
+	if s.more == nil || len(s.more.flow.lags) == 0 {
+		return
+	}
+	f := &s.more.flow
+	left := min(pageBytes/2, s.conn.Room()/2)
+	for len(f.lags) > 0 && s.conn.Open() {
+		g := f.lags[0]
+		if g.send(&left) {
+			g.end()
+			continue
+		}
+		if s.conn.Open() {
+			f.lags = append(slices.Delete(f.lags, 0, 1), g)
+			s.conn.TellDrained = true
+		}
+		break
+	}
+	s.conn.Forgive()
+}
