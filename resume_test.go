@@ -257,3 +257,47 @@ func TestResumingAsksTheHooksAgain(t *testing.T) {
 		back.hearsNothing()
 	})
 }
+
+// A client may say resume at any time, and more than once: it is a member once all the same.
+func TestResumingTwiceIsResumingOnce(t *testing.T) {
+	eachServer(t, func(t *testing.T, s *testServer) {
+		a := enter(t, s)
+		m, token := enterFor(t, s)
+		epoch, _ := m.epochOf("r")
+		for range 2 {
+			if got := m.raw(`{"msg_type":"resume","id":1,"rooms":{"r":%s}}`, at(epoch, 0)); got["msg_type"] != "resumed" {
+				t.Fatalf("got %v", got)
+			}
+		}
+		a.publish("r", 1, 1)
+		m.hears("r", 1, 1)
+		m.hearsNothing()
+		m.reset()
+		parked(t, s, 1)
+		back, _ := comeBack(t, s, token)
+		back.raw(`{"msg_type":"resume","id":1,"rooms":{"r":%s}}`, at(epoch, 1))
+		back.raw(`{"msg_type":"resume","id":1,"rooms":{"r":%s}}`, at(epoch, 1))
+		a.publish("r", 2, 2)
+		back.hears("r", 2, 2)
+		back.text(`{"msg_type":"leave_room","room":"r"}`)
+		a.publish("r", 3, 3)
+		back.hearsNothing()
+	})
+}
+
+// However often the welcome is lost, the token that the client has is good.
+func TestATokenOutlivesManyLostWelcomes(t *testing.T) {
+	s := startServer(t, hubbub.Config{})
+	m, token := enterFor(t, s)
+	m.join("r")
+	m.reset()
+	for round := range 4 {
+		parked(t, s, 1)
+		back, welcome := comeBack(t, s, token)
+		if welcome["resumed"] != true || back.id != m.id {
+			t.Fatalf("round %d: %v", round, welcome)
+		}
+		back.reset()
+		scraped(t, s, map[string]float64{"connections": 0})
+	}
+}
