@@ -278,8 +278,7 @@ func TestASlowMemberThatGoesLeavesNothingBehind(t *testing.T) {
 	})
 }
 
-// The sender's own messages are neither sent to it nor counted as lost, and those of others that its own have made stale
-// don't come.
+// The sender's own messages are neither sent to it nor counted as lost, and make none of the others' go.
 func TestASlowMemberThatPublishes(t *testing.T) {
 	eachFlow(t, func(t *testing.T, s *testServer, policy string, history bool) {
 		slow, healthy, from := enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s)

@@ -92,14 +92,8 @@ func (l *local) deliverOrWait(run []*delivery, all *loop.Frame) {
 		}
 		since := l.since(m.s)
 		for _, d := range run {
-			switch {
-			case d.seq <= since:
-			case d.from != m.s:
+			if d.from != m.s && since < d.seq {
 				l.offer(m, &waiting{frame: d.frame, seq: d.seq, key: d.key})
-			case d.key != "":
-				if g := m.s.lag(l); g != nil {
-					g.supersede(d.key) // what others said of that key is older than what it says itself
-				}
 			}
 		}
 	}
