@@ -109,7 +109,7 @@ func TestMetricsOfAnExchange(t *testing.T) {
 		c.sendClose(4000, "") // a client can't pass itself off as slow
 		c.expectClose(4000)
 		scraped(t, s, map[string]float64{
-			"connections": 0, "rooms": 1 /* r has history */, `closed_total{code="1000"}`: 1, `closed_total{code="1002"}`: 1, `closed_total{code="other"}`: 1,
+			"connections": 0, "rooms": 2 /* r has history, other a parked member */, "parked_sessions": 2, `closed_total{code="1000"}`: 1, `closed_total{code="1002"}`: 1, `closed_total{code="other"}`: 1,
 			`closed_total{code="4000"}`: 0, `closed_total{code="1006"}`: 0,
 		})
 	})

@@ -279,7 +279,7 @@ func TestResumingTwiceIsResumingOnce(t *testing.T) {
 		back.raw(`{"msg_type":"resume","id":1,"rooms":{"r":%s}}`, at(epoch, 1))
 		a.publish("r", 2, 2)
 		back.hears("r", 2, 2)
-		back.text(`{"msg_type":"leave_room","room":"r"}`)
+		back.ask(`{"msg_type":"leave_room","room":"r"}`)
 		a.publish("r", 3, 3)
 		back.hearsNothing()
 	})

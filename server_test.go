@@ -210,7 +210,8 @@ func TestADirectMessageReachesOneClient(t *testing.T) {
 		c.hearsNothing()
 		a.text(`{"msg_type":"direct_message","to":"` + a.id + `","content":"note to self"}`)
 		a.gets(map[string]any{"msg_type": "direct_message", "from": a.id, "content": "note to self"})
-		c.closeNow()
+		c.sendClose(1000, "")
+		c.expectClose(1000)
 		eventually(t, "c is gone", func() bool { return s.Connections() == 2 })
 		for _, to := range []string{c.id, "nobody", "", strings.ToUpper(b.id)} {
 			a.text(`{"msg_type":"direct_message","to":"` + to + `","content":1}`) // an error also without an id

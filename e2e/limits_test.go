@@ -170,7 +170,7 @@ func TestStalledReaderIsForgotten(t *testing.T) {
 		{"old", "64MiB", "1s"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			flags := []string{"--workers", "2", "--max-message-bytes", "16KiB", "--send-queue-bytes", c.bytes, "--send-queue-age", c.age}
+			flags := []string{"--workers", "2", "--resume-window", "0s", "--max-message-bytes", "16KiB", "--send-queue-bytes", c.bytes, "--send-queue-age", c.age}
 			eachIO(t, flags, func(t *testing.T, s *server) {
 				stalled, publisher := dialRaw(t, s, "/ws", ""), dialRaw(t, s, "/ws", "")
 				id := stalled.welcomed()

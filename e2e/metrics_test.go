@@ -3,6 +3,8 @@ package e2e
 import (
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -48,7 +50,12 @@ func becomes(t *testing.T, s *server, name string, want float64) {
 }
 
 func TestMetricsFollowAnExchange(t *testing.T) {
-	eachClient(t, []string{"--send-queue-bytes", "64KiB", "--allowed-origins", "https://ok.example"}, func(t *testing.T, s *server, dial dialer) {
+	// Neither history nor parked sessions keep a room that nobody is in.
+	config := filepath.Join(t.TempDir(), "hubbub.yaml")
+	if err := os.WriteFile(config, []byte("resume-window: 0s\nrooms:\n  - match: \"*\"\n    history: off\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eachClient(t, []string{"--config", config, "--send-queue-bytes", "64KiB", "--allowed-origins", "https://ok.example"}, func(t *testing.T, s *server, dial dialer) {
 		before := scrape(t, s)
 		grew := func(name string, by float64) {
 			t.Helper()
