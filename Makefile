@@ -52,7 +52,7 @@ e2e-race: deps ## the same on a binary with the race detector
 	HUBBUB_E2E_BUILDFLAGS=-race $(GO) test -count=1 -parallel 8 -timeout $(E2E_TIMEOUT) ./e2e
 
 .PHONY: bench
-bench: bench-deps build ## Hubbub, its rivals and the kernel's limit, and docs/benchmarks.md (fifty minutes, two idle cores)
+bench: bench-deps build ## Hubbub, its rivals and the kernel's limit, and docs/benchmarks.md (long; two idle cores)
 	rm -f bin/bench.jsonl
 	bench/compare.py fan1k-w1,fan1k-w16,fan1k-w64,fan10k-w16,fan18k-w16,rooms10x100,rooms1000x10,rate1k,echo-w1,echo-w16,echo-16k,mem15k:2,mem15k-echo:2 \
 		--rounds 5 --hubbub bin/hubbub --rivals all --progress --json bin/bench.jsonl --about bin/bench.json

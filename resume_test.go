@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/wire"
 )
 
 // comeBack connects with a token and reads the welcome.
@@ -256,6 +257,24 @@ func TestResumingAsksTheHooksAgain(t *testing.T) {
 		a.publish("r", 1, 1)
 		back.hearsNothing()
 	})
+}
+
+// A binary frame is an error, and a first message too.
+func TestABinaryFirstMessageLeavesTheOldRooms(t *testing.T) {
+	s := startServer(t, hubbub.Config{})
+	a := enter(t, s)
+	m, token := enterFor(t, s)
+	m.join("r")
+	m.reset()
+	parked(t, s, 1)
+	back, _ := comeBack(t, s, token)
+	back.send(wire.Binary, true, []byte("x"))
+	if got := back.nextJSON(); got["code"] != "binary" {
+		t.Fatalf("got %v", got)
+	}
+	parked(t, s, 0)
+	a.publish("r", 1, 1)
+	back.hearsNothing()
 }
 
 // A client may say resume at any time, and more than once: it is a member once all the same.

@@ -1,8 +1,8 @@
 package hub
 
 import (
+	"slices"
 	"strconv"
-	"time"
 
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
@@ -29,10 +29,8 @@ const (
 	roomCost  = 512 // of a room without members
 )
 
-var began = time.Now()
-
-// clock is milliseconds since the process began: what ages are measured by, whatever the wall's clock does.
-func clock() int64 { return time.Since(began).Milliseconds() }
+// clock is what ages are measured by, in milliseconds, whatever the wall's clock does.
+func clock() int64 { return loop.Monotonic() }
 
 func (h *history) at(i int) *entry { return &h.ring[(h.first+i)&(len(h.ring)-1)] }
 
@@ -207,14 +205,8 @@ func (r *room) page(cmd *protocol.Command) (entries []entry, more bool) {
 	for ; to > from && fits(to-1); to-- {
 		entries = append(entries, *h.at(to - 1))
 	}
-	reverse(entries)
+	slices.Reverse(entries)
 	return entries, to > from
-}
-
-func reverse(entries []entry) {
-	for i, j := 0, len(entries)-1; i < j; i, j = i+1, j-1 {
-		entries[i], entries[j] = entries[j], entries[i]
-	}
 }
 
 // pull brings a member what it missed, piece by piece as its socket takes it. Until it has caught up, what is new isn't

@@ -54,6 +54,7 @@ type Hub struct {
 	kept     atomic.Int64  // bytes that the rooms' histories count for
 	held     atomic.Int64  // bytes that all that the hub keeps counts for
 	key      [32]byte      // signs tokens
+	relieve  atomic.Int64  // when Relieve may go over the rooms again, by clock
 
 	parkedNow atomic.Int64
 	runs      runs

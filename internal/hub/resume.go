@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"maps"
 	"slices"
 	"time"
 
@@ -89,12 +90,18 @@ func (h *Hub) Resume(token string) (r Resumption, ok bool) {
 // resumption is what a session that began with a token goes through.
 type resumption struct {
 	of      Resumption
-	early   [][]byte    // came with the handshake, before it is settled what the session is
+	early   []early     // came with the handshake, before it is settled what the session is
 	old     *parked     // while it waits for the message resume
 	timer   *time.Timer // ends the waiting
 	asked   bool        // that message has come
 	unheard bool        // nothing has come yet
 	oldest  uint32      // the oldest token that counts until then
+}
+
+// early is a message that waits until it is settled whose it is.
+type early struct {
+	op wire.Opcode
+	p  []byte
 }
 
 // good says whether a token of that generation counts.
@@ -155,10 +162,12 @@ func (e *evicted) Run(*loop.Worker) {
 	}
 	s.claim()
 	s.welcome()
-	early := s.more.resume.early
+	waiting := s.more.resume.early
 	s.more.resume.early = nil
-	for _, p := range early {
-		s.Message(s.conn, wire.Text, p)
+	for _, m := range waiting {
+		if s.conn.Open() {
+			s.Message(s.conn, m.op, m.p)
+		}
 	}
 	s.conn.ResumeReading()
 }
@@ -425,21 +434,24 @@ func (s *session) startAnew() {
 // resumeRooms obeys the message resume: it answers for every room, then brings what was missed. Rooms that aren't named
 // are left. Where no session was resumed the rooms are joined. refused are those that the application's hook refused.
 func (s *session) resumeRooms(cmd *protocol.Command, refused []bool) {
-	var old []*room
 	var directs []*loop.Frame
-	var p *parked
-	if p = s.old(); p != nil {
+	old := map[string]*room{} // those that count the session already
+	p := s.old()
+	if p != nil {
 		s.more.resume.old = nil
 		s.more.resume.timer.Stop()
-		old, directs = p.rooms, s.hub.take(p, s)
+		directs = s.hub.take(p, s)
+		for _, r := range p.rooms {
+			old[r.name] = r
+		}
 	}
 	answers := make([]protocol.ResumedRoom, len(cmd.Rooms))
 	var pulls []*pull
 	for i, c := range cmd.Rooms {
 		answers[i] = protocol.ResumedRoom{Room: string(c.Room), Reason: protocol.ReasonForbidden}
-		counted := slices.IndexFunc(old, func(r *room) bool { return r.name == string(c.Room) })
+		counted := old[answers[i].Room] != nil
 		member := s.find(c.Room)
-		if refused != nil && refused[i] || len(s.rooms) >= s.hub.cfg.MaxRoomsPerClient && counted < 0 && member < 0 {
+		if refused != nil && refused[i] || len(s.rooms) >= s.hub.cfg.MaxRoomsPerClient && !counted && member < 0 {
 			continue
 		}
 		var since *protocol.Position
@@ -452,10 +464,8 @@ func (s *session) resumeRooms(cmd *protocol.Command, refused []bool) {
 		if member >= 0 { // it has said resume before, or joined
 			at, reason = s.stays(s.rooms[member].local.room, since)
 		} else {
-			at, reason, behind = s.enter(answers[i].Room, since, nil, counted >= 0)
-		}
-		if counted >= 0 {
-			old = slices.Delete(old, counted, counted+1)
+			at, reason, behind = s.enter(answers[i].Room, since, nil, counted)
+			delete(old, answers[i].Room)
 		}
 		if since == nil && reason == "" {
 			reason = protocol.ReasonExpired // it can't be proved
@@ -467,7 +477,7 @@ func (s *session) resumeRooms(cmd *protocol.Command, refused []bool) {
 		}
 	}
 	if p != nil {
-		s.hub.end(p, old)
+		s.hub.end(p, slices.Collect(maps.Values(old)))
 	}
 	s.answer(protocol.AppendResumed(s.buf(), cmd.ID, answers))
 	for _, f := range directs {
@@ -476,19 +486,6 @@ func (s *session) resumeRooms(cmd *protocol.Command, refused []bool) {
 	for _, p := range pulls {
 		s.fallBehind(p)
 	}
-}
-
-// stays answers a member that joins again: what came since then was sent, so only a position that is not behind the room's
-// proves that nothing is missing.
-func (s *session) stays(r *room, since *protocol.Position) (at position, reason string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if since != nil {
-		if reason = s.hub.recover(r, since); reason == "" && since.Offset < r.seq {
-			reason = protocol.ReasonExpired
-		}
-	}
-	return r.position(), reason
 }
 
 // ParkedSessions is how many wait to be resumed. Any goroutine.

@@ -87,13 +87,15 @@ func (h *Hub) room(sh *roomShard, name string) *room {
 
 // joinRoom makes s a member, and begins with what it has missed.
 func (s *session) joinRoom(cmd *protocol.Command) {
-	if i := s.find(cmd.Room); i >= 0 {
-		s.joinAgain(s.rooms[i].local, cmd)
-		return
-	}
 	var since *protocol.Position
 	if cmd.HasSince {
 		since = &cmd.Since
+	}
+	if i := s.find(cmd.Room); i >= 0 {
+		r := s.rooms[i].local.room // joining twice is joining once
+		at, reason := s.stays(r, since)
+		s.answerJoined(cmd, r.name, at, reason)
+		return
 	}
 	name := string(cmd.Room)
 	at, reason, behind := s.enter(name, since, cmd.Data, false)
@@ -133,19 +135,17 @@ func (s *session) enter(name string, since *protocol.Position, data []byte, coun
 	return at, reason, behind
 }
 
-// joinAgain answers a member: joining twice is joining once. What came since then was sent, so only a position that is
-// not behind the room's proves that nothing is missing.
-func (s *session) joinAgain(l *local, cmd *protocol.Command) {
-	r := l.room
+// stays answers a member that joins again: what came since then was sent, so only a position that is not behind the room's
+// proves that nothing is missing.
+func (s *session) stays(r *room, since *protocol.Position) (at position, reason string) {
 	r.mu.Lock()
-	at, reason := r.position(), ""
-	if cmd.HasSince {
-		if reason = s.hub.recover(r, &cmd.Since); reason == "" && cmd.Since.Offset < r.seq {
+	defer r.mu.Unlock()
+	if since != nil {
+		if reason = s.hub.recover(r, since); reason == "" && since.Offset < r.seq {
 			reason = protocol.ReasonExpired
 		}
 	}
-	r.mu.Unlock()
-	s.answerJoined(cmd, r.name, at, reason)
+	return r.position(), reason
 }
 
 func (s *session) answerJoined(cmd *protocol.Command, room string, at position, reason string) {

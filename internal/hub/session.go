@@ -84,14 +84,16 @@ func (s *session) Stop(c *loop.Conn) {
 func (s *session) Message(_ *loop.Conn, op wire.Opcode, p []byte) {
 	cmd := &s.state().cmd
 	if s.all < 0 {
-		s.more.resume.early = append(s.more.resume.early, slices.Clone(p))
+		s.more.resume.early = append(s.more.resume.early, early{op, slices.Clone(p)})
 		return
 	}
-	if op != wire.Text {
-		s.answerError(&protocol.Error{Code: protocol.BinaryFrame, Message: "this protocol has text frames only"}, nil)
-		return
+	var err *protocol.Error
+	if op == wire.Text {
+		err = protocol.Decode(p, cmd)
+	} else {
+		cmd.ID = nil
+		err = &protocol.Error{Code: protocol.BinaryFrame, Message: "this protocol has text frames only"}
 	}
-	err := protocol.Decode(p, cmd)
 	if s.more != nil && s.more.resume != nil {
 		s.heard(err == nil && cmd.Kind == protocol.Resume)
 	}

@@ -16,11 +16,11 @@ const wheelSlots = 64
 
 // schedule has the room looked at once the clock has passed at, at most a second later. r.mu is held.
 func (h *Hub) schedule(r *room, at int64) {
+	if r.due != 0 && r.due <= at/1000+1 {
+		return // it is looked at by then
+	}
 	w := &h.roomShard(r.name).wheel
 	sec := max(at/1000, w.sec) + 1
-	if r.due != 0 && r.due <= sec {
-		return
-	}
 	r.due = sec
 	w.slots[sec%wheelSlots] = append(w.slots[sec%wheelSlots], r)
 }
@@ -125,11 +125,23 @@ func (h *Hub) tidyRoom(r *room, now int64) {
 	}
 }
 
+const relieveEvery = 100 // milliseconds
+
 // Relieve frees so many bytes of what the hub keeps, as far as there are: first the rooms without members go, and their
 // epochs with them; then the parked sessions, oldest first; where that isn't enough, the other rooms keep their newest
-// message only. Any goroutine.
+// message only. After a call that could not free enough the next ones free nothing for relieveEvery: what is too much then
+// is not the hub's, and each call goes over all rooms. Any goroutine.
 func (h *Hub) Relieve(excess int64) (freed int64) {
+	now := clock()
+	if now < h.relieve.Load() {
+		return 0
+	}
 	before := h.held.Load()
+	defer func() {
+		if freed < excess {
+			h.relieve.Store(now + relieveEvery)
+		}
+	}()
 	enough := func() bool {
 		freed = before - h.held.Load()
 		return freed >= excess

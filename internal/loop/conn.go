@@ -342,7 +342,7 @@ func (c *Conn) beginClose(s state, code int, reason string, wait int64) {
 	if s != closing { // nothing of what the peer still sends matters
 		c.forgetHalf()
 	}
-	c.push(&Frame{b: wire.AppendClose(nil, code, reason), at: monotonic(), answer: true})
+	c.push(&Frame{b: wire.AppendClose(nil, code, reason), at: Monotonic(), answer: true})
 	c.paused = 0
 	c.again()
 	c.due = c.w.now + wait

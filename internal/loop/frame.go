@@ -23,7 +23,7 @@ type Frame struct {
 // NewFrame copies payload behind its header. Any goroutine.
 func NewFrame(op wire.Opcode, payload []byte) *Frame {
 	b := make([]byte, 0, wire.MaxHeader+len(payload))
-	return &Frame{b: wire.AppendFrame(b, op, payload), holds: messages(op), at: monotonic(), large: deflatable(op, len(payload))}
+	return &Frame{b: wire.AppendFrame(b, op, payload), holds: messages(op), at: Monotonic(), large: deflatable(op, len(payload))}
 }
 
 // NewAnswer is NewFrame for what only one client gets. Any goroutine.

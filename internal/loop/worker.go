@@ -76,8 +76,8 @@ const (
 
 var began = time.Now()
 
-// monotonic is milliseconds since the process began.
-func monotonic() int64 { return time.Since(began).Milliseconds() }
+// Monotonic is milliseconds since the process began. Any goroutine.
+func Monotonic() int64 { return time.Since(began).Milliseconds() }
 
 // Index is the worker's number, from 0.
 func (w *Worker) Index() int { return w.index }
