@@ -9,6 +9,11 @@
 //	make e2e                       # installs what it needs, runs everything
 //	go test ./e2e -run Seed -v     # one story
 //
+// One story takes a minute: TestResumeThroughCutsAtRandom, whose clients dial through
+// a proxy that breaks their connections (proxy_test.go). When it fails it prints the
+// seed of its schedule; HUBBUB_E2E_SEED gives that again, and HUBBUB_E2E_CUT_FOR
+// another time than a minute (-short: 5 s).
+//
 // Each story runs once for each way of I/O (--io epoll and --io pump) and,
 // where a client matters, once for each client. A missing client fails the
 // tests; nothing is skipped.

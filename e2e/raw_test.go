@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -55,6 +56,38 @@ func dialRaw(t *testing.T, s *server, path, first string) *rawConn {
 		t.Fatalf("handshake: %s, %v", res.Status, res.Header)
 	}
 	return c
+}
+
+// tryDial is dialRaw, for any goroutine, where the connection may break at any byte. The caller closes it.
+func tryDial(t *testing.T, s *server, path string) (*rawConn, error) {
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &rawConn{t, conn, bufio.NewReader(conn)}
+	_ = c.SetDeadline(time.Now().Add(patience))
+	var answer string // its head as a whole: net/http calls half a line malformed
+	_, err = io.WriteString(c, upgrade(s, path))
+	for err == nil && !strings.HasSuffix(answer, "\r\n\r\n") {
+		var line string
+		line, err = c.r.ReadString('\n')
+		answer += line
+	}
+	if err == nil && !strings.HasPrefix(answer, "HTTP/1.1 101 ") {
+		err = fmt.Errorf("the handshake is answered by %q", answer)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	_ = c.SetDeadline(time.Time{})
+	return c, nil
+}
+
+// lost says that err is the loss of a connection, or what follows from it. A server that doesn't answer is another thing.
+func lost(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) && !op.Timeout()
 }
 
 func (c *rawConn) write(s string) {
