@@ -1,13 +1,18 @@
 package hubbub_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -260,4 +265,79 @@ func TestHandlersAnswerOnOneProcessorUnderFullFanOut(t *testing.T) {
 		close(stop)
 		<-flooded
 	})
+}
+
+// spinVariable is in the environment of a process that is a server with a handler that computes, and prints its address.
+const spinVariable = "HUBBUB_TEST_SPIN"
+
+func init() {
+	if os.Getenv(spinVariable) == "" {
+		return
+	}
+	s, err := hubbub.New(hubbub.Config{Handlers: handlers{
+		"compute": func(ctx context.Context, _ *hubbub.Message) (any, error) {
+			for ctx.Err() == nil { // no system call, and nothing else that gives way
+			}
+			return nil, ctx.Err()
+		},
+	}, HookTimeout: 500 * time.Millisecond, Logger: quietLogger()})
+	if err != nil {
+		panic(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(l.Addr())
+	go func() {
+		io.Copy(io.Discard, os.Stdin) // nobody is left behind when the test ends before it ends this
+		os.Exit(0)
+	}()
+	panic(s.Serve(l))
+}
+
+// A handler that computes has no right to the only processor: others are served meanwhile. The server is alone in its
+// process, as the system calls of clients would wake the runtime's monitor.
+func TestAHandlerThatComputesLeavesTheOthersTheirShare(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command(exe)
+	child.Env = append(os.Environ(), spinVariable+"=1", "GOMAXPROCS=1")
+	child.Stderr = os.Stderr
+	_, err1 := child.StdinPipe()
+	out, err2 := child.StdoutPipe()
+	if err := errors.Join(err1, err2, child.Start()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		child.Process.Kill() // it may be computing still
+		child.Wait()
+	})
+	addr, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &testServer{addr: strings.TrimSpace(addr)}
+	a, b := enter(t, s), enter(t, s)
+	for range 8 { // a timer may wake the monitor in time, but not each time
+		time.Sleep(200 * time.Millisecond) // it sleeps only while all is idle
+		a.text(`{"msg_type":"compute","id":1}`)
+		answered := make(chan map[string]any, 1)
+		go func() {
+			defer close(answered)
+			answered <- a.nextJSON()
+		}()
+		time.Sleep(time.Millisecond) // the server is at it
+		if got := b.ask(`{"msg_type":"ping"}`); got["msg_type"] != "pong" {
+			t.Fatalf("got %v", got)
+		}
+		if len(answered) > 0 {
+			t.Error("who only pinged had to wait for the handler of another")
+		}
+		if got := <-answered; got["code"] != "timeout" {
+			t.Errorf("got %v", got)
+		}
+	}
 }

@@ -6,9 +6,10 @@ import (
 	"slices"
 )
 
-// A log is what one connection did and saw. A client that comes back is another
-// connection and has another log. Times are nanoseconds of one clock; the
-// checker needs no other.
+// A log is what one session did and saw, over all its connections: a client
+// that resumes goes on with the log that it had, one that comes back without its
+// session has another. Times are nanoseconds of one clock; the checker needs no
+// other.
 type clientLog struct {
 	id       string // client_id of its welcome
 	joins    []join
@@ -17,9 +18,22 @@ type clientLog struct {
 	closed   string // why it ended: a close code, "reset", ...; "" while it is open
 }
 
+// A join is also what a resume does that could not recover a room: from there on
+// the member gets what is new.
 type join struct {
-	room   uint32
-	joined int64 // when the answer came; 0: it has not
+	room        uint32
+	joined      int64 // when the answer came; 0: it has not
+	first       int   // how much of anything had been received before it
+	unrecovered bool
+}
+
+// resumed goes on with a log that was closed. Its cut is no excuse any more:
+// what the next connection doesn't bring is lost.
+func (l *clientLog) resumed() { l.closed = "" }
+
+// unrecovered notes that a resume has told that what was missed in a room will not come.
+func (l *clientLog) unrecovered(room uint32, at int64) {
+	l.joins = append(l.joins, join{room, at, len(l.received), true})
 }
 
 type answer uint8
@@ -32,8 +46,9 @@ const (
 
 type sent struct {
 	room   uint32
-	at     int64
+	at     int64 // the first time
 	answer answer
+	again  bool // sent a second time after a resume
 }
 
 // received is one delivery. from is the number of the publisher's log (by the
@@ -48,12 +63,13 @@ const unknown = ^uint32(0)
 // A verdict is what the logs of all connections say together.
 type verdict struct {
 	acked, deliveries int
-	lost              int // acknowledged, not delivered, and the receiver was not closed
+	lost              int // acknowledged, not delivered, and the receiver neither closed nor told
 	doubled           int
 	disordered        int // against the room's one order, or the publisher's own
 	misdelivered      int // to one who has not joined, to its sender, of another room, or never sent
 	unanswered        int // publishes whose answer an open connection still waits for
 	refused           int
+	unrecovered       int // rooms of which a resume told that what was missed will not come
 	closed            map[string]int
 	examples          []string // the first few faults
 }
@@ -82,7 +98,7 @@ type checking struct {
 	first []int
 	from  []uint32 // of each message
 	place []int    // of each message, in its room's order
-	kept  [][]int  // by log: what it received, without what is faulty in itself
+	kept  [][]int  // by log: the message of each delivery, -1 where that is faulty in itself
 	order [][]int  // by room
 	edges []edge   // "a came before b", once for each log that says so
 	stamp []uint32 // of each message: the last log it was marked for
@@ -151,8 +167,10 @@ func (c *checking) number() {
 // sort keeps what a connection got by right, and learns from its order.
 func (c *checking) sort(n int) {
 	log, last := c.logs[n], map[uint32]int{}
-	for _, r := range log.received {
+	c.kept[n] = make([]int, len(log.received))
+	for i, r := range log.received {
 		c.deliveries++
+		c.kept[n][i] = -1
 		if why := c.wrong(n, r); why != "" {
 			c.fault(&c.misdelivered, "client %d got message %d of %d in room %d, %s", n, r.seq, int32(r.from), r.room, why)
 			continue
@@ -167,7 +185,7 @@ func (c *checking) sort(n int) {
 			c.edges = append(c.edges, edge{prev, m, 1})
 		}
 		last[r.room] = m
-		c.kept[n] = append(c.kept[n], m)
+		c.kept[n][i] = m
 	}
 }
 
@@ -258,7 +276,9 @@ func (c *checking) findDisorder(n int) {
 		last[room] = m
 	}
 	for _, m := range c.kept[n] {
-		step(m)
+		if m >= 0 {
+			step(m)
+		}
 	}
 	clear(last)
 	for i := range c.logs[n].sent {
@@ -267,35 +287,42 @@ func (c *checking) findDisorder(n int) {
 }
 
 // findLoss: from its join on, or from the first message that it got, a member
-// gets all that is acknowledged; until the end, or if it was closed, until the
-// last that it got.
+// gets all that is acknowledged; until the end, or if it was closed or told that
+// more will not come, until the last that it got.
 func (c *checking) findLoss(n int) {
-	type span struct{ first, last int }
-	got := map[uint32]span{}
+	log := c.logs[n]
 	for _, m := range c.kept[n] {
-		c.stamp[m] = ^uint32(n)
-		room, p := c.message(m).room, c.place[m]
-		s, ok := got[room]
-		if !ok {
-			s = span{p, p}
+		if m >= 0 {
+			c.stamp[m] = ^uint32(n)
 		}
-		got[room] = span{min(s.first, p), max(s.last, p)}
 	}
-	for _, j := range c.logs[n].joins {
+	for k, j := range log.joins {
+		if j.unrecovered {
+			c.unrecovered++
+		}
 		room, ok := c.rooms[j.room]
 		if !ok {
 			continue // nobody sent anything there
 		}
-		s, any := got[j.room]
+		end, cut := len(c.kept[n]), log.closed != ""
+		if next := slices.IndexFunc(log.joins[k+1:], func(o join) bool { return o.room == j.room }); next >= 0 {
+			end, cut = log.joins[k+1+next].first, true
+		}
+		first, last := len(c.order[room]), -1 // places of what it got by this join
+		for _, m := range c.kept[n][j.first:end] {
+			if m >= 0 && c.message(m).room == j.room {
+				first, last = min(first, c.place[m]), max(last, c.place[m])
+			}
+		}
 		for p, m := range c.order[room] {
 			msg := c.message(m)
 			if msg.answer != acked || int(c.from[m]) == n || c.stamp[m] == ^uint32(n) {
 				continue
 			}
-			due := j.joined > 0 && msg.at > j.joined || any && p > s.first
-			told := c.logs[n].closed != "" && (!any || p > s.last)
-			if due && !told {
+			due := j.joined > 0 && msg.at > j.joined || p > first
+			if told := cut && p > last; due && !told {
 				c.fault(&c.lost, "client %d lacks %s", n, c.name(m))
+				c.stamp[m] = ^uint32(n) // once, whichever join it was due by
 			}
 		}
 	}

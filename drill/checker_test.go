@@ -28,6 +28,25 @@ func history() []*clientLog {
 	return logs
 }
 
+// cutAndResume has the connection lost and its session resumed, as a client does that has had n messages.
+func cutAndResume(log *clientLog, n int) {
+	rest := log.received[n:]
+	log.received, log.closed = slices.Clone(log.received[:n]), "reset"
+	log.resumed()
+	log.received = append(log.received, rest...)
+}
+
+// unrecoveredAt has client 4 miss some messages of its room, and told so as it comes back.
+func unrecoveredAt(logs []*clientLog, from, to int) {
+	log := logs[4]
+	next := log.received[to]
+	rest := log.received[to:]
+	log.received, log.closed = slices.Clone(log.received[:from]), "reset"
+	log.resumed()
+	log.unrecovered(1, logs[next.from].sent[next.seq].at-1)
+	log.received = append(log.received, rest...)
+}
+
 func TestEachPlantedFaultIsFoundAndNoOther(t *testing.T) {
 	// The faults are planted with client 4, a member of room 1.
 	tests := map[string]struct {
@@ -133,6 +152,80 @@ func TestEachPlantedFaultIsFoundAndNoOther(t *testing.T) {
 		"never sent": {func(logs []*clientLog) {
 			logs[4].received = append(logs[4].received, received{1, 7, 1000})
 		}, verdict{misdelivered: 1}},
+		"lost over a resume": {func(logs []*clientLog) {
+			cutAndResume(logs[4], 50)
+			logs[4].received = slices.Delete(logs[4].received, 50, 51)
+		}, verdict{lost: 1}},
+		"nothing brought of what was missed": {func(logs []*clientLog) {
+			cutAndResume(logs[4], 50)
+			logs[4].received = slices.Delete(logs[4].received, 50, 60)
+		}, verdict{lost: 10}},
+		"the last three lost, after a resume": {func(logs []*clientLog) {
+			cutAndResume(logs[4], 50)
+			logs[4].received = logs[4].received[:len(logs[4].received)-3]
+		}, verdict{lost: 3}},
+		"resumed, and nothing came any more": {func(logs []*clientLog) {
+			cutAndResume(logs[4], 50)
+			logs[4].received = logs[4].received[:50]
+		}, verdict{lost: len(history()[4].received) - 50}},
+		"resumed, cut again, and nothing came any more": {func(logs []*clientLog) {
+			cutAndResume(logs[4], 50)
+			logs[4].received, logs[4].closed = logs[4].received[:50], "reset"
+		}, verdict{}},
+		"lost over a resume, and closed later": {func(logs []*clientLog) {
+			cutAndResume(logs[4], 50)
+			logs[4].received = slices.Delete(logs[4].received, 50, 51)
+			logs[4].closed = "reset"
+		}, verdict{lost: 1}},
+		"doubled over a resume": {func(logs []*clientLog) {
+			cutAndResume(logs[4], 50)
+			logs[4].received = slices.Insert(logs[4].received, 50, logs[4].received[49])
+		}, verdict{doubled: 1}},
+		"swapped over a resume": {func(logs []*clientLog) {
+			cutAndResume(logs[4], 50)
+			r := logs[4].received
+			r[49], r[50] = r[50], r[49]
+		}, verdict{disordered: 1}},
+		"its own, brought by a resume": {func(logs []*clientLog) {
+			cutAndResume(logs[4], 50)
+			logs[4].received = slices.Insert(logs[4].received, 50, received{1, 4, 0})
+		}, verdict{misdelivered: 1}},
+		"no answer to what was sent before a resume": {func(logs []*clientLog) {
+			cutAndResume(logs[4], 50)
+			logs[4].sent[3].answer = unanswered
+		}, verdict{unanswered: 1}},
+		"told recovered: false": {func(logs []*clientLog) {
+			unrecoveredAt(logs, 50, 60)
+		}, verdict{unrecovered: 1}},
+		"told recovered: false twice": {func(logs []*clientLog) {
+			unrecoveredAt(logs, 70, 80)
+			unrecoveredAt(logs, 50, 60)
+			slices.Reverse(logs[4].joins[1:])
+			logs[4].joins[2].first -= 10 // what the first has taken away
+		}, verdict{unrecovered: 2}},
+		"told recovered: false, and got what was to be missed": {func(logs []*clientLog) {
+			first := logs[4].received[60]
+			logs[4].unrecovered(1, logs[first.from].sent[first.seq].at-1)
+		}, verdict{unrecovered: 1}},
+		"told recovered: false, and lost one before": {func(logs []*clientLog) {
+			unrecoveredAt(logs, 50, 60)
+			logs[4].received = slices.Delete(logs[4].received, 40, 41)
+			logs[4].joins[1].first--
+		}, verdict{unrecovered: 1, lost: 1}},
+		"told recovered: false, and lost one after": {func(logs []*clientLog) {
+			unrecoveredAt(logs, 50, 60)
+			logs[4].received = slices.Delete(logs[4].received, 50, 51)
+		}, verdict{unrecovered: 1, lost: 1}},
+		"told recovered: false, and got one twice, from before and after": {func(logs []*clientLog) {
+			unrecoveredAt(logs, 50, 60)
+			logs[4].received = slices.Insert(logs[4].received, 50, logs[4].received[49])
+		}, verdict{unrecovered: 1, doubled: 1}},
+		"told recovered: false of another room": {func(logs []*clientLog) {
+			cutAndResume(logs[4], 50)
+			logs[4].received = slices.Delete(logs[4].received, 50, 51)
+			logs[4].joins = append(logs[4].joins, join{room: 9, joined: 1})
+			logs[4].unrecovered(9, 400)
+		}, verdict{unrecovered: 1, lost: 1}},
 		"from nobody": {func(logs []*clientLog) {
 			logs[4].received = append(logs[4].received, received{1, unknown, 1})
 		}, verdict{misdelivered: 1}},
@@ -142,9 +235,9 @@ func TestEachPlantedFaultIsFoundAndNoOther(t *testing.T) {
 			logs := history()
 			tt.plant(logs)
 			got := check(logs)
-			type counts struct{ lost, doubled, disordered, misdelivered, unanswered, refused int }
+			type counts struct{ lost, doubled, disordered, misdelivered, unanswered, refused, unrecovered int }
 			of := func(v *verdict) counts {
-				return counts{v.lost, v.doubled, v.disordered, v.misdelivered, v.unanswered, v.refused}
+				return counts{v.lost, v.doubled, v.disordered, v.misdelivered, v.unanswered, v.refused, v.unrecovered}
 			}
 			if tt.want.disordered == -1 { // how often depends on what lay between
 				tt.want.disordered = max(got.disordered, 1)

@@ -89,6 +89,7 @@ func (d *drill) judge(f *fleet, v *verdict) {
 	d.say("%s", v)
 	d.must(v.clean(), "%s", strings.Join(v.examples, "; "))
 	d.must(v.refused == 0, "%d publishes were answered with an error", v.refused)
+	d.must(v.unrecovered == 0, "%d rooms were not recovered", v.unrecovered)
 	d.must(v.acked > 0 && v.deliveries > 0, "nothing was delivered")
 	d.must(len(f.faults) == 0, "%d answers make no sense: %s", len(f.faults), strings.Join(f.faults[:min(3, len(f.faults))], "; "))
 }

@@ -32,6 +32,7 @@ type fleet struct {
 	lastEnd  int64         // when the last client ended
 	lag      time.Duration // the longest that the clients were not looked after
 	faults   []string
+	resuming resuming
 	buf      []byte
 	text     []byte
 	frame    []byte
@@ -54,6 +55,7 @@ type want struct {
 	stalls  bool   // never reads any more once it has joined
 	watched bool   // its latencies and gaps count
 	retries bool   // comes back when it is refused
+	resumes bool   // comes back with its session
 	hello   []byte // sent in place of an upgrade
 }
 
@@ -68,6 +70,7 @@ type client struct {
 	retryAt int64
 	log     *clientLog
 	num     uint32
+	session *session // of one that resumes
 	in, out []byte
 	last    int64         // when the last delivery came
 	gap     time.Duration // the longest between two deliveries
@@ -92,6 +95,9 @@ func (f *fleet) clock() int64 { return int64(time.Since(f.began)) }
 
 func (f *fleet) newClient(w want) *client {
 	c := &client{want: w}
+	if w.resumes {
+		c.session = &session{at: make([]place, len(w.rooms))}
+	}
 	f.dial(c)
 	return c
 }
@@ -100,7 +106,7 @@ func (f *fleet) newClient(w want) *client {
 func (f *fleet) dial(c *client) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	f.d.check(err)
-	*c = client{want: c.want, fd: fd}
+	*c = client{want: c.want, fd: fd, session: c.session}
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	if c.distant {
 		f.d.check(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10))
@@ -137,6 +143,9 @@ func (f *fleet) end(c *client, why string) {
 	if c.state == opened {
 		f.open--
 		c.log.closed = why
+		if c.session != nil && c.session.lost == 0 {
+			c.session.lost = f.clock()
+		}
 	}
 	c.state, c.why, f.lastEnd = ended, why, f.clock()
 	delete(f.byFD, int32(c.fd))
@@ -190,8 +199,8 @@ func (f *fleet) handle(c *client, events uint32) {
 				return
 			}
 			c.state = upgrading
-			if c.out = append(c.out, upgrade...); c.hello != nil {
-				c.out = append(c.out[:0], c.hello...)
+			if c.out = append(c.out, c.hello...); c.hello == nil {
+				c.out = appendUpgrade(c.out, c.token())
 			}
 		}
 		f.flush(c)
@@ -295,20 +304,15 @@ func (f *fleet) upgraded(c *client, head string) bool {
 		f.end(c, fmt.Sprintf("refused with %d", c.status))
 		return false
 	}
-	c.state, c.num = opened, uint32(len(f.logs))
+	c.state = opened
 	f.open++
-	c.log = &clientLog{}
-	f.logs = append(f.logs, c.log)
-	for _, room := range c.rooms {
-		f.join(c, room)
+	if c.token() != "" {
+		c.log, c.num = c.session.log, c.session.num
+		c.waiting++ // for the answer to its resume
+		return true
 	}
+	f.begin(c)
 	return true
-}
-
-func (f *fleet) join(c *client, room uint32) {
-	c.log.joins = append(c.log.joins, join{room: room})
-	c.waiting++
-	f.send(c, opText, fmt.Appendf(nil, `{"msg_type":"join_room","room":"r%d","id":"j"}`, room))
 }
 
 func (f *fleet) onFrame(c *client, op byte, p []byte) {
@@ -339,10 +343,13 @@ func (f *fleet) onFrame(c *client, op byte, p []byte) {
 func (f *fleet) onMessage(c *client, m serverMessage) {
 	switch m.Kind {
 	case "welcome":
+		if c.session != nil && f.welcomed(c, m) {
+			return
+		}
 		c.log.id = m.ClientID
 		f.numbers[m.ClientID] = c.num
 	case "room_message":
-		d, ok := newDelivery([]byte(m.From), []byte(m.Content), []byte(strings.TrimPrefix(m.Room, "r")), true)
+		d, ok := newDelivery([]byte(m.From), []byte(m.Content), []byte(strings.TrimPrefix(m.Room, "r")), m.Offset)
 		if !ok {
 			f.faults = append(f.faults, fmt.Sprintf("a message that no drill sent: %+.100v", m))
 			return
@@ -355,9 +362,14 @@ func (f *fleet) onMessage(c *client, m serverMessage) {
 			return
 		}
 		c.log.joins[i].joined = f.now
+		if at := c.place(c.log.joins[i].room); at != nil {
+			*at = m.place
+		}
 		if c.waiting--; c.waiting == 0 && c.stalls {
 			f.stall(c, true)
 		}
+	case "resumed":
+		f.resumed(c, m)
 	case "ack", "error":
 		seq, err := strconv.Atoi(string(m.ID))
 		if err != nil || seq >= len(c.log.sent) {
@@ -367,6 +379,9 @@ func (f *fleet) onMessage(c *client, m serverMessage) {
 		f.lastCame = f.now
 		if c.log.sent[seq].answer = acked; m.Kind == "error" {
 			c.log.sent[seq].answer = refused
+		}
+		if m.Duplicate {
+			f.resuming.duplicates++
 		}
 	}
 }
@@ -378,7 +393,10 @@ func (f *fleet) deliver(c *client, d delivery) {
 	}
 	c.log.received = append(c.log.received, received{d.room, from, d.seq})
 	f.lastCame = f.now
-	if !c.watched || from == unknown || int(d.seq) >= len(f.logs[from].sent) {
+	if c.session != nil {
+		f.advance(c, d, from)
+	}
+	if !c.watched || from == unknown || int(d.seq) >= len(f.logs[from].sent) || f.logs[from].sent[d.seq].again {
 		return
 	}
 	f.latency = append(f.latency, int32(min((f.now-f.logs[from].sent[d.seq].at)/1000, 1<<30)))
@@ -395,7 +413,7 @@ func (f *fleet) publish(c *client, room uint32, size int, due int64) {
 	}
 	seq := uint32(len(c.log.sent))
 	c.log.sent = append(c.log.sent, sent{room: room, at: due})
-	f.text = appendPublish(f.text[:0], room, c.num, seq, size)
+	f.text = appendPublish(f.text[:0], room, c.num, seq, size, c.session != nil)
 	f.send(c, opText, f.text)
 }
 

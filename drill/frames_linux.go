@@ -20,8 +20,16 @@ const (
 const (
 	wsKey    = "dGhlIHNhbXBsZSBub25jZQ=="
 	wsAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-	upgrade  = "GET /ws HTTP/1.1\r\nHost: drill\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + wsKey + "\r\n\r\n"
 )
+
+// appendUpgrade appends the handshake of a client that has this token, or "".
+func appendUpgrade(b []byte, token string) []byte {
+	path := "/ws"
+	if token != "" {
+		path += "?resume=" + token
+	}
+	return fmt.Appendf(b, "GET %s HTTP/1.1\r\nHost: drill\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n", path, wsKey)
+}
 
 // appendFrame appends a masked frame.
 func appendFrame(b []byte, op byte, payload []byte, mask uint32) []byte {
@@ -66,11 +74,15 @@ func splitFrame(b []byte) (op byte, payload []byte, size int, err error) {
 	return b[0] & 15, b[head : head+int(n)], head + int(n), nil
 }
 
-// appendPublish appends a room message whose content tells its publisher and its counter.
-func appendPublish(b []byte, room, from, seq uint32, size int) []byte {
+// appendPublish appends a room message whose content tells its publisher and its
+// counter. One that is made to be sent again has a publish_id.
+func appendPublish(b []byte, room, from, seq uint32, size int, again bool) []byte {
 	b = fmt.Appendf(b, `{"msg_type":"room_message","room":"r%d","content":"%08x:%08x:`, room, from, seq)
 	for range size - 18 {
 		b = append(b, 'x')
+	}
+	if again {
+		b = fmt.Appendf(b, `","publish_id":"%d`, seq)
 	}
 	return fmt.Appendf(b, `","id":%d}`, seq)
 }
@@ -84,6 +96,24 @@ type serverMessage struct {
 	ClientID string          `json:"client_id"`
 	Code     string          `json:"code"`
 	ID       json.RawMessage `json:"id"`
+	place
+
+	Token     string                  `json:"resume_token"`
+	Resumed   bool                    `json:"resumed"`
+	Rooms     map[string]resumedPlace `json:"rooms"`
+	Duplicate bool                    `json:"duplicate"`
+}
+
+// A place is how far a client has got in a room.
+type place struct {
+	Epoch  string `json:"epoch"`
+	Offset uint64 `json:"offset"`
+}
+
+type resumedPlace struct {
+	place
+	Recovered bool   `json:"recovered"`
+	Reason    string `json:"reason"`
 }
 
 const deliveryHead = `{"msg_type":"room_message","from":"`
@@ -93,6 +123,7 @@ type delivery struct {
 	from        []byte
 	sender, seq uint32 // by the content
 	room        uint32
+	offset      uint64
 }
 
 // parseDelivery is the short cut for nearly all that comes. What isn't written
@@ -107,16 +138,21 @@ func parseDelivery(p []byte) (d delivery, ok bool) {
 	if !ok1 || at < 18 {
 		return d, false
 	}
-	room, _, ok2 := bytes.Cut(rest[at+len(`","room":"r`):], []byte(`"`))
-	return newDelivery(from, rest[:at], room, ok2)
+	room, tail, ok2 := bytes.Cut(rest[at+len(`","room":"r`):], []byte(`"`))
+	_, offset, ok3 := bytes.Cut(tail, []byte(`,"offset":`))
+	n, err := strconv.ParseUint(string(bytes.TrimSuffix(offset, []byte("}"))), 10, 53)
+	if d, ok = newDelivery(from, rest[:at], room, n); !ok2 || !ok3 || err != nil {
+		return d, false
+	}
+	return d, ok
 }
 
-func newDelivery(from, content, room []byte, ok bool) (delivery, bool) {
-	if !ok || len(content) < 18 || content[8] != ':' || content[17] != ':' {
+func newDelivery(from, content, room []byte, offset uint64) (delivery, bool) {
+	if len(content) < 18 || content[8] != ':' || content[17] != ':' {
 		return delivery{}, false
 	}
 	sender, err1 := strconv.ParseUint(string(content[:8]), 16, 32)
 	seq, err2 := strconv.ParseUint(string(content[9:17]), 16, 32)
 	number, err3 := strconv.ParseUint(string(room), 10, 32)
-	return delivery{from, uint32(sender), uint32(seq), uint32(number)}, err1 == nil && err2 == nil && err3 == nil
+	return delivery{from, uint32(sender), uint32(seq), uint32(number), offset}, err1 == nil && err2 == nil && err3 == nil
 }

@@ -25,6 +25,7 @@ var drills = []drill{
 	{name: "slow", limit: 5 * time.Minute, run: slowReaders, promise: "200 stalled among 2,000: each is closed, the others' longest gap is under 250 ms, memory under 200 bounds and 64 MiB"},
 	{name: "line", limit: 10 * time.Minute, run: badLine, promise: "20 clients on 256 kbit/s with 5 % loss each way, 5 min: none is cut (root, nft, tc)"},
 	{name: "storm", limit: 10 * time.Minute, run: storm, promise: "10,000 clients reset and come back at once, five times: served within 20 s, p99 of the others under 1 s, nothing left over"},
+	{name: "resume", limit: 10 * time.Minute, run: resume, promise: "the same with sessions: every room is recovered, nothing is missed or doubled over the cuts"},
 	{name: "descriptors", limit: 5 * time.Minute, run: descriptors, promise: "1,000 descriptors, 3,000 clients: all are served or refused, those connected notice nothing"},
 	{name: "memory", limit: 5 * time.Minute, run: memory, promise: "256 MiB under attack: never killed, the others are served (root, cgroup v1)"},
 	{name: "disk", limit: 5 * time.Minute, run: fullDisk, promise: "a full disk under the log: keeps serving (root)"},

@@ -105,7 +105,7 @@ func (s *Server) ConnectWith(name string, o Options) (*Client, error) {
 	if o.Link != nil {
 		o.Link(link)
 	}
-	asked := s.clock.Add(1) // from here on the server may count the client among everyone
+	asked, began := s.clock.Add(1), time.Now() // from here on the server may count the client among everyone
 	link.client.SetDeadline(time.Now().Add(Patience))
 	r, err := handshake(link.client, o.target(), o.Header)
 	if err != nil {
@@ -115,7 +115,7 @@ func (s *Server) ConnectWith(name string, o Options) (*Client, error) {
 	link.client.SetDeadline(time.Time{})
 	go c.read(r)
 	go c.write()
-	if err := c.welcomed(asked); err != nil {
+	if err := c.welcomed(asked, began); err != nil {
 		c.Drop()
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func (s *Server) ConnectWith(name string, o Options) (*Client, error) {
 }
 
 // welcomed waits for the first message.
-func (c *Client) welcomed(asked int64) error {
+func (c *Client) welcomed(asked int64, began time.Time) error {
 	m, err := c.take(func(Message) bool { return true })
 	if err != nil {
 		return err
@@ -140,8 +140,8 @@ func (c *Client) welcomed(asked int64) error {
 	// It may have got a chat already: the log begins before it.
 	var first []model.Event
 	for _, room := range []string{model.Everyone, model.Direct(c.ID)} {
-		first = append(first, model.Event{At: asked, Kind: model.JoinSent, Room: room},
-			model.Event{At: asked, Kind: model.Joined, Room: room, Recovered: m.Resumed && room != model.Everyone})
+		first = append(first, model.Event{At: asked, Time: began, Kind: model.JoinSent, Room: room},
+			model.Event{At: asked, Time: began, Kind: model.Joined, Room: room, Recovered: m.Resumed && room != model.Everyone})
 	}
 	c.log.Events = append(first, c.log.Events...)
 	return nil

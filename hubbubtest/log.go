@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"example.com/hubbub/internal/model"
 )
@@ -14,7 +15,7 @@ import (
 
 // note adds a line to the log.
 func (c *Client) note(e model.Event) {
-	e.At = c.server.clock.Add(1)
+	e.At, e.Time = c.server.clock.Add(1), time.Now()
 	c.log.Events = append(c.log.Events, e)
 }
 
@@ -34,6 +35,9 @@ func (c *Client) sent(m map[string]any) {
 		e.Kind, e.Room, e.Message = model.Sent, model.Direct(word("to")), text(m["content"])
 	case "join_room":
 		e.Kind = model.JoinSent
+		if data, ok := m["data"]; ok {
+			e.Data = text(data)
+		}
 		if since, ok := m["since"].(Position); ok {
 			e.Since = &model.Position{Epoch: since.Epoch, Offset: since.Offset}
 		}
@@ -116,6 +120,11 @@ func (c *Client) received(raw []byte) {
 		e.Kind, e.Count, e.FromOffset, e.ToOffset = model.Gap, m.Count, m.FromOffset, m.ToOffset
 		c.moveOn(&e, m.ToOffset)
 		e.Position = model.Position{}
+	case "member_joined", "member_left":
+		e.Kind, e.Count, e.Members = model.Came, m.Count, members(m.Members)
+		if m.Type == "member_left" {
+			e.Kind = model.Went
+		}
 	default:
 		e = c.answered(m)
 	}
@@ -157,16 +166,34 @@ func (c *Client) answered(m Message) model.Event {
 		e.Kind = model.Acked
 	case request.Kind == model.LeaveSent:
 		e.Kind = model.Left
+		delete(c.rooms, e.Room) // it may have been in by the answer to a join before that
 	case request.Kind == model.JoinSent:
 		e.Kind = model.Joined
 		if request.Since == nil {
 			m.Recovered = false
 		}
 		c.enter(m.Room, m, c.rooms[m.Room])
+	case m.Type == "presence":
+		e.Kind, e.Count, e.Members = model.Present, m.Count, members(m.Members)
 	default:
 		e.Kind = model.Answered
 	}
 	return e
+}
+
+// members reads a list of members.
+func members(raw json.RawMessage) (all []model.Member) {
+	var list []struct {
+		ID   string          `json:"client_id"`
+		Data json.RawMessage `json:"data"`
+	}
+	if raw != nil && json.Unmarshal(raw, &list) != nil {
+		return nil
+	}
+	for _, m := range list {
+		all = append(all, model.Member{Client: m.ID, Data: compact(m.Data)})
+	}
+	return all
 }
 
 // copyLog is the log so far.

@@ -68,3 +68,17 @@ func TestAClientKnowsItsPosition(t *testing.T) {
 		t.Errorf("the log is\n%s\nwant\n%s", got, want)
 	}
 }
+
+// Joining, leaving and joining again without a look at the answers: the position is that of the second join.
+func TestAClientThatJoinsAgainAtOnceIsWhereItJoinedLast(t *testing.T) {
+	c := &Client{Name: "bob", server: &Server{}, news: make(chan struct{}, 1), requests: map[string]model.Event{}, rooms: map[string]bool{}, positions: map[string]Position{}}
+	for id, kind := range []string{"join_room", "leave_room", "join_room"} {
+		c.sent(map[string]any{"msg_type": kind, "room": "r", "id": id})
+	}
+	c.received([]byte(`{"msg_type":"joined","room":"r","id":0,"epoch":"e","offset":7}`))
+	c.received([]byte(`{"msg_type":"left","room":"r","id":1}`))
+	c.received([]byte(`{"msg_type":"joined","room":"r","id":2,"epoch":"f","offset":3}`))
+	if p := c.Position("r"); p != (Position{"f", 3}) {
+		t.Errorf("it is at %+v, want 3 in the epoch f", p)
+	}
+}

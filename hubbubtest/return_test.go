@@ -133,7 +133,11 @@ func (w *world) retry(old *Client, p *person) {
 			continue
 		}
 		content := e.Message[1 : len(e.Message)-1] // a JSON string without escapes
-		p.Send(map[string]any{"msg_type": "room_message", "room": e.Room, "content": content, "publish_id": content, "id": w.id()})
+		m := map[string]any{"msg_type": "room_message", "room": e.Room, "content": content, "publish_id": content, "id": w.id()}
+		if e.Key != "" {
+			m["key"] = e.Key
+		}
+		p.Send(m)
 	}
 }
 

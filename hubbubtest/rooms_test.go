@@ -1,6 +1,7 @@
 package hubbubtest
 
 import (
+	"flag"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,6 +20,9 @@ import (
 // -rapid.failfile=..., or -rapid.seed=...; -rapid.checks=1000 looks longer. What is random in the server itself (the
 // first ping, the order of two publishes at once) is not repeated.
 
+// init has fewer runs than rapid would, to keep go test short; the command line goes before.
+func init() { flag.Set("rapid.checks", "50") }
+
 func TestRoomsKeepTheirPromises(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
@@ -29,9 +33,10 @@ func TestRoomsKeepTheirPromises(t *testing.T) {
 				"application": w.application, "chat": w.chat, "direct": w.direct,
 				"cut": w.cut, "stall": w.stall, "resume": w.resume, "slow": w.slow,
 				"go away": w.goAway, "come back": w.comeBack, "come back again": w.comeBack, "take over": w.takeOver, "name rooms": w.nameRooms,
-				"step": w.step, "check": w.check,
+				"who is there": w.ask, "step": w.step, "check": w.check,
 			})
 			w.check(t)
+			w.quiet(t)
 		})
 	})
 }
@@ -65,6 +70,9 @@ var histories = []hubbub.History{
 	{Messages: 1000, Age: time.Hour, Bytes: 1 << 20},
 }
 
+// flows are what may happen to a slow reader.
+var flows = []string{"disconnect", "drop-oldest", "latest", "latest-by-key"}
+
 type publication struct {
 	room string
 	at   time.Time
@@ -80,8 +88,13 @@ func newWorld(t *rapid.T) *world {
 	for _, room := range w.rooms {
 		h := rapid.SampledFrom(histories).Draw(t, room)
 		w.policies[room] = model.Policy{History: model.History(h)}
-		cfg.Rooms = append(cfg.Rooms, hubbub.RoomPolicy{Match: room, History: &h})
+		cfg.Rooms = append(cfg.Rooms, hubbub.RoomPolicy{
+			Match: room, History: &h, SlowConsumer: rapid.SampledFrom(flows).Draw(t, "flow of "+room),
+			IncludeSender: rapid.Bool().Draw(t, "senders of "+room+" get their own"),
+			Presence:      rapid.SampledFrom([]string{"off", "count", "full", "full"}).Draw(t, "presence in "+room),
+		})
 	}
+	cfg.SlowConsumer = rapid.SampledFrom(flows).Draw(t, "flow of chats")
 	cfg.ResumeWindow = rapid.SampledFrom([]time.Duration{-1, 5 * time.Second, 30 * time.Second, 10 * time.Minute}).Draw(t, "window")
 	w.window = max(0, cfg.ResumeWindow)
 	w.srv = NewServer(t, cfg)
@@ -133,7 +146,33 @@ func (w *world) content(room string, size int) string {
 func (w *world) join(t *rapid.T) {
 	p, room := w.someone(t), w.room(t)
 	p.rooms[room] = true
-	p.Send(map[string]any{"msg_type": "join_room", "room": room, "id": w.id()})
+	join := map[string]any{"msg_type": "join_room", "room": room, "id": w.id()}
+	if n := rapid.IntRange(0, 2).Draw(t, "data"); n > 0 {
+		join["data"] = n
+	}
+	p.Send(join)
+}
+
+// ask has one ask who is in a room, member or not.
+func (w *world) ask(t *rapid.T) { w.askWho(w.someone(t), w.room(t)) }
+
+func (w *world) askWho(p *person, room string) {
+	p.Send(map[string]any{"msg_type": "presence", "room": room, "id": w.id()})
+}
+
+// quiet waits until no session is kept whose client is gone, and all that was to be told of members has been told.
+func (w *world) quiet(t *rapid.T) {
+	w.resume(t)
+	Step(w.window + 3*time.Minute)
+	w.check(t)
+	for _, p := range w.people {
+		for _, room := range w.rooms {
+			if !p.Closed() {
+				w.askWho(p, room)
+			}
+		}
+	}
+	w.check(t)
 }
 
 func (w *world) leave(t *rapid.T) {
@@ -177,6 +216,9 @@ func (w *world) leaveAndReturn(t *rapid.T) {
 
 func (w *world) say(p *person, room string, size int, answered bool) {
 	m := map[string]any{"msg_type": "room_message", "room": room, "content": w.content(room, size)}
+	if n := len(w.said) % 4; n > 0 {
+		m["key"] = fmt.Sprint(n)
+	}
 	if answered {
 		m["id"] = w.id()
 	}

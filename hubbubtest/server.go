@@ -39,6 +39,7 @@ type Server struct {
 	*hubbub.Server
 
 	t       T
+	cfg     hubbub.Config
 	network *network
 	logged  *logBuffer
 	clock   atomic.Int64 // numbers the events of all logs
@@ -62,7 +63,7 @@ func NewServer(t T, cfg hubbub.Config) *Server {
 		t.Fatalf("hubbubtest: io %q: only %q works in memory", cfg.IO, "pump")
 	}
 	cfg.IO = "pump"
-	s := &Server{t: t, network: newNetwork(), logged: &logBuffer{}, own: &model.Log{Name: "the application", Client: model.Server}}
+	s := &Server{t: t, cfg: cfg, network: newNetwork(), logged: &logBuffer{}, own: &model.Log{Name: "the application", Client: model.Server}}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.NewTextHandler(s.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -130,7 +131,7 @@ func (s *Server) note(room string, content any, do func() error) error {
 func (s *Server) add(e model.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.At = s.clock.Add(1)
+	e.At, e.Time = s.clock.Add(1), time.Now()
 	s.own.Events = append(s.own.Events, e)
 }
 
@@ -187,10 +188,29 @@ func (s *Server) Faults() (all []string) {
 	s.mu.Lock()
 	logs = append(logs, &model.Log{Name: s.own.Name, Client: s.own.Client, Events: s.own.Events})
 	s.mu.Unlock()
-	for _, f := range model.Check(model.Run{Logs: logs}) {
+	for _, f := range model.Check(model.Run{Logs: logs, Policy: s.policy, Now: time.Now(), Window: max(0, s.cfg.Effective().ResumeWindow)}) {
 		all = append(all, f.String())
 	}
 	return all
+}
+
+// policy is what a room promises, as the checker wants it.
+func (s *Server) policy(room string) model.Policy {
+	cfg := s.cfg.Effective()
+	switch {
+	case room == model.Everyone && cfg.SlowConsumer != "disconnect": // of chats there is no latest
+		return model.Policy{SlowConsumer: "drop-oldest", QueueBytes: cfg.SendQueueBytes}
+	case room == model.Everyone || room[0] == 0: // model.Direct
+		return model.Policy{SlowConsumer: "disconnect"}
+	}
+	p, _, err := s.cfg.PolicyOf(room)
+	if err != nil {
+		return model.Policy{} // no room has such a name
+	}
+	return model.Policy{
+		History: model.History(*p.History), Presence: p.Presence, IncludeSender: p.IncludeSender,
+		SlowConsumer: p.SlowConsumer, QueueBytes: cfg.SendQueueBytes,
+	}
 }
 
 // logBuffer keeps the beginning of a log, and its panics.

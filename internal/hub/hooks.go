@@ -206,6 +206,7 @@ func (rs *runs) startAfter(last, r *run) {
 }
 
 func (rs *runs) work(r *run) {
+	loop.WakeMonitor() // a hook may compute for long
 	for r != nil {
 		r.run()
 		rs.mu.Lock()

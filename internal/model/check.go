@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Server is the From of what the application itself publishes. It may also be published past every log.
@@ -11,10 +12,10 @@ const Server = "server"
 
 // checking is one call of Check.
 type checking struct {
-	includeSender func(room string) bool
-	rooms         map[string]*roomLog
-	got           map[receipt]string // of messages without position: the log that has it
-	faults        []Fault
+	policy func(room string) Policy
+	rooms  map[string]*roomLog
+	got    map[receipt]string // of messages without position: the log that has it
+	faults []Fault
 }
 
 // receipt is a message that a client got, on whichever of its connections.
@@ -26,6 +27,7 @@ type receipt struct {
 // roomLog is what all logs together say of a room.
 type roomLog struct {
 	name      string
+	policy    Policy
 	messages  []*message
 	byText    map[string]*message
 	places    map[Position]*message
@@ -61,14 +63,18 @@ func (m *message) accepted() bool { return m.ackedAt != 0 || m.received }
 // Run is what happened between a server and its clients.
 type Run struct {
 	Logs []*Log
-	// IncludeSender says of which rooms a client gets its own messages too; nil: of none.
-	IncludeSender func(room string) bool
+	// Policy is what a room promises, Everyone's too; nil: nothing is known of it. Where SlowConsumer is "", any gap may come.
+	Policy func(room string) Policy
+	// Now is the time at the end of the logs, and Window how long a session may outlive its connection. Without Now nobody's
+	// view of who is in a room is judged.
+	Now    time.Time
+	Window time.Duration
 }
 
 // Check holds a whole run against the promises, and says which were broken. What is still on its way must have arrived
 // when the logs end, but for those that are Waiting.
 func Check(run Run) []Fault {
-	c := &checking{includeSender: run.IncludeSender, rooms: map[string]*roomLog{}, got: map[receipt]string{}}
+	c := &checking{policy: run.Policy, rooms: map[string]*roomLog{}, got: map[receipt]string{}}
 	for _, l := range run.Logs {
 		c.collectSent(l)
 	}
@@ -80,10 +86,13 @@ func Check(run Run) []Fault {
 	}
 	for _, l := range run.Logs {
 		c.checkAnswers(l)
+		arrived := arrivals(l)
 		for _, s := range c.spans(l) {
+			s.arrived = arrived
 			c.checkSpan(s)
 		}
 	}
+	c.checkPresence(run)
 	slices.SortStableFunc(c.faults, func(a, b Fault) int {
 		return cmp.Or(cmp.Compare(a.Client, b.Client), cmp.Compare(a.Room, b.Room))
 	})
@@ -116,6 +125,9 @@ func (c *checking) room(name string) *roomLog {
 	r := c.rooms[name]
 	if r == nil {
 		r = &roomLog{name: name, byText: map[string]*message{}, places: map[Position]*message{}}
+		if c.policy != nil {
+			r.policy = c.policy(name)
+		}
 		c.rooms[name] = r
 	}
 	return r
@@ -217,7 +229,7 @@ func (c *checking) checkAnswers(l *Log) {
 			if e.ID != "" {
 				open[request{e.ID, e.Room}] = e
 			}
-		case Acked, Refused, Joined, Left, Answered:
+		case Acked, Refused, Joined, Left, Answered, Present:
 			if e.ID == "" {
 				continue
 			}

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -17,6 +18,7 @@ type run struct {
 	history bool
 	offset  int64
 	acked   map[string]Position
+	policy  Policy
 }
 
 func newRun(history bool, names ...string) *run {
@@ -56,11 +58,13 @@ func (r *run) rejoin(name string, since int64, recovered bool) {
 	r.add(name, Event{Kind: Joined, Room: "lobby", ID: id, Position: r.position(), Recovered: recovered})
 }
 
-func (r *run) publish(name, text string) {
+func (r *run) publish(name, text string) { r.publishKey(name, text, "") }
+
+func (r *run) publishKey(name, text, key string) {
 	id := r.id()
 	r.offset++
 	r.acked[text] = r.position()
-	r.add(name, Event{Kind: Sent, Room: "lobby", Message: text, ID: id})
+	r.add(name, Event{Kind: Sent, Room: "lobby", Message: text, Key: key, ID: id})
 	r.add(name, Event{Kind: Acked, Room: "lobby", ID: id, Position: r.position()})
 }
 
@@ -68,8 +72,21 @@ func (r *run) get(name, from, text string) {
 	r.add(name, Event{Kind: Received, Room: "lobby", Message: text, From: "id of " + from, Position: r.acked[text]})
 }
 
+// gap tells of messages that lie behind each other, the last of them with the offset to.
+func (r *run) gap(name, reason string, count int, to int64) {
+	e := Event{Kind: Gap, Room: "lobby", Count: count, Reason: reason}
+	if r.history {
+		e.FromOffset, e.ToOffset = to-int64(count)+1, to
+	}
+	r.add(name, e)
+}
+
+func (r *run) check() []Fault {
+	return Check(Run{Logs: r.order, Policy: func(string) Policy { return r.policy }})
+}
+
 func (r *run) faults() (all []string) {
-	for _, f := range Check(Run{Logs: r.order}) {
+	for _, f := range r.check() {
 		all = append(all, f.Kind+" "+f.Client+" "+f.Message)
 	}
 	return all
@@ -130,7 +147,7 @@ func TestTheCheckerFindsWhatWasPlanted(t *testing.T) {
 			r.publish("ann", "2")
 			r.get("bob", "ann", "1")
 			r.get("bob", "ann", "2")
-			r.add("cat", Event{Kind: Gap, Room: "lobby", Count: 1, Reason: "drop-oldest"})
+			r.gap("cat", "drop-oldest", 1, 1)
 			r.get("cat", "ann", "2")
 		}, ""},
 		{"a gap that comes too late", func(r *run) {
@@ -139,25 +156,118 @@ func TestTheCheckerFindsWhatWasPlanted(t *testing.T) {
 			r.get("bob", "ann", "1")
 			r.get("bob", "ann", "2")
 			r.get("cat", "ann", "2")
-			r.add("cat", Event{Kind: Gap, Room: "lobby", Count: 1, Reason: "drop-oldest"})
+			r.gap("cat", "drop-oldest", 1, 1)
 		}, "lost cat 1, overtold cat "},
 		{"a gap that tells too little", func(r *run) {
 			r.publish("ann", "1")
 			r.publish("ann", "2")
-			r.get("bob", "ann", "1")
-			r.get("bob", "ann", "2")
-			r.add("cat", Event{Kind: Gap, Room: "lobby", Count: 1, Reason: "drop-oldest"})
+			r.publish("ann", "3")
+			for _, text := range []string{"1", "2", "3"} {
+				r.get("bob", "ann", text)
+			}
+			r.gap("cat", "drop-oldest", 1, 1)
+			r.get("cat", "ann", "3")
 		}, "lost cat 2"},
 		{"a gap that tells too much", func(r *run) {
 			r.publish("ann", "1")
+			r.publish("ann", "2")
 			r.get("bob", "ann", "1")
-			r.add("cat", Event{Kind: Gap, Room: "lobby", Count: 2, Reason: "drop-oldest"})
+			r.get("bob", "ann", "2")
+			r.gap("cat", "drop-oldest", 2, 2)
+			r.get("cat", "ann", "2")
 		}, "overtold cat "},
+		{"a gap of another policy", func(r *run) {
+			r.publish("ann", "1")
+			r.publish("ann", "2")
+			r.get("bob", "ann", "1")
+			r.get("bob", "ann", "2")
+			r.gap("cat", "latest", 1, 1)
+			r.get("cat", "ann", "2")
+			r.policy.SlowConsumer = "disconnect"
+		}, "unfounded cat "},
+		{"drop-oldest without the newest", func(r *run) {
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			r.gap("cat", "drop-oldest", 1, 1)
+		}, "stale cat 1"},
 		{"latest without the newest", func(r *run) {
 			r.publish("ann", "1")
 			r.get("bob", "ann", "1")
-			r.add("cat", Event{Kind: Gap, Room: "lobby", Count: 1, Reason: "latest"})
+			r.gap("cat", "latest", 1, 1)
 		}, "stale cat 1"},
+		{"latest-by-key without the newest of a key", func(r *run) {
+			r.publishKey("ann", "1", "x")
+			r.publishKey("ann", "2", "y")
+			r.get("bob", "ann", "1")
+			r.get("bob", "ann", "2")
+			r.gap("cat", "latest-by-key", 1, 1)
+			r.get("cat", "ann", "2")
+		}, "stale cat 1"},
+		{"latest-by-key with the newest of a key", func(r *run) {
+			r.publishKey("ann", "1", "x")
+			r.publishKey("ann", "2", "x")
+			r.get("bob", "ann", "1")
+			r.get("bob", "ann", "2")
+			r.gap("cat", "latest-by-key", 1, 1)
+			r.get("cat", "ann", "2")
+			r.policy = Policy{SlowConsumer: "latest-by-key", QueueBytes: 10000}
+		}, ""},
+		{"one without a key dropped for a newer one", func(r *run) {
+			r.publish("ann", "1")
+			r.publish("ann", "2")
+			r.get("bob", "ann", "1")
+			r.get("bob", "ann", "2")
+			r.gap("cat", "latest-by-key", 1, 1)
+			r.get("cat", "ann", "2")
+			r.policy = Policy{SlowConsumer: "latest-by-key", QueueBytes: 10000}
+		}, "unfounded cat 1"},
+		{"the oldest dropped though all fits", func(r *run) {
+			for i := range 30 { // they arrive one by one
+				r.publish("ann", fmt.Sprint("before ", i))
+				r.get("bob", "ann", fmt.Sprint("before ", i))
+				r.get("cat", "ann", fmt.Sprint("before ", i))
+			}
+			r.publish("ann", "1")
+			r.publish("ann", "2")
+			r.get("bob", "ann", "1")
+			r.get("bob", "ann", "2")
+			r.gap("cat", "drop-oldest", 1, 31)
+			r.get("cat", "ann", "2")
+			r.policy = Policy{SlowConsumer: "drop-oldest", QueueBytes: 10000}
+		}, "unfounded cat 1"},
+		{"the oldest dropped for want of space", func(r *run) {
+			r.publish("ann", "1")
+			r.publish("ann", "2"+strings.Repeat("x", 10000))
+			r.get("bob", "ann", "1")
+			r.get("bob", "ann", "2"+strings.Repeat("x", 10000))
+			r.gap("cat", "drop-oldest", 1, 1)
+			r.get("cat", "ann", "2"+strings.Repeat("x", 10000))
+			r.policy = Policy{SlowConsumer: "drop-oldest", QueueBytes: 10000}
+		}, ""},
+		{"one's own message, where the policy gives it", func(r *run) {
+			r.policy.IncludeSender = true
+			r.publish("ann", "1")
+			for _, n := range []string{"ann", "bob", "cat"} {
+				r.get(n, "ann", "1")
+			}
+		}, ""},
+		{"one's own message lost, where the policy gives it", func(r *run) {
+			r.policy.IncludeSender = true
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			r.get("cat", "ann", "1")
+		}, "lost ann 1"},
+		{"a gap that counts one's own, where the policy gives it", func(r *run) {
+			r.policy.IncludeSender = true
+			r.publish("ann", "1")
+			r.publish("ann", "2")
+			for _, n := range []string{"bob", "cat"} {
+				r.get(n, "ann", "1")
+				r.get(n, "ann", "2")
+			}
+			r.gap("ann", "drop-oldest", 1, 1)
+			r.get("ann", "ann", "2")
+		}, ""},
 		{"a message twice", func(r *run) {
 			r.publish("ann", "1")
 			r.get("bob", "ann", "1")
@@ -241,7 +351,7 @@ func TestTheCheckerFindsWhatWasPlanted(t *testing.T) {
 				}
 				story.tell(r)
 				if got := strings.Join(r.faults(), ", "); got != story.want {
-					t.Errorf("found %q, want %q; all of it: %v", got, story.want, Check(Run{Logs: r.order}))
+					t.Errorf("found %q, want %q; all of it: %v", got, story.want, r.check())
 				}
 			})
 		}
@@ -301,6 +411,53 @@ func TestOffsetsAreOneOrder(t *testing.T) {
 	}
 }
 
+// With offsets a gap says from where to where.
+func TestAGapNamesItsPlaces(t *testing.T) {
+	for _, story := range []struct {
+		name     string
+		count    int
+		from, to int64
+		reason   string
+		want     string
+		ofOwn    bool
+	}{
+		{name: "the first and the last", count: 2, from: 2, to: 3},
+		{name: "none", count: 2, want: "misplaced cat "},
+		{name: "backwards", count: 2, from: 3, to: 2, want: "lost cat 2, lost cat 3, misplaced cat "},
+		{name: "from one that came", count: 2, from: 1, to: 3, want: "overtold cat "},
+		{name: "up to one that comes", count: 2, from: 2, to: 4, want: "overtold cat "},
+		{name: "too few", count: 2, from: 3, to: 3, want: "lost cat 2, overtold cat "},
+		{name: "too many", count: 3, from: 2, to: 3, want: "overtold cat "},
+		{name: "one's own, which a policy doesn't drop", count: 3, from: 2, to: 3, ofOwn: true, want: "overtold cat "},
+		{name: "one's own, which is forgotten too", count: 3, from: 2, to: 4, ofOwn: true, reason: "history"},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			r := newRun(true, "ann", "cat")
+			r.join("ann")
+			r.join("cat")
+			for i := range 5 {
+				name := "ann"
+				if story.ofOwn && i == 3 {
+					name = "cat"
+				}
+				r.publish(name, fmt.Sprint(i+1))
+			}
+			if story.ofOwn {
+				r.get("ann", "cat", "4")
+			}
+			r.get("cat", "ann", "1")
+			r.add("cat", Event{Kind: Gap, Room: "lobby", Count: story.count, Reason: cmp.Or(story.reason, "drop-oldest"), FromOffset: story.from, ToOffset: story.to})
+			if !story.ofOwn {
+				r.get("cat", "ann", "4")
+			}
+			r.get("cat", "ann", "5")
+			if got := strings.Join(r.faults(), ", "); got != story.want {
+				t.Errorf("found %q, want %q: %v", got, story.want, r.check())
+			}
+		})
+	}
+}
+
 // comesBack tells of a client that was away while 2 and 3 were published.
 func comesBack(since int64, recovered bool, got ...string) []string {
 	r := newRun(true, "ann", "bob", "bob again")
@@ -348,7 +505,7 @@ func TestWhatTheModelDoesIsRight(t *testing.T) {
 			for _, history := range []bool{false, true} {
 				rnd := rand.New(rand.NewPCG(seed, 1))
 				r := play(rnd, policy, history)
-				if got := Check(Run{Logs: r.order}); len(got) > 0 {
+				if got := r.check(); len(got) > 0 {
 					t.Fatalf("seed %d, %s, history %v: %v", seed, policy, history, got)
 				}
 				plant(t, rnd, r, fmt.Sprintf("seed %d, %s, history %v", seed, policy, history))
@@ -361,7 +518,8 @@ func TestWhatTheModelDoesIsRight(t *testing.T) {
 func play(rnd *rand.Rand, policy string, history bool) *run {
 	names := []string{"ann", "bob", "cat", "dan"}
 	r := newRun(history, names...)
-	room := NewRoom("e", Policy{History: History{10, time.Minute, 1000}, SlowConsumer: policy, QueueBytes: 60})
+	r.policy = Policy{History: History{10, time.Minute, 1000}, SlowConsumer: policy, QueueBytes: 60, IncludeSender: rnd.IntN(2) == 0}
+	room := NewRoom("e", r.policy)
 	in, closed, stalled := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	read := func(name string) {
 		items, gone := room.Read(name)
@@ -434,7 +592,7 @@ func plant(t *testing.T, rnd *rand.Rand, r *run, what string) {
 			}
 			expect := func(change string, kinds ...string) {
 				t.Helper()
-				got := Check(Run{Logs: r.order})
+				got := r.check()
 				if !slices.ContainsFunc(got, func(f Fault) bool { return slices.Contains(kinds, f.Kind) && f.Room == "lobby" }) {
 					t.Fatalf("%s: %s of %s %s was not found, but %v", what, change, l.Name, e, got)
 				}

@@ -16,10 +16,12 @@
 //	Misplaced     two places for one message, or one place for two
 //	Stale         a policy that keeps the newest dropped the newest
 //	Overtold      a gap counts more than what is missing
+//	Mistold       of who is in a room, comes or goes, something was told that isn't so
+//	Unfounded     a gap for which the room's policy gives no reason
 //	Unanswered    a request whose answer never came
 //
 // Messages are told apart by their content: within a room each must be another.
 //
 // The map: log.go events and logs; check.go the checks, in order.go what came before what, in span.go a member's
-// view; room.go the reference model of a room and its history.
+// view, in gap.go what it may miss; presence.go who is in a room; room.go the reference model of a room and its history.
 package model

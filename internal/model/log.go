@@ -1,6 +1,9 @@
 package model
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Position is a place in a room's order. Epoch is "" where the room has no history.
 type Position struct {
@@ -31,9 +34,12 @@ const (
 	Asked                     // another request that must be answered
 	Answered                  // and was
 	Closed                    // the connection ended; Code is 0 without a Close frame
+	Present                   // the answer to an Asked: Count, and where the room tells who, Members
+	Came                      // Members joined; Count of the members then
+	Went                      // Members left; Count of those who stay
 )
 
-var kindNames = [...]string{"", "sent", "acked", "refused", "join sent", "joined", "leave sent", "left", "received", "gap", "asked", "answered", "closed"}
+var kindNames = [...]string{"", "sent", "acked", "refused", "join sent", "joined", "leave sent", "left", "received", "gap", "asked", "answered", "closed", "present", "came", "went"}
 
 func (k Kind) String() string {
 	if k < 1 || int(k) >= len(kindNames) {
@@ -41,6 +47,9 @@ func (k Kind) String() string {
 	}
 	return kindNames[k]
 }
+
+// Member is somebody in a room: the client id, and the data of its join as JSON, "" for none.
+type Member struct{ Client, Data string }
 
 // Event is a line in a client's log. Fields that its kind doesn't name are empty.
 type Event struct {
@@ -51,6 +60,9 @@ type Event struct {
 	Message string // the content, which tells it from all others of the room
 	From    string // the sender's client id
 	Key     string // by which it may be conflated
+	Data    string // of a join
+	Members []Member
+	Time    time.Time // by the clock of the test; presence is judged by it
 
 	Position
 	Since     *Position
@@ -82,7 +94,9 @@ func (e Event) String() string {
 		add("since", fmt.Sprintf("%s/%d", e.Since.Epoch, e.Since.Offset), true)
 	}
 	add("recovered", true, e.Recovered)
-	add("count", e.Count, e.Kind == Gap)
+	add("count", e.Count, e.Kind == Gap || e.Kind >= Present)
+	add("members", e.Members, len(e.Members) > 0)
+	add("data", e.Data, e.Data != "")
 	add("from_offset", e.FromOffset, e.FromOffset != 0)
 	add("to_offset", e.ToOffset, e.ToOffset != 0)
 	add("reason", e.Reason, e.Reason != "")
@@ -121,5 +135,7 @@ const (
 	Misplaced    = "misplaced"
 	Stale        = "stale"
 	Overtold     = "overtold"
+	Unfounded    = "unfounded"
+	Mistold      = "mistold"
 	Unanswered   = "unanswered"
 )

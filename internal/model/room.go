@@ -16,6 +16,7 @@ type History struct {
 // Policy is what a room promises its members.
 type Policy struct {
 	History       History
+	Presence      string // "off", "count", "full"
 	IncludeSender bool
 	SlowConsumer  string // "disconnect" and the names of the policies that drop
 	QueueBytes    int    // what may wait for a member before SlowConsumer acts
@@ -201,16 +202,17 @@ func (o *member) push(m Message, p Policy) {
 			}
 			newest[w.Key] = true
 		}
+		for i := 0; i < len(o.waiting) && m.Key == "" && o.bytes()+m.Bytes > p.QueueBytes; i++ {
+			if o.waiting[i].Key == "" {
+				o.waiting[i].drop()
+			}
+		}
 	default:
 		o.closed = true
 		return
 	}
 	o.waiting = append(o.waiting, Item{Message: m})
 	o.joinGaps()
-	// What is the newest by its policy waits in the room, whatever the queue holds.
-	if n := len(o.waiting) - 1; n > 0 && o.bytes() > p.QueueBytes && p.SlowConsumer == "latest-by-key" && m.Key == "" {
-		o.waiting[n].drop()
-	}
 }
 
 func (o *member) bytes() (n int) {

@@ -18,7 +18,8 @@ type span struct {
 	leaving  bool     // the leave is sent
 	complete bool     // it is a member to the end, and has got all that it gets
 
-	got map[*message]int // index in items
+	got     map[*message]int // index in items
+	arrived map[place]int64  // when what its connection got came
 }
 
 // spans divides a log into memberships. What came outside of one is a fault.
@@ -85,7 +86,7 @@ func (c *checking) newSpan(l *Log, asked, joined Event) *span {
 
 // own says that m isn't for s because its client sent it.
 func (c *checking) own(s *span, m *message) bool {
-	if s.room.name == Direct(s.log.Client) || c.includeSender != nil && s.room.name != Everyone && c.includeSender(s.room.name) {
+	if s.room.name == Direct(s.log.Client) || s.room.policy.IncludeSender {
 		return false
 	}
 	return slices.Contains(m.from, s.log.Client)
@@ -195,25 +196,23 @@ func (c *checking) checkMissing(s *span) {
 		for i := miss.lo; i < miss.hi && !told; i++ {
 			if told = left[i] > 0 && covers(s.items[i], miss.m); told {
 				left[i]--
-				c.checkStale(s, miss.m, s.items[i].Reason)
+				c.checkDropped(s, miss.m, s.items[i])
 			}
 		}
 		if !told {
 			c.fault(Lost, s.log.Name, s.room, miss.m, "%s lacks %s, and no gap says so", s.log.Name, miss.m)
 		}
 	}
-	more := 0
-	for _, n := range left {
-		more += n
+	more, faults := 0, len(c.faults)
+	for i, e := range s.items {
+		if e.Kind == Gap {
+			c.checkGap(s, i)
+		}
+		more += left[i]
 	}
-	if more > perhaps {
+	if more > perhaps && faults == len(c.faults) && s.room.policy.Presence != "full" { // there it counts news of members too
 		c.fault(Overtold, s.log.Name, s.room, nil, "gaps tell %s of %d messages more than it lacks", s.log.Name, more-perhaps)
 	}
-}
-
-func covers(gap Event, m *message) bool {
-	o := m.position.Offset
-	return gap.FromOffset == 0 || m.position.Epoch == "" || gap.FromOffset <= o && o <= gap.ToOffset
 }
 
 // begins says that m comes after the member's join, or what it had before.
@@ -245,18 +244,4 @@ func (s *span) place(m *message) missed {
 		}
 	}
 	return miss
-}
-
-// checkStale holds a message that a gap covers against the policy that the gap names: what is newest must come.
-func (c *checking) checkStale(s *span, m *message, policy string) {
-	byKey := policy == "latest-by-key"
-	if !s.complete || !byKey && policy != "latest" || byKey && m.key == "" { // without a key it is dropped when nothing else fits
-		return
-	}
-	for g := range s.got {
-		if s.room.before(m, g) && (!byKey || g.key == m.key) {
-			return
-		}
-	}
-	c.fault(Stale, s.log.Name, s.room, m, "%s lacks %s, the newest", s.log.Name, m)
 }
