@@ -250,3 +250,48 @@ func TestNewsAreBatched(t *testing.T) {
 		watcher.nc.Close()
 	})
 }
+
+// In a large room news are collected for a millisecond for each member, at most for a second.
+func TestNewsOfALargeRoomAreCollectedForLonger(t *testing.T) {
+	for members, wait := range map[int]time.Duration{50: newsDelay, 300: 300 * time.Millisecond, 1500: newsDelayMax} {
+		synctest.Test(t, func(t *testing.T) {
+			h, _ := newHub(t, 1)
+			r := h.room(h.roomShard("lobby"), "lobby")
+			untold := func() int {
+				synctest.Wait()
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				return len(r.presence.news)
+			}
+			come := func(n int) (last *session) {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				for range n {
+					last = &session{hub: h, id: NewID()}
+					h.arrive(r, last, nil, false)
+				}
+				return last
+			}
+			one := come(members)
+			time.Sleep(3 * newsDelayMax)
+			if n := untold(); n > 0 {
+				t.Fatalf("%d members: %d were never told of", members, n)
+			}
+			r.mu.Lock()
+			h.part(r, one.identity(), nil)
+			r.mu.Unlock()
+			come(1)
+			time.Sleep(wait - time.Millisecond - 1) // there is one less
+			if n := untold(); n != 2 {
+				t.Errorf("%d members: %d news wait, want both still", members, n)
+			}
+			time.Sleep(time.Millisecond + 1)
+			if n := untold(); n != 0 {
+				t.Errorf("%d members: %d news wait, want none any more", members, n)
+			}
+			r.mu.Lock()
+			h.remove(r)
+			r.mu.Unlock()
+		})
+	}
+}
