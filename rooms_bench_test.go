@@ -22,7 +22,7 @@ import (
 //	idle     one member, and nothing was ever said
 //	said     one member, and one message of 128 bytes in the history
 //	nobody   no member, and the same
-//	nothing  one member and one message of 128 bytes, but no history
+//	forgets  one member and one message of 128 bytes, but no history
 //
 // A million of each:
 //
@@ -37,7 +37,7 @@ func BenchmarkRooms(b *testing.B) {
 		{name: "idle", members: true},
 		{name: "said", members: true, saids: true},
 		{name: "nobody", saids: true},
-		{name: "nothing", members: true, saids: true, policies: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{}}}},
+		{name: "forgets", members: true, saids: true, policies: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{}}}},
 	} {
 		b.Run("kind="+kind.name, func(b *testing.B) {
 			s := startServer(b, hubbub.Config{Rooms: kind.policies})
@@ -84,7 +84,7 @@ func roomNumber(n int) string { return fmt.Sprintf("room-%07d", n) }
 func joinRooms(c *member, first, rooms int) {
 	var b []byte
 	for n := range rooms {
-		b = append(b, frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"join_room","room":"%s"}`, roomNumber(first+n)))...)
+		b = append(b, frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"join_room","room":"%s","id":1}`, roomNumber(first+n)))...)
 	}
 	c.sendRaw(b)
 	for range rooms {
