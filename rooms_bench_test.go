@@ -15,7 +15,8 @@ import (
 // process, but what they keep doesn't grow with the rooms:
 //
 //	heap-B/room  live heap, after a collection
-//	rss-B/room   resident memory of the process, after the same
+//	rss-B/room   resident memory of the process, after the same; only the first kind of a process tells, as what one gave
+//	             back the next has at once
 //
 // Kinds:
 //
