@@ -38,7 +38,7 @@ func (w *world) comeBack(t *rapid.T) {
 func (w *world) takeOver(t *rapid.T) {
 	p := w.someone(t)
 	if w.window == 0 {
-		t.Skip("this run has no resume") // the action, not the test
+		return // this run has no resume
 	}
 	if p.Welcome.ResumeToken == "" {
 		t.Fatal("the welcome has no token")

@@ -206,8 +206,8 @@ func (rs *runs) startAfter(last, r *run) {
 }
 
 func (rs *runs) work(r *run) {
-	loop.WakeMonitor() // a hook may compute for long
 	for r != nil {
+		loop.WakeMonitor() // a hook may compute for long
 		r.run()
 		rs.mu.Lock()
 		r.ended = true
