@@ -12,7 +12,7 @@ build: ## build bin/hubbub
 	$(GO) build -o bin/hubbub ./cmd/hubbub
 
 .PHONY: test
-test: deps lint test-race fuzz cross e2e e2e-race ## every test; installs what they need where it may
+test: deps lint test-race crowd fuzz cross e2e e2e-race ## every test; installs what they need where it may
 	@echo "all tests passed"
 
 .PHONY: deps
@@ -33,6 +33,10 @@ lint: bench-lint ## go vet, formatting, and a tidy go.mod
 .PHONY: test-race
 test-race: ## the unit tests, under the race detector
 	$(GO) test -race $$($(GO) list ./... | grep -v '/e2e$$')
+
+.PHONY: crowd
+crowd: ## a room of 100,000 counts its members (a minute, 4 GB; more goroutines than the race detector can follow)
+	$(GO) test -run '^$$' -bench Crowd -benchtime 100000x ./hubbubtest
 
 .PHONY: fuzz
 fuzz: ## each fuzz target, briefly (FUZZTIME=5m make fuzz: for that long)

@@ -358,3 +358,63 @@ func TestCheckFindsAServersFault(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkCrowd fills one room that counts its members; an operation is a client that joins. When all are in, a third
+// leaves and a third loses its connections, and the count must be right at each step, and the rest get what is published.
+// The clients are in this process and on lines in memory, so that there may be more of them than a process has
+// descriptors. Another figure is what the answer to presence takes at the full size:
+//
+//	go test -run '^$' -bench Crowd -benchtime 100000x ./hubbubtest
+func BenchmarkCrowd(b *testing.B) {
+	const window = 30 * time.Second
+	s := hubbubtest.NewServer(b, hubbub.Config{ResumeWindow: window, MaxConnections: b.N + 1})
+	clients := make([]*hubbubtest.Client, b.N)
+	for i := range clients {
+		clients[i] = s.Connect(fmt.Sprint(i))
+	}
+	outside := s.Connect("outside")
+	count := func() int {
+		return outside.Request(map[string]any{"msg_type": "presence", "room": "crowd"}).Count
+	}
+	b.ResetTimer()
+	for _, c := range clients {
+		c.Join("crowd")
+	}
+	b.StopTimer()
+	if got := count(); got != b.N {
+		b.Errorf("%d are in the room, and %d are counted", b.N, got)
+	}
+	const asks = 1000
+	began := time.Now()
+	for range asks {
+		count()
+	}
+	b.ReportMetric(float64(time.Since(began).Nanoseconds())/asks, "ns/answer")
+
+	leave, lose, stay := clients[:b.N/3], clients[b.N/3:b.N/3*2], clients[b.N/3*2:]
+	for _, c := range leave {
+		c.Leave("crowd")
+	}
+	if got, want := count(), len(lose)+len(stay); got != want {
+		b.Errorf("when a third has left there are %d, and %d are counted", want, got)
+	}
+	lost := time.Now()
+	for _, c := range lose {
+		c.Drop()
+	}
+	if got, want := count(), len(lose)+len(stay); got != want && time.Since(lost) < window {
+		b.Errorf("as long as a third may come back there are %d, and %d are counted", want, got)
+	}
+	for deadline := lost.Add(2*window + hubbubtest.Patience); count() != len(stay); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.Fatalf("when nobody can come back there are %d, and %d are counted", len(stay), count())
+		}
+	}
+	if err := s.Publish("crowd", "who is left"); err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range stay {
+		c.ExpectMessage("crowd", "who is left")
+		c.ExpectNothing(0) // and never heard who came or went
+	}
+}
