@@ -158,6 +158,34 @@ func TestTheOldTokenCountsUntilTheNewConnectionIsHeard(t *testing.T) {
 	})
 }
 
+// A client gave up a handshake and made another, and the server finished the first one last: the session is nobody's whom the
+// client can hear, until it comes back with the newest token that it knows.
+func TestHandshakesThatCrossLoseNothing(t *testing.T) {
+	eachServer(t, func(t *testing.T, s *testServer) {
+		for room, ended := range map[string]bool{"the given up one is there": false, "the given up one is lost": true} {
+			m, token := enterFor(t, s)
+			epoch, before := m.epochOf(room)
+			m.reset()
+			parked(t, s, 1)
+			second, welcome := comeBack(t, s, token)
+			first, _ := comeBack(t, s, token)
+			second.answerClose(4001)
+			a := enter(t, s)
+			a.publish(room, 1, 2)
+			if ended {
+				first.reset()
+				parked(t, s, 1)
+			}
+			back, _ := comeBack(t, s, welcome["resume_token"].(string))
+			got := back.raw(`{"msg_type":"resume","id":1,"rooms":{%q:%s}}`, room, at(epoch, before))
+			if r, _ := got["rooms"].(map[string]any); back.id != m.id || r == nil || r[room].(map[string]any)["recovered"] != true {
+				t.Fatalf("%s: %v", room, got)
+			}
+			back.hears(room, 1, 2)
+		}
+	})
+}
+
 func TestAnotherFirstMessageLeavesTheOldRooms(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *testServer) {
 		a := enter(t, s)

@@ -126,7 +126,7 @@ type cutRun struct {
 	mu     sync.Mutex
 	epochs map[string]string
 
-	resumed, recovered, torn, published, repeated, duplicates atomic.Int64
+	resumed, recovered, overtaken, torn, published, repeated, duplicates atomic.Int64
 }
 
 // epoch holds that a room has one for ever.
@@ -216,7 +216,9 @@ func (r *resumer) live() {
 		if r.done || r.run.ctx.Err() != nil {
 			return
 		}
-		if !lost(err) {
+		if errors.Is(err, errOvertaken) {
+			r.run.overtaken.Add(1)
+		} else if !lost(err) {
 			r.run.t.Errorf("%d, session %q: %v", r.me, r.id, err)
 			r.run.fail()
 			return
@@ -239,6 +241,10 @@ type visit struct {
 	missed   map[string]int64 // the rooms' positions as it came back: what comes up to them was missed
 }
 
+// errOvertaken ends a connection whose session went to an earlier one of the same person: that one was given up during its
+// handshake, and the server finished it last. The server has heard nothing over either yet, or the old token wouldn't count.
+var errOvertaken = errors.New("closed with 4001 before anything was heard")
+
 // stay serves a connection until it is lost, or all is done.
 func (v *visit) stay() error {
 	texts, ended, gone := make(chan string), make(chan error, 1), make(chan struct{})
@@ -252,6 +258,9 @@ func (v *visit) stay() error {
 		case text := <-texts:
 			err = v.hear(text)
 		case err = <-ended:
+			if v.entered && errors.Is(err, errOvertaken) {
+				err = errors.New("closed with 4001, though the server has heard it")
+			}
 		case <-tick.C:
 			err = v.act()
 		case <-v.run.ctx.Done():
@@ -460,6 +469,8 @@ func (c *rawConn) texts(texts chan<- string, ended chan<- error, gone <-chan str
 			}
 		case first == fin|opPing:
 			_, err = io.WriteString(c, frame(fin|opPong, payload))
+		case first == fin|opClose && strings.HasPrefix(payload, "\x0f\xa1"):
+			err = errOvertaken
 		default:
 			err = fmt.Errorf("a frame %#x %.200q", first, payload)
 		}
@@ -538,13 +549,16 @@ func (run *cutRun) checkItTookPlace(p *proxy, s *server, length time.Duration) {
 	cuts, kinds := p.tally()
 	metrics := scrape(run.t, s)
 	takenOver := metrics[`hubbub_closed_total{code="4001"}`]
-	run.t.Logf("cuts %d (%s), within a frame from the server %d; resumed %d, taken over %v, messages recovered %d; published %d, repeated %d, of these duplicates %d",
-		cuts, kinds, run.torn.Load(), run.resumed.Load(), takenOver, run.recovered.Load(), run.published.Load(), run.repeated.Load(), run.duplicates.Load())
+	run.t.Logf("cuts %d (%s), within a frame from the server %d; resumed %d, taken over %v (%d of these by an earlier handshake), messages recovered %d; published %d, repeated %d, of these duplicates %d",
+		cuts, kinds, run.torn.Load(), run.resumed.Load(), takenOver, run.overtaken.Load(), run.recovered.Load(), run.published.Load(), run.repeated.Load(), run.duplicates.Load())
 	for name, v := range metrics {
 		code, ok := strings.CutPrefix(name, `hubbub_closed_total{code="`)
 		if code = strings.TrimSuffix(code, `"}`); ok && v > 0 && code != "4001" && code != "1006" {
 			run.t.Errorf("%v connections were closed with %s", v, code)
 		}
+	}
+	if o := run.overtaken.Load(); o > 1+run.resumed.Load()/100 { // two handshakes must cross within milliseconds
+		run.t.Errorf("%d connections lost their session to an earlier handshake, of %d that resumed one", o, run.resumed.Load())
 	}
 	seconds := int64(length / time.Second)
 	for _, c := range []struct {
