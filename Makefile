@@ -63,7 +63,7 @@ bench: bench-deps build ## Hubbub, its rivals and the kernel's limit, and docs/b
 	$(GO) -C bench run ./report -about $(CURDIR)/bin/bench.json -out $(CURDIR)/docs $(CURDIR)/bin/bench.jsonl
 
 .PHONY: bench-short
-bench-short: bench-deps build ## the same in three minutes, judging that all works and not times; writes nothing to docs
+bench-short: bench-deps build ## the same in two minutes, judging that all works and not times; writes nothing to docs
 	$(GO) -C bench test ./...
 	rm -f bin/bench-short.jsonl
 	bench/compare.py fan100-w16,echo100-w1,mem1k --rounds 1 --secs 1 --check \
@@ -93,7 +93,7 @@ drill: drill-deps ## faults of every kind, in full (root, half an hour; DRILLS="
 	$(GO) run ./drill $(DRILLS)
 
 .PHONY: drill-short
-drill-short: drill-deps ## the same in five minutes, judging counts and not times
+drill-short: drill-deps ## the same in four minutes, judging counts and not times
 	$(GO) run ./drill -short $(DRILLS)
 
 .PHONY: drill-deps

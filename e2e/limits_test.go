@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -125,15 +124,16 @@ func TestSlowReaderIsClosedWith4000(t *testing.T) {
 			c.write(text(`{"msg_type":"join_room","room":"r","id":"j"}`))
 			c.message("joined")
 		}
-		// While the slow one does not read at all, its queue overflows. The server
-		// waits a second for its Close to be taken, so it reads again before that.
-		n, code := 0, 0
-		for range 20 {
-			n = flood(publisher, "r", n, 700*time.Millisecond, reader)
-			if code = drain(slow); code != 0 {
-				break
+		// While the slow one does not read at all, its queue overflows. The server waits a second for its Close to be
+		// taken, so it reads as soon as it is known to be closed.
+		n := 0
+		for end := time.Now().Add(2 * patience); scrape(t, s)[`hubbub_closed_total{code="4000"}`] == 0; {
+			if time.Now().After(end) {
+				t.Fatalf("not closed after %d messages", n)
 			}
+			n = flood(publisher, "r", n, 50*time.Millisecond, reader)
 		}
+		code := drain(slow)
 		if code != 4000 {
 			t.Errorf("the slow reader was closed with %d, want 4000", code)
 		}
@@ -141,20 +141,16 @@ func TestSlowReaderIsClosedWith4000(t *testing.T) {
 	})
 }
 
-// drain reads what there is, until a Close, whose code it returns, or a pause
-// of 300 ms: 0.
+// drain reads up to a Close, and returns its code.
 func drain(c *rawConn) int {
 	c.t.Helper()
 	for {
-		_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		_ = c.SetReadDeadline(time.Now().Add(patience))
 		first, payload, err := c.read()
-		var timeout net.Error
-		switch {
-		case errors.As(err, &timeout) && timeout.Timeout():
-			return 0
-		case err != nil:
+		if err != nil {
 			c.t.Fatalf("the slow reader's connection: %v", err)
-		case first == fin|opClose:
+		}
+		if first == fin|opClose {
 			return int(binary.BigEndian.Uint16([]byte(payload)))
 		}
 	}
