@@ -262,6 +262,42 @@ func TestMembersSeeOneOrder(t *testing.T) {
 	})
 }
 
+// More members than a turn writes to at once, so rooms are put off, and what is published to them meanwhile catches up.
+func TestRoomsThatTakeTurnsLoseNothing(t *testing.T) {
+	eachServer(t, func(t *testing.T, s *testServer) {
+		const rooms, members, each = 6, 40, 60
+		name := func(room int) string { return fmt.Sprint("r", room%rooms) }
+		var all []*member
+		var in []map[any]float64 // the rooms of each, and the number that comes next there
+		for r := range rooms {
+			for i := range members {
+				m, next := enter(t, s).join(name(r)), map[any]float64{name(r): 0}
+				if i%4 == 0 {
+					m.join(name(r + 1))
+					next[name(r+1)] = 0
+				}
+				all, in = append(all, m), append(in, next)
+			}
+		}
+		for i := range each {
+			for r := range rooms {
+				if err := s.Publish(name(r), i); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for i, m := range all {
+			for range len(in[i]) * each {
+				got := m.nextJSON()
+				if want, is := in[i][got["room"]]; !is || got["content"] != want {
+					t.Fatalf("client %d gets %v, want number %v", i, got, want)
+				}
+				in[i][got["room"]]++
+			}
+		}
+	})
+}
+
 func TestTheBackendPublishes(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *testServer) {
 		a, b := enter(t, s).join("r"), enter(t, s)

@@ -260,7 +260,8 @@ const (
 )
 
 // Run delivers this message and those right behind it in the mailbox, room by room, so that all that a room's members
-// get is one walk over them.
+// get is one walk over them. Once the turn has enough to write, the rooms whose members it doesn't write to yet are put
+// off: what is published to them meanwhile shares those writes (docs/decisions/0007-speed.md).
 func (d *delivery) Run(w *loop.Worker) {
 	st := d.local.state
 	st.gather(d)
@@ -272,14 +273,41 @@ func (d *delivery) Run(w *loop.Worker) {
 		st.gather(next)
 		w.Skip()
 	}
-	for i, l := range st.gathered {
-		run := l.run
-		l.run, st.gathered[i] = nil, nil
+	all := st.gathered
+	for len(st.gathered) > 0 && !(w.Enough() && st.gathered[0].untouched()) {
+		l, run := st.gathered[0], st.gathered[0].run
+		st.gathered, l.run = st.gathered[1:], nil // first: a panic must cost no other room anything
 		l.deliverAll(run)
-		clear(run)
-		st.runs = append(st.runs, run[:0])
+		st.spare(run)
 	}
-	st.gathered = st.gathered[:0]
+	for _, l := range slices.Backward(st.gathered) {
+		for _, d := range slices.Backward(l.run) {
+			w.PutOff(d, d.frame.Len())
+		}
+		st.spare(l.run)
+		l.run = nil
+	}
+	clear(all)
+	st.gathered = all[:0]
+}
+
+// spare keeps the memory of a run for the next one.
+func (st *workerState) spare(run []*delivery) {
+	clear(run)
+	st.runs = append(st.runs, run[:0])
+}
+
+// untouched says that most members, by a sample, aren't written to in this turn.
+func (l *local) untouched() bool {
+	const sample = 8
+	asked, touched := 0, 0
+	for i := 0; i < len(l.members); i += len(l.members)/sample + 1 {
+		asked++
+		if l.members[i].conn.Touched() {
+			touched++
+		}
+	}
+	return touched < asked-touched
 }
 
 func (st *workerState) gather(d *delivery) {

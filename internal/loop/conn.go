@@ -197,6 +197,9 @@ func (c *Conn) Fits(f *Frame) bool {
 // Congested says that the socket takes no more for now.
 func (c *Conn) Congested() bool { return c.full }
 
+// Touched says that the connection is written to at the end of this turn, so that one message more costs no write more.
+func (c *Conn) Touched() bool { return c.dirty }
+
 // Bound is how many bytes of rooms' messages the queue holds at most, and Room how many still fit.
 func (c *Conn) Bound() int { return c.w.cfg.SendQueueBytes }
 

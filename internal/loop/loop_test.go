@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -463,5 +464,42 @@ func TestTheLargestDebtorsAreShed(t *testing.T) {
 		if states[1] == open {
 			t.Error("the largest debtor is still connected")
 		}
+	})
+}
+
+func TestATaskThatIsPutOffComesFirst(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		l := start(t, cfg)
+		w := l.workers[0]
+		const cost = 1 << 10
+		var ran []string
+		say := func(what string) Task { return taskFunc(func(*Worker) { ran = append(ran, what) }) }
+		do(w, func() { // so all that it posts lies in one turn
+			w.Post(taskFunc(func(w *Worker) {
+				turn := w.turns
+				first, second := w.Peek(), say("second")
+				w.Skip()
+				w.PutOff(second, cost)
+				w.PutOff(first, cost)
+				w.Post(taskFunc(func(w *Worker) {
+					if w.turns == turn {
+						ran = append(ran, "all in one turn")
+					}
+				}), 0)
+				ran = append(ran, "putting off")
+			}), cost)
+			w.Post(say("first"), cost)
+			w.Post(say("third"), cost)
+			w.Post(say("fourth"), cost)
+		})
+		until(t, "all have run", func() (all bool) { do(w, func() { all = len(ran) == 5 }); return all })
+		if want := []string{"putting off", "first", "second", "third", "fourth"}; !slices.Equal(ran, want) {
+			t.Errorf("%q, want %q", ran, want)
+		}
+		until(t, "the cost of all is given back", func() bool {
+			w.mail.mu.Lock()
+			defer w.mail.mu.Unlock()
+			return w.mail.bytes == 0 && w.mail.taken == 0
+		})
 	})
 }

@@ -15,12 +15,18 @@ const (
 	taskCost  = 128 // what a task costs in memory, next to its frame
 )
 
+// posted is a task and what it counts for, taskCost included.
+type posted struct {
+	Task
+	cost int
+}
+
 // mailbox is the one thing that crosses threads. Posting never waits for the worker and never fails.
 type mailbox struct {
 	mu      sync.Mutex
-	tasks   []Task
+	tasks   []posted
 	bytes   int   // posted and not yet run to the end
-	taken   int   // tasks of the turn that is under way
+	taken   int   // tasks that the worker has taken and not yet run to the end
 	waiting []Ref // connections that are paused until bytes falls below lowWater
 
 	asleep atomic.Bool // the worker parks, or is about to: a post must wake it
@@ -31,7 +37,7 @@ type mailbox struct {
 func (w *Worker) Post(t Task, cost int) (full bool) {
 	m := &w.mail
 	m.mu.Lock()
-	m.tasks = append(m.tasks, t)
+	m.tasks = append(m.tasks, posted{t, taskCost + cost})
 	m.bytes += taskCost + cost
 	full = m.bytes > highWater
 	m.mu.Unlock()
@@ -63,21 +69,20 @@ func (c *Conn) Throttle(dst *Worker) {
 	}
 }
 
-// take swaps the filled list for an empty one. cost is what done must give back.
-func (m *mailbox) take(empty []Task) (tasks []Task, cost int) {
+// take swaps the filled list for an empty one.
+func (m *mailbox) take(empty []posted) (tasks []posted) {
 	m.mu.Lock()
 	tasks, m.tasks = m.tasks, empty
-	cost = m.bytes
-	m.taken = len(tasks)
+	m.taken += len(tasks)
 	m.mu.Unlock()
-	return tasks, cost
+	return tasks
 }
 
-// done gives back the cost of tasks that ran, and wakes the connections that waited for it.
-func (m *mailbox) done(cost int) {
+// done gives back the cost of n tasks that ran, and wakes the connections that waited for it.
+func (m *mailbox) done(n, cost int) {
 	m.mu.Lock()
 	m.bytes -= cost
-	m.taken = 0
+	m.taken -= n
 	var wake []Ref
 	if m.bytes < lowWater {
 		wake, m.waiting = m.waiting, nil
@@ -105,17 +110,33 @@ func (u unthrottle) Run(w *Worker) {
 // mailTurn is how many tasks run before the worker looks whether others want the processor.
 const mailTurn = 64
 
-// runMail runs what was posted before this turn's take. What these tasks post runs in the next turn.
+// A turn is long enough with turnWrites writes, about a millisecond of them, besides those that it had before it ran the
+// mailbox. But where more than maxLeft tasks wait, nothing is put off: reading must not run ahead of delivering.
+const (
+	turnWrites = 128
+	maxLeft    = 512
+)
+
+// runMail runs what was left and what was posted before this turn's take. What these tasks post runs in the next turn.
 func (w *Worker) runMail() {
-	tasks, cost := w.mail.take(w.spare[:0])
-	if len(tasks) == 0 {
-		w.spare = tasks
+	taken := w.mail.take(w.spare[:0])
+	w.spare = nil
+	if len(w.tasks) == 0 {
+		w.tasks, taken = taken, w.tasks
+	} else {
+		w.tasks = append(w.tasks, taken...)
+		clear(taken)
+	}
+	if cap(taken) <= maxSpare {
+		w.spare = taken[:0]
+	}
+	if len(w.tasks) == 0 {
 		return
 	}
-	w.tasks = tasks
 	breathed := 0
-	for w.next = 0; w.next < len(tasks); {
-		t := tasks[w.next]
+	w.before = len(w.dirty)
+	for w.next, w.rest = 0, false; w.next < len(w.tasks) && !w.rest; {
+		t := w.tasks[w.next].Task
 		w.next++
 		w.runTask(t)
 		if w.next-breathed >= mailTurn {
@@ -123,14 +144,17 @@ func (w *Worker) runMail() {
 			breathed = w.next
 		}
 	}
-	w.tasks, w.next = nil, 0
-	clear(tasks)
-	if cap(tasks) <= maxSpare {
-		w.spare = tasks
-	} else {
-		w.spare = nil
+	cost := 0
+	for _, t := range w.tasks[:w.next] {
+		cost += t.cost
 	}
-	w.mail.done(cost)
+	w.mail.done(w.next, cost)
+	left := copy(w.tasks, w.tasks[w.next:])
+	clear(w.tasks[left:])
+	w.tasks, w.next = w.tasks[:left], 0
+	if left == 0 && cap(w.tasks) > maxSpare {
+		w.tasks = nil
+	}
 }
 
 const maxSpare = 16 << 10 // tasks; a longer list goes back to the collector
@@ -144,10 +168,25 @@ func (w *Worker) runTask(t Task) {
 // can do the work of its like that follow it in one pass. The worker's goroutine, inside Run.
 func (w *Worker) Peek() Task {
 	if w.next < len(w.tasks) {
-		return w.tasks[w.next]
+		return w.tasks[w.next].Task
 	}
 	return nil
 }
 
 // Skip marks the task that Peek returned as done.
 func (w *Worker) Skip() { w.next++ }
+
+// Enough says that this turn writes to so many connections that what comes meanwhile should not have to wait for more:
+// a task that would add others can put itself off. The worker's goroutine, inside Run.
+func (w *Worker) Enough() bool {
+	return len(w.dirty)-w.before >= turnWrites && len(w.tasks) <= maxLeft
+}
+
+// PutOff makes t the first task of the next turn, before all those that follow the running one: the turn ends with the
+// running one. t was taken off in this turn, by Run or Skip, and cost is what it was posted with; of several, the one put
+// off last comes first. The worker's goroutine, inside Run.
+func (w *Worker) PutOff(t Task, cost int) {
+	w.next--
+	w.tasks[w.next] = posted{t, taskCost + cost}
+	w.rest = true
+}

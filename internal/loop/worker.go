@@ -52,12 +52,15 @@ type Worker struct {
 	meter
 	writes int64 // calls that wrote to a connection
 
-	tasks []Task // of this turn; next is the index of the one to run next
+	tasks []posted // of this turn, and what the one before left; next is the index of the one to run next
 	next  int
-	spare []Task
-	later []entry
-	turns uint32  // how many there were; it may wrap around
-	spent []*Conn // spare for again
+	rest  bool // the other tasks are left to the next turn
+	spare []posted
+
+	before int // connections on dirty when the mailbox's turn began
+	later  []entry
+	turns  uint32  // how many there were; it may wrap around
+	spent  []*Conn // spare for again
 }
 
 type slot struct {
@@ -99,7 +102,7 @@ func (w *Worker) run() {
 	for !w.stop || w.count > 0 {
 		w.turns++
 		ready := w.poll.poll()
-		if len(ready) == 0 && len(w.again) == 0 && w.mail.empty() {
+		if len(ready) == 0 && len(w.again) == 0 && len(w.tasks) == 0 && w.mail.empty() {
 			if due := w.nextTick(); due > w.real {
 				w.sleep()
 			}
@@ -189,7 +192,7 @@ func (w *Worker) read(ready []ready) {
 // writes of those before it. An empty look costs 0.3 us; the figures are in docs/decisions/0007-speed.md.
 func (w *Worker) readOn() {
 	for range moreLooks {
-		if w.mail.empty() {
+		if w.mail.empty() && len(w.tasks) == 0 {
 			return
 		}
 		ready := w.poll.poll()
