@@ -16,7 +16,10 @@ var page = template.Must(template.New("page").Parse(pageText))
 // titles says what happens in compare.py's scenarios.
 var titles = map[string]string{
 	"fan100-w16":   "one room of 100, 16 publishes outstanding",
+	"fan100-w1":    "one room of 100, one publish at a time",
 	"fan1k-w1":     "one room of 1,000, one publish at a time",
+	"fan10k-w1":    "one room of 10,000, one publish at a time",
+	"fan18k-w1":    "one room of 18,000, one publish at a time",
 	"fan1k-w16":    "one room of 1,000, 16 publishes outstanding",
 	"fan1k-w64":    "one room of 1,000, 64 publishes outstanding",
 	"fan10k-w16":   "one room of 10,000, 16 publishes outstanding",

@@ -52,12 +52,11 @@ type Worker struct {
 	meter
 	writes int64 // calls that wrote to a connection
 
-	tasks []posted // of this turn, and what the one before left; next is the index of the one to run next
-	next  int
-	rest  bool // the other tasks are left to the next turn
-	spare []posted
-
-	before int // connections on dirty when the mailbox's turn began
+	tasks  []posted // of this turn, and what the one before left; next is the index of the one to run next
+	next   int
+	rest   bool // the other tasks are left to the next turn
+	before int  // connections on dirty when the first of tasks ran
+	spare  []posted
 	later  []entry
 	turns  uint32  // how many there were; it may wrap around
 	spent  []*Conn // spare for again
