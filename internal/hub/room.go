@@ -264,6 +264,7 @@ const (
 // off: what is published to them meanwhile shares those writes (docs/decisions/0007-speed.md).
 func (d *delivery) Run(w *loop.Worker) {
 	st := d.local.state
+	left := len(st.gathered) // by a panic: the tasks of these were of an earlier Run, so they can't be put off
 	st.gather(d)
 	for range maxGather - 1 {
 		next, ok := w.Peek().(*delivery)
@@ -274,7 +275,7 @@ func (d *delivery) Run(w *loop.Worker) {
 		w.Skip()
 	}
 	all := st.gathered
-	for len(st.gathered) > 0 && !(w.Enough() && st.gathered[0].untouched()) {
+	for i := 0; len(st.gathered) > 0 && (i < left || !w.Enough() || !st.gathered[0].untouched()); i++ {
 		l, run := st.gathered[0], st.gathered[0].run
 		st.gathered, l.run = st.gathered[1:], nil // first: a panic must cost no other room anything
 		l.deliverAll(run)

@@ -127,6 +127,72 @@ func (c *client) sync() (got []map[string]any) {
 	}
 }
 
+type task func()
+
+func (t task) Run(*loop.Worker) { t() }
+
+// A fault in the delivery to one room costs the others nothing, though they are behind it in the same turn, and more than
+// a turn's writes.
+func TestAPanicInADeliveryStaysInItsRoom(t *testing.T) {
+	h, l := newHub(t, 1)
+	rooms := map[string]*room{}
+	var all []*client
+	var alone *client // in the room of the fault
+	var w *loop.Worker
+	for name, members := range map[string]int{"a": 1, "b": 140, "c": 140} {
+		for range members {
+			c := newClient(t, h, l)
+			c.say(`{"msg_type":"join_room","room":%q}`, name)
+			c.sync()
+			all = append(all, c)
+			if name == "a" {
+				alone = c
+			}
+		}
+		sh := h.roomShard(name)
+		sh.mu.Lock()
+		r := h.room(sh, name)
+		rooms[name], w = r, r.locals[0].w
+		sh.mu.Unlock()
+	}
+	post := func(name string, f *loop.Frame) {
+		r := rooms[name]
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.seq++
+		cost := 0
+		if f != nil {
+			cost = f.Len()
+		}
+		w.Post(&delivery{local: r.locals[0], frame: f, seq: r.seq}, cost)
+	}
+	say := func(what string) *loop.Frame { return loop.NewFrame(wire.Text, fmt.Appendf(nil, `{"say":%q}`, what)) }
+	w.Post(task(func() { // so these lie in one turn, and so does what comes then
+		post("a", nil) // the fault
+		post("b", say("first"))
+		post("c", say("first"))
+		w.Post(task(func() {
+			post("a", say("second")) // alone: fewer tasks than the others have left
+			w.Post(task(func() {
+				post("b", say("second"))
+				post("c", say("second"))
+			}), 0)
+		}), 0)
+	}), 0)
+	for _, c := range all {
+		var said []any
+		for !slices.Contains(said, any("second")) {
+			said = append(said, c.next()["say"])
+		}
+		if want := []any{"first", "second"}; c != alone && !slices.Equal(said, want) {
+			t.Fatalf("a member got %v, want %v", said, want)
+		}
+	}
+	if n := l.Panics.Swap(0); n != 1 {
+		t.Errorf("%d panics, want the one that was planted", n)
+	}
+}
+
 // FuzzRooms plays random joins, leaves, publishes and deaths of a few clients in a few rooms, and holds what each
 // client gets against a model: sets of members.
 func FuzzRooms(f *testing.F) {
