@@ -298,6 +298,36 @@ func TestRoomsThatTakeTurnsLoseNothing(t *testing.T) {
 	})
 }
 
+// A room that is put off costs the mailbox what it was posted with, whatever ran in its place: else an idle mailbox would
+// count bytes that nobody waits for, and its publishers would be paused for good.
+func TestAPublisherIsReadAgain(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		s := startServer(t, hubbub.Config{IO: io, Workers: 1})
+		const members, pairs, packets = 150, 28, 60
+		var all []*member
+		for _, room := range []string{"large", "small"} {
+			for range members {
+				all = append(all, enter(t, s).join(room))
+			}
+		}
+		large := fmt.Sprintf(`{"msg_type":"room_message","room":"large","content":"%s"}`, strings.Repeat("x", 2000))
+		var packet []byte
+		for range pairs {
+			packet = append(packet, frame(wire.Text, true, []byte(large))...)
+			packet = append(packet, frame(wire.Text, true, []byte(`{"msg_type":"room_message","room":"small","content":1}`))...)
+		}
+		from := enter(t, s)
+		for range packets {
+			from.sendRaw(packet)
+			for _, m := range all {
+				for range pairs {
+					m.nextJSON()
+				}
+			}
+		}
+	})
+}
+
 func TestTheBackendPublishes(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *testServer) {
 		a, b := enter(t, s).join("r"), enter(t, s)

@@ -42,10 +42,11 @@ type Conn struct {
 	listed bool // on the worker's list of those to read again
 }
 
-// half is what a connection keeps of a message that hasn't come whole.
+// half is what a connection keeps of a message that hasn't come whole, and of what was read and not yet looked at.
 type half struct {
 	wire.Reader
-	held int64 // bytes, as the worker counts them
+	left []byte
+	held int64 // bytes of both, as the worker counts them
 }
 
 // transport is what looks like a non-blocking socket: errAgain says that there is nothing to read, or no room. recv may
@@ -110,6 +111,7 @@ type state uint8
 
 const (
 	open     state = iota
+	leaving        // Closed is being called; who called it settles what comes next
 	closing        // our Close is queued or sent; the peer's answer is awaited
 	failing        // our Close follows a fault of the peer: when it is out, end our half and drain for a moment
 	draining       // our half is shut; what the peer still sends is thrown away
@@ -228,6 +230,7 @@ func (c *Conn) fits(n int, answer bool) bool {
 }
 
 func (c *Conn) push(f *Frame) {
+	c.w.work += len(f.b)
 	c.out.push(f, c.w)
 	if !c.dirty && !c.full {
 		c.dirty = true
@@ -252,6 +255,7 @@ func (c *Conn) Answer(op wire.Opcode, payload []byte) bool {
 		before := len(last.b)
 		last.b = w.arena.extend(last.b, op, payload)
 		n := len(last.b) - before
+		w.work += n
 		last.holds += messages(op)
 		c.out.grow(n, w)
 		return true
@@ -267,7 +271,7 @@ func (c *Conn) Answer(op wire.Opcode, payload []byte) bool {
 	return true
 }
 
-// PauseReading stops reading from the client until ResumeReading. What was read already is still delivered.
+// PauseReading stops reading from the client, and delivering what was read already, until ResumeReading.
 func (c *Conn) PauseReading() { c.pause(pauseHandler) }
 
 // ResumeReading undoes PauseReading.
@@ -333,9 +337,19 @@ func (c *Conn) fail(code int, reason string) {
 	}
 }
 
-// leave tells the handler, once, that the connection is over for it.
-func (c *Conn) leave(code int) {
-	c.w.countClose(code)
+// leave tells the handler, once, that the connection is over for it. It doesn't panic: whoever closes a connection goes
+// on to end it, also where it stands in the midst of others.
+func (c *Conn) leave(code int) { c.leaveAs(code, code) }
+
+// leaveAs is leave for a connection that is counted under another code.
+func (c *Conn) leaveAs(code, counted int) {
+	c.state = leaving
+	c.w.countClose(counted)
+	defer func() {
+		if r := recover(); r != nil {
+			c.w.panicked(r)
+		}
+	}()
 	c.h.Closed(c, code)
 }
 
@@ -358,8 +372,7 @@ func (c *Conn) answerClose(code int) {
 		c.w.destroy(c, false)
 		return
 	}
-	c.w.countClose(peersCode(code))
-	c.h.Closed(c, code)
+	c.leaveAs(code, peersCode(code))
 	c.beginClose(ending, code, "", takeWait)
 }
 

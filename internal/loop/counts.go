@@ -1,7 +1,9 @@
 package loop
 
 import (
+	"fmt"
 	"maps"
+	"strconv"
 	"time"
 
 	"example.com/hubbub/internal/wire"
@@ -101,7 +103,7 @@ func (c *Conn) drop(lost int64) {
 
 // measure keeps the worker's count of half received bytes true. c.in is not nil.
 func (c *Conn) measure() {
-	n := int64(c.in.Buffered())
+	n := int64(c.in.Buffered() + len(c.in.left))
 	c.w.counts.HalfReceived += n - c.in.held
 	c.in.held = n
 }
@@ -152,4 +154,30 @@ type look struct {
 func (l *look) Run(w *Worker) {
 	l.f(w)
 	close(l.done)
+}
+
+// Unsettled names each account of the loop that is not back at zero, with what it holds: none, once Wait has returned and
+// what Hold counted was taken back. Any goroutine, after Wait.
+func (l *Loop) Unsettled() (all []string) {
+	account := func(n int64, format string, args ...any) {
+		if n != 0 {
+			all = append(all, fmt.Sprintf(format, args...)+": "+strconv.FormatInt(n, 10))
+		}
+	}
+	account(l.total.Load(), "places of connections")
+	account(l.Buffered(), "bytes of all that is buffered")
+	for i, w := range l.workers {
+		w.mail.mu.Lock()
+		bytes, taken := w.mail.bytes, w.mail.taken
+		w.mail.mu.Unlock()
+		account(int64(bytes), "worker %d: bytes in the mailbox", i)
+		account(int64(taken), "worker %d: tasks taken from the mailbox", i)
+		account(l.load[i].Load(), "worker %d: load", i)
+		account(int64(w.count), "worker %d: connections", i)
+		account(w.counts.Unsent, "worker %d: unsent bytes", i)
+		account(w.counts.HalfReceived, "worker %d: half received bytes", i)
+		account(int64(len(w.owed)), "worker %d: connections that are owed something", i)
+		account(int64(len(w.takeovers)), "worker %d: compressions with context", i)
+	}
+	return all
 }

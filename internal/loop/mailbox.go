@@ -28,6 +28,7 @@ type mailbox struct {
 	bytes   int   // posted and not yet run to the end
 	taken   int   // tasks that the worker has taken and not yet run to the end
 	waiting []Ref // connections that are paused until bytes falls below lowWater
+	ended   bool  // the worker is gone: what is posted is forgotten
 
 	asleep atomic.Bool // the worker parks, or is about to: a post must wake it
 }
@@ -37,6 +38,10 @@ type mailbox struct {
 func (w *Worker) Post(t Task, cost int) (full bool) {
 	m := &w.mail
 	m.mu.Lock()
+	if m.ended {
+		m.mu.Unlock()
+		return false
+	}
 	m.tasks = append(m.tasks, posted{t, taskCost + cost})
 	m.bytes += taskCost + cost
 	full = m.bytes > highWater
@@ -93,6 +98,21 @@ func (m *mailbox) done(n, cost int) {
 	}
 }
 
+// end forgets what is left and what still comes: nobody is there to run it. left is the cost of tasks that the worker took
+// and did not run.
+func (m *mailbox) end(left []posted) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ended = true
+	for _, list := range [][]posted{left, m.tasks} {
+		for _, t := range list {
+			m.bytes -= t.cost
+		}
+	}
+	m.taken -= len(left)
+	m.tasks, m.waiting = nil, nil
+}
+
 func (m *mailbox) empty() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -135,23 +155,17 @@ func (w *Worker) runMail() {
 	}
 	breathed := 0
 	w.before = len(w.dirty)
-	for w.next, w.rest = 0, false; w.next < len(w.tasks) && !w.rest; {
-		t := w.tasks[w.next].Task
-		w.next++
-		w.runTask(t)
+	for w.rest = false; w.next < len(w.tasks) && !w.rest; {
+		w.runTask(w.nextTask())
 		if w.next-breathed >= mailTurn {
 			w.breathe()
 			breathed = w.next
 		}
 	}
-	cost := 0
-	for _, t := range w.tasks[:w.next] {
-		cost += t.cost
-	}
-	w.mail.done(w.next, cost)
+	w.mail.done(w.next, w.ran)
 	left := copy(w.tasks, w.tasks[w.next:])
 	clear(w.tasks[left:])
-	w.tasks, w.next = w.tasks[:left], 0
+	w.tasks, w.next, w.ran = w.tasks[:left], 0, 0
 	if left == 0 && cap(w.tasks) > maxSpare {
 		w.tasks = nil
 	}
@@ -159,9 +173,29 @@ func (w *Worker) runMail() {
 
 const maxSpare = 16 << 10 // tasks; a longer list goes back to the collector
 
+// ConnTask is a Task that is about one connection: a panic in it ends that connection, as one in its events does.
+type ConnTask interface {
+	Task
+	// Conn is that connection, or nil where it is gone.
+	Conn(w *Worker) *Conn
+}
+
 func (w *Worker) runTask(t Task) {
-	defer w.recoverTask()
+	defer w.recoverTask(t)
 	t.Run(w)
+}
+
+func (w *Worker) recoverTask(t Task) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	w.panicked(r)
+	if ct, ok := t.(ConnTask); ok {
+		if c := ct.Conn(w); c != nil {
+			w.endAfterPanic(c)
+		}
+	}
 }
 
 // Peek is the task that comes after the running one in this turn, or nil; Skip takes it off. With both a task
@@ -174,7 +208,16 @@ func (w *Worker) Peek() Task {
 }
 
 // Skip marks the task that Peek returned as done.
-func (w *Worker) Skip() { w.next++ }
+func (w *Worker) Skip() { w.nextTask() }
+
+// nextTask takes the next task off the turn's list. With PutOff it is the one place where the account of what ran in this
+// turn changes: what stands in the list afterwards need not be what ran.
+func (w *Worker) nextTask() Task {
+	t := w.tasks[w.next]
+	w.next++
+	w.ran += t.cost
+	return t.Task
+}
 
 // Enough says that this turn writes to so many connections that what comes meanwhile should not have to wait for more:
 // a task that would add others can put itself off. The worker's goroutine, inside Run.
@@ -187,6 +230,7 @@ func (w *Worker) Enough() bool {
 // off last comes first. The worker's goroutine, inside Run.
 func (w *Worker) PutOff(t Task, cost int) {
 	w.next--
+	w.ran -= taskCost + cost
 	w.tasks[w.next] = posted{t, taskCost + cost}
 	w.rest = true
 }

@@ -43,8 +43,8 @@ func start(t *testing.T, cfg Config) *Loop {
 		l.Stop(0)
 		l.Kill()
 		l.Wait()
-		if n := l.Connections(); n != 0 {
-			t.Errorf("%d connections are still counted after the end", n)
+		for _, account := range l.Unsettled() {
+			t.Errorf("not back at zero after the end: %s", account)
 		}
 	})
 	return l

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"example.com/hubbub/internal/wire"
@@ -44,6 +45,7 @@ type Worker struct {
 	takeovers map[*Conn]takeover
 
 	joined joined
+	work   int     // bytes of what the connections said and were answered, and messageWork for each message
 	in     []byte  // what is read lands here
 	cipher *[]byte // TLS records on their way to a socket
 	stop   bool
@@ -54,6 +56,7 @@ type Worker struct {
 
 	tasks  []posted // of this turn, and what the one before left; next is the index of the one to run next
 	next   int
+	ran    int  // the cost of those that ran in this turn
 	rest   bool // the other tasks are left to the next turn
 	before int  // connections on dirty when the first of tasks ran
 	spare  []posted
@@ -116,6 +119,8 @@ func (w *Worker) run() {
 		w.bury()
 		w.endTurn()
 	}
+	w.mail.end(w.tasks)
+	w.tasks = nil
 	w.poll.close()
 }
 
@@ -237,8 +242,13 @@ func (w *Worker) event(c *Conn, what events) {
 	w.receive(c)
 }
 
-// receive reads once. A read that fills the buffer leaves the rest for the next turn.
+// receive reads once, unless some of the last read is left. A read that fills the buffer leaves the rest for the next turn.
 func (w *Worker) receive(c *Conn) {
+	if c.in != nil && len(c.in.left) > 0 {
+		w.feed(c, c.in.left)
+		c.again()
+		return
+	}
 	n, err := c.recv(w.in)
 	switch {
 	case err == errAgain:
@@ -253,7 +263,7 @@ func (w *Worker) receive(c *Conn) {
 		w.counts.BytesReceived += int64(n)
 		w.feed(c, w.in[:n])
 		// A short read emptied the socket; but the end of the stream may have been told together with these bytes.
-		c.unread = n == len(w.in) || c.ended
+		c.unread = n == len(w.in) || c.ended || c.in != nil && len(c.in.left) > 0
 		c.again()
 	}
 }
@@ -278,7 +288,8 @@ func (w *Worker) peerEnded(c *Conn) {
 	w.rearm(c)
 }
 
-// feed hands bytes from the peer through the frame reader to the handler.
+// feed hands bytes from the peer through the frame reader to the handler. It stops when the connection is paused, or has
+// had its share of the turn: what is left then waits in c.in for the next one.
 func (w *Worker) feed(c *Conn, b []byte) {
 	if c.state != open && c.state != closing {
 		return // thrown away
@@ -288,7 +299,8 @@ func (w *Worker) feed(c *Conn, b []byte) {
 		r = &c.in.Reader
 	}
 	z := w.inflaterFor(c)
-	for len(b) > 0 {
+	share := share{next: w.work + lookWork}
+	for len(b) > 0 && !c.stopped() && !share.over(w) {
 		ev, n, ok, err := r.Next(b, w.cfg.MaxMessageBytes, z)
 		if err != nil {
 			w.reader = wire.Reader{}
@@ -304,19 +316,56 @@ func (w *Worker) feed(c *Conn, b []byte) {
 			return
 		}
 	}
-	if c.in == nil && !r.Idle() {
-		if c.state != dead {
-			c.in = &half{Reader: w.reader}
+	w.keepHalf(c, r, b)
+}
+
+// keepHalf keeps what is not complete, and what was left, until more comes or the next turn.
+func (w *Worker) keepHalf(c *Conn, r *wire.Reader, left []byte) {
+	idle := r.Idle()
+	if c.in == nil {
+		if idle && len(left) == 0 || c.state == dead {
+			w.reader = wire.Reader{}
+			return
 		}
+		c.in = &half{Reader: w.reader}
 		w.reader = wire.Reader{}
 	}
-	switch {
-	case c.in == nil:
-	case c.in.Idle():
+	if idle && len(left) == 0 {
 		c.forgetHalf()
-	default:
-		c.measure()
+		return
 	}
+	if len(c.in.left) == 0 { // else left is the end of it
+		left = slices.Clone(left)
+	}
+	c.in.left = left
+	c.measure()
+}
+
+// A connection's share of a turn. A read may hold hundreds of small messages, each of which is dear to obey, or large when
+// it is inflated, and the others would wait for all of them. The clock is looked at after so much work, and counts from
+// the first look.
+const (
+	shareTime   = 250 * time.Microsecond
+	lookWork    = 4 << 10
+	messageWork = 64 // of a message, beside its bytes
+)
+
+type share struct {
+	looked time.Duration // by the clock, when it was looked at first; 0 before
+	next   int           // the work at which it is looked at next
+}
+
+// over says that c, which is fed, has had its share.
+func (s *share) over(w *Worker) bool {
+	if w.work < s.next {
+		return false
+	}
+	s.next = w.work + lookWork
+	now := time.Since(began)
+	if s.looked == 0 {
+		s.looked = now
+	}
+	return now-s.looked >= shareTime
 }
 
 func (w *Worker) handle(c *Conn, ev wire.Event) {
@@ -333,6 +382,7 @@ func (w *Worker) handle(c *Conn, ev wire.Event) {
 			c.h.Message(c, ev.Op, ev.Payload)
 		}
 	}
+	w.work += messageWork + len(ev.Payload)
 }
 
 // lost ends a connection that TCP has ended.
@@ -417,7 +467,7 @@ func (w *Worker) open(c *Conn, o *opening) {
 	c.h.Opened(c)
 	w.counts.BytesReceived += int64(len(o.first))
 	w.feed(c, o.first)
-	if c.via != nil { // it may have read ahead, so that no event would tell
+	if c.via != nil || c.in != nil && len(c.in.left) > 0 { // it may have read ahead, so that no event would tell
 		c.unread = true
 		c.again()
 	}
@@ -430,24 +480,17 @@ func (w *Worker) recoverConn(c *Conn) {
 		return
 	}
 	w.panicked(r)
+	w.endAfterPanic(c)
+}
+
+// endAfterPanic ends a connection in whose event, or task, something panicked.
+func (w *Worker) endAfterPanic(c *Conn) {
 	w.reader = wire.Reader{}
-	defer func() {
-		if r := recover(); r != nil { // in Closed
-			w.panicked(r)
-			w.destroy(c, false)
-		}
-	}()
 	if c.state == open {
 		c.leave(wire.CloseInternal)
 		c.beginClose(failing, wire.CloseInternal, "internal error", takeWait)
 	} else {
 		w.destroy(c, false)
-	}
-}
-
-func (w *Worker) recoverTask() {
-	if r := recover(); r != nil {
-		w.panicked(r)
 	}
 }
 
