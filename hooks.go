@@ -137,7 +137,7 @@ func (s *Server) admit(r *http.Request) loop.Handler {
 		}
 	}
 	if s.cfg.Hooks.Connect == nil {
-		return s.hub.Session(who, resume)
+		return s.hub.Session(who, s.ips.share(r.RemoteAddr), resume)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.HookTimeout)
 	defer cancel()
@@ -148,7 +148,7 @@ func (s *Server) admit(r *http.Request) loop.Handler {
 	}
 	if err == nil {
 		who.User = c.User
-		return s.hub.Session(who, resume)
+		return s.hub.Session(who, s.ips.share(r.RemoteAddr), resume)
 	}
 	var e *Error
 	if !errors.As(err, &e) {

@@ -110,7 +110,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		Errors:       map[string]int64{},
 		Upgrades:     map[string]int64{},
 		Panics:       s.loop.Panics.Load(),
-		HistoryBytes: s.hub.HistoryBytes(),
+		HistoryBytes: s.hub.Kept(hub.KeptHistory),
 		Parked:       s.hub.ParkedSessions(),
 		MailboxDepth: depth,
 		Turns:        metrics.Histogram{Counts: make([]int64, len(loop.TurnBounds)+1)},

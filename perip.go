@@ -43,6 +43,15 @@ func (p *perIP) take(remote string) (key netip.Addr, ok bool) {
 	return key, true
 }
 
+// share is the address that pays for what is kept for its clients; none without a limit.
+func (p *perIP) share(remote string) netip.Addr {
+	if p == nil {
+		return netip.Addr{}
+	}
+	ap, _ := netip.ParseAddrPort(remote)
+	return ipKey(ap)
+}
+
 func (p *perIP) leave(key netip.Addr) {
 	if p == nil {
 		return

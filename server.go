@@ -64,6 +64,7 @@ func New(cfg Config) (*Server, error) {
 	s.hub = hub.New(hub.Config{
 		MaxRoomsPerClient: cfg.MaxRoomsPerClient,
 		MaxMessageBytes:   cfg.MaxMessageBytes,
+		MaxBufferedBytes:  cfg.MaxBufferedBytes,
 		PingInterval:      cfg.PingInterval,
 		PongTimeout:       cfg.PongTimeout,
 		DedupWindow:       cfg.DedupWindow,

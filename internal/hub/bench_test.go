@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -27,7 +28,7 @@ type socketHub struct {
 func newSocketHub(t testing.TB) *socketHub {
 	s := &socketHub{t: t, buf: make([]byte, 256<<10)}
 	log := slog.New(slog.DiscardHandler)
-	s.hub = New(Config{MaxRoomsPerClient: 40, MaxMessageBytes: 64 << 10, HookTimeout: time.Second, HookLimit: 10, DedupWindow: time.Minute, Policies: NewPolicies(Disconnect), Log: log})
+	s.hub = New(Config{MaxRoomsPerClient: 40, MaxBufferedBytes: 1 << 30, MaxMessageBytes: 64 << 10, HookTimeout: time.Second, HookLimit: 10, DedupWindow: time.Minute, Policies: NewPolicies(Disconnect), Log: log})
 	var err error
 	s.loop, err = loop.New(loop.Config{
 		Workers: 1, IO: loop.Auto, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30, SendQueueAge: time.Minute,
@@ -140,7 +141,9 @@ func newFullRoom(t testing.TB, members, share int) *fullRoom {
 	return r
 }
 
-func (r *fullRoom) session() loop.Handler { return r.hub.Session(Identity{ID: NewID()}, nil) }
+func (r *fullRoom) session() loop.Handler {
+	return r.hub.Session(Identity{ID: NewID()}, netip.Addr{}, nil)
+}
 
 // publish returns when every member has the message.
 func (r *fullRoom) publish() {

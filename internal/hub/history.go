@@ -19,9 +19,12 @@ type history struct {
 
 type entry struct {
 	frame *loop.Frame
-	at    int64 // milliseconds of the hub's clock
-	from  ID    // the session that doesn't get it back; zero for none
+	at    int64  // milliseconds of the hub's clock
+	from  ID     // the session that doesn't get it back; zero for none
+	payer *payer // who published it; nil for the application
 }
+
+func (e *entry) cost() int64 { return int64(e.frame.Len()) + entryCost }
 
 // Bytes that are counted beside those of the frames, for --max-buffered-bytes.
 const (
@@ -33,9 +36,6 @@ const (
 func clock() int64 { return loop.Monotonic() }
 
 func (h *history) at(i int) *entry { return &h.ring[(h.first+i)&(len(h.ring)-1)] }
-
-// cost is what the history counts for.
-func (h *history) cost() int64 { return int64(h.bytes) + int64(h.n)*entryCost }
 
 func (h *history) push(e entry) {
 	if h.n == len(h.ring) {
@@ -50,21 +50,20 @@ func (h *history) push(e entry) {
 	h.bytes += e.frame.Len()
 }
 
-func (h *history) pop() {
+func (h *history) pop() (oldest entry) {
 	e := h.at(0)
-	h.bytes -= e.frame.Len()
-	*e = entry{}
+	oldest, *e = *e, entry{}
+	h.bytes -= oldest.frame.Len()
 	h.first = (h.first + 1) & (len(h.ring) - 1)
 	if h.n--; h.n == 0 {
 		h.ring, h.first = nil, 0
 	}
+	return oldest
 }
 
-// trim drops what the policy doesn't keep. The newest message stays even when it alone is too large.
-func (h *history) trim(p *History, now int64) {
-	for h.n > 0 && (h.n > p.Messages || h.n > 1 && h.bytes > p.Bytes || now-h.at(0).at >= p.Age.Milliseconds()) {
-		h.pop()
-	}
+// over says that the policy doesn't keep the oldest. The newest message stays even when it alone is too large.
+func (h *history) over(p *History, now int64) bool {
+	return h.n > 0 && (h.n > p.Messages || h.n > 1 && h.bytes > p.Bytes || now-h.at(0).at >= p.Age.Milliseconds())
 }
 
 // position is a place in the log of a room. The zero one is that of a room without history.
@@ -89,33 +88,33 @@ func (r *room) position() position {
 // keeps says whether the room has history.
 func (r *room) keeps() bool { return r.policy.History.Messages > 0 }
 
-// changed counts what the room's history has grown or shrunk by since it was before. r.mu is held.
-func (h *Hub) changed(r *room, before int64) {
-	if n := r.history.cost() - before; n != 0 {
-		h.keep(n)
+// store keeps a message, and drops what is too old or too much then. r.mu is held.
+func (h *Hub) store(r *room, e entry) {
+	h.charge(e.payer, e.cost())
+	r.history.push(e)
+	h.count(KeptHistory, e.cost()-h.dropWhile(r, func() bool { return r.history.over(&r.policy.History, e.at) }))
+}
+
+// dropWhile drops the room's oldest messages while that is so, and says what they counted for; the caller takes it off.
+// r.mu is held.
+func (h *Hub) dropWhile(r *room, so func() bool) (cost int64) {
+	for so() {
+		e := r.history.pop()
+		h.charge(e.payer, -e.cost())
+		cost += e.cost()
 	}
-}
-
-// keep counts bytes of history, hold all that the hub keeps.
-func (h *Hub) keep(n int64) {
-	h.kept.Add(n)
-	h.hold(n)
-}
-
-func (h *Hub) hold(n int64) {
-	h.held.Add(n)
-	h.loop.Hold(n)
+	return cost
 }
 
 // trim drops what is too old of the room's history. r.mu is held.
 func (h *Hub) trim(r *room, now int64) {
-	before := r.history.cost()
-	r.history.trim(&r.policy.History, now)
-	h.changed(r, before)
+	h.count(KeptHistory, -h.dropWhile(r, func() bool { return r.history.over(&r.policy.History, now) }))
 }
 
-// HistoryBytes is what all rooms' histories count for. Any goroutine.
-func (h *Hub) HistoryBytes() int64 { return h.kept.Load() }
+// clearHistory keeps the newest so many messages of the room. r.mu is held.
+func (h *Hub) clearHistory(r *room, newest int) {
+	h.count(KeptHistory, -h.dropWhile(r, func() bool { return r.history.n > newest }))
+}
 
 // page is what history and recovery read at once.
 const (
@@ -148,31 +147,37 @@ func (s *session) readHistory(cmd *protocol.Command) {
 		s.answerError(&protocol.Error{Code: protocol.Forbidden, Message: "the room keeps no history"}, cmd.ID)
 		return
 	}
+	entries, at, more, err := h.page(name, cmd)
+	if err != nil {
+		s.answerError(err, cmd.ID)
+		return
+	}
+	p := protocol.AppendHistoryHead(s.buf(), name, h.epochText(at.epoch), at.offset)
+	for _, e := range entries {
+		p = protocol.AppendHistoryMessage(p, e.frame.Payload())
+	}
+	s.answer(protocol.AppendHistoryTail(p, more, cmd.ID))
+}
+
+// page is what cmd asks for of the room of that name, and the room's position. A room that isn't there is made for the
+// answer, since its epoch is part of it.
+func (h *Hub) page(name string, cmd *protocol.Command) (entries []entry, at position, more bool, err *protocol.Error) {
 	sh := h.roomShard(name)
 	sh.mu.Lock()
+	defer sh.mu.Unlock()
 	r := h.room(sh, name)
+	defer h.vacated(r, nil)
 	h.trim(r, clock())
 	for _, at := range []struct {
 		given bool
 		*protocol.Position
 	}{{cmd.HasSince, &cmd.Since}, {cmd.HasBefore, &cmd.Before}} {
 		if at.given && (string(at.Epoch) != h.epochText(r.epoch) || at.Offset > r.seq+1) {
-			h.vacated(r)
-			sh.mu.Unlock()
-			s.answerError(&protocol.Error{Code: protocol.BadPosition, Message: "the room has no position " + protocol.Quote(at.Epoch) + ", " + strconv.FormatUint(at.Offset, 10)}, cmd.ID)
-			return
+			return nil, position{}, false, &protocol.Error{Code: protocol.BadPosition, Message: "the room has no position " + protocol.Quote(at.Epoch) + ", " + strconv.FormatUint(at.Offset, 10)}
 		}
 	}
-	entries, more := r.page(cmd)
-	at := r.position()
-	h.vacated(r)
-	sh.mu.Unlock()
-
-	p := protocol.AppendHistoryHead(s.buf(), name, h.epochText(at.epoch), at.offset)
-	for _, e := range entries {
-		p = protocol.AppendHistoryMessage(p, e.frame.Payload())
-	}
-	s.answer(protocol.AppendHistoryTail(p, more, cmd.ID))
+	entries, more = r.page(cmd)
+	return entries, r.position(), more, nil
 }
 
 // page takes out of the history what cmd asks for, and says whether there is more in that direction: after since, or
@@ -218,31 +223,7 @@ type pull struct {
 
 // catchUp goes on with a pull. It is over when it returns true.
 func (s *session) catchUp(p *pull) (done bool) {
-	r := p.local.room
-	r.mu.Lock()
-	h := &r.history
-	base := r.seq - uint64(h.n)
-	gap := protocol.Gap{}
-	if p.next < base {
-		gap = protocol.Gap{Room: r.name, Count: int64(base - p.next), Reason: protocol.GapHistory, From: p.next + 1, To: base}
-		p.next = base
-	}
-	var entries []entry
-	room := min(pageBytes, s.conn.Room()/2)
-	for i := int(p.next - base); i < h.n; i++ {
-		e := h.at(i)
-		if e.from != s.id || e.from == (ID{}) {
-			room -= e.frame.Len()
-			if room < 0 && (len(entries) > 0 || s.conn.Unsent() > 0) {
-				break
-			}
-			entries = append(entries, *e)
-		}
-		p.next++
-	}
-	done = p.next == r.seq
-	r.mu.Unlock()
-
+	entries, gap, done := s.take(p)
 	if done {
 		p.local.admit(s, p.next)
 	}
@@ -258,7 +239,36 @@ func (s *session) catchUp(p *pull) (done bool) {
 	return done
 }
 
+// take is the next piece of a pull: what the connection has room for, and what went out of the history before. It is the
+// last one where done.
+func (s *session) take(p *pull) (entries []entry, gap protocol.Gap, done bool) {
+	r := p.local.room
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := &r.history
+	base := r.seq - uint64(h.n)
+	if p.next < base {
+		gap = protocol.Gap{Room: r.name, Count: int64(base - p.next), Reason: protocol.GapHistory, From: p.next + 1, To: base}
+		p.next = base
+	}
+	room := min(pageBytes, s.conn.Room()/2)
+	for i := int(p.next - base); i < h.n; i++ {
+		e := h.at(i)
+		if e.from != s.id || e.from == (ID{}) {
+			room -= e.frame.Len()
+			if room < 0 && (len(entries) > 0 || s.conn.Unsent() > 0) {
+				break
+			}
+			entries = append(entries, *e)
+		}
+		p.next++
+	}
+	return entries, gap, p.next == r.seq
+}
+
 type pulling struct{ s *session }
+
+func (p *pulling) Conn(*loop.Worker) *loop.Conn { return p.s.conn }
 
 func (p *pulling) Run(*loop.Worker) {
 	p.s.pull()

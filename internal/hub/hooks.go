@@ -59,7 +59,7 @@ type hookQueue struct {
 type outcome struct {
 	content []byte // the reply of Custom, or what Publish put in place of the content
 	err     error
-	refused []bool // the rooms of a resume that Join refused
+	refused []*protocol.Error // of a resume: what Join said of each room
 }
 
 type hook func(ctx context.Context) outcome
@@ -90,9 +90,9 @@ func (s *session) hookFor(cmd *protocol.Command, raw []byte) hook {
 			rooms[i] = string(r.Room)
 		}
 		return func(ctx context.Context) outcome {
-			out := outcome{refused: make([]bool, len(rooms))}
+			out := outcome{refused: make([]*protocol.Error, len(rooms))}
 			for i, room := range rooms {
-				out.refused[i] = hooks.Join(ctx, who, room) != nil
+				out.refused[i] = s.told(hooks.Join(ctx, who, room))
 			}
 			return out
 		}

@@ -25,7 +25,8 @@ var (
 // Config sizes a Hub. Every field must be set, but those of Hooks may be nil.
 type Config struct {
 	MaxRoomsPerClient int
-	MaxMessageBytes   int // told to clients; the loop enforces it
+	MaxMessageBytes   int   // told to clients; the loop enforces it
+	MaxBufferedBytes  int64 // of all that is kept; the loop enforces it
 	PingInterval      time.Duration
 	PongTimeout       time.Duration
 	Policies          *Policies
@@ -36,6 +37,18 @@ type Config struct {
 	DedupWindow       time.Duration
 	ResumeWindow      time.Duration // 0 parks no session
 	Log               *slog.Logger
+}
+
+// share is how many bytes of what the hub keeps one client may take: a 64th of all, or what the limits on a client allow
+// together where that is more, since what one limit allows the others must not forbid; but at most an eighth.
+func (c *Config) share() int64 {
+	rooms := int64(c.MaxRoomsPerClient) * (membershipCost + occupantCost + parkedRoomCost)
+	history := int64(0) // one client may fill a room's
+	for _, r := range c.Policies.rules {
+		history = max(history, int64(r.Policy.History.Bytes)+int64(r.Policy.History.Messages)*entryCost)
+	}
+	limits := rooms + history + 2*int64(c.MaxMessageBytes)
+	return max(c.MaxBufferedBytes/64, min(limits, c.MaxBufferedBytes/8))
 }
 
 // Hub knows who is where and decides who gets what.
@@ -51,10 +64,11 @@ type Hub struct {
 	clients  [shards]clientShard
 	born     string        // what the epochs of this process begin with
 	epochs   atomic.Uint64 // the last one given
-	kept     atomic.Int64  // bytes that the rooms' histories count for
-	held     atomic.Int64  // bytes that all that the hub keeps counts for
 	key      [32]byte      // signs tokens
-	relieve  atomic.Int64  // when Relieve may go over the rooms again, by clock
+	share    int64         // bytes of what the hub keeps that one client may take
+	kept     [kinds]atomic.Int64
+	payers   payers
+	relieve  atomic.Int64 // when Relieve may go over the rooms again, by clock
 
 	parkedNow atomic.Int64
 	runs      runs
@@ -83,7 +97,8 @@ type workerState struct {
 
 // New makes a Hub; Start must be called before connections come.
 func New(cfg Config) *Hub {
-	h := &Hub{cfg: cfg, born: rand.Text()[:12] + ".", stop: make(chan struct{}), swept: make(chan struct{})}
+	h := &Hub{cfg: cfg, payers: payers{all: map[payerName]*payer{}}, born: rand.Text()[:12] + ".", stop: make(chan struct{}), swept: make(chan struct{})}
+	h.share = cfg.share()
 	h.ComeBackWithin(2 * time.Second)
 	rand.Read(h.key[:])
 	h.welcome = protocol.Welcome{MaxMessageBytes: cfg.MaxMessageBytes, PingInterval: cfg.PingInterval, PongTimeout: cfg.PongTimeout, ResumeWindow: cfg.ResumeWindow}
@@ -150,6 +165,7 @@ func (h *Hub) Clients() (n int) {
 
 // Broadcast sends content to every client, as Publish does to a room's members.
 func (h *Hub) Broadcast(content []byte) error {
+	f := loop.NewFrame(wire.Text, protocol.AppendChat(nil, Server, content, time.Now().UnixMilli(), ""))
 	r := h.everyone
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -157,7 +173,7 @@ func (h *Hub) Broadcast(content []byte) error {
 		return ErrOverloaded
 	}
 	r.seq++
-	r.post(loop.NewFrame(wire.Text, protocol.AppendChat(nil, Server, content, time.Now().UnixMilli(), "")), nil, nil)
+	r.post(f, nil, nil)
 	return nil
 }
 
@@ -171,7 +187,7 @@ func (h *Hub) Send(client string, content []byte) error {
 	if w := h.clientShard(id).worker(id); w != nil && w.Full() {
 		return ErrOverloaded
 	}
-	_, err := h.direct(id, f)
+	_, err := h.direct(id, f, nil)
 	switch {
 	case err == nil:
 		return nil
@@ -207,8 +223,11 @@ func (sh *clientShard) set(s *session) {
 	sh.sessions[s.id] = s
 }
 
-func (sh *clientShard) remove(id ID) {
+// remove takes s out, where the id leads to it.
+func (sh *clientShard) remove(s *session) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	delete(sh.sessions, id)
+	if sh.sessions[s.id] == s {
+		delete(sh.sessions, s.id)
+	}
 }

@@ -42,6 +42,7 @@ type presence struct {
 type occupant struct {
 	protocol.Member
 	id     ID
+	payer  *payer
 	at     int // index in presence.here
 	here   bool
 	told   bool
@@ -71,37 +72,44 @@ func (h *Hub) arrive(r *room, s *session, data []byte, counted bool) (kept int) 
 		return len(o.Data)
 	}
 	if o == nil {
-		o = &occupant{Member: protocol.Member{ClientID: s.id.String()}, id: s.id, asked: p.asked}
+		o = &occupant{Member: protocol.Member{ClientID: s.id.String()}, id: s.id, payer: s.payer(), asked: p.asked}
 		p.all[s.id] = o
-		h.hold(o.cost())
+		h.keep(KeptPresence, o.payer, o.cost())
 	}
 	if o.User != s.name() || !bytes.Equal(o.Data, data) {
 		before := o.cost()
 		o.User, o.Data = s.name(), bytes.Clone(data)
-		h.hold(o.cost() - before)
+		h.keep(KeptPresence, o.payer, o.cost()-before)
 		o.stale = o.stale || o.told
 	}
-	h.turn(r, o)
+	h.set(r, o, true)
 	return len(data)
 }
 
-// part notes that who is no member of r any more; s is its session, or nil when that was lost. r.mu is held.
-func (h *Hub) part(r *room, who Identity, s *session) {
-	h.hookLeft(r, who, s)
-	if p := r.presence; p != nil {
-		h.turn(r, p.all[who.ID])
+// part notes that who is no member of r any more; s is its session, or nil when that was lost and p paid for it. r.mu is
+// held.
+func (h *Hub) part(r *room, who Identity, s *session, p *payer) {
+	h.hookLeft(r, who, s, p)
+	if r.presence == nil {
+		return
+	}
+	if o := r.presence.all[who.ID]; o != nil {
+		h.set(r, o, false)
 	}
 }
 
-// turn has o be here, or not any more, and the others hear of it in time: of many that come and go at once together.
-// r.mu is held.
-func (h *Hub) turn(r *room, o *occupant) {
+// set has o be here, or not any more, and the others hear of it in time: of many that come and go at once together. To set
+// what is so already changes nothing. r.mu is held.
+func (h *Hub) set(r *room, o *occupant, here bool) {
+	if o.here == here {
+		return
+	}
 	p := r.presence
 	if o.here != o.told && o.asked != p.asked {
 		o.stale = true // somebody was told what turns out to be not worth telling
 	}
 	o.asked = p.asked
-	if o.here = !o.here; o.here {
+	if o.here = here; here {
 		o.at = len(p.here)
 		p.here = append(p.here, o)
 	} else {
@@ -144,6 +152,7 @@ func (h *Hub) stopping() bool {
 
 // tell tells the members who came and who left. The timer's goroutine.
 func (h *Hub) tell(r *room) {
+	defer h.recovered("telling a room's news of members")
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.presence
@@ -189,7 +198,7 @@ func (h *Hub) takeNews(p *presence) (joined, left []protocol.Member) {
 		o.told, o.stale, o.queued = o.here, false, false
 		if !o.here {
 			delete(p.all, o.id)
-			h.hold(-o.cost())
+			h.keep(KeptPresence, o.payer, -o.cost())
 		}
 		n++
 	}
@@ -231,7 +240,7 @@ func (h *Hub) dropPresence(r *room) {
 		p.timer.Stop()
 	}
 	for _, o := range p.all {
-		h.hold(-o.cost())
+		h.keep(KeptPresence, o.payer, -o.cost())
 	}
 }
 
@@ -273,27 +282,33 @@ func (s *session) readPresence(cmd *protocol.Command) {
 	if cmd.ID == nil {
 		return // nobody waits for the answer
 	}
-	var here roll
-	count := 0
-	if policy.Presence == PresenceFull {
-		here.members = []protocol.Member{}
+	here, count := h.whoIsHere(name)
+	if policy.Presence == PresenceFull && here == nil {
+		here = []protocol.Member{}
 	}
+	s.answer(protocol.AppendPresence(s.buf(), name, count, here, len(here) < count, cmd.ID))
+}
+
+// whoIsHere is how many are in the room, and where it keeps that who they are, as many as one message holds.
+func (h *Hub) whoIsHere(name string) (members []protocol.Member, count int) {
 	sh := h.roomShard(name)
 	sh.mu.Lock()
-	if r := sh.rooms[name]; r != nil {
-		count = r.members
-		if p := r.presence; p != nil {
-			p.asked++
-			for _, o := range p.here {
-				if !here.fits(o) {
-					break
-				}
-				here.add(o)
+	defer sh.mu.Unlock()
+	r := sh.rooms[name]
+	if r == nil {
+		return nil, 0
+	}
+	var here roll
+	if p := r.presence; p != nil {
+		p.asked++
+		for _, o := range p.here {
+			if !here.fits(o) {
+				break
 			}
+			here.add(o)
 		}
 	}
-	sh.mu.Unlock()
-	s.answer(protocol.AppendPresence(s.buf(), name, count, here.members, len(here.members) < count, cmd.ID))
+	return here.members, r.members
 }
 
 // mayEnter holds a join against what presence and hooks keep for each client.
@@ -308,6 +323,9 @@ func (s *session) mayEnter(cmd *protocol.Command) *protocol.Error {
 		}
 		if s.hub.loop.Overloaded() {
 			return &protocol.Error{Code: protocol.Overloaded, Message: "the server can't keep more data"}
+		}
+		if !s.payer().may(occupantCost + int64(len(s.name())+len(cmd.Data))) {
+			return tooMuch(protocol.LimitReached, "its data in rooms")
 		}
 	}
 	return s.mayBeHooked()

@@ -82,7 +82,7 @@ func TestTheNewsAddUp(t *testing.T) {
 					last[id] = data
 					h.arrive(r, s, []byte(data), false)
 				} else {
-					h.part(r, s.identity(), nil)
+					h.part(r, s.identity(), nil, nil)
 				}
 			case "ask":
 				p.asked++
@@ -131,12 +131,13 @@ func TestAMessageOfMembersIsBounded(t *testing.T) {
 	data := []byte(`"` + strings.Repeat("x", 4094) + `"`)
 	for i := range many {
 		s := &session{hub: h, id: NewID()}
+		defer s.end()
 		if i < 100 {
 			h.arrive(r, s, data, false)
 		} else {
-			s.more = &more{user: strings.Repeat("\x01", 255)} // each is written as six bytes
+			s.self = &self{user: strings.Repeat("\x01", 255)} // each is written as six bytes
 			if i > 200 {
-				s.more.user = ""
+				s.self.user = ""
 			}
 			h.arrive(r, s, nil, false)
 		}
@@ -278,7 +279,7 @@ func TestNewsOfALargeRoomAreCollectedForLonger(t *testing.T) {
 				t.Fatalf("%d members: %d were never told of", members, n)
 			}
 			r.mu.Lock()
-			h.part(r, one.identity(), nil)
+			h.part(r, one.identity(), nil, nil)
 			r.mu.Unlock()
 			come(1)
 			time.Sleep(wait - time.Millisecond - 1) // there is one less

@@ -41,6 +41,7 @@ type message struct {
 	user    string
 	key     []byte
 	from    *session // nil for the application
+	payer   *payer   // of from
 	exclude bool     // from doesn't get it
 }
 
@@ -61,17 +62,14 @@ func (h *Hub) publish(r *room, m *message) (at position, full *loop.Worker, buf 
 	full = r.post(f, from, m.key)
 	if offset > 0 {
 		now := clock()
-		e := entry{frame: f, at: now}
+		e := entry{frame: f, at: now, payer: m.payer}
 		if from != nil {
 			e.from = from.id
 		}
-		before := r.history.cost()
-		r.history.push(e)
-		r.history.trim(&r.policy.History, now)
-		h.changed(r, before)
+		h.store(r, e)
 		r.active = now
 		h.schedule(r, now+r.policy.History.Age.Milliseconds())
-		h.vacated(r)
+		h.vacated(r, m.payer)
 	}
 	return r.position(), full, buf
 }
@@ -90,8 +88,21 @@ func (s *session) mayPublish(cmd *protocol.Command) *protocol.Error {
 		return &protocol.Error{Code: protocol.Forbidden, Message: "only the server may publish to this room"}
 	case policy.Publish == Members && i < 0:
 		return &protocol.Error{Code: protocol.NotMember, Message: "only members may publish to this room"}
+	case policy.History.Messages > 0 && !s.payer().may(int64(len(cmd.Content))+entryCost+roomCost):
+		return tooMuch(protocol.RateLimited, "its messages in the rooms' histories")
+	case cmd.PublishID != nil && !s.payer().may(s.publishKey(cmd).cost()):
+		return tooMuch(protocol.RateLimited, "its publish_ids")
 	}
 	return nil
+}
+
+// publishKey is what a message with a publish_id is known by.
+func (s *session) publishKey(cmd *protocol.Command) publishKey {
+	key := publishKey{user: s.name(), room: string(cmd.Room), id: string(cmd.PublishID)}
+	if key.user == "" {
+		key.session = s.id
+	}
+	return key
 }
 
 // roomMessage publishes what a client sent.
@@ -113,12 +124,8 @@ func (s *session) roomMessage(cmd *protocol.Command) {
 		s.answerError(&protocol.Error{Code: protocol.Overloaded, Message: "the server can't remember one more publish_id"}, cmd.ID)
 		return
 	}
-	key := publishKey{user: s.name(), room: name, id: string(cmd.PublishID)}
-	if key.user == "" {
-		key.session = s.id
-	}
 	var full *loop.Worker
-	at, duplicate := s.hub.once(key, func() (at position) {
+	at, duplicate := s.hub.once(s.publishKey(cmd), s.payer(), func() (at position) {
 		at, full = s.publish(r, name, cmd)
 		return at
 	})
@@ -132,15 +139,19 @@ func (s *session) publish(r *room, name string, cmd *protocol.Command) (at posit
 	m.head = protocol.AppendRoomMessageHead(s.buf(), s.id.String(), cmd.Content, name, time.Now().UnixMilli())
 	sh := s.hub.roomShard(name)
 	sh.mu.Lock()
+	defer sh.mu.Unlock()
 	if r == nil {
 		r = s.hub.published(sh, name)
 	}
-	buf := m.head
-	if r != nil {
-		m.exclude = !r.policy.IncludeSender
-		at, full, buf = s.hub.publish(r, &m)
+	if r == nil {
+		s.kept(m.head)
+		return at, nil
 	}
-	sh.mu.Unlock()
+	m.exclude = !r.policy.IncludeSender
+	if r.keeps() {
+		m.payer = s.payer()
+	}
+	at, full, buf := s.hub.publish(r, &m)
 	s.kept(buf)
 	return at, full
 }
@@ -206,14 +217,13 @@ type memory struct {
 type remembered struct {
 	key   publishKey
 	until int64 // by the hub's clock
+	payer *payer
 }
 
-func (r *remembered) cost() int64 {
-	return publishCost + int64(len(r.key.user)+len(r.key.room)+len(r.key.id))
-}
+func (k publishKey) cost() int64 { return publishCost + int64(len(k.user)+len(k.room)+len(k.id)) }
 
 // once publishes, unless that was done within the window: then it tells where.
-func (h *Hub) once(key publishKey, publish func() position) (at position, duplicate bool) {
+func (h *Hub) once(key publishKey, p *payer, publish func() position) (at position, duplicate bool) {
 	d := &h.memories[maphash.Comparable(seed, key)%shards]
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -227,24 +237,20 @@ func (h *Hub) once(key publishKey, publish func() position) (at position, duplic
 		d.seen = map[publishKey]position{}
 	}
 	d.seen[key] = at
-	r := remembered{key, now + h.cfg.DedupWindow.Milliseconds()}
-	d.order = append(d.order, r)
-	h.hold(r.cost())
+	d.order = append(d.order, remembered{key, now + h.cfg.DedupWindow.Milliseconds(), p})
+	h.keep(KeptPublishIDs, p, key.cost())
 	return at, false
 }
 
 // forget drops what is older than the window. d.mu is held.
 func (h *Hub) forget(d *memory, now int64) {
-	n, cost := 0, int64(0)
+	n := 0
 	for ; n < len(d.order) && d.order[n].until <= now; n++ {
 		delete(d.seen, d.order[n].key)
-		cost += d.order[n].cost()
+		h.keep(KeptPublishIDs, d.order[n].payer, -d.order[n].key.cost())
 	}
-	if n > 0 {
-		clear(d.order[:n])
-		d.order = d.order[n:]
-		h.hold(-cost)
-	}
+	clear(d.order[:n])
+	d.order = d.order[n:]
 	if len(d.order) == 0 {
 		d.seen, d.order = nil, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"example.com/hubbub/internal/loop"
@@ -15,27 +16,37 @@ import (
 )
 
 // parked is a session whose connection was lost. Until it is resumed, or its time is up, its rooms count it as a member
-// and what is sent to it alone waits. Guarded by its clientShard's mu, but for what is static.
+// and what is sent to it alone waits. Guarded by its clientShard's mu, but for what is static, and for rooms, which are
+// its claimer's while there is one.
 type parked struct {
 	// Static.
 	id    ID
 	user  string
-	rooms []*room
+	payer *payer
 
+	rooms    []*room
 	gen      uint32   // of the newest token
 	oldest   uint32   // that counts as well: nothing has come over the connections that got those behind it
 	by       *session // whose client has claimed it and not yet said what it had
 	until    int64    // the hub's clock; moot while by is set
-	directs  []*loop.Frame
-	unsent   int  // their bytes
-	resolved bool // it is parked no more
+	directs  []waitingDirect
+	cost     int64 // what the ledger counts for it
+	unsent   int   // bytes of directs
+	resolved bool  // it is parked no more
+}
+
+// waitingDirect is a direct message that waits for a parked session; who sent it pays.
+type waitingDirect struct {
+	frame *loop.Frame
+	payer *payer
 }
 
 const (
-	parkedCost   = 512      // what a parked session counts for
-	maxDirects   = 64 << 10 // bytes that wait for a parked session
-	resumeWithin = 10 * time.Second
-	tokenLife    = 30 * 24 * time.Hour // far beyond any window: that the session is still here is what counts
+	parkedCost     = 512      // what a parked session counts for
+	parkedRoomCost = 64       // and each of its rooms
+	maxDirects     = 64 << 10 // bytes that wait for a parked session
+	resumeWithin   = 10 * time.Second
+	tokenLife      = 30 * 24 * time.Hour // far beyond any window: that the session is still here is what counts
 )
 
 // parking is when a parked session's time is up. It is stale when that has changed.
@@ -46,8 +57,9 @@ type parking struct {
 
 // Resumption is a token that Resume has found good: whose session it is.
 type Resumption struct {
-	ID  ID
-	gen uint32
+	ID   ID
+	User string
+	gen  uint32
 }
 
 // tokenSize: version, id, generation, expiry.
@@ -84,24 +96,34 @@ func (h *Hub) Resume(token string) (r Resumption, ok bool) {
 	sh := h.clientShard(r.ID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	return r, sh.sessions[r.ID] != nil || sh.parked[r.ID] != nil
+	if p := sh.parked[r.ID]; p != nil {
+		r.User = p.user
+		return r, good(r.gen, p.oldest, p.gen)
+	}
+	if s := sh.sessions[r.ID]; s != nil {
+		r.User = s.name()
+		return r, good(r.gen, s.oldest(), s.gen)
+	}
+	return r, false
 }
 
 // resumption is what a session that began with a token goes through.
 type resumption struct {
-	of      Resumption
-	early   []early     // came with the handshake, before it is settled what the session is
-	old     *parked     // while it waits for the message resume
-	timer   *time.Timer // ends the waiting
-	asked   bool        // that message has come
-	unheard bool        // nothing has come yet
-	oldest  uint32      // the oldest token that counts until then
+	of     Resumption  // static
+	old    *parked     // while it waits for the message resume. The worker's
+	heard  atomic.Bool // a message has come; set by the worker
+	oldest uint32      // the oldest token that counts until then. Static after the welcome
 }
 
-// early is a message that waits until it is settled whose it is.
-type early struct {
-	op wire.Opcode
-	p  []byte
+// homecoming is what a session has said of its rooms before it has said all. Until then it gets nothing of any of them.
+// Owned by the session's worker.
+type homecoming struct {
+	left  map[string]*room // that count the session still and that it has not named; empty where no session was resumed
+	pulls []*pull          // of rooms that it has named, begun when all are
+	quiet []*local         // of those without history, live from then on
+	timer *time.Timer      // ends the waiting for the next resume; nil while none was waited for
+	asked bool             // a resume has come and is not answered yet, so nothing is waited for
+	first bool             // none has come yet
 }
 
 // good says whether a token of that generation counts.
@@ -110,7 +132,7 @@ func good(token, oldest, gen uint32) bool { return oldest <= token && token <= g
 // Opened says welcome; where the client wants a session back that another connection has, once that is closed.
 func (s *session) Opened(c *loop.Conn) {
 	s.conn = c
-	if s.more != nil && s.more.resume != nil {
+	if s.self != nil && s.self.resume != nil {
 		if rival := s.claim(); rival != nil {
 			c.PauseReading()
 			rival.conn.Worker().Post(&evict{s, rival}, 0)
@@ -123,7 +145,7 @@ func (s *session) Opened(c *loop.Conn) {
 // claim makes the parked session that s wants its own, if the token is good. Where another connection has it, it says
 // which.
 func (s *session) claim() (rival *session) {
-	r := s.more.resume
+	r := s.self.resume
 	sh := s.hub.clientShard(r.of.ID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -138,6 +160,7 @@ func (s *session) claim() (rival *session) {
 	}
 	p.by, p.gen = s, p.gen+1
 	r.old, r.oldest = p, p.oldest
+	s.extra().payer = p.payer
 	return nil
 }
 
@@ -145,15 +168,19 @@ func (s *session) claim() (rival *session) {
 // still one in the way.
 type evict struct{ s, rival *session }
 
+func (e *evict) Conn(*loop.Worker) *loop.Conn { return e.rival.conn }
+
 // Run is called by the rival's worker.
 func (e *evict) Run(*loop.Worker) {
-	if r := e.rival; r.conn.Open() && r.name() == e.s.name() && good(e.s.more.resume.of.gen, r.oldest(), r.gen) {
+	defer e.s.conn.Worker().Post(&evicted{e.s}, 0)
+	if r := e.rival; r.conn.Open() && r.name() == e.s.name() && good(e.s.self.resume.of.gen, r.oldest(), r.gen) {
 		r.conn.Close(protocol.CloseTakenOver, "resumed over another connection")
 	}
-	e.s.conn.Worker().Post(&evicted{e.s}, 0)
 }
 
 type evicted struct{ s *session }
+
+func (e *evicted) Conn(*loop.Worker) *loop.Conn { return e.s.conn }
 
 func (e *evicted) Run(*loop.Worker) {
 	s := e.s
@@ -162,13 +189,6 @@ func (e *evicted) Run(*loop.Worker) {
 	}
 	s.claim()
 	s.welcome()
-	waiting := s.more.resume.early
-	s.more.resume.early = nil
-	for _, m := range waiting {
-		if s.conn.Open() {
-			s.Message(s.conn, m.op, m.p)
-		}
-	}
 	s.conn.ResumeReading()
 }
 
@@ -176,8 +196,8 @@ func (e *evicted) Run(*loop.Worker) {
 func (s *session) welcome() {
 	h := s.hub
 	w := h.welcome
-	if s.more != nil && s.more.resume != nil {
-		if old := s.more.resume.old; old != nil {
+	if s.self != nil && s.self.resume != nil {
+		if old := s.self.resume.old; old != nil {
 			s.id, s.gen, w.Resumed = old.id, old.gen, true
 		} else {
 			s.id = NewID() // somebody else may have the other
@@ -186,19 +206,23 @@ func (s *session) welcome() {
 	if !w.Resumed { // else it leads to what is parked, until the client has said what it had
 		h.clientShard(s.id).set(s)
 	}
-	h.everyone.mu.Lock()
-	h.everyone.members++
-	since := h.everyone.seq
-	h.everyone.mu.Unlock()
-	s.all = s.state().everyone.add(s, since)
+	s.all = s.state().everyone.add(s, h.everyone.arrival())
 	w.ClientID = s.id.String()
 	if h.cfg.ResumeWindow > 0 {
 		w.ResumeToken = h.token(s.id, s.gen)
 	}
 	s.answer(protocol.AppendWelcome(s.buf(), w))
 	if w.Resumed {
-		s.awaitResume()
+		s.comeHome(s.self.resume.old.rooms).await(s)
 	}
+}
+
+// arrival counts one more member, and says behind which message it came.
+func (r *room) arrival() (seq uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.members++
+	return r.seq
 }
 
 // Closed parks the session, or takes it out of every room.
@@ -207,43 +231,54 @@ func (s *session) Closed(_ *loop.Conn, code int) {
 		return // Opened did not get so far
 	}
 	defer s.hooksClosed(code)
-	if s.all < 0 {
-		return // nor did welcome
+	if s.all >= 0 {
+		s.hub.depart(s)
 	}
+	if s.coming() {
+		s.more.coming.stop()
+	}
+	if s.hub.parks(code) && s.park() {
+		return
+	}
+	s.end()
+}
+
+// end takes the session out of everything. What fails in one room is logged and keeps it in no other.
+func (s *session) end() {
 	h := s.hub
-	h.depart(s)
-	old := s.old()
-	switch parks := h.parks(code); {
-	case old != nil && parks:
-		s.more.resume.timer.Stop()
-		h.parkAgain(old, s.oldest())
-	case old != nil:
-		s.more.resume.timer.Stop()
+	if old := s.old(); old != nil {
+		s.self.resume.old = nil
 		h.take(old, nil)
-		h.end(old, old.rooms)
-	case parks:
-		s.park()
-	default:
-		for i := len(s.rooms) - 1; i >= 0; i-- {
-			s.leave(i)
-		}
-		h.clientShard(s.id).remove(s.id)
+		h.end(old, s.unnamed(old))
+	}
+	for len(s.rooms) > 0 {
+		s.leaveSafely(len(s.rooms) - 1)
+	}
+	h.clientShard(s.id).remove(s)
+	if s.more != nil {
+		s.more.coming, s.more.pulls = nil, nil
+		h.payers.leave(s.more.payer)
 	}
 }
 
-// old is the parked session of which the client hasn't said yet what it had, or nil.
+func (s *session) leaveSafely(i int) {
+	defer s.hub.recovered("leaving a room")
+	s.leave(i)
+}
+
+// old is the parked session of which the client hasn't said yet all that it had, or nil.
 func (s *session) old() *parked {
-	if s.more == nil || s.more.resume == nil {
+	if s.self == nil || s.self.resume == nil {
 		return nil
 	}
-	return s.more.resume.old
+	return s.self.resume.old
 }
 
 // oldest is the generation of the oldest token that counts: the newest alone, once a message has come over the connection
-// that got it. Until then its client may never have seen the welcome, nor those of the connections before.
+// that got it. Until then its client may never have seen the welcome, nor those of the connections before. Any goroutine.
 func (s *session) oldest() uint32 {
-	if s.more != nil && s.more.resume != nil && s.more.resume.unheard {
-		return s.more.resume.oldest
+	if s.self != nil && s.self.resume != nil && s.gen != 0 && !s.self.resume.heard.Load() {
+		return s.self.resume.oldest
 	}
 	return s.gen
 }
@@ -261,48 +296,74 @@ func (h *Hub) parks(code int) bool {
 	return code < 4500
 }
 
-// park leaves the session behind: its rooms count it still.
-func (s *session) park() {
+// park leaves the session behind: its rooms count it still. It is false where the server keeps too much for the client
+// already: then its session ends with its connection.
+func (s *session) park() bool {
 	h := s.hub
-	p := &parked{id: s.id, user: s.name(), gen: s.gen, oldest: s.oldest(), rooms: make([]*room, len(s.rooms))}
-	if s.more != nil {
-		s.more.pulls = nil
+	p := s.old()
+	rooms := s.unnamed(p)
+	for _, m := range s.rooms {
+		rooms = append(rooms, m.local.room)
 	}
-	for i, m := range s.rooms {
-		p.rooms[i] = m.local.room
+	cost := parkedCost + parkedRoomCost*int64(len(rooms))
+	switch {
+	case p != nil:
+	case !s.payer().may(cost):
+		return false
+	default:
+		p = &parked{id: s.id, user: s.name(), payer: s.payer(), gen: s.gen}
+	}
+	// What can fail comes first: who is parked is in no local any more, but still counted.
+	for len(s.rooms) > 0 {
+		last := len(s.rooms) - 1
+		if last >= manyRooms {
+			h.keep(KeptRooms, s.more.payer, -membershipCost)
+		}
+		m := s.rooms[last]
+		s.rooms = s.rooms[:last]
 		h.detach(m)
 	}
-	s.rooms, s.byName = nil, nil
-	sh := h.clientShard(p.id)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	delete(sh.sessions, p.id)
-	if sh.parked == nil {
-		sh.parked = map[ID]*parked{}
+	s.rooms = nil
+	if m := s.more; m != nil {
+		m.byName, m.pulls, m.coming = nil, nil, nil
 	}
-	sh.parked[p.id] = p
-	h.hold(parkedCost)
-	h.parkedNow.Add(1)
-	h.wait(sh, p)
-}
-
-// parkAgain is called when the connection that claimed p is lost before the client has said what it had.
-func (h *Hub) parkAgain(p *parked, oldest uint32) {
+	if s.self != nil && s.self.resume != nil {
+		s.self.resume.old = nil
+	}
 	sh := h.clientShard(p.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	p.by, p.oldest = nil, oldest
-	h.wait(sh, p)
-}
-
-// wait begins p's window. sh.mu is held.
-func (h *Hub) wait(sh *clientShard, p *parked) {
+	p.rooms, p.oldest, p.by = rooms, s.oldest(), nil
+	h.keep(KeptParked, p.payer, cost-p.cost)
+	p.cost = cost
+	if sh.sessions[p.id] == s {
+		delete(sh.sessions, p.id)
+	}
+	if sh.parked[p.id] != p {
+		if sh.parked == nil {
+			sh.parked = map[ID]*parked{}
+		}
+		sh.parked[p.id] = p
+		h.parkedNow.Add(1)
+	}
 	p.until = clock() + h.cfg.ResumeWindow.Milliseconds()
 	sh.order = append(sh.order, parking{p, p.until})
+	return true
+}
+
+// unnamed are the rooms of p, the session that is being resumed, which the client hasn't named yet.
+func (s *session) unnamed(p *parked) []*room {
+	switch {
+	case p == nil:
+		return nil
+	case s.more == nil || s.more.coming == nil:
+		return p.rooms
+	}
+	return slices.Collect(maps.Values(s.more.coming.left))
 }
 
 // take takes p out of the shard, and gives what waited for it. The id leads to s from here on, which may be nil.
-func (h *Hub) take(p *parked, s *session) (directs []*loop.Frame) {
+func (h *Hub) take(p *parked, s *session) (directs []waitingDirect) {
 	sh := h.clientShard(p.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -316,23 +377,37 @@ func (h *Hub) take(p *parked, s *session) (directs []*loop.Frame) {
 func (h *Hub) takeLocked(sh *clientShard, p *parked) {
 	delete(sh.parked, p.id)
 	p.resolved = true
-	h.hold(-parkedCost - int64(p.unsent))
+	h.keep(KeptParked, p.payer, -p.cost)
+	for _, d := range p.directs {
+		h.keep(KeptParked, d.payer, -int64(d.frame.Len()))
+	}
 	h.parkedNow.Add(-1)
 }
 
-// end takes the session out of the rooms that it is still counted in.
+// end takes a session that was parked out of the rooms that it is still counted in.
 func (h *Hub) end(p *parked, rooms []*room) {
 	for _, r := range rooms {
-		r.mu.Lock()
-		h.left(r, Identity{p.id, p.user}, nil)
-		r.mu.Unlock()
+		h.leftSafely(r, p)
 	}
+}
+
+func (h *Hub) leftSafely(r *room, p *parked) {
+	defer h.recovered("leaving a room")
+	h.left(r, Identity{p.id, p.user}, nil, p.payer)
 }
 
 // expire ends the parked sessions whose time is up.
 func (h *Hub) expire(sh *clientShard, now int64) {
-	var over []*parked
+	for _, p := range h.expired(sh, now) {
+		h.end(p, p.rooms)
+		h.payers.leave(p.payer)
+	}
+}
+
+// expired takes out those whose time is up.
+func (h *Hub) expired(sh *clientShard, now int64) (over []*parked) {
 	sh.mu.Lock()
+	defer sh.mu.Unlock()
 	n := 0
 	for ; n < len(sh.order) && sh.order[n].until <= now; n++ {
 		if o := sh.order[n]; !o.p.resolved && o.p.by == nil && o.p.until == o.until {
@@ -344,36 +419,48 @@ func (h *Hub) expire(sh *clientShard, now int64) {
 	if sh.order = sh.order[n:]; len(sh.order) == 0 {
 		sh.order = nil
 	}
-	sh.mu.Unlock()
-	for _, p := range over {
-		h.end(p, p.rooms)
-	}
+	return over
 }
 
-// direct sends a frame to the client, or keeps it where its session is parked. full is a worker that is above high
-// water, or nil.
-func (h *Hub) direct(id ID, f *loop.Frame) (full *loop.Worker, err *protocol.Error) {
+// direct sends a frame to the client, or keeps it where its session is parked; from, nil for the application, pays. full is a
+// worker that is above high water, or nil.
+func (h *Hub) direct(id ID, f *loop.Frame, from *session) (full *loop.Worker, err *protocol.Error) {
 	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if s := sh.sessions[id]; s != nil {
+		var p *payer
+		if from != nil && h.cfg.ResumeWindow > 0 {
+			p = from.payer() // it may be parked by the time that the message is there
+		}
 		ref := s.conn.Ref()
-		if ref.Worker().Post(&direct{h, id, ref, f}, f.Len()) {
+		if ref.Worker().Post(&direct{h, id, ref, f, p}, f.Len()) {
 			full = ref.Worker()
 		}
 		return full, nil
 	}
-	p := sh.parked[id]
-	switch {
-	case p == nil:
+	if sh.parked[id] == nil {
 		return nil, &protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote([]byte(id.String())) + " is connected"}
-	case p.unsent > 0 && p.unsent+f.Len() > maxDirects:
-		return nil, &protocol.Error{Code: protocol.Overloaded, Message: "too much waits for the client, which has lost its connection"}
 	}
-	p.directs = append(p.directs, f)
+	var p *payer
+	if from != nil {
+		p = from.payer()
+	}
+	return nil, h.leaveDirect(sh.parked[id], f, p)
+}
+
+// leaveDirect leaves a message for a parked session. Its shard's mu is held.
+func (h *Hub) leaveDirect(p *parked, f *loop.Frame, from *payer) *protocol.Error {
+	switch {
+	case p.unsent > 0 && p.unsent+f.Len() > maxDirects:
+		return &protocol.Error{Code: protocol.Overloaded, Message: "too much waits for the client, which has lost its connection"}
+	case !from.may(int64(f.Len())):
+		return tooMuch(protocol.RateLimited, "its messages to clients that have lost their connections")
+	}
+	p.directs = append(p.directs, waitingDirect{f, from})
 	p.unsent += f.Len()
-	h.hold(int64(f.Len()))
-	return nil, nil
+	h.keep(KeptParked, from, int64(f.Len()))
+	return nil
 }
 
 // direct is a frame on its way to one client.
@@ -382,110 +469,180 @@ type direct struct {
 	id    ID
 	to    loop.Ref
 	frame *loop.Frame
+	payer *payer
 }
+
+func (d *direct) Conn(w *loop.Worker) *loop.Conn { return w.Conn(d.to) }
 
 func (d *direct) Run(w *loop.Worker) {
 	if c := w.Conn(d.to); c != nil && c.Open() {
 		c.Send(d.frame)
 		return
 	}
-	d.hub.direct(d.id, d.frame) // it has gone meanwhile, and may be parked
+	d.goOn() // it has gone meanwhile, and may be parked or here again
 }
 
-// awaitResume gives the client a while to say what it had.
-func (s *session) awaitResume() {
-	r := s.more.resume
-	r.unheard = true
+func (d *direct) goOn() {
+	sh := d.hub.clientShard(d.id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if s := sh.sessions[d.id]; s != nil {
+		d.to = s.conn.Ref()
+		d.to.Worker().Post(d, d.frame.Len())
+	} else if p := sh.parked[d.id]; p != nil {
+		d.hub.leaveDirect(p, d.frame, d.payer)
+	}
+}
+
+// comeHome begins the time in which the client says what it had: rooms are those that count it already.
+func (s *session) comeHome(rooms []*room) *homecoming {
+	h := &homecoming{left: make(map[string]*room, len(rooms)), first: true}
+	for _, r := range rooms {
+		h.left[r.name] = r
+	}
+	s.extra().coming = h
+	return h
+}
+
+// await gives the client a while to say more. The worker's goroutine.
+func (h *homecoming) await(s *session) {
+	h.asked = false
+	if h.timer != nil {
+		h.timer.Reset(resumeWithin)
+		return
+	}
 	w := s.conn.Worker()
-	r.timer = time.AfterFunc(resumeWithin, func() { w.Post(&tooLate{s}, 0) })
+	h.timer = time.AfterFunc(resumeWithin, func() { w.Post(&tooLate{s, h}, 0) })
 }
 
-type tooLate struct{ s *session }
+func (h *homecoming) stop() {
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+}
+
+// coming says that the client has not said yet all that it had.
+func (s *session) coming() bool { return s.more != nil && s.more.coming != nil }
+
+type tooLate struct {
+	s *session
+	h *homecoming
+}
+
+func (t *tooLate) Conn(*loop.Worker) *loop.Conn { return t.s.conn }
 
 func (t *tooLate) Run(*loop.Worker) {
-	if s := t.s; s.conn.Open() && s.old() != nil && !s.more.resume.asked {
-		s.startAnew()
+	if s := t.s; s.conn.Open() && s.more.coming == t.h && !t.h.asked {
+		s.settle()
 	}
 }
 
 // heard is called for each message of the client, before it is obeyed: resume is what the first should be.
 func (s *session) heard(resume bool) {
-	r := s.more.resume
-	r.unheard = false
-	if r.old == nil || r.asked {
+	s.self.resume.heard.Store(true)
+	if !s.coming() || !s.more.coming.first {
 		return
 	}
-	if r.asked = resume; !resume {
-		s.startAnew()
+	if s.more.coming.first = false; !resume {
+		s.settle()
 	}
 }
 
-// startAnew leaves the rooms that the session had: the client didn't name them.
-func (s *session) startAnew() {
-	old := s.more.resume.old
-	s.more.resume.old = nil
-	s.more.resume.timer.Stop()
-	for _, f := range s.hub.take(old, s) {
-		s.conn.Send(f)
+// settle ends the homecoming: rooms that the client has not named are left, what was missed and what is new begins.
+func (s *session) settle() {
+	c, old := s.more.coming, s.old()
+	s.more.coming = nil
+	c.stop()
+	var directs []waitingDirect
+	if old != nil {
+		s.self.resume.old = nil
+		directs = s.hub.take(old, s)
+		s.hub.end(old, slices.Collect(maps.Values(c.left)))
 	}
-	s.hub.end(old, old.rooms)
-}
-
-// resumeRooms obeys the message resume: it answers for every room, then brings what was missed. Rooms that aren't named
-// are left. Where no session was resumed the rooms are joined. refused are those that the application's hook refused.
-func (s *session) resumeRooms(cmd *protocol.Command, refused []bool) {
-	var directs []*loop.Frame
-	old := map[string]*room{} // those that count the session already
-	p := s.old()
-	if p != nil {
-		s.more.resume.old = nil
-		s.more.resume.timer.Stop()
-		directs = s.hub.take(p, s)
-		for _, r := range p.rooms {
-			old[r.name] = r
-		}
+	for _, l := range c.quiet {
+		l.admit(s, l.room.now())
 	}
-	answers := make([]protocol.ResumedRoom, len(cmd.Rooms))
-	var pulls []*pull
-	for i, c := range cmd.Rooms {
-		answers[i] = protocol.ResumedRoom{Room: string(c.Room), Reason: protocol.ReasonForbidden}
-		counted := old[answers[i].Room] != nil
-		member := s.find(c.Room)
-		if refused != nil && refused[i] || len(s.rooms) >= s.hub.cfg.MaxRoomsPerClient && !counted && member < 0 {
-			continue
-		}
-		var since *protocol.Position
-		if c.HasAt {
-			since = &c.At
-		}
-		var at position
-		var reason string
-		var behind *pull
-		if member >= 0 { // it has said resume before, or joined
-			at, reason = s.stays(s.rooms[member].local.room, since)
-		} else {
-			at, reason, behind = s.enter(answers[i].Room, since, nil, counted)
-			delete(old, answers[i].Room)
-		}
-		if since == nil && reason == "" {
-			reason = protocol.ReasonExpired // it can't be proved
-		}
-		answers[i].Epoch, answers[i].Offset = s.hub.epochText(at.epoch), at.offset
-		answers[i].Recovered, answers[i].Reason = reason == "", reason
-		if behind != nil {
-			pulls = append(pulls, behind)
-		}
+	for _, d := range directs {
+		s.conn.Send(d.frame)
 	}
-	if p != nil {
-		s.hub.end(p, slices.Collect(maps.Values(old)))
-	}
-	s.answer(protocol.AppendResumed(s.buf(), cmd.ID, answers))
-	for _, f := range directs {
-		s.conn.Send(f)
-	}
-	for _, p := range pulls {
+	for _, p := range c.pulls {
 		s.fallBehind(p)
 	}
+}
+
+// now is the seq of the message that was posted last.
+func (r *room) now() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seq
+}
+
+// resumeRooms obeys the message resume: it answers for every room; after the last such message what was missed is brought, and
+// rooms that none has named are left. Where no session was resumed the rooms are joined. refused is what the application's
+// hook said of each, nil where none was asked.
+func (s *session) resumeRooms(cmd *protocol.Command, refused []*protocol.Error) {
+	if !s.coming() {
+		s.comeHome(nil)
+	}
+	c := s.more.coming
+	answers := make([]protocol.ResumedRoom, len(cmd.Rooms))
+	for i, r := range cmd.Rooms {
+		var no *protocol.Error
+		if refused != nil {
+			no = refused[i]
+		}
+		answers[i] = s.resumeRoom(&r, no)
+	}
+	s.answer(protocol.AppendResumed(s.buf(), cmd.ID, answers))
+	switch {
+	case s.more.coming != c: // the answer found the client too slow
+	case cmd.More:
+		c.await(s)
+	default:
+		s.settle()
+	}
+}
+
+// resumeRoom brings the session into one room again, unless the application said no.
+func (s *session) resumeRoom(at *protocol.RoomPosition, no *protocol.Error) (answer protocol.ResumedRoom) {
+	answer.Room = string(at.Room)
+	c := s.more.coming
+	counted := c.left[answer.Room] != nil
+	member := s.find(at.Room)
+	switch {
+	case no != nil:
+	case member >= 0 || counted:
+	case len(s.rooms)+len(c.left) >= s.hub.cfg.MaxRoomsPerClient || len(s.rooms) >= manyRooms && !s.payer().may(membershipCost):
+		no = &protocol.Error{Code: protocol.LimitReached}
+	}
+	if no != nil {
+		if answer.Reason, answer.Retry = protocol.ReasonForbidden, no.Code.Retry(); answer.Retry {
+			answer.Reason = no.Code.String()
+		}
+		return answer
+	}
+	var since *protocol.Position
+	if at.HasAt {
+		since = &at.At
+	}
+	var place position
+	var reason string
+	if member >= 0 { // it has said resume before, or joined
+		place, reason = s.stays(s.rooms[member].local.room, since)
+	} else {
+		var behind *pull
+		delete(c.left, answer.Room) // first: from here on it is s's, or nobody's
+		place, reason, behind = s.enter(answer.Room, since, nil, counted)
+		if behind != nil {
+			c.pulls = append(c.pulls, behind)
+		}
+	}
+	if since == nil && reason == "" {
+		reason = protocol.ReasonExpired // it can't be proved
+	}
+	answer.Epoch, answer.Offset = s.hub.epochText(place.epoch), place.offset
+	answer.Recovered, answer.Reason = reason == "", reason
+	return answer
 }
 
 // ParkedSessions is how many wait to be resumed. Any goroutine.

@@ -7,6 +7,7 @@ import (
 
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
 )
 
 // room is one order of messages, and the workers that have members of it. It exists while it has members or history.
@@ -25,6 +26,7 @@ type room struct {
 	active   int64     // when the last member left, or when it was published to last; the hub's clock
 	due      int64     // the second at which tidy looks at it; 0 for none
 	empty    bool      // without members, and counted as such
+	payer    *payer    // for whom it is counted; while empty
 	gone     bool      // not in the shard any more
 }
 
@@ -107,32 +109,41 @@ func (s *session) joinRoom(cmd *protocol.Command) {
 
 // enter makes s a member of a room that it is not in; counted says that the room counts it already, since it is a parked
 // session's. With since the reason says why what has come behind it can't be brought, "" for no reason; behind is what
-// the caller then has to begin with, after its answer.
+// the caller then has to begin with, after its answer. Where the session is still coming home (resume.go) the member gets
+// nothing until it has settled.
 func (s *session) enter(name string, since *protocol.Position, data []byte, counted bool) (at position, reason string, behind *pull) {
 	h := s.hub
 	sh := h.roomShard(name)
 	sh.mu.Lock()
+	defer sh.mu.Unlock()
 	r := h.room(sh, name)
 	l := r.localFor(s)
 	if !counted {
 		r.members++
 		h.occupied(r)
 	}
-	kept := h.arrive(r, s, data, counted)
+	// From here on the session leaves what it is counted in, whatever happens.
+	s.rooms = append(s.rooms, membership{local: l, at: l.add(s, r.seq)})
+	s.remember()
+	s.rooms[len(s.rooms)-1].data = int32(h.arrive(r, s, data, counted))
 	h.trim(r, clock())
-	at, from := r.position(), r.seq
+	at = r.position()
 	if since != nil {
 		reason = h.recover(r, since)
 	}
-	sh.mu.Unlock()
-
+	from := r.seq
 	if since != nil && reason == "" && since.Offset < from {
-		behind = &pull{l, since.Offset}
-		from = never
+		from = since.Offset
 	}
-	s.rooms = append(s.rooms, membership{l, l.add(s, from), int32(kept)})
-	s.remember()
-	return at, reason, behind
+	if (s.coming() || from < r.seq) && r.keeps() {
+		l.admit(s, never)
+		return at, reason, &pull{l, from}
+	}
+	if s.coming() {
+		l.admit(s, never)
+		s.more.coming.quiet = append(s.more.coming.quiet, l)
+	}
+	return at, reason, nil
 }
 
 // stays answers a member that joins again: what came since then was sent, so only a position that is not behind the room's
@@ -209,10 +220,7 @@ func (l *local) remove(at int32) {
 // leave ends a membership of s. The goroutine of s's worker.
 func (h *Hub) leave(s *session, m membership) {
 	h.detach(m)
-	r := m.local.room
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	h.left(r, s.identity(), s)
+	h.left(m.local.room, s.identity(), s, nil)
 }
 
 // detach takes a session's member away; the room counts it still. The goroutine of the session's worker.
@@ -229,20 +237,27 @@ func (h *Hub) detach(m membership) {
 	r.locals = slices.DeleteFunc(r.locals, func(o *local) bool { return o == l })
 }
 
-// left is called when a session is a member no more; s is nil where it was parked. r.mu is held.
-func (h *Hub) left(r *room, who Identity, s *session) {
+// left is called when a session is a member no more: s, or one that was parked and that p paid for. An empty room that is
+// left is kept for whoever left it last.
+func (h *Hub) left(r *room, who Identity, s *session, p *payer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.members--
-	h.part(r, who, s)
 	r.active = clock()
-	h.vacated(r)
+	if r.members == 0 && s != nil && r.keeps() {
+		p = s.payer()
+	}
+	defer h.vacated(r, p) // also where a hook or the presence fails
+	h.part(r, who, s, p)
 }
 
 // depart takes s out of everyone. The goroutine of s's worker.
 func (h *Hub) depart(s *session) {
 	s.state().everyone.remove(s.all)
+	s.all = -1
 	h.everyone.mu.Lock()
+	defer h.everyone.mu.Unlock()
 	h.everyone.members--
-	h.everyone.mu.Unlock()
 }
 
 // delivery is a room's frame on its way to the members on one worker.
@@ -322,8 +337,16 @@ func (st *workerState) gather(d *delivery) {
 	l.run = append(l.run, d)
 }
 
-// deliverAll delivers run in parts of which each fits into one frame.
+// deliverAll delivers run in parts of which each fits into one frame. Where that panics some members have got what others
+// have not: all of them are closed, and come back for what they miss.
 func (l *local) deliverAll(run []*delivery) {
+	whole := false
+	defer func() {
+		if !whole {
+			l.mark(run, false)
+			l.closeAll()
+		}
+	}()
 	for len(run) > 0 {
 		n, size := 0, 0
 		for n < len(run) && (n == 0 || size+run[n].frame.Len() <= maxRun) {
@@ -332,6 +355,15 @@ func (l *local) deliverAll(run []*delivery) {
 		}
 		l.deliver(run[:n])
 		run = run[n:]
+	}
+	whole = true
+}
+
+// closeAll closes every member's connection after a fault of ours.
+func (l *local) closeAll() {
+	l.fresh = nil
+	for i := len(l.members) - 1; i >= 0; i-- { // backwards, as deliver does
+		l.members[i].conn.Close(wire.CloseInternal, "internal error")
 	}
 }
 

@@ -20,38 +20,41 @@ const spareEvents = 64
 func (h *Hub) hookJoined(r *room, s *session) {
 	hooks, name := &h.cfg.Hooks, r.name
 	if hooks.Occupied != nil && r.members == 1 {
-		h.queueEvent(r, s.id, s, func(ctx context.Context) { hooks.Occupied(ctx, name) })
+		h.queueEvent(r, s.id, s, nil, func(ctx context.Context) { hooks.Occupied(ctx, name) })
 	}
 	if hooks.Joined != nil {
 		who := s.identity()
-		h.queueEvent(r, s.id, s, func(ctx context.Context) { hooks.Joined(ctx, who, name) })
+		h.queueEvent(r, s.id, s, nil, func(ctx context.Context) { hooks.Joined(ctx, who, name) })
 	}
 }
 
-// hookLeft queues what the application is told of a leave; s is nil when the session was lost. r.mu is held.
-func (h *Hub) hookLeft(r *room, who Identity, s *session) {
+// hookLeft queues what the application is told of a leave; s is nil when the session was lost and p paid for it. r.mu is
+// held.
+func (h *Hub) hookLeft(r *room, who Identity, s *session, p *payer) {
 	hooks, name := &h.cfg.Hooks, r.name
 	if hooks.Left != nil {
-		h.queueEvent(r, who.ID, s, func(ctx context.Context) { hooks.Left(ctx, who, name) })
+		h.queueEvent(r, who.ID, s, p, func(ctx context.Context) { hooks.Left(ctx, who, name) })
 	}
 	if hooks.Vacated != nil && r.members == 0 {
-		h.queueEvent(r, who.ID, s, func(ctx context.Context) { hooks.Vacated(ctx, name) })
+		h.queueEvent(r, who.ID, s, p, func(ctx context.Context) { hooks.Vacated(ctx, name) })
 	}
 }
 
 // queueEvent has a hook called when the last one that was queued for the room has returned. r.mu is held.
-func (h *Hub) queueEvent(r *room, id ID, s *session, call func(ctx context.Context)) {
+func (h *Hub) queueEvent(r *room, id ID, s *session, p *payer, call func(ctx context.Context)) {
 	if s == nil {
 		s = &session{hub: h, id: id}
+	} else {
+		p = s.payer()
 	}
 	sh, name := h.roomShard(r.name), r.name
 	events := &s.extra().events
 	events.Add(1)
-	h.hold(eventCost)
+	h.keep(KeptHooks, p, eventCost)
 	next := &run{s: s, ctx: context.Background()}
 	next.do = func(ctx context.Context) outcome {
 		defer func() { // also when it panics
-			h.hold(-eventCost)
+			h.keep(KeptHooks, p, -eventCost)
 			events.Add(-1)
 			sh.mu.Lock()
 			defer sh.mu.Unlock()

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -15,24 +16,32 @@ import (
 // session is who is behind a connection, and where: the loop.Handler of it. It is owned by the connection's worker, but
 // for what is static.
 type session struct {
-	// Static after Opened.
+	// Static after Opened; id, gen and self after the welcome, from when on others find it by its id.
 	hub  *Hub
 	conn *loop.Conn
 	id   ID
+	gen  uint32 // of the token that resumes it
+	self *self  // nil for most
 
-	rooms  []membership
-	byName map[string]int // index in rooms by name, made when a search would be long
-	all    int32          // index among everyone on its worker, -1 before the welcome
-	gen    uint32         // of the token that resumes it
-	more   *more          // nil for most
+	rooms []membership
+	all   int32 // index among everyone on its worker, -1 before the welcome
+	more  *more // nil for most
+}
+
+// self is what a session began with, where that was more than a connection.
+type self struct {
+	user   string      // the name that a Connect hook gave it
+	addr   netip.Addr  // where the server bounds what one address may take
+	resume *resumption // nil for one that began without a token
 }
 
 // more is what few sessions have.
 type more struct {
-	user   string      // the name that a Connect hook gave it. Static
-	hooks  *hookQueue  // what waits for the application's code; nil while it never did
-	resume *resumption // nil for one that began without a token
-	pulls  []*pull     // rooms of which it misses something, in the order in which they are caught up with
+	byName map[string]int // index in rooms by name, made when a search would be long
+	payer  *payer         // for what is kept because of it; nil while nothing was
+	hooks  *hookQueue     // what waits for the application's code; nil while it never did
+	coming *homecoming    // what it says of its rooms before it has said all; nil else
+	pulls  []*pull        // rooms of which it misses something, in the order in which they are caught up with
 	flow   flow
 
 	events atomic.Int32 // hooks that wait or run because of its joins and leaves. Any goroutine
@@ -48,27 +57,45 @@ func (s *session) extra() *more {
 // Identity is what the application knows of a session.
 func (s *session) identity() Identity { return Identity{s.id, s.name()} }
 
-// name is the user's, or "".
+// name is the user's, or "". Any goroutine.
 func (s *session) name() string {
-	if s.more == nil {
+	if s.self == nil {
 		return ""
 	}
-	return s.more.user
+	return s.self.user
 }
 
-// manyRooms is when a session gets a map of its rooms.
-const manyRooms = 16
+// payer is for whom what the hub keeps because of the session is kept.
+func (s *session) payer() *payer {
+	m := s.extra()
+	if m.payer == nil {
+		var addr netip.Addr
+		if s.self != nil {
+			addr = s.self.addr
+		}
+		m.payer = s.hub.newPayer(s.name(), addr)
+	}
+	return m.payer
+}
+
+// manyRooms is when a session gets a map of its rooms, and from when on each is counted for it: what fewer of them take is
+// bounded by how many clients there are.
+const (
+	manyRooms      = 16
+	membershipCost = 256
+)
 
 func (s *session) state() *workerState { return s.hub.locals[s.conn.Worker().Index()] }
 
-// Session is the loop.Handler of a new connection, that of who. resume is what its token stands for, nil for none.
-func (h *Hub) Session(who Identity, resume *Resumption) loop.Handler {
+// Session is the loop.Handler of a new connection, that of who. addr is its address where one address may take so much
+// only, and resume what its token stands for, nil for none.
+func (h *Hub) Session(who Identity, addr netip.Addr, resume *Resumption) loop.Handler {
 	s := &session{hub: h, id: who.ID, all: -1}
-	if who.User != "" {
-		s.extra().user = who.User
-	}
-	if resume != nil {
-		s.extra().resume = &resumption{of: *resume}
+	if who.User != "" || addr.IsValid() || resume != nil {
+		s.self = &self{user: who.User, addr: addr}
+		if resume != nil {
+			s.self.resume = &resumption{of: *resume}
+		}
 	}
 	return s
 }
@@ -83,10 +110,6 @@ func (s *session) Stop(c *loop.Conn) {
 // Message decodes and obeys one message. Bad input is answered, and the connection lives on.
 func (s *session) Message(_ *loop.Conn, op wire.Opcode, p []byte) {
 	cmd := &s.state().cmd
-	if s.all < 0 {
-		s.more.resume.early = append(s.more.resume.early, early{op, slices.Clone(p)})
-		return
-	}
 	var err *protocol.Error
 	if op == wire.Text {
 		err = protocol.Decode(p, cmd)
@@ -94,7 +117,7 @@ func (s *session) Message(_ *loop.Conn, op wire.Opcode, p []byte) {
 		cmd.ID = nil
 		err = &protocol.Error{Code: protocol.BinaryFrame, Message: "this protocol has text frames only"}
 	}
-	if s.more != nil && s.more.resume != nil {
+	if s.self != nil && s.self.resume != nil {
 		s.heard(err == nil && cmd.Kind == protocol.Resume)
 	}
 	if err != nil {
@@ -110,11 +133,17 @@ func (s *session) Message(_ *loop.Conn, op wire.Opcode, p []byte) {
 
 // do gives a command to the application's hook for its kind, or obeys it.
 func (s *session) do(cmd *protocol.Command, raw []byte) {
+	if s.coming() && cmd.Kind != protocol.Resume && cmd.Kind != protocol.Ping {
+		s.settle() // it says no more of its rooms
+	}
 	if err := s.check(cmd); err != nil {
 		s.answerError(err, cmd.ID)
 		return
 	}
 	if hook := s.hookFor(cmd, raw); hook != nil {
+		if s.coming() {
+			s.more.coming.asked = true
+		}
 		s.start(hook, raw)
 		return
 	}
@@ -128,6 +157,9 @@ func (s *session) check(cmd *protocol.Command) *protocol.Error {
 		if len(s.rooms) >= s.hub.cfg.MaxRoomsPerClient && s.find(cmd.Room) < 0 {
 			return &protocol.Error{Code: protocol.LimitReached, Message: "a client may be in so many rooms at most: " + strconv.Itoa(s.hub.cfg.MaxRoomsPerClient)}
 		}
+		if len(s.rooms) >= manyRooms && !s.payer().may(membershipCost) {
+			return tooMuch(protocol.LimitReached, "its rooms")
+		}
 		return s.mayEnter(cmd)
 	case protocol.Resume:
 		return s.mayBeHooked()
@@ -139,6 +171,11 @@ func (s *session) check(cmd *protocol.Command) *protocol.Error {
 		}
 	}
 	return nil
+}
+
+// tooMuch tells a client that its share of what the server keeps is used up.
+func tooMuch(code protocol.Code, what string) *protocol.Error {
+	return &protocol.Error{Code: code, Message: "the server keeps as much for this client as for any: no more of " + what}
 }
 
 func (s *session) obey(cmd *protocol.Command) {
@@ -171,12 +208,15 @@ func (s *session) obey(cmd *protocol.Command) {
 
 func (s *session) chat(cmd *protocol.Command) {
 	f := s.frame(protocol.AppendChat(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli(), s.name()))
-	r := s.hub.everyone
+	s.published(cmd, position{}, false, s.hub.everyone.chat(f, s))
+}
+
+// chat sends f to all but from.
+func (r *room) chat(f *loop.Frame, from *session) (full *loop.Worker) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.seq++
-	full := r.post(f, s, nil)
-	r.mu.Unlock()
-	s.published(cmd, position{}, false, full)
+	return r.post(f, from, nil)
 }
 
 func (s *session) directMessage(cmd *protocol.Command) {
@@ -186,7 +226,7 @@ func (s *session) directMessage(cmd *protocol.Command) {
 		return
 	}
 	f := loop.NewAnswer(wire.Text, protocol.AppendDirectMessage(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli(), s.name()))
-	full, err := s.hub.direct(id, f)
+	full, err := s.hub.direct(id, f, s)
 	if err != nil {
 		s.answerError(err, cmd.ID)
 		return
@@ -196,8 +236,8 @@ func (s *session) directMessage(cmd *protocol.Command) {
 
 // find is the index in rooms of the room with that name, or -1.
 func (s *session) find(name []byte) int {
-	if s.byName != nil {
-		if i, ok := s.byName[string(name)]; ok {
+	if s.more != nil && s.more.byName != nil {
+		if i, ok := s.more.byName[string(name)]; ok {
 			return i
 		}
 		return -1
@@ -210,15 +250,19 @@ func (s *session) find(name []byte) int {
 	return -1
 }
 
-// remember keeps byName true after a join.
+// remember keeps byName true after a join, and counts the membership where there are many.
 func (s *session) remember() {
-	switch last := len(s.rooms) - 1; {
-	case s.byName != nil:
-		s.byName[s.rooms[last].local.room.name] = last
+	last := len(s.rooms) - 1
+	if last >= manyRooms {
+		s.hub.keep(KeptRooms, s.payer(), membershipCost)
+	}
+	switch {
+	case s.more != nil && s.more.byName != nil:
+		s.more.byName[s.rooms[last].local.room.name] = last
 	case last >= manyRooms:
-		s.byName = make(map[string]int, 2*manyRooms)
+		s.more.byName = make(map[string]int, 2*manyRooms)
 		for i, m := range s.rooms {
-			s.byName[m.local.room.name] = i
+			s.more.byName[m.local.room.name] = i
 		}
 	}
 }
@@ -230,13 +274,16 @@ func (s *session) leave(i int) {
 	s.rooms[i] = s.rooms[last]
 	s.rooms[last] = membership{}
 	s.rooms = s.rooms[:last]
-	if s.byName != nil {
-		delete(s.byName, m.local.room.name)
-		if i < last {
-			s.byName[s.rooms[i].local.room.name] = i
-		}
-	}
 	if s.more != nil {
+		if last >= manyRooms {
+			s.hub.keep(KeptRooms, s.more.payer, -membershipCost)
+		}
+		if s.more.byName != nil {
+			delete(s.more.byName, m.local.room.name)
+			if i < last {
+				s.more.byName[s.rooms[i].local.room.name] = i
+			}
+		}
 		s.more.pulls = slices.DeleteFunc(s.more.pulls, func(p *pull) bool { return p.local == m.local })
 	}
 	s.hub.leave(s, m)
@@ -247,8 +294,8 @@ func (s *session) place(l *local) *int32 {
 	if l.room == s.hub.everyone {
 		return &s.all
 	}
-	if s.byName != nil {
-		return &s.rooms[s.byName[l.room.name]].at
+	if s.more != nil && s.more.byName != nil {
+		return &s.rooms[s.more.byName[l.room.name]].at
 	}
 	for i := range s.rooms {
 		if s.rooms[i].local == l {

@@ -1,7 +1,9 @@
 package hub
 
 import (
+	"fmt"
 	"math"
+	"runtime/debug"
 	"time"
 )
 
@@ -29,13 +31,14 @@ func (h *Hub) schedule(r *room, at int64) {
 func (h *Hub) occupied(r *room) {
 	if r.empty {
 		r.empty = false
-		h.keep(-roomCost)
+		h.keep(KeptRooms, r.payer, -roomCost)
+		r.payer = nil
 	}
 }
 
-// vacated is called when a room may have no member. It goes at once when nothing was ever published there, since then
-// nothing is lost, and else when its time, from r.active on, is up. r.mu is held.
-func (h *Hub) vacated(r *room) {
+// vacated is called when a room may have no member, because of p. It goes at once when nothing was ever published there,
+// since then nothing is lost, and else when its time, from r.active on, is up. r.mu is held.
+func (h *Hub) vacated(r *room, p *payer) {
 	if r.members > 0 || r.gone {
 		return
 	}
@@ -44,17 +47,15 @@ func (h *Hub) vacated(r *room) {
 		return
 	}
 	if !r.empty {
-		r.empty = true
-		h.keep(roomCost)
+		r.empty, r.payer = true, p
+		h.keep(KeptRooms, p, roomCost)
 	}
 	h.schedule(r, r.active+r.policy.IdleTTL.Milliseconds())
 }
 
 // remove forgets a room without members, its history and its epoch. r.mu is held.
 func (h *Hub) remove(r *room) {
-	before := r.history.cost()
-	r.history = history{}
-	h.changed(r, before)
+	h.clearHistory(r, 0)
 	h.dropPresence(r)
 	h.occupied(r) // it counts for nothing any more
 	r.gone = true
@@ -71,28 +72,47 @@ func (h *Hub) sweep() {
 		case <-h.stop:
 			return
 		case <-tick.C:
-			h.tidy(clock())
+			h.tidySafely()
 		}
+	}
+}
+
+func (h *Hub) tidySafely() {
+	defer h.recovered("tidying")
+	h.tidy(clock())
+}
+
+// recovered, deferred on a goroutine of the hub's own, keeps a fault there from ending the process.
+func (h *Hub) recovered(what string) {
+	if p := recover(); p != nil {
+		h.loop.Panics.Add(1)
+		h.cfg.Log.Error("panic while "+what, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	}
 }
 
 // tidy drops what is too old: messages, rooms that nobody is in, and publish_ids.
 func (h *Hub) tidy(now int64) {
 	for i := range h.rooms {
-		sh := &h.rooms[i]
-		sh.mu.Lock()
-		sh.wheel.sec = max(sh.wheel.sec, now/1000-wheelSlots) // one round visits every slot
-		for sh.wheel.sec < now/1000 {
-			sh.wheel.sec++
-			h.tidySlot(&sh.wheel, now)
-		}
-		sh.mu.Unlock()
+		h.tidyShard(&h.rooms[i], now)
 		h.expire(&h.clients[i], now)
-		d := &h.memories[i]
-		d.mu.Lock()
-		h.forget(d, now)
-		d.mu.Unlock()
+		h.tidyMemory(&h.memories[i], now)
 	}
+}
+
+func (h *Hub) tidyShard(sh *roomShard, now int64) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.wheel.sec = max(sh.wheel.sec, now/1000-wheelSlots) // one round visits every slot
+	for sh.wheel.sec < now/1000 {
+		sh.wheel.sec++
+		h.tidySlot(&sh.wheel, now)
+	}
+}
+
+func (h *Hub) tidyMemory(d *memory, now int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h.forget(d, now)
 }
 
 func (h *Hub) tidySlot(w *wheel, now int64) {
@@ -136,24 +156,19 @@ func (h *Hub) Relieve(excess int64) (freed int64) {
 	if now < h.relieve.Load() {
 		return 0
 	}
-	before := h.held.Load()
+	before := h.held()
 	defer func() {
 		if freed < excess {
 			h.relieve.Store(now + relieveEvery)
 		}
 	}()
 	enough := func() bool {
-		freed = before - h.held.Load()
+		freed = before - h.held()
 		return freed >= excess
 	}
 	rooms := func(of func(*room)) {
 		for i := range h.rooms {
-			sh := &h.rooms[i]
-			sh.mu.Lock()
-			for _, r := range sh.rooms {
-				of(r)
-			}
-			sh.mu.Unlock()
+			h.rooms[i].each(of)
 			if enough() {
 				return
 			}
@@ -171,22 +186,35 @@ func (h *Hub) Relieve(excess int64) (freed int64) {
 		}
 	}
 	if !enough() {
-		rooms(func(r *room) {
-			before := r.history.cost()
-			for r.history.n > 1 {
-				r.history.pop()
-			}
-			h.changed(r, before)
-		})
+		rooms(func(r *room) { h.clearHistory(r, 1) })
 	}
+	enough()
 	return freed
 }
 
-// Stop ends what Start began, and the parked sessions. Any goroutine but a worker's.
+// each calls f for every room of the shard, under its lock. f may remove that room.
+func (sh *roomShard) each(f func(*room)) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for _, r := range sh.rooms {
+		f(r)
+	}
+}
+
+// Stop ends what Start began, the parked sessions, and then all that is kept. Any goroutine but a worker's, once the loop has
+// ended.
 func (h *Hub) Stop() {
 	h.stopOnce.Do(func() { close(h.stop) })
 	<-h.swept
 	for i := range h.clients {
 		h.expire(&h.clients[i], math.MaxInt64)
+		h.tidyMemory(&h.memories[i], math.MaxInt64)
+	}
+	for i := range h.rooms {
+		h.rooms[i].each(func(r *room) {
+			if r.members == 0 {
+				h.remove(r)
+			}
+		})
 	}
 }

@@ -82,7 +82,7 @@ func appends() []appendCase {
 	key := []byte("cpu of the seventh node, in a group of its own é")
 	published := AppendRoomMessageTail(AppendRoomMessageHead(nil, from, content, room, at), 1234567, "alice", key)
 	members := []Member{{ClientID: from, User: "alice", Data: []byte(`{"name":"Ann"}`)}, {ClientID: from}}
-	resumed := []ResumedRoom{{room, "k3j9x1", 1234567, true, ""}, {"r13", "", 0, false, ReasonNoHistory}}
+	resumed := []ResumedRoom{{room, "k3j9x1", 1234567, true, "", false}, {"r13", "", 0, false, ReasonNoHistory, false}}
 	refusal := &Error{Code: BadRoom, Message: "room is empty"}
 	return []appendCase{
 		{"welcome", func(dst []byte) []byte { return AppendWelcome(dst, welcome) }},

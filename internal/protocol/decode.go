@@ -52,7 +52,8 @@ type Command struct {
 
 	Limit int            // 1 to MaxPage, 0 when absent; of history
 	Data  []byte         // raw JSON, nil when absent; of join_room
-	Rooms []RoomPosition // at most MaxResumeRooms, no room twice; of resume
+	Rooms []RoomPosition // at most MaxResumeRooms, no room twice; of resume, as is More
+	More  bool           // last is false: another resume follows
 
 	keys    [][]byte // keys that must differ, to find one given twice
 	table   []uint32 // of keys, when they are many
@@ -107,6 +108,7 @@ const (
 	fieldBefore
 	fieldLimit
 	fieldRooms
+	fieldLast
 	fieldCount
 	fieldUnknown = fieldCount
 )
@@ -124,6 +126,7 @@ var fieldNames = [fieldCount]string{
 	fieldBefore:    "before",
 	fieldLimit:     "limit",
 	fieldRooms:     "rooms",
+	fieldLast:      "last",
 }
 
 // fieldOf is fieldNames the other way round; a switch costs a third of a map's look-up.
@@ -153,6 +156,8 @@ func fieldOf(key []byte) field {
 		return fieldLimit
 	case "rooms":
 		return fieldRooms
+	case "last":
+		return fieldLast
 	}
 	return fieldUnknown
 }

@@ -165,6 +165,13 @@ func (c *Command) takeResume(f *fields) *Error {
 	if name := c.keyTwice(names); name != nil {
 		return &Error{BadMessage, "rooms has " + Quote(name) + " twice"}
 	}
+	switch last := string(f.raw[fieldLast]); last {
+	case "", "true":
+	case "false":
+		c.More = true
+	default:
+		return &Error{BadMessage, "last must be true or false"}
+	}
 	c.Rooms = c.rooms
 	return nil
 }

@@ -67,7 +67,7 @@ func (v *decodeVector) refTake(fields map[string]json.RawMessage) {
 			v.Error = "bad_message"
 		}
 	case "resume":
-		v.refRooms(fields["rooms"])
+		v.refRooms(fields["rooms"], fields["last"])
 	case "join_room", "leave_room", "room_message", "presence", "history":
 		if room, isString := refString(fields["room"]); !isString {
 			v.Error = "bad_message"
@@ -117,7 +117,7 @@ func (v *decodeVector) refInRoom(fields map[string]json.RawMessage) {
 	}
 }
 
-func (v *decodeVector) refRooms(raw json.RawMessage) {
+func (v *decodeVector) refRooms(raw, last json.RawMessage) {
 	if v.ID == "" || len(raw) == 0 || raw[0] != '{' {
 		v.Error = "bad_message"
 		return
@@ -140,6 +140,13 @@ func (v *decodeVector) refRooms(raw json.RawMessage) {
 	}
 	slices.Sort(names)
 	if len(slices.Compact(names)) < len(values) {
+		v.Error = "bad_message"
+	}
+	switch string(last) {
+	case "", "true":
+	case "false":
+		v.More = true
+	default:
 		v.Error = "bad_message"
 	}
 }

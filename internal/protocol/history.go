@@ -50,7 +50,8 @@ type ResumedRoom struct {
 	Epoch     string // "" for a room without history: neither it nor Offset is told
 	Offset    uint64
 	Recovered bool
-	Reason    string // one of the Reason constants, where not Recovered
+	Reason    string // one of the Reason constants or the name of a Code, where not Recovered
+	Retry     bool   // the client is not in the room; a join with the same since may succeed later
 }
 
 // AppendResumed appends the answer to a resume.
@@ -66,6 +67,9 @@ func AppendResumed(dst, id []byte, rooms []ResumedRoom) []byte {
 		at := len(dst)
 		dst = appendPosition(dst, r.Epoch, r.Offset)
 		dst = appendRecovered(dst, r.Recovered, r.Reason)
+		if r.Retry {
+			dst = append(dst, `,"retry":true`...)
+		}
 		dst[at] = '{' // where the comma before the first of them stands
 		dst = append(dst, '}')
 	}

@@ -42,6 +42,7 @@ type decodeVector struct {
 	Since, Before  *vectorPosition
 	Limit          int
 	Rooms          []vectorRoom
+	More           bool
 }
 
 type vectorPosition struct {
@@ -65,7 +66,7 @@ func decoded(c *Command) decodeVector {
 	msgType := string(c.Type)
 	v := decodeVector{Kind: kindNames[c.Kind], Type: &msgType, ID: string(c.ID), Room: string(c.Room), To: string(c.To),
 		Content: string(c.Content), Key: string(c.Key), PublishID: string(c.PublishID), Data: string(c.Data),
-		Since: position(c.Since, c.HasSince), Before: position(c.Before, c.HasBefore), Limit: c.Limit}
+		Since: position(c.Since, c.HasSince), Before: position(c.Before, c.HasBefore), Limit: c.Limit, More: c.More}
 	for _, r := range c.Rooms {
 		v.Rooms = append(v.Rooms, vectorRoom{string(r.Room), position(r.At, r.HasAt)})
 	}
@@ -155,6 +156,7 @@ type message struct {
 	RetryAfterMS int64              `json:"retry_after_ms"`
 	AfterMS      int64              `json:"after_ms"`
 	Reason       string             `json:"reason"`
+	Retry        bool               `json:"retry"`
 	ID           json.RawMessage    `json:"id"`
 }
 
@@ -199,7 +201,7 @@ func encode(m message) []byte {
 		var rooms []ResumedRoom
 		for _, name := range slices.Sorted(maps.Keys(m.Rooms)) {
 			r := m.Rooms[name]
-			rooms = append(rooms, ResumedRoom{name, r.Epoch, r.Offset, *r.Recovered, r.Reason})
+			rooms = append(rooms, ResumedRoom{name, r.Epoch, r.Offset, *r.Recovered, r.Reason, r.Retry})
 		}
 		return AppendResumed(nil, m.ID, rooms)
 	case "pong":
