@@ -25,7 +25,7 @@ const module = "example.com/hubbub"
 var allowedImports = map[string][]string{
 	"cmd/hubbub": {".", "internal/bench", "internal/cgroup"},
 	"examples/*": {"."},
-	".":          {"internal/hub", "internal/loop", "internal/protocol", "internal/wire", "internal/console", "internal/metrics", "internal/sparselog", "internal/cgroup"},
+	".":          {"internal/audit", "internal/hub", "internal/loop", "internal/protocol", "internal/wire", "internal/console", "internal/metrics", "internal/sparselog", "internal/cgroup"},
 
 	"internal/hub":  {"internal/loop", "internal/protocol", "internal/wire"},
 	"internal/loop": {"internal/protocol", "internal/wire", "internal/sparselog"},
@@ -38,9 +38,10 @@ var allowedImports = map[string][]string{
 	"internal/metrics":   {},
 	"internal/sparselog": {},
 	"internal/cgroup":    {},
+	"internal/audit":     {},
 	"internal/model":     {},
 
-	"hubbubtest": {".", "internal/model"},
+	"hubbubtest": {".", "internal/audit", "internal/model"},
 
 	"e2e":   {}, // it knows the binary only from outside
 	"drill": {}, // so does this

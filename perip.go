@@ -1,6 +1,7 @@
 package hubbub
 
 import (
+	"fmt"
 	"net/netip"
 	"sync"
 
@@ -61,6 +62,16 @@ func (p *perIP) leave(key netip.Addr) {
 	if p.conns[key]--; p.conns[key] <= 0 {
 		delete(p.conns, key)
 	}
+}
+
+// unsettled names the addresses that still have connections.
+func (p *perIP) unsettled() (all []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for addr, n := range p.conns {
+		all = append(all, fmt.Sprintf("connections of %s: %d", addr, n))
+	}
+	return all
 }
 
 // counted is a connection's handler that gives its address's place back at the end.

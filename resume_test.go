@@ -255,7 +255,7 @@ func TestResumingAsksTheHooksAgain(t *testing.T) {
 			},
 			Join: func(_ context.Context, j *hubbub.Join) error {
 				if banned && j.Room == "r" {
-					return errors.New("no")
+					return &hubbub.Error{Code: hubbub.NotMember, Message: "no"}
 				}
 				return nil
 			},

@@ -3,14 +3,17 @@ package hubbub
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"example.com/hubbub/internal/audit"
 	"example.com/hubbub/internal/console"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
@@ -252,7 +255,23 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.hub.Stop() // those who might have resumed leave their rooms
 	s.hub.WaitHooks(ctx)
 	s.hub.WaitHooks(grace)
-	return err
+	return errors.Join(err, s.settled())
+}
+
+// settled says which accounts are not back at zero though all has ended: a fault of Hubbub's own.
+func (s *Server) settled() error {
+	accounts := append(s.loop.Unsettled(), s.hub.Unsettled()...)
+	if s.ips != nil {
+		accounts = append(accounts, s.ips.unsettled()...)
+	}
+	if len(accounts) == 0 {
+		return nil
+	}
+	return fmt.Errorf("hubbub: accounts are not back at zero: %s", strings.Join(accounts, "; "))
+}
+
+func init() {
+	audit.Server = func(server any) []string { return server.(*Server).hub.Audit() }
 }
 
 // hooksGrace is how long Shutdown waits for hooks when all clients are gone, also past its context: those who were cut

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/audit"
 	"example.com/hubbub/internal/model"
 )
 
@@ -330,7 +331,10 @@ func (w *world) check(t *rapid.T) {
 	}
 	Step(0)
 	// All in one: what happened may not happen a second time, and then rapid shows nothing but this.
-	if faults := w.srv.Faults(); len(faults) > 0 {
+	faults := w.srv.Faults()
+	Step(0) // nothing is under way then, so every account must fit
+	faults = append(faults, audit.Server(w.srv.Server)...)
+	if len(faults) > 0 {
 		t.Fatalf("%s\n%s", strings.Join(faults, "\n"), w.logs())
 	}
 	for _, p := range w.people {

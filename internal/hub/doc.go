@@ -12,7 +12,9 @@
 //
 //	hub.go      Hub; publishing from the application; the index of clients
 //	session.go  a client: its messages and what each of them does; the echo
-//	resume.go   sessions whose connection was lost, and how they come back
+//	parked.go   sessions whose connection was lost, and what waits for them
+//	resume.go   how they come back: the token, and what the client says of its rooms
+//	ledger.go   what is kept, and for whom; audit.go: whether that is so
 //	room.go     rooms, joining and leaving, deliveries
 //	publish.go  a message's way into a room; publish_ids
 //	history.go  what a room keeps; pages, and what a member missed

@@ -181,3 +181,45 @@ func (l *Loop) Unsettled() (all []string) {
 	}
 	return all
 }
+
+// Recount counts anew what the worker's connections and its mailbox hold, and names each account that says something else.
+// The worker's goroutine, inside Run.
+func (w *Worker) Recount() (faults []string) {
+	account := func(what string, has, is int64) {
+		if has != is {
+			faults = append(faults, fmt.Sprintf("worker %d: %d %s are counted, %d are there", w.index, has, what, is))
+		}
+	}
+	var unsent, half, count int64
+	for _, s := range w.slots {
+		if s.c == nil {
+			continue
+		}
+		count++
+		unsent += w.owed[s.c].bytes
+		for i, f := range append([]*Frame{s.c.out.first}, s.c.out.rest()...) {
+			if f != nil {
+				unsent += int64(len(f.b))
+			}
+			if i == 0 && s.c.out.more != nil {
+				unsent -= int64(s.c.out.more.off)
+			}
+		}
+		if s.c.in != nil {
+			half += int64(s.c.in.Buffered() + len(s.c.in.left))
+		}
+	}
+	account("connections", int64(w.count), count)
+	account("unsent bytes", w.counts.Unsent, unsent)
+	account("half received bytes", w.counts.HalfReceived, half)
+	w.mail.mu.Lock()
+	defer w.mail.mu.Unlock()
+	bytes := w.ran
+	for _, list := range [][]posted{w.tasks[w.next:], w.mail.tasks} {
+		for _, t := range list {
+			bytes += t.cost
+		}
+	}
+	account("bytes in the mailbox", int64(w.mail.bytes), int64(bytes))
+	return faults
+}

@@ -1,0 +1,265 @@
+package hub
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
+)
+
+// parked is a session whose connection was lost. Until it is resumed, or its time is up, its rooms count it as a member
+// and what is sent to it alone waits. Guarded by its clientShard's mu, but for what is static, and for rooms, which are
+// its claimer's while there is one.
+type parked struct {
+	// Static.
+	id    ID
+	user  string
+	payer *payer
+
+	rooms    []*room
+	gen      uint32   // of the newest token
+	oldest   uint32   // that counts as well: nothing has come over the connections that got those behind it
+	by       *session // whose client has claimed it and not yet said what it had
+	until    int64    // the hub's clock; moot while by is set
+	directs  []waitingDirect
+	cost     int64 // what the ledger counts for it
+	unsent   int   // bytes of directs
+	resolved bool  // it is parked no more
+}
+
+// waitingDirect is a direct message that waits for a parked session; who sent it pays.
+type waitingDirect struct {
+	frame *loop.Frame
+	payer *payer
+}
+
+const (
+	parkedCost     = 512      // what a parked session counts for
+	parkedRoomCost = 64       // and each of its rooms
+	maxDirects     = 64 << 10 // bytes that wait for a parked session
+	resumeWithin   = 10 * time.Second
+	tokenLife      = 30 * 24 * time.Hour // far beyond any window: that the session is still here is what counts
+)
+
+// parking is when a parked session's time is up. It is stale when that has changed.
+type parking struct {
+	p     *parked
+	until int64
+}
+
+// parks says whether a connection that ended with code leaves its session behind. A client that says good-bye by 1000,
+// 1001 or without a code doesn't come back; and one that was told not to needn't.
+func (h *Hub) parks(code int) bool {
+	if h.cfg.ResumeWindow == 0 {
+		return false
+	}
+	switch code {
+	case wire.CloseNormal, wire.CloseGoingAway, wire.CloseNoStatus:
+		return false
+	}
+	return code < 4500
+}
+
+// park leaves the session behind: its rooms count it still. It is false where the server keeps too much for the client
+// already: then its session ends with its connection.
+func (s *session) park() bool {
+	h := s.hub
+	p := s.old()
+	rooms := s.unnamed(p)
+	for _, m := range s.rooms {
+		rooms = append(rooms, m.local.room)
+	}
+	cost := parkedCost + parkedRoomCost*int64(len(rooms))
+	switch {
+	case p != nil:
+	case !s.payer().may(cost):
+		return false
+	default:
+		p = &parked{id: s.id, user: s.name(), payer: s.payer(), gen: s.gen}
+	}
+	// What can fail comes first: who is parked is in no local any more, but still counted.
+	for len(s.rooms) > 0 {
+		last := len(s.rooms) - 1
+		if last >= manyRooms {
+			h.keep(KeptRooms, s.more.payer, -membershipCost)
+		}
+		m := s.rooms[last]
+		s.rooms = s.rooms[:last]
+		h.detach(m)
+	}
+	s.rooms = nil
+	if m := s.more; m != nil {
+		m.byName, m.pulls, m.coming = nil, nil, nil
+	}
+	if s.self != nil && s.self.resume != nil {
+		s.self.resume.old = nil
+	}
+	sh := h.clientShard(p.id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	p.rooms, p.oldest, p.by = rooms, s.oldest(), nil
+	h.keep(KeptParked, p.payer, cost-p.cost)
+	p.cost = cost
+	if sh.sessions[p.id] == s {
+		delete(sh.sessions, p.id)
+	}
+	if sh.parked[p.id] != p {
+		if sh.parked == nil {
+			sh.parked = map[ID]*parked{}
+		}
+		sh.parked[p.id] = p
+		h.parkedNow.Add(1)
+	}
+	p.until = clock() + h.cfg.ResumeWindow.Milliseconds()
+	sh.order = append(sh.order, parking{p, p.until})
+	return true
+}
+
+// unnamed are the rooms of p, the session that is being resumed, which the client hasn't named yet.
+func (s *session) unnamed(p *parked) []*room {
+	switch {
+	case p == nil:
+		return nil
+	case s.more == nil || s.more.coming == nil:
+		return p.rooms
+	}
+	return slices.Collect(maps.Values(s.more.coming.left))
+}
+
+// take takes p out of the shard, and gives what waited for it. The id leads to s from here on, which may be nil.
+func (h *Hub) take(p *parked, s *session) (directs []waitingDirect) {
+	sh := h.clientShard(p.id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	h.takeLocked(sh, p)
+	if s != nil {
+		sh.sessions[p.id] = s
+	}
+	return p.directs
+}
+
+func (h *Hub) takeLocked(sh *clientShard, p *parked) {
+	delete(sh.parked, p.id)
+	p.resolved = true
+	h.keep(KeptParked, p.payer, -p.cost)
+	for _, d := range p.directs {
+		h.keep(KeptParked, d.payer, -int64(d.frame.Len()))
+	}
+	h.parkedNow.Add(-1)
+}
+
+// end takes a session that was parked out of the rooms that it is still counted in.
+func (h *Hub) end(p *parked, rooms []*room) {
+	for _, r := range rooms {
+		h.leftSafely(r, p)
+	}
+}
+
+func (h *Hub) leftSafely(r *room, p *parked) {
+	defer h.recovered("leaving a room")
+	h.left(r, Identity{p.id, p.user}, nil, p.payer)
+}
+
+// expire ends the parked sessions whose time is up.
+func (h *Hub) expire(sh *clientShard, now int64) {
+	for _, p := range h.expired(sh, now) {
+		h.end(p, p.rooms)
+		h.payers.leave(p.payer)
+	}
+}
+
+// expired takes out those whose time is up.
+func (h *Hub) expired(sh *clientShard, now int64) (over []*parked) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	n := 0
+	for ; n < len(sh.order) && sh.order[n].until <= now; n++ {
+		if o := sh.order[n]; !o.p.resolved && o.p.by == nil && o.p.until == o.until {
+			h.takeLocked(sh, o.p)
+			over = append(over, o.p)
+		}
+	}
+	clear(sh.order[:n])
+	if sh.order = sh.order[n:]; len(sh.order) == 0 {
+		sh.order = nil
+	}
+	return over
+}
+
+// direct sends a frame to the client, or keeps it where its session is parked; from, nil for the application, pays. full is a
+// worker that is above high water, or nil.
+func (h *Hub) direct(id ID, f *loop.Frame, from *session) (full *loop.Worker, err *protocol.Error) {
+	sh := h.clientShard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if s := sh.sessions[id]; s != nil {
+		var p *payer
+		if from != nil && h.cfg.ResumeWindow > 0 {
+			p = from.payer() // it may be parked by the time that the message is there
+		}
+		ref := s.conn.Ref()
+		if ref.Worker().Post(&direct{h, id, ref, f, p}, f.Len()) {
+			full = ref.Worker()
+		}
+		return full, nil
+	}
+	if sh.parked[id] == nil {
+		return nil, &protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote([]byte(id.String())) + " is connected"}
+	}
+	var p *payer
+	if from != nil {
+		p = from.payer()
+	}
+	return nil, h.leaveDirect(sh.parked[id], f, p)
+}
+
+// leaveDirect leaves a message for a parked session. Its shard's mu is held.
+func (h *Hub) leaveDirect(p *parked, f *loop.Frame, from *payer) *protocol.Error {
+	switch {
+	case p.unsent > 0 && p.unsent+f.Len() > maxDirects:
+		return &protocol.Error{Code: protocol.Overloaded, Message: "too much waits for the client, which has lost its connection"}
+	case !from.may(int64(f.Len())):
+		return tooMuch(protocol.RateLimited, "its messages to clients that have lost their connections")
+	}
+	p.directs = append(p.directs, waitingDirect{f, from})
+	p.unsent += f.Len()
+	h.keep(KeptParked, from, int64(f.Len()))
+	return nil
+}
+
+// direct is a frame on its way to one client.
+type direct struct {
+	hub   *Hub
+	id    ID
+	to    loop.Ref
+	frame *loop.Frame
+	payer *payer
+}
+
+func (d *direct) Conn(w *loop.Worker) *loop.Conn { return w.Conn(d.to) }
+
+func (d *direct) Run(w *loop.Worker) {
+	if c := w.Conn(d.to); c != nil && c.Open() {
+		c.Send(d.frame)
+		return
+	}
+	d.goOn() // it has gone meanwhile, and may be parked or here again
+}
+
+func (d *direct) goOn() {
+	sh := d.hub.clientShard(d.id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if s := sh.sessions[d.id]; s != nil {
+		d.to = s.conn.Ref()
+		d.to.Worker().Post(d, d.frame.Len())
+	} else if p := sh.parked[d.id]; p != nil {
+		d.hub.leaveDirect(p, d.frame, d.payer)
+	}
+}
+
+// ParkedSessions is how many wait to be resumed. Any goroutine.
+func (h *Hub) ParkedSessions() int { return int(h.parkedNow.Load()) }
