@@ -110,7 +110,8 @@ func (s *Server) snapshot() metrics.Snapshot {
 		Errors:       map[string]int64{},
 		Upgrades:     map[string]int64{},
 		Panics:       s.loop.Panics.Load(),
-		HistoryBytes: s.hub.Kept(hub.KeptHistory),
+		HistoryBytes: s.hub.Kept(hub.KeptHistory) + s.hub.Kept(hub.KeptRooms),
+		Kept:         map[string]int64{},
 		Parked:       s.hub.ParkedSessions(),
 		MailboxDepth: depth,
 		Turns:        metrics.Histogram{Counts: make([]int64, len(loop.TurnBounds)+1)},
@@ -122,6 +123,11 @@ func (s *Server) snapshot() metrics.Snapshot {
 	for r := upgradeAccepted; r < upgradeResults; r++ {
 		snap.Upgrades[upgradeNames[r]] = s.tally.upgrades[r].Load()
 	}
+	for k := range hub.Kinds() {
+		snap.Kept[k.String()] = s.hub.Kept(k)
+		snap.BufferedBytes += s.hub.Kept(k)
+	}
+	snap.BufferedBytes -= snap.HistoryBytes
 	for _, most := range loop.TurnBounds {
 		snap.Turns.Bounds = append(snap.Turns.Bounds, float64(most)/1e9)
 	}

@@ -2,7 +2,6 @@ package hubbub_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"

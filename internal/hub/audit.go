@@ -130,7 +130,7 @@ func (h *Hub) recountWorker(w *loop.Worker, c *recount) {
 				c.faults = append(c.faults, fmt.Sprintf("client %s is not where it should be in %q", s.id, m.local.room.name))
 			}
 			if at >= manyRooms {
-				c.keep(KeptRooms, s.more.payer, membershipCost)
+				c.keep(KeptMemberships, s.more.payer, membershipCost)
 			}
 		}
 		if s.more != nil && s.more.payer != nil {

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"iter"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -15,17 +16,18 @@ type Kind uint8
 
 // The kinds there are.
 const (
-	KeptHistory    Kind = iota // the messages of rooms
-	KeptRooms                  // rooms that nobody is in, and memberships beyond the first few of a client
-	KeptPublishIDs             // publish_ids of the window
-	KeptParked                 // sessions to be resumed, and the direct messages that wait for them
-	KeptPresence               // who is in rooms that tell it, with their data
-	KeptHooks                  // messages and calls that wait for the application's code
+	KeptHistory     Kind = iota // the messages of rooms
+	KeptRooms                   // rooms that nobody is in
+	KeptMemberships             // those of a client beyond the first few
+	KeptPublishIDs              // publish_ids of the window
+	KeptParked                  // sessions to be resumed, and the direct messages that wait for them
+	KeptPresence                // who is in rooms that tell it, with their data
+	KeptHooks                   // messages and calls that wait for the application's code
 	kinds
 )
 
 // The names of the kinds, as the metrics have them.
-var kindNames = [kinds]string{"history", "rooms", "publish_ids", "parked", "presence", "hooks"}
+var kindNames = [kinds]string{"history", "rooms", "memberships", "publish_ids", "parked", "presence", "hooks"}
 
 func (k Kind) String() string { return kindNames[k] }
 
@@ -152,6 +154,14 @@ func (h *Hub) count(k Kind, n int64) {
 func (h *Hub) keep(k Kind, p *payer, n int64) {
 	h.charge(p, n)
 	h.count(k, n)
+}
+
+// Kinds are all there are.
+func Kinds() iter.Seq[Kind] {
+	return func(yield func(Kind) bool) {
+		for k := Kind(0); k < kinds && yield(k); k++ {
+		}
+	}
 }
 
 // Kept is how many bytes of a kind are kept. Any goroutine.

@@ -84,7 +84,7 @@ func (s *session) park() bool {
 	for len(s.rooms) > 0 {
 		last := len(s.rooms) - 1
 		if last >= manyRooms {
-			h.keep(KeptRooms, s.more.payer, -membershipCost)
+			h.keep(KeptMemberships, s.more.payer, -membershipCost)
 		}
 		m := s.rooms[last]
 		s.rooms = s.rooms[:last]

@@ -254,7 +254,7 @@ func (s *session) find(name []byte) int {
 func (s *session) remember() {
 	last := len(s.rooms) - 1
 	if last >= manyRooms {
-		s.hub.keep(KeptRooms, s.payer(), membershipCost)
+		s.hub.keep(KeptMemberships, s.payer(), membershipCost)
 	}
 	switch {
 	case s.more != nil && s.more.byName != nil:
@@ -276,7 +276,7 @@ func (s *session) leave(i int) {
 	s.rooms = s.rooms[:last]
 	if s.more != nil {
 		if last >= manyRooms {
-			s.hub.keep(KeptRooms, s.more.payer, -membershipCost)
+			s.hub.keep(KeptMemberships, s.more.payer, -membershipCost)
 		}
 		if s.more.byName != nil {
 			delete(s.more.byName, m.local.room.name)

@@ -23,6 +23,7 @@ type Snapshot struct {
 
 	BufferedBytes int64
 	HistoryBytes  int64
+	Kept          map[string]int64 // by kind, history too
 	Parked        int
 	MailboxDepth  []int // by worker
 
@@ -49,7 +50,11 @@ func one(name, help string, kind prometheus.ValueType, of func(s *Snapshot) floa
 }
 
 func byLabel(name, label, help string, of func(s *Snapshot) map[string]int64) figure {
-	return figure{prometheus.NewDesc("hubbub_"+name, help, []string{label}, nil), prometheus.CounterValue,
+	return byLabelOf(prometheus.CounterValue, name, label, help, of)
+}
+
+func byLabelOf(kind prometheus.ValueType, name, label, help string, of func(s *Snapshot) map[string]int64) figure {
+	return figure{prometheus.NewDesc("hubbub_"+name, help, []string{label}, nil), kind,
 		func(s *Snapshot, emit func(float64, ...string)) {
 			for value, n := range of(s) {
 				emit(float64(n), value)
@@ -69,8 +74,9 @@ var figures = []figure{
 	byLabel("closed_total", "code", "Connections that ended, by close code.", func(s *Snapshot) map[string]int64 { return s.Closed }),
 	byLabel("errors_total", "code", "Error messages sent to clients, by code.", func(s *Snapshot) map[string]int64 { return s.Errors }),
 	byLabel("upgrades_total", "result", "Requests for a WebSocket, by result: accepted, or why it was refused.", func(s *Snapshot) map[string]int64 { return s.Upgrades }),
-	one("buffered_bytes", "Bytes that wait for clients, and of messages that are half received.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.BufferedBytes) }),
+	one("buffered_bytes", "Bytes that wait for clients or are half received, and all that is kept for clients but history: with hubbub_history_bytes what --max-buffered-bytes bounds.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.BufferedBytes) }),
 	one("history_bytes", "Bytes that rooms keep of their messages, the record of each and of rooms without members included.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.HistoryBytes) }),
+	byLabelOf(prometheus.GaugeValue, "kept_bytes", "kind", "Bytes that are kept for clients, by kind: each client, user and bounded address has a share of all of them together.", func(s *Snapshot) map[string]int64 { return s.Kept }),
 	{prometheus.NewDesc("hubbub_mailbox_depth", "Tasks that wait for a worker.", []string{"worker"}, nil), prometheus.GaugeValue,
 		func(s *Snapshot, emit func(float64, ...string)) {
 			for i, n := range s.MailboxDepth {

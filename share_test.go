@@ -1,0 +1,262 @@
+package hubbub_test
+
+import (
+	"bytes"
+	"compress/flate"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/hubbub"
+	"example.com/hubbub/internal/wire"
+)
+
+// One client takes what all share: each of these fills what is kept for it until it is refused, alone, and the server stays
+// ready for the others.
+func TestNobodyTakesWhatAllShare(t *testing.T) {
+	long := strings.Repeat("x", 1000)
+	for _, c := range []struct {
+		name string
+		say  func(i int) string // with an id; %d is the number of the message
+		code string
+		most int // messages that may be taken
+	}{
+		{"publish_ids", func(i int) string {
+			return fmt.Sprintf(`{"msg_type":"room_message","room":"nobody is here","content":1,"publish_id":"%d","id":%d}`, i, i)
+		}, "rate_limited", 10_000},
+		{"rooms that nobody is in", func(i int) string {
+			return fmt.Sprintf(`{"msg_type":"room_message","room":"r%d","content":1,"id":%d}`, i, i)
+		}, "rate_limited", 10_000},
+		{"histories", func(i int) string {
+			return fmt.Sprintf(`{"msg_type":"room_message","room":"r%d","content":"%s","id":%d}`, i, long, i)
+		}, "rate_limited", 2_500},
+		{"rooms that it has left", func(i int) string {
+			room := i / 3
+			return []string{
+				fmt.Sprintf(`{"msg_type":"join_room","room":"r%d","id":%d}`, room, i),
+				fmt.Sprintf(`{"msg_type":"room_message","room":"r%d","content":"%s","id":%d}`, room, long, i),
+				fmt.Sprintf(`{"msg_type":"leave_room","room":"r%d","id":%d}`, room, i),
+			}[i%3]
+		}, "rate_limited", 7_500},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := startServer(t, hubbub.Config{Workers: 1, MaxBufferedBytes: 16 << 20})
+			parkedOne, token := enterFor(t, s)
+			parkedOne.join("mine")
+			parkedOne.reset()
+			parked(t, s, 1)
+			greedy := enter(t, s)
+			taken, refused := 0, 0
+			for i := 0; i < 30_000 && refused < 100; i += 100 {
+				var packet []byte
+				for n := range 100 {
+					packet = append(packet, frame(wire.Text, true, []byte(c.say(i+n)))...)
+				}
+				greedy.sendRaw(packet)
+				for range 100 {
+					switch got := greedy.nextJSON(); {
+					case got["msg_type"] != "error":
+						taken++
+					case got["code"] != c.code || got["retry"] != true:
+						t.Fatalf("refused by %v", got)
+					default:
+						refused++
+					}
+				}
+			}
+			if refused == 0 || taken > c.most {
+				t.Errorf("%d were taken, %d refused", taken, refused)
+			}
+			all := scrape(t, s)
+			if kept := all["hubbub_buffered_bytes"] + all["hubbub_history_bytes"]; kept > 16<<20/7 || kept < 10_000 {
+				t.Errorf("%v bytes are kept", kept)
+			}
+			if status := s.status("/readyz"); status != http.StatusOK {
+				t.Errorf("readyz is %d", status)
+			}
+			// The others notice nothing.
+			other := enter(t, s).join("mine too")
+			for i := range 20 {
+				if got := other.raw(`{"msg_type":"room_message","room":"mine too","content":1,"publish_id":"p%d","id":1}`, i); got["msg_type"] != "ack" {
+					t.Fatalf("another client: %v", got)
+				}
+			}
+			if _, welcome := comeBack(t, s, token); welcome["resumed"] != true {
+				t.Errorf("a parked session is gone: %v", welcome)
+			}
+		})
+	}
+}
+
+// status is that of a GET.
+func (s *testServer) status(path string) int {
+	r, err := http.Get("http://" + s.addr + path)
+	if err != nil {
+		return 0
+	}
+	r.Body.Close()
+	return r.StatusCode
+}
+
+// What one limit allows the others do not forbid: as many rooms as a client may have, with data, can be joined and come
+// back to by a client whose server is small.
+func TestAsManyRoomsAsAllowedCanBeResumed(t *testing.T) {
+	s := startServer(t, hubbub.Config{MaxBufferedBytes: 16 << 20, Rooms: []hubbub.RoomPolicy{{Match: "*", Presence: "full"}}})
+	m, token := enterFor(t, s)
+	const rooms, each = 1000, 400
+	name := func(i int) string { return fmt.Sprintf("%036d", i) }
+	joined := map[string]any{}
+	for i := range rooms {
+		m.text(fmt.Sprintf(`{"msg_type":"join_room","room":"%s","data":{"n":%d},"id":%d}`, name(i), i, i))
+		for {
+			got := m.nextJSON()
+			if got["msg_type"] == "joined" {
+				joined[name(i)] = got["epoch"]
+				break
+			}
+			if got["msg_type"] != "member_joined" {
+				t.Fatalf("room %d: %v", i, got)
+			}
+		}
+	}
+	m.reset()
+	parked(t, s, 1)
+	a := enter(t, s)
+	a.publish(name(0), 1, 1)
+	a.text(`{"msg_type":"direct_message","to":"` + m.id + `","content":"waits"}`)
+	a.publish(name(999), 1, 1)
+	back, welcome := comeBack(t, s, token)
+	if welcome["resumed"] != true {
+		t.Fatalf("got %v", welcome)
+	}
+	for from := 0; from < rooms; from += each {
+		var b strings.Builder
+		to := min(rooms, from+each)
+		for i := from; i < to; i++ {
+			fmt.Fprintf(&b, `,"%s":{"epoch":"%s","offset":0}`, name(i), joined[name(i)])
+		}
+		msg := fmt.Sprintf(`{"msg_type":"resume","id":%d,"last":%v,"rooms":{%s}}`, from, to == rooms, b.String()[1:])
+		if len(msg) > 64<<10 {
+			t.Fatalf("a resume has %d bytes", len(msg))
+		}
+		got := back.raw("%s", msg)
+		answers := got["rooms"].(map[string]any)
+		if got["msg_type"] != "resumed" || len(answers) != to-from {
+			t.Fatalf("%d answers: %v", len(answers), got["msg_type"])
+		}
+		for room, answer := range answers {
+			if answer.(map[string]any)["recovered"] != true {
+				t.Fatalf("%s: %v", room, answer)
+			}
+		}
+		a.publish(name(from), 2, 2) // comes when all is said
+	}
+	direct := back.nextJSON()
+	if direct["content"] != "waits" {
+		t.Fatalf("after the last resumed comes %v", direct)
+	}
+	got := map[string]int{}
+	for range 5 {
+		got[back.nextJSON()["room"].(string)]++
+	}
+	if got[name(0)] != 2 || got[name(999)] != 1 || got[name(400)] != 1 || got[name(800)] != 1 {
+		t.Errorf("missed messages: %v", got)
+	}
+	back.hearsNothing()
+}
+
+// A resume of several messages ends with another kind of message, too; what is not named then is left.
+func TestAResumeThatSaysNoMoreIsOver(t *testing.T) {
+	eachServer(t, func(t *testing.T, s *testServer) {
+		m, token := enterFor(t, s)
+		m.join("a").join("b")
+		m.reset()
+		parked(t, s, 1)
+		watcher := enter(t, s)
+		back, _ := comeBack(t, s, token)
+		back.raw(`{"msg_type":"resume","id":1,"rooms":{"a":null},"last":false}`)
+		watcher.publish("a", 1, 1)
+		back.hearsNothing() // a ping ends nothing
+		scraped(t, s, map[string]float64{"parked_sessions": 1})
+		if got := back.raw(`{"msg_type":"presence","room":"b","id":2}`); got["msg_type"] == "room_message" {
+			got = back.nextJSON()
+		}
+		scraped(t, s, map[string]float64{"parked_sessions": 0})
+		if got := watcher.raw(`{"msg_type":"presence","room":"b","id":3}`); got["count"] != 0.0 {
+			t.Errorf("the room that was not named: %v", got)
+		}
+		if got := watcher.raw(`{"msg_type":"presence","room":"a","id":4}`); got["count"] != 1.0 {
+			t.Errorf("the room that was named: %v", got)
+		}
+	})
+}
+
+// deflated is a compressed message of a client (RFC 7692): small on the wire, large behind it.
+func deflated(text string) []byte {
+	var b bytes.Buffer
+	w, _ := flate.NewWriter(&b, flate.BestCompression)
+	io.WriteString(w, text)
+	w.Flush()
+	p := bytes.TrimSuffix(b.Bytes(), []byte{0, 0, 0xff, 0xff})
+	f := frame(wire.Text, true, p)
+	f[0] |= 0x40
+	return f
+}
+
+// beside measures how long an innocent client's ping takes while others attack; it judges nothing that depends on time.
+func beside(t *testing.T, s *testServer, attack func(stop <-chan struct{})) (median, p95 time.Duration) {
+	innocent := enter(t, s)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		attack(stop)
+	}()
+	var took []time.Duration
+	for range 200 {
+		began := time.Now()
+		innocent.ask(`{"msg_type":"ping"}`)
+		took = append(took, time.Since(began))
+		time.Sleep(time.Millisecond)
+	}
+	close(stop)
+	<-done
+	slices.Sort(took)
+	return took[len(took)/2], took[len(took)*95/100]
+}
+
+// A read of 64 KiB may hold hundreds of messages that are large when they are inflated, or dear to obey. A connection is fed
+// its share of a turn, and what is left counts as half received.
+func TestOneReadIsNotOneTurn(t *testing.T) {
+	eachIO(t, func(t *testing.T, kind string) {
+		s := startServer(t, hubbub.Config{Workers: 1, IO: kind})
+		bomb := deflated(`{"msg_type":"ping","padding":"` + strings.Repeat("a", 65000) + `"}`)
+		packet := bytes.Repeat(bomb, 64<<10/len(bomb))
+		attacker := dial(t, s, "/ws", "Sec-WebSocket-Extensions: permessage-deflate")
+		go io.Copy(io.Discard, attacker.r)
+		before := scrape(t, s)
+		median, p95 := beside(t, s, func(stop <-chan struct{}) {
+			for {
+				select {
+				case <-stop:
+					attacker.reset()
+					return
+				default:
+				}
+				if attacker.trySend(packet) != nil {
+					return
+				}
+			}
+		})
+		after := scrape(t, s)
+		t.Logf("an innocent's round trip beside %d compressed messages a packet: median %s, p95 %s", len(packet)/len(bomb), median, p95)
+		turns := after["hubbub_turn_seconds_count"] - before["hubbub_turn_seconds_count"]
+		messages := after["hubbub_messages_received_total"] - before["hubbub_messages_received_total"]
+		if messages < 1000 || messages/turns > 20 {
+			t.Errorf("%v messages in %v turns", messages, turns)
+		}
+	})
+}
