@@ -12,7 +12,7 @@ import (
 // How people of the random rooms come back, and what they must be told then.
 
 // late is by how much the server may be behind the clock of the test.
-const late = 2 * time.Second
+const late = time.Second
 
 // comeBack connects all whose line is gone.
 func (w *world) comeBack(t *rapid.T) {

@@ -7,24 +7,27 @@ import (
 	"time"
 )
 
-// wheel is when a shard's rooms are looked at: slots of one second. An entry is never taken out; it is stale when its
+// wheel is when a shard's rooms are looked at: slots of half a second. An entry is never taken out; it is stale when its
 // room is gone or is due at another time. Guarded by the shard's mu.
 type wheel struct {
 	slots [wheelSlots][]*room
-	sec   int64 // the last second whose slot was visited
+	tick  int64 // the last one whose slot was visited
 }
 
-const wheelSlots = 64
+const (
+	slotTime   = 500 // milliseconds; the sweeps keep time with the slots, so a room waits for one slot at most
+	wheelSlots = 64
+)
 
-// schedule has the room looked at once the clock has passed at, at most a second later. r.mu is held.
+// schedule has the room looked at once the clock has passed at, at most a slot later. r.mu is held.
 func (h *Hub) schedule(r *room, at int64) {
-	if r.due != 0 && r.due <= at/1000+1 {
+	if r.due != 0 && r.due <= at/slotTime+1 {
 		return // it is looked at by then
 	}
 	w := &h.roomShard(r.name).wheel
-	sec := max(at/1000, w.sec) + 1
-	r.due = sec
-	w.slots[sec%wheelSlots] = append(w.slots[sec%wheelSlots], r)
+	tick := max(at/slotTime, w.tick) + 1
+	r.due = tick
+	w.slots[tick%wheelSlots] = append(w.slots[tick%wheelSlots], r)
 }
 
 // occupied is called when a room has got a member. r.mu is held.
@@ -62,24 +65,26 @@ func (h *Hub) remove(r *room) {
 	delete(h.roomShard(r.name).rooms, r.name)
 }
 
-// sweep tidies each second until Stop.
+// sweep tidies as each slot is due, until Stop.
 func (h *Hub) sweep() {
 	defer close(h.swept)
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	due := time.NewTimer(untilSlot(clock()))
+	defer due.Stop()
 	for {
 		select {
 		case <-h.stop:
 			return
-		case <-tick.C:
-			h.tidySafely()
+		case <-due.C:
+			now := clock()
+			h.tidySafely(now - 1) // whole milliseconds, rounded down: what is to last for so many has when one more is over
+			due.Reset(untilSlot(now))
 		}
 	}
 }
 
-func (h *Hub) tidySafely() {
+func (h *Hub) tidySafely(now int64) {
 	defer h.recovered("tidying")
-	h.tidy(clock())
+	h.tidy(now)
 }
 
 // recovered, deferred on a goroutine of the hub's own, keeps a fault there from ending the process.
@@ -88,6 +93,11 @@ func (h *Hub) recovered(what string) {
 		h.loop.Panics.Add(1)
 		h.cfg.Log.Error("panic while "+what, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	}
+}
+
+// untilSlot is how long it is until tidy can visit the next slot.
+func untilSlot(now int64) time.Duration {
+	return time.Duration(slotTime-now%slotTime+1) * time.Millisecond
 }
 
 // tidy drops what is too old: messages, rooms that nobody is in, and publish_ids.
@@ -102,9 +112,9 @@ func (h *Hub) tidy(now int64) {
 func (h *Hub) tidyShard(sh *roomShard, now int64) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.wheel.sec = max(sh.wheel.sec, now/1000-wheelSlots) // one round visits every slot
-	for sh.wheel.sec < now/1000 {
-		sh.wheel.sec++
+	sh.wheel.tick = max(sh.wheel.tick, now/slotTime-wheelSlots) // one round visits every slot
+	for sh.wheel.tick < now/slotTime {
+		sh.wheel.tick++
 		h.tidySlot(&sh.wheel, now)
 	}
 }
@@ -116,13 +126,13 @@ func (h *Hub) tidyMemory(d *memory, now int64) {
 }
 
 func (h *Hub) tidySlot(w *wheel, now int64) {
-	slot := &w.slots[w.sec%wheelSlots]
+	slot := &w.slots[w.tick%wheelSlots]
 	due := *slot
 	*slot = nil
 	for _, r := range due {
 		switch {
-		case r.gone || r.due == 0 || (r.due-w.sec)%wheelSlots != 0:
-		case r.due > w.sec:
+		case r.gone || r.due == 0 || (r.due-w.tick)%wheelSlots != 0:
+		case r.due > w.tick:
 			*slot = append(*slot, r)
 		default:
 			r.due = 0

@@ -27,10 +27,10 @@ type Conn struct {
 	TellDrained bool
 
 	turn   uint32 // the last in which it was read
-	timer  uint32 // the second in the wheel, 0 for none
+	timer  uint32 // its tick of the wheel, 0 for none
 	in     *half  // nil while nothing is half received
 	out    queue
-	seen   int64 // when the peer last sent a byte, worker's clock
+	seen   int64 // when the peer last sent or took a byte, worker's clock; later by what its ping left late
 	due    int64 // the next ping while open, then the time at which patience ends
 	state  state
 	paused pauses

@@ -37,7 +37,7 @@ func (w *Worker) flush(c *Conn) {
 			return
 		}
 		if m := c.out.more; m != nil && m.forgiven && n > 0 {
-			m.took, c.seen = w.now, w.now
+			m.took = w.now
 		}
 		c.out.advance(n, w)
 		if n < len(b) {
@@ -55,6 +55,7 @@ func (w *Worker) flush(c *Conn) {
 		c.sent()
 	case errAgain:
 		c.full = true
+		w.rearm(c)
 	default:
 		w.lost(c)
 	}

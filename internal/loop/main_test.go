@@ -15,6 +15,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// hang is how long a test waits for what must come: it only guards against hanging.
+const hang = 5 * time.Minute
+
 // eachIO runs a story on every way there is to read and write.
 func eachIO(t *testing.T, story func(t *testing.T, cfg Config)) {
 	for _, kind := range []IO{Epoll, Pump} {
@@ -77,7 +80,7 @@ func connectDeflated(t *testing.T, l *Loop, h Handler, d wire.Deflate) net.Conn 
 	if err := l.Adopt(near, h, d, nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	far.SetDeadline(time.Now().Add(20 * time.Second))
+	far.SetDeadline(time.Now().Add(hang))
 	return far
 }
 
@@ -157,7 +160,7 @@ func (f taskFunc) Run(w *Worker) { f(w) }
 // until waits for a condition that another goroutine brings about.
 func until(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !cond(); {
+	for end := time.Now().Add(hang); !cond(); {
 		if time.Now().After(end) {
 			t.Fatalf("not in time: %s", what)
 		}

@@ -102,37 +102,3 @@ func TestAnIdleConnectionIsSmall(t *testing.T) {
 		t.Errorf("a connection takes %d bytes, want 112 at most", n)
 	}
 }
-
-func TestWheelIsNeverEarlyAndAtMostASecondLate(t *testing.T) {
-	w := &Worker{}
-	w.slots = make([]slot, 200)
-	due := make([]int64, len(w.slots))
-	for i := range w.slots {
-		c := &Conn{w: w, slot: uint32(i), state: closing}
-		c.out.first = nil
-		w.slots[i].c = c
-		due[i] = int64(i*777) % 150_000 // beyond one turn of the wheel
-		c.due = due[i]
-		w.schedule(c, c.due)
-		w.schedule(c, c.due+5000) // later: changes nothing
-	}
-	w.count = len(w.slots)
-	w.loop = &Loop{}
-	for ; w.now < 160_000; w.now += 250 {
-		alive := map[uint32]bool{}
-		for _, s := range w.slots {
-			if s.c != nil {
-				alive[s.c.slot] = true
-			}
-		}
-		w.tick()
-		for i, s := range w.slots {
-			switch fired := alive[uint32(i)] && s.c == nil; {
-			case fired && w.now < due[i]:
-				t.Fatalf("timer %d fired at %d, due at %d", i, w.now, due[i])
-			case s.c != nil && w.now > due[i]+1000:
-				t.Fatalf("timer %d has not fired at %d, due at %d", i, w.now, due[i])
-			}
-		}
-	}
-}

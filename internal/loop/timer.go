@@ -1,51 +1,85 @@
 package loop
 
 import (
+	"time"
+
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/wire"
 )
 
-// wheel fires connections' timers: slots of one second, by the worker's clock. An entry is never taken out;
+// wheel fires connections' timers: slots of a quarter of a second, by the worker's clock. An entry is never taken out;
 // it is stale when its connection is gone or has moved its time, so a timer costs 8 bytes and no search.
 type wheel struct {
-	slots [wheelSlots][]entry
-	sec   int64 // the last second whose slot was visited
+	slots  [wheelSlots][]entry
+	tick   int64   // the last one whose slot was visited
+	pinged []*Conn // their pings are queued
 }
 
 type entry struct{ slot, gen uint32 }
 
-const wheelSlots = 64
+// A client is closed at most a second late, and its ping may be late before that: each by a slot and a turn.
+const (
+	slotTime   = 250 // milliseconds
+	wheelSlots = 256
+	lookEvery  = 1000 / slotTime // slots, though they be empty: clock must see a stall
+)
 
-// schedule asks for fire(c) once the worker's clock has passed at (milliseconds): never early, at most a second
+// advance moves the worker's clock to so many nanoseconds since the process began. After a stall (SIGSTOP, a machine that
+// slept) the timers' clock moves by afterStall only: the peers could not be heard meanwhile, so their silence doesn't count.
+func (w *Worker) advance(nanos int64) {
+	real := nanos / int64(time.Millisecond)
+	step := real - w.real
+	if w.count > 0 && step > stalled {
+		step = afterStall
+	}
+	w.now += step
+	w.real = real
+	if w.count == 0 {
+		w.wheel.tick = max(w.wheel.tick, w.now/slotTime-wheelSlots) // nobody's timers: each slot is visited once
+	}
+}
+
+// nextTick is when the worker must look at the wheel, by the monotonic clock.
+func (w *Worker) nextTick() int64 {
+	if w.count == 0 {
+		return w.real + 1000
+	}
+	next := w.wheel.tick + 1
+	for last := w.wheel.tick + lookEvery; next < last && len(w.wheel.slots[next%wheelSlots]) == 0; {
+		next++
+	}
+	return w.real + max(0, next*slotTime-w.now)
+}
+
+// schedule asks for fire(c) once the worker's clock has passed at (milliseconds): never early, at most a slot
 // and a turn late. A time that c already has, if it is earlier, stays: fire looks again.
 func (w *Worker) schedule(c *Conn, at int64) {
-	sec := max(at/1000, w.wheel.sec) + 1
-	if c.timer != 0 && int64(c.timer) <= sec {
+	tick := max(at/slotTime, w.wheel.tick) + 1
+	if c.timer != 0 && int64(c.timer) <= tick {
 		return
 	}
-	c.timer = uint32(sec)
-	s := &w.wheel.slots[sec%wheelSlots]
+	c.timer = uint32(tick)
+	s := &w.wheel.slots[tick%wheelSlots]
 	*s = append(*s, entry{c.slot, c.gen})
 }
 
 // tick fires what is due. It ends within a second's worth of entries.
 func (w *Worker) tick() {
-	now := w.now / 1000
-	for w.wheel.sec < now {
-		w.wheel.sec++
-		w.fireSlot(w.wheel.sec)
+	for now := w.now / slotTime; w.wheel.tick < now; {
+		w.wheel.tick++
+		w.fireSlot(w.wheel.tick)
 	}
 }
 
-func (w *Worker) fireSlot(sec int64) {
-	s := &w.wheel.slots[sec%wheelSlots]
+func (w *Worker) fireSlot(tick int64) {
+	s := &w.wheel.slots[tick%wheelSlots]
 	due := *s
 	*s = w.later[:0]
 	for i, e := range due {
 		c := w.lookup(e.slot, e.gen)
 		switch {
-		case c == nil || c.timer == 0 || (int64(c.timer)-sec)%wheelSlots != 0:
-		case int64(c.timer) > sec:
+		case c == nil || c.timer == 0 || (int64(c.timer)-tick)%wheelSlots != 0:
+		case int64(c.timer) > tick:
 			*s = append(*s, e)
 		default:
 			c.timer = 0
@@ -53,8 +87,10 @@ func (w *Worker) fireSlot(sec int64) {
 		}
 		if i%mailTurn == mailTurn-1 {
 			w.breathe()
+			w.sendPings()
 		}
 	}
+	w.sendPings()
 	w.later = due[:0]
 }
 
@@ -63,8 +99,11 @@ func (w *Worker) rearm(c *Conn) {
 	at := c.due
 	if c.state == open {
 		at = min(at, c.seen+w.patience())
-		if c.out.first != nil {
+		switch {
+		case c.out.first != nil:
 			at = min(at, w.tooOld(c))
+		case c.full: // what comes to wait from now on
+			at = min(at, w.now+w.cfg.SendQueueAge.Milliseconds())
 		}
 	}
 	w.schedule(c, at)
@@ -85,38 +124,84 @@ func (w *Worker) tooOld(c *Conn) int64 {
 	return w.now - w.real + c.out.first.at + most
 }
 
-// fire is called when a connection's timer is due.
+// fire is called when a connection's timer is due. Times are in whole milliseconds, rounded down, so what is to last so
+// many has passed when one more has.
 func (w *Worker) fire(c *Conn) {
 	defer w.recoverConn(c)
 	if c.state != open {
 		w.firePatience(c)
 		return
 	}
-	if c.paused != 0 || c.HoldReads && c.full {
+	if c.stopped() {
 		c.seen = w.now // it isn't read, so its silence is ours
 	}
-	switch {
-	case w.now >= c.seen+w.patience():
+	if w.now > c.seen+w.patience() && w.silent(c) {
 		w.log.Debug("connection failed", "remote", c.remote(), "code", protocol.CloseNoSignOfLife, "reason", "no sign of life")
 		c.leave(protocol.CloseNoSignOfLife)
 		c.beginClose(failing, protocol.CloseNoSignOfLife, "no sign of life", takeWait)
 		return
-	case c.out.first != nil && c.full && w.now >= w.tooOld(c):
-		c.tooSlow("the oldest message is too old", 0)
-		return
-	case w.now >= c.due:
-		c.due = w.now + w.cfg.PingInterval.Milliseconds()
+	}
+	if w.isTooOld(c) {
+		c.full = false
+		w.flush(c) // it may be that the poller didn't get round to it yet
+		if w.isTooOld(c) {
+			c.tooSlow("the oldest message is too old", 0)
+		}
+	}
+	switch {
+	case c.state != open:
+	case w.now > c.due:
 		if !c.full { // what waits there already will tell
 			c.Answer(wire.Ping, nil)
 		}
+		w.wheel.pinged = append(w.wheel.pinged, c)
+	default:
+		w.rearm(c)
 	}
-	w.rearm(c)
+}
+
+// silent says, of a connection that seems dead, that there is really nothing to read: where many are heard at once, or
+// the worker was held up, the poller may not have told of all yet.
+func (w *Worker) silent(c *Conn) bool {
+	if c.turn != w.turns { // else it was read just now
+		c.unread = true
+		w.event(c, 0)
+	}
+	return c.state == open && w.now > c.seen+w.patience()
+}
+
+// isTooOld says that what waits has waited for too long.
+func (w *Worker) isTooOld(c *Conn) bool {
+	return c.state == open && c.out.first != nil && c.full && w.now > w.tooOld(c)
+}
+
+// sendPings has the pings leave that were queued. Only then does the time-out of their clients begin, however late that
+// is: one that answers at once must never be closed.
+func (w *Worker) sendPings() {
+	if len(w.wheel.pinged) == 0 {
+		return
+	}
+	w.flushAll()
+	w.breathe() // the clock is that of the writes
+	every := w.cfg.PingInterval.Milliseconds()
+	for _, c := range w.wheel.pinged {
+		if c.state != open {
+			continue
+		}
+		if c.seen >= c.due-every { // it has answered the one before; else that one's time runs on
+			c.seen = max(c.seen, w.now-every)
+		}
+		c.due = w.now + every
+		w.rearm(c)
+	}
+	clear(w.wheel.pinged)
+	w.wheel.pinged = w.wheel.pinged[:0]
 }
 
 // firePatience is fire for a connection that is on its way out.
 func (w *Worker) firePatience(c *Conn) {
 	switch {
-	case w.now < c.due:
+	case w.now <= c.due:
 		w.schedule(c, c.due)
 	case c.out.first != nil: // the Close was not even taken
 		w.destroy(c, true)

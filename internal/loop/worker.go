@@ -139,37 +139,23 @@ func (w *Worker) sleep() {
 	w.breath = int64(time.Since(began))
 }
 
-// nextTick is when the wheel moves on, by the monotonic clock.
-func (w *Worker) nextTick() int64 {
-	if w.count == 0 {
-		return w.real + 1000
-	}
-	return w.real + max(0, (w.wheel.sec+1)*1000-w.now)
-}
-
-// clock reads the time once a turn. After a stall (SIGSTOP, a machine that slept) the timers' clock moves by
-// afterStall only: the peers could not be heard meanwhile, so their silence doesn't count.
+// clock reads the time as a turn begins; breathe moves it on.
 func (w *Worker) clock() {
 	w.started = int64(time.Since(began))
-	real := w.started / int64(time.Millisecond)
-	step := real - w.real
-	if w.count > 0 && step > stalled {
-		step = afterStall
-	}
-	w.now += step
-	w.real = real
-	if w.count == 0 && w.wheel.sec < w.now/1000-wheelSlots {
-		w.wheel.sec = w.now/1000 - wheelSlots // nobody's timers: no need to visit every second
-	}
+	w.advance(w.started)
 }
 
 // breathe lets other goroutines run when the worker has had the processor for a millisecond: its system calls are
-// raw, so nothing else would take it away for ten.
+// raw, so nothing else would take it away for ten. It moves the worker's clock on, so that what is read is never taken
+// for much older than it is.
 func (w *Worker) breathe() (now int64) {
 	if now = int64(time.Since(began)); now-w.breath > turnTime {
 		w.poll.yield()
 		w.breath = int64(time.Since(began))
+		w.advance(w.breath)
+		return now
 	}
+	w.advance(now)
 	return now
 }
 
@@ -221,6 +207,7 @@ func (w *Worker) event(c *Conn, what events) {
 	defer w.recoverConn(c)
 	if what&canWrite != 0 && c.full {
 		c.full = false
+		c.seen = w.now // the peer has taken something, and no ping gets through before what is queued
 		w.flush(c)
 	}
 	if what&(canRead|hungUp) != 0 {

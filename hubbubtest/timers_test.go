@@ -1,0 +1,308 @@
+package hubbubtest_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/hubbub"
+	"example.com/hubbub/hubbubtest"
+)
+
+// Each timer of the server, at its smallest setting: it is never early, and at most late after its time.
+const late = time.Second
+
+// liveness are settings of ping-interval and pong-timeout.
+var liveness = []struct{ interval, timeout time.Duration }{
+	{time.Second, time.Second}, {2 * time.Second, time.Second}, {5 * time.Second, time.Second}, {1500 * time.Millisecond, 1200 * time.Millisecond},
+	{time.Second, 3 * time.Second}, {25 * time.Second, 10 * time.Second}, {time.Minute, time.Second},
+}
+
+// eachLiveness runs a story with every one of them.
+func eachLiveness(t *testing.T, story func(t *testing.T, srv *hubbubtest.Server, interval, timeout time.Duration)) {
+	for _, l := range liveness {
+		t.Run(fmt.Sprintf("%s and %s", l.interval, l.timeout), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				story(t, hubbubtest.NewServer(t, hubbub.Config{PingInterval: l.interval, PongTimeout: l.timeout}), l.interval, l.timeout)
+			})
+		})
+	}
+}
+
+func TestNobodyIsClosedWhoAnswersEachPingAtOnce(t *testing.T) {
+	eachLiveness(t, func(t *testing.T, srv *hubbubtest.Server, _, _ time.Duration) {
+		clients := make([]*hubbubtest.Client, 40)
+		for i := range clients {
+			clients[i] = srv.Connect(fmt.Sprint(i))
+			hubbubtest.Step(37 * time.Millisecond)
+		}
+		hubbubtest.Step(20 * time.Minute)
+		closed := 0
+		for _, c := range clients {
+			if c.Closed() {
+				closed++
+			}
+		}
+		if closed > 0 {
+			t.Errorf("%d of %d clients were closed", closed, len(clients))
+		}
+	})
+}
+
+// pinged steps until the server has sent the client a ping, or has closed it, within d; by milliseconds.
+func pinged(c *hubbubtest.Client, d time.Duration) bool {
+	before := c.Link.Carried(hubbubtest.ToClient)
+	for end := time.Now().Add(d); time.Now().Before(end); hubbubtest.Step(time.Millisecond) {
+		if c.Link.Carried(hubbubtest.ToClient) > before {
+			return true
+		}
+	}
+	return false
+}
+
+func TestNobodyIsClosedWhoAnswersEachPingInTime(t *testing.T) {
+	eachLiveness(t, func(t *testing.T, srv *hubbubtest.Server, interval, timeout time.Duration) {
+		c := srv.Connect("slow to answer")
+		for i := range 20 {
+			c.Link.Stall(hubbubtest.ToServer)
+			began := time.Now()
+			if !pinged(c, interval+late+1) {
+				t.Fatalf("no ping within %s", time.Since(began))
+			}
+			hubbubtest.Step(timeout - time.Millisecond)
+			if c.Link.Resume(hubbubtest.ToServer); c.Closed() {
+				t.Fatalf("closed %s after ping %d", timeout-time.Millisecond, i+1)
+			}
+			hubbubtest.Step(time.Duration(i) * 13 * time.Millisecond)
+		}
+	})
+}
+
+func TestTheDeadAreClosedInTime(t *testing.T) {
+	eachLiveness(t, func(t *testing.T, srv *hubbubtest.Server, interval, timeout time.Duration) {
+		for i := range 40 {
+			c := srv.Connect(fmt.Sprint("dead ", i))
+			hubbubtest.Step(time.Duration(i) * 71 * time.Millisecond)
+			c.Ping()
+			c.Link.Stall(hubbubtest.ToServer)
+			last := time.Now()
+			if !pinged(c, interval+late+1) {
+				t.Fatalf("no ping within %s of the last byte", time.Since(last))
+			}
+			ping := time.Now()
+			for !c.Closed() && time.Since(last) <= interval+timeout+late {
+				hubbubtest.Step(time.Millisecond)
+			}
+			silent, unanswered := time.Since(last), time.Since(ping)
+			if silent < interval+timeout || silent > interval+timeout+late || unanswered < timeout {
+				t.Errorf("closed %s after its last byte and %s after the ping", silent, unanswered)
+			}
+			c.Drop()
+		}
+	})
+}
+
+// A client whose line is slow gets no ping before what waits there, so that it takes some of it is its sign of life.
+func TestASlowLineIsAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{PingInterval: time.Second, PongTimeout: time.Second, MaxMessageBytes: 1 << 20, SendQueueBytes: 1 << 20})
+		c := srv.Connect("slow")
+		c.Link.Slow(hubbubtest.ToClient, 60<<10)
+		if err := srv.Send(c.ID, strings.Repeat("x", 900<<10)); err != nil {
+			t.Fatal(err)
+		}
+		hubbubtest.Step(12 * time.Second)
+		if c.Closed() {
+			t.Fatal("closed while it read")
+		}
+		c.Receive()
+		c.Link.Slow(hubbubtest.ToClient, 0)
+		hubbubtest.Step(time.Minute)
+		c.ExpectNothing(1)
+	})
+}
+
+// gone is when the hook Disconnect was called, and the code, of one client after another.
+type gone chan struct {
+	at   time.Time
+	code int
+}
+
+func (g gone) hook(_ context.Context, d *hubbub.Disconnect) {
+	g <- struct {
+		at   time.Time
+		code int
+	}{time.Now(), d.Code}
+}
+
+// within fails the test unless it is now at least d and at most late more since began.
+func within(t *testing.T, what string, began, now time.Time, d time.Duration) {
+	t.Helper()
+	if took := now.Sub(began); took < d || took > d+late {
+		t.Errorf("%s after %s, want %s, and a second more at most", what, took, d)
+	}
+}
+
+// emptied steps until the server has no connection, for two minutes at most.
+func emptied(srv *hubbubtest.Server) time.Time {
+	for end := time.Now().Add(2 * time.Minute); srv.Connections() > 0 && time.Now().Before(end); {
+		hubbubtest.Step(time.Millisecond)
+	}
+	return time.Now()
+}
+
+func TestAMessageThatWaitsTooLongEndsItsClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		left := make(gone, 1)
+		srv := hubbubtest.NewServer(t, hubbub.Config{SendQueueAge: time.Second, Hooks: hubbub.Hooks{Disconnect: left.hook}})
+		for i := range 40 {
+			c, err := srv.ConnectWith("stuck", hubbubtest.Options{Buffer: 4 << 10})
+			if err != nil {
+				t.Fatal(err)
+			}
+			hubbubtest.Step(time.Duration(i) * 37 * time.Millisecond)
+			c.Link.Stall(hubbubtest.ToClient)
+			began := time.Now()
+			if err := srv.Send(c.ID, strings.Repeat("x", 300<<10)); err != nil { // more than line and pump hold
+				t.Fatal(err)
+			}
+			end := <-left
+			if end.code != 4000 {
+				t.Errorf("closed with %d", end.code)
+			}
+			within(t, "closed", began, end.at, time.Second)
+			within(t, "reset", end.at, emptied(srv), time.Second) // it doesn't take its Close
+			c.Drop()
+		}
+	})
+}
+
+func TestHowLongAClosingTakes(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		begin func(c *hubbubtest.Client, srv *hubbubtest.Server)
+		want  time.Duration
+	}{
+		{"ours, which isn't answered", func(_ *hubbubtest.Client, srv *hubbubtest.Server) { go srv.Shutdown(context.Background()) }, 5 * time.Second},
+		{"after a fault, and the peer stays", func(c *hubbubtest.Client, _ *hubbubtest.Server) { c.SendFrame(3, true, nil) }, time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for i := range 20 {
+				synctest.Test(t, func(t *testing.T) {
+					srv := hubbubtest.NewServer(t, hubbub.Config{})
+					client := srv.Connect("ann")
+					hubbubtest.Step(time.Duration(i) * 57 * time.Millisecond)
+					client.Link.Stall(hubbubtest.ToClient) // the line takes the Close, the client never sees it
+					began := time.Now()
+					c.begin(client, srv)
+					within(t, "ended", began, emptied(srv), c.want)
+				})
+			}
+		})
+	}
+}
+
+// figure is one of /metrics.
+func figure(t *testing.T, srv *hubbubtest.Server, name string) int {
+	t.Helper()
+	res, err := srv.HTTPClient().Get("http://any.host/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			io.Copy(io.Discard, res.Body)
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return int(n)
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// What the hub keeps goes in time too, looked at from outside, so that no request of a client tidies first.
+func TestWhatIsKeptGoesInTime(t *testing.T) {
+	age := time.Second
+	cfg := hubbub.Config{ResumeWindow: time.Second, DedupWindow: time.Second, Rooms: []hubbub.RoomPolicy{
+		{Match: "short", History: &hubbub.History{Age: age}, IdleTTL: new(time.Duration(time.Hour))},
+		{Match: "idle", IdleTTL: &age},
+	}}
+	for _, c := range []struct {
+		name string
+		keep func(t *testing.T, srv *hubbubtest.Server)
+		kept func(t *testing.T, srv *hubbubtest.Server) int // 0 when it has gone
+	}{
+		{"history of a room that is occupied and quiet", func(t *testing.T, srv *hubbubtest.Server) {
+			srv.Connect("bob").Join("short")
+			srv.Publish("short", 1)
+		}, func(t *testing.T, srv *hubbubtest.Server) int { return figure(t, srv, "hubbub_history_bytes") }},
+		{"history of a room that nobody is in", func(t *testing.T, srv *hubbubtest.Server) {
+			srv.Publish("short", 1)
+		}, func(t *testing.T, srv *hubbubtest.Server) int {
+			const record = 512 // of the empty room
+			return figure(t, srv, "hubbub_history_bytes") - record
+		}},
+		{"a room that was left", func(t *testing.T, srv *hubbubtest.Server) {
+			c := srv.Connect("ann")
+			c.Join("idle")
+			srv.Publish("idle", 1)
+			c.Leave("idle")
+		}, func(t *testing.T, srv *hubbubtest.Server) int { return srv.RoomCount() }},
+		{"a parked session", func(t *testing.T, srv *hubbubtest.Server) {
+			srv.Connect("ann").Drop()
+			hubbubtest.Step(0)
+		}, func(t *testing.T, srv *hubbubtest.Server) int { return figure(t, srv, "hubbub_parked_sessions") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				for i := range 20 {
+					hubbubtest.NewServer(t, cfg) // the last one's clock is behind
+					srv := hubbubtest.NewServer(t, cfg)
+					hubbubtest.Step(time.Duration(i) * 57 * time.Millisecond)
+					c.keep(t, srv)
+					hubbubtest.Step(age - time.Millisecond)
+					if c.kept(t, srv) == 0 {
+						t.Errorf("it has gone after %s, begun at %d", age-time.Millisecond, i)
+					}
+					hubbubtest.Step(late + time.Millisecond)
+					if c.kept(t, srv) != 0 {
+						t.Errorf("it is still there after %s, begun at %d", age+late, i)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestAPublishIDCountsForTheWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{DedupWindow: time.Second})
+		ann := srv.Connect("ann")
+		publish := func(id string) hubbubtest.Message {
+			return ann.Request(map[string]any{"msg_type": "room_message", "room": "r", "content": id, "publish_id": id})
+		}
+		for i := range 20 {
+			id := strconv.Itoa(i)
+			publish(id)
+			hubbubtest.Step(time.Second - time.Millisecond)
+			if !publish(id).Duplicate {
+				t.Error("it was taken a second time within the window")
+			}
+			hubbubtest.Step(late + time.Millisecond)
+			if publish(id).Duplicate {
+				t.Error("it was taken for a duplicate after the window")
+			}
+			hubbubtest.Step(time.Duration(i) * 57 * time.Millisecond)
+		}
+	})
+}

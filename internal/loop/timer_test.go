@@ -1,0 +1,171 @@
+package loop
+
+import (
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.com/hubbub/internal/wire"
+)
+
+func TestWheelIsNeverEarlyAndAtMostASlotLate(t *testing.T) {
+	const step = 50
+	w := &Worker{loop: &Loop{}, slots: make([]slot, 200)}
+	due := make([]int64, len(w.slots))
+	for i := range w.slots {
+		c := &Conn{w: w, slot: uint32(i), state: closing}
+		w.slots[i].c = c
+		due[i] = int64(i*777) % 150_000 // beyond one turn of the wheel
+		c.due = due[i]
+		w.schedule(c, c.due)
+		w.schedule(c, c.due+5000) // later: changes nothing
+	}
+	w.count = len(w.slots)
+	for ; w.now < 160_000; w.now += step {
+		alive := map[uint32]bool{}
+		for _, s := range w.slots {
+			if s.c != nil {
+				alive[s.c.slot] = true
+			}
+		}
+		w.tick()
+		for i, s := range w.slots {
+			switch fired := alive[uint32(i)] && s.c == nil; {
+			case fired && w.now <= due[i]:
+				t.Fatalf("timer %d fired at %d, due at %d", i, w.now, due[i])
+			case s.c != nil && w.now > due[i]+slotTime+step:
+				t.Fatalf("timer %d has not fired at %d, due at %d", i, w.now, due[i])
+			}
+		}
+	}
+}
+
+// Between the slots that have an entry the worker sleeps, but looks at the clock each second.
+func TestTheWheelLooksWhereThereIsSomething(t *testing.T) {
+	w := &Worker{count: 1}
+	c := &Conn{w: w}
+	w.schedule(c, 2600)
+	for _, want := range []int64{1000, 2000, 2750, 3750} {
+		if got := w.nextTick(); got != want {
+			t.Fatalf("it looks at %d, want %d", got, want)
+		}
+		w.now, w.real = want, want
+		w.tick()
+	}
+}
+
+// answerPings reads a connection to its end, and answers each Ping at once.
+func answerPings(nc net.Conn) {
+	b := make([]byte, 2) // the header is all there is of a Ping
+	for {
+		if _, err := io.ReadFull(nc, b); err != nil || b[0] != 0x80|byte(wire.Ping) || b[1] != 0 {
+			return
+		}
+		nc.Write(wire.AppendClientFrame(nil, true, wire.Pong, [4]byte{1, 2, 3, 4}, nil))
+	}
+}
+
+// Nobody is closed who answers, at the smallest settings, over real time; also where the worker is held up for longer than
+// the time-out.
+func TestWhoAnswersEachPingIsNeverClosed(t *testing.T) {
+	settings := []struct {
+		interval, timeout time.Duration
+		heldUp            time.Duration
+	}{
+		{time.Second, time.Second, 0},
+		{2 * time.Second, time.Second, 0},
+		{5 * time.Second, time.Second, 0},
+		{time.Second, time.Second, 1500 * time.Millisecond},
+	}
+	eachIO(t, func(t *testing.T, cfg Config) {
+		var clients, holders sync.WaitGroup
+		for _, s := range settings {
+			cfg.PingInterval, cfg.PongTimeout = s.interval, s.timeout
+			l := start(t, cfg)
+			var closed atomic.Int32
+			h := &script{closed: func(*Conn, int) { closed.Add(1) }}
+			var fars []net.Conn
+			for range 40 {
+				far := connect(t, l, h)
+				fars = append(fars, far)
+				clients.Go(func() { answerPings(far) })
+			}
+			holders.Go(func() {
+				for end := time.Now().Add(15 * time.Second); time.Now().Before(end); {
+					time.Sleep(time.Second / 3) // the time itself is under test
+					if s.heldUp > 0 {
+						do(l.workers[0], func() { time.Sleep(s.heldUp) })
+					}
+				}
+				if n := closed.Load(); n > 0 {
+					t.Errorf("%+v: %d of %d were closed", s, n, len(fars))
+				}
+				for _, far := range fars {
+					far.Close()
+				}
+			})
+		}
+		holders.Wait()
+		clients.Wait()
+	})
+}
+
+// What a socket holds already is a sign of life, also where the poller has not told of it yet.
+func TestAnAnswerThatIsStillUnreadCounts(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		l := start(t, cfg)
+		var c *Conn
+		far := connect(t, l, &script{opened: func(conn *Conn) { c = conn }})
+		w := l.workers[0]
+		until(t, "open", func() (in bool) { do(w, func() { in = c != nil }); return in })
+		dead := func() (is bool) {
+			c.seen = w.now - w.patience() - 1
+			w.fire(c)
+			return c.state != open
+		}
+		do(w, func() {
+			far.Write(wire.AppendClientFrame(nil, true, wire.Pong, [4]byte{}, nil))
+			if p, ok := c.via.(*pump); ok {
+				until(t, "the pump has read it", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return len(p.in) > 0 })
+			}
+			if dead() {
+				t.Error("closed though its answer lay there")
+			}
+		})
+		do(w, func() {
+			if !dead() {
+				t.Error("not closed though nothing came")
+			}
+		})
+	})
+}
+
+// slowLine is a transport that takes its time for each write.
+type slowLine struct {
+	transport
+	left int64 // when it had taken the last one, by the monotonic clock
+}
+
+func (s *slowLine) send(b []byte) (int, error) {
+	time.Sleep(50 * time.Millisecond)
+	s.left = Monotonic()
+	return len(b), nil
+}
+
+func (s *slowLine) settle() error { return nil }
+
+// A ping's time-out begins when it has really left.
+func TestThePongTimeoutBeginsWithThePing(t *testing.T) {
+	w := &Worker{cfg: &Config{PingInterval: time.Second, PongTimeout: time.Second}, poll: newChanPoller(), count: 1}
+	w.clock()
+	line := &slowLine{}
+	c := &Conn{w: w, via: line, seen: w.now - 1100, due: w.now - 100}
+	w.fire(c)
+	w.sendPings()
+	if dead, least := c.seen+w.patience(), line.left+(w.now-w.real)+w.cfg.PongTimeout.Milliseconds(); dead < least {
+		t.Errorf("it is closed %d ms before the time-out is over", least-dead)
+	}
+}
