@@ -123,10 +123,15 @@ func ack() map[string]any { return map[string]any{"msg_type": "ack"} }
 
 // eachServer tells a story to servers of every IO, with one worker and with four.
 func eachServer(t *testing.T, story func(t *testing.T, s *testServer)) {
+	eachServerWith(t, hubbub.Config{}, story)
+}
+
+func eachServerWith(t *testing.T, cfg hubbub.Config, story func(t *testing.T, s *testServer)) {
 	eachIO(t, func(t *testing.T, io string) {
 		for _, workers := range []int{1, 4} {
 			t.Run(fmt.Sprint(workers, " workers"), func(t *testing.T) {
-				story(t, startServer(t, hubbub.Config{IO: io, Workers: workers}))
+				cfg.IO, cfg.Workers = io, workers
+				story(t, startServer(t, cfg))
 			})
 		}
 	})
