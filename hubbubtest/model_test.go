@@ -78,7 +78,7 @@ func TestAPublishIDCountsForItsWindow(t *testing.T) {
 		}
 		seen := map[string]first{} // the model
 		random := rand.New(rand.NewPCG(4, 711))
-		for i := range 1500 {
+		for i := range 700 {
 			hubbubtest.Step(time.Duration(random.IntN(900)) * time.Millisecond)
 			p, room, id := all[random.IntN(len(all))], rooms[random.IntN(len(rooms))], fmt.Sprint("id", random.IntN(3))
 			key := strings.Join([]string{p.key, room, id}, "|")
@@ -156,7 +156,7 @@ func TestPagesFollowTheModel(t *testing.T) {
 				var kept []stored // the model
 				latest := int64(0)
 				random := rand.New(rand.NewPCG(64, 1000))
-				for range 400 {
+				for range 200 {
 					for range random.IntN(8) {
 						size := random.IntN(200)
 						if random.IntN(20) == 0 {
