@@ -73,8 +73,12 @@ func (p *pump) readAhead() {
 		p.mu.Lock()
 		p.in, p.inErr = buf[:n], err
 		p.mu.Unlock()
-		if err != nil {
+		switch {
+		case err == io.EOF:
 			p.tell(canRead | ended)
+			return
+		case err != nil: // a reset: seen at once, also where it isn't read for now
+			p.tell(canRead | hungUp)
 			return
 		}
 		p.tell(canRead)
