@@ -1,11 +1,8 @@
 package hubbubtest_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -208,28 +205,6 @@ func TestHowLongAClosingTakes(t *testing.T) {
 	}
 }
 
-// figure is one of /metrics.
-func figure(t *testing.T, srv *hubbubtest.Server, name string) int {
-	t.Helper()
-	res, err := srv.HTTPClient().Get("http://any.host/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			io.Copy(io.Discard, res.Body)
-			n, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return int(n)
-		}
-	}
-	t.Fatalf("no metric %s", name)
-	return 0
-}
-
 // What the hub keeps goes in time too, looked at from outside, so that no request of a client tidies first.
 func TestWhatIsKeptGoesInTime(t *testing.T) {
 	age := time.Second
@@ -245,12 +220,12 @@ func TestWhatIsKeptGoesInTime(t *testing.T) {
 		{"history of a room that is occupied and quiet", func(t *testing.T, srv *hubbubtest.Server) {
 			srv.Connect("bob").Join("short")
 			srv.Publish("short", 1)
-		}, func(t *testing.T, srv *hubbubtest.Server) int { return figure(t, srv, "hubbub_history_bytes") }},
+		}, func(t *testing.T, srv *hubbubtest.Server) int { return int(figure(t, srv, "hubbub_history_bytes")) }},
 		{"history of a room that nobody is in", func(t *testing.T, srv *hubbubtest.Server) {
 			srv.Publish("short", 1)
 		}, func(t *testing.T, srv *hubbubtest.Server) int {
 			const record = 512 // of the empty room
-			return figure(t, srv, "hubbub_history_bytes") - record
+			return int(figure(t, srv, "hubbub_history_bytes")) - record
 		}},
 		{"a room that was left", func(t *testing.T, srv *hubbubtest.Server) {
 			c := srv.Connect("ann")
@@ -261,7 +236,7 @@ func TestWhatIsKeptGoesInTime(t *testing.T) {
 		{"a parked session", func(t *testing.T, srv *hubbubtest.Server) {
 			srv.Connect("ann").Drop()
 			hubbubtest.Step(0)
-		}, func(t *testing.T, srv *hubbubtest.Server) int { return figure(t, srv, "hubbub_parked_sessions") }},
+		}, func(t *testing.T, srv *hubbubtest.Server) int { return int(figure(t, srv, "hubbub_parked_sessions")) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

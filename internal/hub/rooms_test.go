@@ -51,17 +51,25 @@ type client struct {
 	nc  net.Conn
 	id  string
 	got chan map[string]any
+
+	welcome map[string]any
 }
 
 func newClient(t testing.TB, h *Hub, l *loop.Loop) *client {
+	return newSession(t, l, h.Session(Identity{ID: NewID()}, netip.Addr{}, nil))
+}
+
+// newSession is the client of that session, which has said welcome.
+func newSession(t testing.TB, l *loop.Loop, s loop.Handler) *client {
 	near, far := net.Pipe()
 	l.Reserve(1 << 20)
-	if err := l.Adopt(near, h.Session(Identity{ID: NewID()}, netip.Addr{}, nil), wire.Deflate{}, nil, nil); err != nil {
+	if err := l.Adopt(near, s, wire.Deflate{}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	c := &client{t: t, nc: far, got: make(chan map[string]any, 1<<16)}
 	go c.read()
-	c.id = c.next()["client_id"].(string)
+	c.welcome = c.next()
+	c.id = c.welcome["client_id"].(string)
 	return c
 }
 
