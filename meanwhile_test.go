@@ -1,0 +1,179 @@
+package hubbub_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/hubbub"
+	"example.com/hubbub/internal/wire"
+)
+
+// One thing while another is under way.
+
+// All clients see the chats of all in one order, on whichever worker they are.
+func TestChatsHaveOneOrder(t *testing.T) {
+	eachServer(t, func(t *testing.T, s *testServer) {
+		const talkers, each = 8, 250
+		var listeners []*member
+		var from []*rawClient
+		for range talkers { // so that each worker has some of both
+			listeners = append(listeners, enter(t, s))
+			from = append(from, enter(t, s).rawClient)
+		}
+		var all sync.WaitGroup
+		for p, c := range from {
+			all.Go(func() {
+				for i := range each {
+					if err := c.trySend(frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"chat","content":[%d,%d]}`, p, i))); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		for _, c := range from { // they are told of the others' chats, and must read them
+			all.Go(func() {
+				for range (talkers - 1) * each {
+					if _, _, err := c.tryNext(); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		var first []string
+		for i, l := range listeners {
+			var seen []string
+			next := map[float64]float64{}
+			for range talkers * each {
+				c := l.nextJSON()["content"].([]any)
+				p, n := c[0].(float64), c[1].(float64)
+				if n != next[p] {
+					t.Fatalf("of client %v came number %v, want %v", p, n, next[p])
+				}
+				next[p]++
+				seen = append(seen, fmt.Sprint(c))
+			}
+			if i == 0 {
+				first = seen
+			} else if !slices.Equal(first, seen) {
+				t.Fatal("two clients saw different orders")
+			}
+		}
+		all.Wait()
+	})
+}
+
+// A client that has said all that it will say, and then reads: all that was sent to it arrives, though it didn't fit its
+// socket when it ended its half.
+func TestAClientThatOnlyListensAnyMoreGetsAll(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		s := startServer(t, hubbub.Config{IO: io, SendQueueBytes: 64 << 20, Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{}}}})
+		m := enter(t, s).join("r")
+		filler := strings.Repeat("x", 60_000)
+		sent := 0
+		for steady := 0; steady < 3; { // until some of it doesn't leave
+			for range 20 {
+				for s.Publish("r", []any{sent, filler}) != nil { // the worker is behind
+					enter(t, s).quiet()
+				}
+				sent++
+			}
+			enter(t, s).quiet() // a turn
+			if steady++; scrape(t, s)["hubbub_buffered_bytes"] < 1<<20 {
+				steady = 0
+			}
+		}
+		m.endSending()
+		scraped(t, s, map[string]float64{`closed_total{code="1006"}`: 1})
+		m.hear("r", 0, sent-1)
+		m.expectEOF()
+	})
+}
+
+// Clients come and go all the time, in each other's places, while messages are sent to each by its id: nobody gets one
+// that is for another.
+func TestADirectMessageReachesNobodyElse(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		s := startServer(t, hubbub.Config{IO: io, Workers: 1, ResumeWindow: -1})
+		for range 150 { // so that a turn has more to write than it does at once, and tasks are put off
+			listener := enter(t, s).join("busy")
+			go func() {
+				for {
+					if _, _, err := listener.tryNext(); err != nil {
+						return
+					}
+				}
+			}()
+		}
+		var mu sync.Mutex
+		ids := []string{}
+		stop := make(chan struct{})
+		var senders, visitors sync.WaitGroup
+		for i := range 2 {
+			random := rand.New(rand.NewPCG(uint64(i), 7))
+			senders.Go(func() {
+				for i := 0; ; i++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					mu.Lock()
+					id := ""
+					if len(ids) > 0 {
+						id = ids[max(0, len(ids)-1-random.IntN(6))]
+					}
+					mu.Unlock()
+					err := s.Send(id, id)
+					if i%20 == 0 {
+						err = errors.Join(err, s.Publish("busy", 1))
+					}
+					if errors.Is(err, hubbub.ErrOverloaded) {
+						time.Sleep(time.Millisecond) // the worker has enough to do
+					}
+				}
+			})
+		}
+		for range 4 {
+			visitors.Go(func() {
+				for range 8 {
+					c := connect(t, s)
+					if c.trySend([]byte(upgradeHead(s, "/ws"))) != nil || c.response("GET").StatusCode != 101 {
+						t.Error("refused")
+						return
+					}
+					_, p, err := c.tryNext()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					_, id, _ := strings.Cut(string(p), `"client_id":"`)
+					id = id[:36]
+					mu.Lock()
+					ids = append(ids, id)
+					mu.Unlock()
+					for range 3 {
+						if _, p, err = c.tryNext(); err != nil {
+							t.Error(err)
+							return
+						}
+						if !strings.Contains(string(p), `"content":"`+id+`"`) {
+							t.Errorf("client %s got %s", id, brief(p))
+						}
+					}
+					c.reset()
+				}
+			})
+		}
+		visitors.Wait()
+		close(stop)
+		senders.Wait()
+	})
+}
