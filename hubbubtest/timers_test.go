@@ -3,6 +3,7 @@ package hubbubtest_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"

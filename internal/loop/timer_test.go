@@ -122,7 +122,7 @@ func TestAnAnswerThatIsStillUnreadCounts(t *testing.T) {
 		w := l.workers[0]
 		until(t, "open", func() (in bool) { do(w, func() { in = c != nil }); return in })
 		dead := func() (is bool) {
-			c.seen = w.now - w.patience() - 1
+			c.seen, c.turn = w.now-w.patience()-1, w.turns-1 // not heard for long, nor read in this turn
 			w.fire(c)
 			return c.state != open
 		}
