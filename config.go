@@ -71,11 +71,12 @@ type Config struct {
 	IO string
 	// Handlers are your own kinds of messages, by msg_type. The names of the protocol can't be taken.
 	Handlers map[string]Handler
-	// Hooks are your code in a client's life: connect, join, publish, disconnect.
+	// Hooks are your code in a client's life: connect, join, read, publish, disconnect.
 	Hooks Hooks
 	// HookTimeout bounds one call of a Handler or a hook. Default: 5 s.
 	HookTimeout time.Duration
-	// MaxHookCalls is how many of them run at once, over all clients. Default: 1024.
+	// MaxHookCalls is how many of them run at once, over all clients, and how many of Connect beside them; the others wait.
+	// Default: 1024.
 	MaxHookCalls int
 	// Logger gets what an operator should know. Default: slog.Default().
 	Logger *slog.Logger

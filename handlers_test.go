@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -160,12 +161,14 @@ func TestAHandlersContextEndsWithItsClient(t *testing.T) {
 				return nil, ctx.Err()
 			},
 		}})
-		a := enter(t, s)
-		a.text(`{"msg_type":"wait"}`)
-		<-started
-		a.reset()
-		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Errorf("the context ended with %v", err)
+		for _, n := range []int{1, 20} { // so many wait for it that the client isn't read
+			a := enter(t, s)
+			a.sendRaw(bytes.Repeat(frame(wire.Text, true, []byte(`{"msg_type":"wait"}`)), n))
+			<-started
+			a.reset()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Errorf("the context ended with %v", err)
+			}
 		}
 	})
 }
@@ -202,17 +205,74 @@ func TestABoundOnHandlersOfAllClients(t *testing.T) {
 	})
 }
 
-func TestAPanicInAHandlerIsAnError(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, Logger: quietLogger(), Handlers: handlers{
-			"oops": func(context.Context, *hubbub.Message) (any, error) { panic("planted") },
-		}})
-		a := enter(t, s)
-		if got := a.ask(`{"msg_type":"oops"}`); got["code"] != "internal" {
-			t.Errorf("got %v", got)
-		}
-		a.hearsNothing()
-	})
+// A hook that panics, or ends its goroutine as a test's FailNow does, is answered for, and costs nobody else anything: there
+// is one place for all of them.
+func TestAHookThatDoesNotReturnIsAnError(t *testing.T) {
+	for way, end := range map[string]func(){"panic": func() { panic("planted") }, "exit": runtime.Goexit, "both": func() {
+		defer runtime.Goexit()
+		panic("planted")
+	}, "both the other way round": func() {
+		defer panic("planted")
+		runtime.Goexit()
+	}} {
+		t.Run(way, func(t *testing.T) {
+			eachIO(t, func(t *testing.T, io string) {
+				var d diary
+				s := startServer(t, hubbub.Config{IO: io, Logger: quietLogger(), MaxHookCalls: 1, Handlers: handlers{
+					"oops": func(context.Context, *hubbub.Message) (any, error) { end(); return nil, nil },
+					"fine": func(context.Context, *hubbub.Message) (any, error) { return "fine", nil },
+				}, Hooks: hubbub.Hooks{
+					Connect: func(_ context.Context, c *hubbub.Connect) error {
+						if c.Request.URL.RawQuery == "oops" {
+							end()
+						}
+						return nil
+					},
+					Join: func(_ context.Context, j *hubbub.Join) error {
+						if j.Room == "oops" {
+							end()
+						}
+						return nil
+					},
+					Read:       func(context.Context, *hubbub.Read) error { end(); return nil },
+					Publish:    func(context.Context, *hubbub.Publish) error { end(); return nil },
+					Disconnect: func(context.Context, *hubbub.Disconnect) { d.add("disconnect"); end() },
+					Occupied:   func(context.Context, string) { d.add("occupied"); end() },
+					Joined:     func(context.Context, *hubbub.Joined) { d.add("joined"); end() },
+					Left:       func(context.Context, *hubbub.Left) { d.add("left"); end() },
+					Vacated:    func(context.Context, string) { d.add("vacated"); end() },
+				}})
+				refused := dial(t, s, "/ws?oops")
+				refused.answerClose(1013)
+				a := enter(t, s)
+				for _, message := range []string{
+					`{"msg_type":"oops"}`, `{"msg_type":"join_room","room":"oops"}`, `{"msg_type":"history","room":"r"}`, `{"msg_type":"chat"}`,
+				} {
+					if got := a.ask(message); got["code"] != "internal" || got["retry"] != true {
+						t.Errorf("%s: got %v", message, got)
+					}
+					if got := a.ask(`{"msg_type":"fine"}`); got["content"] != "fine" {
+						t.Errorf("behind it: %v", got)
+					}
+				}
+				a.join("r").ask(`{"msg_type":"leave_room","room":"r"}`)
+				a.sendClose(1000, "")
+				a.expectClose(1000)
+				eventually(t, "all hooks are called", func() bool { return len(d.read()) == 5 })
+				for _, what := range []string{"occupied", "joined", "left", "vacated", "disconnect"} {
+					if !slices.Contains(d.read(), what) {
+						t.Errorf("no %s in %q", what, d.read())
+					}
+				}
+				if way == "panic" || way == "exit" {
+					scraped(t, s, map[string]float64{"panics_total": 10})
+				}
+				if err := s.Shutdown(timeout(t)); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
 
 // quietLogger is for stories in which a panic belongs into the log.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -44,19 +45,15 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 			flag: "--allowed-origins " + strconv.Quote(strings.Join(r.Header["Origin"], ", "))})
 		return
 	}
-	key, no := s.reserve(r)
+	u, no := s.reserve(r)
 	if no != nil {
 		s.refuse(w, r, *no)
 		return
 	}
-	h := admit(r)
-	if s.ips != nil {
-		h = &counted{h, s.ips, key}
-	}
+	defer u.end()
+	u.admitted(admit(r))
 	nc, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		s.loop.Release()
-		s.ips.leave(key)
 		s.refuse(w, r, refusal{status: http.StatusHTTPVersionNotSupported, result: upgradeFailed, detail: "this connection can't be upgraded: " + err.Error()})
 		return
 	}
@@ -72,8 +69,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 		answer = append(append(answer, "\r\nSec-WebSocket-Extensions: "...), extensions...)
 	}
 	answer = append(answer, "\r\n\r\n"...)
-	if err := s.loop.Adopt(nc, h, deflate, answer, first); err != nil {
-		s.ips.leave(key)
+	if err := u.adopt(nc, deflate, answer, first); err != nil {
 		s.tally.upgrades[upgradeFailed].Add(1)
 		s.refused.Log(s.log, slog.LevelWarn, "cannot take a connection over", "remote", r.RemoteAddr, "err", err)
 		nc.SetWriteDeadline(time.Now().Add(time.Second))
@@ -85,28 +81,75 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 	s.quiet.connected()
 }
 
-// reserve takes a place for a connection under every limit, or says which one has none. The key is what ips.leave gets.
-func (s *Server) reserve(r *http.Request) (key netip.Addr, no *refusal) {
+// place is one for a connection under every limit, from reserve until the loop has the connection.
+type place struct {
+	s       *Server
+	key     netip.Addr   // of the address, for ips.leave
+	h       loop.Handler // once it is admitted; it gives the address's place back
+	taken   bool         // by the loop, which calls the handler's Closed
+	granted bool         // the loop has been asked to take it: its own place is none of ours any more
+}
+
+// admitted says for whom the place is.
+func (p *place) admitted(h loop.Handler) {
+	p.h = h
+	if p.s.ips != nil {
+		p.h = &counted{h, p.s.ips, p.key}
+	}
+}
+
+// adopt gives the connection to the loop.
+func (p *place) adopt(nc net.Conn, d wire.Deflate, answer, first []byte) error {
+	p.granted = true
+	err := p.s.loop.Adopt(nc, p.h, d, answer, first)
+	p.taken = err == nil
+	return err
+}
+
+// end gives back what was taken for an upgrade that came to nothing, also by a panic of somebody's ResponseWriter. Who was
+// admitted is gone again.
+func (p *place) end() {
+	if !p.granted {
+		p.s.loop.Release()
+	}
+	switch {
+	case p.taken:
+	case p.h == nil:
+		p.s.ips.leave(p.key)
+	default:
+		p.h.Closed(nil, wire.CloseAbnormal)
+	}
+	p.s.hub.UpgradeEnds()
+}
+
+// reserve takes a place for a connection, or says which limit has none.
+func (s *Server) reserve(r *http.Request) (p *place, no *refusal) {
+	s.hub.UpgradeBegins() // before it looks whether the server stops: Shutdown waits for those who don't see that yet
+	defer func() {
+		if no != nil {
+			s.hub.UpgradeEnds()
+		}
+	}()
 	full := func(detail string, why upgradeResult, flag string, limit int64) *refusal {
 		return &refusal{status: http.StatusServiceUnavailable, detail: detail, result: why, flag: fmt.Sprintf("%s above %d", flag, limit)}
 	}
 	if s.stopping.Load() {
-		return key, &refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping", result: upgradeStopping}
+		return nil, &refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping", result: upgradeStopping}
 	}
 	if s.loop.Overloaded() {
-		return key, full("the server is overloaded", upgradeOverloaded, "--max-buffered-bytes", s.cfg.MaxBufferedBytes)
+		return nil, full("the server is overloaded", upgradeOverloaded, "--max-buffered-bytes", s.cfg.MaxBufferedBytes)
 	}
 	key, ok := s.ips.take(r.RemoteAddr)
 	if !ok {
 		no := full("too many connections from this address", upgradePerIP, "--max-connections-per-ip", int64(s.cfg.MaxConnectionsPerIP))
 		no.status = http.StatusTooManyRequests
-		return key, no
+		return nil, no
 	}
 	if !s.loop.Reserve(s.cfg.MaxConnections) {
 		s.ips.leave(key)
-		return key, full("too many connections", upgradeConnections, "--max-connections", int64(s.cfg.MaxConnections))
+		return nil, full("too many connections", upgradeConnections, "--max-connections", int64(s.cfg.MaxConnections))
 	}
-	return key, nil
+	return &place{s: s, key: key}, nil
 }
 
 // ignoreBody answers at once and closes where a request has a body: nothing here reads one, and net/http would wait for

@@ -5,13 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
-	"runtime/debug"
 
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
-	"example.com/hubbub/internal/wire"
 )
 
 // Hooks are your own code in a client's life. Each is called on a goroutine of its own, never on a worker, so it may
@@ -20,17 +19,31 @@ import (
 // when the client is gone, but for Disconnect, and after Config.HookTimeout: then the client is told "timeout". At most
 // Config.MaxHookCalls run at once, over all clients, and as many of Connect. Hooks that are nil cost nothing.
 //
-// An error of type *Error goes to the client; any other is logged, and the client is told "internal".
+// An error of type *Error goes to the client; any other is logged, and the client is told "internal". So it is when a hook
+// panics or ends its goroutine by runtime.Goexit, as a test's FailNow does: what comes behind it goes on.
 type Hooks struct {
-	// Connect is called before a client is let in. It may set c.User. An error closes the new connection: with 4501,
-	// "don't come back", where it is an *Error whose code says not to retry, and else with 1013, "try again later".
+	// Connect is called before a client is let in, with the id that it will have. It may set c.User. An error closes the new
+	// connection: with 4501, "don't come back", where it is an *Error whose code says not to retry, and else with 1013, "try
+	// again later".
+	//
+	// Each call that returns nil has one call of Disconnect, after it, with the same id and user, whatever becomes of the
+	// client: it hung up meanwhile, the time was over, the server stops. A call that returns an error has none.
+	//
+	// A client that wants a session back has its id, so Connect may be called for one that is connected still; its other
+	// connection ends then. Where Connect names another user than the session's, or the session ends or is given to
+	// another connection at that moment, Disconnect is called with 1006 and Connect once more, with a new id.
 	Connect func(ctx context.Context, c *Connect) error
-	// Join may refuse that a client joins a room.
+	// Join may refuse that a client joins a room, also with a position from which on it wants what it missed, or as part of a
+	// resume.
 	Join func(ctx context.Context, j *Join) error
+	// Read may refuse that a client which isn't in a room reads its history, or who is in it. Members may; Join isn't asked for
+	// that. Without Read anyone may, but where there is a Join only members: else the room could be read by those whom it
+	// refuses.
+	Read func(ctx context.Context, r *Read) error
 	// Publish may refuse what a client publishes, or change p.Content. The order of a room's messages is that in
 	// which their hooks end.
 	Publish func(ctx context.Context, p *Publish) error
-	// Disconnect comes last of those above, once for each client that Connect let in, however its connection ended.
+	// Disconnect comes last of those above, once for each client that was let in, however its connection ended.
 	Disconnect func(ctx context.Context, d *Disconnect)
 
 	// The rest tell what has happened in a room, and don't wait for those above, nor these for them. They are called one at
@@ -48,12 +61,15 @@ type Hooks struct {
 // Connect is a client that wants in.
 type Connect struct {
 	Client  string        // the id that it will have
-	Request *http.Request // the handshake: cookies, query, headers; its body can't be read
+	Request *http.Request // the handshake: cookies, query, headers; its body can't be read. Its context is ctx
 	User    string        // set it to the name by which others shall know the client; at most 255 bytes
 }
 
 // Join is a client that wants to become a member of a room.
 type Join struct{ Client, User, Room string }
+
+// Read is a client that wants to read a room which it isn't in: its history, or who is there.
+type Read struct{ Client, User, Room string }
 
 // Publish is what a client wants to publish: to Room, or to the client To, or with neither to everyone.
 type Publish struct {
@@ -61,7 +77,8 @@ type Publish struct {
 	Content                json.RawMessage // one JSON value; set it to publish another
 }
 
-// Disconnect is a client that is gone. Code is what its Close frame said, or 1006 where there was none.
+// Disconnect is a client that is gone. Code is what its Close frame said, or 1006 where there was none, as of one that was
+// let in and got no connection.
 type Disconnect struct {
 	Client, User string
 	Code         int
@@ -73,8 +90,6 @@ type Joined struct{ Client, User, Room string }
 // Left is a client that is no member any more: it left, or its session has ended.
 type Left struct{ Client, User, Room string }
 
-const maxUser = 255 // bytes
-
 // hubHooks is what the hub needs of the application's code.
 func (s *Server) hubHooks() hub.Hooks {
 	h := hub.Hooks{
@@ -85,6 +100,11 @@ func (s *Server) hubHooks() hub.Hooks {
 	if hooks.Join != nil {
 		h.Join = func(ctx context.Context, who hub.Identity, room string) error {
 			return hooks.Join(ctx, &Join{Client: who.ID.String(), User: who.User, Room: room})
+		}
+	}
+	if hooks.Read != nil {
+		h.Read = func(ctx context.Context, who hub.Identity, room string) error {
+			return hooks.Read(ctx, &Read{Client: who.ID.String(), User: who.User, Room: room})
 		}
 	}
 	if hooks.Publish != nil {
@@ -127,64 +147,29 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 	return encode(reply)
 }
 
-// admit asks the hook Connect, on the goroutine of the handshake, and gives the handler that the connection shall have.
+// admit finds out who asks and whether it may come in, on the goroutine of the handshake, and gives the handler that the
+// connection shall have.
 func (s *Server) admit(r *http.Request) loop.Handler {
-	who := hub.Identity{ID: hub.NewID()}
-	var resume *hub.Resumption
-	if token := r.URL.Query().Get("resume"); token != "" {
-		if of, ok := s.hub.Resume(token); ok {
-			resume, who.ID = &of, of.ID
-		}
-	}
+	token := r.URL.Query().Get("resume")
 	if s.cfg.Hooks.Connect == nil {
-		return s.hub.Session(who, s.ips.share(r.RemoteAddr), resume)
+		h, _ := s.hub.Admit(r.Context(), s.ips.share(r.RemoteAddr), token, nil)
+		return h
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.HookTimeout)
-	defer cancel()
-	c := &Connect{Client: who.ID.String(), Request: r}
-	err := s.askConnect(ctx, c)
-	if err == nil && len(c.User) > maxUser {
-		err = fmt.Errorf("the hook Connect gave a user of %d bytes, more than %d", len(c.User), maxUser)
-	}
-	if err == nil {
-		who.User = c.User
-		return s.hub.Session(who, s.ips.share(r.RemoteAddr), resume)
-	}
+	ticketOf(r).admit() // the hook may take long
+	h, err := s.hub.Admit(r.Context(), s.ips.share(r.RemoteAddr), token, func(ctx context.Context, id hub.ID) (string, error) {
+		c := &Connect{Client: id.String(), Request: r.WithContext(ctx)}
+		err := s.cfg.Hooks.Connect(ctx, c)
+		return c.User, err
+	})
 	var e *Error
-	if !errors.As(err, &e) {
-		s.log.Error("the hook Connect failed", "remote", r.RemoteAddr, "err", err)
-		return hub.Refusal{Code: wire.CloseTryLater, Reason: "try again later"}
+	switch {
+	case err == nil:
+		return h
+	case errors.As(err, &e):
+	case r.Context().Err() != nil || s.stopping.Load():
+		s.log.Debug("nobody waits for the hook Connect any more", "remote", r.RemoteAddr, "err", err)
+	default:
+		s.unasked.Log(s.log, slog.LevelError, "the hook Connect failed", "remote", r.RemoteAddr, "err", err)
 	}
-	if e.Code.Retry() {
-		return hub.Refusal{Code: wire.CloseTryLater, Reason: e.Message}
-	}
-	return hub.Refusal{Code: protocol.CloseRefused, Reason: e.Message}
-}
-
-// askConnect returns when the hook does or when ctx ends, whichever is first.
-func (s *Server) askConnect(ctx context.Context, c *Connect) error {
-	select {
-	case s.connects <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("no room for another hook: %w", ctx.Err())
-	}
-	asked := *c // the hook may go on when its time is up
-	done := make(chan error, 1)
-	go func() {
-		defer func() { <-s.connects }()
-		defer func() {
-			if p := recover(); p != nil {
-				s.loop.Panics.Add(1)
-				done <- fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-			}
-		}()
-		done <- s.cfg.Hooks.Connect(ctx, &asked)
-	}()
-	select {
-	case err := <-done:
-		*c = asked
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return hub.Refuse(err)
 }

@@ -147,13 +147,13 @@ func TestConnectRefuses(t *testing.T) {
 			c.sendClose(want.code, "")
 			c.expectEOF()
 		}
-		if lines := gone.read(); len(lines) > 0 {
-			t.Errorf("Disconnect was called for %d clients that were not let in", len(lines))
+		if lines := gone.read(); len(lines) != 1 { // the hook had let in whose name is too long
+			t.Errorf("Disconnect was called for %d clients, 1 was let in", len(lines))
 		}
 		fine := dial(t, s, "/ws?fine")
 		fine.nextJSON()
 		fine.closeNow()
-		eventually(t, "the one who was let in is told of", func() bool { return len(gone.read()) == 1 })
+		eventually(t, "the other one who was let in is told of", func() bool { return len(gone.read()) == 2 })
 	})
 }
 
@@ -204,6 +204,92 @@ func TestHooksKeepAClientsOrder(t *testing.T) {
 	})
 }
 
+// Who is refused by Join doesn't get at the room by reading: with a Join alone members read, and a Read decides for the others.
+func TestWhoMayReadARoom(t *testing.T) {
+	var d diary
+	join := func(_ context.Context, j *hubbub.Join) error {
+		d.add("join %s", j.Room)
+		if j.Room == "secret" {
+			return &hubbub.Error{Code: hubbub.Forbidden, Message: "not you"}
+		}
+		return nil
+	}
+	read := func(_ context.Context, r *hubbub.Read) error {
+		d.add("read %s by %s %s", r.Room, r.User, r.Client)
+		time.Sleep(time.Duration(len(r.Room)) * time.Millisecond) // what comes behind waits
+		if r.Room == "secret" {
+			return &hubbub.Error{Code: hubbub.Forbidden, Message: "not for you"}
+		}
+		return nil
+	}
+	connect := func(_ context.Context, c *hubbub.Connect) error { c.User = "ann"; return nil }
+	for name, story := range map[string]struct {
+		hooks          hubbub.Hooks
+		secret, public string // the code for one who isn't a member
+		asked          bool
+	}{
+		"no hook":       {hubbub.Hooks{}, "", "", false},
+		"join":          {hubbub.Hooks{Join: join}, "not_member", "not_member", false},
+		"join and read": {hubbub.Hooks{Join: join, Read: read}, "forbidden", "", true},
+		"read":          {hubbub.Hooks{Read: read}, "forbidden", "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachIO(t, func(t *testing.T, io string) {
+				d.lines = nil
+				story.hooks.Connect = connect
+				s := startServer(t, hubbub.Config{IO: io, Workers: 2, Hooks: story.hooks})
+				if err := errors.Join(s.Publish("secret", "x"), s.Publish("public", "x")); err != nil {
+					t.Fatal(err)
+				}
+				m := enter(t, s)
+				check := func(kind, room, want string) {
+					t.Helper()
+					got := m.ask(`{"msg_type":"` + kind + `","room":"` + room + `"}`)
+					if code, _ := got["code"].(string); code != want || code == "" && got["msg_type"] != kind {
+						t.Errorf("%s of %s: got %v, want %q", kind, room, got, want)
+					}
+				}
+				var want []string
+				for _, kind := range []string{"history", "presence"} {
+					check(kind, "secret", story.secret)
+					check(kind, "public", story.public)
+					if story.asked {
+						want = append(want, "read secret by ann "+m.id, "read public by ann "+m.id)
+					}
+				}
+				if got := d.read(); !slices.Equal(got, want) {
+					t.Errorf("the hooks saw %q, want %q", got, want)
+				}
+				if story.secret != "" { // an error is told without an id too
+					m.text(`{"msg_type":"history","room":"secret"}`)
+					if got := m.nextJSON(); got["code"] != story.secret || got["retry"] != false {
+						t.Errorf("got %v", got)
+					}
+				}
+				m.join("public") // a member may, and nobody is asked
+				d.mu.Lock()
+				d.lines = nil
+				d.mu.Unlock()
+				check("history", "public", "")
+				check("presence", "public", "")
+				if got := d.read(); len(got) > 0 {
+					t.Errorf("for a member: %q", got)
+				}
+				m.ask(`{"msg_type":"leave_room","room":"public"}`)
+				check("history", "public", story.public)
+				m.text(`{"msg_type":"history","room":"secret","id":1}`) // in order: the answers are too
+				m.text(`{"msg_type":"presence","room":"public","id":2}`)
+				m.text(`{"msg_type":"leave_room","room":"public","id":3}`)
+				for id := range 3 {
+					if got := m.nextJSON(); got["id"] != float64(id+1) {
+						t.Errorf("got %v, want the answer to %d", got, id+1)
+					}
+				}
+			})
+		})
+	}
+}
+
 // Shutdown returns behind the last Disconnect.
 func TestShutdownWaitsForHooks(t *testing.T) {
 	eachIO(t, func(t *testing.T, io string) {
@@ -236,6 +322,12 @@ func ExampleHooks() {
 		Join: func(ctx context.Context, j *hubbub.Join) error {
 			if strings.HasPrefix(j.Room, "private:") && j.Room != "private:"+j.User {
 				return &hubbub.Error{Code: hubbub.Forbidden, Message: "not your room"}
+			}
+			return nil
+		},
+		Read: func(ctx context.Context, r *hubbub.Read) error { // of those who aren't in the room
+			if !strings.HasPrefix(r.Room, "public:") {
+				return &hubbub.Error{Code: hubbub.NotMember, Message: "join first"}
 			}
 			return nil
 		},

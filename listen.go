@@ -80,6 +80,7 @@ func (s *Server) Serve(l net.Listener) error {
 		IdleTimeout:       keepAlive,
 		MaxHeaderBytes:    maxHeadBytes,
 		ConnState:         g.changed,
+		ConnContext:       g.context,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	s.mu.Lock()
@@ -106,23 +107,23 @@ func (s *Server) Serve(l net.Listener) error {
 const fdsOfOurs = 32
 
 // gate admits connections to net/http. Those on their way to an upgrade share maxHandshakes places: Accept takes one,
-// and hijacking, closing or finishing the request gives it back. When none is free, the oldest connection whose head
-// is still not complete must go; idle ones go when there are too many, oldest first.
+// and hijacking, closing or finishing the request gives it back, or a hook or a lane before that. When none is free, the oldest
+// connection whose head is still not complete must go. Of those without a place the oldest goes when there are too many.
 type gate struct {
 	net.Listener
-	maxIdle int
-	log     *slog.Logger
-	spare   *os.File // Accept's; nil when not even it could be had
+	maxBeside int
+	log       *slog.Logger
+	spare     *os.File // Accept's; nil when not even it could be had
 
 	mu      sync.Mutex
 	freed   sync.Cond
 	arrived map[net.Conn]time.Time // hold a place; the time is zero once the head is complete
-	idle    map[net.Conn]time.Time // between two requests; no place
+	beside  map[net.Conn]time.Time // hold none: in a lane, behind their first request, or at a later one
 	closed  bool
 }
 
 func newGate(l net.Listener, reserve int, log *slog.Logger) *gate {
-	g := &gate{Listener: l, log: log, maxIdle: max(1, reserve-maxHandshakes), arrived: map[net.Conn]time.Time{}, idle: map[net.Conn]time.Time{}}
+	g := &gate{Listener: l, log: log, maxBeside: max(lanes*laneWidth, reserve-maxHandshakes), arrived: map[net.Conn]time.Time{}, beside: map[net.Conn]time.Time{}}
 	g.freed.L = &g.mu
 	g.spare, _ = os.Open(os.DevNull)
 	return g
@@ -195,26 +196,97 @@ func (g *gate) changed(nc net.Conn, state http.ConnState) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch state {
-	case http.StateActive: // the head is complete
-		delete(g.idle, nc)
+	case http.StateActive: // the head is complete, or a later one has begun
 		if _, ok := g.arrived[nc]; ok {
 			g.arrived[nc] = time.Time{}
 		}
-		return
 	case http.StateIdle:
-		if len(g.idle) >= g.maxIdle {
-			old, _ := oldest(g.idle)
-			delete(g.idle, old)
-			old.Close()
-		}
-		g.idle[nc] = time.Now()
+		g.pass(nc)
 	case http.StateHijacked, http.StateClosed:
-		delete(g.idle, nc)
-	case http.StateNew:
-		return
+		g.forget(nc)
 	}
+}
+
+// pass gives the place of a connection back that is to stay. mu is held.
+func (g *gate) pass(nc net.Conn) {
+	g.forget(nc)
+	if len(g.beside) >= g.maxBeside {
+		old, _ := oldest(g.beside)
+		delete(g.beside, old)
+		old.Close()
+	}
+	g.beside[nc] = time.Now()
+}
+
+// forget gives the place of a connection back. mu is held.
+func (g *gate) forget(nc net.Conn) {
+	delete(g.beside, nc)
 	delete(g.arrived, nc)
 	g.freed.Signal()
+}
+
+// context is net/http's ConnContext.
+func (g *gate) context(ctx context.Context, nc net.Conn) context.Context {
+	return context.WithValue(ctx, gateKey{}, &ticket{g, nc})
+}
+
+type gateKey struct{}
+
+// ticket is a connection of the gate.
+type ticket struct {
+	gate *gate
+	nc   net.Conn
+}
+
+// ticketOf is that of a request; nil where the listener isn't ours.
+func ticketOf(r *http.Request) *ticket {
+	t, _ := r.Context().Value(gateKey{}).(*ticket)
+	return t
+}
+
+// admit lets an upgrade go which may take long: from here on its place under Config.MaxConnections is what bounds it.
+func (t *ticket) admit() {
+	if t != nil {
+		t.gate.mu.Lock()
+		defer t.gate.mu.Unlock()
+		t.gate.forget(t.nc)
+	}
+}
+
+// stepAside lets a request go that wants no WebSocket.
+func (t *ticket) stepAside() {
+	t.gate.mu.Lock()
+	defer t.gate.mu.Unlock()
+	t.gate.pass(t.nc)
+}
+
+// lane bounds the requests of one kind that want no WebSocket. They hold no place in the gate, so that neither holds the
+// other up: probes are answered while upgrades wait, and upgrades pass those who read slowly.
+type lane chan struct{}
+
+const (
+	lanes      = 3                // probes, metrics, the page
+	laneWidth  = 32               // places in a lane
+	readWithin = 10 * time.Second // the whole answer; else slow readers might keep the places
+)
+
+func newLane() lane { return make(lane, laneWidth) }
+
+// aside serves a request in its lane.
+func (s *Server) aside(w http.ResponseWriter, r *http.Request, l lane, serve http.HandlerFunc) {
+	if t := ticketOf(r); t != nil {
+		t.stepAside()
+		// Not for another's server, whose deadlines may hold for the connection's later requests.
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(readWithin))
+	}
+	select {
+	case l <- struct{}{}:
+	default:
+		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "too many ask for this at once"})
+		return
+	}
+	defer func() { <-l }()
+	serve(w, r)
 }
 
 // Close lets Accept go.

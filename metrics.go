@@ -25,7 +25,7 @@ func (s *Server) Metrics() http.Handler {
 			return
 		}
 		w.Header().Set("Cache-Control", "no-store")
-		s.scrape.ServeHTTP(w, r)
+		s.aside(w, r, s.scrapes, s.scrape.ServeHTTP)
 	})
 }
 
@@ -33,12 +33,18 @@ const (
 	// scrapeWait is how long a scrape waits for the workers. One that is busy for longer is shown as it was last seen;
 	// the depth of its mailbox is always that of now.
 	scrapeWait = 500 * time.Millisecond
-	// maxScrapes is how many scrapes may run at once: anyone who reaches the port can ask.
+	// maxScrapes is how many scrapes may ask the workers at once: anyone who reaches the port can ask. The others wait for
+	// them, but not for those who read their answer slowly.
 	maxScrapes = 4
 )
 
 func (s *Server) newScrape() http.Handler {
-	return promhttp.HandlerFor(metrics.Registry(s.snapshot), promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
+	places := make(chan struct{}, maxScrapes)
+	return promhttp.HandlerFor(metrics.Registry(func() metrics.Snapshot {
+		places <- struct{}{}
+		defer func() { <-places }()
+		return s.snapshot()
+	}), promhttp.HandlerOpts{})
 }
 
 // upgradeResult is what became of a request for a WebSocket.

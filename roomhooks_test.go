@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -117,7 +118,7 @@ func TestRoomHooksComeInOrder(t *testing.T) {
 	})
 }
 
-// Clients come and go at random, are cut or resumed, and hooks are slow or panic: at the end of the server nothing lacks
+// Clients come and go at random, are cut or resumed, and hooks are slow, panic or exit: at the end of the server nothing lacks
 // its pair.
 func TestNoRoomHookMissesItsPair(t *testing.T) {
 	eachIO(t, func(t *testing.T, io string) {
@@ -130,6 +131,8 @@ func TestNoRoomHookMissesItsPair(t *testing.T) {
 					panic("a hook's own fault")
 				case 1:
 					time.Sleep(3 * time.Millisecond) // longer than it should
+				case 2:
+					runtime.Goexit()
 				}
 			}),
 		})

@@ -25,19 +25,23 @@ import (
 // goroutine, a Handler's too, and none but Serve, ListenAndServe and Shutdown block.
 type Server struct {
 	// Static after New.
-	cfg      Config
-	log      *slog.Logger
-	loop     *loop.Loop
-	hub      *hub.Hub
-	page     http.Handler
-	connects chan struct{} // a place for each Connect hook that runs
-	ips      *perIP        // nil without a limit
-	refused  sparselog.Log
-	scrape   http.Handler
-	tally    tally
+	cfg     Config
+	log     *slog.Logger
+	loop    *loop.Loop
+	hub     *hub.Hub
+	page    http.Handler
+	ips     *perIP        // nil without a limit
+	refused sparselog.Log // upgrades
+	unasked sparselog.Log // clients for whom Connect gave no answer
+	probes  lane
+	scrapes lane
+	readers lane // of the page
+	scrape  http.Handler
+	tally   tally
 
-	draining atomic.Bool // not ready any more
-	stopping atomic.Bool // no upgrade any more
+	draining atomic.Bool   // not ready any more
+	delayed  chan struct{} // closed when it has been so for Config.ShutdownDelay
+	stopping atomic.Bool   // no upgrade any more
 	quiet    quiet
 
 	mu        sync.Mutex
@@ -50,7 +54,12 @@ var (
 	ErrUnknownClient = hub.ErrUnknownClient
 	// ErrOverloaded says that nothing was sent, because too much waits already: try again later.
 	ErrOverloaded = hub.ErrOverloaded
+	// ErrStopped says that nothing was sent, because Shutdown has ended the last connection.
+	ErrStopped = hub.ErrStopped
 )
+
+// ErrHooksRunning is what Shutdown returns when hooks or Handlers still run, and how many.
+var ErrHooksRunning = errors.New("hooks still run")
 
 // New starts a Server's workers; Shutdown ends them. The error names every setting that can't be used.
 func New(cfg Config) (*Server, error) {
@@ -60,7 +69,10 @@ func New(cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	policies, _ := cfg.policies() // Validate has looked
 	slow, _ := hub.ParseSlowConsumer(cfg.SlowConsumer)
-	s := &Server{cfg: cfg, log: cfg.Logger, page: console.Handler(), listening: map[*http.Server]bool{}, connects: make(chan struct{}, cfg.MaxHookCalls)}
+	s := &Server{
+		cfg: cfg, log: cfg.Logger, page: console.Handler(), listening: map[*http.Server]bool{}, delayed: make(chan struct{}),
+		probes: newLane(), scrapes: newLane(), readers: newLane(),
+	}
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = newPerIP(cfg.MaxConnectionsPerIP)
 	}
@@ -110,9 +122,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/echo":
 		s.upgrade(w, r, echo)
 	case "/healthz":
-		s.health(w, r)
+		s.aside(w, r, s.probes, s.health)
 	case "/readyz":
-		s.ready(w, r)
+		s.aside(w, r, s.probes, s.ready)
 	case "/metrics":
 		s.Metrics().ServeHTTP(w, r)
 	case "/":
@@ -120,7 +132,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.upgrade(w, r, s.admit)
 			return
 		}
-		s.page.ServeHTTP(w, r)
+		s.aside(w, r, s.readers, s.page.ServeHTTP)
 	default:
 		s.refuse(w, r, refusal{status: http.StatusNotFound, detail: "there is nothing at this path; try /ws"})
 	}
@@ -218,14 +230,19 @@ func (s *Server) RoomCount() int { return s.hub.Rooms() }
 // and the clients are closed at a pace: 500 a second, or faster so that three quarters of the time until ctx's deadline
 // suffice. Each gets what is queued for it, a reconnect with a delay of its own, and 1001; the others are served
 // meanwhile. Shutdown returns when all are gone and the last hook has returned, or when ctx ends: then what is left is cut
-// off and the error is ctx's. The Server can't be used afterwards.
+// off and the error is ctx's. Hooks can't be cut off: where some still run a second later the error is ErrHooksRunning too.
+// The Server can't be used afterwards. A second call waits like the first.
+//
+// A hook or Handler may call it. It waits then for all others, but neither for that one nor for what is to come behind it:
+// the Disconnect of its client, or the next hooks of its room. It would wait for itself in another goroutine than the
+// hook's own; a hook must not wait for such a one.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.draining.Store(true)
-	if s.loop.Connections() > 0 || s.cfg.ShutdownDelay > 0 {
-		select {
-		case <-time.After(s.cfg.ShutdownDelay):
-		case <-ctx.Done():
-		}
+	if !s.draining.Swap(true) {
+		time.AfterFunc(s.cfg.ShutdownDelay, func() { close(s.delayed) })
+	}
+	select {
+	case <-s.delayed:
+	case <-ctx.Done():
 	}
 	s.stopping.Store(true)
 	clients := s.loop.Connections()
@@ -248,18 +265,23 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.loop.Kill()
 		<-gone
 	}
+	s.hub.Stop() // those who might have resumed leave their rooms, and nothing is published any more
 	s.closeListeners()
 	s.quiet.stop()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), hooksGrace)
 	defer cancel()
-	s.hub.Stop() // those who might have resumed leave their rooms
 	s.hub.WaitHooks(ctx)
-	s.hub.WaitHooks(grace)
+	if left := s.hub.WaitHooks(grace); left > 0 {
+		return errors.Join(err, fmt.Errorf("hubbub: shut down: %w: %d of them", ErrHooksRunning, left))
+	}
 	return errors.Join(err, s.settled())
 }
 
 // settled says which accounts are not back at zero though all has ended: a fault of Hubbub's own.
 func (s *Server) settled() error {
+	if s.hub.InHook() {
+		return nil
+	}
 	accounts := append(s.loop.Unsettled(), s.hub.Unsettled()...)
 	if s.ips != nil {
 		accounts = append(accounts, s.ips.unsettled()...)

@@ -21,7 +21,9 @@
 //	tidy.go     what goes when its time is up, or when memory is short
 //	policy.go   what a room keeps, tells and allows, by its name
 //	presence.go who is in a room, and what its members are told of it
-//	hooks.go    the application's own code, off the workers, in order for each session
+//	admit.go    who a new client is, and whether the application lets it in
+//	hooks.go    the application's own code, in order for each session
 //	roomhooks.go and in order for each room
+//	runs.go     how it is called: off the workers, so many at once, and what Shutdown waits for
 //	id.go       client ids
 package hub

@@ -3,11 +3,6 @@ package hub
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
@@ -17,13 +12,15 @@ import (
 // Hooks are the application's code. Each is called on a goroutine of its own, off the workers, and one at a time for a
 // session; nil ones cost nothing. ctx ends with the connection, but for Disconnect, and when the time is up.
 type Hooks struct {
-	// Join and Publish may refuse by an error. Publish may give other content; nil leaves it.
+	// Join, Read and Publish may refuse by an error. Read is for a room that the client isn't in: its history and who is in it;
+	// where it is nil and Join isn't, that is refused. Publish may give other content; nil leaves it.
 	Join    func(ctx context.Context, who Identity, room string) error
+	Read    func(ctx context.Context, who Identity, room string) error
 	Publish func(ctx context.Context, who Identity, p Publication) (content []byte, err error)
 	// Custom obeys the messages whose type is Known. The reply is one JSON value; nil is an ack where there was an id.
 	Custom func(ctx context.Context, who Identity, msgType string, raw []byte) (reply []byte, err error)
 	Known  func(msgType string) bool
-	// Disconnect is the last of these for its session, and comes for each that was opened.
+	// Disconnect is the last of these for its session, and comes once for each client that was let in: see Admit.
 	Disconnect func(ctx context.Context, who Identity, code int)
 
 	// What has happened in a room, one at a time for each room and each with its pair: Occupied, Joined and Left, Vacated.
@@ -96,6 +93,12 @@ func (s *session) hookFor(cmd *protocol.Command, raw []byte) hook {
 			}
 			return out
 		}
+	case protocol.History, protocol.Presence:
+		if hooks.Read == nil || s.find(cmd.Room) >= 0 {
+			return nil
+		}
+		room := string(cmd.Room)
+		return func(ctx context.Context) outcome { return outcome{err: hooks.Read(ctx, who, room)} }
 	case protocol.Chat, protocol.RoomMessage, protocol.DirectMessage:
 		if hooks.Publish == nil {
 			return nil
@@ -151,7 +154,7 @@ func (s *session) goOn() {
 	}
 }
 
-// hooksClosed forgets what waits, ends the context of what runs, and has Disconnect follow it.
+// hooksClosed forgets what waits, ends the context of what runs, and has Disconnect follow it, once.
 func (s *session) hooksClosed(code int) {
 	var last *run
 	if s.more != nil && s.more.hooks != nil {
@@ -160,141 +163,9 @@ func (s *session) hooksClosed(code int) {
 		q.cancel()
 		last = q.running
 	}
-	if disconnect := s.hub.cfg.Hooks.Disconnect; disconnect != nil {
-		who := s.identity()
-		s.hub.runs.startAfter(last, &run{s: s, ctx: context.Background(), do: func(ctx context.Context) outcome {
-			disconnect(ctx, who, code)
-			return outcome{}
-		}})
-	}
-}
-
-// runs bounds the hooks of all sessions together. Guarded by mu.
-type runs struct {
-	hub     *Hub
-	mu      sync.Mutex
-	idle    sync.Cond // n became 0
-	n       int
-	waiting []*run
-}
-
-// start runs r on a goroutine, now or when another hook ends. Never blocks.
-func (rs *runs) start(r *run) {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	rs.startLocked(r)
-}
-
-func (rs *runs) startLocked(r *run) {
-	if rs.n >= rs.hub.cfg.HookLimit {
-		rs.waiting = append(rs.waiting, r)
-		return
-	}
-	rs.n++
-	go rs.work(r)
-}
-
-// startAfter runs r when last has ended; at once when that is nil or has ended already.
-func (rs *runs) startAfter(last, r *run) {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	if last != nil && !last.ended {
-		last.then = r
-		return
-	}
-	rs.startLocked(r)
-}
-
-func (rs *runs) work(r *run) {
-	for r != nil {
-		loop.WakeMonitor() // a hook may compute for long
-		r.run()
-		rs.mu.Lock()
-		r.ended = true
-		switch {
-		case r.then != nil:
-			r = r.then
-		case len(rs.waiting) > 0:
-			r = rs.waiting[0]
-			rs.waiting = rs.waiting[1:]
-		default:
-			r = nil
-			if rs.n--; rs.n == 0 {
-				rs.idle.Broadcast()
-			}
-		}
-		rs.mu.Unlock()
-	}
-}
-
-// WaitHooks waits until no hook runs or ctx ends. Any goroutine.
-func (h *Hub) WaitHooks(ctx context.Context) {
-	rs := &h.runs
-	stop := context.AfterFunc(ctx, func() {
-		rs.mu.Lock()
-		defer rs.mu.Unlock()
-		rs.idle.Broadcast()
-	})
-	defer stop()
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	for rs.n > 0 && ctx.Err() == nil {
-		rs.idle.Wait()
-	}
-}
-
-// run is one call of a hook, and its outcome on the way to the worker.
-type run struct {
-	s   *session // only its static fields, before the outcome is back on the worker
-	ctx context.Context
-	do  hook
-	raw []byte // the message; nil for Disconnect
-
-	answered atomic.Bool // by the hook's end or by the end of its time
-
-	ended bool // guarded by runs.mu, as is then
-	then  *run
-}
-
-func (r *run) run() {
-	if r.ctx.Err() != nil {
-		return // the client is gone
-	}
-	limit := r.s.hub.cfg.HookTimeout
-	ctx, cancel := context.WithTimeout(r.ctx, limit)
-	defer cancel()
-	tooLong := &protocol.Error{Code: protocol.Timeout, Message: "this took the application longer than " + limit.String()}
-	late := time.AfterFunc(limit, func() {
-		r.answer(outcome{err: tooLong})
-		r.s.hub.cfg.Log.Warn("a hook takes too long; what comes behind it waits", "client", r.s.id, "limit", limit)
-	})
-	defer late.Stop()
-	out := r.safely(ctx)
-	if out.err != nil && ctx.Err() == context.DeadlineExceeded {
-		out.err = tooLong
-	}
-	r.answer(out)
-	if r.raw != nil {
-		r.s.conn.Worker().Post(hookEnded{r.s}, 0)
-	}
-}
-
-func (r *run) safely(ctx context.Context) (out outcome) {
-	defer func() {
-		if p := recover(); p != nil {
-			r.s.hub.loop.Panics.Add(1)
-			r.s.hub.cfg.Log.Error("panic in a hook", "client", r.s.id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			out.err = errInternal
-		}
-	}()
-	return r.do(ctx)
-}
-
-var errInternal = &protocol.Error{Code: protocol.Internal, Message: "internal error"}
-
-func (r *run) answer(out outcome) {
-	if r.raw != nil && r.answered.CompareAndSwap(false, true) {
-		r.s.conn.Worker().Post(&hookDone{r, out}, len(out.content))
+	if s.hub.cfg.Hooks.Disconnect != nil && s.admitted() && !s.extra().dismissed {
+		s.more.dismissed = true // a panic in Closed has it called again
+		s.hub.dismiss(last, s.identity(), code)
 	}
 }
 

@@ -20,6 +20,7 @@ const Server = "server"
 var (
 	ErrUnknownClient = errors.New("no such client")
 	ErrOverloaded    = errors.New("overloaded: a worker's mailbox is full")
+	ErrStopped       = errors.New("the server has stopped")
 )
 
 // Config sizes a Hub. Every field must be set, but those of Hooks may be nil.
@@ -106,8 +107,7 @@ func New(cfg Config) *Hub {
 		h.rooms[i].rooms = map[string]*room{}
 		h.clients[i].sessions = map[ID]*session{}
 	}
-	h.runs.hub = h
-	h.runs.idle.L = &h.runs.mu
+	h.runs.init(h)
 	return h
 }
 
@@ -169,7 +169,10 @@ func (h *Hub) Broadcast(content []byte) error {
 	r := h.everyone
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.full() {
+	switch {
+	case h.stopping():
+		return ErrStopped
+	case r.full():
 		return ErrOverloaded
 	}
 	r.seq++
@@ -179,6 +182,9 @@ func (h *Hub) Broadcast(content []byte) error {
 
 // Send sends content to one client, as Publish does to a room's members; ErrUnknownClient when it is not here.
 func (h *Hub) Send(client string, content []byte) error {
+	if h.stopping() {
+		return ErrStopped
+	}
 	id, ok := ParseID([]byte(client))
 	if !ok {
 		return ErrUnknownClient

@@ -185,6 +185,9 @@ func (h *Hub) Publish(name string, content []byte) error {
 	sh := h.roomShard(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if h.stopping() {
+		return ErrStopped
+	}
 	r := h.published(sh, name)
 	if r == nil {
 		return nil

@@ -17,7 +17,7 @@ import (
 // Resumption is a token that Resume has found good: whose session it is.
 type Resumption struct {
 	ID   ID
-	User string
+	User string // of that session
 	gen  uint32
 }
 
@@ -72,6 +72,10 @@ type resumption struct {
 	old    *parked     // while it waits for the message resume. The worker's
 	heard  atomic.Bool // a message has come; set by the worker
 	oldest uint32      // the oldest token that counts until then. Static after the welcome
+
+	again   *again  // for one whose session turns out to be gone; nil where the application isn't asked
+	asking  *asking // while it is asked again
+	refused bool    // by that
 }
 
 // homecoming is what a session has said of its rooms before it has said all. Until then it gets nothing of any of them.
@@ -147,21 +151,31 @@ func (e *evicted) Run(*loop.Worker) {
 		return
 	}
 	s.claim()
-	s.welcome()
-	s.conn.ResumeReading()
+	if s.welcome() {
+		s.conn.ResumeReading()
+	}
 }
 
-// welcome has the session found by its id and by chats, and is the first that the client hears.
-func (s *session) welcome() {
-	h := s.hub
-	w := h.welcome
+// welcome settles which session it is, and greets the client; or that waits for the application.
+func (s *session) welcome() (done bool) {
+	resumed := false
 	if s.self != nil && s.self.resume != nil {
 		if old := s.self.resume.old; old != nil {
-			s.id, s.gen, w.Resumed = old.id, old.gen, true
-		} else {
-			s.id = NewID() // somebody else may have the other
+			s.id, s.gen, resumed = old.id, old.gen, true
+			s.self.resume.again = nil
+		} else if s.readmit() { // somebody else may have the other id
+			return false
 		}
 	}
+	s.greet(resumed)
+	return true
+}
+
+// greet has the session found by its id and by chats, and is the first that the client hears.
+func (s *session) greet(resumed bool) {
+	h := s.hub
+	w := h.welcome
+	w.Resumed = resumed
 	if !w.Resumed { // else it leads to what is parked, until the client has said what it had
 		h.clientShard(s.id).set(s)
 	}
@@ -186,17 +200,18 @@ func (r *room) arrival() (seq uint64) {
 
 // Closed parks the session, or takes it out of every room.
 func (s *session) Closed(_ *loop.Conn, code int) {
-	if s.conn == nil {
-		return // Opened did not get so far
-	}
 	defer s.hooksClosed(code)
-	if s.all >= 0 {
+	if s.conn == nil {
+		return // it never came so far as to a connection
+	}
+	greeted := s.all >= 0
+	if greeted {
 		s.hub.depart(s)
 	}
 	if s.coming() {
 		s.more.coming.stop()
 	}
-	if s.hub.parks(code) && s.park() {
+	if (greeted || s.old() != nil) && s.hub.parks(code) && s.park() {
 		return
 	}
 	s.end()

@@ -44,6 +44,8 @@ type more struct {
 	pulls  []*pull        // rooms of which it misses something, in the order in which they are caught up with
 	flow   flow
 
+	dismissed bool // the hook Disconnect has been called
+
 	events atomic.Int32 // hooks that wait or run because of its joins and leaves. Any goroutine
 }
 
@@ -90,6 +92,10 @@ func (s *session) state() *workerState { return s.hub.locals[s.conn.Worker().Ind
 // Session is the loop.Handler of a new connection, that of who. addr is its address where one address may take so much
 // only, and resume what its token stands for, nil for none.
 func (h *Hub) Session(who Identity, addr netip.Addr, resume *Resumption) loop.Handler {
+	return h.session(who, addr, resume)
+}
+
+func (h *Hub) session(who Identity, addr netip.Addr, resume *Resumption) *session {
 	s := &session{hub: h, id: who.ID, all: -1}
 	if who.User != "" || addr.IsValid() || resume != nil {
 		s.self = &self{user: who.User, addr: addr}
@@ -165,6 +171,8 @@ func (s *session) check(cmd *protocol.Command) *protocol.Error {
 		return s.mayBeHooked()
 	case protocol.RoomMessage:
 		return s.mayPublish(cmd)
+	case protocol.History, protocol.Presence:
+		return s.mayRead(cmd)
 	case protocol.Custom:
 		if known := s.hub.cfg.Hooks.Known; known == nil || !known(string(cmd.Type)) {
 			return &protocol.Error{Code: protocol.UnknownType, Message: "no msg_type " + protocol.Quote(cmd.Type)}

@@ -1,0 +1,266 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
+)
+
+// Connect asks the application whether the client with that id may come in, and by which name.
+type Connect func(ctx context.Context, id ID) (user string, err error)
+
+// maxUser is how many bytes a user's name may have.
+const maxUser = 255
+
+// Admit finds out who a new client is and whether it may come in, and gives the handler for its connection. addr is its
+// address where what is kept for one address is bounded, and token that of the session that it wants back, "" for none. connect is asked with the id that the client gets; nil lets everyone in. An
+// error is connect's, or says why it could not be asked; Refuse makes a handler of it.
+//
+// Each time that connect lets a client in, the hook Disconnect follows, once, for the same id and user: where nobody waits for
+// the answer any more, where another id has to be asked about, and else at the handler's Closed. So that must be called
+// also when the handler gets no connection; the Conn is nil then.
+//
+// Any goroutine, between UpgradeBegins and UpgradeEnds; it waits for connect or for ctx.
+func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, connect Connect) (loop.Handler, error) {
+	var resume *Resumption
+	who := Identity{ID: NewID()}
+	if token != "" {
+		if of, ok := h.Resume(token); ok {
+			resume, who.ID = &of, of.ID
+		}
+	}
+	if connect == nil {
+		return h.Session(who, addr, resume), nil
+	}
+	who, err := h.await(ctx, who.ID, connect, nil)
+	if err == nil && resume != nil && who.User != resume.User {
+		resume = nil // that session isn't this user's: the hook was told an id that the client can't have
+		told := who
+		who, err = h.await(ctx, NewID(), connect, &told)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := h.session(who, addr, resume)
+	if resume != nil {
+		// The values of the handshake's context are of use after the handshake; its end is not.
+		s.self.resume.again = &again{context.WithoutCancel(ctx), connect}
+	}
+	return s, nil
+}
+
+// Refuse is the handler of a client that isn't let in because of err: with 4501, "don't come back", where it is an error of
+// the application for the client, with a code that says not to retry, and else with 1013.
+func Refuse(err error) Refusal {
+	var e *protocol.Error
+	switch {
+	case !errors.As(err, &e):
+		return Refusal{Code: wire.CloseTryLater, Reason: "try again later"}
+	case e.Code.Retry():
+		return Refusal{Code: wire.CloseTryLater, Reason: e.Message}
+	}
+	return Refusal{Code: protocol.CloseRefused, Reason: e.Message}
+}
+
+// asking is one call of a Connect, on a goroutine of its own, for an upgrade or for a session. Who waits for it waits for
+// the end of its ctx, which comes with the outcome or with the time's end, and then takes the outcome, once; what the
+// application lets in when nobody waits any more is dismissed.
+type asking struct {
+	// Static.
+	hub     *Hub
+	connect Connect
+	instead *Identity // is dismissed before; nil for nobody
+	ctx     context.Context
+	cancel  context.CancelFunc
+
+	// Guarded by runs.mu.
+	who  Identity
+	err  error
+	over bool // the outcome is there
+	left bool // nobody waits for it
+}
+
+// ask begins to ask. Never blocks.
+func (h *Hub) ask(ctx context.Context, id ID, connect Connect, instead *Identity) *asking {
+	a := &asking{hub: h, connect: connect, instead: instead, who: Identity{ID: id}}
+	a.ctx, a.cancel = context.WithTimeout(ctx, h.cfg.HookTimeout)
+	h.runs.mu.Lock()
+	defer h.runs.mu.Unlock()
+	h.runs.asked++
+	go a.call()
+	return a
+}
+
+// await asks on behalf of an upgrade. What counts meanwhile is the call alone: that may be the one which shuts the server
+// down, and then it doesn't wait for its own upgrade.
+func (h *Hub) await(ctx context.Context, id ID, connect Connect, instead *Identity) (Identity, error) {
+	a := h.ask(ctx, id, connect, instead)
+	h.UpgradeEnds()
+	select {
+	case <-a.ctx.Done():
+	case <-h.stop: // there is nobody who would serve the client
+	}
+	h.UpgradeBegins()
+	return a.take()
+}
+
+var errBroke = errors.New("it panicked or ended its goroutine")
+
+// call calls the hook. However that ends, there is an outcome.
+func (a *asking) call() {
+	user, err, broke := "", errBroke, true
+	defer func() {
+		if broke {
+			a.hub.hookBroke(a.who.ID, recover())
+		}
+		a.settle(user, err)
+	}()
+	defer a.hub.runs.calls(&a.hub.runs.asked)()
+	if no := a.wait(); no != nil {
+		err = no
+	} else {
+		defer func() { <-a.hub.runs.connects }()
+		loop.WakeMonitor() // as for every hook
+		user, err = a.connect(a.ctx, a.who.ID)
+	}
+	broke = false
+}
+
+// wait waits until the hook may be called, and takes a place for it.
+func (a *asking) wait() error {
+	if a.instead != nil {
+		select {
+		case <-a.hub.dismiss(nil, *a.instead, wire.CloseAbnormal):
+		case <-a.ctx.Done():
+			return fmt.Errorf("wait for the hook Disconnect: %w", a.ctx.Err())
+		}
+	}
+	select {
+	case a.hub.runs.connects <- struct{}{}:
+		return nil
+	case <-a.ctx.Done():
+		return fmt.Errorf("no room for another hook: %w", a.ctx.Err())
+	}
+}
+
+// settle notes the outcome.
+func (a *asking) settle(user string, err error) {
+	rs := &a.hub.runs
+	rs.mu.Lock()
+	a.who.User, a.err, a.over = user, err, true
+	if err == nil && len(user) > maxUser {
+		a.err = fmt.Errorf("it gave a user of %d bytes, more than %d", len(user), maxUser)
+	}
+	who, left := a.who, a.left
+	in := err == nil && (left || a.err != nil) // but comes to nothing
+	rs.mu.Unlock()
+	if in {
+		a.hub.dismiss(nil, who, wire.CloseAbnormal)
+	}
+	if left {
+		rs.count(&rs.asked, -1)
+	}
+	a.cancel()
+}
+
+// take gives the outcome. Where there is none nobody waits any more: the time is up, or the client or the server is gone.
+func (a *asking) take() (Identity, error) {
+	rs := &a.hub.runs
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if !a.over {
+		a.left = true
+		a.cancel()
+		return Identity{}, fmt.Errorf("no answer: %w", a.ctx.Err())
+	}
+	rs.asked--
+	rs.less.Broadcast()
+	return a.who, a.err
+}
+
+// dismiss has the hook Disconnect called, once last has ended, for a client that was let in; told is closed when it has
+// returned. Any goroutine; never blocks.
+func (h *Hub) dismiss(last *run, who Identity, code int) (told <-chan struct{}) {
+	done := make(chan struct{})
+	disconnect := h.cfg.Hooks.Disconnect
+	if disconnect == nil {
+		close(done)
+		return done
+	}
+	h.runs.startAfter(last, &run{s: &session{hub: h, id: who.ID}, ctx: context.Background(), do: func(ctx context.Context) outcome {
+		defer close(done)
+		disconnect(ctx, who, code)
+		return outcome{}
+	}})
+	return done
+}
+
+// again is what asks the application once more, for a session that began with a token.
+type again struct {
+	ctx     context.Context
+	connect Connect
+}
+
+// readmit gives the session an id of its own: since it was admitted under that of the one which its client wants back, this one
+// has ended or another connection has got it. It waits where the application has to be asked about that id; readmitted
+// comes then. The goroutine of the session's worker.
+func (s *session) readmit() (waits bool) {
+	r, told := s.self.resume, s.identity()
+	s.id = NewID()
+	if r.again == nil {
+		return false
+	}
+	s.conn.PauseReading()
+	r.asking = s.hub.ask(r.again.ctx, s.id, r.again.connect, &told)
+	r.again = nil
+	w := s.conn.Worker()
+	context.AfterFunc(r.asking.ctx, func() { w.Post(&readmitted{s}, 0) })
+	return true
+}
+
+// readmitted is when readmit is over.
+type readmitted struct{ s *session }
+
+func (m *readmitted) Conn(*loop.Worker) *loop.Conn { return m.s.conn }
+
+func (m *readmitted) Run(*loop.Worker) {
+	s := m.s
+	if s.self.resume.asking == nil {
+		return // Closed has been here
+	}
+	if err := s.letIn(); err != nil {
+		s.told(err) // to the log
+		no := Refuse(err)
+		s.conn.Close(no.Code, no.Reason)
+		return
+	}
+	s.greet(false)
+	s.conn.ResumeReading()
+}
+
+// letIn takes what the application said to readmit.
+func (s *session) letIn() error {
+	r := s.self.resume
+	who, err := r.asking.take()
+	r.asking, r.refused = nil, err != nil
+	if err == nil {
+		s.self.user = who.User
+	}
+	return err
+}
+
+// admitted says whether a Disconnect is due: the application has let the client in.
+func (s *session) admitted() bool {
+	if s.self == nil || s.self.resume == nil {
+		return true
+	}
+	if s.self.resume.asking != nil {
+		s.letIn()
+	}
+	return !s.self.resume.refused
+}

@@ -1,0 +1,254 @@
+package hub
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/protocol"
+)
+
+// runs bounds the hooks of all sessions together, and knows what a shutdown has to wait for. All but the first two are
+// guarded by mu.
+type runs struct {
+	hub      *Hub
+	connects chan struct{} // a place for each Connect that runs
+
+	mu       sync.Mutex
+	less     sync.Cond       // one of the numbers has become less
+	n        int             // places of the other hooks that are taken
+	waiting  []*run          // for a place
+	asked    int             // calls of Connect whose outcome nobody has taken
+	upgrades int             // handshakes under way, but for those that wait for such a call
+	inside   int             // hooks that wait in WaitHooks themselves; the numbers above leave them out
+	called   map[uint64]*int // by goroutine, each that runs a hook: the number that counts it
+}
+
+func (rs *runs) init(h *Hub) {
+	rs.hub, rs.less.L, rs.called = h, &rs.mu, map[uint64]*int{}
+	rs.connects = make(chan struct{}, h.cfg.HookLimit)
+}
+
+// start runs r on a goroutine, now or when another hook ends. Never blocks.
+func (rs *runs) start(r *run) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.startLocked(r)
+}
+
+func (rs *runs) startLocked(r *run) {
+	if rs.n >= rs.hub.cfg.HookLimit {
+		rs.waiting = append(rs.waiting, r)
+		return
+	}
+	rs.n++
+	go rs.work(r)
+}
+
+// startAfter runs r when last has ended; at once when that is nil or has ended already.
+func (rs *runs) startAfter(last, r *run) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if last != nil && !last.ended {
+		last.then = r
+		return
+	}
+	rs.startLocked(r)
+}
+
+// work calls r, then what is to come behind it, then what waits for a place.
+func (rs *runs) work(r *run) {
+	defer rs.calls(&rs.n)()
+	defer func() {
+		if r == nil {
+			return
+		}
+		// A hook has ended this goroutine by runtime.Goexit, as a test's FailNow does: another one goes on.
+		if next := rs.ended(r); next != nil {
+			go rs.work(next)
+		}
+	}()
+	for r != nil {
+		loop.WakeMonitor() // a hook may compute for long
+		r.call()
+		r = rs.ended(r)
+	}
+}
+
+// ended gives what has the place of r next, or gives the place back.
+func (rs *runs) ended(r *run) (next *run) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	r.ended = true
+	switch {
+	case r.then != nil:
+		return r.then
+	case len(rs.waiting) > 0 && rs.n <= rs.hub.cfg.HookLimit: // there may be one more than that: see WaitHooks
+		return rs.pop()
+	}
+	rs.n--
+	rs.less.Broadcast()
+	return nil
+}
+
+func (rs *runs) pop() *run {
+	r := rs.waiting[0]
+	rs.waiting[0] = nil
+	rs.waiting = rs.waiting[1:]
+	return r
+}
+
+// calls notes that the goroutine runs hooks, which of counts; forget ends that.
+func (rs *runs) calls(of *int) (forget func()) {
+	me := goroutine()
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.called[me] = of
+	return func() {
+		rs.mu.Lock()
+		defer rs.mu.Unlock()
+		delete(rs.called, me)
+	}
+}
+
+// goroutine is the number of the one that asks. The runtime tells it in the first line of a stack trace alone,
+// "goroutine 42 [running]:", and that for 1.6 us.
+func goroutine() uint64 {
+	var b [64]byte
+	head := bytes.TrimPrefix(b[:runtime.Stack(b[:], false)], []byte("goroutine "))
+	digits, _, _ := bytes.Cut(head, []byte(" "))
+	n, _ := strconv.ParseUint(string(digits), 10, 64)
+	return n
+}
+
+// UpgradeBegins and UpgradeEnds stand around a handshake that may ask Admit, so that a shutdown waits for what comes of it.
+// Any goroutine.
+func (h *Hub) UpgradeBegins() { h.runs.count(&h.runs.upgrades, +1) }
+
+// UpgradeEnds is what UpgradeBegins says.
+func (h *Hub) UpgradeEnds() { h.runs.count(&h.runs.upgrades, -1) }
+
+func (rs *runs) count(what *int, n int) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	*what += n
+	rs.less.Broadcast()
+}
+
+// WaitHooks waits until no hook runs and no handshake is under way, or ctx ends, and says how many there are still. A hook
+// that calls it waits neither for itself nor for what is to come behind it, but for all others; one of these has its place
+// meanwhile, or they might all wait for that. Any goroutine.
+func (h *Hub) WaitHooks(ctx context.Context) (left int) {
+	rs := &h.runs
+	stop := context.AfterFunc(ctx, func() {
+		rs.mu.Lock()
+		defer rs.mu.Unlock()
+		rs.less.Broadcast()
+	})
+	defer stop()
+	me := goroutine()
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	mine := rs.called[me]
+	if mine != nil {
+		*mine--
+		rs.inside++
+		rs.less.Broadcast()
+		if len(rs.waiting) > 0 && rs.n < h.cfg.HookLimit {
+			rs.startLocked(rs.pop())
+		}
+		defer func() {
+			*mine++
+			rs.inside--
+			rs.less.Broadcast()
+		}()
+	}
+	for {
+		left = rs.n + rs.asked + rs.upgrades
+		if mine == nil {
+			left += rs.inside
+		}
+		if left == 0 || ctx.Err() != nil {
+			return left
+		}
+		rs.less.Wait()
+	}
+}
+
+// InHook says that a hook, or a Connect, calls: it is not over yet itself.
+func (h *Hub) InHook() bool {
+	me := goroutine()
+	h.runs.mu.Lock()
+	defer h.runs.mu.Unlock()
+	return h.runs.called[me] != nil
+}
+
+// run is one call of a hook, and its outcome on the way to the worker.
+type run struct {
+	s   *session // only its static fields, before the outcome is back on the worker
+	ctx context.Context
+	do  hook
+	raw []byte // the message; nil for what no client waits for
+
+	answered atomic.Bool // by the hook's end or by the end of its time
+
+	ended bool // guarded by runs.mu, as is then
+	then  *run
+}
+
+// call calls the hook. However that ends, the message is answered and the session goes on.
+func (r *run) call() {
+	if r.ctx.Err() != nil {
+		return // the client is gone
+	}
+	limit := r.s.hub.cfg.HookTimeout
+	ctx, cancel := context.WithTimeout(r.ctx, limit)
+	defer cancel()
+	tooLong := &protocol.Error{Code: protocol.Timeout, Message: "this took the application longer than " + limit.String()}
+	late := time.AfterFunc(limit, func() {
+		r.answer(outcome{err: tooLong})
+		r.s.hub.cfg.Log.Warn("a hook takes too long; what comes behind it waits", "client", r.s.id, "limit", limit)
+	})
+	defer late.Stop()
+	out := outcome{err: errInternal}
+	returned := false
+	defer func() {
+		switch {
+		case !returned:
+			r.s.hub.hookBroke(r.s.id, recover())
+		case out.err != nil && ctx.Err() == context.DeadlineExceeded:
+			out.err = tooLong
+		}
+		r.answer(out)
+		if r.raw != nil {
+			r.s.conn.Worker().Post(hookEnded{r.s}, 0)
+		}
+	}()
+	out = r.do(ctx)
+	returned = true
+}
+
+// hookBroke counts and logs a hook that didn't return. why is what it panicked with; nil for runtime.Goexit, which no
+// recover stops: the goroutine ends when all that is deferred has run.
+func (h *Hub) hookBroke(client ID, why any) {
+	if why == nil {
+		why = "runtime.Goexit was called"
+	}
+	h.loop.Panics.Add(1)
+	h.cfg.Log.Error("panic in a hook", "client", client, "panic", fmt.Sprint(why), "stack", string(debug.Stack()))
+}
+
+var errInternal = &protocol.Error{Code: protocol.Internal, Message: "internal error"}
+
+func (r *run) answer(out outcome) {
+	if r.raw != nil && r.answered.CompareAndSwap(false, true) {
+		r.s.conn.Worker().Post(&hookDone{r, out}, len(out.content))
+	}
+}
