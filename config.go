@@ -83,7 +83,7 @@ type Config struct {
 }
 
 // Handler obeys a client's message of a type of your own. It runs on a goroutine of its own, one call at a time for
-// each client, so it may block; ctx ends when the client is gone or the time is up. The reply, encoded as JSON, is sent
+// each client, so it may block; ctx ends when the client is gone or the time is up. The reply, what Server.Publish takes, is sent
 // to the client as {"msg_type": the same, "from": "server", "content": reply}, with the message's id; a nil reply is an
 // ack if the message had an id. An *Error goes to the client; any other error is logged, and the client is told
 // "internal". It may call every method of Server.

@@ -256,6 +256,9 @@ func TestASlowMemberThatGoesLeavesNothingBehind(t *testing.T) {
 		leaves.text(`{"msg_type":"leave_room","room":"r","id":"leave"}`)
 		ends.sendClose(1000, "")
 		cut.reset()
+		eventually(t, "who left and who said good-bye are no members, and who was cut is to be resumed", func() bool {
+			return from.ask(`{"msg_type":"presence","room":"r"}`)["count"] == 2.0
+		})
 		heard := 0 // what was queued before, but nothing that waited
 		for m := leaves.nextJSON(); m["msg_type"] != "left"; m = leaves.nextJSON() {
 			if m["msg_type"] == "gap" {

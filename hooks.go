@@ -62,7 +62,7 @@ type Hooks struct {
 type Connect struct {
 	Client  string        // the id that it will have
 	Request *http.Request // the handshake: cookies, query, headers; its body can't be read. Its context is ctx
-	User    string        // set it to the name by which others shall know the client; at most 255 bytes
+	User    string        // set it to the name by which others shall know the client: UTF-8 of at most 255 bytes, no controls
 }
 
 // Join is a client that wants to become a member of a room.
@@ -74,7 +74,7 @@ type Read struct{ Client, User, Room string }
 // Publish is what a client wants to publish: to Room, or to the client To, or with neither to everyone.
 type Publish struct {
 	Client, User, Room, To string
-	Content                json.RawMessage // one JSON value; set it to publish another
+	Content                json.RawMessage // one JSON value; set it to publish another, which Server.Publish would take
 }
 
 // Disconnect is a client that is gone. Code is what its Close frame said, or 1006 where there was none, as of one that was
@@ -113,10 +113,11 @@ func (s *Server) hubHooks() hub.Hooks {
 			if err := hooks.Publish(ctx, e); err != nil {
 				return nil, err
 			}
-			if !json.Valid(e.Content) {
-				return nil, fmt.Errorf("the hook Publish left content that is no JSON: %s", protocol.Quote(e.Content))
+			content, err := protocol.CheckContent(e.Content)
+			if err != nil {
+				return nil, fmt.Errorf("what the hook Publish left: %w", err)
 			}
-			return e.Content, nil
+			return content, nil
 		}
 	}
 	if hooks.Disconnect != nil {
@@ -165,7 +166,7 @@ func (s *Server) admit(r *http.Request) loop.Handler {
 	switch {
 	case err == nil:
 		return h
-	case errors.As(err, &e):
+	case errors.As(err, &e) && e != nil:
 	case r.Context().Err() != nil || s.stopping.Load():
 		s.log.Debug("nobody waits for the hook Connect any more", "remote", r.RemoteAddr, "err", err)
 	default:

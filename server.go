@@ -17,6 +17,7 @@ import (
 	"example.com/hubbub/internal/console"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/sparselog"
 )
 
@@ -178,6 +179,12 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request, text string) {
 
 // Publish sends content, which is encoded as JSON, to every member of a room, as a room_message from "server". A room
 // without members is no error. ErrOverloaded says that nothing was sent.
+//
+// What clients would have to refuse is an error here and in Broadcast and Send, also where a json.RawMessage holds it:
+// invalid UTF-8, an escaped lone surrogate, more than 127 levels. Config.MaxMessageBytes, which is for what clients send,
+// doesn't bound the content: it goes to a client whose queue is empty whatever its size, and else counts as any other
+// against SendQueueBytes; the newest message stays in the history even when it alone is larger than that. Whoever puts
+// what users wrote into a message bounds it before, since every member's client must be able to take it.
 func (s *Server) Publish(room string, content any) error {
 	b, err := encode(content)
 	if err != nil {
@@ -212,10 +219,15 @@ func wrap(verb string, err error) error {
 	return nil
 }
 
+// encode makes the JSON of what the application gives, and holds it to the protocol: json.Marshal takes a json.RawMessage,
+// wherever it lies, nearly as it is.
 func encode(content any) ([]byte, error) {
 	b, err := json.Marshal(content)
 	if err != nil {
 		return nil, fmt.Errorf("hubbub: encode the content: %w", err)
+	}
+	if b, err = protocol.CheckContent(b); err != nil {
+		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	return b, nil
 }

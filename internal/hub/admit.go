@@ -14,9 +14,6 @@ import (
 // Connect asks the application whether the client with that id may come in, and by which name.
 type Connect func(ctx context.Context, id ID) (user string, err error)
 
-// maxUser is how many bytes a user's name may have.
-const maxUser = 255
-
 // Admit finds out who a new client is and whether it may come in, and gives the handler for its connection. addr is its
 // address where what is kept for one address is bounded, and token that of the session that it wants back, "" for none. connect is asked with the id that the client gets; nil lets everyone in. An
 // error is connect's, or says why it could not be asked; Refuse makes a handler of it.
@@ -59,7 +56,7 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, connect 
 func Refuse(err error) Refusal {
 	var e *protocol.Error
 	switch {
-	case !errors.As(err, &e):
+	case !errors.As(err, &e) || e == nil:
 		return Refusal{Code: wire.CloseTryLater, Reason: "try again later"}
 	case e.Code.Retry():
 		return Refusal{Code: wire.CloseTryLater, Reason: e.Message}
@@ -153,8 +150,8 @@ func (a *asking) settle(user string, err error) {
 	rs := &a.hub.runs
 	rs.mu.Lock()
 	a.who.User, a.err, a.over = user, err, true
-	if err == nil && len(user) > maxUser {
-		a.err = fmt.Errorf("it gave a user of %d bytes, more than %d", len(user), maxUser)
+	if err == nil && user != "" {
+		a.err = protocol.CheckUser(user)
 	}
 	who, left := a.who, a.left
 	in := err == nil && (left || a.err != nil) // but comes to nothing

@@ -209,7 +209,7 @@ func (s *session) told(err error) *protocol.Error {
 	if err == nil {
 		return nil
 	}
-	if errors.As(err, &e) {
+	if errors.As(err, &e) && e != nil {
 		return e
 	}
 	s.hub.cfg.Log.Error("a hook failed", "client", s.id, "err", err)

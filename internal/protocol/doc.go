@@ -32,6 +32,7 @@
 //   - fields.go: what each kind asks for: rooms, texts, positions
 //   - scan.go: the JSON scanner below it, which knows bytes and no fields
 //   - room.go: the rules of a room's name
+//   - content.go: the rules for what the application gives
 //   - encode.go: what the server sends
 //   - history.go: its answers that hold positions, pages of a history, and gaps
 //   - presence.go: who is in a room

@@ -286,6 +286,28 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// A content is good for the application where it is good for a client.
+func FuzzCheckContent(f *testing.F) {
+	for _, s := range []string{`{"a":[1]}`, `1,"a":2`, "\"\xff\"", `"\udc00"`, " null\t", "", "-", strings.Repeat("[", 128) + strings.Repeat("]", 128)} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		got, err := CheckContent(in)
+		if err != nil && !utf8.ValidString(err.Error()) {
+			t.Errorf("%q: the error %q", in, err)
+		}
+		var c Command
+		bad := Decode(slices.Concat([]byte(`{"msg_type":"chat","content":`), in, []byte("}")), &c)
+		ofClient := bad == nil && bytes.Equal(c.Content, bytes.Trim(in, " \t\r\n"))
+		if (err == nil) != ofClient || err == nil && !bytes.Equal(got, c.Content) {
+			t.Fatalf("%q: got %q, %v; as a client's %q, %v", in, got, err, c.Content, bad)
+		}
+		if err == nil && !json.Valid(got) {
+			t.Fatalf("%q isn't JSON", got)
+		}
+	})
+}
+
 func FuzzAppendString(f *testing.F) {
 	for _, s := range []string{"", "plain", "a\"b\\c/", "\b\f\n\r\t\x00\x1f\x7f", "é語😀\u2028", "\xff\xc0\xaf", "\xed\xa0\x80", "<>&"} {
 		f.Add(s)
