@@ -161,6 +161,7 @@ func TestHistoryIsReadInPages(t *testing.T) {
 			{`,"limit":3,"since":` + at(epoch, 0), "1 2 3 ", true},
 			{`,"limit":3,"since":` + at(epoch, 57), "58 59 60 ", false},
 			{`,"limit":3,"since":` + at(epoch, 60), "", false},
+			{`,"limit":3,"before":` + at(epoch, 61), "58 59 60 ", true},
 		} {
 			if got, more := page(c.fields); got != c.want || more != c.more {
 				t.Errorf("%s: got %q, more %v; want %q, %v", c.fields, got, more, c.want, c.more)
@@ -169,7 +170,9 @@ func TestHistoryIsReadInPages(t *testing.T) {
 		if got, more := page(""); strings.Count(got, " ") != 60 || more {
 			t.Errorf("the latest page has %q, more %v", got, more)
 		}
-		for fields, code := range map[string]string{`,"since":` + at("other", 1): "bad_position", `,"before":` + at(epoch, 70): "bad_position", `,"limit":1001`: "bad_message"} {
+		for fields, code := range map[string]string{
+			`,"since":` + at("other", 1): "bad_position", `,"since":` + at(epoch, 61): "bad_position", `,"before":` + at(epoch, 62): "bad_position", `,"limit":1001`: "bad_message",
+		} {
 			if got := a.raw(`{"msg_type":"history","room":"r","id":1%s}`, fields); got["code"] != code || got["id"] != 1.0 {
 				t.Errorf("%s: %v, want %s", fields, got, code)
 			}

@@ -35,6 +35,23 @@ func (d *diary) read() []string {
 	return slices.Clone(d.lines)
 }
 
+// A hook compares ids with those that it was told, however a client writes them.
+func TestTheHookPublishGetsTheIDAsItIs(t *testing.T) {
+	to := make(chan string, 1)
+	s := startServer(t, hubbub.Config{Hooks: hubbub.Hooks{Publish: func(_ context.Context, p *hubbub.Publish) error {
+		to <- p.To
+		return nil
+	}}})
+	a := enter(t, s)
+	for text, want := range map[string]string{strings.ToUpper(a.id): a.id, "NOBODY": "NOBODY"} {
+		a.text(`{"msg_type":"direct_message","to":"` + text + `","content":1}`)
+		if got := <-to; got != want {
+			t.Errorf("to %s: the hook got %s, want %s", text, got, want)
+		}
+		a.nextJSON()
+	}
+}
+
 func TestHooksFollowAClientsLife(t *testing.T) {
 	eachIO(t, func(t *testing.T, io string) {
 		var d diary

@@ -181,8 +181,9 @@ func (h *Hub) page(name string, cmd *protocol.Command) (entries []entry, at posi
 	for _, at := range []struct {
 		given bool
 		*protocol.Position
-	}{{cmd.HasSince, &cmd.Since}, {cmd.HasBefore, &cmd.Before}} {
-		if at.given && (string(at.Epoch) != h.epochText(r.epoch) || at.Offset > r.seq+1) {
+		most uint64 // before what is to come stands all that there is
+	}{{cmd.HasSince, &cmd.Since, r.seq}, {cmd.HasBefore, &cmd.Before, r.seq + 1}} {
+		if at.given && (string(at.Epoch) != h.epochText(r.epoch) || at.Offset > at.most) {
 			return nil, position{}, false, &protocol.Error{Code: protocol.BadPosition, Message: "the room has no position " + protocol.Quote(at.Epoch) + ", " + strconv.FormatUint(at.Offset, 10)}
 		}
 	}

@@ -103,7 +103,7 @@ func (s *session) hookFor(cmd *protocol.Command, raw []byte) hook {
 		if hooks.Publish == nil {
 			return nil
 		}
-		p := Publication{Room: string(cmd.Room), To: string(cmd.To), Content: append([]byte(nil), cmd.Content...)}
+		p := Publication{Room: string(cmd.Room), To: canonical(cmd.To), Content: append([]byte(nil), cmd.Content...)}
 		return func(ctx context.Context) outcome {
 			content, err := hooks.Publish(ctx, who, p)
 			return outcome{content: content, err: err}

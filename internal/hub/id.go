@@ -30,7 +30,15 @@ func (id ID) String() string {
 	return string(b[:])
 }
 
-// ParseID reads the text form, as String writes it: in small letters.
+// canonical is the id in the form in which the application knows it, where text is one.
+func canonical(text []byte) string {
+	if id, ok := ParseID(text); ok {
+		return id.String()
+	}
+	return string(text)
+}
+
+// ParseID reads the text form. RFC 9562 4: it is written in small letters, and capitals mean the same.
 func ParseID(b []byte) (id ID, ok bool) {
 	if len(b) != idLen || b[8] != '-' || b[13] != '-' || b[18] != '-' || b[23] != '-' {
 		return ID{}, false
@@ -43,5 +51,5 @@ func ParseID(b []byte) (id ID, ok bool) {
 		}
 		at += n
 	}
-	return id, id.String() == string(b)
+	return id, true
 }

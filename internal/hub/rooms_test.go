@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -318,8 +319,11 @@ func TestIDs(t *testing.T) {
 		if got, ok := ParseID([]byte(text)); !ok || got != id {
 			t.Errorf("%s is read as %s, %v", text, got, ok)
 		}
+		if got, ok := ParseID([]byte(strings.ToUpper(text))); !ok || got != id {
+			t.Errorf("%s in capitals is read as %s, %v", text, got, ok)
+		}
 	}
-	for _, bad := range []string{"", "x", "5f0c3a52-8a55-4c1e-9a53-2f6f0c8e1d7", "5F0C3A52-8a55-4c1e-9a53-2f6f0c8e1d77", "5f0c3a52_8a55-4c1e-9a53-2f6f0c8e1d77", "5f0c3a52-8a55-4c1e-9a53-2f6f0c8e1dzz"} {
+	for _, bad := range []string{"", "x", "5f0c3a52-8a55-4c1e-9a53-2f6f0c8e1d7", "{f0c3a52-8a55-4c1e-9a53-2f6f0c8e1d77", "5f0c3a52_8a55-4c1e-9a53-2f6f0c8e1d77", "5f0c3a52-8a55-4c1e-9a53-2f6f0c8e1dzz"} {
 		if _, ok := ParseID([]byte(bad)); ok {
 			t.Errorf("%q was read as an id", bad)
 		}

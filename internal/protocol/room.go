@@ -44,14 +44,18 @@ func checkRoomRunes(name []byte) *Error {
 		if r == utf8.RuneError && size == 1 || !allowedInRoom(r) {
 			return badRoomRune(name[i:])
 		}
-		visible = visible || !unicode.IsSpace(r)
+		visible = visible || !unicode.IsOneOf(showNothing, r)
 		i += size
 	}
 	if !visible {
-		return &Error{BadRoom, "room is only white space"}
+		return &Error{BadRoom, "room is only white space or characters that show nothing"}
 	}
 	return nil
 }
+
+// showNothing are white space, and what Unicode lets a reader see nothing of: the category Cf and
+// Default_Ignorable_Code_Point, which is made of these tables.
+var showNothing = []*unicode.RangeTable{unicode.White_Space, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector}
 
 // allowedInRoom is false for controls (Cc), the line and paragraph separators, and what Unicode
 // calls Bidi_Control.

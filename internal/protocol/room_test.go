@@ -20,8 +20,11 @@ func TestEveryCharacterIsJudgedByUnicodesTables(t *testing.T) {
 		if !want {
 			continue
 		}
-		if err := CheckRoom([]byte(string(r))); (err == nil) != !unicode.IsSpace(r) {
-			t.Errorf("%U alone: %v", r, err)
+		seen := !unicode.In(r, unicode.White_Space, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+		for _, name := range []string{string(r), " " + string(r) + "\u200b"} {
+			if err := CheckRoom([]byte(name)); (err == nil) != seen {
+				t.Errorf("%U alone, as %q: %v", r, name, err)
+			}
 		}
 	}
 }
