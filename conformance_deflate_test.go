@@ -227,6 +227,16 @@ func TestCompressedFaults(t *testing.T) {
 				client.expectClose(c.code)
 			})
 		}
+		t.Run("the reason names what was agreed on and not kept", func(t *testing.T) {
+			client := dialDeflate(t, s, pmd, answer)
+			client.keeps = true
+			message := []byte("a message, a message")
+			client.say(wire.Text, message, 1)
+			client.expect(wire.Text, message)
+			client.say(wire.Text, message, 1)
+			client.expect(wire.Close, closePayload(1007, "compressed data refers to an earlier message, against client_no_context_takeover"))
+			client.closeNow()
+		})
 		t.Run("RSV1 where nothing was agreed on", func(t *testing.T) {
 			c := dial(t, s, "/echo")
 			c.send(wire.Text|wire.Deflated, true, []byte("\xf2\x48\xcd\xc9\xc9\x07\x00"))

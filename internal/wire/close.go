@@ -62,6 +62,7 @@ var (
 	errCloseCode     = &Error{CloseProtocolError, "invalid close code"}
 	errText          = &Error{CloseInvalidData, "text is not UTF-8"}
 	errDeflate       = &Error{CloseInvalidData, "compressed data is broken"}
+	errTakeover      = &Error{CloseInvalidData, "compressed data refers to an earlier message, against client_no_context_takeover"}
 	errCloseReason   = &Error{CloseInvalidData, "close reason is not UTF-8"}
 	errTooBig        = &Error{CloseTooBig, "message too big"}
 	errTinyFragments = &Error{ClosePolicy, "too many tiny fragments"}

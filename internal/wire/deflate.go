@@ -84,6 +84,8 @@ type Inflater struct {
 func (z *Inflater) message(ev *Event, op Opcode, p []byte, limit int) *Error {
 	out, err := z.inflate(p, limit)
 	switch {
+	case err == errDeflate && z.Window == nil && z.refersBack(p, limit):
+		return errTakeover
 	case err != nil:
 		return err
 	case op == Text && !utf8.Valid(out):
@@ -94,10 +96,23 @@ func (z *Inflater) message(ev *Event, op Opcode, p []byte, limit int) *Error {
 	return nil
 }
 
+// refersBack says, of a payload that is broken by itself, that it would be whole
+// behind something: some clients' libraries take a context over although they
+// agreed not to.
+func (z *Inflater) refersBack(p []byte, limit int) bool {
+	_, err := z.inflateBehind(make([]byte, 1<<maxBits), p, limit)
+	return err == nil
+}
+
 // inflate gives the message that p is the compressed form of. It is good until
 // the next call. The limit counts what comes out, while it comes out: 64 KiB can
 // become 64 MiB (CVE-2026-27571 of nats-server).
 func (z *Inflater) inflate(p []byte, limit int) ([]byte, *Error) {
+	return z.inflateBehind(z.Window.bytes(), p, limit)
+}
+
+// inflateBehind is inflate where p may refer to dict.
+func (z *Inflater) inflateBehind(dict, p []byte, limit int) ([]byte, *Error) {
 	in := append(z.in[:0], p...)
 	in = append(append(in, flushed...), last...)
 	if cap(in) <= maxKept {
@@ -105,7 +120,7 @@ func (z *Inflater) inflate(p []byte, limit int) ([]byte, *Error) {
 	}
 	z.src.Reset(in)
 	defer z.src.Reset(nil)
-	z.start(z.Window.bytes())
+	z.start(dict)
 	out := z.out[:0]
 	for {
 		if len(out) == cap(out) {
