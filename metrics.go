@@ -149,7 +149,8 @@ func (s *Server) snapshot() metrics.Snapshot {
 // ones is closedOther.
 var closeCodes = []int{
 	wire.CloseNormal, wire.CloseGoingAway, wire.CloseProtocolError, wire.CloseNoStatus, wire.CloseAbnormal, wire.CloseInvalidData,
-	wire.ClosePolicy, wire.CloseTooBig, wire.CloseInternal, wire.CloseTryLater, protocol.CloseSlowConsumer, protocol.CloseNoSignOfLife,
+	wire.ClosePolicy, wire.CloseTooBig, wire.CloseInternal, wire.CloseTryLater,
+	protocol.CloseSlowConsumer, protocol.CloseTakenOver, protocol.CloseNoSignOfLife, protocol.CloseRefused,
 }
 
 const closedOther = "other"
