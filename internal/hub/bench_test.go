@@ -173,6 +173,33 @@ func BenchmarkRoomMessage(b *testing.B) {
 	run("own", 1000, 1)
 }
 
+// Members who all join behind messages that are on their way, or catch up, each asked for at a delivery: for one of them.
+func BenchmarkNewcomers(b *testing.B) {
+	for _, n := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {
+			sessions := make([]session, n)
+			for b.Loop() {
+				l := &local{}
+				for i := range sessions {
+					l.add(&sessions[i], never)
+				}
+				for i := range sessions {
+					if l.since(&sessions[i]) != never {
+						b.Fatal("a newcomer isn't known")
+					}
+				}
+				for i := range sessions {
+					l.admit(&sessions[i], 1)
+				}
+				for i := range sessions {
+					l.admit(&sessions[i], 0)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/member")
+		})
+	}
+}
+
 // A message to the echo and back.
 func BenchmarkEcho(b *testing.B) {
 	for _, size := range []int{60, 16 << 10} {

@@ -36,22 +36,16 @@ type local struct {
 	w       *loop.Worker
 	state   *workerState
 	members []member
-	seen    uint64      // seq of the message delivered last
-	fresh   []newcomer  // members who joined behind messages that are still on their way here
-	lags    []*lag      // of the members who can't keep up
-	run     []*delivery // gathered, not yet delivered
+	seen    uint64              // seq of the message delivered last
+	fresh   map[*session]uint64 // who has nothing of what was posted up to here: the room's seq at the join, or never while it catches up; nil when none
+	lags    []*lag              // of the members who can't keep up
+	run     []*delivery         // gathered, not yet delivered
 }
 
 // member is a session's place in a room. A delivery walks over many, so what it needs lies here and in the connection.
 type member struct {
 	conn *loop.Conn
 	s    *session
-}
-
-// newcomer has nothing of what was posted up to since: the room's seq at the join, or never while it catches up.
-type newcomer struct {
-	s     *session
-	since uint64
 }
 
 const never = ^uint64(0)
@@ -182,18 +176,27 @@ func (r *room) localFor(s *session) *local {
 
 // add appends s to the members and returns its index.
 func (l *local) add(s *session, since uint64) int32 {
-	if l.seen < since {
-		l.fresh = append(l.fresh, newcomer{s, since})
-	}
+	l.admit(s, since)
 	l.members = append(l.members, member{s.conn, s})
 	return int32(len(l.members) - 1)
 }
 
 // admit lets a newcomer have what is posted from since on.
 func (l *local) admit(s *session, since uint64) {
-	l.fresh = slices.DeleteFunc(l.fresh, func(n newcomer) bool { return n.s == s })
-	if l.seen < since {
-		l.fresh = append(l.fresh, newcomer{s, since})
+	if l.seen >= since {
+		l.settle(s)
+		return
+	}
+	if l.fresh == nil {
+		l.fresh = map[*session]uint64{}
+	}
+	l.fresh[s] = since
+}
+
+// settle forgets that s is a newcomer.
+func (l *local) settle(s *session) {
+	if delete(l.fresh, s); len(l.fresh) == 0 {
+		l.fresh = nil
 	}
 }
 
@@ -212,9 +215,7 @@ func (l *local) remove(at int32) {
 	}
 	l.members[last] = member{}
 	l.members = l.members[:last]
-	if len(l.fresh) > 0 {
-		l.fresh = slices.DeleteFunc(l.fresh, func(n newcomer) bool { return n.s == s })
-	}
+	l.settle(s)
 }
 
 // leave ends a membership of s. The goroutine of s's worker.
@@ -386,8 +387,10 @@ func (l *local) deliver(run []*delivery) {
 	}
 	l.mark(run, false)
 	l.seen = run[len(run)-1].seq
-	if len(l.fresh) > 0 {
-		l.fresh = slices.DeleteFunc(l.fresh, func(n newcomer) bool { return n.since <= l.seen })
+	for s, since := range l.fresh {
+		if since <= l.seen {
+			l.settle(s)
+		}
 	}
 	clear(frames)
 	l.state.frames = frames[:0]
@@ -419,8 +422,8 @@ func (l *local) mark(run []*delivery, is bool) {
 			d.from.conn.Marked = is
 		}
 	}
-	for _, n := range l.fresh {
-		n.s.conn.Marked = is
+	for s := range l.fresh {
+		s.conn.Marked = is
 	}
 	for _, g := range l.lags {
 		g.s.conn.Marked = is
@@ -428,11 +431,4 @@ func (l *local) mark(run []*delivery, is bool) {
 }
 
 // since is the seq up to which s gets nothing.
-func (l *local) since(s *session) uint64 {
-	for _, n := range l.fresh {
-		if n.s == s {
-			return n.since
-		}
-	}
-	return 0
-}
+func (l *local) since(s *session) uint64 { return l.fresh[s] }
