@@ -157,7 +157,7 @@ func TestHandshakesThatAreFine(t *testing.T) {
 		{"tokens in several lines", "/ws", change{"Connection": "keep-alive\nfoo ,\tUPGRADE ,bar"}},
 		{"any letter case", "/ws", change{"Connection": "uPGRADE", "Upgrade": "WebSocket"}},
 		{"one of several upgrades", "/ws", change{"Upgrade": "h2c, websocket"}},
-		{"the bare address, as clients of the seed dial it", "/", nil},
+		{"the bare address, as the simplest clients dial it", "/", nil},
 		{"a query", "/ws?a=b", nil},
 		{"a body of no bytes", "/ws", change{"Content-Length": "0"}},
 		{"extensions and protocols that it does not know", "/ws", change{"Sec-WebSocket-Extensions": "x-foo; a=1, x-bar", "Sec-WebSocket-Protocol": "chat, superchat"}},

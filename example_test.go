@@ -54,7 +54,7 @@ func (c *exampleClient) hear() {
 	fmt.Printf("%s from %s: %s\n", m.Type, m.From, m.Content)
 }
 
-// The seed's chat server: two clients in a room, and the application publishes too.
+// A chat server: two clients in a room, and the application publishes too.
 func Example() {
 	srv, err := hubbub.New(hubbub.Config{})
 	if err != nil {

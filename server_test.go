@@ -200,7 +200,7 @@ func TestAChatReachesEveryoneButTheSender(t *testing.T) {
 		b.gets(want)
 		c.gets(want)
 		a.hearsNothing()
-		b.text(`{"msg_type":"chat"}`) // as in the seed, a missing content is ""
+		b.text(`{"msg_type":"chat"}`) // a missing content is ""
 		a.gets(map[string]any{"msg_type": "chat", "from": b.id, "content": ""})
 		echo.text("not a client")
 		echo.expect(wire.Text, []byte("not a client"))

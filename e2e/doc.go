@@ -7,7 +7,7 @@
 // clients never send (raw_test.go); and a headless Chromium for the page at "/".
 //
 //	make e2e                       # installs what it needs, runs everything
-//	go test ./e2e -run Seed -v     # one story
+//	go test ./e2e -run Simplest -v     # one story
 //
 // One story takes a minute: TestResumeThroughCutsAtRandom, whose clients dial through
 // a proxy that breaks their connections (proxy_test.go). When it fails it prints the

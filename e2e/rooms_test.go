@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// The clients of the seed dial the bare address, send no ids, and know three
-// kinds. The texts are the seed's.
-func TestSeedClientWorksUnchanged(t *testing.T) {
+// It dials the bare address, sends no ids, and knows three
+// kinds.
+func TestTheSimplestClientWorks(t *testing.T) {
 	eachClient(t, nil, func(t *testing.T, s *server, dial dialer) {
 		a, b, c := dial(t, s.ws("/")).welcomed(), dial(t, s.ws("/")).welcomed(), dial(t, s.ws("")).welcomed()
 		for _, member := range []*client{a, b} {

@@ -1,4 +1,4 @@
-// Chat is the seed's chat server in one page: clients join rooms and talk, and the program itself speaks too.
+// Chat is a chat server in one page: clients join rooms and talk, and the program itself speaks too.
 //
 //	go run ./examples/chat
 //

@@ -1,4 +1,4 @@
-// Echo is the seed's first server: every message comes back as it was sent.
+// Echo is the smallest server: every message comes back as it was sent.
 //
 //	go run ./examples/echo
 package main

@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// Every Append function appends one JSON object without white space. The keys come in the seed's
-// order (msg_type, from, content), then in that of the contract's table. Content and id are raw
+// Every Append function appends one JSON object without white space. The keys come in this
+// order: msg_type, from, content, then as docs/protocol.md names them. Content and id are raw
 // JSON and are written byte for byte; an id that is nil is left out.
 
 // Welcome is what the server tells a client before all else.

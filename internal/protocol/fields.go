@@ -17,7 +17,7 @@ const (
 )
 
 // takeFields checks and sets the fields that the kind uses; the others are not looked at, because
-// the seed's clients send "room":null with a chat.
+// some clients send "room":null with a chat.
 func (c *Command) takeFields(f *fields) (err *Error) {
 	switch c.Kind {
 	case Custom:
