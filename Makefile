@@ -42,6 +42,13 @@ crowd: ## a room of 100,000 counts its members (a minute, 4 GB; more goroutines 
 fuzz: ## each fuzz target, briefly (FUZZTIME=5m make fuzz: for that long)
 	scripts/fuzz.sh
 
+MUTANTS ?= 100
+SEED ?= 1
+
+.PHONY: mutants
+mutants: ## plant faults and say which no test sees (half an hour; MUTANTS=200 SEED=7 PKG=internal/hub)
+	$(GO) run ./scripts/mutants -n $(MUTANTS) -seed $(SEED) $(PKG)
+
 .PHONY: cross
 cross: ## it builds for macOS and Windows too
 	GOOS=darwin $(GO) build ./...
