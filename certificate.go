@@ -2,6 +2,7 @@ package hubbub
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,8 +12,12 @@ import (
 
 // CertificateFiles is a TLS configuration whose certificate and key are PEM files. They are read again, within a second
 // of the next handshake, when one of them has changed; connections that are open keep theirs. A pair that can't be read
-// then is logged and the one before stays in use.
+// then is logged and the one before stays in use. A certificate that is expired, or will be within two weeks, or isn't
+// valid yet is used, and logged when it is read and once a day.
 func CertificateFiles(certFile, keyFile string, log *slog.Logger) (*tls.Config, error) {
+	if log == nil {
+		log = slog.Default()
+	}
 	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
 	if err := c.read(); err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
@@ -28,6 +33,7 @@ type certificate struct {
 	mu      sync.Mutex
 	pair    *tls.Certificate // guarded by mu, as are those below
 	looked  time.Time
+	warned  time.Time // when its time was last looked at
 	version [2]fileVersion
 }
 
@@ -60,6 +66,9 @@ func (c *certificate) current() *tls.Certificate {
 		} else {
 			c.log.Info("certificate read again", "file", c.certFile)
 		}
+	}
+	if time.Since(c.warned) >= 24*time.Hour {
+		c.checkTime()
 	}
 	return c.pair
 }
@@ -94,5 +103,33 @@ func (c *certificate) readLocked() error {
 		return fmt.Errorf("certificate %s and key %s: %w", c.certFile, c.keyFile, err)
 	}
 	c.pair = &pair
+	c.checkTime()
 	return nil
+}
+
+// soonExpired is when whoever renews certificates is late: Let's Encrypt's last 90 days and are renewed after 60.
+const soonExpired = 14 * 24 * time.Hour
+
+// checkTime warns of a certificate, or one of its chain, that clients refuse or will soon. The caller holds mu.
+func (c *certificate) checkTime() {
+	now := time.Now()
+	c.warned = now
+	for _, der := range c.pair.Certificate {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			continue // the first is none: it was parsed before
+		}
+		var what string
+		switch {
+		case now.After(cert.NotAfter):
+			what = "the certificate is expired; clients refuse it"
+		case now.Before(cert.NotBefore):
+			what = "the certificate is not valid yet; clients refuse it"
+		case now.Add(soonExpired).After(cert.NotAfter):
+			what = "the certificate expires soon"
+		default:
+			continue
+		}
+		c.log.Warn(what, "file", c.certFile, "subject", cert.Subject, "valid_from", cert.NotBefore, "valid_until", cert.NotAfter)
+	}
 }

@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
 )
 
 // Config sizes a Server. The zero value works: each field that is zero takes its default.
@@ -60,8 +62,17 @@ type Config struct {
 	ShutdownDelay time.Duration
 	// AllowedOrigins are patterns of the origins whose pages may connect, beside the server's own; "*" stands for
 	// any run of characters: "https://*.example.com", "http://localhost:*". A bare "*" lets every page on the web
-	// act in the name of your users. Default: the server's own origin only.
+	// act in the name of your users. Opened files and the shells of some desktop programs are "null" or "file://",
+	// which only these very words let in. A pattern that matches nothing that a browser sends is refused. Default:
+	// the server's own origin only.
 	AllowedOrigins []string
+	// Subprotocols are the values of Sec-WebSocket-Protocol that the server agrees to: the first of a client's offers
+	// that is one of these is chosen, and means nothing more. Browsers close a connection for which they offered some
+	// and none was chosen. Default: none is ever chosen.
+	Subprotocols []string
+	// BasePath is what all paths begin with, such as "/live" for /live/ws, where the Server is mounted below a path
+	// that nobody strips. Default: empty.
+	BasePath string
 	// Compression is permessage-deflate (RFC 7692) with the clients that offer it: "on" compresses each message by
 	// itself, so that it is done once for all receivers and an idle client costs no memory; "context" lets messages
 	// refer to those before them, compresses for each client anew, and keeps 16 KiB for each, 40 KiB where the client does
@@ -169,6 +180,7 @@ func (c Config) withDefaults() Config {
 	for i, r := range c.Rooms {
 		c.Rooms[i] = r.withDefaults(c.SlowConsumer)
 	}
+	c.BasePath = strings.TrimRight(c.BasePath, "/")
 	if c.Compression == "" {
 		c.Compression = compressionOn
 	}
@@ -255,11 +267,7 @@ func (c Config) Validate() error {
 	default:
 		bad("io %q: unknown; use %q, %q or %q", c.IO, loop.Auto, loop.Epoll, loop.Pump)
 	}
-	for _, p := range c.AllowedOrigins {
-		if err := checkOriginPattern(p); err != nil {
-			bad("allowed-origins %q: %w", p, err)
-		}
-	}
+	errs = append(errs, c.validateRequests()...)
 	for name, h := range c.Handlers {
 		if h == nil {
 			bad("handler %q: nil", name)
@@ -269,4 +277,46 @@ func (c Config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// validateRequests looks at what decides about requests.
+func (c Config) validateRequests() (errs []error) {
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if err := checkBasePath(c.BasePath); err != nil {
+		bad("base-path %q: %w", c.BasePath, err)
+	}
+	for i, p := range c.Subprotocols {
+		switch {
+		case !wire.IsToken(p):
+			bad("subprotocols %q: not letters, digits and -._ alone", p)
+		case slices.Contains(c.Subprotocols[:i], p):
+			bad("subprotocols %q: stands there twice", p)
+		}
+	}
+	for _, p := range c.AllowedOrigins {
+		if _, err := parseOriginPattern(p); err != nil {
+			bad("allowed-origins %q: %w", p, err)
+		}
+	}
+	return errs
+}
+
+// checkBasePath takes what a request's path can begin with, without escapes, and a shell takes as it is.
+func checkBasePath(path string) error {
+	if path == "" {
+		return nil
+	}
+	if path[0] != '/' {
+		return fmt.Errorf("it doesn't begin with a slash: write /%s", path)
+	}
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/"
+	if strings.Trim(path, letters) != "" {
+		return errors.New("it has more than letters, digits, slashes and -._~")
+	}
+	for part := range strings.SplitSeq(path[1:], "/") {
+		if part == "" || part == "." || part == ".." {
+			return fmt.Errorf("%q is no part of a path", part)
+		}
+	}
+	return nil
 }

@@ -1,8 +1,10 @@
 package hubbub
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,25 +26,17 @@ type refusal struct {
 	status int
 	detail string
 	header [2]string // one more header, or empty
-	flag   string    // the setting that would allow it, for the log
+	flag   string    // the setting that would allow it, as on the command line
+	warn   bool      // an operator has to mend it, though no setting does
 	result upgradeResult
 }
 
 // upgrade checks the opening handshake and gives the connection to the loop, with the handler that admit gives for it.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*http.Request) loop.Handler) {
 	ignoreBody(w, r)
-	if no := checkHandshake(r); no != nil {
+	deflate, answer, no := s.shakeHands(w, r)
+	if no != nil {
 		s.refuse(w, r, *no)
-		return
-	}
-	deflate, extensions, err := s.negotiate(r)
-	if err != nil {
-		s.refuse(w, r, refusal{status: http.StatusBadRequest, detail: "the header Sec-WebSocket-Extensions is malformed", result: upgradeHandshake})
-		return
-	}
-	if !originAllowed(r, s.cfg.AllowedOrigins) {
-		s.refuse(w, r, refusal{status: http.StatusForbidden, detail: "pages of this origin may not connect", result: upgradeOrigin,
-			flag: "--allowed-origins " + strconv.Quote(strings.Join(r.Header["Origin"], ", "))})
 		return
 	}
 	u, no := s.reserve(r)
@@ -54,7 +48,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 	u.admitted(admit(r))
 	nc, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		s.refuse(w, r, refusal{status: http.StatusHTTPVersionNotSupported, result: upgradeFailed, detail: "this connection can't be upgraded: " + err.Error()})
+		s.refuse(w, r, *noHijack(w, err))
 		return
 	}
 	var first []byte // what came in the packet of the handshake
@@ -62,16 +56,9 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 		peek, _ := buffered.Reader.Peek(n)
 		first = slices.Clone(peek)
 	}
-	answer := make([]byte, 0, 320)
-	answer = append(answer, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
-	answer = append(answer, wire.Accept(r.Header.Get("Sec-WebSocket-Key"))...)
-	if extensions != "" {
-		answer = append(append(answer, "\r\nSec-WebSocket-Extensions: "...), extensions...)
-	}
-	answer = append(answer, "\r\n\r\n"...)
 	if err := u.adopt(nc, deflate, answer, first); err != nil {
 		s.tally.upgrades[upgradeFailed].Add(1)
-		s.refused.Log(s.log, slog.LevelWarn, "cannot take a connection over", "remote", r.RemoteAddr, "err", err)
+		s.refused[upgradeFailed].Log(s.log, slog.LevelWarn, "cannot take a connection over", "remote", r.RemoteAddr, "err", err)
 		nc.SetWriteDeadline(time.Now().Add(time.Second))
 		io.WriteString(nc, tooBusy())
 		nc.Close()
@@ -122,6 +109,102 @@ func (p *place) end() {
 	p.s.hub.UpgradeEnds()
 }
 
+// shakeHands is all of the opening handshake that needs no place for the connection: what was agreed on, and the answer
+// that says so.
+func (s *Server) shakeHands(w http.ResponseWriter, r *http.Request) (d wire.Deflate, answer []byte, no *refusal) {
+	if isUpgrade(r) || r.Method != http.MethodGet {
+		if no := s.checkOrigin(r); no != nil {
+			return d, nil, no
+		}
+	}
+	// By a POST the page at / learns why it can't connect: browsers tell it nothing of an upgrade, and send no Origin with
+	// a GET of its own.
+	if r.Method == http.MethodPost && s.ips.full(r.RemoteAddr) {
+		return d, nil, s.tooManyOfOne()
+	}
+	if no := checkHandshake(r); no != nil {
+		return d, nil, no
+	}
+	if no := canHijack(w); no != nil {
+		return d, nil, no
+	}
+	d, extensions, err := s.negotiate(r)
+	if err != nil {
+		return d, nil, &refusal{status: http.StatusBadRequest, detail: "the header Sec-WebSocket-Extensions is malformed", result: upgradeHandshake}
+	}
+	return d, switching(w.Header(), r.Header.Get("Sec-WebSocket-Key"), s.subprotocol(r), extensions), nil
+}
+
+// switching is the answer 101. What middleware has set, such as a cookie, goes with it.
+func switching(set http.Header, key, subprotocol, extensions string) []byte {
+	b := append(make([]byte, 0, 320), "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	b = append(b, wire.Accept(key)...)
+	if subprotocol != "" {
+		b = append(append(b, "\r\nSec-WebSocket-Protocol: "...), subprotocol...)
+	}
+	if extensions != "" {
+		b = append(append(b, "\r\nSec-WebSocket-Extensions: "...), extensions...)
+	}
+	b = append(b, "\r\n"...)
+	if len(set) > 0 {
+		others := http.Header{}
+		for name, values := range set {
+			if !ofHandshake(name) {
+				others[name] = values
+			}
+		}
+		var lines bytes.Buffer
+		others.Write(&lines) // leaves out what is no name, and line breaks in values
+		b = append(b, lines.Bytes()...)
+	}
+	return append(b, "\r\n"...)
+}
+
+// ofHandshake says of a header whether the handshake alone sets it, or an answer without a body can't have it.
+func ofHandshake(name string) bool {
+	switch name = http.CanonicalHeaderKey(name); name {
+	case "Connection", "Upgrade", "Keep-Alive", "Content-Length", "Transfer-Encoding", "Trailer":
+		return true
+	}
+	return strings.HasPrefix(name, "Sec-Websocket-")
+}
+
+// canHijack looks, before anybody is asked or counted, whether the connection can be had at all.
+func canHijack(w http.ResponseWriter) *refusal {
+	for below := w; ; {
+		switch t := below.(type) {
+		case http.Hijacker:
+			return nil
+		case interface{ Unwrap() http.ResponseWriter }:
+			below = t.Unwrap()
+		default:
+			return noHijack(below, errors.New("it has neither the method Hijack of http.Hijacker nor Unwrap() http.ResponseWriter, and must have one of them"))
+		}
+	}
+}
+
+// noHijack is a fault of the program that Hubbub is a part of.
+func noHijack(w http.ResponseWriter, err error) *refusal {
+	return &refusal{status: http.StatusInternalServerError, result: upgradeFailed, detail: fmt.Sprintf("the connection can't be taken out of the http.ResponseWriter of type %T: %v", w, err)}
+}
+
+// subprotocol is the first that the client offers and the server has, or none.
+func (s *Server) subprotocol(r *http.Request) string {
+	offers := r.Header["Sec-Websocket-Protocol"]
+	for _, line := range offers {
+		for offer := range strings.SplitSeq(line, ",") {
+			if offer = strings.TrimSpace(offer); slices.Contains(s.cfg.Subprotocols, offer) {
+				return offer
+			}
+		}
+	}
+	if len(offers) > 0 {
+		s.log.Debug("a client offers subprotocols, and the server has none of them: browsers and some libraries then close the connection",
+			"offers", offers, "setting", "--subprotocols", "remote", r.RemoteAddr)
+	}
+	return ""
+}
+
 // reserve takes a place for a connection, or says which limit has none.
 func (s *Server) reserve(r *http.Request) (p *place, no *refusal) {
 	s.hub.UpgradeBegins() // before it looks whether the server stops: Shutdown waits for those who don't see that yet
@@ -130,26 +213,43 @@ func (s *Server) reserve(r *http.Request) (p *place, no *refusal) {
 			s.hub.UpgradeEnds()
 		}
 	}()
-	full := func(detail string, why upgradeResult, flag string, limit int64) *refusal {
-		return &refusal{status: http.StatusServiceUnavailable, detail: detail, result: why, flag: fmt.Sprintf("%s above %d", flag, limit)}
-	}
-	if s.stopping.Load() {
-		return nil, &refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping", result: upgradeStopping}
-	}
-	if s.loop.Overloaded() {
-		return nil, full("the server is overloaded", upgradeOverloaded, "--max-buffered-bytes", s.cfg.MaxBufferedBytes)
+	if no := s.closedToAll(); no != nil {
+		return nil, no
 	}
 	key, ok := s.ips.take(r.RemoteAddr)
 	if !ok {
-		no := full("too many connections from this address", upgradePerIP, "--max-connections-per-ip", int64(s.cfg.MaxConnectionsPerIP))
-		no.status = http.StatusTooManyRequests
-		return nil, no
+		return nil, s.tooManyOfOne()
 	}
 	if !s.loop.Reserve(s.cfg.MaxConnections) {
 		s.ips.leave(key)
-		return nil, full("too many connections", upgradeConnections, "--max-connections", int64(s.cfg.MaxConnections))
+		return nil, s.tooMany()
 	}
 	return &place{s: s, key: key}, nil
+}
+
+// closedToAll says why every upgrade is refused just now, whoever asks and however few there are.
+func (s *Server) closedToAll() *refusal {
+	if s.stopping.Load() {
+		return &refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping", result: upgradeStopping}
+	}
+	if s.loop.Overloaded() {
+		return full("the server is overloaded", upgradeOverloaded, "--max-buffered-bytes", s.cfg.MaxBufferedBytes)
+	}
+	return nil
+}
+
+func (s *Server) tooMany() *refusal {
+	return full("too many connections", upgradeConnections, "--max-connections", int64(s.cfg.MaxConnections))
+}
+
+func (s *Server) tooManyOfOne() *refusal {
+	no := full("too many connections from this address", upgradePerIP, "--max-connections-per-ip", int64(s.cfg.MaxConnectionsPerIP))
+	no.status = http.StatusTooManyRequests
+	return no
+}
+
+func full(detail string, why upgradeResult, flag string, limit int64) *refusal {
+	return &refusal{status: http.StatusServiceUnavailable, detail: detail, result: why, flag: fmt.Sprintf("%s above %d", flag, limit)}
 }
 
 // ignoreBody answers at once and closes where a request has a body: nothing here reads one, and net/http would wait for
@@ -163,7 +263,8 @@ func ignoreBody(w http.ResponseWriter, r *http.Request) {
 
 // tooBusy is what is said where net/http has no say any more, or not yet.
 func tooBusy() string {
-	return fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: %d\r\nContent-Length: 0\r\n\r\n", retryAfter())
+	body := problemBody(http.StatusServiceUnavailable, "the server has no descriptor left for this connection")
+	return fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: %d\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", retryAfter(), problemType, len(body), body)
 }
 
 // retryAfter is spread, or all would come back at once.
@@ -188,13 +289,14 @@ func checkHandshake(r *http.Request) *refusal {
 		return &refusal{status: http.StatusMethodNotAllowed, detail: "a WebSocket begins with GET", result: upgradeMethod, header: [2]string{"Allow", "GET"}}
 	}
 	if !isUpgrade(r) {
-		return &refusal{status: http.StatusUpgradeRequired, detail: "this is a WebSocket", result: upgradeMissing, header: [2]string{"Upgrade", "websocket"}}
+		no := &refusal{status: http.StatusUpgradeRequired, detail: "this is a WebSocket", result: upgradeMissing, header: [2]string{"Upgrade", "websocket"}}
+		return no.byProxy(r, "the header Upgrade is missing")
 	}
 	if !r.ProtoAtLeast(1, 1) {
-		return bad("a WebSocket needs HTTP/1.1")
+		return bad("a WebSocket needs HTTP/1.1").byProxy(r, "it came by "+r.Proto)
 	}
 	if !hasToken(r.Header["Connection"], "upgrade") {
-		return bad(`the header Connection lacks "Upgrade"`)
+		return bad(`the header Connection lacks "Upgrade"`).byProxy(r, "the headers Upgrade and Sec-WebSocket-Key are there")
 	}
 	switch v := r.Header["Sec-Websocket-Version"]; {
 	case len(v) != 1:
@@ -216,8 +318,21 @@ func checkHandshake(r *http.Request) *refusal {
 	return nil
 }
 
+// byProxy adds to a refusal what is wrong on the way, where the request was a WebSocket's once: only these have a
+// Sec-WebSocket-Key.
+func (no *refusal) byProxy(r *http.Request, why string) *refusal {
+	if hasKey(r) {
+		no.warn = true
+		no.detail += "; " + why + ", and the request has a Sec-WebSocket-Key: a proxy in between probably speaks HTTP/1.0 to this server, or drops the headers Upgrade and Connection. " +
+			`It must pass them on: in nginx "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"`
+	}
+	return no
+}
+
 // isUpgrade says whether the request wants a WebSocket.
 func isUpgrade(r *http.Request) bool { return hasToken(r.Header["Upgrade"], "websocket") }
+
+func hasKey(r *http.Request) bool { return len(r.Header["Sec-Websocket-Key"]) > 0 }
 
 // hasToken looks for one item in header lines that are lists, letter case aside.
 func hasToken(lines []string, token string) bool {
@@ -239,8 +354,15 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
 	}
 	attrs := []any{"status", no.status, "why", no.detail, "remote", r.RemoteAddr, "path", r.URL.Path}
 	if no.flag != "" {
-		s.refused.Log(s.log, slog.LevelWarn, "upgrade refused", append(attrs, "would_allow", no.flag)...)
-	} else {
+		attrs = append(attrs, "would_allow", no.flag)
+	}
+	line := &s.refused[no.result]
+	switch {
+	case no.status == http.StatusInternalServerError:
+		line.Log(s.log, slog.LevelError, "upgrade failed", attrs...)
+	case no.warn || no.flag != "":
+		line.Log(s.log, slog.LevelWarn, "upgrade refused", attrs...)
+	default:
 		s.log.Debug("request refused", attrs...)
 	}
 	h := w.Header()
@@ -258,14 +380,24 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
 	problem(w, no.status, no.detail)
 }
 
+const problemType = "application/problem+json"
+
 func problem(w http.ResponseWriter, status int, detail string) {
-	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Content-Type", problemType)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(struct {
+	w.Write(problemBody(status, detail))
+}
+
+func problemBody(status int, detail string) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // it is read by people
+	enc.Encode(struct {
 		Type   string `json:"type"`
 		Title  string `json:"title"`
 		Status int    `json:"status"`
 		Detail string `json:"detail"`
 	}{"about:blank", http.StatusText(status), status, detail})
+	return b.Bytes()
 }

@@ -358,3 +358,24 @@ func ExampleHooks() {
 }
 
 func userOf(c *http.Cookie) string { return c.Value }
+
+// Who hangs up while Connect runs is no error of the hook's.
+func TestHangUpsDuringConnectAreNoErrors(t *testing.T) {
+	entered := make(chan struct{})
+	s := startServer(t, hubbub.Config{HookTimeout: time.Hour, Hooks: hubbub.Hooks{Connect: func(ctx context.Context, _ *hubbub.Connect) error {
+		entered <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}}})
+	const n = 50
+	for range n {
+		c := connect(t, s)
+		c.sendRaw([]byte(upgradeHead(s, "/ws")))
+		<-entered
+		c.closeNow()
+	}
+	eventually(t, "each is told at debug", func() bool { return strings.Count(s.log.String(), "level=DEBUG msg=\"a client hung up") == n })
+	if log := s.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") {
+		t.Errorf("the log: %s", log)
+	}
+}

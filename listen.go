@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/sparselog"
 )
 
 const (
@@ -40,9 +41,21 @@ func (s *Server) ListenAndServe(addr string) error {
 // Listen is net.Listen for TCP, or tls.Listen where secure is not nil, with two differences: TCP's own keep-alive is off,
 // which would probe each idle connection every 15 s beside our pings; and a Server's workers can take the connections
 // over with their TLS, where those of any other TLS listener need two goroutines each.
+//
+// An address "unix:PATH" is a Unix socket. A socket file that nobody listens at any more is replaced; the new one is open
+// to the process's user and group, whatever the umask, and removed when the listener is closed.
 func Listen(addr string, secure *tls.Config) (net.Listener, error) {
-	config := net.ListenConfig{KeepAlive: -1}
-	l, err := config.Listen(context.Background(), "tcp", addr)
+	network, address, err := ListenAddress(addr)
+	if err != nil {
+		return nil, fmt.Errorf("hubbub: listen at %q: %w", addr, err)
+	}
+	var l net.Listener
+	if network == "unix" {
+		l, err = listenUnix(address)
+	} else {
+		config := net.ListenConfig{KeepAlive: -1}
+		l, err = config.Listen(context.Background(), network, address)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
@@ -113,7 +126,8 @@ type gate struct {
 	net.Listener
 	maxBeside int
 	log       *slog.Logger
-	spare     *os.File // Accept's; nil when not even it could be had
+	spare     *os.File      // Accept's; nil when not even it could be had
+	short     sparselog.Log // of descriptors
 
 	mu      sync.Mutex
 	freed   sync.Cond
@@ -150,7 +164,7 @@ func (g *gate) Accept() (net.Conn, error) {
 // turnAway tells the next connection in the queue that there is no descriptor for it: a spare one is given up to accept
 // it. Else it would wait for an answer, and Accept would fail again and again. Only Accept calls.
 func (g *gate) turnAway() {
-	g.log.Warn("out of file descriptors: a connection is turned away", "would_allow", "a higher limit of open files, or a lower --max-connections")
+	g.short.Log(g.log, slog.LevelWarn, "out of file descriptors: a connection is turned away", "would_allow", "a higher limit of open files, or a lower --max-connections")
 	g.spare.Close() // of a nil file it does nothing
 	nc, err := g.Listener.Accept()
 	if err == nil {

@@ -3,162 +3,241 @@ package hubbub_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
 	"sync"
-	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/wire"
 )
 
-// pipes is a listener whose connections hold nothing: what one side writes waits until the other has read it.
-type pipes struct {
-	incoming chan net.Conn
-	closed   chan struct{}
-	once     sync.Once
-}
-
-func (l *pipes) Accept() (net.Conn, error) {
-	select {
-	case nc := <-l.incoming:
-		return nc, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipes) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
-func (l *pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
-// ask sends a request over a connection of its own; whoever wants the answer reads it.
-func (l *pipes) ask(t *testing.T, head string) net.Conn {
-	t.Helper()
-	near, far := net.Pipe()
-	t.Cleanup(func() { near.Close() })
-	near.SetDeadline(time.Now().Add(time.Minute))
-	select {
-	case l.incoming <- far:
-	case <-time.After(time.Minute):
-		t.Fatal("nobody accepts a connection")
-	}
-	if _, err := io.WriteString(near, head); err != nil {
+func TestAddressesThatCantBeUsedSayWhatToWrite(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return near
+	for addr, says := range map[string]string{
+		"":                                  "write :8080",
+		"8080":                              "write :8080",
+		"localhost":                         "write localhost:8080",
+		"localhost:":                        "localhost:0",
+		":":                                 "write :8080",
+		"::1":                               "write [::1]:8080",
+		"a:b:c":                             "host:port",
+		"127.0.0.1:99999":                   "65535",
+		":-1":                               "65535",
+		":no-such-service":                  "no-such-service",
+		"http://localhost:8080":             "URL",
+		"/run/hubbub.sock":                  "unix:PATH",
+		"unix:":                             "write unix:/run/hubbub.sock",
+		"unix:///run/x":                     "write unix:/run/x",
+		"unix:" + dir + "/no/x":             "no such file",
+		"unix:" + file + "/x":               "no directory",
+		"unix:" + file:                      "no socket",
+		"unix:" + dir:                       "no socket",
+		"unix:/" + strings.Repeat("x", 200): "201 bytes",
+	} {
+		if runtime.GOOS == "windows" && says == "no such file" {
+			continue // other words
+		}
+		_, _, err := hubbub.ListenAddress(addr)
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: no %q in: %v", addr, says, err)
+		}
+		l, err := hubbub.Listen(addr, nil)
+		if err == nil {
+			l.Close()
+			t.Errorf("Listen takes %q", addr)
+		}
+	}
+	for _, addr := range []string{":0", "127.0.0.1:0", "localhost:0", "[::1]:8080", ":http"} {
+		if network, address, err := hubbub.ListenAddress(addr); err != nil || network != "tcp" || address != addr {
+			t.Errorf("%q: %s %s, %v", addr, network, address, err)
+		}
+	}
 }
 
-func get(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: a.example\r\n\r\n" }
-
-func servePipes(t *testing.T, s *testServer) *pipes {
-	l := &pipes{incoming: make(chan net.Conn), closed: make(chan struct{})}
-	served := make(chan error)
-	go func() { served <- s.Serve(l) }()
-	t.Cleanup(func() {
-		l.Close()
-		<-served
-	})
-	return l
-}
-
-func status(t *testing.T, nc net.Conn) int {
+// shortDir is one for sockets, whose paths can't be long.
+func shortDir(t *testing.T) string {
 	t.Helper()
-	r, err := http.ReadResponse(bufio.NewReader(nc), nil)
+	dir, err := os.MkdirTemp("", "hub")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.StatusCode == http.StatusServiceUnavailable && r.Header.Get("Retry-After") == "" {
-		t.Error("503 without Retry-After")
-	}
-	return r.StatusCode
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
-const manyHandshakes = 300 // more than may be between Accept and the upgrade
-
-// Those who wait for Connect hold up neither probes nor other clients.
-func TestSlowConnectHooksHoldNobodyElseUp(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		release := make(chan bool)
-		s := startServer(t, hubbub.Config{IO: io, HookTimeout: time.Hour, MaxHookCalls: 10, Hooks: hubbub.Hooks{
-			Connect: func(context.Context, *hubbub.Connect) error { <-release; return nil },
-		}})
-		var all []*rawClient
-		for range manyHandshakes {
-			c := connect(t, s)
-			c.sendRaw([]byte(upgradeHead(s, "/ws")))
-			all = append(all, c)
+// A Unix socket carries the protocol, plain and by TLS; its file is open to the group and gone at the end.
+func TestAUnixSocket(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		path := filepath.Join(shortDir(t), "s")
+		server, err := hubbub.New(hubbub.Config{Logger: quietLogger(), PingInterval: time.Hour, MaxConnectionsPerIP: 5})
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, path := range []string{"/healthz", "/readyz", "/metrics", "/"} {
-			c := connect(t, s)
-			c.sendRaw([]byte(get(path)))
-			if r := c.response("GET"); r.StatusCode != http.StatusOK {
-				t.Errorf("%s: %s", path, r.Status)
+		config := tlsFor(t, secure)
+		l, err := hubbub.Listen("unix:"+path, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode()&os.ModeSocket == 0 || runtime.GOOS == "linux" && info.Mode().Perm() != 0o660 {
+			t.Errorf("the file: %v %v", info, err)
+		}
+		served := make(chan error, 1)
+		go func() { served <- server.Serve(l) }()
+		for range 3 {
+			nc, err := net.Dial("unix", path)
+			if err != nil {
+				t.Fatal(err)
 			}
+			defer nc.Close()
+			nc.SetDeadline(time.Now().Add(time.Minute))
+			nc = overTLS(nc, secure)
+			io.WriteString(nc, upgradeHead(&testServer{addr: "x"}, "/echo"))
+			r := bufio.NewReader(nc)
+			if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+				t.Fatalf("%v %v", res, err)
+			}
+			nc.Write(frame(wire.Text, true, []byte("hello")))
+			if _, p, err := readServerFrame(r); err != nil || string(p) != "hello" {
+				t.Errorf("got %q, %v", p, err)
+			}
+			nc.Close()
 		}
-		dial(t, s, "/echo")
-		close(release)
-		for _, c := range all {
-			c.expectUpgrade()
-			c.nextJSON()
-			c.reset()
+		// While it lives nobody takes its place.
+		if again, err := hubbub.Listen("unix:"+path, nil); err == nil || !strings.Contains(err.Error(), "another process listens there") {
+			t.Errorf("a second one listens: %v %v", again, err)
 		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := server.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the file is still there: %v", err)
+		}
+	}
+}
+
+func tlsFor(t *testing.T, secure bool) *tls.Config {
+	t.Helper()
+	if !secure {
+		return nil
+	}
+	cert, key := writeCertificate(t, t.TempDir(), "x")
+	config, err := hubbub.CertificateFiles(cert, key, quietLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+func overTLS(nc net.Conn, secure bool) net.Conn {
+	if !secure {
+		return nc
+	}
+	return tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
+}
+
+// What a killed process left behind is replaced; what isn't a socket, and a successor's socket, is let be.
+func TestStaleSocketFiles(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	leave := func() {
+		old, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old.(*net.UnixListener).SetUnlinkOnClose(false) // as SIGKILL does
+		old.Close()
+	}
+	leave()
+	l, err := hubbub.Listen("unix:"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if nc, err := net.Dial("unix", path); err != nil {
+		t.Error(err)
+	} else {
+		nc.Close()
+	}
+	os.Remove(path)
+	leave() // another process has this path now
+	l.Close()
+	l.Close()
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("the successor's file: %v", err)
+	}
+}
+
+// starving has a descriptor for every second connection only, and for none in the end.
+type starving struct {
+	mu     sync.Mutex
+	tries  int
+	closed chan struct{}
+}
+
+const starvingTries = 2000
+
+func (s *starving) Accept() (net.Conn, error) {
+	s.mu.Lock()
+	s.tries++
+	n := s.tries
+	s.mu.Unlock()
+	if n > starvingTries {
+		<-s.closed
+		return nil, net.ErrClosed
+	}
+	if n%2 == 1 {
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	client, server := net.Pipe()
+	go func() { io.Copy(io.Discard, client); client.Close() }()
+	return server, nil
+}
+
+func (s *starving) Close() error   { close(s.closed); return nil }
+func (s *starving) Addr() net.Addr { return &net.TCPAddr{} }
+
+// Out of descriptors the log gets a line a second, not one for each try.
+func TestOutOfDescriptorsIsLoggedOnceASecond(t *testing.T) {
+	log := &logBuffer{}
+	server, err := hubbub.New(hubbub.Config{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	l := &starving{closed: make(chan struct{})}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	eventually(t, "all tries are made", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.tries > starvingTries
 	})
-}
-
-// Those who don't read what they asked for hold up neither upgrades nor each other, but for those of their kind.
-func TestSlowReadersHoldNobodyElseUp(t *testing.T) {
-	for _, slow := range []string{"/metrics", "/", "/healthz", "/readyz"} {
-		t.Run(slow, func(t *testing.T) {
-			s := startServer(t, hubbub.Config{})
-			l := servePipes(t, s)
-			var readers []net.Conn
-			for range manyHandshakes {
-				readers = append(readers, l.ask(t, get(slow)))
-			}
-			for _, path := range []string{"/healthz", "/readyz", "/metrics", "/"} {
-				if path == slow && (path == "/metrics" || path == "/") { // the answers of the others are small, and on their way
-					eventually(t, path+" has no room", func() bool { return status(t, l.ask(t, get(path))) == http.StatusServiceUnavailable })
-				} else if got := status(t, l.ask(t, get(path))); got != http.StatusOK {
-					t.Errorf("%s: %d", path, got)
-				}
-			}
-			if got := status(t, l.ask(t, upgradeHead(s, "/echo"))); got != http.StatusSwitchingProtocols {
-				t.Errorf("an upgrade: %d", got)
-			}
-			for _, nc := range readers {
-				nc.Close()
-			}
-			eventually(t, "there is room again", func() bool { return status(t, l.ask(t, get(slow))) == http.StatusOK })
-		})
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		t.Error(err)
 	}
-}
-
-// A connection that is kept after its first request holds no place, but there is a bound on these too, whatever they do.
-func TestKeptConnectionsAreBounded(t *testing.T) {
-	s := startServer(t, hubbub.Config{MaxConnections: 1 << 20}) // all descriptors are for WebSockets: few are left for these
-	l := servePipes(t, s)
-	const n = 200
-	var all []net.Conn
-	for range n {
-		nc := l.ask(t, get("/healthz"))
-		if got := status(t, nc); got != http.StatusOK {
-			t.Fatal(got)
-		}
-		io.WriteString(nc, get("/healthz")) // whose answer isn't read; it may be closed by now
-		all = append(all, nc)
+	<-served
+	lines, most := strings.Count(log.String(), "out of file descriptors"), 1+int(time.Since(began)/time.Second)
+	if lines < 1 || lines > most {
+		t.Errorf("%d lines, want 1 to %d", lines, most)
 	}
-	if got := status(t, l.ask(t, get("/healthz"))); got != http.StatusOK {
-		t.Errorf("a new one: %d", got)
-	}
-	var closed atomic.Int64
-	for _, nc := range all {
-		go func() {
-			if _, err := nc.Read(make([]byte, 1)); err == io.EOF {
-				closed.Add(1)
-			}
-		}()
-	}
-	eventually(t, "the older half is closed", func() bool { return closed.Load() >= n/2 })
 }

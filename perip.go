@@ -53,6 +53,15 @@ func (p *perIP) share(remote string) netip.Addr {
 	return ipKey(ap)
 }
 
+// full says whether an address has its fill.
+func (p *perIP) full(remote string) bool {
+	key, ok := p.take(remote)
+	if ok {
+		p.leave(key)
+	}
+	return !ok
+}
+
 func (p *perIP) leave(key netip.Addr) {
 	if p == nil {
 		return

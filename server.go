@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +23,9 @@ import (
 )
 
 // Server is the whole of Hubbub as an http.Handler: the room protocol at /ws (and at / when the request is an
-// upgrade), the echo at /echo, a page to try it at /, and /healthz, /readyz and /metrics. Its methods may be called from any
+// upgrade), the echo at /echo, a page to try it at /, and /healthz, /readyz and /metrics. Below a path of a mux it needs
+// http.StripPrefix, or Config.BasePath. What a middleware has set in a ResponseWriter's Header, such as a cookie, goes
+// with the answer 101 too; a ResponseWriter of its own must have Hijack or Unwrap (http.ResponseController). Its methods may be called from any
 // goroutine, a Handler's too, and none but Serve, ListenAndServe and Shutdown block.
 type Server struct {
 	// Static after New.
@@ -31,8 +34,8 @@ type Server struct {
 	loop    *loop.Loop
 	hub     *hub.Hub
 	page    http.Handler
-	ips     *perIP        // nil without a limit
-	refused sparselog.Log // upgrades
+	ips     *perIP // nil without a limit
+	origins []originPattern
 	unasked sparselog.Log // clients for whom Connect gave no answer
 	probes  lane
 	scrapes lane
@@ -44,6 +47,7 @@ type Server struct {
 	delayed  chan struct{} // closed when it has been so for Config.ShutdownDelay
 	stopping atomic.Bool   // no upgrade any more
 	quiet    quiet
+	refused  [upgradeResults]sparselog.Log // a kind of line for each reason
 
 	mu        sync.Mutex
 	listening map[*http.Server]bool // guarded by mu
@@ -73,6 +77,10 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, page: console.Handler(), listening: map[*http.Server]bool{}, delayed: make(chan struct{}),
 		probes: newLane(), scrapes: newLane(), readers: newLane(),
+	}
+	for _, text := range cfg.AllowedOrigins {
+		p, _ := parseOriginPattern(text) // Validate has looked
+		s.origins = append(s.origins, p)
 	}
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = newPerIP(cfg.MaxConnectionsPerIP)
@@ -117,7 +125,7 @@ func New(cfg Config) (*Server, error) {
 // ServeHTTP answers a request, or takes its connection over.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ignoreBody(w, r)
-	switch r.URL.Path {
+	switch s.pathOf(r) {
 	case "/ws":
 		s.upgrade(w, r, s.admit)
 	case "/echo":
@@ -129,14 +137,62 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/metrics":
 		s.Metrics().ServeHTTP(w, r)
 	case "/":
-		if isUpgrade(r) {
+		if isUpgrade(r) || hasKey(r) {
 			s.upgrade(w, r, s.admit)
 			return
 		}
-		s.aside(w, r, s.readers, s.page.ServeHTTP)
+		s.aside(w, r, s.readers, s.console)
 	default:
-		s.refuse(w, r, refusal{status: http.StatusNotFound, detail: "there is nothing at this path; try /ws"})
+		s.nothing(w, r)
 	}
+}
+
+// pathOf is the path below Config.BasePath, empty where the request's is elsewhere. http.StripPrefix with a final slash
+// takes the first slash of the rest away.
+func (s *Server) pathOf(r *http.Request) string {
+	rest, ok := strings.CutPrefix(r.URL.Path, s.cfg.BasePath)
+	switch {
+	case !ok:
+		return ""
+	case rest == "", s.cfg.BasePath == "" && rest[0] != '/':
+		return "/" + rest
+	}
+	return rest
+}
+
+// console shows the page, at an address that ends in a slash: its WebSocket is beside it.
+func (s *Server) console(w http.ResponseWriter, r *http.Request) {
+	asked, query, _ := strings.Cut(r.RequestURI, "?")
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if reads && strings.HasPrefix(asked, "/") && !strings.HasSuffix(asked, "/") {
+		to := "./" + asked[strings.LastIndexByte(asked, '/')+1:] + "/" // whatever a mux has taken off before it
+		if query != "" {
+			to += "?" + query
+		}
+		w.Header().Set("Location", to)
+		w.WriteHeader(http.StatusTemporaryRedirect)
+		return
+	}
+	root := *r
+	root.URL = &url.URL{Path: "/"}
+	s.page.ServeHTTP(w, &root)
+}
+
+// nothing answers where there is nothing, and says what to set where the path is right but for its beginning.
+func (s *Server) nothing(w http.ResponseWriter, r *http.Request) {
+	no := refusal{status: http.StatusNotFound, detail: "there is nothing at this path; the WebSocket is at " + s.cfg.BasePath + "/ws", warn: isUpgrade(r)}
+	for _, known := range []string{"/ws", "/echo", "/healthz", "/readyz", "/metrics", "/"} {
+		base, ok := strings.CutSuffix(r.URL.Path, known)
+		if !ok || base == "" || checkBasePath(base) != nil {
+			continue
+		}
+		no.detail += fmt.Sprintf(". If the server's paths begin with %[1]s, set --base-path=%[1]s (in Go Config.BasePath, or mount http.StripPrefix(%[1]q, server))", base)
+		if no.warn {
+			no.flag = "--base-path=" + base
+		}
+		break
+	}
+	s.refuse(w, r, no)
 }
 
 // Rooms is the room protocol alone, at any path that a mux gives it.
@@ -156,15 +212,19 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) { s.status(w, r,
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Access-Control-Allow-Origin", "*")
-	if s.draining.Load() {
-		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping"})
+	w.Header().Set("Access-Control-Expose-Headers", "Retry-After")
+	why := s.closedToAll()
+	switch {
+	case why != nil:
+	case s.draining.Load(): // and still accepting
+		why = &refusal{detail: "the server is stopping"}
+	case s.loop.Connections() >= s.cfg.MaxConnections:
+		why = s.tooMany()
+	default:
+		s.status(w, r, "ready")
 		return
 	}
-	if s.loop.Overloaded() {
-		s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: "the server is overloaded"})
-		return
-	}
-	s.status(w, r, "ready")
+	s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: why.detail}) // no upgrade, which would be counted
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request, text string) {

@@ -30,13 +30,19 @@ import (
 // writeCertificate makes a self-signed pair of PEM files for 127.0.0.1 with that name.
 func writeCertificate(t testing.TB, dir, name string) (cert, key string) {
 	t.Helper()
+	return writeCertificateFor(t, dir, name, time.Now().Add(-time.Hour), time.Now().Add(90*24*time.Hour))
+}
+
+// writeCertificateFor makes one that is valid from and until these times.
+func writeCertificateFor(t testing.TB, dir, name string, from, until time.Time) (cert, key string) {
+	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true, IsCA: true,
+		NotBefore: from, NotAfter: until, BasicConstraintsValid: true, IsCA: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	if err != nil {
@@ -261,6 +267,41 @@ func TestTheCertificateIsReadAgainWhenItChanges(t *testing.T) {
 	eventually(t, "the new certificate is in use", func() bool { return name() == "second" })
 	old.write(frame(wire.Text, true, []byte("still here")))
 	old.expect(wire.Text, "still here")
+}
+
+// A certificate that clients refuse, or will soon, is told when it is read: at the start and when it has changed.
+func TestTheTimeOfACertificateIsLookedAt(t *testing.T) {
+	const hour, day = time.Hour, 24 * time.Hour
+	for _, tt := range []struct {
+		from, until time.Duration
+		says        string
+	}{
+		{-day, 90 * day, ""},
+		{-day, 15 * day, ""},
+		{-day, 13 * day, "expires soon"},
+		{-day, hour, "expires soon"},
+		{-9 * day, -hour, "is expired"},
+		{hour, 90 * day, "not valid yet"},
+	} {
+		at := func(d time.Duration) time.Time { return time.Now().Add(d) }
+		dir, log := t.TempDir(), &logBuffer{}
+		cert, key := writeCertificateFor(t, dir, "first", at(tt.from), at(tt.until))
+		if _, err := hubbub.CertificateFiles(cert, key, slog.New(slog.NewTextHandler(log, nil))); err != nil {
+			t.Fatal(err)
+		}
+		if got := log.String(); strings.Contains(got, "level=WARN") != (tt.says != "") || !strings.Contains(got, tt.says) {
+			t.Errorf("from %s to %s: %q, want %q", tt.from, tt.until, got, tt.says)
+		}
+		if tt.says == "" {
+			continue
+		}
+		s, cert, _ := startTLS(t, hubbub.Config{})
+		writeCertificateFor(t, filepath.Dir(cert), "second", at(tt.from), at(tt.until))
+		eventually(t, "the new one is complained of: "+tt.says, func() bool {
+			dialTLS(t, s, "/echo", nil, nil).Close()
+			return strings.Contains(s.log.String(), tt.says)
+		})
+	}
 }
 
 func TestFiveThousandIdleTLSConnections(t *testing.T) {

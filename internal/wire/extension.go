@@ -116,6 +116,17 @@ func (s *scanner) value() (string, bool) {
 	return "", false
 }
 
+// IsToken says whether s is a token (RFC 2616 2.2), as the name of a
+// subprotocol has to be (RFC 6455 4.1).
+func IsToken(s string) bool {
+	for i := range len(s) {
+		if !tokenByte(s[i]) {
+			return false
+		}
+	}
+	return s != ""
+}
+
 // tokenByte says whether c may stand in a token (RFC 2616 2.2).
 func tokenByte(c byte) bool {
 	return c > ' ' && c < 0x7F && !strings.ContainsRune(`()<>@,;:\"/[]?={}`, rune(c))
