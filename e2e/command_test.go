@@ -7,17 +7,19 @@ import (
 	"testing"
 )
 
-// refused runs `hubbub serve` with what it must refuse, and checks that the
-// error names each of the words.
+// refused runs `hubbub serve` and `hubbub config` with what they must refuse,
+// and checks that the error names each of the words.
 func refused(t *testing.T, env, args []string, words ...string) {
 	t.Helper()
-	out, status := hubbub(t, env, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
-	if status <= 0 {
-		t.Errorf("%v %v: exit status %d, want a failure", env, args, status)
-	}
-	for _, word := range words {
-		if !strings.Contains(out, word) {
-			t.Errorf("%v %v: the error does not name %q:\n%s", env, args, word, out)
+	for _, command := range []string{"serve", "config"} {
+		out, status := hubbub(t, env, append([]string{command, "--listen", "127.0.0.1:0"}, args...)...)
+		if status != 2 {
+			t.Errorf("%s %v %v: exit status %d, want 2", command, env, args, status)
+		}
+		for _, word := range words {
+			if !strings.Contains(out, word) {
+				t.Errorf("%s %v %v: the error does not name %q:\n%s", command, env, args, word, out)
+			}
 		}
 	}
 }
@@ -26,8 +28,9 @@ func TestUnknownFlagIsRefusedByName(t *testing.T) {
 	t.Parallel()
 	refused(t, nil, []string{"--no-such-flag"}, "no-such-flag")
 	refused(t, nil, []string{"surplus"}, "surplus")
-	if _, status := hubbub(t, nil, "no-such-command"); status <= 0 {
-		t.Errorf("an unknown command: exit status %d, want a failure", status)
+	refused(t, nil, []string{"--max-conections", "1"}, "max-conections", "did you mean", "--max-connections")
+	if _, status := hubbub(t, nil, "no-such-command"); status != 2 {
+		t.Errorf("an unknown command: exit status %d, want 2", status)
 	}
 }
 
@@ -36,7 +39,8 @@ func TestReservedFlagIsRefusedByName(t *testing.T) {
 	for flag, value := range map[string]string{
 		"admin-listen": ":9090", "api-key": "secret", "trusted-proxies": "10.0.0.0/8",
 		"nats": "nats://127.0.0.1:4222", "nats-creds": "file", "cluster-listen": ":6222", "cluster-name": "x", "cluster-secret": "x",
-		"join": "127.0.0.1:6222", "node-name": "x", "data-dir": "x", "replicas": "3",
+		"join": "127.0.0.1:6222", "node-name": "x", "data-dir": "x", "replicas": "3", "proxy-protocol": "on", "chat": "users", "direct": "users",
+		"anonymous": "on", "page": "off", "jwt-key": "x", "webhook-url": "http://127.0.0.1:1", "hook-url": "http://127.0.0.1:1", "pusher-app": "x", "centrifugo": "on",
 	} {
 		refused(t, nil, []string{"--" + flag, value}, flag)
 		refused(t, nil, []string{"--" + flag + "=" + value}, flag)
@@ -57,13 +61,21 @@ func TestBadValueIsRefusedByName(t *testing.T) {
 		flag, value := c[0], c[1]
 		refused(t, nil, []string{"--" + flag + "=" + value}, flag, value)
 		env := "HUBBUB_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
-		refused(t, []string{env + "=" + value}, nil, value)
+		refused(t, []string{env + "=" + value}, nil, env, value)
+		refused(t, []string{env + "="}, nil, env, "empty")
 	}
 	// Less than one whole message is no queue.
 	refused(t, nil, []string{"--send-queue-bytes", "1KiB"}, "send-queue-bytes", "max-message-bytes")
-	// Last, so that --listen stands twice, or in the environment alone.
-	if out, status := hubbub(t, nil, "serve", "--listen", "no-port"); status <= 0 || !strings.Contains(out, "no-port") {
-		t.Errorf("--listen no-port: %d\n%s", status, out)
+	// Here --listen stands twice, or in the environment alone.
+	refused(t, nil, []string{"--listen", "no-port"}, "--listen no-port", "no-port:8080")
+	refused(t, nil, []string{"--listen", "8080"}, "--listen 8080", "write :8080")
+	refused(t, nil, []string{"--tls-cert", "/no/such/cert.pem"}, "--tls-cert", "--tls-key")
+	refused(t, nil, []string{"--tls-cert", "/no/such/cert.pem", "--tls-key", "/no/such/key.pem"}, "--tls-cert /no/such/cert.pem")
+	refused(t, []string{"HUBBUB_LISTNE=:1"}, nil, "HUBBUB_LISTNE", "did you mean HUBBUB_LISTEN")
+	for _, command := range []string{"serve", "config"} {
+		if out, status := hubbub(t, []string{"HUBBUB_LISTEN="}, command); status != 2 || !strings.Contains(out, "HUBBUB_LISTEN") {
+			t.Errorf("%s with HUBBUB_LISTEN=: exit status %d\n%s", command, status, out)
+		}
 	}
 }
 
@@ -110,7 +122,16 @@ func TestHelpAndVersion(t *testing.T) {
 			t.Errorf("serve --help does not name --%s", flag)
 		}
 	}
-	if out, status := hubbub(t, nil, "version"); status != 0 || strings.TrimSpace(out) == "" {
-		t.Errorf("version: exit status %d, %q", status, out)
+	version, status := hubbub(t, nil, "version")
+	if status != 0 || strings.TrimSpace(version) == "" {
+		t.Errorf("version: exit status %d, %q", status, version)
+	}
+	for words, want := range map[string]string{"--version": version, "help serve": out} {
+		if got, status := hubbub(t, nil, strings.Fields(words)...); status != 0 || got != want {
+			t.Errorf("%s: exit status %d, %s", words, status, got)
+		}
+	}
+	if out, status := hubbub(t, nil, "help"); status != 0 || !strings.Contains(out, "serve") {
+		t.Errorf("help: exit status %d, %s", status, out)
 	}
 }

@@ -73,8 +73,10 @@ type server struct {
 	cmd    *exec.Cmd
 	log    syncBuffer
 	exited chan struct{}
-	secure bool  // it was given a certificate
-	err    error // of Wait, once exited is closed
+	secure bool   // it was given a certificate
+	base   string // its --base-path
+	socket string // the path of its Unix socket, where it has no port
+	err    error  // of Wait, once exited is closed
 }
 
 // start runs `hubbub serve` on a free port until the test ends, with flags after
@@ -109,11 +111,18 @@ func (s *server) run(t *testing.T) {
 
 // probe asks /readyz, with TLS where the server has it; its certificate is a test's own.
 func (s *server) probe() (*http.Response, error) {
-	if !s.secure {
-		return http.Get(s.http("/readyz"))
+	path := s.base + "/readyz"
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
+	if s.socket != "" {
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", s.socket)
+		}
 	}
-	insecure := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
-	return insecure.Get("https://" + s.addr + "/readyz")
+	client := http.Client{Transport: transport}
+	if s.secure {
+		return client.Get("https://" + s.addr + path)
+	}
+	return client.Get(s.http(path))
 }
 
 func (s *server) waitReady(t *testing.T) {

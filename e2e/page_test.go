@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os/exec"
 	"strings"
 	"sync"
@@ -217,4 +220,57 @@ func TestPageComesBackAfterARestart(t *testing.T) {
 		other.send(`{"msg_type":"room_message","room":"lobby","content":"welcome back"}`)
 		p.shows("#messages", "welcome back")
 	})
+}
+
+// The page says why it can't connect, which the browser hides: it asks over HTTP.
+func TestPageSaysWhyItCantConnect(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		flags  []string
+		proxy  func(*httputil.ProxyRequest) // what the proxy in between does wrong; nil: there is none
+		before func(t *testing.T, s *server)
+		says   []string
+	}{
+		{"a proxy drops Upgrade", nil, func(r *httputil.ProxyRequest) {
+			r.Out.Host = r.In.Host
+			r.Out.Header.Del("Upgrade")
+			r.Out.Header.Del("Connection")
+		}, nil, []string{"WebSockets don't get through", "proxy_set_header Upgrade $http_upgrade"}},
+		{"a proxy changes Host", nil, func(*httputil.ProxyRequest) {}, nil, []string{"refuses this page", "may not connect", "http://127.0.0.1:"}},
+		{"the server is full", []string{"--max-connections", "1"}, nil, func(t *testing.T, s *server) { dialRaw(t, s, "/echo", "") }, []string{"takes no connection just now", "too many connections"}},
+		{"the address has its fill", []string{"--max-connections-per-ip", "1"}, nil, func(t *testing.T, s *server) { dialRaw(t, s, "/echo", "") }, []string{"refuses this page", "too many connections from this address"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, tt.flags...)
+			if tt.before != nil {
+				tt.before(t, s)
+			}
+			front := s
+			if tt.proxy != nil {
+				front = frontProxy(t, s, tt.proxy)
+			}
+			p := openPage(t, front)
+			for _, text := range tt.says {
+				p.shows("#messages li.error", text)
+			}
+			p.shows("#state", "can't connect")
+			if tt.name == "a proxy drops Upgrade" {
+				if log := s.log.String(); !strings.Contains(log, "level=WARN") || !strings.Contains(log, "proxy_set_header Upgrade") {
+					t.Errorf("the log does not say it:\n%s", log)
+				}
+			}
+		})
+	}
+}
+
+// frontProxy stands before a server and meddles with requests.
+func frontProxy(t *testing.T, s *server, meddle func(*httputil.ProxyRequest)) *server {
+	t.Helper()
+	front := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: s.addr})
+		meddle(r)
+	}})
+	t.Cleanup(front.Close)
+	return &server{addr: strings.TrimPrefix(front.URL, "http://")}
 }

@@ -49,12 +49,13 @@ async def main(url, *headers):
     pairs = [h.split("=", 1) for h in headers]
     try:
         # Its own pings are off: the server's are what is tested.
-        ws = await websockets.connect(url, extra_headers=pairs, ping_interval=None, max_size=None)
+        offers = json.loads(os.environ.get("SUBPROTOCOLS", "null"))
+        ws = await websockets.connect(url, extra_headers=pairs, ping_interval=None, max_size=None, subprotocols=offers)
     except websockets.InvalidStatusCode as err:
         return tell("refused", status=err.status_code)
     except Exception as err:
         return tell("fault", data=repr(err))
-    tell("open", data=",".join(e.name for e in ws.extensions))
+    tell("open", data=",".join(e.name for e in ws.extensions), reason=ws.subprotocol or "")
     orders = asyncio.create_task(obey(ws))
     try:
         while True:

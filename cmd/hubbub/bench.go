@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -190,11 +191,11 @@ func (c *benchFanout) Run() error {
 // run runs and prints. The error says what went wrong with the messages, too.
 func (c *benchTarget) run(o bench.Options) error {
 	if c.Duration <= 0 {
-		return fmt.Errorf("--duration %s: must be greater than 0", c.Duration)
+		return usageError{fmt.Errorf("--duration %s: must be greater than 0", c.Duration)}
 	}
 	secure, err := c.secure()
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	o.URL, o.Duration, o.Concurrency, o.Timeout = c.URL, c.Duration, c.Concurrency, c.Timeout
 	o.Header, o.TLS, o.Compression, o.ServerPID = c.Header, secure, c.Compression, c.ServerPID
@@ -208,6 +209,9 @@ func (c *benchTarget) run(o bench.Options) error {
 	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	result, err := bench.Run(ctx, o)
 	erase()
+	if bad := (*bench.OptionsError)(nil); errors.As(err, &bad) {
+		return usageError{err}
+	}
 	if err != nil {
 		return err
 	}

@@ -28,11 +28,8 @@ func (configCmd) Help() string {
 
 // Run prints every setting with its meaning, its value and where that is from.
 func (c *configCmd) Run(ctx *kong.Context) error {
-	if err := c.noZeros(); err != nil {
-		return err
-	}
-	cfg := c.config(nil)
-	if err := cfg.Validate(); err != nil {
+	cfg, _, err := c.prepare(ctx, c.logger())
+	if err != nil {
 		return err
 	}
 	if c.Room != nil {
@@ -41,6 +38,9 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 	cfg = cfg.Effective()
 	var out bytes.Buffer
 	out.WriteString(comment("The effective settings of hubbub serve. A flag counts first, then the environment, then the file, then the default."))
+	for _, name := range c.unknown {
+		out.WriteString(comment(name + " is in the environment, and no setting: it does nothing."))
+	}
 	for _, flag := range settings(ctx.Selected().Flags) {
 		value := flag.Target.Interface()
 		switch flag.Name { // 0 stands for what the machine has
@@ -237,26 +237,27 @@ func (c *serveCmd) origin(ctx *kong.Context, flag *kong.Flag) string {
 	return "the default"
 }
 
-// locate adds to an error that begins with a setting's name where that was set, unless by a flag.
+// locate puts before each line of an error that begins with a setting's name where that was set.
 func locate(ctx *kong.Context, c *serveCmd, err error) error {
-	if err == nil || c == nil {
-		return err
-	}
 	lines := strings.Split(err.Error(), "\n")
 	for i, line := range lines {
-		name := strings.TrimPrefix(strings.TrimPrefix(line, "hubbub: "), "--")
-		name, _, _ = strings.Cut(name, " ")
+		name, _, _ := strings.Cut(line, " ")
 		name = strings.TrimSuffix(name, ":")
-		if line := c.file.lineOf(name); line != 0 {
-			lines[i] += fmt.Sprintf(" (file %s, line %d)", c.file.path, line)
+		if at := c.file.lineOf(name); at != 0 {
+			lines[i] = fmt.Sprintf("%s: line %d: %s", c.file.path, at, line)
 			continue
 		}
 		flag := byName(ctx.Selected().Flags, name)
 		if flag == nil {
 			continue
 		}
-		if from, ok := strings.CutPrefix(c.origin(ctx, flag), "from the "); ok && !strings.HasPrefix(from, "flag") {
-			lines[i] = line + " (" + strings.TrimPrefix(from, "environment: ") + ")"
+		switch from := c.origin(ctx, flag); {
+		case strings.HasPrefix(from, "from the environment"):
+			lines[i] = envOf(flag) + ": " + line
+		case strings.HasPrefix(from, "from the file"):
+			lines[i] = fmt.Sprintf("%s: line %d: %s", c.file.path, c.file.values[name].line, line)
+		default:
+			lines[i] = "--" + line
 		}
 	}
 	return errors.New(strings.Join(lines, "\n"))

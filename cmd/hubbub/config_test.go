@@ -10,6 +10,17 @@ import (
 	"github.com/alecthomas/kong"
 )
 
+// selected are the settings of the command that runs, nil when it has none.
+func (c *cli) selected(ctx *kong.Context) *serveCmd {
+	switch ctx.Command() {
+	case "serve":
+		return &c.Serve
+	case "config":
+		return &c.Config.serveCmd
+	}
+	return nil
+}
+
 // parse runs the command line as main does, up to what the command would run with.
 func parse(t *testing.T, env map[string]string, args ...string) (*serveCmd, *kong.Context, error) {
 	t.Helper()
@@ -151,7 +162,7 @@ func TestABadFileIsRefusedByNameAndLine(t *testing.T) {
 		words []string
 	}{
 		{"listen: :1\nno-such: 1\n", []string{"line 2", "no-such"}},
-		{"ping_interval: 25s\n", []string{"line 1", "ping_interval"}},
+		{"ping_interval: 25s\n", []string{"line 1", "ping_interval", "ping-interval"}},
 		{"Listen: :1\n", []string{"line 1", "Listen"}},
 		{"\nworkers: many\n", []string{"line 2", "workers", "many"}},
 		{"max-message-bytes: 64furlongs\n", []string{"line 1", "max-message-bytes", "64furlongs"}},
@@ -163,7 +174,7 @@ func TestABadFileIsRefusedByNameAndLine(t *testing.T) {
 		{"listen: :1\nlisten: :2\n", []string{"line 2", "listen", "line 1"}},
 		{"workers: x\nlog-level: y\n", []string{"line 1", "workers", "line 2", "log-level"}}, // all at once
 		{"- listen\n", []string{"line 1"}},
-		{"listen: 'a\n", []string{"L1"}},
+		{"listen: 'a\n", []string{"line 1", "a quote begins here"}},
 		{"listen: :1\n---\nlisten: :2\n", []string{"second document"}},
 		{"config: other.yaml\n", []string{"line 1", "config"}},
 		{"help: on\n", []string{"line 1", "help"}},
@@ -192,8 +203,60 @@ func TestABadFileIsRefusedByNameAndLine(t *testing.T) {
 	}
 }
 
+// YAML's own words help nobody: the line, and what to do.
+func TestWhatIsNoYAMLIsToldInWords(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"listen: :1\n\tworkers: 2\n", `line 2: a tab before the text; YAML wants blanks there`},
+		{"rooms:\n\t- match: x\n", `line 2: a tab before the text; YAML wants blanks there`},
+		{"rooms:\n  - match: x\n  \tpresence: off\n", `line 3: a tab before the text; YAML wants blanks there`},
+		{"allowed-origins:\n- https://a.example\n-\thttps://b.example\n", ``}, // YAML takes that one
+		{"allowed-origins: *\n", `line 1: a value that begins with * means something else in YAML; put it in quotes: "*"`},
+		{"allowed-origins: [*, a]\n", `line 1: a value that begins with * means something else in YAML; put it in quotes: "*"`},
+		{"allowed-origins: [ https://a.example, *.b ]\n", `line 1: a value that begins with * means something else in YAML; put it in quotes: "*.b"`},
+		{"allowed-origins:\n  - *.example.com # all\n", `line 2: a value that begins with * means something else in YAML; put it in quotes: "*.example.com"`},
+		{"rooms:\n  - match: *\n    presence: off\n", `line 2: a value that begins with * means something else in YAML; put it in quotes: "*"`},
+		{"rooms:\n  - {match: *chat, presence: off}\n", `line 2: a value that begins with * means something else in YAML; put it in quotes: "*chat"`},
+		{"rooms:\n  - match: @x\n", `line 2: a value that begins with @ means something else in YAML; put it in quotes: "@x"`},
+		{"rooms:\n  - match: %x\n", `line 2: a value that begins with % means something else in YAML; put it in quotes: "%x"`},
+		{"listen: &\n", `line 1: a value that begins with & means something else in YAML; put it in quotes: "&"`},
+		{"workers: 1\nlisten: 'a\nio: auto\n", `line 2: a quote begins here and doesn't end`},
+		{"workers: 1\nlisten: \"a\n", `line 2: a quote begins here and doesn't end`},
+		{"tls-key: \"C:\\keys\"\n", `line 1: a backslash in double quotes means something else in YAML; use single quotes`},
+		{"workers: 1\nallowed-origins: [a\nio: auto\n", `line 2: a bracket opens here and isn't closed, or there is no comma between two values`},
+		{"rooms:\n- {match: a\n", `line 2: a bracket opens here and isn't closed, or there is no comma between two values`},
+		{"listen: a: b\n", `line 1: it has more blanks before it than the lines above, or there is a colon in its value, which must stand in quotes then`},
+		{"workers: 1\n listen: :1\n", `line 2: it has more blanks before it than the lines above, or there is a colon in its value, which must stand in quotes then`},
+		{" workers: 1\nlisten: :1\n", `line 2: it has more or less blanks before it than the lines above`},
+		{"listen:8080\n", `line 1: not of the form "name: value", with a blank after the colon`},
+		{"listen: \xff\n", `it is no text in UTF-8`},
+		{"listen: \x01\n", `it is no text in UTF-8`},
+	} {
+		path := write(t, c.text)
+		_, _, err := parse(t, nil, "serve", "--config", path)
+		if c.want == "" {
+			if err != nil {
+				t.Errorf("%q: %v", c.text, err)
+			}
+			continue
+		}
+		if want := "--config: " + path + ": " + c.want; err == nil || err.Error() != want {
+			t.Errorf("%q:\n got %v\nwant %s", c.text, err, want)
+		}
+	}
+}
+
+func TestAMistypedKeyIsGuessed(t *testing.T) {
+	for text, meant := range map[string]string{"lisen: :1\n": "listen", "ping_interval: 1s\n": "ping-interval", "Workers: 1\n": "workers", "room: []\n": "rooms", "allowed-origin: x\n": "allowed-origins"} {
+		_, _, err := parse(t, nil, "serve", "--config", write(t, text))
+		if err == nil || !strings.Contains(err.Error(), "line 1: ") || !strings.HasSuffix(err.Error(), "did you mean "+meant+"?") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
 func TestReservedNamesAreRefusedEverywhere(t *testing.T) {
-	for _, name := range append([]string{"jwt-key", "jwt-jwks"}, reserved...) {
+	others := []string{"jwt-key", "jwt-jwks", "webhook-url", "webhook-secret", "hook-url", "hook-events"}
+	for _, name := range append(others, reserved...) {
 		for _, args := range [][]string{{"serve", "--" + name}, {"serve", "--" + name + "=x"}} {
 			if err := checkReserved(args, nil); err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("%v: %v", args, err)
@@ -230,7 +293,7 @@ func TestAnErrorSaysWhereTheValueIsFrom(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = locate(ctx, c, c.config(nil).Validate())
-	for _, want := range []string{"HUBBUB_SEND_QUEUE_BYTES)", "hubbub.yaml, line 2)", "ping-interval 1ms: not between"} {
+	for _, want := range []string{"HUBBUB_SEND_QUEUE_BYTES: send-queue-bytes 1024", "hubbub.yaml: line 2: io ", "--ping-interval 1ms: not between"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in\n%v", want, err)
 		}

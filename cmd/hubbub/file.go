@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -57,7 +59,7 @@ func readFile(path string, flags []*kong.Flag) (*file, error) {
 // parseFile makes of YAML, a mapping of names to values, what the flags of these names will get.
 func parseFile(b []byte, flags []*kong.Flag) (*file, error) {
 	f := &file{values: map[string]fileValue{}}
-	loader, err := yaml.NewLoader(strings.NewReader(string(b)))
+	loader, err := yaml.NewLoader(bytes.NewReader(b))
 	if err != nil {
 		return nil, err
 	}
@@ -65,13 +67,12 @@ func parseFile(b []byte, flags []*kong.Flag) (*file, error) {
 	if err := loader.Load(&doc); err == io.EOF {
 		return f, nil // empty, or comments alone
 	} else if err != nil {
-		return nil, err
+		return nil, inWords(err, string(b))
 	}
-	if err := loader.Load(&more); err != io.EOF {
-		if err == nil {
-			err = fmt.Errorf("line %d: a second document; the settings are one", more.Line)
-		}
-		return nil, err
+	if err := loader.Load(&more); err == nil {
+		return nil, fmt.Errorf("line %d: a second document; the settings are one", more.Line)
+	} else if err != io.EOF {
+		return nil, inWords(err, string(b))
 	}
 	top := &doc
 	if doc.Kind == yaml.DocumentNode && len(doc.Content) == 1 {
@@ -81,7 +82,7 @@ func parseFile(b []byte, flags []*kong.Flag) (*file, error) {
 		return f, nil
 	}
 	if top.Kind != yaml.MappingNode {
-		return nil, fmt.Errorf("line %d: not of the form \"name: value\"", top.Line)
+		return nil, fmt.Errorf("line %d: not of the form \"name: value\", with a blank after the colon", top.Line)
 	}
 	var errs []error
 	for i := 0; i+1 < len(top.Content); i += 2 {
@@ -106,6 +107,46 @@ func parseFile(b []byte, flags []*kong.Flag) (*file, error) {
 	return f, errors.Join(errs...)
 }
 
+// inWords says in which line YAML can't be read, and what to do about it. YAML's own words are for those who know its
+// grammar.
+func inWords(err error, text string) error {
+	var e *yaml.LoadError
+	if !errors.As(err, &e) {
+		return err
+	}
+	lines := strings.Split(text, "\n")
+	for i, l := range lines {
+		if indent := l[:len(l)-len(strings.TrimLeft(l, " \t-"))]; strings.Contains(indent, "\t") {
+			return fmt.Errorf("line %d: a tab before the text; YAML wants blanks there", i+1)
+		}
+	}
+	at := e.Mark.Line
+	has := func(part string) bool { return strings.Contains(e.ContextMsg+": "+e.Message, part) }
+	why := "YAML can't read it: " + e.Message
+	switch {
+	case e.Stage == "reader":
+		return errors.New("it is no text in UTF-8")
+	case has("anchor"), has("alias"), has("cannot start any token"), has("scanning a tag"):
+		if value := oddValue.FindStringSubmatch(lines[max(0, min(at, len(lines))-1)]); value != nil {
+			why = fmt.Sprintf("a value that begins with %s means something else in YAML; put it in quotes: %q", value[1][:1], strings.TrimSpace(value[1]))
+		}
+	case has("escape character"):
+		why = "a backslash in double quotes means something else in YAML; use single quotes"
+	case has("quoted scalar"):
+		at, why = e.ContextMark.Line, "a quote begins here and doesn't end"
+	case has("flow sequence"), has("flow mapping"):
+		at, why = e.ContextMark.Line, "a bracket opens here and isn't closed, or there is no comma between two values"
+	case has("mapping values are not allowed"):
+		why = "it has more blanks before it than the lines above, or there is a colon in its value, which must stand in quotes then"
+	case has("did not find expected"):
+		why = "it has more or less blanks before it than the lines above"
+	}
+	return fmt.Errorf("line %d: %s", at, why)
+}
+
+// oddValue is a value that needs quotes, up to what would end it.
+var oddValue = regexp.MustCompile("(?:^|[:\\[{,]|- )\\s*([*&!@%`][^,\\]}#]*)")
+
 // lineOf is the line of a setting of rooms, or that of what it would stand in; 0 where there is none.
 func (f *file) lineOf(name string) int {
 	for f != nil {
@@ -128,20 +169,19 @@ func fileSetting(name string, value *yaml.Node, flags []*kong.Flag) (string, err
 	}
 	flag := byName(flags, name)
 	if flag == nil {
+		if like := nearest(name, append(names(flags), roomsKey)); like != "" {
+			return "", fmt.Errorf("there is no such setting; did you mean %s?", like)
+		}
 		return "", errors.New("there is no such setting; hubbub config lists all")
 	}
 	text, err := nodeText(value, flag.Target.Kind() == reflect.Slice)
 	if err != nil {
 		return "", err
 	}
-	scratch := reflect.New(flag.Target.Type()).Elem()
-	if err := flag.Mapper.Decode(&kong.DecodeContext{Value: flag.Value, Scan: kong.Scan().PushTyped(text, kong.FlagValueToken)}, scratch); err != nil {
-		return "", err
+	if text == "" && flag.Default != "" {
+		return "", errors.New("there is no value")
 	}
-	if flag.Enum != "" && !flag.EnumMap()[text] {
-		return "", fmt.Errorf("%q is none of %s", text, strings.ReplaceAll(flag.Enum, ",", ", "))
-	}
-	return text, nil
+	return text, checkText(flag, text)
 }
 
 // byName finds a setting's flag.
@@ -152,6 +192,13 @@ func byName(flags []*kong.Flag, name string) *kong.Flag {
 		}
 	}
 	return nil
+}
+
+func names(flags []*kong.Flag) (all []string) {
+	for _, f := range settings(flags) {
+		all = append(all, f.Name)
+	}
+	return all
 }
 
 // settings are the flags that are settings of the server; the others say what hubbub is to do.
@@ -183,6 +230,9 @@ func nodeText(n *yaml.Node, list bool) (string, error) {
 			if err != nil {
 				return "", err
 			}
+			if item == "" {
+				return "", errors.New("one of its items is empty")
+			}
 			items = append(items, item)
 		}
 		return kong.JoinEscaped(items, ','), nil
@@ -190,14 +240,18 @@ func nodeText(n *yaml.Node, list bool) (string, error) {
 	return "", errors.New("a value is wanted, not a mapping")
 }
 
+// BeforeReset looks at the environment, before kong does: its errors would name the flags.
+func (c *serveCmd) BeforeReset(ctx *kong.Context) (err error) {
+	c.unknown, err = checkEnvironment(os.Environ(), ctx.Selected().Flags)
+	return err
+}
+
 // BeforeResolve reads the file that --config or HUBBUB_CONFIG names, once flags and environment are known.
 func (c *serveCmd) BeforeResolve(ctx *kong.Context) error {
-	var flags []*kong.Flag
-	for _, path := range ctx.Path {
-		if path.Command != nil {
-			flags = path.Command.Flags
-		}
+	if err := checkEmpty(ctx); err != nil {
+		return err
 	}
+	flags := ctx.Selected().Flags
 	for _, f := range flags {
 		if f.Name != "config" {
 			continue

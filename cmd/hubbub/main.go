@@ -12,27 +12,59 @@ import (
 )
 
 type cli struct {
-	Serve   serveCmd   `cmd:"" help:"Run the server."`
-	Config  configCmd  `cmd:"" help:"Print the effective settings and where each is from."`
-	Bench   benchCmd   `cmd:"" help:"Put a server under load, and measure it."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Serve   serveCmd    `cmd:"" help:"Run the server."`
+	Config  configCmd   `cmd:"" help:"Check the settings, and print what they come to and where each is from."`
+	Bench   benchCmd    `cmd:"" help:"Put a server under load, and measure it."`
+	Version versionCmd  `cmd:"" help:"Print the version."`
+	Ask     versionFlag `name:"version" env:"-" help:"Print the version."`
 }
 
-// reserved are the settings that the documents promise and this version has not got.
-var reserved = strings.Fields(`
-	admin-listen api-key trusted-proxies nats nats-creds cluster-listen
-	cluster-name cluster-secret join node-name data-dir replicas`)
+// What hubbub ends with when it doesn't end well: 1, or 2 where the command line, the environment or the file can't be
+// used as it is.
+const statusUsage = 2
+
+// usageError is one that only another command line, environment or file can mend.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+func (usageError) ExitCode() int   { return statusUsage }
+
+// reserved are the settings that the documents promise and this version has not got, and reservedGroups what the names
+// of more of them begin with.
+var (
+	reserved = strings.Fields(`
+	admin-listen api-key api-keys trusted-proxies proxy-protocol limits chat direct anonymous page nats nats-creds
+	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo`)
+	reservedGroups = []string{"jwt-", "webhook-", "hook-"}
+)
 
 func main() {
-	if err := checkReserved(os.Args[1:], os.Environ()); err != nil {
-		fmt.Fprintln(os.Stderr, "hubbub: error:", err)
-		os.Exit(2)
-	}
+	args := helpFirst(os.Args[1:])
 	var c cli
 	parser := newParser(&c)
-	ctx, err := parser.Parse(os.Args[1:])
-	parser.FatalIfErrorf(err)
-	parser.FatalIfErrorf(locate(ctx, c.selected(ctx), ctx.Run()))
+	fail := func(err error) {
+		parser.Stdout = os.Stderr // the usage is no result
+		parser.FatalIfErrorf(err)
+	}
+	if err := checkReserved(args, os.Environ()); err != nil {
+		fail(usageError{err})
+	}
+	ctx, err := parser.Parse(args)
+	if parse := (*kong.ParseError)(nil); errors.As(err, &parse) && parse.ExitCode() == 1 {
+		err = parse.Unwrap() // of our own checks of environment and file, where the usage is no help
+	}
+	if err != nil {
+		fail(usageError{err})
+	}
+	fail(ctx.Run())
+}
+
+// helpFirst takes "help serve" for "serve --help".
+func helpFirst(args []string) []string {
+	if len(args) == 0 || args[0] != "help" {
+		return args
+	}
+	return append(slices.Clone(args[1:]), "--help")
 }
 
 func newParser(c *cli) *kong.Kong {
@@ -45,26 +77,14 @@ func newParser(c *cli) *kong.Kong {
 	)
 }
 
-// selected are the settings of the command that runs, nil when it has none.
-func (c *cli) selected(ctx *kong.Context) *serveCmd {
-	switch ctx.Command() {
-	case "serve":
-		return &c.Serve
-	case "config":
-		return &c.Config.serveCmd
-	}
-	return nil
-}
-
 var errReserved = errors.New("reserved, not available in this version")
 
 // isReserved says whether a setting, by its flag's name, is promised and not there.
 func isReserved(name string) bool {
-	return slices.Contains(reserved, name) || strings.HasPrefix(name, "jwt-")
+	return slices.Contains(reserved, name) || slices.ContainsFunc(reservedGroups, func(group string) bool { return strings.HasPrefix(name, group) })
 }
 
-// checkReserved refuses what is not built yet, rather than ignore it. Other names that begin with HUBBUB_ are let be:
-// Kubernetes sets HUBBUB_PORT and its like for a service that is called hubbub.
+// checkReserved refuses what is not built yet, rather than ignore it.
 func checkReserved(args, environ []string) error {
 	for _, a := range args {
 		flag, _, _ := strings.Cut(a, "=")
@@ -72,10 +92,9 @@ func checkReserved(args, environ []string) error {
 			return fmt.Errorf("%s: %w", flag, errReserved)
 		}
 	}
-	for _, e := range environ {
-		key, _, _ := strings.Cut(e, "=")
-		if name, ok := strings.CutPrefix(key, "HUBBUB_"); ok && isReserved(strings.ToLower(strings.ReplaceAll(name, "_", "-"))) {
-			return fmt.Errorf("%s: %w", key, errReserved)
+	for _, v := range variables(environ) {
+		if isReserved(v.setting) {
+			return fmt.Errorf("%s: %w", v.name, errReserved)
 		}
 	}
 	return nil

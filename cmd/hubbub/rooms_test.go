@@ -33,7 +33,7 @@ func printed(t *testing.T, args ...string) (string, error) {
 		b, _ := io.ReadAll(r)
 		out <- string(b)
 	}()
-	err = locate(ctx, c.selected(ctx), ctx.Run())
+	err = ctx.Run()
 	w.Close()
 	return <-out, err
 }
@@ -129,14 +129,14 @@ func TestABadRuleIsRefusedByKeyAndLine(t *testing.T) {
 		{rule + "history: {age: 0s}\n", `FILE: line 3: rooms[0].history.age: 0s: must be greater; to keep nothing write history: off`},
 		{rule + "publish: [a]\n    idle-ttl: x\n", `FILE: line 3: rooms[0].publish: one value is wanted, not a list` + "\n" + `FILE: line 4: rooms[0].idle-ttl: "x" is no time: write 25s or 2m`},
 		// What the library knows better, and the line with it.
-		{rule + "presence: Off\n", `rooms[0].presence "Off": unknown; use off, count or full (match "a*") (file FILE, line 3)`},
-		{rule + "slow-consumer: no\n", `rooms[0].slow-consumer "no": unknown; use disconnect, drop-oldest, latest or latest-by-key (match "a*") (file FILE, line 3)`},
-		{rule + "history:\n      age: 1s\n      bytes: 1GiB\n", `rooms[0].history.bytes 1073741824: not between 1 and 268435456 (match "a*") (file FILE, line 5)`},
-		{rule + "idle-ttl: -1s\n", `rooms[0].idle-ttl -1s: not between 0s and 24h (match "a*") (file FILE, line 3)`},
-		{"rooms:\n  - match: a\n  - presence: off\n", `rooms[1].match "": empty; "*" is every room (file FILE, line 3)`},
-		{"rooms:\n  - match: ''\n", `rooms[0].match "": empty; "*" is every room (file FILE, line 2)`},
-		{"rooms:\n  - match: a*\n  - presence: off\n    match: ab\n", `rooms[1].match "ab": never reached: rooms[0], match "a*", comes first (file FILE, line 4)`},
-		{"rooms:\n" + strings.Repeat("  - match: a\n", 1001), `rooms: 1001 rules, at most 1000 are allowed (file FILE, line 1)`},
+		{rule + "presence: Off\n", `FILE: line 3: rooms[0].presence "Off": unknown; use off, count or full (match "a*")`},
+		{rule + "slow-consumer: no\n", `FILE: line 3: rooms[0].slow-consumer "no": unknown; use disconnect, drop-oldest, latest or latest-by-key (match "a*")`},
+		{rule + "history:\n      age: 1s\n      bytes: 1GiB\n", `FILE: line 5: rooms[0].history.bytes 1073741824: not between 1 and 268435456 (match "a*")`},
+		{rule + "idle-ttl: -1s\n", `FILE: line 3: rooms[0].idle-ttl -1s: not between 0s and 24h (match "a*")`},
+		{"rooms:\n  - match: a\n  - presence: off\n", `FILE: line 3: rooms[1].match "": empty; "*" is every room`},
+		{"rooms:\n  - match: ''\n", `FILE: line 2: rooms[0].match "": empty; "*" is every room`},
+		{"rooms:\n  - match: a*\n  - presence: off\n    match: ab\n", `FILE: line 4: rooms[1].match "ab": never reached: rooms[0], match "a*", comes first`},
+		{"rooms:\n" + strings.Repeat("  - match: a\n", 1001), `FILE: line 1: rooms: 1001 rules, at most 1000 are allowed`},
 	} {
 		path := write(t, c.text)
 		for _, command := range [][]string{{"config"}, {"config", "--room", "a"}} {

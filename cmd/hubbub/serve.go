@@ -10,18 +10,21 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"reflect"
 	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"example.com/hubbub"
 )
 
 type serveCmd struct {
 	Config              configFile    `placeholder:"FILE" help:"YAML file of settings, by the names of the flags."`
-	Listen              string        `default:":8080" placeholder:"ADDR" help:"Address for HTTP and WebSockets (${default})."`
+	Listen              string        `default:":8080" placeholder:"ADDR" help:"Address for HTTP and WebSockets: :8080, 127.0.0.1:8080, or unix:PATH for a Unix socket (${default})."`
 	Workers             int           `default:"0" placeholder:"N" help:"Event-loop workers (0: one for each processor that Go uses)."`
 	MaxConnections      int           `default:"0" placeholder:"N" help:"Open WebSockets; above it an upgrade gets 503 (0: the limit of open files less max(64, a 32nd))."`
 	MaxConnectionsPerIP int           `name:"max-connections-per-ip" default:"0" placeholder:"N" help:"Of these from one address, or one /64 of IPv6; above it 429 (0: no limit)."`
@@ -38,7 +41,9 @@ type serveCmd struct {
 	HandshakeTimeout    time.Duration `default:"10s" placeholder:"TIME" help:"How long the head of a request may take (${default})."`
 	ShutdownDelay       time.Duration `default:"0s" placeholder:"TIME" help:"After SIGTERM: how long connections are still accepted while /readyz says 503 already (${default})."`
 	ShutdownTimeout     time.Duration `default:"30s" placeholder:"TIME" help:"How long clients may take to go after that (${default})."`
-	AllowedOrigins      []string      `placeholder:"PATTERN" help:"Origins whose pages may connect beside the server's own, such as https://*.example.com or http://localhost:*."`
+	AllowedOrigins      []string      `placeholder:"PATTERN" help:"Origins whose pages may connect beside the server's own, such as https://*.example.com or http://localhost:*; opened files and desktop shells are null or file://, and no star lets them in."`
+	Subprotocols        []string      `placeholder:"NAME" help:"Values of Sec-WebSocket-Protocol to agree to; the first that a client offers is chosen."`
+	BasePath            string        `placeholder:"PATH" help:"What all paths begin with, such as /live for /live/ws, where a proxy passes it on."`
 	TLSCert             string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
 	TLSKey              string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
 	Compression         string        `default:"on" placeholder:"MODE" help:"permessage-deflate: on, off, or context, which keeps context takeover and its memory (${default})."`
@@ -46,7 +51,8 @@ type serveCmd struct {
 	LogLevel            string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
 	LogFormat           string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"text or json (${default})."`
 
-	file *file // what --config named, or nil
+	file    *file    // what --config named, or nil
+	unknown []string // variables of the environment that do nothing
 }
 
 // Help is shown by hubbub serve --help.
@@ -62,33 +68,31 @@ func (c *serveCmd) resumeWindow() time.Duration {
 	return c.ResumeWindow
 }
 
-func (c *serveCmd) Run() error {
-	if err := c.noZeros(); err != nil {
-		return err
-	}
+// Run serves until a signal comes.
+func (c *serveCmd) Run(ctx *kong.Context) error {
 	log := c.logger()
 	slog.SetDefault(log)
+	cfg, secure, err := c.prepare(ctx, log)
+	if err != nil {
+		return err
+	}
+	for _, name := range c.unknown {
+		log.Warn("a variable of the environment is no setting, and does nothing; hubbub config lists all", "name", name)
+	}
 	limitMemory(log)
-	srv, err := hubbub.New(c.config(log))
-	if err != nil {
-		return err
-	}
-	secure, err := c.secure(log)
-	if err != nil {
-		return err
-	}
 	l, err := hubbub.Listen(c.Listen, secure)
 	if err != nil {
 		return fmt.Errorf("--listen %s: %w", c.Listen, err)
 	}
+	srv, err := hubbub.New(cfg)
+	if err != nil {
+		l.Close()
+		return err
+	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 
-	where := pageURL(l.Addr())
-	if secure != nil {
-		where = "s" + where
-	}
-	log.Info("hubbub listens", "page", "http"+where, "websocket", "ws"+where+"ws", "processors", runtime.GOMAXPROCS(0))
+	log.Info("hubbub listens", append(c.where(l.Addr(), secure != nil), "processors", runtime.GOMAXPROCS(0))...)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 
@@ -119,6 +123,24 @@ func (c *serveCmd) Run() error {
 	return nil
 }
 
+// prepare makes of the settings what the server is given. hubbub config calls it too, so it fails where serve would, but
+// for what only trying tells: whether an address is free.
+func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Config, secure *tls.Config, err error) {
+	cfg = c.config(log)
+	errs := []error{c.noZeros(), cfg.Validate()}
+	if _, _, err := hubbub.ListenAddress(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("listen %s: %w", c.Listen, err))
+	}
+	secure, err = c.secure(log)
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return cfg, nil, usageError{locate(ctx, c, err)}
+	}
+	if most := (hubbub.Config{}).Effective().MaxConnections; c.MaxConnections > most {
+		log.Warn("max-connections is more than the limit of open files leaves room for: beyond it clients are turned away by the system", "max-connections", c.MaxConnections, "room_for", most)
+	}
+	return cfg, secure, nil
+}
+
 // config is what the library is given.
 func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 	var rooms []hubbub.RoomPolicy
@@ -143,6 +165,8 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		HandshakeTimeout:    c.HandshakeTimeout,
 		ShutdownDelay:       c.ShutdownDelay,
 		AllowedOrigins:      c.AllowedOrigins,
+		Subprotocols:        c.Subprotocols,
+		BasePath:            c.BasePath,
 		Compression:         c.Compression,
 		IO:                  c.IO,
 		Logger:              log,
@@ -155,31 +179,39 @@ func (c *serveCmd) secure(log *slog.Logger) (*tls.Config, error) {
 	case c.TLSCert == "" && c.TLSKey == "":
 		return nil, nil
 	case c.TLSCert == "":
-		return nil, errors.New("--tls-key needs --tls-cert")
+		return nil, fmt.Errorf("tls-key %s: it needs --tls-cert", c.TLSKey)
 	case c.TLSKey == "":
-		return nil, errors.New("--tls-cert needs --tls-key")
+		return nil, fmt.Errorf("tls-cert %s: it needs --tls-key", c.TLSCert)
 	}
-	return hubbub.CertificateFiles(c.TLSCert, c.TLSKey, log)
+	secure, err := hubbub.CertificateFiles(c.TLSCert, c.TLSKey, log)
+	if err != nil {
+		return nil, fmt.Errorf("tls-cert %s: %w", c.TLSCert, errors.Unwrap(err))
+	}
+	return secure, nil
 }
 
 // noZeros refuses what a Config would take for "use the default".
 func (c *serveCmd) noZeros() error {
-	for name, zero := range map[string]bool{
-		"max-rooms-per-client": c.MaxRoomsPerClient == 0,
-		"max-message-bytes":    c.MaxMessageBytes == 0,
-		"send-queue-bytes":     c.SendQueueBytes == 0,
-		"send-queue-age":       c.SendQueueAge == 0,
-		"ping-interval":        c.PingInterval == 0,
-		"pong-timeout":         c.PongTimeout == 0,
-		"dedup-window":         c.DedupWindow == 0,
-		"handshake-timeout":    c.HandshakeTimeout == 0,
-		"shutdown-timeout":     c.ShutdownTimeout <= 0,
+	var errs []error
+	for _, setting := range []struct {
+		name  string
+		value any
+	}{
+		{"max-rooms-per-client", c.MaxRoomsPerClient},
+		{"max-message-bytes", c.MaxMessageBytes},
+		{"send-queue-bytes", c.SendQueueBytes},
+		{"send-queue-age", c.SendQueueAge},
+		{"ping-interval", c.PingInterval},
+		{"pong-timeout", c.PongTimeout},
+		{"dedup-window", c.DedupWindow},
+		{"handshake-timeout", c.HandshakeTimeout},
+		{"shutdown-timeout", max(0, c.ShutdownTimeout)}, // which a Config has not got
 	} {
-		if zero {
-			return fmt.Errorf("--%s 0: must be greater", name)
+		if reflect.ValueOf(setting.value).IsZero() {
+			errs = append(errs, fmt.Errorf("%s %v: must be greater", setting.name, setting.value))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (c *serveCmd) logger() *slog.Logger {
@@ -192,16 +224,21 @@ func (c *serveCmd) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, opts))
 }
 
-// pageURL is what to type into a browser on this machine, without "http".
-func pageURL(a net.Addr) string {
+// where is what to type into a browser on this machine, and into a client; or the Unix socket's file.
+func (c *serveCmd) where(a net.Addr, secure bool) []any {
 	host, port, err := net.SplitHostPort(a.String())
-	if err != nil {
-		return "://" + a.String() + "/"
+	if err != nil || a.Network() == "unix" {
+		return []any{"socket", a.String()}
 	}
 	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
 		host = "localhost"
 	}
-	return "://" + net.JoinHostPort(host, port) + "/"
+	s := ""
+	if secure {
+		s = "s"
+	}
+	at := s + "://" + net.JoinHostPort(host, port) + strings.TrimRight(c.BasePath, "/") + "/"
+	return []any{"page", "http" + at, "websocket", "ws" + at + "ws"}
 }
 
 // size is a number of bytes: 65536, 64KiB, 1MiB, 2GiB.

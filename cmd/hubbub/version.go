@@ -4,12 +4,30 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/alecthomas/kong"
 )
 
 type versionCmd struct{}
 
-// Run prints the version, and the commit where the build knows it.
+// Run prints the version.
 func (versionCmd) Run() error {
+	fmt.Println(version())
+	return nil
+}
+
+// versionFlag is --version, which needs no command.
+type versionFlag bool
+
+// BeforeReset prints the version and ends.
+func (versionFlag) BeforeReset(app *kong.Kong) error {
+	fmt.Println(version())
+	app.Exit(0)
+	return nil
+}
+
+// version has the commit too, where the build knows it.
+func version() string {
 	version, commit := "development", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
 		if v := info.Main.Version; v != "" && v != "(devel)" {
@@ -21,6 +39,5 @@ func (versionCmd) Run() error {
 			}
 		}
 	}
-	fmt.Printf("hubbub %s%s %s %s/%s\n", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return nil
+	return fmt.Sprintf("hubbub %s%s %s %s/%s", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

@@ -4,11 +4,11 @@
 //
 //   node client.js URL [HEADER=VALUE]...
 //
-// The environment's DEFLATE, JSON, is the option perMessageDeflate.
+// The environment's DEFLATE, JSON, is the option perMessageDeflate, and SUBPROTOCOLS, JSON, a list of what to offer.
 //
 // orders:  {"op":"text","data":""}  {"op":"binary","data":base64}  {"op":"fragments","data":[text...]}
 //          {"op":"ping","data":""}  {"op":"close","code":1000,"reason":""}
-// events:  {"ev":"open","data":extensions}  {"ev":"text","data":""}  {"ev":"binary","data":base64}  {"ev":"ping"}
+// events:  {"ev":"open","data":extensions,"reason":subprotocol}  {"ev":"text","data":""}  {"ev":"binary","data":base64}  {"ev":"ping"}
 //          {"ev":"pong","data":""}  {"ev":"close","code":1000,"reason":""}
 //          {"ev":"refused","status":503}  {"ev":"fault","data":""}
 "use strict";
@@ -17,7 +17,7 @@ const readline = require("node:readline");
 const WebSocket = require("ws");
 
 const [url, ...headers] = process.argv.slice(2);
-const ws = new WebSocket(url, {
+const ws = new WebSocket(url, JSON.parse(process.env.SUBPROTOCOLS || "[]"), {
   headers: Object.fromEntries(headers.map((h) => [h.slice(0, h.indexOf("=")), h.slice(h.indexOf("=") + 1)])),
   maxPayload: 0,
   perMessageDeflate: JSON.parse(process.env.DEFLATE || "true"),
@@ -25,7 +25,7 @@ const ws = new WebSocket(url, {
 
 const tell = (ev, more) => process.stdout.write(JSON.stringify({ ev, ...more }) + "\n");
 
-ws.on("open", () => tell("open", { data: ws.extensions }));
+ws.on("open", () => tell("open", { data: ws.extensions, reason: ws.protocol }));
 ws.on("message", (data, isBinary) => {
   if (isBinary) tell("binary", { data: data.toString("base64") });
   else tell("text", { data: data.toString() });

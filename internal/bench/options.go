@@ -114,6 +114,12 @@ const (
 	maxWindow = ringSize / 2
 )
 
+// OptionsError says that Options can't be used; nothing was done.
+type OptionsError struct{ Err error }
+
+func (e *OptionsError) Error() string { return e.Err.Error() }
+func (e *OptionsError) Unwrap() error { return e.Err }
+
 // withDefaults fills in what is zero.
 func (o Options) withDefaults() Options {
 	o.hubbub = o.Publish == "" && len(o.Init) == 0

@@ -46,7 +46,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	o = o.withDefaults()
 	u, err := o.parseURL()
 	if err := errors.Join(o.validate(), err); err != nil {
-		return nil, err
+		return nil, &OptionsError{err}
 	}
 	if err := checkFiles(&o, openFiles()); err != nil {
 		return nil, err
@@ -56,7 +56,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	r := &runner{o: o, url: u, clock: clock{time.Now()}, run: hex.EncodeToString(id[:])}
 	f, err := newFleet(&r.o, r.run, r.clock) // before anything is opened: it checks the templates
 	if err != nil {
-		return nil, err
+		return nil, &OptionsError{err}
 	}
 	if r.d, err = newDialer(ctx, &r.o, u); err != nil {
 		return nil, err
