@@ -198,9 +198,9 @@ func (s *Server) subprotocol(r *http.Request) string {
 			}
 		}
 	}
-	if len(offers) > 0 {
+	if len(offers) > 0 { // not which: some programs send a secret that way
 		s.log.Debug("a client offers subprotocols, and the server has none of them: browsers and some libraries then close the connection",
-			"offers", offers, "setting", "--subprotocols", "remote", r.RemoteAddr)
+			"setting", "--subprotocols", "remote", r.RemoteAddr)
 	}
 	return ""
 }
@@ -390,14 +390,11 @@ func problem(w http.ResponseWriter, status int, detail string) {
 }
 
 func problemBody(status int, detail string) []byte {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // it is read by people
-	enc.Encode(struct {
+	b, _ := json.Marshal(struct { // texts and a number can't fail
 		Type   string `json:"type"`
 		Title  string `json:"title"`
 		Status int    `json:"status"`
 		Detail string `json:"detail"`
 	}{"about:blank", http.StatusText(status), status, detail})
-	return b.Bytes()
+	return append(b, '\n')
 }

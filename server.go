@@ -47,7 +47,9 @@ type Server struct {
 	delayed  chan struct{} // closed when it has been so for Config.ShutdownDelay
 	stopping atomic.Bool   // no upgrade any more
 	quiet    quiet
-	refused  [upgradeResults]sparselog.Log // a kind of line for each reason
+
+	refused       [upgradeResults]sparselog.Log // a kind of line for each reason
+	connectFailed sparselog.Log
 
 	mu        sync.Mutex
 	listening map[*http.Server]bool // guarded by mu

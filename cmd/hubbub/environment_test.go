@@ -156,6 +156,7 @@ func TestConfigFailsWhereServeDoes(t *testing.T) {
 		{[]string{"--listen", "8080"}, []string{"--listen 8080", "write :8080"}},
 		{[]string{"--listen", "localhost"}, []string{"--listen localhost", "localhost:8080"}},
 		{[]string{"--listen", "unix:/no/such/dir/s"}, []string{"--listen unix:/no/such/dir/s", "/no/such/dir"}},
+		{[]string{"--listen", "unix:/tmp/hubbub-test", "--max-connections-per-ip", "5"}, []string{"--max-connections-per-ip 5", "Unix socket"}},
 		{[]string{"--tls-cert", cert}, []string{"--tls-cert", cert, "needs --tls-key"}},
 		{[]string{"--tls-key", key}, []string{"--tls-key", key, "needs --tls-cert"}},
 		{[]string{"--tls-cert", "/no/such/cert", "--tls-key", "/no/such/key"}, []string{"--tls-cert", "/no/such/cert"}},

@@ -131,6 +131,9 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 	if _, _, err := hubbub.ListenAddress(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("listen %s: %w", c.Listen, err))
 	}
+	if strings.HasPrefix(c.Listen, "unix:") && c.MaxConnectionsPerIP > 0 {
+		errs = append(errs, fmt.Errorf("max-connections-per-ip %d: it can't be counted at a Unix socket, whose clients have no addresses", c.MaxConnectionsPerIP))
+	}
 	secure, err = c.secure(log)
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return cfg, nil, usageError{locate(ctx, c, err)}
