@@ -48,8 +48,7 @@ type Server struct {
 	stopping atomic.Bool   // no upgrade any more
 	quiet    quiet
 
-	refused       [upgradeResults]sparselog.Log // a kind of line for each reason
-	connectFailed sparselog.Log
+	refused [upgradeResults]sparselog.Log // a kind of line for each reason
 
 	mu        sync.Mutex
 	listening map[*http.Server]bool // guarded by mu

@@ -197,7 +197,14 @@ func (h *Hub) dismiss(last *run, who Identity, code int) (told <-chan struct{}) 
 	return done
 }
 
-// again is what asks the application once more, for a session that began with a token.
+// readmission is for a session whose client wants back one that turns out to be gone.
+type readmission struct {
+	again   *again  // nil where the application isn't asked, or not any more
+	asking  *asking // while it is asked again
+	refused bool    // by that
+}
+
+// again is what asks the application once more.
 type again struct {
 	ctx     context.Context
 	connect Connect

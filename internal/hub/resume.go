@@ -73,9 +73,7 @@ type resumption struct {
 	heard  atomic.Bool // a message has come; set by the worker
 	oldest uint32      // the oldest token that counts until then. Static after the welcome
 
-	again   *again  // for one whose session turns out to be gone; nil where the application isn't asked
-	asking  *asking // while it is asked again
-	refused bool    // by that
+	readmission
 }
 
 // homecoming is what a session has said of its rooms before it has said all. Until then it gets nothing of any of them.
