@@ -3,8 +3,10 @@ package hubbub_test
 import (
 	"context"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -65,4 +67,42 @@ func TestNotReadyWhileItStillAccepts(t *testing.T) {
 	dial(t, s, "/echo").closeNow()
 	stop()
 	<-stopped
+}
+
+// held is a writer that doesn't get on.
+type held struct {
+	http.ResponseWriter
+	begun chan struct{}
+	let   chan struct{}
+}
+
+func (h held) Write(b []byte) (int, error) {
+	select {
+	case h.begun <- struct{}{}:
+		<-h.let
+	case <-h.let:
+	}
+	return h.ResponseWriter.Write(b)
+}
+
+// Anyone may scrape, so only some may at once; the next is told when to come back, like everyone who is refused.
+func TestTooManyScrapesAtOnce(t *testing.T) {
+	s := startServer(t, hubbub.Config{})
+	h := held{begun: make(chan struct{}), let: make(chan struct{})}
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			s.ServeHTTP(held{httptest.NewRecorder(), h.begun, h.let}, httptest.NewRequest("GET", "/metrics", nil))
+		})
+		<-h.begun
+	}
+	r, body := knock(t, s, "GET", "/metrics", noUpgrade)
+	if r.StatusCode != 503 || r.Header.Get("Retry-After") == "" || !r.Close || r.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("the fifth gets %s %v %s", r.Status, r.Header, body)
+	}
+	close(h.let)
+	all.Wait()
+	if r, body := knock(t, s, "GET", "/metrics", noUpgrade); r.StatusCode != 200 {
+		t.Errorf("then: %s %s", r.Status, body)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -190,6 +191,7 @@ type starving struct {
 	mu     sync.Mutex
 	tries  int
 	closed chan struct{}
+	first  chan net.Conn // the other end of the first connection
 }
 
 const starvingTries = 2000
@@ -207,14 +209,18 @@ func (s *starving) Accept() (net.Conn, error) {
 		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
 	}
 	client, server := net.Pipe()
-	go func() { io.Copy(io.Discard, client); client.Close() }()
+	if n == 2 {
+		s.first <- client
+	} else {
+		go func() { io.Copy(io.Discard, client); client.Close() }()
+	}
 	return server, nil
 }
 
 func (s *starving) Close() error   { close(s.closed); return nil }
 func (s *starving) Addr() net.Addr { return &net.TCPAddr{} }
 
-// Out of descriptors the log gets a line a second, not one for each try.
+// Out of descriptors those who connect are told, and the log gets a line a second, not one for each try.
 func TestOutOfDescriptorsIsLoggedOnceASecond(t *testing.T) {
 	log := &logBuffer{}
 	server, err := hubbub.New(hubbub.Config{Logger: slog.New(slog.NewTextHandler(log, nil))})
@@ -222,9 +228,19 @@ func TestOutOfDescriptorsIsLoggedOnceASecond(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	l := &starving{closed: make(chan struct{})}
+	l := &starving{closed: make(chan struct{}), first: make(chan net.Conn)}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
+	nc := <-l.first
+	defer nc.Close()
+	told, err := http.ReadResponse(bufio.NewReader(nc), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(told.Body)
+	if told.StatusCode != 503 || told.Header.Get("Retry-After") == "" || !told.Close || told.Header.Get("Content-Type") != "application/problem+json" || !json.Valid(body) {
+		t.Errorf("the first is told %s %v %s", told.Status, told.Header, body)
+	}
 	eventually(t, "all tries are made", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
