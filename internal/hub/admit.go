@@ -132,7 +132,7 @@ func (a *asking) call() {
 func (a *asking) wait() error {
 	if a.instead != nil {
 		select {
-		case <-a.hub.dismiss(nil, *a.instead, wire.CloseAbnormal):
+		case <-a.hub.dismiss(nil, nil, *a.instead, wire.CloseAbnormal):
 		case <-a.ctx.Done():
 			return fmt.Errorf("wait for the hook Disconnect: %w", a.ctx.Err())
 		}
@@ -157,7 +157,7 @@ func (a *asking) settle(user string, err error) {
 	in := err == nil && (left || a.err != nil) // but comes to nothing
 	rs.mu.Unlock()
 	if in {
-		a.hub.dismiss(nil, who, wire.CloseAbnormal)
+		a.hub.dismiss(nil, nil, who, wire.CloseAbnormal)
 	}
 	if left {
 		rs.count(&rs.asked, -1)
@@ -180,16 +180,16 @@ func (a *asking) take() (Identity, error) {
 	return a.who, a.err
 }
 
-// dismiss has the hook Disconnect called, once last has ended, for a client that was let in; told is closed when it has
+// dismiss has the hook Disconnect called, once last has ended, for a client that was let in and whose p is; told is closed when it has
 // returned. Any goroutine; never blocks.
-func (h *Hub) dismiss(last *run, who Identity, code int) (told <-chan struct{}) {
+func (h *Hub) dismiss(last *run, p *payer, who Identity, code int) (told <-chan struct{}) {
 	done := make(chan struct{})
 	disconnect := h.cfg.Hooks.Disconnect
 	if disconnect == nil {
 		close(done)
 		return done
 	}
-	h.runs.startAfter(last, &run{s: &session{hub: h, id: who.ID}, ctx: context.Background(), do: func(ctx context.Context) outcome {
+	h.runs.startAfter(last, &run{s: &session{hub: h, id: who.ID}, payer: p, ctx: context.Background(), do: func(ctx context.Context) outcome {
 		defer close(done)
 		disconnect(ctx, who, code)
 		return outcome{}

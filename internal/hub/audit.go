@@ -26,7 +26,7 @@ func (h *Hub) Unsettled() (all []string) {
 	h.everyone.mu.Unlock()
 	h.runs.mu.Lock()
 	account(int64(h.runs.n), "hooks that run")
-	account(int64(len(h.runs.waiting)), "hooks that wait")
+	account(int64(h.runs.waiting), "hooks that wait")
 	account(int64(len(h.runs.connects)), "places of Connect")
 	h.runs.mu.Unlock()
 	h.payers.mu.Lock()

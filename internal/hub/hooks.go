@@ -47,6 +47,7 @@ const fewWaiting = 8
 // session's worker.
 type hookQueue struct {
 	waiting [][]byte // whole messages
+	bytes   int      // of them
 	running *run     // nil when none is
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -61,7 +62,22 @@ type outcome struct {
 
 type hook func(ctx context.Context) outcome
 
-// hookFor is the application's code for a command, or nil.
+// runFor is the call of the application's code that a command needs, or nil.
+func (s *session) runFor(cmd *protocol.Command, raw []byte) *run {
+	if cmd.Kind == protocol.Resume && s.hub.cfg.Hooks.Join != nil {
+		rooms := make([]string, len(cmd.Rooms))
+		for i, r := range cmd.Rooms {
+			rooms[i] = string(r.Room)
+		}
+		return &run{rooms: rooms, who: s.identity()}
+	}
+	if do := s.hookFor(cmd, raw); do != nil {
+		return &run{do: do}
+	}
+	return nil
+}
+
+// hookFor is the application's code for a command other than resume, or nil.
 func (s *session) hookFor(cmd *protocol.Command, raw []byte) hook {
 	hooks := &s.hub.cfg.Hooks
 	who := s.identity()
@@ -78,21 +94,6 @@ func (s *session) hookFor(cmd *protocol.Command, raw []byte) hook {
 		}
 		room := string(cmd.Room)
 		return func(ctx context.Context) outcome { return outcome{err: hooks.Join(ctx, who, room)} }
-	case protocol.Resume:
-		if hooks.Join == nil {
-			return nil
-		}
-		rooms := make([]string, len(cmd.Rooms))
-		for i, r := range cmd.Rooms {
-			rooms[i] = string(r.Room)
-		}
-		return func(ctx context.Context) outcome {
-			out := outcome{refused: make([]*protocol.Error, len(rooms))}
-			for i, room := range rooms {
-				out.refused[i] = s.told(hooks.Join(ctx, who, room))
-			}
-			return out
-		}
 	case protocol.History, protocol.Presence:
 		if hooks.Read == nil || s.find(cmd.Room) >= 0 {
 			return nil
@@ -120,21 +121,35 @@ func (s *session) mustWait(cmd *protocol.Command) bool {
 func (s *session) wait(raw []byte) {
 	q := s.more.hooks
 	q.waiting = append(q.waiting, append([]byte(nil), raw...))
-	if len(q.waiting) >= fewWaiting {
+	q.count(s, len(raw))
+	if q.full(s) {
 		s.conn.PauseReading()
 	}
 }
 
+// full says that no more shall wait.
+func (q *hookQueue) full(s *session) bool {
+	return len(q.waiting) >= fewWaiting || q.bytes >= s.hub.cfg.MaxMessageBytes
+}
+
+// count counts bytes that wait, or don't any more.
+func (q *hookQueue) count(s *session, n int) {
+	q.bytes += n
+	s.hub.keep(KeptHooks, s.payer(), int64(n))
+}
+
 // start has the hook run; raw is obeyed, or answered, when it is done.
-func (s *session) start(h hook, raw []byte) {
+func (s *session) start(r *run, raw []byte) {
 	q := s.extra().hooks
 	if q == nil {
 		q = &hookQueue{}
 		q.ctx, q.cancel = context.WithCancel(context.Background())
 		s.more.hooks = q
 	}
-	q.running = &run{s: s, ctx: q.ctx, do: h, raw: append([]byte(nil), raw...)}
-	s.hub.runs.start(q.running)
+	r.s, r.ctx, r.raw = s, q.ctx, append([]byte(nil), raw...)
+	s.hub.paysFor(r, s.payer(), int64(len(raw)))
+	q.running = r
+	s.hub.runs.start(r)
 }
 
 // goOn takes the messages that wait up to the next one that needs a hook.
@@ -145,11 +160,12 @@ func (s *session) goOn() {
 	for q.running == nil && len(q.waiting) > 0 && s.conn.Open() {
 		raw := q.waiting[0]
 		q.waiting = q.waiting[1:]
+		q.count(s, -len(raw))
 		if protocol.Decode(raw, cmd) == nil { // it was fine when it came
 			s.do(cmd, raw)
 		}
 	}
-	if len(q.waiting) < fewWaiting {
+	if !q.full(s) {
 		s.conn.ResumeReading()
 	}
 }
@@ -160,12 +176,13 @@ func (s *session) hooksClosed(code int) {
 	if s.more != nil && s.more.hooks != nil {
 		q := s.more.hooks
 		q.waiting = nil
+		q.count(s, -q.bytes)
 		q.cancel()
 		last = q.running
 	}
 	if s.hub.cfg.Hooks.Disconnect != nil && s.admitted() && !s.extra().dismissed {
 		s.more.dismissed = true // a panic in Closed has it called again
-		s.hub.dismiss(last, s.identity(), code)
+		s.hub.dismiss(last, s.more.payer, s.identity(), code)
 	}
 }
 
@@ -174,6 +191,9 @@ type hookDone struct {
 	*run
 	out outcome
 }
+
+// Conn implements loop.ConnTask.
+func (d *hookDone) Conn(*loop.Worker) *loop.Conn { return d.s.conn }
 
 func (d *hookDone) Run(*loop.Worker) {
 	s := d.s
@@ -219,6 +239,9 @@ func (s *session) told(err error) *protocol.Error {
 // hookEnded lets the session go on. It comes behind the outcome, and not before the hook has returned even where its
 // time was up earlier: the application may keep a client's state without a lock.
 type hookEnded struct{ s *session }
+
+// Conn implements loop.ConnTask.
+func (e hookEnded) Conn(*loop.Worker) *loop.Conn { return e.s.conn }
 
 func (e hookEnded) Run(*loop.Worker) {
 	if e.s.conn.Open() {

@@ -39,6 +39,11 @@ type payer struct {
 	most  int64
 	up    [2]*payer // user, address; nil without
 
+	// Of its hooks; guarded by runs.mu.
+	running int
+	hooks   []*run // that wait for a place
+	ready   bool   // it is in runs.ready
+
 	// Of a user or an address alone.
 	name     payerName // static
 	sessions int       // that have it above them; guarded by payers.mu

@@ -50,11 +50,10 @@ func (h *Hub) queueEvent(r *room, id ID, s *session, p *payer, call func(ctx con
 	sh, name := h.roomShard(r.name), r.name
 	events := &s.extra().events
 	events.Add(1)
-	h.keep(KeptHooks, p, eventCost)
 	next := &run{s: s, ctx: context.Background()}
+	h.paysFor(next, p, eventCost)
 	next.do = func(ctx context.Context) outcome {
 		defer func() { // also when it panics
-			h.keep(KeptHooks, p, -eventCost)
 			events.Add(-1)
 			sh.mu.Lock()
 			defer sh.mu.Unlock()

@@ -24,7 +24,9 @@ type runs struct {
 	mu       sync.Mutex
 	less     sync.Cond       // one of the numbers has become less
 	n        int             // places of the other hooks that are taken
-	waiting  []*run          // for a place
+	waiting  int             // hooks that wait for a place, of all payers
+	ready    []*payer        // whose hooks wait and may run; they take turns
+	nobody   payer           // of hooks that no client is the reason of
 	asked    int             // calls of Connect whose outcome nobody has taken
 	upgrades int             // handshakes under way, but for those that wait for such a call
 	inside   int             // hooks that wait in WaitHooks themselves; the numbers above leave them out
@@ -44,12 +46,53 @@ func (rs *runs) start(r *run) {
 }
 
 func (rs *runs) startLocked(r *run) {
-	if rs.n >= rs.hub.cfg.HookLimit {
-		rs.waiting = append(rs.waiting, r)
+	p := rs.payerOf(r)
+	if rs.n >= rs.hub.cfg.HookLimit || !rs.mayRun(p) {
+		rs.waiting++
+		p.hooks = append(p.hooks, r)
+		rs.makeReady(p)
 		return
 	}
-	rs.n++
+	rs.begin(r)
 	go rs.work(r)
+}
+
+// begin takes a place for r.
+func (rs *runs) begin(r *run) {
+	rs.n++
+	rs.payerOf(r).running++
+}
+
+// payerPlaces is the part of all places that the hooks of one payer may take, and fewPlaces what they always may.
+const (
+	payerPlaces = 16
+	fewPlaces   = 4
+)
+
+// mayRun says that one more of p's hooks may run beside those that do: slow hooks of one client must not take the places of
+// all. mu is held, as for all that follow.
+func (rs *runs) mayRun(p *payer) bool {
+	return p == &rs.nobody || p.running < max(fewPlaces, rs.hub.cfg.HookLimit/payerPlaces)
+}
+
+// payerOf is whose hooks are counted together with r: a user's, or a session's.
+func (rs *runs) payerOf(r *run) *payer {
+	switch p := r.payer; {
+	case p == nil:
+		return &rs.nobody
+	case p.up[0] != nil:
+		return p.up[0]
+	default:
+		return p
+	}
+}
+
+// makeReady has p's hooks take turns with those of the others, if one waits and may run.
+func (rs *runs) makeReady(p *payer) {
+	if len(p.hooks) > 0 && !p.ready && rs.mayRun(p) {
+		p.ready = true
+		rs.ready = append(rs.ready, p)
+	}
 }
 
 // startAfter runs r when last has ended; at once when that is nil or has ended already.
@@ -87,21 +130,43 @@ func (rs *runs) ended(r *run) (next *run) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	r.ended = true
+	rs.hub.keep(KeptHooks, r.payer, -r.cost)
+	rs.n--
+	p := rs.payerOf(r)
+	p.running--
+	rs.makeReady(p)
 	switch {
 	case r.then != nil:
-		return r.then
-	case len(rs.waiting) > 0 && rs.n <= rs.hub.cfg.HookLimit: // there may be one more than that: see WaitHooks
-		return rs.pop()
+		next = r.then
+	case rs.n < rs.hub.cfg.HookLimit: // there may be one more than that: see WaitHooks
+		next = rs.pop()
 	}
-	rs.n--
+	if next != nil {
+		rs.begin(next)
+	}
 	rs.less.Broadcast()
-	return nil
+	return next
 }
 
+// pop is the next that may run, or nil.
 func (rs *runs) pop() *run {
-	r := rs.waiting[0]
-	rs.waiting[0] = nil
-	rs.waiting = rs.waiting[1:]
+	if len(rs.ready) == 0 {
+		return nil
+	}
+	p := rs.ready[0]
+	rs.ready[0] = nil
+	rs.ready = rs.ready[1:]
+	p.ready = false
+	if !rs.mayRun(p) { // what was chained behind others has taken its places meanwhile
+		return rs.pop()
+	}
+	r := p.hooks[0]
+	p.hooks[0] = nil
+	p.hooks = p.hooks[1:]
+	rs.waiting--
+	p.running++ // so that it counts when it is asked whether one more may run
+	rs.makeReady(p)
+	p.running--
 	return r
 }
 
@@ -161,8 +226,11 @@ func (h *Hub) WaitHooks(ctx context.Context) (left int) {
 		*mine--
 		rs.inside++
 		rs.less.Broadcast()
-		if len(rs.waiting) > 0 && rs.n < h.cfg.HookLimit {
-			rs.startLocked(rs.pop())
+		if rs.n < h.cfg.HookLimit {
+			if next := rs.pop(); next != nil {
+				rs.begin(next)
+				go rs.work(next)
+			}
 		}
 		defer func() {
 			*mine++
@@ -197,6 +265,12 @@ type run struct {
 	do  hook
 	raw []byte // the message; nil for what no client waits for
 
+	rooms []string // instead of do, of a resume: which Join is asked about, one after the other
+	who   Identity // who asks then
+
+	payer *payer // whose place it takes
+	cost  int64  // what the ledger counts for it until it has ended
+
 	answered atomic.Bool // by the hook's end or by the end of its time
 
 	ended bool // guarded by runs.mu, as is then
@@ -208,10 +282,14 @@ func (r *run) call() {
 	if r.ctx.Err() != nil {
 		return // the client is gone
 	}
+	if r.rooms != nil {
+		r.callJoins()
+		return
+	}
 	limit := r.s.hub.cfg.HookTimeout
 	ctx, cancel := context.WithTimeout(r.ctx, limit)
 	defer cancel()
-	tooLong := &protocol.Error{Code: protocol.Timeout, Message: "this took the application longer than " + limit.String()}
+	tooLong := tookTooLong(limit)
 	late := time.AfterFunc(limit, func() {
 		r.answer(outcome{err: tooLong})
 		r.s.hub.cfg.Log.Warn("a hook takes too long; what comes behind it waits", "client", r.s.id, "limit", limit)
@@ -251,4 +329,81 @@ func (r *run) answer(out outcome) {
 	if r.raw != nil && r.answered.CompareAndSwap(false, true) {
 		r.s.conn.Worker().Post(&hookDone{r, out}, len(out.content))
 	}
+}
+
+func tookTooLong(limit time.Duration) *protocol.Error {
+	return &protocol.Error{Code: protocol.Timeout, Message: "this took the application longer than " + limit.String()}
+}
+
+// paysFor has p pay for r, which costs so much beside its place, until it has ended.
+func (h *Hub) paysFor(r *run, p *payer, cost int64) {
+	r.payer, r.cost = p, cost
+	h.keep(KeptHooks, p, cost)
+}
+
+// joins is what Join says of the rooms of a resume.
+type joins struct {
+	mu   sync.Mutex        // below it nothing is taken
+	said []*protocol.Error // of those that were asked so far
+	over bool              // the message is answered
+}
+
+// callJoins asks Join about one room after the other, each with a time of its own. When one takes longer, or ends its
+// goroutine, that is the answer for it and, as none can be asked beside it, for those behind it.
+func (r *run) callJoins() {
+	j := &joins{}
+	defer func() { // also when one has ended this goroutine
+		r.finishJoins(j, errInternal)
+		r.s.conn.Worker().Post(hookEnded{r.s}, 0)
+	}()
+	for _, room := range r.rooms {
+		if r.ctx.Err() != nil || !r.callJoin(j, room) {
+			return
+		}
+	}
+}
+
+// callJoin asks about one room; false says that it was too late.
+func (r *run) callJoin(j *joins, room string) (inTime bool) {
+	h := r.s.hub
+	ctx, cancel := context.WithTimeout(r.ctx, h.cfg.HookTimeout)
+	defer cancel()
+	late := time.AfterFunc(h.cfg.HookTimeout, func() {
+		r.finishJoins(j, tookTooLong(h.cfg.HookTimeout))
+		h.cfg.Log.Warn("a hook takes too long; what comes behind it waits", "client", r.s.id, "limit", h.cfg.HookTimeout)
+	})
+	defer late.Stop()
+	err, returned := error(errInternal), false
+	defer func() {
+		switch {
+		case !returned:
+			h.hookBroke(r.s.id, recover())
+		case err != nil && ctx.Err() == context.DeadlineExceeded:
+			err = tookTooLong(h.cfg.HookTimeout)
+		}
+		no := r.s.told(err)
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.said = append(j.said, no)
+		inTime = !j.over
+	}()
+	err = h.cfg.Hooks.Join(ctx, r.who, room)
+	returned = true
+	return
+}
+
+// finishJoins answers the message, once: of the rooms that were not asked about with rest.
+func (r *run) finishJoins(j *joins, rest *protocol.Error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.over {
+		return
+	}
+	j.over = true
+	all := make([]*protocol.Error, len(r.rooms))
+	for i := range all {
+		all[i] = rest
+	}
+	copy(all, j.said)
+	r.answer(outcome{refused: all})
 }

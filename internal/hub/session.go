@@ -146,11 +146,11 @@ func (s *session) do(cmd *protocol.Command, raw []byte) {
 		s.answerError(err, cmd.ID)
 		return
 	}
-	if hook := s.hookFor(cmd, raw); hook != nil {
+	if run := s.runFor(cmd, raw); run != nil {
 		if s.coming() {
 			s.more.coming.asked = true
 		}
-		s.start(hook, raw)
+		s.start(run, raw)
 		return
 	}
 	s.obey(cmd)
