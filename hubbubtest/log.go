@@ -79,7 +79,7 @@ func (c *Client) resumed(id string, answer Message) {
 			e.Kind, e.Reason = model.Refused, answer.Code
 		case !named:
 			continue // the checker finds a request without an answer
-		case a.Reason == "forbidden":
+		case a.Reason == "forbidden" || a.Retry: // it isn't in the room
 			e.Kind = model.Refused
 			delete(c.rooms, room)
 		default:

@@ -32,6 +32,7 @@ type Message struct {
 	Code    string `json:"code"`    // of an error
 	Text    string `json:"message"` // of an error
 	Reason  string `json:"reason"`
+	Retry   bool   `json:"retry"` // of an error, and of a room of resumed
 	AfterMS int64  `json:"after_ms"`
 
 	ClientID string             `json:"client_id"`
