@@ -154,7 +154,7 @@ func TestHalfClosedAndResetConnectionsEnd(t *testing.T) {
 
 // What Shutdown can't end in time it cuts off, a request that is only half there too.
 func TestShutdownCutsOffHalfARequest(t *testing.T) {
-	server, err := hubbub.New(hubbub.Config{Logger: slog.New(slog.DiscardHandler)})
+	server, err := hubbub.New(hubbub.Config{Logger: slog.New(slog.DiscardHandler), HandshakeTimeout: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,13 +171,8 @@ func TestShutdownCutsOffHalfARequest(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	began := time.Now()
-	server.Shutdown(ctx)
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("Shutdown took %s", took)
-	}
+	server.Shutdown(ctx) // the request itself would take an hour
 	<-served
-	slow.timeout = time.Second
 	slow.nc.SetReadDeadline(time.Now().Add(slow.timeout))
 	if _, err := slow.r.ReadByte(); !isEndOrReset(err) {
 		t.Errorf("half a request after Shutdown: %v, want the end of the stream", err)

@@ -66,7 +66,7 @@ func TestGarbageInsteadOfHandshakes(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, HandshakeTimeout: time.Second})
+		s := startServer(t, hubbub.Config{IO: io, HandshakeTimeout: 10 * time.Second})
 		stop := witness(t, s)
 		const clients, each = 50, 40
 		var all sync.WaitGroup

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 
@@ -350,7 +349,7 @@ func TestASlowReaderOfChats(t *testing.T) {
 // With context takeover what was compressed must be sent, so what waits isn't compressed yet.
 func TestASlowMemberWithContextTakeover(t *testing.T) {
 	s := startServer(t, hubbub.Config{Compression: "context", SendQueueBytes: flowQueue, Rooms: []hubbub.RoomPolicy{{Match: "*", SlowConsumer: "latest-by-key"}}})
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	slow, _, err := websocket.Dial(ctx, "ws://"+s.addr+"/ws", &websocket.DialOptions{CompressionMode: websocket.CompressionContextTakeover})
 	if err != nil {

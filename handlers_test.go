@@ -122,7 +122,7 @@ func TestAHandlerThatHangsIsAnsweredFor(t *testing.T) {
 	eachIO(t, func(t *testing.T, io string) {
 		release := make(chan struct{})
 		ended := make(chan error, 1)
-		s := startServer(t, hubbub.Config{IO: io, HookTimeout: 50 * time.Millisecond, Handlers: handlers{
+		s := startServer(t, hubbub.Config{IO: io, HookTimeout: time.Second, Handlers: handlers{
 			"deaf": func(context.Context, *hubbub.Message) (any, error) { <-release; return "late", nil },
 			"polite": func(ctx context.Context, _ *hubbub.Message) (any, error) {
 				<-ctx.Done()

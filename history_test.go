@@ -347,33 +347,6 @@ func TestWhoMayPublish(t *testing.T) {
 	})
 }
 
-func TestARoomThatNobodyIsInGoesWhenItsTimeIsUp(t *testing.T) {
-	second := time.Second
-	s := startServer(t, hubbub.Config{DedupWindow: time.Second, Rooms: []hubbub.RoomPolicy{
-		{Match: "brief", History: &hubbub.History{Age: time.Second}}, {Match: "idle", IdleTTL: &second},
-	}})
-	a, b := enter(t, s), enter(t, s)
-	a.publish("brief", 1, 3)
-	a.publish("idle", 1, 3)
-	a.publish("stays", 1, 3)
-	b.raw(`{"msg_type":"room_message","room":"brief","content":1,"publish_id":"x","id":1}`)
-	epoch, _ := b.epochOf("brief")
-	if n := s.RoomCount(); n != 3 {
-		t.Fatalf("%d rooms, want 3", n)
-	}
-	scraped(t, s, map[string]float64{"rooms": 2})
-	// The one with a member has lost its messages, not its epoch.
-	if got := b.raw(`{"msg_type":"history","room":"brief","id":1}`); len(got["messages"].([]any)) != 0 || got["epoch"] != epoch || got["offset"] != 4.0 {
-		t.Errorf("got %v", got)
-	}
-	b.text(`{"msg_type":"leave_room","room":"brief"}`)
-	scraped(t, s, map[string]float64{"rooms": 1})
-	b.publish("brief", 1, 1)
-	if other, offset := b.epochOf("brief"); other == epoch || offset != 1 {
-		t.Errorf("the new room has the epoch %s and offset %d", other, offset)
-	}
-}
-
 // Above --max-buffered-bytes the rooms without members go first, and nobody is closed for them.
 func TestHistoryOfEmptyRoomsGoesFirst(t *testing.T) {
 	s := startServer(t, hubbub.Config{MaxBufferedBytes: 4 << 20, SendQueueBytes: 1 << 20, Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{Bytes: 1 << 20}}}})

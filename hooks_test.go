@@ -128,7 +128,7 @@ func TestHooksFollowAClientsLife(t *testing.T) {
 func TestConnectRefuses(t *testing.T) {
 	eachIO(t, func(t *testing.T, io string) {
 		var gone diary
-		s := startServer(t, hubbub.Config{IO: io, Logger: quietLogger(), HookTimeout: 50 * time.Millisecond, Hooks: hubbub.Hooks{
+		s := startServer(t, hubbub.Config{IO: io, Logger: quietLogger(), HookTimeout: time.Second, Hooks: hubbub.Hooks{
 			Connect: func(ctx context.Context, c *hubbub.Connect) error {
 				switch c.Request.URL.RawQuery {
 				case "no":

@@ -155,6 +155,11 @@ func TestMetricsOfSlowAndDeadClients(t *testing.T) {
 		t.Parallel()
 		s := startServer(t, hubbub.Config{IO: io, Workers: 2, PingInterval: time.Second, PongTimeout: time.Second, SendQueueBytes: 64 << 10})
 		slow, _ := enter(t, s).join("r"), enter(t, s) // the second never answers a ping
+		go func() {                                   // the first would, if it read
+			for slow.trySend(frame(wire.Pong, true, nil)) == nil {
+				time.Sleep(50 * time.Millisecond)
+			}
+		}()
 		content := strings.Repeat("x", 32<<10)
 		for range 1000 {
 			if err := s.Publish("r", content); err != nil && !errors.Is(err, hubbub.ErrOverloaded) {

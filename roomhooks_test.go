@@ -60,6 +60,18 @@ func (d *roomDiary) hooks(then func(ctx context.Context)) hubbub.Hooks {
 	}
 }
 
+// isOver says that all rooms are empty, as far as the hooks were told, and no hook runs.
+func (d *roomDiary) isOver() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for room, lines := range d.lines {
+		if d.busy[room].Load() > 0 || lines[len(lines)-1] != "vacated" {
+			return false
+		}
+	}
+	return true
+}
+
 // check finds what has no pair or is out of order.
 func (d *roomDiary) check(t *testing.T) {
 	t.Helper()
@@ -166,6 +178,7 @@ func TestNoRoomHookMissesItsPair(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		s.Shutdown(ctx) // nobody answers the Close: they are cut off
+		eventually(t, "the last hook has returned", d.isOver)
 		d.check(t)
 		if n := len(d.read("room 0")); n < 20 {
 			t.Errorf("only %d calls for a room", n)

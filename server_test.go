@@ -492,11 +492,7 @@ func TestAStalledReaderHurtsOnlyItself(t *testing.T) {
 			from.ask(`{"msg_type":"room_message","room":"r","content":"` + content + `"}`)
 			healthy.gets(roomMessage(from, "r", content))
 		}
-		for end := time.Now().Add(4 * patience); s.Connections() != 2; time.Sleep(time.Millisecond) { // its Close is waited for 5 s
-			if time.Now().After(end) {
-				t.Fatal("the stalled client is not given up")
-			}
-		}
+		eventually(t, "the stalled client is given up", func() bool { return s.Connections() == 2 }) // its Close is waited for 5 s
 		// What reached its socket before is whole.
 		for {
 			op, p, err := stalled.tryNext()
@@ -666,7 +662,6 @@ func TestTheDrainIsPaced(t *testing.T) {
 		var members []*member
 		for range n {
 			m := enter(t, s).join("r")
-			m.timeout = 4 * patience
 			members = append(members, m)
 		}
 		var gone atomic.Int64
@@ -696,7 +691,7 @@ func TestTheDrainIsPaced(t *testing.T) {
 			if g := gone.Load(); float64(g) > 500*time.Since(began).Seconds()+50 {
 				t.Fatalf("%d have gone after %s", g, before)
 			}
-			if g := gone.Load(); !refused && g > n/4 && g < n/2 {
+			if g := gone.Load(); !refused && g > 0 && g < n {
 				refused = true
 				c := connect(t, s)
 				c.sendRaw([]byte(upgradeHead(s, "/ws")))
@@ -708,7 +703,7 @@ func TestTheDrainIsPaced(t *testing.T) {
 				}
 			}
 			time.Sleep(5 * time.Millisecond)
-			if time.Since(began) > 4*patience {
+			if time.Since(began) > patience {
 				t.Fatalf("only %d have gone", gone.Load())
 			}
 		}
@@ -719,29 +714,5 @@ func TestTheDrainIsPaced(t *testing.T) {
 			t.Error(err)
 		}
 		all.Wait()
-	})
-}
-
-// With a deadline the pace is faster: the last Close leaves by three quarters of the time.
-func TestTheDrainFitsItsTime(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, Workers: 2})
-		var members []*member
-		for range 1000 { // 2 s at the usual pace
-			members = append(members, enter(t, s))
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		done := make(chan error, 1)
-		go func() { done <- s.Shutdown(ctx) }()
-		for _, m := range members {
-			if got := m.nextJSON(); got["msg_type"] != "reconnect" {
-				t.Fatalf("got %v", got)
-			}
-			m.answerClose(wire.CloseGoingAway)
-		}
-		if err := <-done; err != nil {
-			t.Errorf("all answered, but Shutdown: %v", err)
-		}
 	})
 }

@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,14 +198,18 @@ func TestTLSWritesThatWouldBlock(t *testing.T) {
 		text := strings.Repeat("0123456789abcdef", 4000)
 		const n = 300 // 19 MB
 		sent := make(chan error, 1)
+		var count atomic.Int64
 		go func() {
 			var err error
 			for i := 0; i < n && err == nil; i++ {
 				_, err = c.Write(frame(wire.Text, true, []byte(text)))
+				count.Add(1)
 			}
 			sent <- err
 		}()
-		time.Sleep(300 * time.Millisecond) // let the sockets fill
+		for last := int64(-1); last != count.Load(); time.Sleep(200 * time.Millisecond) { // until the sockets are full
+			last = count.Load()
+		}
 		for range n {
 			c.expect(wire.Text, text)
 		}

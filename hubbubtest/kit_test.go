@@ -256,7 +256,7 @@ func TestForeignClients(t *testing.T) {
 		if string(body) != "alive\n" {
 			t.Errorf("got %q", body)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), hubbubtest.Patience)
 		defer cancel()
 		foreign, _, err := websocket.Dial(ctx, "ws://any.host/ws", &websocket.DialOptions{HTTPClient: srv.HTTPClient()})
 		if err != nil {
@@ -295,7 +295,7 @@ func TestWhatAFailureSays(t *testing.T) {
 			ann.Publish("r", "tea")
 			bob.ExpectMessage("r", "coffee")
 		}, []string{`bob: want the message "coffee" in "r", got {"msg_type":"room_message"`, `"tea"`, `bob: 4 joined id=1 in "r"`}},
-		{"nothing at all", func(ann, bob *hubbubtest.Client) { bob.Receive() }, []string{"bob: want a message, but nothing came within 10s"}},
+		{"nothing at all", func(ann, bob *hubbubtest.Client) { bob.Receive() }, []string{"bob: want a message, but nothing came within 1m0s"}},
 		{"something", func(ann, bob *hubbubtest.Client) {
 			ann.Publish("r", "tea")
 			bob.ExpectNothing(time.Second)
@@ -304,7 +304,7 @@ func TestWhatAFailureSays(t *testing.T) {
 			bob.SendFrame(3, true, nil)
 			bob.ExpectClosed(1000)
 		}, []string{"bob: want the end with code 1000, got Close 1002"}},
-		{"no end", func(ann, bob *hubbubtest.Client) { bob.ExpectClosed(1000) }, []string{"the connection still stands after 10s"}},
+		{"no end", func(ann, bob *hubbubtest.Client) { bob.ExpectClosed(1000) }, []string{"the connection still stands after 1m0s"}},
 		{"an error for an answer", func(ann, bob *hubbubtest.Client) { bob.Join("") }, []string{`want joined as the answer to {"msg_type":"join_room","room":""}, got {"msg_type":"error","code":"bad_room"`}},
 		{"no line", func(ann, bob *hubbubtest.Client) {
 			bob.Link.Cut()

@@ -282,3 +282,86 @@ func TestAPublishIDCountsForTheWindow(t *testing.T) {
 		}
 	})
 }
+
+func TestAParkedSessionEndsWithItsWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{ResumeWindow: time.Second})
+		ann, bob := srv.Connect("ann"), srv.Connect("bob")
+		for _, c := range []*hubbubtest.Client{ann, bob} {
+			c.Join("r")
+			c.Drop()
+		}
+		hubbubtest.Step(time.Second - time.Millisecond)
+		if again := ann.Reconnect(); !again.Welcome.Resumed {
+			t.Error("the session was gone within its window")
+		} else {
+			again.Close()
+		}
+		hubbubtest.Step(late + time.Millisecond)
+		if n := srv.RoomCount(); n != 0 {
+			t.Errorf("%d rooms are left, want none", n)
+		}
+		if again := bob.Reconnect(); again.Welcome.Resumed {
+			t.Error("the session was there after its window")
+		}
+	})
+}
+
+func TestARoomThatNobodyIsInGoesWhenItsTimeIsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		second := time.Second
+		srv := hubbubtest.NewServer(t, hubbub.Config{Rooms: []hubbub.RoomPolicy{
+			{Match: "brief", History: &hubbub.History{Age: time.Second}}, {Match: "idle", IdleTTL: &second},
+		}})
+		ann, bob := srv.Connect("ann"), srv.Connect("bob")
+		for _, room := range []string{"brief", "idle", "stays"} {
+			ann.Publish(room, 1)
+		}
+		epoch := bob.Join("brief").Epoch
+		hubbubtest.Step(second - time.Millisecond)
+		if n := srv.RoomCount(); n != 3 {
+			t.Errorf("%d rooms, want 3", n)
+		}
+		hubbubtest.Step(late + time.Millisecond)
+		if n := srv.RoomCount(); n != 2 {
+			t.Errorf("%d rooms, want the one with a member and the one whose time isn't up", n)
+		}
+		// The one with a member has lost its message, not its epoch.
+		page := bob.Request(map[string]any{"msg_type": "history", "room": "brief"})
+		if len(page.Messages) != 0 || page.Epoch != epoch || page.Offset != 1 {
+			t.Errorf("got %s", page)
+		}
+		bob.Leave("brief")
+		hubbubtest.Step(second + late)
+		if n := srv.RoomCount(); n != 1 {
+			t.Errorf("%d rooms, want 1", n)
+		}
+		if again := ann.Publish("brief", 2); again.Epoch == epoch || again.Offset != 1 {
+			t.Errorf("the new room has the position %s", again)
+		}
+	})
+}
+
+// With a deadline the pace of a drain is faster: the last Close leaves by three quarters of the time.
+func TestTheDrainFitsItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{Workers: 2})
+		var clients []*hubbubtest.Client
+		for i := range 1000 { // 2 s at the usual pace
+			clients = append(clients, srv.Connect(fmt.Sprint(i)))
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := srv.Shutdown(ctx); err != nil {
+			t.Errorf("all answered, but Shutdown: %v", err)
+		}
+		if took := time.Since(began); took < time.Second/2 || took > time.Second*3/4+50*time.Millisecond {
+			t.Errorf("it took %s", took)
+		}
+		for _, c := range clients {
+			c.ExpectReconnect()
+			c.ExpectClosed(1001)
+		}
+	})
+}
