@@ -267,7 +267,8 @@ func TestAHookThatDoesNotReturnIsAnError(t *testing.T) {
 				if way == "panic" || way == "exit" {
 					scraped(t, s, map[string]float64{"panics_total": 10})
 				}
-				if err := s.Shutdown(timeout(t)); err != nil {
+				refused.closeNow()
+				if err := s.Shutdown(longTime(t)); err != nil {
 					t.Error(err)
 				}
 			})

@@ -109,3 +109,40 @@ func TestHooksInVirtualTime(t *testing.T) {
 		}
 	})
 }
+
+// Two calls: the delay passes once, both return when all is over, and a third one returns at once.
+func TestASecondShutdownWaitsLikeTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const delay = 10 * time.Second
+		srv := hubbubtest.NewServer(t, hubbub.Config{ShutdownDelay: delay, Hooks: hubbub.Hooks{
+			Disconnect: func(context.Context, *hubbub.Disconnect) { time.Sleep(2 * time.Second) },
+		}})
+		ann := srv.Connect("ann")
+		began := time.Now()
+		done := make(chan time.Duration)
+		stop := func() {
+			if err := srv.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+			done <- time.Since(began)
+		}
+		go stop()
+		hubbubtest.Step(delay / 2)
+		go stop()
+		ann.ExpectClosed(1001)
+		if at := time.Since(began); at < delay || at > delay+time.Second {
+			t.Errorf("ann is sent away after %s", at)
+		}
+		for range 2 {
+			if at := <-done; at < delay+2*time.Second || at > delay+3*time.Second {
+				t.Errorf("Shutdown returns after %s", at)
+			}
+		}
+		over := time.Now()
+		go stop()
+		<-done
+		if took := time.Since(over); took > 0 {
+			t.Errorf("after the end it takes %s", took)
+		}
+	})
+}

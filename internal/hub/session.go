@@ -108,8 +108,10 @@ func (h *Hub) session(who Identity, addr netip.Addr, resume *Resumption) *sessio
 
 // Stop tells the client when to come back: spread, or all would return at once.
 func (s *session) Stop(c *loop.Conn) {
-	after := time.Duration(rand.Int64N(s.hub.comeBack.Load()))
-	s.answer(protocol.AppendReconnect(s.buf(), after, "drain"))
+	if s.all >= 0 { // nothing comes before the welcome
+		after := time.Duration(rand.Int64N(s.hub.comeBack.Load()))
+		s.answer(protocol.AppendReconnect(s.buf(), after, "drain"))
+	}
 	c.Close(wire.CloseGoingAway, "server stops")
 }
 
