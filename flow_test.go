@@ -276,7 +276,8 @@ func TestASlowMemberThatGoesLeavesNothingBehind(t *testing.T) {
 		}
 		leaves.hearsNothing()
 		ends.closeNow()
-		scraped(t, s, map[string]float64{"connections": 3, "buffered_bytes": 0})
+		const parked = 512 + 64 // a session and its room: that of who was cut
+		scraped(t, s, map[string]float64{"connections": 3, "buffered_bytes": parked, `kept_bytes{kind="parked"}`: parked})
 	})
 }
 
