@@ -372,7 +372,9 @@ func TestHangUpsDuringConnectAreNoErrors(t *testing.T) {
 		<-entered
 		c.closeNow()
 	}
-	eventually(t, "each is told at debug", func() bool { return strings.Count(s.log.String(), "level=DEBUG msg=\"nobody waits for the hook Connect any more") == n })
+	eventually(t, "each is told at debug", func() bool {
+		return strings.Count(s.log.String(), "level=DEBUG msg=\"nobody waits for the hook Connect any more") == n
+	})
 	if log := s.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") {
 		t.Errorf("the log: %s", log)
 	}
