@@ -267,3 +267,37 @@ func TestJoinsAndLeavesBesideMessagesOnTheirWay(t *testing.T) {
 		returns.hearsNothing()
 	})
 }
+
+// One packet joins, leaves and joins again, and publishes meanwhile: behind the last joined comes what was published behind
+// it, and no more.
+func TestJoiningAgainInOnePacket(t *testing.T) {
+	eachServerWith(t, hubbub.Config{Rooms: []hubbub.RoomPolicy{{Match: "*", IncludeSender: true}}}, func(t *testing.T, s *testServer) {
+		m, other := enter(t, s), enter(t, s).join("r")
+		var packet []byte
+		say := func(msg string) { packet = append(packet, frame(wire.Text, true, []byte(msg))...) }
+		for i := range 6 {
+			say(`{"msg_type":"join_room","room":"r","id":"in"}`)
+			say(fmt.Sprintf(`{"msg_type":"room_message","room":"r","content":%d}`, 2*i+1))
+			if i < 5 {
+				say(`{"msg_type":"leave_room","room":"r","id":"out"}`)
+				say(fmt.Sprintf(`{"msg_type":"room_message","room":"r","content":%d}`, 2*i+2))
+			}
+		}
+		m.sendRaw(packet)
+		in, had := false, 0.0 // what it knows
+		for had < 11 {
+			switch got := m.nextJSON(); {
+			case got["id"] == "in":
+				in, had = true, got["offset"].(float64)
+			case got["id"] == "out":
+				in = false
+			case !in || got["offset"] != had+1:
+				t.Fatalf("got %v behind offset %v, in the room: %t", got, had, in)
+			default:
+				had++
+			}
+		}
+		m.hearsNothing()
+		other.hears("r", 1, 11)
+	})
+}

@@ -18,55 +18,55 @@ import (
 
 // All clients see the chats of all in one order, on whichever worker they are.
 func TestChatsHaveOneOrder(t *testing.T) {
+	const talkers, each, rounds = 8, 400, 4
 	eachServer(t, func(t *testing.T, s *testServer) {
-		const talkers, each = 8, 250
 		var listeners []*member
 		var from []*rawClient
 		for range talkers { // so that each worker has some of both
 			listeners = append(listeners, enter(t, s))
 			from = append(from, enter(t, s).rawClient)
 		}
-		var all sync.WaitGroup
-		for p, c := range from {
-			all.Go(func() {
+		for range rounds {
+			var all sync.WaitGroup
+			for p, c := range from {
+				var packet []byte // all at once, so that the workers are at it at the same time
 				for i := range each {
-					if err := c.trySend(frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"chat","content":[%d,%d]}`, p, i))); err != nil {
-						t.Error(err)
-						return
+					packet = append(packet, frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"chat","content":[%d,%d]}`, p, i))...)
+				}
+				all.Go(func() {
+					err := c.trySend(packet)
+					for range (talkers - 1) * each { // the others'
+						if _, _, e := c.tryNext(); e != nil {
+							err = e
+							break
+						}
 					}
-				}
-			})
-		}
-		for _, c := range from { // they are told of the others' chats, and must read them
-			all.Go(func() {
-				for range (talkers - 1) * each {
-					if _, _, err := c.tryNext(); err != nil {
+					if err != nil {
 						t.Error(err)
-						return
 					}
-				}
-			})
-		}
-		var first []string
-		for i, l := range listeners {
-			var seen []string
-			next := map[float64]float64{}
-			for range talkers * each {
-				c := l.nextJSON()["content"].([]any)
-				p, n := c[0].(float64), c[1].(float64)
-				if n != next[p] {
-					t.Fatalf("of client %v came number %v, want %v", p, n, next[p])
-				}
-				next[p]++
-				seen = append(seen, fmt.Sprint(c))
+				})
 			}
-			if i == 0 {
-				first = seen
-			} else if !slices.Equal(first, seen) {
-				t.Fatal("two clients saw different orders")
+			var first []string
+			for i, l := range listeners {
+				var seen []string
+				next := map[float64]float64{}
+				for range talkers * each {
+					c := l.nextJSON()["content"].([]any)
+					p, n := c[0].(float64), c[1].(float64)
+					if n != next[p] {
+						t.Fatalf("of client %v came number %v, want %v", p, n, next[p])
+					}
+					next[p]++
+					seen = append(seen, fmt.Sprint(c))
+				}
+				if i == 0 {
+					first = seen
+				} else if !slices.Equal(first, seen) {
+					t.Fatal("two clients saw different orders")
+				}
 			}
+			all.Wait()
 		}
-		all.Wait()
 	})
 }
 

@@ -89,6 +89,41 @@ func TestWhatAHookDecidesForOneWhoIsGone(t *testing.T) {
 	}
 }
 
+// Behind a message whose hook runs a few wait, then the client isn't read; in the end all are obeyed, in order.
+func TestWhatWaitsForAHookIsBounded(t *testing.T) {
+	const all, size = 100, 1000
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		srv := hubbubtest.NewServer(t, hubbub.Config{HookTimeout: time.Hour, Hooks: hubbub.Hooks{
+			Publish: func(_ context.Context, p *hubbub.Publish) error {
+				if len(p.Content) < 10 { // the first
+					g.pass()
+				}
+				return nil
+			},
+		}})
+		ann, bob := srv.Connect("ann"), srv.Connect("bob")
+		bob.Join("r")
+		before := figure(t, srv, "hubbub_messages_received_total")
+		ann.Send(map[string]any{"msg_type": "room_message", "room": "r", "content": 0})
+		for i := range all {
+			ann.Send(map[string]any{"msg_type": "room_message", "room": "r", "content": fmt.Sprint(i+1, strings.Repeat("x", size))})
+		}
+		hubbubtest.Step(time.Second)
+		const few, read = 8, 4 << 10 / size // what one read may bring beyond
+		if n := figure(t, srv, "hubbub_messages_received_total") - before; n < few || n > 1+few+2*read {
+			t.Errorf("%v messages were read while a hook runs, want about %d", n, few)
+		}
+		bob.ExpectNothing(time.Second)
+		close(g.open)
+		bob.ExpectMessage("r", 0)
+		for i := range all {
+			bob.ExpectMessage("r", fmt.Sprint(i+1, strings.Repeat("x", size)))
+		}
+		srv.Check()
+	})
+}
+
 // Shutdown waits for whatever runs of the application's code, as long as its context allows.
 func TestShutdownWaitsForAHookOfEveryKind(t *testing.T) {
 	const takes = 2 * time.Second
@@ -188,4 +223,65 @@ func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a client misses goes out of the room's history while the client catches up: it is told of exactly that, and gets
+// all else.
+func TestWhatAgesWhileAClientCatchesUpIsTold(t *testing.T) {
+	const kept = 60 // messages of 4 KB each
+	synctest.Test(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{
+			MaxMessageBytes: 8 << 10, SendQueueBytes: 32 << 10,
+			Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{Messages: kept, Bytes: 8 << 20}}},
+		})
+		filler := strings.Repeat("x", 4000)
+		latest := int64(0)
+		publish := func(n int) {
+			for range n {
+				latest++
+				if err := srv.Publish("r", fmt.Sprint(latest, filler)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			hubbubtest.Step(0)
+		}
+		ann, err := srv.ConnectWith("ann", hubbubtest.Options{Buffer: 4 << 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ann.Join("r")
+		publish(1)
+		ann.Receive()
+		since := ann.Position("r")
+		ann.Leave("r")
+		publish(kept - 1)
+		ann.Link.Stall(hubbubtest.ToClient)
+		ann.Send(map[string]any{"msg_type": "join_room", "room": "r", "since": since, "id": "back"})
+		hubbubtest.Step(0)
+		publish(kept / 2)
+		hubbubtest.Step(time.Second)
+		publish(kept / 4)
+		ann.Link.Resume(hubbubtest.ToClient)
+		if m := ann.Receive(); m.Type != "joined" || !m.Recovered || m.Offset != kept {
+			t.Fatalf("got %s", m)
+		}
+		had, gaps := since.Offset, 0
+		for had < latest {
+			switch m := ann.Receive(); {
+			case m.Type == "room_message" && m.Offset == had+1:
+				had++
+			case m.Type == "gap" && m.Room == "r" && m.Reason == "history" && m.FromOffset == had+1 && m.ToOffset >= m.FromOffset && int64(m.Count) == m.ToOffset-had:
+				gaps++
+				had = m.ToOffset
+			default:
+				t.Fatalf("behind message %d came %.200s", had, m)
+			}
+		}
+		if gaps == 0 {
+			t.Error("nothing was lost: the test shows nothing")
+		}
+		publish(1)
+		ann.ExpectMessage("r", fmt.Sprint(latest, filler))
+		srv.Check()
+	})
 }

@@ -140,6 +140,44 @@ func TestTheHistoryOfAQuietRoomAgesOut(t *testing.T) {
 	}
 }
 
+// A room without members goes when its time is up, counted from the last leave or the last message; not before, and at most
+// a second later.
+func TestARoomWithoutMembersLivesForItsTime(t *testing.T) {
+	for _, c := range []struct{ age, ttl time.Duration }{
+		{5 * time.Second, time.Minute}, {time.Minute, 5 * time.Second}, {20 * time.Second, 20 * time.Second}, {time.Second, 200 * time.Second}, {300 * time.Second, 70 * time.Second},
+	} {
+		for name, last := range map[string]func(ann *hubbubtest.Client, srv *hubbubtest.Server){
+			"a leave": func(ann *hubbubtest.Client, _ *hubbubtest.Server) { ann.Leave("r") },
+			"a message": func(ann *hubbubtest.Client, srv *hubbubtest.Server) {
+				ann.Leave("r")
+				hubbubtest.Step(c.ttl / 2)
+				srv.Publish("r", "the last")
+			},
+		} {
+			t.Run(fmt.Sprint(c.age, ", ", c.ttl, " after ", name), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					srv := hubbubtest.NewServer(t, hubbub.Config{Rooms: []hubbub.RoomPolicy{{Match: "r", History: &hubbub.History{Age: c.age}, IdleTTL: &c.ttl}}})
+					ann := srv.Connect("ann")
+					ann.Join("r")
+					srv.Publish("r", "one")
+					hubbubtest.Step(3 * time.Second)
+					last(ann, srv)
+					for left := c.ttl - 10*time.Millisecond; left > 0; left -= time.Second {
+						hubbubtest.Step(min(left, time.Second))
+						if srv.RoomCount() != 1 {
+							t.Fatalf("the room is gone %s early", left)
+						}
+					}
+					hubbubtest.Step(1010*time.Millisecond + time.Second) // a second for the sweep, which comes once in one
+					if srv.RoomCount() != 0 {
+						t.Error("the room is still there")
+					}
+				})
+			})
+		}
+	}
+}
+
 // Whatever is published, a page holds what the rules of the room and of the request say, and no more.
 func TestPagesFollowTheModel(t *testing.T) {
 	for name, keeps := range map[string]hubbub.History{
