@@ -89,12 +89,13 @@ func TestWhatAHookDecidesForOneWhoIsGone(t *testing.T) {
 	}
 }
 
-// Behind a message whose hook runs a few wait, then the client isn't read; in the end all are obeyed, in order.
+// Behind a message whose hook runs a few wait, then the client isn't read, and its silence is ours; in the end all are
+// obeyed, in order.
 func TestWhatWaitsForAHookIsBounded(t *testing.T) {
 	const all, size = 100, 1000
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
-		srv := hubbubtest.NewServer(t, hubbub.Config{HookTimeout: time.Hour, Hooks: hubbub.Hooks{
+		srv := hubbubtest.NewServer(t, hubbub.Config{HookTimeout: time.Hour, PingInterval: 2 * time.Second, PongTimeout: 2 * time.Second, Hooks: hubbub.Hooks{
 			Publish: func(_ context.Context, p *hubbub.Publish) error {
 				if len(p.Content) < 10 { // the first
 					g.pass()
@@ -109,7 +110,7 @@ func TestWhatWaitsForAHookIsBounded(t *testing.T) {
 		for i := range all {
 			ann.Send(map[string]any{"msg_type": "room_message", "room": "r", "content": fmt.Sprint(i+1, strings.Repeat("x", size))})
 		}
-		hubbubtest.Step(time.Second)
+		hubbubtest.Step(time.Minute)        // many times longer than a client may be silent
 		const few, read = 8, 4 << 10 / size // what one read may bring beyond
 		if n := figure(t, srv, "hubbub_messages_received_total") - before; n < few || n > 1+few+2*read {
 			t.Errorf("%v messages were read while a hook runs, want about %d", n, few)
@@ -284,4 +285,48 @@ func TestWhatAgesWhileAClientCatchesUpIsTold(t *testing.T) {
 		ann.ExpectMessage("r", fmt.Sprint(latest, filler))
 		srv.Check()
 	})
+}
+
+// Another user's token brings neither its session nor harm to it, whether its connection stands or has gone.
+func TestASessionIsItsUsersAlone(t *testing.T) {
+	for _, workers := range []int{1, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			srv := hubbubtest.NewServer(t, hubbub.Config{Workers: workers, Hooks: hubbub.Hooks{Connect: named}})
+			enter := func(user, token string) *hubbubtest.Client {
+				c, err := srv.ConnectWith(user, hubbubtest.Options{Path: "/ws?user=" + user, Token: token})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return c
+			}
+			ann := enter("ann", "")
+			ann.Join("r")
+			token := ann.Welcome.ResumeToken
+			stranger := func() {
+				t.Helper()
+				bob := enter("bob", token)
+				if bob.Welcome.Resumed || bob.ID == ann.ID {
+					t.Errorf("bob is in ann's session: %s", bob.Welcome)
+				}
+				bob.Publish("r", "from bob "+bob.ID)
+				bob.Close()
+			}
+			stranger()
+			if m := ann.Receive(); m.User != "bob" {
+				t.Errorf("got %s", m)
+			}
+			ann.Ping() // it is still there
+			ann.Drop()
+			hubbubtest.Step(0)
+			stranger()
+			back := ann.Reconnect()
+			if !back.Welcome.Resumed || back.ID != ann.ID {
+				t.Errorf("ann is not in her own session: %s", back.Welcome)
+			}
+			if m := back.Receive(); m.User != "bob" {
+				t.Errorf("got %s", m)
+			}
+			srv.Check()
+		})
+	}
 }
