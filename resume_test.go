@@ -2,6 +2,7 @@ package hubbub_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -180,6 +181,47 @@ func TestHandshakesThatCrossLoseNothing(t *testing.T) {
 				t.Fatalf("%s: %v", room, got)
 			}
 			back.hears(room, 1, 2)
+		}
+	})
+}
+
+// Of many handshakes at once with one token each gets the session, until the next one takes it, and none goes without: the
+// client may be waiting on any of them.
+func TestManyHandshakesAtOnceAllResume(t *testing.T) {
+	eachServer(t, func(t *testing.T, s *testServer) {
+		first, token := enterFor(t, s)
+		first.reset()
+		for round := range 30 {
+			parked(t, s, 1)
+			var all []*rawClient
+			for range 8 {
+				c := connect(t, s)
+				all = append(all, c)
+			}
+			for _, c := range all {
+				c.sendRaw([]byte(upgradeHead(s, "/ws?resume="+token)))
+			}
+			var left []*rawClient
+			for _, c := range all {
+				c.expectUpgrade()
+				op, p := c.next()
+				if op == wire.Text { // else it was taken over before it was welcome
+					var welcome map[string]any
+					json.Unmarshal(p, &welcome)
+					if welcome["resumed"] != true || welcome["client_id"] != first.id {
+						t.Fatalf("round %d: %s", round, p)
+					}
+					token = welcome["resume_token"].(string)
+					left = append(left, c)
+				}
+			}
+			for _, c := range left {
+				c.reset()
+			}
+			for _, c := range all {
+				c.closeNow()
+			}
+			eventually(t, "all are gone", func() bool { return s.Connections() == 0 })
 		}
 	})
 }

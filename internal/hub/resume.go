@@ -125,21 +125,21 @@ func (s *session) claim() (rival *session) {
 	return nil
 }
 
-// evict closes the connection of rival, whose session s claims; then s claims it again, and goes without where there is
-// still one in the way.
+// evict closes the connection of rival, whose session s claims; then s claims it again, and goes without where that one is
+// still in the way. Of several handshakes at once the one that ended last has the session in the end.
 type evict struct{ s, rival *session }
 
 func (e *evict) Conn(*loop.Worker) *loop.Conn { return e.rival.conn }
 
 // Run is called by the rival's worker.
 func (e *evict) Run(*loop.Worker) {
-	defer e.s.conn.Worker().Post(&evicted{e.s}, 0)
+	defer e.s.conn.Worker().Post(&evicted{e.s, e.rival}, 0)
 	if r := e.rival; r.conn.Open() && r.name() == e.s.name() && good(e.s.self.resume.of.gen, r.oldest(), r.gen) {
 		r.conn.Close(protocol.CloseTakenOver, "resumed over another connection")
 	}
 }
 
-type evicted struct{ s *session }
+type evicted struct{ s, rival *session }
 
 func (e *evicted) Conn(*loop.Worker) *loop.Conn { return e.s.conn }
 
@@ -148,7 +148,10 @@ func (e *evicted) Run(*loop.Worker) {
 	if !s.conn.Open() {
 		return
 	}
-	s.claim()
+	if rival := s.claim(); rival != nil && rival != e.rival { // a third handshake came in between
+		rival.conn.Worker().Post(&evict{s, rival}, 0)
+		return
+	}
 	if s.welcome() {
 		s.conn.ResumeReading()
 	}
