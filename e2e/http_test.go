@@ -214,7 +214,7 @@ func TestHandshakeTimeout(t *testing.T) {
 				if _, err := io.Copy(io.Discard, conn); err != nil {
 					t.Fatalf("not closed: %v", err)
 				}
-				within(t, begin, time.Second, 3*time.Second)
+				notBefore(t, begin, time.Second)
 			})
 		}
 		t.Run("one byte now and then", func(t *testing.T) {
@@ -230,7 +230,7 @@ func TestHandshakeTimeout(t *testing.T) {
 			}()
 			_ = conn.SetReadDeadline(time.Now().Add(patience))
 			_, _ = io.Copy(io.Discard, conn) // a reset is an end too: bytes of ours may be unread
-			within(t, begin, time.Second, 3*time.Second)
+			notBefore(t, begin, time.Second)
 		})
 		t.Run("an upgraded connection stays", func(t *testing.T) {
 			conn := dialRaw(t, s, "/ws", "")
@@ -242,11 +242,10 @@ func TestHandshakeTimeout(t *testing.T) {
 	})
 }
 
-// within checks when something happened: timers are never early, and up to a
-// second late; the rest is the machine's.
-func within(t *testing.T, begin time.Time, least, most time.Duration) {
+// notBefore checks that a timer was not early. How late it was is the machine's too: hubbubtest judges that, in virtual time.
+func notBefore(t *testing.T, begin time.Time, least time.Duration) {
 	t.Helper()
-	if took := time.Since(begin); took < least || took > most {
-		t.Errorf("it happened after %v, want %v to %v", took.Round(time.Millisecond), least, most)
+	if took := time.Since(begin); took < least {
+		t.Errorf("it happened after %v, want %v at least", took.Round(time.Millisecond), least)
 	}
 }

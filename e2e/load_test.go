@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -144,19 +145,24 @@ func TestRenegotiationIsRefused(t *testing.T) {
 	s := &server{addr: addr, exited: make(chan struct{}), secure: true}
 	s.cmd = exec.Command(program, "serve", "--listen", addr, "--tls-cert", dir+"/cert.pem", "--tls-key", dir+"/key.pem")
 	s.run(t)
-	client := exec.Command("openssl", "s_client", "-tls1_2", "-connect", addr)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	client := exec.CommandContext(ctx, "openssl", "s_client", "-tls1_2", "-connect", addr)
+	var says syncBuffer
+	client.Stdout, client.Stderr = &says, &says
 	in, err := client.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		time.Sleep(300 * time.Millisecond) // s_client takes letters as commands only once it is connected
-		io.WriteString(in, "R\n")
-		time.Sleep(time.Second)
-		in.Close()
-	}()
-	out, _ = client.CombinedOutput()
-	if !strings.Contains(string(out), "RENEGOTIATING") || !strings.Contains(string(out), "alert") {
+	if err := client.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(says.String(), "Verify return code") && ctx.Err() == nil { // it takes letters as commands only once it is connected
+		time.Sleep(10 * time.Millisecond)
+	}
+	io.WriteString(in, "R\n")
+	client.Wait() // the alert ends it
+	if out := says.String(); ctx.Err() != nil || !strings.Contains(out, "RENEGOTIATING") || !strings.Contains(out, "alert") {
 		t.Errorf("s_client says\n%s", out)
 	}
 }

@@ -38,8 +38,13 @@ type page struct {
 	faults []string // what the browser's console complained about
 }
 
+// oneBrowser is held by the one that runs: several that start at once take a machine's breath away.
+var oneBrowser sync.Mutex
+
 func openPage(t *testing.T, s *server) *page {
 	t.Helper()
+	oneBrowser.Lock()
+	t.Cleanup(oneBrowser.Unlock)
 	path, err := findBrowser()
 	if err != nil {
 		t.Fatal(err)
@@ -47,6 +52,7 @@ func openPage(t *testing.T, s *server) *page {
 	alloc, cancel := chromedp.NewExecAllocator(context.Background(),
 		chromedp.ExecPath(path),
 		chromedp.UserDataDir(t.TempDir()),
+		chromedp.WSURLReadTimeout(patience), // the first start on a machine takes long: 20 s of the default were too short
 		chromedp.NoSandbox, chromedp.Headless, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-background-networking", true),
