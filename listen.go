@@ -103,6 +103,7 @@ func (s *Server) Serve(l net.Listener) error {
 		return http.ErrServerClosed
 	}
 	s.listening[srv] = true
+	s.gates = append(s.gates, g)
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -237,6 +238,22 @@ func (g *gate) forget(nc net.Conn) {
 	delete(g.beside, nc)
 	delete(g.arrived, nc)
 	g.freed.Signal()
+}
+
+// unsettled says how many connections the gate still counts. net/http tells of the last ones a moment after it has closed
+// them.
+func (g *gate) unsettled() []string {
+	for end := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+		g.mu.Lock()
+		arrived, beside := len(g.arrived), len(g.beside)
+		g.mu.Unlock()
+		switch {
+		case arrived+beside == 0:
+			return nil
+		case time.Now().After(end):
+			return []string{fmt.Sprintf("connections of the gate: %d, and %d beside it", arrived, beside)}
+		}
+	}
 }
 
 // context is net/http's ConnContext.

@@ -51,7 +51,8 @@ type Server struct {
 	refused [upgradeResults]sparselog.Log // a kind of line for each reason
 
 	mu        sync.Mutex
-	listening map[*http.Server]bool // guarded by mu
+	listening map[*http.Server]bool // guarded by mu, as is what follows
+	gates     []*gate               // of all that ever listened
 }
 
 // Errors that publishing returns.
@@ -63,6 +64,10 @@ var (
 	// ErrStopped says that nothing was sent, because Shutdown has ended the last connection.
 	ErrStopped = hub.ErrStopped
 )
+
+// ErrUnsettled is what Shutdown returns when all has ended and an account of the server, which the error names, isn't back
+// at zero: a fault of Hubbub's own, to be reported.
+var ErrUnsettled = errors.New("accounts are not back at zero")
 
 // ErrHooksRunning is what Shutdown returns when hooks or Handlers still run, and how many.
 var ErrHooksRunning = errors.New("hooks still run")
@@ -359,10 +364,15 @@ func (s *Server) settled() error {
 	if s.ips != nil {
 		accounts = append(accounts, s.ips.unsettled()...)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.gates {
+		accounts = append(accounts, g.unsettled()...)
+	}
 	if len(accounts) == 0 {
 		return nil
 	}
-	return fmt.Errorf("hubbub: accounts are not back at zero: %s", strings.Join(accounts, "; "))
+	return fmt.Errorf("hubbub: shut down: %w: %s", ErrUnsettled, strings.Join(accounts, "; "))
 }
 
 func init() {

@@ -50,7 +50,7 @@ func (d *drill) serveAs(h how) *server {
 		s.addr.Port = 8080 // in a namespace all ports are free
 	}
 	listen := net.JoinHostPort(net.IP(s.addr.Addr[:]).String(), strconv.Itoa(s.addr.Port))
-	words := append(append(h.under, d.program, "serve", "--listen", listen), h.flags...)
+	words := append(append(h.under, d.program, "serve", "--listen", listen, "--shutdown-timeout", "2s"), h.flags...)
 	s.cmd = exec.Command(words[0], words[1:]...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	if h.stderr != nil {
@@ -87,11 +87,17 @@ func (s *server) lives() bool {
 	}
 }
 
-// end kills the server: the drills are about faults, not about a shutdown.
+// end stops the server, which holds its accounts against zero then, and looks into its log.
 func (s *server) end() {
 	if s.lives() {
-		_ = s.cmd.Process.Kill()
-		<-s.exited
+		_ = s.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-s.exited:
+		case <-time.After(2 * time.Minute):
+			_ = s.cmd.Process.Kill()
+			<-s.exited
+		}
+		s.d.must(s.err == nil, "the server stops with %v: %s", s.err, s.log.String())
 	} else {
 		s.d.must(false, "the server ended by itself: %v: %s", s.err, s.log.String())
 	}

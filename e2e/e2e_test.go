@@ -164,7 +164,7 @@ func (s *server) cleanup(t *testing.T) {
 		}
 	}
 	log := s.log.String()
-	for _, bad := range []string{"panic", "DATA RACE", "fatal error"} {
+	for _, bad := range []string{"panic", "DATA RACE", "fatal error", "not back at zero"} {
 		if strings.Contains(log, bad) {
 			t.Errorf("hubbub's log has %q", bad)
 		}

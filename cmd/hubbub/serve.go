@@ -113,6 +113,9 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 		if errors.Is(err, context.DeadlineExceeded) {
 			log.Warn("some clients did not go and were cut off", "after", c.ShutdownTimeout)
 		}
+		if errors.Is(err, hubbub.ErrUnsettled) {
+			return err
+		}
 	case <-signals:
 		return errors.New("stopped at once by a second signal")
 	}
