@@ -24,10 +24,15 @@ import (
 // init has fewer runs than rapid would, to keep go test short; the command line goes before.
 func init() { flag.Set("rapid.checks", "50") }
 
-func TestRoomsKeepTheirPromises(t *testing.T) {
+func TestRoomsKeepTheirPromises(t *testing.T) { playRooms(t, nil) }
+
+// The same with an application whose hooks refuse, fail, panic, end their goroutine, and stall beyond their time.
+func TestRoomsKeepTheirPromisesWhateverHooksDo(t *testing.T) { playRooms(t, newMoody) }
+
+func playRooms(t *testing.T, hooks func(*rapid.T) *moody) {
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
-			w := newWorld(t)
+			w := newWorld(t, hooks)
 			t.Repeat(map[string]func(*rapid.T){ // each is as likely as the other
 				"join": w.join, "leave": w.leave, "leave and return": w.leaveAndReturn,
 				"publish": w.publish, "publish again": w.publish, "publish twice": w.publishTwice, "burst": w.burst, "flood": w.flood, "flood again": w.flood,
@@ -38,6 +43,9 @@ func TestRoomsKeepTheirPromises(t *testing.T) {
 			})
 			w.check(t)
 			w.quiet(t)
+			if w.moody != nil {
+				w.moody.judge(t)
+			}
 		})
 	})
 }
@@ -52,6 +60,7 @@ type world struct {
 
 	policies map[string]model.Policy
 	window   time.Duration // in which a session may be resumed; 0: never
+	moody    *moody        // nil for an application without hooks
 }
 
 // person comes and goes; each time it is another Client.
@@ -81,7 +90,7 @@ type publication struct {
 	once bool // with a publish_id, which is the content
 }
 
-func newWorld(t *rapid.T) *world {
+func newWorld(t *rapid.T, hooks func(*rapid.T) *moody) *world {
 	w := &world{rooms: []string{"red", "blue"}, said: map[string]publication{}, policies: map[string]model.Policy{}}
 	cfg := hubbub.Config{
 		Workers: rapid.IntRange(1, 3).Draw(t, "workers"), MaxMessageBytes: 8 << 10, SendQueueBytes: 16 << 10, SendQueueAge: 20 * time.Second,
@@ -98,6 +107,12 @@ func newWorld(t *rapid.T) *world {
 	cfg.SlowConsumer = rapid.SampledFrom(flows).Draw(t, "flow of chats")
 	cfg.ResumeWindow = rapid.SampledFrom([]time.Duration{-1, 5 * time.Second, 30 * time.Second, 10 * time.Minute}).Draw(t, "window")
 	w.window = max(0, cfg.ResumeWindow)
+	if hooks != nil {
+		w.moody = hooks(t)
+		t.Cleanup(func() { w.moody.over(t) }) // behind the server's own
+		cfg.Hooks, cfg.Logger, cfg.HookTimeout = w.moody.hooks(), w.moody.logger(), 2*time.Second
+		cfg.MaxHookCalls = rapid.SampledFrom([]int{1, 3, 1000}).Draw(t, "hooks at once")
+	}
 	w.srv = NewServer(t, cfg)
 	for _, name := range []string{"ann", "bob", "cat", "dan"} {
 		p := &person{rooms: map[string]bool{}, alive: time.Now()}
@@ -108,7 +123,7 @@ func newWorld(t *rapid.T) *world {
 		w.people = append(w.people, p)
 		for _, room := range w.rooms {
 			p.rooms[room] = true
-			p.Join(room)
+			p.Send(map[string]any{"msg_type": "join_room", "room": room, "id": w.id()})
 		}
 	}
 	return w
@@ -330,6 +345,9 @@ func (w *world) check(t *rapid.T) {
 		p.Link.Slow(Both, 0)
 	}
 	Step(0)
+	for w.moody != nil && w.moody.busy() { // a client whose hooks run isn't read for long
+		Step(time.Second)
+	}
 	// All in one: what happened may not happen a second time, and then rapid shows nothing but this.
 	faults := w.srv.Faults()
 	Step(0) // nothing is under way then, so every account must fit

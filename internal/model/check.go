@@ -44,7 +44,8 @@ type message struct {
 	from     []string // client ids that sent it: more than once where a publish was retried
 	sentAt   int64    // first; 0 when nobody did
 	ackedAt  int64    // first; 0 when it was not
-	refused  string   // the code, where it was refused and never acknowledged
+	refused  string   // the first code with which it was refused
+	refusals int      // how often; each time that it was sent may be answered otherwise
 	position Position // Epoch is "" while unknown, or without history
 	received bool     // by anyone
 }
@@ -56,6 +57,9 @@ func (m *message) String() string {
 	}
 	return m.text
 }
+
+// wasRefused says that the room can't have the message: each time that it was sent it was refused.
+func (m *message) wasRefused() bool { return m.ackedAt == 0 && m.refused != "" && m.refusals == len(m.from) }
 
 // accepted says that the room has the message.
 func (m *message) accepted() bool { return m.ackedAt != 0 || m.received }
@@ -171,8 +175,11 @@ func (c *checking) collectSent(l *Log) {
 			}
 			c.place(l, c.room(e.Room), m, e.Position)
 		case Refused:
-			if m := requests[e.ID]; m != nil && m.refused == "" {
-				m.refused = e.Reason
+			if m := requests[e.ID]; m != nil {
+				m.refusals++
+				if m.refused == "" {
+					m.refused = e.Reason
+				}
 			}
 		}
 	}

@@ -268,17 +268,33 @@ func (p *presence) where(client, room string, from, to int64, then time.Time) (i
 		before, was := data, stayed
 		var sent, since, leaves int64 // the join, its answer, and the leave after it
 		over := false                 // the leave was answered
+		joins := map[string]bool{}    // by id, those that were not refused
 		for _, e := range l.Events {
 			if e.Room != room || e.At >= to {
 				continue
 			}
 			switch e.Kind {
 			case JoinSent:
+				if leaves > 0 {
+					clear(joins)
+				}
+				joins[e.ID] = true
 				if sent == 0 || leaves > 0 {
 					sent, since, leaves, over, data = e.At, 0, 0, false, e.Data
 				}
+			case Refused:
+				if !joins[e.ID] {
+					continue
+				}
+				if delete(joins, e.ID); len(joins) > 0 {
+					data = unknown // it may be that of another one
+				} else if since == 0 {
+					sent = 0
+				}
 			case Joined:
-				since = e.At
+				if joins[e.ID] { // else it is that of a join before the leave
+					since = e.At
+				}
 			case LeaveSent:
 				leaves = e.At
 			case Left:

@@ -141,7 +141,7 @@ func (c *checking) checkReceived(s *span, m *message, e Event) {
 		bad(Misdelivered, "which nobody sent")
 	case m.sentAt != 0 && !slices.Contains(m.from, e.From):
 		bad(Misdelivered, "as if from %s", e.From)
-	case m.ackedAt == 0 && m.refused != "" && m.refused != "timeout" && m.refused != "internal":
+	case m.wasRefused() && m.refused != "timeout" && m.refused != "internal":
 		bad(Misdelivered, "which was refused: %s", m.refused)
 	case c.own(s, m):
 		bad(Echoed, "its own")
@@ -182,7 +182,7 @@ func (c *checking) checkMissing(s *span) {
 		}
 		if miss := s.place(m); m.accepted() && s.begins(m) && (s.complete || miss.hi < len(s.items)) && !s.room.circular(m) {
 			lacks = append(lacks, miss)
-		} else if m.ackedAt != 0 || m.refused == "" {
+		} else if !m.wasRefused() {
 			perhaps++
 		}
 	}
