@@ -59,7 +59,9 @@ func (m *message) String() string {
 }
 
 // wasRefused says that the room can't have the message: each time that it was sent it was refused.
-func (m *message) wasRefused() bool { return m.ackedAt == 0 && m.refused != "" && m.refusals == len(m.from) }
+func (m *message) wasRefused() bool {
+	return m.ackedAt == 0 && m.refused != "" && m.refusals == len(m.from)
+}
 
 // accepted says that the room has the message.
 func (m *message) accepted() bool { return m.ackedAt != 0 || m.received }
