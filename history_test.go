@@ -126,6 +126,16 @@ func TestWhatCantBeProvedIsSaid(t *testing.T) {
 			}
 			m.hearsNothing()
 		}
+		// A resume without a position proves nothing either, and says of a room that keeps nothing what a join says.
+		for room, reason := range map[string]string{"short": "expired", "none": "no_history"} {
+			m := enter(t, s)
+			for _, as := range []string{"who joins", "a member"} {
+				got := m.raw(`{"msg_type":"resume","rooms":{%q:null},"id":1}`, room)["rooms"].(map[string]any)[room].(map[string]any)
+				if got["recovered"] != false || got["reason"] != reason {
+					t.Errorf("%s is named with null by %s: %v, want the reason %s", room, as, got, reason)
+				}
+			}
+		}
 		enter(t, s).rejoins("short", epoch, 3, 5).hears("short", 4, 5)
 	})
 }

@@ -403,6 +403,9 @@ func (s *session) resumeRoom(at *protocol.RoomPosition, no *protocol.Error) (ans
 	}
 	if since == nil && reason == "" {
 		reason = protocol.ReasonExpired // it can't be proved
+		if place == (position{}) {
+			reason = protocol.ReasonNoHistory
+		}
 	}
 	answer.Epoch, answer.Offset = s.hub.epochText(place.epoch), place.offset
 	answer.Recovered, answer.Reason = reason == "", reason
