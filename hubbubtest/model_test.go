@@ -343,3 +343,42 @@ func TestTheClosersCodeDecidesAboutTheSession(t *testing.T) {
 		})
 	}
 }
+
+// When too much is held, what nobody needs goes first: a large debtor is not closed as long as that is enough.
+func TestADebtorOutlivesWhatNobodyNeeds(t *testing.T) {
+	const most, debt, size = 8 << 20, 3 << 20, 50_000
+	synctest.Test(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{
+			Workers: 4, MaxBufferedBytes: most, SendQueueBytes: 4 << 20, SendQueueAge: time.Hour, PingInterval: time.Hour, PongTimeout: time.Hour,
+			Rooms: []hubbub.RoomPolicy{{Match: "live", History: &hubbub.History{}}, {Match: "*", History: &hubbub.History{Bytes: 1 << 20}}},
+		})
+		debtor := srv.Connect("the debtor")
+		debtor.Join("live")
+		debtor.Link.Stall(hubbubtest.ToClient)
+		filler := strings.Repeat("x", size)
+		owed := 0
+		for ; owed*size < debt; owed++ {
+			if err := srv.Publish("live", fmt.Sprint(owed, filler)); err != nil {
+				t.Fatal(err)
+			}
+			hubbubtest.Step(0)
+		}
+		for i := range 2 * most / size {
+			if err := srv.Publish(fmt.Sprint("room ", i), fmt.Sprint(i, filler)); err != nil {
+				t.Fatal(err)
+			}
+			debtor.SendText(`{"msg_type":"ping"}`) // a turn of its worker, which looks then
+			hubbubtest.Step(0)
+		}
+		if n := srv.RoomCount(); n > most/size {
+			t.Errorf("%d rooms are left: nothing was too much", n)
+		}
+		if n := figure(t, srv, `hubbub_closed_total{code="1013"}`); n != 0 {
+			t.Errorf("%v clients were closed, though rooms that nobody needs were there", n)
+		}
+		debtor.Link.Resume(hubbubtest.ToClient)
+		for i := range owed {
+			debtor.ExpectMessage("live", fmt.Sprint(i, filler))
+		}
+	})
+}
