@@ -213,7 +213,7 @@ func start(t *testing.T, command []string, d dialect) server {
 			t.Logf("%v said: %s", command, &output)
 		}
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			conn.Close()
@@ -238,7 +238,7 @@ const probe = "probe "
 
 func (s server) dial(t *testing.T, path string) *peer {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	conn, _, err := websocket.Dial(ctx, "ws://"+s.address+path, nil)
 	if err != nil {

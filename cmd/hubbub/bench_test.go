@@ -29,8 +29,8 @@ import (
 	"example.com/hubbub/internal/bench"
 )
 
-// patience is how long a test waits for what should come soon.
-const patience = 30 * time.Second
+// patience is how long a test waits for what must come: so long that a busy machine is no reason to fail.
+const patience = 3 * time.Minute
 
 // TestMain has the binary of the tests be hubbub itself where program starts it.
 func TestMain(m *testing.M) {

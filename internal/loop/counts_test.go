@@ -14,7 +14,7 @@ import (
 // counts reads a loop of one worker, and holds its sums against what its connections have.
 func counts(t *testing.T, l *Loop) (c Counts) {
 	t.Helper()
-	l.Inspect(20*time.Second, func(w *Worker) {
+	l.Inspect(hang, func(w *Worker) {
 		c = w.Counts()
 		var unsent, half int64
 		for _, s := range w.slots {
@@ -163,11 +163,7 @@ func TestInspectDoesNotWaitForAStuckWorker(t *testing.T) {
 			t.Errorf("%d tasks wait for the stuck worker, want the one that runs and 3", d)
 		}
 		var seen [2]atomic.Bool
-		began := time.Now()
-		l.Inspect(50*time.Millisecond, func(w *Worker) { seen[w.index].Store(true) })
-		if took := time.Since(began); took > 10*time.Second {
-			t.Errorf("Inspect took %s", took)
-		}
+		l.Inspect(2*time.Second, func(w *Worker) { seen[w.index].Store(true) }) // and returns, though one never does
 		if seen[0].Load() || !seen[1].Load() {
 			t.Error("want the free worker seen and the stuck one not")
 		}
@@ -186,9 +182,8 @@ func TestInspectSeesWorkersThatHaveEnded(t *testing.T) {
 		until(t, "it is gone", func() bool { return l.Connections() == 0 })
 		l.Stop(0)
 		l.Wait()
-		began := time.Now()
-		if c := counts(t, l); c.MessagesReceived != 1 || time.Since(began) > 10*time.Second {
-			t.Errorf("got %+v after %s", c, time.Since(began))
+		if c := counts(t, l); c.MessagesReceived != 1 {
+			t.Errorf("got %+v", c)
 		}
 	})
 }
