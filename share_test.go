@@ -260,3 +260,92 @@ func TestOneReadIsNotOneTurn(t *testing.T) {
 		}
 	})
 }
+
+// floods are the cheapest and the dearest messages that a client may send, as fast as the server reads them.
+var floods = []struct {
+	name string
+	say  func(i int) string
+}{
+	{"pings", func(int) string { return `{"msg_type":"ping"}` }},
+	{"joins and leaves", func(i int) string {
+		return fmt.Sprintf(`{"msg_type":"%s","room":"other"}`, []string{"join_room", "leave_room"}[i%2])
+	}},
+	{"joins and leaves of a room that tells 1000", func(i int) string {
+		return fmt.Sprintf(`{"msg_type":"%s","room":"lobby"}`, []string{"join_room", "leave_room"}[i%2])
+	}},
+	{"presence of 1000", func(i int) string { return fmt.Sprintf(`{"msg_type":"presence","room":"lobby","id":%d}`, i) }},
+	{"history pages", func(i int) string { return fmt.Sprintf(`{"msg_type":"history","room":"full","limit":1000,"id":%d}`, i) }},
+	{"direct messages", func(int) string { return "" }}, // to itself; below
+	{"room messages to nobody", func(int) string { return `{"msg_type":"room_message","room":"full","content":"x"}` }},
+	{"resumes", func(i int) string {
+		var rooms strings.Builder
+		for r := range 900 {
+			fmt.Fprintf(&rooms, `,"resumed%d":null`, r)
+		}
+		return fmt.Sprintf(`{"msg_type":"resume","id":%d,"rooms":{%s}}`, i, rooms.String()[1:])
+	}},
+}
+
+// BenchmarkBeside is how long an innocent client's round trip takes on the worker of one who attacks; each operation is a
+// ping of the innocent.
+func BenchmarkBeside(b *testing.B) {
+	s := startServer(b, hubbub.Config{Workers: 1})
+	watchers := make([]*member, 999)
+	for i := range watchers {
+		watchers[i] = enter(b, s)
+		watchers[i].text(`{"msg_type":"join_room","room":"lobby"}`)
+		go io.Copy(io.Discard, watchers[i].r)
+	}
+	for range 100 {
+		if err := s.Publish("full", strings.Repeat("x", 500)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	innocent := enter(b, s)
+	measure := func(b *testing.B) {
+		var took []time.Duration
+		for b.Loop() {
+			began := time.Now()
+			innocent.ask(`{"msg_type":"ping"}`)
+			took = append(took, time.Since(began))
+			time.Sleep(time.Millisecond)
+		}
+		slices.Sort(took)
+		b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+		b.ReportMetric(float64(took[len(took)*95/100].Microseconds()), "p95-us")
+		b.ReportMetric(0, "ns/op")
+	}
+	b.Run("nothing", measure)
+	beside := func(name, extension string, packet []byte) {
+		b.Run(name, func(b *testing.B) {
+			attacker := dial(b, s, "/ws", extension)
+			go io.Copy(io.Discard, attacker.r)
+			before, began := scrape(b, s)["hubbub_messages_received_total"], time.Now()
+			stop := make(chan struct{})
+			go func() {
+				for attacker.trySend(packet) == nil {
+				}
+				close(stop)
+			}()
+			measure(b)
+			b.ReportMetric((scrape(b, s)["hubbub_messages_received_total"]-before)/time.Since(began).Seconds(), "messages/s")
+			attacker.reset()
+			<-stop
+		})
+	}
+	bomb := deflated(`{"msg_type":"ping","padding":"` + strings.Repeat("a", 65000) + `"}`)
+	beside("compressed bombs", "Sec-WebSocket-Extensions: permessage-deflate", bytes.Repeat(bomb, 64<<10/len(bomb)))
+	for _, f := range floods {
+		say := f.say
+		if f.name == "direct messages" {
+			to := enter(b, s)
+			go io.Copy(io.Discard, to.r)
+			say = func(int) string { return `{"msg_type":"direct_message","to":"` + to.id + `","content":"x"}` }
+		}
+		var packet []byte
+		for i := 0; len(packet) < 60<<10; i++ {
+			packet = append(packet, frame(wire.Text, true, []byte(say(i)))...)
+		}
+		beside(f.name, "X-Nothing: 1", packet)
+	}
+}
