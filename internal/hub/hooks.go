@@ -65,9 +65,14 @@ type hook func(ctx context.Context) outcome
 // runFor is the call of the application's code that a command needs, or nil.
 func (s *session) runFor(cmd *protocol.Command, raw []byte) *run {
 	if cmd.Kind == protocol.Resume && s.hub.cfg.Hooks.Join != nil {
-		rooms := make([]string, len(cmd.Rooms))
+		rooms, any := make([]string, len(cmd.Rooms)), false
 		for i, r := range cmd.Rooms {
-			rooms[i] = string(r.Room)
+			if s.find(r.Room) < 0 { // else joining twice is joining once
+				rooms[i], any = string(r.Room), true
+			}
+		}
+		if !any {
+			return nil
 		}
 		return &run{rooms: rooms, who: s.identity()}
 	}

@@ -265,7 +265,7 @@ type run struct {
 	do  hook
 	raw []byte // the message; nil for what no client waits for
 
-	rooms []string // instead of do, of a resume: which Join is asked about, one after the other
+	rooms []string // instead of do, of a resume: which Join is asked about, one after the other; "" is not
 	who   Identity // who asks then
 
 	payer *payer // whose place it takes
@@ -348,6 +348,14 @@ type joins struct {
 	over bool              // the message is answered
 }
 
+// add notes what was said of the next room; false says that it was too late.
+func (j *joins) add(no *protocol.Error) (inTime bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.said = append(j.said, no)
+	return !j.over
+}
+
 // callJoins asks Join about one room after the other, each with a time of its own. When one takes longer, or ends its
 // goroutine, that is the answer for it and, as none can be asked beside it, for those behind it.
 func (r *run) callJoins() {
@@ -357,6 +365,10 @@ func (r *run) callJoins() {
 		r.s.conn.Worker().Post(hookEnded{r.s}, 0)
 	}()
 	for _, room := range r.rooms {
+		if room == "" {
+			j.add(nil)
+			continue
+		}
 		if r.ctx.Err() != nil || !r.callJoin(j, room) {
 			return
 		}
@@ -385,11 +397,7 @@ func (r *run) callJoin(j *joins, room string) (inTime bool) {
 		case err != nil && ctx.Err() == context.DeadlineExceeded:
 			err = tookTooLong(h.cfg.HookTimeout)
 		}
-		no := r.s.told(err)
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		j.said = append(j.said, no)
-		inTime = !j.over
+		inTime = j.add(r.s.told(err))
 	}()
 	err = h.cfg.Hooks.Join(ctx, r.who, room)
 	returned = true

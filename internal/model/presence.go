@@ -269,6 +269,7 @@ func (p *presence) where(client, room string, from, to int64, then time.Time) (i
 		var sent, since, leaves int64 // the join, its answer, and the leave after it
 		over := false                 // the leave was answered
 		joins := map[string]bool{}    // by id, those that were not refused
+		gone := true                  // it certainly was not in before the join
 		for _, e := range l.Events {
 			if e.Room != room || e.At >= to {
 				continue
@@ -280,6 +281,7 @@ func (p *presence) where(client, room string, from, to int64, then time.Time) (i
 				}
 				joins[e.ID] = true
 				if sent == 0 || leaves > 0 {
+					gone = sent == 0 || over
 					sent, since, leaves, over, data = e.At, 0, 0, false, e.Data
 				}
 			case Refused:
@@ -288,7 +290,7 @@ func (p *presence) where(client, room string, from, to int64, then time.Time) (i
 				}
 				if delete(joins, e.ID); len(joins) > 0 {
 					data = unknown // it may be that of another one
-				} else if since == 0 {
+				} else if since == 0 && gone {
 					sent = 0
 				}
 			case Joined:
