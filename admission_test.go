@@ -89,9 +89,6 @@ type brokenWriter struct {
 	fault string
 }
 
-// noHijack is what a middleware makes that counts bytes and doesn't know Unwrap.
-type noHijack struct{ http.ResponseWriter }
-
 func (w *brokenWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	switch w.fault {
 	case "hijack panics":
@@ -117,8 +114,6 @@ func behind(t *testing.T, cfg hubbub.Config) *testServer {
 		switch fault := r.URL.Query().Get("fault"); fault {
 		case "":
 			server.ServeHTTP(w, r)
-		case "no hijack":
-			server.ServeHTTP(noHijack{w}, r)
 		case "no descriptors":
 			withoutDescriptors(t, w, r, server)
 		default:
@@ -137,7 +132,7 @@ func behind(t *testing.T, cfg hubbub.Config) *testServer {
 // Whatever keeps a client that Connect has let in from getting its connection: its end is told, and it keeps no place.
 func TestWhoIsLetInAndComesToNothingIsGoneAgain(t *testing.T) {
 	eachIO(t, func(t *testing.T, io string) {
-		faults := []string{"no hijack", "hijack fails", "hijack panics", "deaf socket"}
+		faults := []string{"hijack fails", "hijack panics", "deaf socket"}
 		if io == "epoll" {
 			faults = append(faults, "no descriptors")
 		}

@@ -137,26 +137,28 @@ func TestWhatConnectSaysIsHeldToTheProtocol(t *testing.T) {
 	}
 	var says atomic.Value // of an answer
 	says.Store(answer{})
-	s := startServer(t, hubbub.Config{Hooks: hubbub.Hooks{
+	cfg := hubbub.Config{Hooks: hubbub.Hooks{
 		Connect: func(_ context.Context, c *hubbub.Connect) error {
 			a := says.Load().(answer)
 			c.User = a.user
 			return a.refuse
 		},
 		Join: func(context.Context, *hubbub.Join) error { return says.Load().(answer).refuse },
-	}})
+	}}
 	for _, bad := range []struct{ name, user, why string }{
 		{"too long", strings.Repeat("é", 128), "256 bytes"},
 		{"invalid UTF-8", "ann\xff", "not valid UTF-8"},
 		{"a control", "ann\n", "U+000A"},
 		{"a control of Latin 1", "ann\u0085", "U+0085"},
 	} {
+		s := startServer(t, cfg) // of its own: such lines come once a second
 		says.Store(answer{user: bad.user})
 		expectRefused(t, s, 1013, "try again later")
 		if !strings.Contains(s.log.String(), bad.why) {
 			t.Errorf("%s: the log doesn't say %q", bad.name, bad.why)
 		}
 	}
+	s := startServer(t, cfg)
 	for _, good := range []string{"", "a", "ann é 😀", strings.Repeat("x", 255)} {
 		says.Store(answer{user: good})
 		enter(t, s)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -30,7 +31,7 @@ func eachFlow(t *testing.T, story func(t *testing.T, s *testServer, policy strin
 					if !history {
 						rule.History = &hubbub.History{}
 					}
-					story(t, startServer(t, hubbub.Config{IO: io, Workers: workers, SendQueueBytes: flowQueue, Rooms: []hubbub.RoomPolicy{rule}}), policy, history)
+					story(t, startServer(t, hubbub.Config{IO: io, Workers: workers, SendQueueBytes: flowQueue, ResumeWindow: time.Hour, Rooms: []hubbub.RoomPolicy{rule}}), policy, history)
 				})
 			}
 		}
