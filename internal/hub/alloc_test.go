@@ -3,6 +3,7 @@ package hub
 import (
 	"runtime/debug"
 	"testing"
+	"unsafe"
 )
 
 // allocations is how many a step takes, over many of them: of the server, since these clients take none. The collector
@@ -32,5 +33,11 @@ func TestARoomMessageAllocatesNothingForAMember(t *testing.T) {
 		if n := allocations(50, r.publish); n > mostForAMessage {
 			t.Errorf("%d members: %v allocations a message, want %d at most", members, n, mostForAMessage)
 		}
+	}
+}
+
+func TestASessionIsSmall(t *testing.T) {
+	if n := unsafe.Sizeof(session{}); n > 80 { // a size class of the allocator
+		t.Errorf("a session takes %d bytes", n)
 	}
 }

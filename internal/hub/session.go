@@ -16,16 +16,16 @@ import (
 // session is who is behind a connection, and where: the loop.Handler of it. It is owned by the connection's worker, but
 // for what is static.
 type session struct {
-	// Static after Opened; id, gen and self after the welcome, from when on others find it by its id.
+	// Static after Opened; id, self and gen after the welcome, from when on others find it by its id.
 	hub  *Hub
 	conn *loop.Conn
 	id   ID
-	gen  uint32 // of the token that resumes it
-	self *self  // nil for most
+	self *self // nil for most
 
 	rooms []membership
-	all   int32 // index among everyone on its worker, -1 before the welcome
-	more  *more // nil for most
+	all   int32  // index among everyone on its worker, -1 before the welcome
+	gen   uint32 // of the token that resumes it; static, and here for the sake of 80 bytes in all
+	more  *more  // nil for most
 }
 
 // self is what a session began with, where that was more than a connection.
