@@ -48,12 +48,13 @@ func (v fileVersion) same(o fileVersion) bool {
 	return v.modified.Equal(o.modified) && v.size == o.size && (v.file == nil || o.file == nil || os.SameFile(v.file, o.file))
 }
 
-func versionOf(file string) (fileVersion, error) {
+// versionOf is that of a file that can't be found, too: the zero value.
+func versionOf(file string) fileVersion {
 	info, err := os.Stat(file)
 	if err != nil {
-		return fileVersion{}, err
+		return fileVersion{}
 	}
-	return fileVersion{info.ModTime(), info.Size(), info}, nil
+	return fileVersion{info.ModTime(), info.Size(), info}
 }
 
 // current looks at the files at most once a second.
@@ -75,9 +76,7 @@ func (c *certificate) current() *tls.Certificate {
 
 func (c *certificate) changed() bool {
 	c.looked = time.Now()
-	cert, err1 := versionOf(c.certFile)
-	key, err2 := versionOf(c.keyFile)
-	return err1 == nil && err2 == nil && !(cert.same(c.version[0]) && key.same(c.version[1]))
+	return !versionOf(c.certFile).same(c.version[0]) || !versionOf(c.keyFile).same(c.version[1])
 }
 
 func (c *certificate) read() error {
@@ -87,16 +86,8 @@ func (c *certificate) read() error {
 }
 
 func (c *certificate) readLocked() error {
-	cert, err := versionOf(c.certFile)
-	if err != nil {
-		return err
-	}
-	key, err := versionOf(c.keyFile)
-	if err != nil {
-		return err
-	}
-	// Also when the pair is bad: it is complained of once, not at every handshake.
-	c.version = [2]fileVersion{cert, key}
+	// Also when the pair is bad or gone: it is complained of once, not at every handshake.
+	c.version = [2]fileVersion{versionOf(c.certFile), versionOf(c.keyFile)}
 	c.looked = time.Now()
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {

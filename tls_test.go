@@ -270,6 +270,15 @@ func TestTheCertificateIsReadAgainWhenItChanges(t *testing.T) {
 	}
 	writeCertificate(t, filepath.Dir(key), "second")
 	eventually(t, "the new certificate is in use", func() bool { return name() == "second" })
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a file that is gone is complained of", func() bool { name(); return strings.Contains(s.log.String(), "no such file") })
+	if got := name(); got != "second" {
+		t.Errorf("without a key the certificate is of %q", got)
+	}
+	writeCertificate(t, filepath.Dir(key), "third")
+	eventually(t, "the third certificate is in use", func() bool { return name() == "third" })
 	old.write(frame(wire.Text, true, []byte("still here")))
 	old.expect(wire.Text, "still here")
 }
