@@ -125,6 +125,35 @@ func TestWhatWaitsForAHookIsBounded(t *testing.T) {
 	})
 }
 
+// The clock of one who wasn't read begins anew when it is.
+func TestThePatienceBeginsAnewBehindAPause(t *testing.T) {
+	const ping, pong = 10 * time.Second, 10 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		srv := hubbubtest.NewServer(t, hubbub.Config{HookTimeout: time.Hour, PingInterval: ping, PongTimeout: pong, Hooks: hubbub.Hooks{
+			Publish: func(_ context.Context, p *hubbub.Publish) error {
+				if string(p.Content) == "0" {
+					g.pass()
+				}
+				return nil
+			},
+		}})
+		ann := srv.Connect("ann")
+		for i := range 9 { // one whose hook runs, and as many behind it as make it unread
+			ann.Send(map[string]any{"msg_type": "chat", "content": i})
+		}
+		hubbubtest.Step(0)
+		ann.Link.Stall(hubbubtest.ToServer)
+		hubbubtest.Step(5*ping - 100*time.Millisecond)
+		close(g.open)
+		hubbubtest.Step(ping + pong - time.Millisecond)
+		if n := figure(t, srv, `hubbub_closed_total{code="4002"}`); n != 0 {
+			t.Error("it was closed early: while it isn't read its silence doesn't count")
+		}
+		ann.ExpectClosed(4002)
+	})
+}
+
 // Shutdown waits for whatever runs of the application's code, as long as its context allows.
 func TestShutdownWaitsForAHookOfEveryKind(t *testing.T) {
 	const takes = 2 * time.Second

@@ -85,6 +85,49 @@ func TestTheQueuesBoundsAreExact(t *testing.T) {
 	})
 }
 
+// Answers that have left count no more, though the queue was never empty.
+func TestAnswersThatHaveLeftCountNoMore(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		const rest = 32 << 20 // more than the sockets of both sides hold
+		cfg.SendQueueBytes = 2 * rest
+		w, c, far, code := stuck(t, cfg)
+		for round := range 3 {
+			before := 0
+			do(w, func() {
+				for range 2 {
+					if !c.Send(frameOf(50_000, true)) {
+						t.Errorf("round %d: two answers don't fit", round)
+					}
+				}
+				before = c.Unsent()
+				for range 2 {
+					if !c.Send(NewFrame(wire.Binary, make([]byte, rest/4))) || c.Unsent() <= before {
+						t.Error("nothing waits behind them")
+					}
+				}
+			})
+			buf := make([]byte, 64<<10)
+			until(t, "the answers are out", func() (out bool) {
+				if _, err := io.ReadFull(far, buf); err != nil {
+					t.Fatal(err)
+				}
+				do(w, func() {
+					out = c.Unsent() <= rest/2
+					if c.Unsent() == 0 {
+						t.Error("nothing is left: the test shows nothing")
+					}
+				})
+				return out
+			})
+		}
+		select {
+		case n := <-code:
+			t.Errorf("closed with %d", n)
+		default:
+		}
+	})
+}
+
 // The peer has ended its half, and the socket is full: all that is queued arrives, then the end.
 func TestAHalfCloseBehindAFullSocketLosesNothing(t *testing.T) {
 	eachIO(t, func(t *testing.T, cfg Config) {
@@ -200,6 +243,24 @@ func TestRoomInAMailboxWakesNobodyElse(t *testing.T) {
 			do(w, func() { on = second.paused == 0 })
 			return on
 		})
+	})
+}
+
+// A mailbox that has been emptied meanwhile holds nobody up: nothing would wake who waited for it.
+func TestAnEmptyMailboxHoldsNobodyUp(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		cfg.Workers = 2
+		l := start(t, cfg)
+		opened := make(chan *Conn, 1)
+		h := echo()
+		hold := h.opened
+		h.opened = func(c *Conn) { hold(c); opened <- c }
+		far := connect(t, l, h)
+		c := <-opened
+		other := l.workers[1-c.w.index]
+		do(c.w, func() { c.Throttle(other) })
+		far.Write(frameTo("still read"))
+		expect(t, far, text("still read"))
 	})
 }
 
