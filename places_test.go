@@ -236,7 +236,7 @@ func TestWhoIsKeptOutKeepsNoPlace(t *testing.T) {
 	})
 	for what, code := range map[string]int{"refuse": wire.CloseTryLater, "panic": wire.CloseTryLater} {
 		t.Run("the hook Connect: "+what, func(t *testing.T) {
-			s := startServer(t, hubbub.Config{MaxConnections: 1, MaxConnectionsPerIP: 1, Hooks: hooks, Logger: slog.New(slog.DiscardHandler)})
+			s := startServer(t, hubbub.Config{MaxConnections: 1, MaxConnectionsPerIP: 1, MaxHookCalls: 1, Hooks: hooks, Logger: slog.New(slog.DiscardHandler)})
 			if what == "refuse" {
 				code = 4501
 			}
@@ -273,4 +273,42 @@ func TestWhoIsKeptOutKeepsNoPlace(t *testing.T) {
 			t.Error(fmt.Sprint(n, " places are still taken"))
 		}
 	})
+}
+
+// Requests on connections that stay open have few places where all descriptors are promised to WebSockets: who was quiet
+// for longest goes.
+func TestQuietConnectionsMakeRoom(t *testing.T) {
+	s := startServer(t, hubbub.Config{MaxConnections: 1 << 20})
+	ask := func(c *rawClient) {
+		t.Helper()
+		c.sendRaw([]byte("GET /healthz HTTP/1.1\r\nHost: a.example\r\n\r\n"))
+		r := c.response("GET")
+		if _, err := io.Copy(io.Discard, r.Body); err != nil || r.StatusCode != http.StatusOK {
+			t.Fatalf("%s, %v", r.Status, err)
+		}
+	}
+	first, second := connect(t, s), connect(t, s)
+	ask(first)
+	ask(first) // it is kept
+	ask(second)
+	first.expectEOF()
+	ask(second)
+}
+
+// When all places before the upgrade are taken by heads that aren't complete, the oldest of them goes.
+func TestTheOldestHalfARequestMakesRoom(t *testing.T) {
+	const places = 256
+	s := startServer(t, hubbub.Config{HandshakeTimeout: time.Minute})
+	var halves []*rawClient
+	for range places {
+		c := connect(t, s)
+		head := upgradeHead(s, "/echo")
+		c.sendRaw([]byte(head[:20]))
+		halves = append(halves, c)
+	}
+	dial(t, s, "/echo").quiet()
+	halves[0].expectEOF()
+	last := halves[places-1]
+	last.sendRaw([]byte(upgradeHead(s, "/echo")[20:]))
+	last.expectUpgrade()
 }
