@@ -120,7 +120,7 @@ func (s *session) claim() (rival *session) {
 		return p.by
 	}
 	p.by, p.gen = s, p.gen+1
-	r.old, r.oldest = p, p.oldest
+	r.old, r.oldest, s.gen = p, p.oldest, p.gen
 	s.extra().payer = p.payer
 	return nil
 }
@@ -162,7 +162,7 @@ func (s *session) welcome() (done bool) {
 	resumed := false
 	if s.self != nil && s.self.resume != nil {
 		if old := s.self.resume.old; old != nil {
-			s.id, s.gen, resumed = old.id, old.gen, true
+			s.id, resumed = old.id, true
 			s.self.resume.again = nil
 		} else if s.readmit() { // somebody else may have the other id
 			return false
