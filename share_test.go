@@ -169,6 +169,35 @@ func TestAsManyRoomsAsAllowedCanBeResumed(t *testing.T) {
 	back.hearsNothing()
 }
 
+// Who has joined until its share was used up may lose its connection all the same: a parked session takes less than what its
+// rooms took before.
+func TestWhoseShareIsUsedUpByRoomsCanResume(t *testing.T) {
+	s := startServer(t, hubbub.Config{MaxBufferedBytes: 1 << 20})
+	m, token := enterFor(t, s)
+	rooms := 0
+	for m.raw(`{"msg_type":"join_room","room":"r%d","id":1}`, rooms)["msg_type"] == "joined" {
+		rooms++
+	}
+	if rooms >= 1000 {
+		t.Fatalf("%d rooms, which is no share", rooms)
+	}
+	m.reset()
+	parked(t, s, 1)
+	back, welcome := comeBack(t, s, token)
+	if welcome["resumed"] != true {
+		t.Fatalf("got %v", welcome)
+	}
+	names := make([]string, rooms)
+	for i := range names {
+		names[i] = fmt.Sprintf(`"r%d":null`, i)
+	}
+	for room, answer := range back.raw(`{"msg_type":"resume","id":1,"rooms":{%s}}`, strings.Join(names, ","))["rooms"].(map[string]any) {
+		if answer.(map[string]any)["retry"] == true {
+			t.Errorf("%s: %v", room, answer)
+		}
+	}
+}
+
 // A resume of several messages ends with another kind of message, too; what is not named then is left.
 func TestAResumeThatSaysNoMoreIsOver(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *testServer) {

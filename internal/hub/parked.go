@@ -73,9 +73,10 @@ func (s *session) park() bool {
 		rooms = append(rooms, m.local.room)
 	}
 	cost := parkedCost + parkedRoomCost*int64(len(rooms))
+	back := membershipCost * int64(max(0, len(s.rooms)-manyRooms)) // which it pays for now, and then no more
 	switch {
 	case p != nil:
-	case !s.payer().may(cost):
+	case !s.payer().may(cost - back):
 		return false
 	default:
 		p = &parked{id: s.id, user: s.name(), payer: s.payer(), gen: s.gen}
