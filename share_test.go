@@ -3,6 +3,7 @@ package hubbub_test
 import (
 	"bytes"
 	"compress/flate"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -87,6 +88,83 @@ func TestNobodyTakesWhatAllShare(t *testing.T) {
 			}
 			if _, welcome := comeBack(t, s, token); welcome["resumed"] != true {
 				t.Errorf("a parked session is gone: %v", welcome)
+			}
+		})
+	}
+}
+
+// fill publishes by publish_ids of that prefix until it is refused, and says how many were taken.
+func (m *member) fill(prefix string) (taken int) {
+	m.t.Helper()
+	for {
+		var packet []byte
+		for i := range 100 {
+			packet = append(packet, frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"room_message","room":"nobody is here","content":1,"publish_id":"%s%d","id":%d}`, prefix, taken+i, i))...)
+		}
+		m.sendRaw(packet)
+		refused := 0
+		for range 100 {
+			switch got := m.nextJSON(); got["code"] {
+			case nil:
+				taken++
+			case "rate_limited":
+				refused++
+			default:
+				m.t.Fatalf("got %v", got)
+			}
+		}
+		if refused > 0 {
+			return taken
+		}
+		if taken > 100_000 {
+			m.t.Fatal("nobody is ever refused")
+		}
+	}
+}
+
+// A user has one share over all of its sessions, also over those that have ended; an address some, where its connections
+// are bounded.
+func TestAUserAndAnAddressHaveShares(t *testing.T) {
+	cfg := hubbub.Config{MaxBufferedBytes: 64 << 20, Hooks: hubbub.Hooks{Connect: func(_ context.Context, c *hubbub.Connect) error {
+		c.User = c.Request.URL.Query().Get("user")
+		return nil
+	}}}
+	t.Run("user", func(t *testing.T) {
+		s := startServer(t, cfg)
+		as := func(user string) *member {
+			m := &member{rawClient: dial(t, s, "/ws?user="+user)}
+			m.nextJSON()
+			return m
+		}
+		ann := as("ann")
+		share := ann.fill("a")
+		if n := as("ann").fill("b"); n > 0 {
+			t.Errorf("a second session of the user took %d more", n)
+		}
+		ann.sendClose(1000, "")
+		ann.expectClose(1000)
+		if n := as("ann").fill("c"); n > 0 {
+			t.Errorf("a session after the first took %d more", n)
+		}
+		if n := as("bob").fill("d"); n < share-1 || n > share+1 {
+			t.Errorf("another user may take %d, the first took %d", n, share)
+		}
+	})
+	for limit, shares := range map[int]float64{0: 8, 100: 4} {
+		t.Run(fmt.Sprint("address, limit ", limit), func(t *testing.T) {
+			cfg := cfg
+			cfg.MaxConnectionsPerIP = limit
+			s := startServer(t, cfg)
+			one, all := 0, 0
+			for i := range 8 {
+				m := &member{rawClient: dial(t, s, "/ws")}
+				m.nextJSON()
+				n := m.fill(fmt.Sprint("s", i, "-"))
+				one = max(one, n)
+				all += n
+			}
+			if got := float64(all) / float64(one); got < shares-0.1 || got > shares+0.1 {
+				t.Errorf("eight clients of one address took %.2f shares, want %v", got, shares)
 			}
 		})
 	}
