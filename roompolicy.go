@@ -29,8 +29,8 @@ type RoomPolicy struct {
 	// of what it lost. Default: Config.SlowConsumer.
 	SlowConsumer string
 	// IdleTTL is how long a room without members keeps its history and its place in it, from when the last one left or
-	// something was published; pointing to 0, not at all. Whole seconds, rounded up, at most 24 h. Default: as long as
-	// History.Age, and without history 0.
+	// something was published; pointing to 0, not at all. One without history has nothing to keep and goes at once. Whole
+	// seconds, rounded up, at most 24 h. Default: as long as History.Age, and without history 0.
 	IdleTTL *time.Duration
 }
 

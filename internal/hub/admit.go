@@ -34,11 +34,11 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, connect 
 	if connect == nil {
 		return h.Session(who, addr, resume), nil
 	}
-	who, err := h.await(ctx, who.ID, connect, nil)
+	who, err := h.await(ctx, addr, who.ID, connect, nil)
 	if err == nil && resume != nil && who.User != resume.User {
 		resume = nil // that session isn't this user's: the hook was told an id that the client can't have
 		told := who
-		who, err = h.await(ctx, NewID(), connect, &told)
+		who, err = h.await(ctx, addr, NewID(), connect, &told)
 	}
 	if err != nil {
 		return nil, err
@@ -71,7 +71,8 @@ type asking struct {
 	// Static.
 	hub     *Hub
 	connect Connect
-	instead *Identity // is dismissed before; nil for nobody
+	addr    netip.Addr // who pays for a Disconnect
+	instead *Identity  // is dismissed before; nil for nobody
 	ctx     context.Context
 	cancel  context.CancelFunc
 
@@ -83,8 +84,8 @@ type asking struct {
 }
 
 // ask begins to ask. Never blocks.
-func (h *Hub) ask(ctx context.Context, id ID, connect Connect, instead *Identity) *asking {
-	a := &asking{hub: h, connect: connect, instead: instead, who: Identity{ID: id}}
+func (h *Hub) ask(ctx context.Context, addr netip.Addr, id ID, connect Connect, instead *Identity) *asking {
+	a := &asking{hub: h, connect: connect, addr: addr, instead: instead, who: Identity{ID: id}}
 	a.ctx, a.cancel = context.WithTimeout(ctx, h.cfg.HookTimeout)
 	h.runs.mu.Lock()
 	defer h.runs.mu.Unlock()
@@ -95,8 +96,8 @@ func (h *Hub) ask(ctx context.Context, id ID, connect Connect, instead *Identity
 
 // await asks on behalf of an upgrade. What counts meanwhile is the call alone: that may be the one which shuts the server
 // down, and then it doesn't wait for its own upgrade.
-func (h *Hub) await(ctx context.Context, id ID, connect Connect, instead *Identity) (Identity, error) {
-	a := h.ask(ctx, id, connect, instead)
+func (h *Hub) await(ctx context.Context, addr netip.Addr, id ID, connect Connect, instead *Identity) (Identity, error) {
+	a := h.ask(ctx, addr, id, connect, instead)
 	h.UpgradeEnds()
 	select {
 	case <-a.ctx.Done():
@@ -117,7 +118,7 @@ func (a *asking) call() {
 		}
 		a.settle(user, err)
 	}()
-	defer a.hub.runs.calls(&a.hub.runs.asked)()
+	defer a.hub.runs.calls(&caller{of: &a.hub.runs.asked})()
 	if no := a.wait(); no != nil {
 		err = no
 	} else {
@@ -132,7 +133,7 @@ func (a *asking) call() {
 func (a *asking) wait() error {
 	if a.instead != nil {
 		select {
-		case <-a.hub.dismiss(nil, nil, *a.instead, wire.CloseAbnormal):
+		case <-a.hub.dismiss(nil, a.addr, *a.instead, wire.CloseAbnormal):
 		case <-a.ctx.Done():
 			return fmt.Errorf("wait for the hook Disconnect: %w", a.ctx.Err())
 		}
@@ -157,7 +158,7 @@ func (a *asking) settle(user string, err error) {
 	in := err == nil && (left || a.err != nil) // but comes to nothing
 	rs.mu.Unlock()
 	if in {
-		a.hub.dismiss(nil, nil, who, wire.CloseAbnormal)
+		a.hub.dismiss(nil, a.addr, who, wire.CloseAbnormal)
 	}
 	if left {
 		rs.count(&rs.asked, -1)
@@ -180,20 +181,24 @@ func (a *asking) take() (Identity, error) {
 	return a.who, a.err
 }
 
-// dismiss has the hook Disconnect called, once last has ended, for a client that was let in and whose p is; told is closed when it has
-// returned. Any goroutine; never blocks.
-func (h *Hub) dismiss(last *run, p *payer, who Identity, code int) (told <-chan struct{}) {
+// dismiss has the hook Disconnect called, once last has ended, for a client that was let in; told is closed when it has
+// returned. It is the last that is kept for the client, whose session may have ended. Any goroutine; never blocks.
+func (h *Hub) dismiss(last *run, addr netip.Addr, who Identity, code int) (told <-chan struct{}) {
 	done := make(chan struct{})
 	disconnect := h.cfg.Hooks.Disconnect
 	if disconnect == nil {
 		close(done)
 		return done
 	}
-	h.runs.startAfter(last, &run{s: &session{hub: h, id: who.ID}, payer: p, ctx: context.Background(), do: func(ctx context.Context) outcome {
+	r := &run{s: &session{hub: h, id: who.ID}, ctx: context.Background(), do: func(ctx context.Context) outcome {
 		defer close(done)
 		disconnect(ctx, who, code)
 		return outcome{}
-	}})
+	}}
+	p := h.newPayer(who.User, addr)
+	h.paysFor(r, p, eventCost)
+	h.payers.leave(p) // r keeps it known
+	h.runs.startAfter(last, r)
 	return done
 }
 
@@ -220,7 +225,7 @@ func (s *session) readmit() (waits bool) {
 		return false
 	}
 	s.conn.PauseReading()
-	r.asking = s.hub.ask(r.again.ctx, s.id, r.again.connect, &told)
+	r.asking = s.hub.ask(r.again.ctx, s.self.addr, s.id, r.again.connect, &told)
 	r.again = nil
 	w := s.conn.Worker()
 	context.AfterFunc(r.asking.ctx, func() { w.Post(&readmitted{s}, 0) })

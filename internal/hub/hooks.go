@@ -164,6 +164,7 @@ func (s *session) goOn() {
 	cmd := &s.state().cmd
 	for q.running == nil && len(q.waiting) > 0 && s.conn.Open() {
 		raw := q.waiting[0]
+		q.waiting[0] = nil // what is counted no more must not be kept
 		q.waiting = q.waiting[1:]
 		q.count(s, -len(raw))
 		if protocol.Decode(raw, cmd) == nil { // it was fine when it came
@@ -185,9 +186,10 @@ func (s *session) hooksClosed(code int) {
 		q.cancel()
 		last = q.running
 	}
-	if s.hub.cfg.Hooks.Disconnect != nil && s.admitted() && !s.extra().dismissed {
+	in := s.admitted() // asked whatever hooks there are: nobody waits for a Connect any more
+	if s.hub.cfg.Hooks.Disconnect != nil && in && !s.extra().dismissed {
 		s.more.dismissed = true // a panic in Closed has it called again
-		s.hub.dismiss(last, s.more.payer, s.identity(), code)
+		s.hub.dismiss(last, s.addr(), s.identity(), code)
 	}
 }
 

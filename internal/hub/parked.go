@@ -19,15 +19,14 @@ type parked struct {
 	user  string
 	payer *payer
 
-	rooms    []*room
-	gen      uint32   // of the newest token
-	oldest   uint32   // that counts as well: nothing has come over the connections that got those behind it
-	by       *session // whose client has claimed it and not yet said what it had
-	until    int64    // the hub's clock; moot while by is set
-	directs  []waitingDirect
-	cost     int64 // what the ledger counts for it
-	unsent   int   // bytes of directs
-	resolved bool  // it is parked no more
+	rooms   []*room
+	gen     uint32   // of the newest token
+	oldest  uint32   // that counts as well: nothing has come over the connections that got those behind it
+	by      *session // whose client has claimed it and not yet said what it had
+	until   int64    // the hub's clock; moot while by is set
+	directs []waitingDirect
+	cost    int64 // what the ledger counts for it
+	unsent  int   // bytes of directs
 }
 
 // waitingDirect is a direct message that waits for a parked session; who sent it pays.
@@ -44,11 +43,16 @@ const (
 	tokenLife      = 30 * 24 * time.Hour // far beyond any window: that the session is still here is what counts
 )
 
-// parking is when a parked session's time is up. It is stale when that has changed.
+// parking is when a parked session's time is up. It is stale when that has changed, or the session is here again; then it
+// must not keep what was parked.
 type parking struct {
-	p     *parked
+	id    ID
 	until int64
 }
+
+// staleParkings is how many a shard keeps beside as many as it has parked sessions: a client can come and go often in its
+// window.
+const staleParkings = 64
 
 // parks says whether a connection that ended with code leaves its session behind. A client that says good-bye by 1000,
 // 1001 or without a code doesn't come back; and one that was told not to needn't.
@@ -115,8 +119,19 @@ func (s *session) park() bool {
 		h.parkedNow.Add(1)
 	}
 	p.until = clock() + h.cfg.ResumeWindow.Milliseconds()
-	sh.order = append(sh.order, parking{p, p.until})
+	sh.order = append(sh.order, parking{p.id, p.until})
+	if len(sh.order) > 2*len(sh.parked)+staleParkings {
+		sh.order = slices.DeleteFunc(sh.order, func(o parking) bool { return sh.due(o) == nil })
+	}
 	return true
+}
+
+// due is the session whose time is up then, or nil where o is stale. mu is held.
+func (sh *clientShard) due(o parking) *parked {
+	if p := sh.parked[o.id]; p != nil && p.by == nil && p.until == o.until {
+		return p
+	}
+	return nil
 }
 
 // unnamed are the rooms of p, the session that is being resumed, which the client hasn't named yet.
@@ -144,7 +159,6 @@ func (h *Hub) take(p *parked, s *session) (directs []waitingDirect) {
 
 func (h *Hub) takeLocked(sh *clientShard, p *parked) {
 	delete(sh.parked, p.id)
-	p.resolved = true
 	h.keep(KeptParked, p.payer, -p.cost)
 	for _, d := range p.directs {
 		h.keep(KeptParked, d.payer, -int64(d.frame.Len()))
@@ -178,12 +192,11 @@ func (h *Hub) expired(sh *clientShard, now int64) (over []*parked) {
 	defer sh.mu.Unlock()
 	n := 0
 	for ; n < len(sh.order) && sh.order[n].until <= now; n++ {
-		if o := sh.order[n]; !o.p.resolved && o.p.by == nil && o.p.until == o.until {
-			h.takeLocked(sh, o.p)
-			over = append(over, o.p)
+		if p := sh.due(sh.order[n]); p != nil {
+			h.takeLocked(sh, p)
+			over = append(over, p)
 		}
 	}
-	clear(sh.order[:n])
 	if sh.order = sh.order[n:]; len(sh.order) == 0 {
 		sh.order = nil
 	}

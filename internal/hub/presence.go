@@ -254,7 +254,8 @@ func (r *room) announce(message []byte, but ID) {
 }
 
 // announcement is a message about members on its way to those of one worker. A member who has joined since then gets it
-// too, and may know it already: what it says is true of the members as of then, and what follows makes it true again.
+// too, and may know it already: what it says is true of the members as of then, and what follows makes it true again. One
+// that is still coming home asks who is here when it has come.
 type announcement struct {
 	local *local
 	frame *loop.Frame
@@ -264,7 +265,7 @@ type announcement struct {
 func (a *announcement) Run(*loop.Worker) {
 	l := a.local
 	for i := len(l.members) - 1; i >= 0; i-- { // backwards, as deliver does
-		if m := l.members[i]; m.s.id != a.but {
+		if m := l.members[i]; m.s.id != a.but && !m.s.coming() {
 			l.send(m, a.frame)
 		}
 	}

@@ -74,7 +74,8 @@ func (h *Hub) publish(r *room, m *message) (at position, full *loop.Worker, buf 
 	return r.position(), full, buf
 }
 
-// mayPublish holds a message against the room's policy.
+// mayPublish holds a message against the room's policy and the client's share. It comes before the hook Publish: what the
+// application has taken for published must be.
 func (s *session) mayPublish(cmd *protocol.Command) *protocol.Error {
 	i := s.find(cmd.Room)
 	var policy *Policy
@@ -90,6 +91,8 @@ func (s *session) mayPublish(cmd *protocol.Command) *protocol.Error {
 		return &protocol.Error{Code: protocol.NotMember, Message: "only members may publish to this room"}
 	case policy.History.Messages > 0 && !s.payer().may(int64(len(cmd.Content))+entryCost+roomCost):
 		return tooMuch(protocol.RateLimited, "its messages in the rooms' histories")
+	case cmd.PublishID != nil && s.hub.loop.Overloaded():
+		return &protocol.Error{Code: protocol.Overloaded, Message: "the server can't remember one more publish_id"}
 	case cmd.PublishID != nil && !s.payer().may(s.publishKey(cmd).cost()):
 		return tooMuch(protocol.RateLimited, "its publish_ids")
 	}
@@ -118,10 +121,6 @@ func (s *session) roomMessage(cmd *protocol.Command) {
 	if cmd.PublishID == nil {
 		at, full := s.publish(r, name, cmd)
 		s.published(cmd, at, false, full)
-		return
-	}
-	if s.hub.loop.Overloaded() {
-		s.answerError(&protocol.Error{Code: protocol.Overloaded, Message: "the server can't remember one more publish_id"}, cmd.ID)
 		return
 	}
 	var full *loop.Worker

@@ -84,7 +84,7 @@ type homecoming struct {
 	quiet []*local         // of those without history, live from then on
 	timer *time.Timer      // ends the waiting for the next resume; nil while none was waited for
 	asked bool             // a resume has come and is not answered yet, so nothing is waited for
-	first bool             // none has come yet
+	first bool             // of a session that was resumed: none has come yet
 }
 
 // good says whether a token of that generation counts.
@@ -187,7 +187,9 @@ func (s *session) greet(resumed bool) {
 	}
 	s.answer(protocol.AppendWelcome(s.buf(), w))
 	if w.Resumed {
-		s.comeHome(s.self.resume.old.rooms).await(s)
+		c := s.comeHome(s.self.resume.old.rooms)
+		c.first = true
+		c.await(s)
 	}
 }
 
@@ -260,7 +262,7 @@ func (s *session) oldest() uint32 {
 
 // comeHome begins the time in which the client says what it had: rooms are those that count it already.
 func (s *session) comeHome(rooms []*room) *homecoming {
-	h := &homecoming{left: make(map[string]*room, len(rooms)), first: true}
+	h := &homecoming{left: make(map[string]*room, len(rooms))}
 	for _, r := range rooms {
 		h.left[r.name] = r
 	}

@@ -280,7 +280,6 @@ const (
 // off: what is published to them meanwhile shares those writes (docs/decisions/0007-speed.md).
 func (d *delivery) Run(w *loop.Worker) {
 	st := d.local.state
-	left := len(st.gathered) // by a panic: the tasks of these were of an earlier Run, so they can't be put off
 	st.gather(d)
 	for range maxGather - 1 {
 		next, ok := w.Peek().(*delivery)
@@ -291,21 +290,23 @@ func (d *delivery) Run(w *loop.Worker) {
 		w.Skip()
 	}
 	all := st.gathered
-	for i := 0; len(st.gathered) > 0 && (i < left || !w.Enough() || !st.gathered[0].untouched()); i++ {
+	defer func() { // also where a delivery panics, or the rooms behind it would wait until something else is published
+		for _, l := range slices.Backward(st.gathered) {
+			for _, d := range slices.Backward(l.run) {
+				w.PutOff(d, d.frame.Len())
+			}
+			st.spare(l.run)
+			l.run = nil
+		}
+		clear(all)
+		st.gathered = all[:0]
+	}()
+	for len(st.gathered) > 0 && (!w.Enough() || !st.gathered[0].untouched()) {
 		l, run := st.gathered[0], st.gathered[0].run
 		st.gathered, l.run = st.gathered[1:], nil // first: a panic must cost no other room anything
 		l.deliverAll(run)
 		st.spare(run)
 	}
-	for _, l := range slices.Backward(st.gathered) {
-		for _, d := range slices.Backward(l.run) {
-			w.PutOff(d, d.frame.Len())
-		}
-		st.spare(l.run)
-		l.run = nil
-	}
-	clear(all)
-	st.gathered = all[:0]
 }
 
 // spare keeps the memory of a run for the next one.

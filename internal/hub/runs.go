@@ -22,19 +22,25 @@ type runs struct {
 	connects chan struct{} // a place for each Connect that runs
 
 	mu       sync.Mutex
-	less     sync.Cond       // one of the numbers has become less
-	n        int             // places of the other hooks that are taken
-	waiting  int             // hooks that wait for a place, of all payers
-	ready    []*payer        // whose hooks wait and may run; they take turns
-	nobody   payer           // of hooks that no client is the reason of
-	asked    int             // calls of Connect whose outcome nobody has taken
-	upgrades int             // handshakes under way, but for those that wait for such a call
-	inside   int             // hooks that wait in WaitHooks themselves; the numbers above leave them out
-	called   map[uint64]*int // by goroutine, each that runs a hook: the number that counts it
+	less     sync.Cond          // one of the numbers has become less
+	n        int                // places of the other hooks that are taken
+	waiting  int                // hooks that wait for a place, of all payers
+	ready    []*payer           // whose hooks wait and may run; they take turns
+	nobody   payer              // of hooks that no client is the reason of
+	asked    int                // calls of Connect whose outcome nobody has taken
+	upgrades int                // handshakes under way, but for those that wait for such a call
+	inside   int                // hooks that wait in WaitHooks themselves; the numbers above leave them out
+	called   map[uint64]*caller // by goroutine, each that runs a hook
+}
+
+// caller is a goroutine that runs a hook. Guarded by runs.mu.
+type caller struct {
+	of *int   // the number that counts it
+	p  *payer // whose hook it is; nil of a Connect
 }
 
 func (rs *runs) init(h *Hub) {
-	rs.hub, rs.less.L, rs.called = h, &rs.mu, map[uint64]*int{}
+	rs.hub, rs.less.L, rs.called = h, &rs.mu, map[uint64]*caller{}
 	rs.connects = make(chan struct{}, h.cfg.HookLimit)
 }
 
@@ -108,25 +114,26 @@ func (rs *runs) startAfter(last, r *run) {
 
 // work calls r, then what is to come behind it, then what waits for a place.
 func (rs *runs) work(r *run) {
-	defer rs.calls(&rs.n)()
+	me := &caller{of: &rs.n, p: rs.payerOf(r)}
+	defer rs.calls(me)()
 	defer func() {
 		if r == nil {
 			return
 		}
 		// A hook has ended this goroutine by runtime.Goexit, as a test's FailNow does: another one goes on.
-		if next := rs.ended(r); next != nil {
+		if next := rs.ended(r, me); next != nil {
 			go rs.work(next)
 		}
 	}()
 	for r != nil {
 		loop.WakeMonitor() // a hook may compute for long
 		r.call()
-		r = rs.ended(r)
+		r = rs.ended(r, me)
 	}
 }
 
-// ended gives what has the place of r next, or gives the place back.
-func (rs *runs) ended(r *run) (next *run) {
+// ended gives what me runs next, in the place of r, or gives the place back.
+func (rs *runs) ended(r *run, me *caller) (next *run) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	r.ended = true
@@ -143,9 +150,23 @@ func (rs *runs) ended(r *run) (next *run) {
 	}
 	if next != nil {
 		rs.begin(next)
+		me.p = rs.payerOf(next)
 	}
+	rs.fill() // what comes behind r may be another's, and one of p's may run now
 	rs.less.Broadcast()
 	return next
+}
+
+// fill has what waits take the places that are free.
+func (rs *runs) fill() {
+	for rs.n < rs.hub.cfg.HookLimit {
+		next := rs.pop()
+		if next == nil {
+			return
+		}
+		rs.begin(next)
+		go rs.work(next)
+	}
 }
 
 // pop is the next that may run, or nil.
@@ -170,12 +191,12 @@ func (rs *runs) pop() *run {
 	return r
 }
 
-// calls notes that the goroutine runs hooks, which of counts; forget ends that.
-func (rs *runs) calls(of *int) (forget func()) {
+// calls notes that the goroutine runs hooks; forget ends that.
+func (rs *runs) calls(c *caller) (forget func()) {
 	me := goroutine()
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	rs.called[me] = of
+	rs.called[me] = c
 	return func() {
 		rs.mu.Lock()
 		defer rs.mu.Unlock()
@@ -223,20 +244,8 @@ func (h *Hub) WaitHooks(ctx context.Context) (left int) {
 	defer rs.mu.Unlock()
 	mine := rs.called[me]
 	if mine != nil {
-		*mine--
-		rs.inside++
-		rs.less.Broadcast()
-		if rs.n < h.cfg.HookLimit {
-			if next := rs.pop(); next != nil {
-				rs.begin(next)
-				go rs.work(next)
-			}
-		}
-		defer func() {
-			*mine++
-			rs.inside--
-			rs.less.Broadcast()
-		}()
+		rs.lend(mine, 1)
+		defer rs.lend(mine, -1)
 	}
 	for {
 		left = rs.n + rs.asked + rs.upgrades
@@ -248,6 +257,18 @@ func (h *Hub) WaitHooks(ctx context.Context) (left int) {
 		}
 		rs.less.Wait()
 	}
+}
+
+// lend leaves the place of a hook that waits in WaitHooks to others, or takes it back where n is -1.
+func (rs *runs) lend(c *caller, n int) {
+	*c.of -= n
+	rs.inside += n
+	if c.p != nil {
+		c.p.running -= n
+		rs.makeReady(c.p)
+	}
+	rs.fill()
+	rs.less.Broadcast()
 }
 
 // InHook says that a hook, or a Connect, calls: it is not over yet itself.
@@ -343,7 +364,7 @@ func (h *Hub) paysFor(r *run, p *payer, cost int64) {
 
 // joins is what Join says of the rooms of a resume.
 type joins struct {
-	mu   sync.Mutex        // below it nothing is taken
+	mu   sync.Mutex        // the answer is posted under it
 	said []*protocol.Error // of those that were asked so far
 	over bool              // the message is answered
 }
@@ -375,16 +396,16 @@ func (r *run) callJoins() {
 	}
 }
 
-// returnsWithin is how long one call of a Join may take to return when its time is over: the rooms behind it are asked about
-// then, and else not.
-const returnsWithin = 50 * time.Millisecond
+// obeyTime is how long after the end of its time a Join may return, so that the rooms behind it are still asked about: one
+// that obeys its context does so a moment later.
+const obeyTime = 100 * time.Millisecond
 
 // callJoin asks about one room; false says that it was too late.
 func (r *run) callJoin(j *joins, room string) (inTime bool) {
 	h := r.s.hub
 	ctx, cancel := context.WithTimeout(r.ctx, h.cfg.HookTimeout)
 	defer cancel()
-	late := time.AfterFunc(h.cfg.HookTimeout+returnsWithin, func() {
+	late := time.AfterFunc(h.cfg.HookTimeout+obeyTime, func() {
 		r.finishJoins(j, tookTooLong(h.cfg.HookTimeout))
 		h.cfg.Log.Warn("a hook takes too long; what comes behind it waits", "client", r.s.id, "limit", h.cfg.HookTimeout)
 	})

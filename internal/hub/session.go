@@ -67,15 +67,19 @@ func (s *session) name() string {
 	return s.self.user
 }
 
+// addr is the client's address where the server bounds what one may take, and else none. Any goroutine.
+func (s *session) addr() (none netip.Addr) {
+	if s.self == nil {
+		return none
+	}
+	return s.self.addr
+}
+
 // payer is for whom what the hub keeps because of the session is kept.
 func (s *session) payer() *payer {
 	m := s.extra()
 	if m.payer == nil {
-		var addr netip.Addr
-		if s.self != nil {
-			addr = s.self.addr
-		}
-		m.payer = s.hub.newPayer(s.name(), addr)
+		m.payer = s.hub.newPayer(s.name(), s.addr())
 	}
 	return m.payer
 }
@@ -127,6 +131,9 @@ func (s *session) Message(_ *loop.Conn, op wire.Opcode, p []byte) {
 	}
 	if s.self != nil && s.self.resume != nil {
 		s.heard(err == nil && cmd.Kind == protocol.Resume)
+		if !s.conn.Open() {
+			return // as in do
+		}
 	}
 	if err != nil {
 		s.answerError(err, cmd.ID)
@@ -143,6 +150,9 @@ func (s *session) Message(_ *loop.Conn, op wire.Opcode, p []byte) {
 func (s *session) do(cmd *protocol.Command, raw []byte) {
 	if s.coming() && cmd.Kind != protocol.Resume && cmd.Kind != protocol.Ping {
 		s.settle() // it says no more of its rooms
+	}
+	if !s.conn.Open() {
+		return // what waited for it found it too slow: it is in no room any more, and must get into none
 	}
 	if err := s.check(cmd); err != nil {
 		s.answerError(err, cmd.ID)
@@ -162,10 +172,11 @@ func (s *session) do(cmd *protocol.Command, raw []byte) {
 func (s *session) check(cmd *protocol.Command) *protocol.Error {
 	switch cmd.Kind {
 	case protocol.JoinRoom:
-		if len(s.rooms) >= s.hub.cfg.MaxRoomsPerClient && s.find(cmd.Room) < 0 {
+		switch {
+		case s.find(cmd.Room) >= 0: // joining twice is joining once
+		case len(s.rooms) >= s.hub.cfg.MaxRoomsPerClient:
 			return &protocol.Error{Code: protocol.LimitReached, Message: "a client may be in so many rooms at most: " + strconv.Itoa(s.hub.cfg.MaxRoomsPerClient)}
-		}
-		if len(s.rooms) >= manyRooms && !s.payer().may(membershipCost) {
+		case len(s.rooms) >= manyRooms && !s.payer().may(membershipCost):
 			return tooMuch(protocol.LimitReached, "its rooms")
 		}
 		return s.mayEnter(cmd)

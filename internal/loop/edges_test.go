@@ -1,12 +1,15 @@
 package loop
 
 import (
+	"bytes"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"weak"
 
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/wire"
@@ -306,5 +309,39 @@ func TestAMailboxHoldsAsMuchAgain(t *testing.T) {
 				t.Fatalf("%d posts fill it, and %d did before", got, want)
 			}
 		}
+	})
+}
+
+// What was read and looked at is not kept with what wasn't: a paused connection holds what it counts for.
+func TestWhatWasLookedAtIsNotKept(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		l := start(t, cfg)
+		var read weak.Pointer[byte]
+		paused := make(chan *Conn, 1)
+		far := connect(t, l, &script{message: func(c *Conn, _ wire.Opcode, p []byte) {
+			if c.in != nil && len(c.in.left) > 1000 && read.Value() == nil {
+				read = weak.Make(&c.in.left[0])
+			}
+			if string(p) == "pause" {
+				c.PauseReading()
+				paused <- c
+				return
+			}
+			for began := time.Now(); time.Since(began) < 50*time.Microsecond; {
+			}
+		}})
+		one := frameTo("")
+		go far.Write(append(append(bytes.Repeat(one, 3500/len(one)), frameTo("pause")...), frameTo("later")...))
+		c := <-paused
+		until(t, "it is looked at and let go", func() bool {
+			var held int64
+			do(c.Worker(), func() {
+				if c.in != nil {
+					held = c.in.held
+				}
+			})
+			runtime.GC()
+			return held > 0 && held < 100 && read.Value() == nil
+		})
 	})
 }

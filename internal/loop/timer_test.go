@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"sync"
@@ -168,4 +169,43 @@ func TestThePongTimeoutBeginsWithThePing(t *testing.T) {
 	if dead, least := c.seen+w.patience(), line.left+(w.now-w.real)+w.cfg.PongTimeout.Milliseconds(); dead < least {
 		t.Errorf("it is closed %d ms before the time-out is over", least-dead)
 	}
+}
+
+// What a client sent in one packet takes the worker longer than a client may be silent: its Pongs lie behind that, so its
+// silence is the server's.
+func TestWhoWaitsToBeHeardIsNotSilent(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		cfg.PingInterval, cfg.PongTimeout = 200*time.Millisecond, 200*time.Millisecond
+		l := start(t, cfg)
+		code := make(chan int, 1)
+		heard := make(chan bool, 1)
+		far := connect(t, l, &script{
+			message: func(_ *Conn, _ wire.Opcode, p []byte) {
+				if string(p) == "last" {
+					heard <- true
+					return
+				}
+				for began := time.Now(); time.Since(began) < 500*time.Microsecond; {
+				}
+			},
+			closed: func(_ *Conn, n int) { code <- n },
+		})
+		one := frameTo("")
+		packet := bytes.Repeat(one, (readSize-100)/len(one)/4)
+		far.Write(append(packet, frameTo("last")...))
+		go func() {
+			for {
+				ping := make([]byte, 2)
+				if _, err := io.ReadFull(far, ping); err != nil || ping[0] != 0x89 {
+					return
+				}
+				far.Write(wire.AppendClientFrame(nil, true, wire.Pong, [4]byte{1, 2, 3, 4}, nil))
+			}
+		}()
+		select {
+		case <-heard:
+		case n := <-code:
+			t.Errorf("closed with %d before it was heard", n)
+		}
+	})
 }

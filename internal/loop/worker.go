@@ -232,6 +232,7 @@ func (w *Worker) event(c *Conn, what events) {
 // receive reads once, unless some of the last read is left. A read that fills the buffer leaves the rest for the next turn.
 func (w *Worker) receive(c *Conn) {
 	if c.in != nil && len(c.in.left) > 0 {
+		c.seen = w.now // its Pongs lie behind that: until all of it was looked at its silence is ours
 		w.feed(c, c.in.left)
 		c.again()
 		return
@@ -321,8 +322,9 @@ func (w *Worker) keepHalf(c *Conn, r *wire.Reader, left []byte) {
 		c.forgetHalf()
 		return
 	}
-	if len(c.in.left) == 0 { // else left is the end of it
+	if len(c.in.left) == 0 || len(left) < c.in.whole/2 { // else left is the end of it: what is kept is about what is counted
 		left = slices.Clone(left)
+		c.in.whole = len(left)
 	}
 	c.in.left = left
 	c.measure()

@@ -1,0 +1,293 @@
+package hubbubtest_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/hubbub"
+	"example.com/hubbub/hubbubtest"
+)
+
+// A client hangs up while the application is asked once more about it: it comes in nowhere, whatever other hooks there are.
+func TestAHangUpWhileConnectIsAskedAgain(t *testing.T) {
+	for _, told := range []bool{false, true} {
+		t.Run(fmt.Sprint("Disconnect: ", told), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var asked, in, out atomic.Int32
+				hooks := hubbub.Hooks{Connect: func(context.Context, *hubbub.Connect) error {
+					if asked.Add(1) > 1 { // all but the first one's
+						time.Sleep(2 * time.Second)
+					}
+					in.Add(1)
+					return nil
+				}}
+				if told {
+					hooks.Disconnect = func(context.Context, *hubbub.Disconnect) { out.Add(1) }
+				}
+				srv := hubbubtest.NewServer(t, hubbub.Config{Hooks: hooks})
+				ann := srv.Connect("ann")
+				time.AfterFunc(time.Second, ann.Close) // meanwhile the session ends that the second wants
+				_, err := srv.ConnectWith("ann", hubbubtest.Options{Token: ann.Welcome.ResumeToken, Link: func(l *hubbubtest.Link) {
+					time.AfterFunc(3*time.Second, l.Cut)
+				}})
+				if err == nil || asked.Load() != 3 {
+					t.Fatalf("asked %d times, then %v", asked.Load(), err)
+				}
+				hubbubtest.Step(10 * time.Second)
+				if told && in.Load() != out.Load() {
+					t.Errorf("%d were let in, of %d the end was told", in.Load(), out.Load())
+				}
+			})
+		})
+	}
+}
+
+// Its direct messages are too much for a client that comes home and reads nothing: it is closed, and what it said with
+// the same breath is not obeyed any more.
+func TestWhoIsTooSlowToComeHomeJoinsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{Workers: 1, Logger: slog.New(slog.DiscardHandler)})
+		ann, bob := srv.Connect("ann"), srv.Connect("bob")
+		ann.Drop()
+		hubbubtest.Step(time.Second)
+		for range 4 {
+			bob.Direct(ann, strings.Repeat("x", 15_000))
+		}
+		back, err := srv.ConnectWith("ann", hubbubtest.Options{Token: ann.Welcome.ResumeToken, Buffer: 1024})
+		if err != nil || !back.Welcome.Resumed {
+			t.Fatal(err)
+		}
+		back.Request(map[string]any{"msg_type": "resume", "rooms": map[string]any{}, "last": false})
+		back.Link.Stall(hubbubtest.Both)
+		back.Link.Resume(hubbubtest.ToServer)
+		for i := range 1950 { // nearly as many answers as may wait
+			back.SendText(fmt.Sprintf(`{"msg_type":"ping","id":"%020d"}`, i))
+			if i%100 == 0 {
+				hubbubtest.Step(0)
+			}
+		}
+		hubbubtest.Step(time.Second)
+		back.Send(map[string]any{"msg_type": "join_room", "room": "r", "id": 1})
+		hubbubtest.Step(10 * time.Second)
+		if n := srv.Connections(); n != 1 {
+			t.Fatalf("%d connections", n)
+		}
+		hubbubtest.Step(2 * time.Minute) // past its session
+		if got := bob.Request(map[string]any{"msg_type": "presence", "room": "r"}); got.Count != 0 {
+			t.Errorf("in the room are %d", got.Count)
+		}
+	})
+}
+
+// A ping between the messages of a resume ends nothing, also where the session that the client wants has ended meanwhile.
+func TestAPingAmongTheMessagesOfAResume(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		t.Run(fmt.Sprint("gone: ", gone), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := hubbubtest.NewServer(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: func(context.Context, *hubbub.Connect) error {
+					time.Sleep(2 * time.Second)
+					return nil
+				}}})
+				ann, bob := srv.Connect("ann"), srv.Connect("bob")
+				ann.Join("a")
+				ann.Join("b")
+				time.AfterFunc(time.Second, func() {
+					if gone {
+						ann.Close()
+					} else {
+						ann.Drop()
+					}
+				})
+				back, err := srv.ConnectWith("ann", hubbubtest.Options{Token: ann.Welcome.ResumeToken})
+				if err != nil || back.Welcome.Resumed == gone {
+					t.Fatal(err, back.Welcome)
+				}
+				back.Request(map[string]any{"msg_type": "resume", "rooms": map[string]any{"a": nil}, "last": false})
+				back.Ping()
+				bob.Publish("a", "early")
+				back.ExpectNothing(time.Second)
+				back.Request(map[string]any{"msg_type": "resume", "rooms": map[string]any{"b": nil}})
+				back.ExpectMessage("a", "early")
+			})
+		})
+	}
+}
+
+// Who has not said all of its rooms hears nothing of any, also not who comes and goes.
+func TestNoNewsOfMembersOnTheWayHome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{Rooms: []hubbub.RoomPolicy{{Match: "*", Presence: "full"}}})
+		ann, bob := srv.Connect("ann"), srv.Connect("bob")
+		ann.Join("a")
+		ann.Drop()
+		hubbubtest.Step(time.Second)
+		back, err := srv.ConnectWith("ann", hubbubtest.Options{Token: ann.Welcome.ResumeToken})
+		if err != nil || !back.Welcome.Resumed {
+			t.Fatal(err, back.Welcome)
+		}
+		back.Request(map[string]any{"msg_type": "resume", "rooms": map[string]any{"a": nil}, "last": false})
+		bob.Join("a")
+		back.ExpectNothing(2 * time.Second)
+		back.Request(map[string]any{"msg_type": "resume", "rooms": map[string]any{}})
+		if got := back.Request(map[string]any{"msg_type": "presence", "room": "a"}); got.Count != 2 {
+			t.Errorf("got %s", got)
+		}
+		bob.Leave("a")
+	})
+}
+
+// A hook that waits for its client's place gets it when that is free, though the calls behind those that ended are others'.
+func TestAPlaceThatIsFreeIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := map[string]chan struct{}{"ann": make(chan struct{}), "bob": make(chan struct{})}
+		var names sync.Map // by id
+		var last atomic.Bool
+		srv := hubbubtest.NewServer(t, hubbub.Config{
+			HookTimeout: time.Hour, MaxHookCalls: 64, Logger: slog.New(slog.DiscardHandler),
+			Hooks: hubbub.Hooks{Joined: func(_ context.Context, j *hubbub.Joined) {
+				if j.Room == "last" {
+					last.Store(true)
+					return
+				}
+				name, _ := names.Load(j.Client)
+				<-slow[name.(string)]
+			}},
+		})
+		ann, bob := srv.Connect("ann"), srv.Connect("bob")
+		names.Store(ann.ID, "ann")
+		names.Store(bob.ID, "bob")
+		for _, c := range []*hubbubtest.Client{ann, bob} {
+			for i := range 4 { // as many as may run for one
+				c.Join(fmt.Sprint("r", i))
+			}
+		}
+		ann.Join("last")
+		hubbubtest.Step(time.Second)
+		if last.Load() {
+			t.Error("more of one client's hooks run than may")
+		}
+		close(slow["ann"])
+		hubbubtest.Step(time.Second)
+		if !last.Load() {
+			t.Error("4 of 64 places are taken, and a hook waits")
+		}
+		close(slow["bob"])
+	})
+}
+
+// A user who comes and goes has slow hooks Disconnect: they take its share of the places, and count as what waits.
+func TestTheHooksOfThoseWhoHaveGoneAreTheirUsers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running atomic.Int32
+		open := make(chan struct{})
+		defer close(open)
+		srv := hubbubtest.NewServer(t, hubbub.Config{
+			HookTimeout: time.Hour, MaxHookCalls: 64, Logger: slog.New(slog.DiscardHandler),
+			Handlers: map[string]hubbub.Handler{"quick": func(context.Context, *hubbub.Message) (any, error) { return 1, nil }},
+			Hooks: hubbub.Hooks{
+				Connect: func(_ context.Context, c *hubbub.Connect) error {
+					c.User = c.Request.URL.Query().Get("user")
+					return nil
+				},
+				Disconnect: func(_ context.Context, d *hubbub.Disconnect) {
+					if d.User == "greedy" {
+						running.Add(1)
+						<-open
+					}
+				},
+			},
+		})
+		other, err := srv.ConnectWith("other", hubbubtest.Options{Path: "/ws?user=other"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 100 {
+			c, err := srv.ConnectWith("greedy", hubbubtest.Options{Path: "/ws?user=greedy"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+			hubbubtest.Step(0)
+		}
+		if n := running.Load(); n < 1 || n > 4 {
+			t.Errorf("%d of 64 places are one user's", n)
+		}
+		if got := other.Request(map[string]any{"msg_type": "quick"}); got.Type != "quick" {
+			t.Errorf("got %s", got)
+		}
+		if n := metric(t, srv, `hubbub_kept_bytes{kind="hooks"}`); n < 100*100 {
+			t.Errorf("%v bytes are counted of 100 hooks", n)
+		}
+	})
+}
+
+// Hooks of one client that shut the server down wait for those of its own that wait for their places.
+func TestHooksThatShutDownLeaveTheirPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var srv *hubbubtest.Server
+		var idle sync.Map // by id
+		var told, early atomic.Int32
+		srv = hubbubtest.NewServer(t, hubbub.Config{
+			HookTimeout: time.Hour, MaxHookCalls: 64, ShutdownDelay: time.Second, Logger: slog.New(slog.DiscardHandler),
+			Handlers: map[string]hubbub.Handler{"stop": func(ctx context.Context, _ *hubbub.Message) (any, error) {
+				if err := srv.Shutdown(context.WithoutCancel(ctx)); err != nil {
+					t.Error(err)
+				}
+				if told.Load() != 2 {
+					early.Add(1)
+				}
+				return nil, nil
+			}},
+			Hooks: hubbub.Hooks{
+				Connect: func(_ context.Context, c *hubbub.Connect) error { c.User = "ann"; return nil },
+				Disconnect: func(_ context.Context, d *hubbub.Disconnect) {
+					if _, is := idle.Load(d.Client); is {
+						time.Sleep(time.Second)
+						told.Add(1)
+					}
+				},
+			},
+		})
+		for range 2 {
+			idle.Store(srv.Connect("idle").ID, true)
+		}
+		var stopping []*hubbubtest.Client
+		for range 4 { // as many as may run for one
+			stopping = append(stopping, srv.Connect("stopping"))
+		}
+		for _, c := range stopping {
+			c.Send(map[string]any{"msg_type": "stop"})
+		}
+		hubbubtest.Step(time.Minute)
+		if n := early.Load(); n != 0 || told.Load() != 2 {
+			t.Errorf("%d of 4 have not waited, %d of 2 ends were told", n, told.Load())
+		}
+	})
+}
+
+// metric is the value of a line of /metrics, which begins with its name and labels.
+func metric(t *testing.T, srv *hubbubtest.Server, line string) (value float64) {
+	res, err := srv.HTTPClient().Get("http://any.host/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(body), "\n"+line+" ")
+	if !ok {
+		t.Fatalf("no line %s", line)
+	}
+	fmt.Sscan(rest, &value)
+	return value
+}

@@ -1,0 +1,143 @@
+package hub
+
+import (
+	"context"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+	"weak"
+)
+
+// A session that was parked and is here again leaves nothing behind until its window would have ended: what waited for it
+// is counted no more, so it must not be kept.
+func TestAResumedSessionKeepsNothingOfItsParking(t *testing.T) {
+	h, l := newHub(t, 1)
+	h.cfg.ResumeWindow = time.Hour
+	session := func() *client { return newSession(t, l, h.Session(Identity{ID: NewID()}, netip.Addr{}, nil)) }
+	a, b := session(), session()
+	a.nc.Close()
+	until(t, "it is parked", func() bool { return h.ParkedSessions() == 1 })
+	b.say(`{"msg_type":"direct_message","to":%q,"content":%q}`, a.id, strings.Repeat("x", 20_000))
+	b.sync()
+	sh := h.clientShard(func() ID { id, _ := ParseID([]byte(a.id)); return id }())
+	sh.mu.Lock()
+	var left weak.Pointer[parked]
+	for _, p := range sh.parked {
+		left = weak.Make(p)
+	}
+	sh.mu.Unlock()
+	back := a.again(h, l, a.welcome["resume_token"].(string))
+	back.say(`{"msg_type":"resume","rooms":{},"id":1}`)
+	if got := back.sync(); len(got) != 2 {
+		t.Errorf("%d messages after the resume, want resumed and the direct one", len(got))
+	}
+	until(t, "what was parked is collected", func() bool { runtime.GC(); return left.Value() == nil })
+}
+
+// A client that comes and goes all the time in a long window leaves no more behind than one that doesn't.
+func TestComingAndGoingOftenKeepsLittle(t *testing.T) {
+	h, l := newHub(t, 1)
+	h.cfg.ResumeWindow = time.Hour
+	a := newSession(t, l, h.Session(Identity{ID: NewID()}, netip.Addr{}, nil))
+	id, _ := ParseID([]byte(a.id))
+	sh := h.clientShard(id)
+	for range 300 {
+		a.nc.Close()
+		until(t, "it is parked", func() bool {
+			sh.mu.Lock()
+			defer sh.mu.Unlock()
+			p := sh.parked[id]
+			return p != nil && p.by == nil
+		})
+		a = a.again(h, l, a.welcome["resume_token"].(string))
+		a.say(`{"msg_type":"resume","rooms":{},"id":1}`)
+		a.sync()
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if n := len(sh.order); n > 100 {
+		t.Errorf("%d times are kept for one client", n)
+	}
+}
+
+// A message that waited for a hook is counted until it is obeyed, and not kept longer, though nothing comes behind it.
+func TestAMessageThatHasWaitedIsNotKept(t *testing.T) {
+	h, l := newHub(t, 1)
+	open := make(chan bool, 10)
+	h.cfg.Hooks.Known = func(string) bool { return true }
+	h.cfg.Hooks.Custom = func(context.Context, Identity, string, []byte) ([]byte, error) { <-open; return nil, nil }
+	a := newClient(t, h, l)
+	a.say(`{"msg_type":"slow"}`)
+	a.say(`{"msg_type":"slow","padding":%q}`, strings.Repeat("x", 20_000))
+	a.sync()
+	id, _ := ParseID([]byte(a.id))
+	w := h.clientShard(id).worker(id)
+	var raw weak.Pointer[byte]
+	w.Post(task(func() { raw = weak.Make(&h.clientShard(id).sessions[id].more.hooks.waiting[0][0]) }), 0)
+	a.sync()
+	if raw.Value() == nil {
+		t.Fatal("nothing waits")
+	}
+	open <- true
+	open <- true
+	until(t, "it is let go", func() bool { a.sync(); runtime.GC(); return raw.Value() == nil })
+}
+
+// What is refused because too much is kept is refused before the application has seen it.
+func TestARefusalComesBeforeTheHook(t *testing.T) {
+	h, l := newHub(t, 1)
+	var seen atomic.Int32
+	h.cfg.Hooks.Publish = func(_ context.Context, _ Identity, p Publication) ([]byte, error) {
+		seen.Add(1)
+		return p.Content, nil
+	}
+	a := newClient(t, h, l)
+	l.Hold(2 << 30)
+	defer l.Hold(-2 << 30)
+	a.say(`{"msg_type":"room_message","room":"r","content":1,"publish_id":"p","id":1}`)
+	if got := a.next(); got["code"] != "overloaded" || seen.Load() != 0 {
+		t.Errorf("the hook was called %d times, then %v", seen.Load(), got)
+	}
+}
+
+// A client whose share is used up may join again where it is: that is how it asks whether it has missed something.
+func TestAShareThatIsUsedUpForbidsNothingThatIsThere(t *testing.T) {
+	h, l := newHub(t, 1)
+	h.share = 5 * membershipCost
+	a := newClient(t, h, l)
+	refused := false
+	for i := 0; i < 30 && !refused; i++ {
+		a.say(`{"msg_type":"join_room","room":"r%d","id":1}`, i)
+		got := a.next()
+		if refused = got["msg_type"] == "error"; refused && got["code"] != "limit_reached" {
+			t.Errorf("refused by %v", got)
+		}
+	}
+	if !refused {
+		t.Error("nothing is refused")
+	}
+	a.say(`{"msg_type":"join_room","room":"r1","id":3}`)
+	if got := a.next(); got["msg_type"] != "joined" {
+		t.Errorf("a room that it is in: %v", got)
+	}
+}
+
+// A room that keeps no history has nothing to come back to, whatever its idle-ttl: when nobody is in it any more it goes, and
+// nobody could be told to pay for it.
+func TestARoomWithoutHistoryGoesWithItsLastMember(t *testing.T) {
+	h, l := newHub(t, 1)
+	h.cfg.Policies = NewPolicies(Disconnect, Rule{NewPattern("*"), Policy{IdleTTL: time.Hour}})
+	a := newClient(t, h, l)
+	for i := range 50 {
+		a.say(`{"msg_type":"join_room","room":"r%d"}`, i)
+		a.say(`{"msg_type":"room_message","room":"r%d","content":1}`, i)
+		a.say(`{"msg_type":"leave_room","room":"r%d"}`, i)
+	}
+	a.sync()
+	if n, bytes := h.Rooms(), h.Kept(KeptRooms); n != 0 || bytes != 0 {
+		t.Errorf("%d rooms are there, of %d bytes", n, bytes)
+	}
+}
