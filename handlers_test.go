@@ -85,6 +85,21 @@ func TestAHandlerAnswersItsOwnMessages(t *testing.T) {
 }
 
 // One at a time and in order for a client, whatever each takes; and one that waits delays nobody else.
+// What a later version will have is refused with these words, and no application can take its place.
+func TestReservedKindsAreNotAvailable(t *testing.T) {
+	m := enter(t, startServer(t, hubbub.Config{}))
+	for _, kind := range []string{"refresh", "request"} {
+		got := m.raw(`{"msg_type":%q,"id":1}`, kind)
+		if got["code"] != "unavailable" || !strings.Contains(got["message"].(string), "reserved") {
+			t.Errorf("%s: %v", kind, got)
+		}
+		err := hubbub.Config{Handlers: handlers{kind: func(context.Context, *hubbub.Message) (any, error) { return nil, nil }}}.Validate()
+		if err == nil || !strings.Contains(err.Error(), kind) {
+			t.Errorf("a handler for %s: %v", kind, err)
+		}
+	}
+}
+
 func TestHandlersOfOneClientRunInOrder(t *testing.T) {
 	eachIO(t, func(t *testing.T, io string) {
 		var running, most atomic.Int32

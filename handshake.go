@@ -57,15 +57,25 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 		first = slices.Clone(peek)
 	}
 	if err := u.adopt(nc, deflate, answer, first); err != nil {
-		s.tally.upgrades[upgradeFailed].Add(1)
-		s.refused[upgradeFailed].Log(s.log, slog.LevelWarn, "cannot take a connection over", "remote", r.RemoteAddr, "err", err)
-		nc.SetWriteDeadline(time.Now().Add(time.Second))
-		io.WriteString(nc, tooBusy())
-		nc.Close()
+		s.turnAway(nc, r, err)
 		return
 	}
 	s.tally.upgrades[upgradeAccepted].Add(1)
 	s.quiet.connected()
+}
+
+// turnAway answers a request whose connection the loop didn't take, where net/http has no say any more.
+func (s *Server) turnAway(nc net.Conn, r *http.Request, err error) {
+	result, detail := upgradeFailed, noDescriptor
+	if errors.Is(err, loop.ErrStopped) {
+		result, detail = upgradeStopping, "the server is stopping"
+	} else {
+		s.refused[result].Log(s.log, slog.LevelWarn, "cannot take a connection over", "remote", r.RemoteAddr, "err", err)
+	}
+	s.tally.upgrades[result].Add(1)
+	nc.SetWriteDeadline(time.Now().Add(time.Second))
+	io.WriteString(nc, tooBusy(detail))
+	nc.Close()
 }
 
 // place is one for a connection under every limit, from reserve until the loop has the connection.
@@ -261,9 +271,11 @@ func ignoreBody(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+const noDescriptor = "the server has no descriptor left for this connection"
+
 // tooBusy is what is said where net/http has no say any more, or not yet.
-func tooBusy() string {
-	body := problemBody(http.StatusServiceUnavailable, "the server has no descriptor left for this connection")
+func tooBusy(detail string) string {
+	body := problemBody(http.StatusServiceUnavailable, detail)
 	return fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: %d\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", retryAfter(), problemType, len(body), body)
 }
 

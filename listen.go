@@ -170,7 +170,7 @@ func (g *gate) turnAway() {
 	nc, err := g.Listener.Accept()
 	if err == nil {
 		nc.SetDeadline(time.Now().Add(100 * time.Millisecond))
-		io.WriteString(nc, tooBusy())
+		io.WriteString(nc, tooBusy(noDescriptor))
 		nc.Close()
 	} else {
 		time.Sleep(10 * time.Millisecond) // somebody else took what was given up

@@ -3,6 +3,8 @@ package hubbub_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -37,7 +39,7 @@ func (c *rawClient) untilClosed() {
 func TestAHookShutsTheServerDown(t *testing.T) {
 	for _, kind := range []string{"handler", "join", "connect", "joined", "disconnect"} {
 		t.Run(kind, func(t *testing.T) {
-			eachIO(t, func(t *testing.T, io string) {
+			eachIO(t, func(t *testing.T, kindOfIO string) {
 				var s *testServer
 				var d diary
 				stopped := make(chan error, 1)
@@ -48,7 +50,7 @@ func TestAHookShutsTheServerDown(t *testing.T) {
 					stopped <- s.Shutdown(longTime(t))
 					d.add("stopped")
 				}
-				s = startServer(t, hubbub.Config{IO: io, MaxHookCalls: 1, HookTimeout: time.Minute, Handlers: handlers{
+				s = startServer(t, hubbub.Config{IO: kindOfIO, MaxHookCalls: 1, HookTimeout: time.Minute, Handlers: handlers{
 					"stop": func(context.Context, *hubbub.Message) (any, error) { stop("handler"); return nil, nil },
 				}, Hooks: hubbub.Hooks{
 					Connect: func(_ context.Context, c *hubbub.Connect) error {
@@ -84,6 +86,13 @@ func TestAHookShutsTheServerDown(t *testing.T) {
 				case "disconnect":
 					ann.expectUpgrade()
 					ann.reset()
+				case "connect":
+					defer func() {
+						r := ann.response("GET")
+						if body, _ := io.ReadAll(r.Body); r.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "the server is stopping") {
+							t.Errorf("who came while it stopped is told %s, %s", r.Status, body)
+						}
+					}()
 				}
 				select {
 				case err := <-stopped:

@@ -106,7 +106,10 @@ func TestABadFileIsRefusedByNameAndLine(t *testing.T) {
 		refused(t, nil, []string{"--config", configFile(t, text)}, words...)
 	}
 	refused(t, nil, []string{"--config", "/no/such/file.yaml"}, "/no/such/file.yaml")
-	refused(t, []string{"HUBBUB_CONFIG=/no/such/file.yaml"}, nil, "/no/such/file.yaml")
+	if out, status := hubbub(t, nil, "config", "--room", ""); status != 2 || !strings.Contains(out, "--room") {
+		t.Errorf("a room without a name: exit status %d\n%s", status, out)
+	}
+	refused(t, []string{"HUBBUB_CONFIG=/no/such/file.yaml"}, nil, "HUBBUB_CONFIG: ", "/no/such/file.yaml")
 	refused(t, []string{"HUBBUB_JWT_KEY=x"}, nil, "HUBBUB_JWT_KEY", "reserved")
 }
 

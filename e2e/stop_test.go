@@ -113,6 +113,25 @@ func TestASecondSignalStopsAtOnce(t *testing.T) {
 	})
 }
 
+// Who stops a group of processes may send each of them two signals at once, which are one wish.
+func TestTwoSignalsAtOnceAreOne(t *testing.T) {
+	eachIO(t, nil, func(t *testing.T, s *server) {
+		c := dialRaw(t, s, "/ws", "")
+		c.welcomed()
+		for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+			if err := s.cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.message("reconnect")
+		c.expectClose(1001)
+		c.write(closeFrame(1001, ""))
+		if status := s.exit(t); status != 0 {
+			t.Errorf("exit status %d, want 0", status)
+		}
+	})
+}
+
 // While it is not ready but still accepting, a load balancer turns away and late clients get in.
 func TestTheShutdownDelayStillAccepts(t *testing.T) {
 	eachIO(t, []string{"--shutdown-delay", "8s"}, func(t *testing.T, s *server) {

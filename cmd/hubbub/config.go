@@ -92,7 +92,7 @@ func (c *configCmd) roomLines(ctx *kong.Context, rules []hubbub.RoomPolicy) (str
 func (c *configCmd) printRoom(ctx *kong.Context, cfg hubbub.Config) error {
 	p, i, err := cfg.PolicyOf(*c.Room)
 	if err != nil {
-		return fmt.Errorf("--room %w", err)
+		return usageError{fmt.Errorf("--room %w", err)}
 	}
 	keys, err := ruleKeys(p)
 	if err != nil {

@@ -34,17 +34,17 @@ type file struct {
 }
 
 // readFile reads the file and holds every key and value against the flags. The error names all that is wrong, each with
-// its line.
-func readFile(path string, flags []*kong.Flag) (*file, error) {
+// its line; by is what has named the file.
+func readFile(path, by string, flags []*kong.Flag) (*file, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("--config: %w", err)
+		return nil, fmt.Errorf("%s: %w", by, err)
 	}
 	f, err := parseFile(b, flags)
 	if err != nil {
 		var all interface{ Unwrap() []error }
 		if !errors.As(err, &all) {
-			return nil, fmt.Errorf("--config: %s: %w", path, err)
+			return nil, fmt.Errorf("%s: %s: %w", by, path, err)
 		}
 		var errs []error
 		for _, err := range all.Unwrap() {
@@ -260,7 +260,11 @@ func (c *serveCmd) BeforeResolve(ctx *kong.Context) error {
 		if path == "" {
 			return nil
 		}
-		read, err := readFile(string(path), flags)
+		by := "--config"
+		if strings.HasPrefix(c.origin(ctx, f), "from the environment") {
+			by = envOf(f)
+		}
+		read, err := readFile(string(path), by, flags)
 		if err != nil {
 			return err
 		}

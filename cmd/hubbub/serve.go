@@ -102,6 +102,7 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	case sig := <-signals:
 		log.Info("stopping; once more stops at once", "signal", sig, "connections", srv.Connections())
 	}
+	passOneSignal(signals)
 	stopped := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), c.ShutdownDelay+c.ShutdownTimeout)
@@ -124,6 +125,18 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// sameSignal is how far apart two signals are that one cause has sent. Who stops a whole group of processes sends them to
+// each process and to the group, as timeout(1) does, or passes on a Control-C that the terminal has sent to all already.
+const sameSignal = 20 * time.Millisecond
+
+// passOneSignal takes what comes together with the first signal.
+func passOneSignal(signals <-chan os.Signal) {
+	select {
+	case <-signals:
+	case <-time.After(sameSignal):
+	}
 }
 
 // prepare makes of the settings what the server is given. hubbub config calls it too, so it fails where serve would, but

@@ -187,6 +187,9 @@ func (s *session) check(cmd *protocol.Command) *protocol.Error {
 	case protocol.History, protocol.Presence:
 		return s.mayRead(cmd)
 	case protocol.Custom:
+		if protocol.Reserved(cmd.Type) {
+			return &protocol.Error{Code: protocol.Unavailable, Message: "msg_type " + protocol.Quote(cmd.Type) + " is reserved, and not available in this version"}
+		}
 		if known := s.hub.cfg.Hooks.Known; known == nil || !known(string(cmd.Type)) {
 			return &protocol.Error{Code: protocol.UnknownType, Message: "no msg_type " + protocol.Quote(cmd.Type)}
 		}

@@ -369,8 +369,20 @@ func kindOf(name []byte) Kind {
 	return Custom
 }
 
-// Defined says whether name is a msg_type of the protocol: no application may give it another meaning.
-func Defined(name string) bool { return kindOf([]byte(name)) != Custom }
+// Defined says whether name is a msg_type of the protocol, of a client's messages, the server's, or those to come: no
+// application may give it another meaning.
+func Defined(name string) bool {
+	switch name {
+	case "welcome", "joined", "left", "ack", "gap", "member_joined", "member_left", "resumed", "pong", "error", "reconnect":
+		return true
+	case "refreshed", "response", "deleted":
+		return true
+	}
+	return kindOf([]byte(name)) != Custom || Reserved([]byte(name))
+}
+
+// Reserved says whether name is a client's msg_type that a later version of the protocol gives a meaning to.
+func Reserved(name []byte) bool { return string(name) == "refresh" || string(name) == "request" }
 
 // text returns the unescaped text of a field that must be there and be a string.
 func (c *Command) text(f *fields, k field) ([]byte, *Error) {

@@ -130,6 +130,42 @@ func TestTheDocumentsHandshakeIsReal(t *testing.T) {
 	}
 }
 
+// An application that took one of the page's names for messages of its own would be understood by nobody.
+func TestNoApplicationMayTakeTheDocumentsNames(t *testing.T) {
+	document, _ := readDocument(t)
+	names := map[string]bool{}
+	for _, heading := range []string{"\n## What a client sends\n", "\n## What the server sends\n"} {
+		_, rest, _ := strings.Cut(document, heading)
+		table, _, _ := strings.Cut(rest, "\n\n```")
+		for line := range strings.Lines(table) {
+			cells := strings.Split(line, "|")
+			for i, name := range strings.Split(cells[min(1, len(cells)-1)], "`") {
+				if i%2 == 1 && len(cells) > 2 {
+					names[name] = true
+				}
+			}
+		}
+	}
+	_, rest, _ := strings.Cut(document, "is `unknown_type`.")
+	reserved, _, _ := strings.Cut(rest, ", and answered by")
+	for i, name := range strings.Split(reserved, "`") {
+		if i%2 == 1 {
+			names[name] = true
+		}
+	}
+	if len(names) < 20 {
+		t.Fatalf("found %d names", len(names))
+	}
+	for name := range names {
+		if !Defined(name) && name != "msg_type" {
+			t.Errorf("an application may take %q", name)
+		}
+	}
+	if Defined("move") || Defined("") {
+		t.Error("an application may take no name")
+	}
+}
+
 func TestTheDocumentsTablesAreComplete(t *testing.T) {
 	document, _ := readDocument(t)
 	_, document, _ = strings.Cut(document, "\n## Errors\n")
