@@ -279,8 +279,9 @@ func (p *presence) where(client, room string, from, to int64, then time.Time) (i
 				if leaves > 0 {
 					clear(joins)
 				}
+				anew := sent == 0 || leaves > 0 || len(joins) == 0 // else it was in, or was about to be
 				joins[e.ID] = true
-				if sent == 0 || leaves > 0 {
+				if anew {
 					gone = sent == 0 || over
 					sent, since, leaves, over, data = e.At, 0, 0, false, e.Data
 				}
