@@ -229,6 +229,100 @@ func TestTheHooksOfThoseWhoHaveGoneAreTheirUsers(t *testing.T) {
 	})
 }
 
+// Where the server bounds what one address may take, that is so of the places of hooks too, however many clients it has.
+func TestTheHooksOfOneAddressTakeAShareOfThePlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running, called atomic.Int32
+		open := make(chan struct{})
+		srv := hubbubtest.NewServer(t, hubbub.Config{
+			HookTimeout: time.Hour, MaxHookCalls: 64, MaxConnectionsPerIP: 100, Logger: slog.New(slog.DiscardHandler),
+			Handlers: map[string]hubbub.Handler{"quick": func(context.Context, *hubbub.Message) (any, error) { return 1, nil }},
+			Hooks: hubbub.Hooks{Joined: func(context.Context, *hubbub.Joined) {
+				called.Add(1)
+				defer running.Add(-1)
+				running.Add(1)
+				<-open
+			}},
+		})
+		for i := range 40 {
+			c, err := srv.ConnectWith("greedy", hubbubtest.Options{IP: "192.0.2.1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n := range 3 {
+				c.Join(fmt.Sprint(i, ".", n))
+			}
+		}
+		if n := running.Load(); n < 4 || n > 16 {
+			t.Errorf("%d of 64 places are one address's", n)
+		}
+		other, err := srv.ConnectWith("other", hubbubtest.Options{IP: "192.0.2.2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := other.Request(map[string]any{"msg_type": "quick"}); got.Type != "quick" {
+			t.Errorf("got %s", got)
+		}
+		close(open)
+		hubbubtest.Step(time.Second)
+		if n := called.Load(); n != 40*3 {
+			t.Errorf("%d of %d hooks were called", n, 40*3)
+		}
+	})
+}
+
+// Calls of the application's code that wait because of one user are a share of what the server keeps, however many
+// connections it has: then its joins are refused, and nobody else's.
+func TestTheCallsThatWaitForOneUserAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		open := make(chan struct{})
+		defer close(open)
+		srv := hubbubtest.NewServer(t, hubbub.Config{
+			HookTimeout: time.Hour, MaxBufferedBytes: 4 << 20, Logger: slog.New(slog.DiscardHandler),
+			Hooks: hubbub.Hooks{
+				Connect: func(_ context.Context, c *hubbub.Connect) error {
+					c.User = c.Request.URL.Query().Get("user")
+					return nil
+				},
+				Joined: func(_ context.Context, j *hubbub.Joined) {
+					if j.User == "greedy" {
+						<-open
+					}
+				},
+			},
+		})
+		refused := 0
+		for i := range 40 {
+			c, err := srv.ConnectWith("greedy", hubbubtest.Options{Path: "/ws?user=greedy"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n := range 15 * 20 { // of which few count as memberships
+				room := fmt.Sprint(i, ".", n)
+				if got := c.Request(map[string]any{"msg_type": "join_room", "room": room}); got.Type == "error" {
+					if got.Code != "rate_limited" || !got.Retry {
+						t.Fatalf("refused by %s", got)
+					}
+					refused++
+					break
+				}
+				c.Leave(room)
+			}
+		}
+		if refused == 0 {
+			t.Error("nothing was refused")
+		}
+		if n := metric(t, srv, `hubbub_kept_bytes{kind="hooks"}`); n > 4<<20/7 || n < 10_000 {
+			t.Errorf("%v bytes are kept", n)
+		}
+		other, err := srv.ConnectWith("other", hubbubtest.Options{Path: "/ws?user=other"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		other.Join("r")
+	})
+}
+
 // Hooks of one client that shut the server down wait for those of its own that wait for their places.
 func TestHooksThatShutDownLeaveTheirPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -161,7 +161,7 @@ func (a *asking) settle(user string, err error) {
 		a.hub.dismiss(nil, a.addr, who, wire.CloseAbnormal)
 	}
 	if left {
-		rs.count(&rs.asked, -1)
+		rs.add(&rs.asked, -1)
 	}
 	a.cancel()
 }

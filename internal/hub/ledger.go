@@ -39,10 +39,12 @@ type payer struct {
 	most  int64
 	up    [2]*payer // user, address; nil without
 
+	events atomic.Int64 // calls that wait or run because of joins and leaves
+
 	// Of its hooks; guarded by runs.mu.
 	running int
 	hooks   []*run // that wait for a place
-	ready   bool   // it is in runs.ready
+	queued  bool   // it is in runs.queued
 
 	// Of a user or an address alone.
 	name     payerName // static

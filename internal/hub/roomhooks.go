@@ -48,13 +48,12 @@ func (h *Hub) queueEvent(r *room, id ID, s *session, p *payer, call func(ctx con
 		p = s.payer()
 	}
 	sh, name := h.roomShard(r.name), r.name
-	events := &s.extra().events
-	events.Add(1)
+	p.event(1)
 	next := &run{s: s, ctx: context.Background()}
 	h.paysFor(next, p, eventCost)
 	next.do = func(ctx context.Context) outcome {
 		defer func() { // also when it panics
-			events.Add(-1)
+			p.event(-1)
 			sh.mu.Lock()
 			defer sh.mu.Unlock()
 			if sh.events[name] == next {
@@ -71,11 +70,34 @@ func (h *Hub) queueEvent(r *room, id ID, s *session, p *payer, call func(ctx con
 	sh.events[name] = next
 }
 
-// mayBeHooked bounds what waits for the application because of one client. A leave is never refused, so the bound is on
-// joins.
+// mayBeHooked bounds what waits for the application because of one client, one user and one address. A leave is never
+// refused, so the bound is on joins.
 func (s *session) mayBeHooked() *protocol.Error {
-	if s.more != nil && int(s.more.events.Load()) >= s.hub.cfg.MaxRoomsPerClient+spareEvents {
+	h := s.hub
+	if hooks := &h.cfg.Hooks; hooks.Joined == nil && hooks.Left == nil && hooks.Occupied == nil && hooks.Vacated == nil {
+		return nil
+	}
+	p, most := s.payer(), min(int64(h.cfg.MaxRoomsPerClient+spareEvents), h.share/eventCost)
+	if p.events.Load() >= most || p.up[0].waits() >= most || p.up[1].waits() >= addressShares*most {
 		return &protocol.Error{Code: protocol.RateLimited, Message: "too many of your joins and leaves still wait for the application"}
 	}
 	return nil
+}
+
+// waits is how many calls wait or run because of a user's or an address's joins and leaves; p may be nil.
+func (p *payer) waits() int64 {
+	if p == nil {
+		return 0
+	}
+	return p.events.Load()
+}
+
+// event counts n more such calls, or less.
+func (p *payer) event(n int64) {
+	p.events.Add(n)
+	for _, up := range p.up {
+		if up != nil {
+			up.events.Add(n)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -25,7 +26,7 @@ type runs struct {
 	less     sync.Cond          // one of the numbers has become less
 	n        int                // places of the other hooks that are taken
 	waiting  int                // hooks that wait for a place, of all payers
-	ready    []*payer           // whose hooks wait and may run; they take turns
+	queued   []*payer           // whose hooks wait; they take turns
 	nobody   payer              // of hooks that no client is the reason of
 	asked    int                // calls of Connect whose outcome nobody has taken
 	upgrades int                // handshakes under way, but for those that wait for such a call
@@ -35,8 +36,8 @@ type runs struct {
 
 // caller is a goroutine that runs a hook. Guarded by runs.mu.
 type caller struct {
-	of *int   // the number that counts it
-	p  *payer // whose hook it is; nil of a Connect
+	of *int // the number that counts it
+	r  *run // nil of a Connect
 }
 
 func (rs *runs) init(h *Hub) {
@@ -52,36 +53,52 @@ func (rs *runs) start(r *run) {
 }
 
 func (rs *runs) startLocked(r *run) {
-	p := rs.payerOf(r)
-	if rs.n >= rs.hub.cfg.HookLimit || !rs.mayRun(p) {
+	if rs.n >= rs.hub.cfg.HookLimit || !rs.mayRun(r) {
 		rs.waiting++
+		p := rs.payerOf(r)
 		p.hooks = append(p.hooks, r)
-		rs.makeReady(p)
+		rs.queue(p)
 		return
 	}
-	rs.begin(r)
+	rs.take(r, 1)
 	go rs.work(r)
 }
 
-// begin takes a place for r.
-func (rs *runs) begin(r *run) {
-	rs.n++
-	rs.payerOf(r).running++
+// take takes a place for r, or gives it back where n is -1.
+func (rs *runs) take(r *run, n int) {
+	rs.n += n
+	rs.count(r, n)
 }
 
-// payerPlaces is the part of all places that the hooks of one payer may take, and fewPlaces what they always may.
+// count counts r, or counts it no more, for those who are the reason of it.
+func (rs *runs) count(r *run, n int) {
+	rs.payerOf(r).running += n
+	if r.payer != nil && r.payer.up[1] != nil {
+		r.payer.up[1].running += n
+	}
+}
+
+// payerPlaces is the part of all places that the hooks of one payer may take, and fewPlaces what they always may; those of
+// an address may take addressShares times as many.
 const (
 	payerPlaces = 16
 	fewPlaces   = 4
 )
 
-// mayRun says that one more of p's hooks may run beside those that do: slow hooks of one client must not take the places of
-// all. mu is held, as for all that follow.
-func (rs *runs) mayRun(p *payer) bool {
-	return p == &rs.nobody || p.running < max(fewPlaces, rs.hub.cfg.HookLimit/payerPlaces)
+// mayRun says that r may run beside the others of its client: slow hooks of one must not take the places of all. mu is held,
+// as for all that follow.
+func (rs *runs) mayRun(r *run) bool {
+	if r.payer == nil {
+		return true
+	}
+	most := max(fewPlaces, rs.hub.cfg.HookLimit/payerPlaces)
+	if address := r.payer.up[1]; address != nil && address.running >= addressShares*most {
+		return false
+	}
+	return rs.payerOf(r).running < most
 }
 
-// payerOf is whose hooks are counted together with r: a user's, or a session's.
+// payerOf is whose hooks are counted together with r, beside those of its address: a user's, or a session's.
 func (rs *runs) payerOf(r *run) *payer {
 	switch p := r.payer; {
 	case p == nil:
@@ -93,11 +110,11 @@ func (rs *runs) payerOf(r *run) *payer {
 	}
 }
 
-// makeReady has p's hooks take turns with those of the others, if one waits and may run.
-func (rs *runs) makeReady(p *payer) {
-	if len(p.hooks) > 0 && !p.ready && rs.mayRun(p) {
-		p.ready = true
-		rs.ready = append(rs.ready, p)
+// queue has p's hooks take turns with those of the others, if one waits.
+func (rs *runs) queue(p *payer) {
+	if len(p.hooks) > 0 && !p.queued {
+		p.queued = true
+		rs.queued = append(rs.queued, p)
 	}
 }
 
@@ -114,7 +131,7 @@ func (rs *runs) startAfter(last, r *run) {
 
 // work calls r, then what is to come behind it, then what waits for a place.
 func (rs *runs) work(r *run) {
-	me := &caller{of: &rs.n, p: rs.payerOf(r)}
+	me := &caller{of: &rs.n, r: r}
 	defer rs.calls(me)()
 	defer func() {
 		if r == nil {
@@ -138,10 +155,7 @@ func (rs *runs) ended(r *run, me *caller) (next *run) {
 	defer rs.mu.Unlock()
 	r.ended = true
 	rs.hub.keep(KeptHooks, r.payer, -r.cost)
-	rs.n--
-	p := rs.payerOf(r)
-	p.running--
-	rs.makeReady(p)
+	rs.take(r, -1)
 	switch {
 	case r.then != nil:
 		next = r.then
@@ -149,10 +163,10 @@ func (rs *runs) ended(r *run, me *caller) (next *run) {
 		next = rs.pop()
 	}
 	if next != nil {
-		rs.begin(next)
-		me.p = rs.payerOf(next)
+		rs.take(next, 1)
+		me.r = next
 	}
-	rs.fill() // what comes behind r may be another's, and one of p's may run now
+	rs.fill() // what comes behind r may be another's, and one of its own may run now
 	rs.less.Broadcast()
 	return next
 }
@@ -164,31 +178,28 @@ func (rs *runs) fill() {
 		if next == nil {
 			return
 		}
-		rs.begin(next)
+		rs.take(next, 1)
 		go rs.work(next)
 	}
 }
 
-// pop is the next that may run, or nil.
+// pop is the next that may run, or nil. It passes those who have their share of the places: there can't be many of them, as
+// they have it, but for the clients of an address that has.
 func (rs *runs) pop() *run {
-	if len(rs.ready) == 0 {
-		return nil
+	for i, p := range rs.queued {
+		r := p.hooks[0]
+		if !rs.mayRun(r) {
+			continue
+		}
+		p.hooks[0] = nil
+		p.hooks = p.hooks[1:]
+		rs.waiting--
+		p.queued = false
+		rs.queued = slices.Delete(rs.queued, i, i+1)
+		rs.queue(p) // at the end
+		return r
 	}
-	p := rs.ready[0]
-	rs.ready[0] = nil
-	rs.ready = rs.ready[1:]
-	p.ready = false
-	if !rs.mayRun(p) { // what was chained behind others has taken its places meanwhile
-		return rs.pop()
-	}
-	r := p.hooks[0]
-	p.hooks[0] = nil
-	p.hooks = p.hooks[1:]
-	rs.waiting--
-	p.running++ // so that it counts when it is asked whether one more may run
-	rs.makeReady(p)
-	p.running--
-	return r
+	return nil
 }
 
 // calls notes that the goroutine runs hooks; forget ends that.
@@ -216,12 +227,12 @@ func goroutine() uint64 {
 
 // UpgradeBegins and UpgradeEnds stand around a handshake that may ask Admit, so that a shutdown waits for what comes of it.
 // Any goroutine.
-func (h *Hub) UpgradeBegins() { h.runs.count(&h.runs.upgrades, +1) }
+func (h *Hub) UpgradeBegins() { h.runs.add(&h.runs.upgrades, +1) }
 
 // UpgradeEnds is what UpgradeBegins says.
-func (h *Hub) UpgradeEnds() { h.runs.count(&h.runs.upgrades, -1) }
+func (h *Hub) UpgradeEnds() { h.runs.add(&h.runs.upgrades, -1) }
 
-func (rs *runs) count(what *int, n int) {
+func (rs *runs) add(what *int, n int) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	*what += n
@@ -263,9 +274,8 @@ func (h *Hub) WaitHooks(ctx context.Context) (left int) {
 func (rs *runs) lend(c *caller, n int) {
 	*c.of -= n
 	rs.inside += n
-	if c.p != nil {
-		c.p.running -= n
-		rs.makeReady(c.p)
+	if c.r != nil {
+		rs.count(c.r, -n)
 	}
 	rs.fill()
 	rs.less.Broadcast()

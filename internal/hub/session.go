@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"example.com/hubbub/internal/loop"
@@ -45,8 +44,6 @@ type more struct {
 	flow   flow
 
 	dismissed bool // the hook Disconnect has been called
-
-	events atomic.Int32 // hooks that wait or run because of its joins and leaves. Any goroutine
 }
 
 func (s *session) extra() *more {
@@ -173,7 +170,8 @@ func (s *session) check(cmd *protocol.Command) *protocol.Error {
 	switch cmd.Kind {
 	case protocol.JoinRoom:
 		switch {
-		case s.find(cmd.Room) >= 0: // joining twice is joining once
+		case s.find(cmd.Room) >= 0:
+			return nil // joining twice is joining once
 		case len(s.rooms) >= s.hub.cfg.MaxRoomsPerClient:
 			return &protocol.Error{Code: protocol.LimitReached, Message: "a client may be in so many rooms at most: " + strconv.Itoa(s.hub.cfg.MaxRoomsPerClient)}
 		case len(s.rooms) >= manyRooms && !s.payer().may(membershipCost):
