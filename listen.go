@@ -23,8 +23,11 @@ const (
 	// maxHandshakes is how many connections may be between Accept and the upgrade. net/http takes 11 KB for each,
 	// so a burst of 15,000 at once would leave its memory behind for minutes.
 	maxHandshakes = 256
-	// slowHead is how long a connection has before it is closed for others that wait, if its head isn't complete.
+	// slowHead is how long a connection has before it is closed for others that wait, if its head isn't complete; and
+	// silentHead if all that has come of it was read. It lets 12,800 a second through that send half a head, or nothing. What
+	// is unread may be the rest of the head, on a busy machine.
 	slowHead     = time.Second
+	silentHead   = 20 * time.Millisecond
 	maxHeadBytes = 32 << 10
 	keepAlive    = 30 * time.Second
 )
@@ -183,18 +186,48 @@ func (g *gate) waitForPlace() {
 	defer g.mu.Unlock()
 	for len(g.arrived) >= maxHandshakes && !g.closed {
 		nc, since := oldest(g.arrived)
-		switch age := time.Since(since); {
-		case nc == nil: // all heads are complete: a place will be free in a moment
+		if nc == nil { // all heads are complete: a place will be free in a moment
 			g.freed.Wait()
-		case age >= slowHead:
+			continue
+		}
+		if time.Since(since) < slowHead {
+			nc = g.oldestSilent()
+		}
+		if nc != nil {
 			delete(g.arrived, nc)
 			nc.Close()
-		default:
-			look := time.AfterFunc(slowHead-age, g.freed.Broadcast)
-			g.freed.Wait()
-			look.Stop()
+			continue
+		}
+		look := time.AfterFunc(silentHead, g.freed.Broadcast)
+		g.freed.Wait()
+		look.Stop()
+	}
+}
+
+// oldestSilent is the oldest connection that its client keeps waiting, or nil. mu is held.
+func (g *gate) oldestSilent() (found net.Conn) {
+	var since time.Time
+	for nc, t := range g.arrived {
+		if !t.IsZero() && time.Since(t) >= silentHead && (found == nil || t.Before(since)) && silent(nc) {
+			found, since = nc, t
 		}
 	}
+	return found
+}
+
+// silent says whether all that has come over a plain connection was read. Of TLS nobody knows: a handshake computes, too.
+func silent(nc net.Conn) bool {
+	c, ok := nc.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	unread := true
+	err = raw.Control(func(fd uintptr) { unread = hasUnread(fd) })
+	return err == nil && !unread
 }
 
 func oldest(of map[net.Conn]time.Time) (found net.Conn, since time.Time) {

@@ -299,11 +299,10 @@ func TestQuietConnectionsMakeRoom(t *testing.T) {
 func TestTheOldestHalfARequestMakesRoom(t *testing.T) {
 	const places = 256
 	s := startServer(t, hubbub.Config{HandshakeTimeout: time.Minute})
-	var halves []*rawClient
-	for range places {
+	halves := []*rawClient{connect(t, s)} // which has sent nothing at all: what isn't read yet would give it time
+	for len(halves) < places {
 		c := connect(t, s)
-		head := upgradeHead(s, "/echo")
-		c.sendRaw([]byte(head[:20]))
+		c.sendRaw([]byte(upgradeHead(s, "/echo")[:20]))
 		halves = append(halves, c)
 	}
 	dial(t, s, "/echo").quiet()
@@ -311,4 +310,24 @@ func TestTheOldestHalfARequestMakesRoom(t *testing.T) {
 	last := halves[places-1]
 	last.sendRaw([]byte(upgradeHead(s, "/echo")[20:]))
 	last.expectUpgrade()
+}
+
+// Half requests, and connections without one, come faster than they may stay. Who comes behind them isn't held up: those that
+// keep the server waiting go at once, and not a second for each 256 of them later.
+func TestHalfRequestsHoldNobodyUp(t *testing.T) {
+	const places, rounds = 256, 20
+	s := startServer(t, hubbub.Config{HandshakeTimeout: time.Minute})
+	began := time.Now()
+	for i := range rounds * places {
+		if c := connect(t, s); i%2 == 0 {
+			c.sendRaw([]byte("GET /ws HTTP/1.1\r\nHost: x\r\n"))
+		}
+	}
+	if status := s.status("/healthz"); status != http.StatusOK {
+		t.Errorf("healthz is %d", status)
+	}
+	dial(t, s, "/echo").quiet()
+	if took := time.Since(began); took > rounds*3/4*time.Second {
+		t.Errorf("behind %d half requests it takes %s", rounds*places, took)
+	}
 }
