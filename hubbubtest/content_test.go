@@ -44,7 +44,7 @@ func FuzzWhatTheApplicationGives(f *testing.F) {
 			Handlers: map[string]hubbub.Handler{
 				"raw":    func(context.Context, *hubbub.Message) (any, error) { return raw(), nil },
 				"within": func(context.Context, *hubbub.Message) (any, error) { return map[string]any{"in": raw()}, nil },
-				"error":  func(context.Context, *hubbub.Message) (any, error) { return nil, word() },
+				"word":   func(context.Context, *hubbub.Message) (any, error) { return nil, word() },
 			},
 		})
 		ann := srv.Connect("ann")
@@ -60,7 +60,7 @@ func FuzzWhatTheApplicationGives(f *testing.F) {
 			ann.Request(map[string]any{"msg_type": "room_message", "room": "changed", "content": 1}),
 			ann.Request(map[string]any{"msg_type": "raw"}),
 			ann.Request(map[string]any{"msg_type": "within"}),
-			ann.Request(map[string]any{"msg_type": "error"}),
+			ann.Request(map[string]any{"msg_type": "word"}),
 			ann.Request(map[string]any{"msg_type": "history", "room": "r"}),
 			ann.Request(map[string]any{"msg_type": "history", "room": "changed"}),
 		}
