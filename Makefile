@@ -1,7 +1,13 @@
-# What a developer and the CI run. `make test` is everything.
+# What a developer and the CI run. `make check` is the quick round, `make test` everything.
 
 GO ?= go
-E2E_TIMEOUT ?= 10m
+# These guard against hanging alone: a test waits for minutes before it gives up, and the machine may be busy.
+TIMEOUT ?= 40m
+E2E_TIMEOUT ?= 40m
+
+UNITS = $$($(GO) list ./... | grep -v '/e2e$$')
+
+UNFORMATTED = unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted (make fmt): $$unformatted"; exit 1; }
 
 .PHONY: help
 help: ## say what there is
@@ -10,6 +16,13 @@ help: ## say what there is
 .PHONY: build
 build: ## build bin/hubbub
 	$(GO) build -o bin/hubbub ./cmd/hubbub
+
+.PHONY: check
+check: ## the quick round while you work: vet, formatting, and the unit tests without the race detector (two minutes)
+	$(GO) vet ./...
+	@$(UNFORMATTED)
+	$(GO) test -timeout $(TIMEOUT) $(UNITS)
+	@echo "all checks passed"
 
 .PHONY: test
 test: deps lint test-race crowd fuzz cross e2e e2e-race ## every test; installs what they need where it may
@@ -26,13 +39,13 @@ fmt: ## format the code
 .PHONY: lint
 lint: bench-lint ## go vet, formatting, and a tidy go.mod
 	$(GO) vet ./...
-	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted (make fmt): $$unformatted"; exit 1; }
+	@$(UNFORMATTED)
 	$(GO) mod tidy -diff
 	@! grep -n '"resolved"' e2e/ws/package-lock.json || { echo "package-lock.json names a registry: run npm inside e2e/ws, whose .npmrc prevents it"; exit 1; }
 
 .PHONY: test-race
 test-race: ## the unit tests, under the race detector
-	$(GO) test -race $$($(GO) list ./... | grep -v '/e2e$$')
+	$(GO) test -race -timeout $(TIMEOUT) $(UNITS)
 
 .PHONY: crowd
 crowd: ## a room of 100,000 counts its members (a minute, 4 GB; more goroutines than the race detector can follow)
@@ -58,9 +71,12 @@ cross: ## it builds for macOS and Windows too
 e2e: deps ## the built binary with foreign clients and a browser
 	$(GO) test -count=1 -parallel 8 -timeout $(E2E_TIMEOUT) ./e2e
 
+# The others do one thing after another, and say the same on any binary.
+E2E_RACE ?= AtRandom|Foreign|OneOrder|Slow|Stalled|FullFanOut|Burst|Metrics|Stopping|Signal|Delay|DeadPeer|Handshake
+
 .PHONY: e2e-race
-e2e-race: deps ## the same on a binary with the race detector
-	HUBBUB_E2E_BUILDFLAGS=-race $(GO) test -count=1 -parallel 8 -timeout $(E2E_TIMEOUT) ./e2e
+e2e-race: deps ## those stories of e2e in which much happens at once, on a binary with the race detector
+	HUBBUB_E2E_BUILDFLAGS=-race HUBBUB_E2E_CUT_FOR=20s $(GO) test -count=1 -parallel 8 -timeout $(E2E_TIMEOUT) -run '$(E2E_RACE)' ./e2e
 
 .PHONY: bench
 bench: bench-deps build ## Hubbub, its rivals and the kernel's limit, and docs/benchmarks.md (long; two idle cores)

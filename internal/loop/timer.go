@@ -135,7 +135,7 @@ func (w *Worker) fire(c *Conn) {
 	if c.stopped() {
 		c.seen = w.now // it isn't read, so its silence is ours
 	}
-	if w.now > c.seen+w.patience() && w.silent(c) {
+	if w.now > c.seen+w.patience() && w.asked(c) && w.silent(c) {
 		w.log.Debug("connection failed", "remote", c.remote(), "code", protocol.CloseNoSignOfLife, "reason", "no sign of life")
 		c.leave(protocol.CloseNoSignOfLife)
 		c.beginClose(failing, protocol.CloseNoSignOfLife, "no sign of life", takeWait)
@@ -159,6 +159,10 @@ func (w *Worker) fire(c *Conn) {
 		w.rearm(c)
 	}
 }
+
+// asked says that a ping has left since the peer's last byte: where the worker was held up, the time-out may seem to be over
+// before the ping has left.
+func (w *Worker) asked(c *Conn) bool { return c.seen < c.due-w.cfg.PingInterval.Milliseconds() }
 
 // silent says, of a connection that seems dead, that there is really nothing to read: where many are heard at once, or
 // the worker was held up, the poller may not have told of all yet.
@@ -188,7 +192,7 @@ func (w *Worker) sendPings() {
 		if c.state != open {
 			continue
 		}
-		if c.seen >= c.due-every { // it has answered the one before; else that one's time runs on
+		if !w.asked(c) { // it has answered the one before; else that one's time runs on
 			c.seen = max(c.seen, w.now-every)
 		}
 		c.due = w.now + every

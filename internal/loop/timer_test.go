@@ -70,48 +70,81 @@ func answerPings(nc net.Conn) {
 }
 
 // Nobody is closed who answers, at the smallest settings, over real time; also where the worker is held up for longer than
-// the time-out.
+// the time-out. The clients are in this process: where the machine keeps it from running for long they don't answer in
+// time, and it is tried again.
 func TestWhoAnswersEachPingIsNeverClosed(t *testing.T) {
-	settings := []struct {
-		interval, timeout time.Duration
-		heldUp            time.Duration
-	}{
-		{time.Second, time.Second, 0},
-		{2 * time.Second, time.Second, 0},
-		{5 * time.Second, time.Second, 0},
-		{time.Second, time.Second, 1500 * time.Millisecond},
+	settings := []answering{
+		{time.Second, time.Second, 0}, {2 * time.Second, time.Second, 0}, {5 * time.Second, time.Second, 0},
+		{time.Second, time.Second, 1500 * time.Millisecond}, {time.Second, time.Second, 1900 * time.Millisecond},
 	}
 	eachIO(t, func(t *testing.T, cfg Config) {
-		var clients, holders sync.WaitGroup
-		for _, s := range settings {
-			cfg.PingInterval, cfg.PongTimeout = s.interval, s.timeout
-			l := start(t, cfg)
+		for try := 1; ; try++ {
+			stalled := watchStalls()
+			var all sync.WaitGroup
 			var closed atomic.Int32
-			h := &script{closed: func(*Conn, int) { closed.Add(1) }}
-			var fars []net.Conn
-			for range 40 {
-				far := connect(t, l, h)
-				fars = append(fars, far)
-				clients.Go(func() { answerPings(far) })
+			for _, s := range settings {
+				all.Go(func() { closed.Add(s.run(t, cfg)) })
 			}
-			holders.Go(func() {
-				for end := time.Now().Add(15 * time.Second); time.Now().Before(end); {
-					time.Sleep(time.Second / 3) // the time itself is under test
-					if s.heldUp > 0 {
-						do(l.workers[0], func() { time.Sleep(s.heldUp) })
-					}
-				}
-				if n := closed.Load(); n > 0 {
-					t.Errorf("%+v: %d of %d were closed", s, n, len(fars))
-				}
-				for _, far := range fars {
-					far.Close()
-				}
-			})
+			all.Wait()
+			longest := stalled()
+			if closed.Load() == 0 {
+				return
+			}
+			t.Logf("%d were closed; the longest stall of this process was %s", closed.Load(), longest)
+			if try == 5 || longest < 300*time.Millisecond {
+				t.Fatal("clients were closed that answer")
+			}
 		}
-		holders.Wait()
-		clients.Wait()
 	})
+}
+
+type answering struct{ interval, timeout, heldUp time.Duration }
+
+// run has 40 clients answer for a while, and returns how many were closed.
+func (s answering) run(t *testing.T, cfg Config) int32 {
+	cfg.PingInterval, cfg.PongTimeout = s.interval, s.timeout
+	l := start(t, cfg)
+	var closed atomic.Int32
+	h := &script{closed: func(*Conn, int) { closed.Add(1) }}
+	var fars []net.Conn
+	var clients sync.WaitGroup
+	for range 40 {
+		far := connect(t, l, h)
+		fars = append(fars, far)
+		clients.Go(func() { answerPings(far) })
+	}
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); {
+		time.Sleep(time.Second / 3) // the time itself is under test
+		if s.heldUp > 0 {
+			do(l.workers[0], func() { time.Sleep(s.heldUp) })
+		}
+	}
+	n := closed.Load()
+	for _, far := range fars {
+		far.Close()
+	}
+	clients.Wait()
+	return n
+}
+
+// watchStalls measures until it is asked by how much a goroutine that wanted to run had to wait at most.
+func watchStalls() (longest func() time.Duration) {
+	stop, result := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		var most time.Duration
+		for last := time.Now(); ; {
+			select {
+			case <-stop:
+				result <- most
+				return
+			case <-time.After(10 * time.Millisecond):
+				now := time.Now()
+				most = max(most, now.Sub(last)-10*time.Millisecond)
+				last = now
+			}
+		}
+	}()
+	return func() time.Duration { close(stop); return <-result }
 }
 
 // What a socket holds already is a sign of life, also where the poller has not told of it yet.
@@ -158,16 +191,18 @@ func (s *slowLine) send(b []byte) (int, error) {
 
 func (s *slowLine) settle() error { return nil }
 
-// A ping's time-out begins when it has really left.
+// A ping's time-out begins when it has really left, however long the worker was held up before and meanwhile.
 func TestThePongTimeoutBeginsWithThePing(t *testing.T) {
-	w := &Worker{cfg: &Config{PingInterval: time.Second, PongTimeout: time.Second}, poll: newChanPoller(), count: 1}
-	w.clock()
-	line := &slowLine{}
-	c := &Conn{w: w, via: line, seen: w.now - 1100, due: w.now - 100}
-	w.fire(c)
-	w.sendPings()
-	if dead, least := c.seen+w.patience(), line.left+(w.now-w.real)+w.cfg.PongTimeout.Milliseconds(); dead < least {
-		t.Errorf("it is closed %d ms before the time-out is over", least-dead)
+	for _, heldUp := range []int64{0, 100, 999, 1000, 1001, 5000} {
+		w := &Worker{cfg: &Config{PingInterval: time.Second, PongTimeout: time.Second}, poll: newChanPoller(), count: 1}
+		w.clock()
+		line := &slowLine{}
+		c := &Conn{w: w, via: line, seen: w.now - 1000 - heldUp, due: w.now - 1 - heldUp}
+		w.fire(c)
+		w.sendPings()
+		if dead, least := c.seen+w.patience(), line.left+(w.now-w.real)+w.cfg.PongTimeout.Milliseconds(); c.state != open || line.left == 0 || dead < least {
+			t.Errorf("held up for %d ms it is closed %d ms before the time-out is over", heldUp, least-dead)
+		}
 	}
 }
 
