@@ -379,3 +379,37 @@ func TestATokenOutlivesManyLostWelcomes(t *testing.T) {
 		scraped(t, s, map[string]float64{"connections": 0})
 	}
 }
+
+// A client takes its session over from a connection on another worker, and has said what it wants in the packet of the
+// handshake: that waits until it is settled whose it is, and is obeyed in its order.
+func TestWordsInTheHandshakeThatTakesOver(t *testing.T) {
+	eachServer(t, func(t *testing.T, s *testServer) {
+		enter(t, s)
+		for range 6 { // on each worker in turn
+			m, token := enterFor(t, s)
+			epoch, _ := m.epochOf("r")
+			next := &member{rawClient: connect(t, s)}
+			packet := []byte(upgradeHead(s, "/ws?resume="+token))
+			for _, msg := range []string{
+				`{"msg_type":"resume","id":1,"rooms":{"r":` + at(epoch, 0) + `}}`,
+				`{"msg_type":"ping","id":2}`,
+				`{"msg_type":"leave_room","room":"r","id":3}`,
+			} {
+				packet = append(packet, frame(wire.Text, true, []byte(msg))...)
+			}
+			next.sendRaw(packet)
+			next.expectUpgrade()
+			m.answerClose(4001)
+			if got := next.nextJSON(); got["client_id"] != m.id || got["resumed"] != true {
+				t.Fatalf("got %v", got)
+			}
+			for i, kind := range []string{"resumed", "pong", "left"} {
+				if got := next.nextJSON(); got["msg_type"] != kind || got["id"] != float64(i+1) {
+					t.Fatalf("got %v, want %s", got, kind)
+				}
+			}
+			next.closeNow()
+			enter(t, s)
+		}
+	})
+}
