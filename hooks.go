@@ -51,7 +51,8 @@ type Hooks struct {
 	// and Left for each of them, then Vacated. None misses its pair while the process lives, whatever becomes of the
 	// client, the room or another hook; Shutdown waits for them. A client that is to be resumed has not left. ctx ends after
 	// Config.HookTimeout alone; the room's next call waits until this one has returned. A client because of which more
-	// than Config.MaxRoomsPerClient of them wait is told "rate_limited" when it joins.
+	// than Config.MaxRoomsPerClient of them wait, or because of whose user, all its clients together, is told "rate_limited"
+	// when it joins.
 	Joined   func(ctx context.Context, j *Joined)
 	Left     func(ctx context.Context, l *Left)
 	Occupied func(ctx context.Context, room string)

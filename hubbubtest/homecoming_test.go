@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -210,34 +211,130 @@ func TestAWayHomeThatIsCutOff(t *testing.T) {
 	}
 }
 
-// Slow hooks of one client take a share of the places, and the others' hooks go on.
-func TestOneClientsHooksDontHoldTheOthersUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var slow atomic.Int32
-		srv := hubbubtest.NewServer(t, hubbub.Config{
-			HookTimeout: time.Minute, MaxHookCalls: 64, Logger: slog.New(slog.DiscardHandler),
-			Handlers: map[string]hubbub.Handler{"quick": func(context.Context, *hubbub.Message) (any, error) { return 1, nil }},
-			Hooks: hubbub.Hooks{Joined: func(_ context.Context, j *hubbub.Joined) {
-				if j.Room[0] == 's' {
-					slow.Add(1)
-					time.Sleep(30 * time.Second)
+// A client hangs up while the application is asked once more about it: it comes in nowhere, whatever other hooks there are.
+func TestAHangUpWhileConnectIsAskedAgain(t *testing.T) {
+	for _, told := range []bool{false, true} {
+		t.Run(fmt.Sprint("Disconnect: ", told), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var asked, in, out atomic.Int32
+				hooks := hubbub.Hooks{Connect: func(context.Context, *hubbub.Connect) error {
+					if asked.Add(1) > 1 { // all but the first one's
+						time.Sleep(2 * time.Second)
+					}
+					in.Add(1)
+					return nil
+				}}
+				if told {
+					hooks.Disconnect = func(context.Context, *hubbub.Disconnect) { out.Add(1) }
 				}
-			}},
+				srv := hubbubtest.NewServer(t, hubbub.Config{Hooks: hooks})
+				ann := srv.Connect("ann")
+				time.AfterFunc(time.Second, ann.Close) // meanwhile the session ends that the second wants
+				_, err := srv.ConnectWith("ann", hubbubtest.Options{Token: ann.Welcome.ResumeToken, Link: func(l *hubbubtest.Link) {
+					time.AfterFunc(3*time.Second, l.Cut)
+				}})
+				if err == nil || asked.Load() != 3 {
+					t.Fatalf("asked %d times, then %v", asked.Load(), err)
+				}
+				hubbubtest.Step(10 * time.Second)
+				if told && in.Load() != out.Load() {
+					t.Errorf("%d were let in, of %d the end was told", in.Load(), out.Load())
+				}
+			})
 		})
-		greedy, other := srv.Connect("greedy"), srv.Connect("other")
-		for i := range 300 {
-			greedy.Join(fmt.Sprint("slow", i))
+	}
+}
+
+// Its direct messages are too much for a client that comes home and reads nothing: it is closed, and what it said with
+// the same breath is not obeyed any more.
+func TestWhoIsTooSlowToComeHomeJoinsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{Workers: 1, Logger: slog.New(slog.DiscardHandler)})
+		ann, bob := srv.Connect("ann"), srv.Connect("bob")
+		ann.Drop()
+		hubbubtest.Step(time.Second)
+		for range 4 {
+			bob.Direct(ann, strings.Repeat("x", 15_000))
 		}
-		began := time.Now()
-		if got := other.Request(map[string]any{"msg_type": "quick"}); got.Type != "quick" || time.Since(began) > 0 {
-			t.Errorf("after %s: %s", time.Since(began), got)
+		back, err := srv.ConnectWith("ann", hubbubtest.Options{Token: ann.Welcome.ResumeToken, Buffer: 1024})
+		if err != nil || !back.Welcome.Resumed {
+			t.Fatal(err)
 		}
-		if n := slow.Load(); n == 0 || n > 16 {
-			t.Errorf("%d of 64 places are one client's", n)
+		back.Request(map[string]any{"msg_type": "resume", "rooms": map[string]any{}, "last": false})
+		back.Link.Stall(hubbubtest.Both)
+		back.Link.Resume(hubbubtest.ToServer)
+		for i := range 1950 { // nearly as many answers as may wait
+			back.SendText(fmt.Sprintf(`{"msg_type":"ping","id":"%020d"}`, i))
+			if i%100 == 0 {
+				hubbubtest.Step(0)
+			}
 		}
-		hubbubtest.Step(time.Hour)
-		if n := slow.Load(); n != 300 {
-			t.Errorf("%d of 300 hooks were called", n)
+		hubbubtest.Step(time.Second)
+		back.Send(map[string]any{"msg_type": "join_room", "room": "r", "id": 1})
+		hubbubtest.Step(10 * time.Second)
+		if n := srv.Connections(); n != 1 {
+			t.Fatalf("%d connections", n)
 		}
+		hubbubtest.Step(2 * time.Minute) // past its session
+		if got := bob.Request(map[string]any{"msg_type": "presence", "room": "r"}); got.Count != 0 {
+			t.Errorf("in the room are %d", got.Count)
+		}
+	})
+}
+
+// A ping between the messages of a resume ends nothing, also where the session that the client wants has ended meanwhile.
+func TestAPingAmongTheMessagesOfAResume(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		t.Run(fmt.Sprint("gone: ", gone), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := hubbubtest.NewServer(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: func(context.Context, *hubbub.Connect) error {
+					time.Sleep(2 * time.Second)
+					return nil
+				}}})
+				ann, bob := srv.Connect("ann"), srv.Connect("bob")
+				ann.Join("a")
+				ann.Join("b")
+				time.AfterFunc(time.Second, func() {
+					if gone {
+						ann.Close()
+					} else {
+						ann.Drop()
+					}
+				})
+				back, err := srv.ConnectWith("ann", hubbubtest.Options{Token: ann.Welcome.ResumeToken})
+				if err != nil || back.Welcome.Resumed == gone {
+					t.Fatal(err, back.Welcome)
+				}
+				back.Request(map[string]any{"msg_type": "resume", "rooms": map[string]any{"a": nil}, "last": false})
+				back.Ping()
+				bob.Publish("a", "early")
+				back.ExpectNothing(time.Second)
+				back.Request(map[string]any{"msg_type": "resume", "rooms": map[string]any{"b": nil}})
+				back.ExpectMessage("a", "early")
+			})
+		})
+	}
+}
+
+// Who has not said all of its rooms hears nothing of any, also not who comes and goes.
+func TestNoNewsOfMembersOnTheWayHome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{Rooms: []hubbub.RoomPolicy{{Match: "*", Presence: "full"}}})
+		ann, bob := srv.Connect("ann"), srv.Connect("bob")
+		ann.Join("a")
+		ann.Drop()
+		hubbubtest.Step(time.Second)
+		back, err := srv.ConnectWith("ann", hubbubtest.Options{Token: ann.Welcome.ResumeToken})
+		if err != nil || !back.Welcome.Resumed {
+			t.Fatal(err, back.Welcome)
+		}
+		back.Request(map[string]any{"msg_type": "resume", "rooms": map[string]any{"a": nil}, "last": false})
+		bob.Join("a")
+		back.ExpectNothing(2 * time.Second)
+		back.Request(map[string]any{"msg_type": "resume", "rooms": map[string]any{}})
+		if got := back.Request(map[string]any{"msg_type": "presence", "room": "a"}); got.Count != 2 {
+			t.Errorf("got %s", got)
+		}
+		bob.Leave("a")
 	})
 }
