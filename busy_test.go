@@ -97,7 +97,8 @@ func TestTheApplicationIsToldOfABusyWorker(t *testing.T) {
 		var on [2]*member // a member on each worker
 		s, release := busyServer(t, hubbub.Config{IO: io}, func(s *testServer) {
 			on[1] = enter(t, s).join("both").join("idle")
-			on[0] = enter(t, s).join("both")
+			on[0] = enter(t, s).join("both").join("idle")
+			on[0].ask(`{"msg_type":"leave_room","room":"idle"}`)
 		})
 		filler := strings.Repeat("x", 10_000)
 		sent := 0

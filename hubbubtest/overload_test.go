@@ -104,6 +104,36 @@ func TestTheOldestParkedSessionsMakeRoom(t *testing.T) {
 	})
 }
 
+// Those who have sent half of something large are debtors, too: the largest go.
+func TestHalfMessagesAreDebts(t *testing.T) {
+	const most, large = 1 << 20, 400_000
+	synctest.Test(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{Workers: 1, MaxBufferedBytes: most, MaxMessageBytes: 512 << 10, SendQueueBytes: 512 << 10})
+		small := srv.Connect("small")
+		small.SendFrame(1, false, []byte(`{"msg_type":"chat","content":"`))
+		closed := func() int { return int(figure(t, srv, `hubbub_closed_total{code="1013"}`)) }
+		var all []*hubbubtest.Client
+		for sent := 0; closed() == 0; sent += large {
+			if sent > 3*most {
+				t.Fatalf("%d bytes are half received, of %d, and nobody was closed", sent, most)
+			}
+			c := srv.Connect(fmt.Sprint("c", sent/large))
+			c.SendFrame(1, false, []byte(strings.Repeat("x", large)))
+			hubbubtest.Step(time.Second)
+			all = append(all, c)
+		}
+		hubbubtest.Step(5 * time.Second)
+		if n := figure(t, srv, "hubbub_buffered_bytes"); n > most {
+			t.Errorf("%v bytes are still held", n)
+		}
+		if n := closed(); n >= len(all) {
+			t.Errorf("%d of %d were closed: more than must", n, len(all))
+		}
+		small.SendFrame(0, true, []byte(`still here"}`))
+		small.Ping()
+	})
+}
+
 // What is half received is held, and in the figure.
 func TestHalfAMessageIsCounted(t *testing.T) {
 	const size = 40_000

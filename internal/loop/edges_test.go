@@ -131,6 +131,32 @@ func TestAnswersThatHaveLeftCountNoMore(t *testing.T) {
 	})
 }
 
+// An answer that waits behind a large frame keeps its bytes, whatever is answered to others in the turns meanwhile.
+func TestAnAnswerThatWaitsKeepsItsBytes(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		l := start(t, cfg)
+		opened := make(chan *Conn, 1)
+		far := connect(t, l, &script{opened: func(c *Conn) { opened <- c }})
+		c := <-opened
+		other := connect(t, l, echo())
+		const size = 32 << 20 // more than the sockets of both sides hold
+		do(c.w, func() {
+			c.Send(NewFrame(wire.Binary, make([]byte, size)))
+			c.Answer(wire.Text, []byte("first"))
+			c.Answer(wire.Text, []byte("second"))
+		})
+		for range 10 {
+			noise := strings.Repeat("noise", 1000)
+			other.Write(frameTo(noise))
+			expect(t, other, text(noise))
+		}
+		if _, err := io.CopyN(io.Discard, far, size+wire.MaxHeader); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, far, text("first"), text("second"))
+	})
+}
+
 // The peer has ended its half, and the socket is full: all that is queued arrives, then the end.
 func TestAHalfCloseBehindAFullSocketLosesNothing(t *testing.T) {
 	eachIO(t, func(t *testing.T, cfg Config) {
