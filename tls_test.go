@@ -270,6 +270,9 @@ func TestTheCertificateIsReadAgainWhenItChanges(t *testing.T) {
 	}
 	writeCertificate(t, filepath.Dir(key), "second")
 	eventually(t, "the new certificate is in use", func() bool { return name() == "second" })
+	if log := s.log.String(); strings.Count(log, "the one before stays") != 1 || strings.Count(log, "certificate read again") != 1 {
+		t.Errorf("of one bad file and a good one the log says:\n%s", log)
+	}
 	if err := os.Remove(key); err != nil {
 		t.Fatal(err)
 	}
