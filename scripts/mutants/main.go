@@ -54,7 +54,20 @@ func main() {
 	}
 }
 
+// lines is a writer of whole lines for several goroutines.
+type lines struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
 func mutants(t *tree, judges map[string][]string, pkgs []string, o options) error {
+	o.out = &lines{w: o.out}
 	dir, err := os.MkdirTemp("", "mutants")
 	if err != nil {
 		return err
