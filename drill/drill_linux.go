@@ -61,6 +61,9 @@ func (d *drill) alive() {
 
 func (d *drill) cleanup(f func()) { d.undo = append(d.undo, f) }
 
+// patience is how long is waited for what must come: a machine that is busy otherwise is no reason to fail.
+const patience = 2 * time.Minute
+
 // say adds a figure to the line.
 func (d *drill) say(format string, args ...any) {
 	d.figures = append(d.figures, fmt.Sprintf(format, args...))
@@ -97,7 +100,7 @@ func (d *drill) judge(f *fleet, v *verdict) {
 // perform runs the drill and cleans up after it, whatever happens.
 func (d *drill) perform() (ok bool) {
 	began, others := time.Now(), othersBusy()
-	d.deadline = began.Add(pick(d, d.limit, 3*time.Minute))
+	d.deadline = began.Add(pick(d, d.limit, 8*time.Minute))
 	d.rng = rand.New(rand.NewPCG(d.seed, 0))
 	d.guarded(func() { d.run(d) })
 	d.deadline = time.Now().Add(time.Minute)

@@ -434,7 +434,7 @@ func (f *fleet) rest(d time.Duration) { f.until(d, func() bool { return false })
 func (f *fleet) openAll(n int, w func(i int) want) []*client {
 	var all []*client
 	first := 0 // all before it are ready
-	ok := f.until(time.Duration(n)*5*time.Millisecond+10*time.Second, func() bool {
+	ok := f.until(time.Duration(n)*5*time.Millisecond+patience, func() bool {
 		for len(all) < n && len(f.byFD)-f.open < 200 {
 			all = append(all, f.newClient(w(len(all))))
 		}

@@ -18,7 +18,7 @@ func load(d *drill) {
 		i := d.rng.IntN(clients)
 		f.publish(all[i], uint32(i%rooms), 200, due)
 	})
-	v := f.settle(20 * time.Second)
+	v := f.settle(patience)
 	p50, p99, worst := f.quantiles()
 	d.say("%d connections, %d rooms, %.0f deliveries/s for %v", clients, rooms, float64(v.deliveries)/long.Seconds(), long)
 	d.judge(f, v)
@@ -42,14 +42,14 @@ func fanOut(d *drill) {
 	for n := range times {
 		start, from := f.clock(), all[d.rng.IntN(clients)]
 		f.publish(from, 1, 200, start)
-		f.until(10*time.Second, func() bool { return len(f.latency) >= (n+1)*(clients-1) })
+		f.until(patience, func() bool { return len(f.latency) >= (n+1)*(clients-1) })
 		took := time.Duration(f.clock() - start)
 		if sum, worst = sum+took, max(worst, took); took >= 300*time.Millisecond {
 			late++
 		}
 		f.rest(50 * time.Millisecond)
 	}
-	v := f.settle(10 * time.Second)
+	v := f.settle(patience)
 	d.say("to %d members %d times: mean %.0f ms, max %.0f ms", clients-1, times, ms(sum)/float64(times), ms(worst))
 	d.judge(f, v)
 	d.noneEnded(all, "members")
@@ -66,8 +66,8 @@ func slowReaders(d *drill) {
 	all := f.openAll(clients-stalled, func(int) want { return want{rooms: []uint32{1}, watched: true} })
 	publisher := f.openAll(1, func(int) want { return want{} })[0] // no member, who would miss its own
 	f.pace(20, long, func(due int64) { f.publish(publisher, 1, 4096, due) })
-	v := f.settle(10 * time.Second)
-	f.until(5*time.Second, func() bool { return count(slow, func(c *client) bool { return c.state == ended }) == stalled })
+	v := f.settle(patience)
+	f.until(patience, func() bool { return count(slow, func(c *client) bool { return c.state == ended }) == stalled })
 	d.say("%d stalled of %d: %s", stalled, clients, whyEnded(slow))
 	told := count(slow, func(c *client) bool { return c.why == "4000" || c.why == "reset" })
 	d.must(told == stalled, "%d of the stalled were not closed with 4000 or reset", stalled-told)

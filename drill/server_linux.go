@@ -72,7 +72,7 @@ func (d *drill) serveAs(h how) *server {
 		if body, err := s.get("/readyz"); err == nil && bytes.Contains(body, []byte(" 200 ")) {
 			return s
 		}
-		if time.Since(start) > 10*time.Second {
+		if time.Since(start) > patience {
 			d.abort("the server does not become ready: %s", s.log.String())
 		}
 	}

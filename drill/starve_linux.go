@@ -51,7 +51,7 @@ func (h *healthy) judge(d *drill, s *server) {
 	if !s.lives() {
 		d.abort("no more of it: %s", whyEnded(h.all)) // s.end says why
 	}
-	d.judge(h.f, h.f.settle(10*time.Second))
+	d.judge(h.f, h.f.settle(patience))
 	d.noneEnded(h.all, "healthy clients")
 	_, p99, worst := h.f.quantiles()
 	d.say("p99 %.0f ms, max %.0f ms", ms(p99), ms(worst))

@@ -41,7 +41,7 @@ func (d *drill) storm(resumes bool) {
 		slowest = max(slowest, c.comeBack())
 		c.pace(20, 2*time.Second, c.talk)
 	}
-	v := c.settle(10 * time.Second)
+	v := c.settle(patience)
 	_, p99, worst := c.quantiles()
 	d.say("%d clients back %d times, slowest %.1f s, tries that failed: %v", clients, times, slowest.Seconds(), c.refused)
 	if resumes {
@@ -58,7 +58,7 @@ func (d *drill) storm(resumes bool) {
 		c.reset(one)
 	}
 	d.leftOver(s, before, "after all")
-	d.becomesNone(s, "hubbub_parked_sessions", window+10*time.Second)
+	d.becomesNone(s, "hubbub_parked_sessions", window+patience)
 	d.say("memory %d MiB at last, %d at most", s.memory("VmRSS")>>20, s.memory("VmHWM")>>20)
 }
 
@@ -140,13 +140,13 @@ func (c *crowd) judgeResumes(s *server, least int) {
 	d.must(r.denied == 0, "%d came back within the window and were told resumed: false", r.denied)
 	d.must(r.answered+r.tooLate >= least, "only %d resumes were answered", r.answered)
 	d.must(r.missed > 0 && r.sentAgain > 0, "nothing was missed or cut off: this is no trial")
-	d.becomesNone(s, "hubbub_parked_sessions", 5*time.Second)
+	d.becomesNone(s, "hubbub_parked_sessions", patience)
 }
 
 // leftOver waits until a server has no more descriptors than it should, and as
 // many connections as it says.
 func (d *drill) leftOver(s *server, most int, when string) {
-	for end := time.Now().Add(15 * time.Second); s.fds() > most+16 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(patience); s.fds() > most+16 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		d.alive()
 	}
 	d.say("%d descriptors %s", s.fds(), when)
