@@ -35,9 +35,11 @@ type Config struct {
 	// and the oldest of them that old. Less bytes than MaxMessageBytes are refused. Default: 1 MiB, 30 s.
 	SendQueueBytes int
 	SendQueueAge   time.Duration
-	// MaxBufferedBytes bounds what all clients together leave unsent or half received, and what is kept as history. Above it
-	// the rooms that nobody is in go first, with their history; then the largest debtors are closed with 1013; upgrades get
-	// 503 and /readyz says so. Default: a quarter of the memory that the process may use.
+	// MaxBufferedBytes bounds what all clients together leave unsent or half received, and what is kept for them: history,
+	// lost sessions, publish_ids, presence, what waits for hooks. Of the latter one client, or one user, may take a 64th, or
+	// what its other limits come to, up to an eighth; beyond it is told "rate_limited" or "limit_reached". Above it all the
+	// rooms that nobody is in go first, with their history; then parked sessions; then the largest debtors are closed with
+	// 1013; upgrades get 503 and /readyz says so. Default: a quarter of the memory that the process may use.
 	MaxBufferedBytes int64
 	// SlowConsumer is what happens to a client that can't keep up, in rooms whose policy names nothing else: see
 	// RoomPolicy.SlowConsumer. Default: "disconnect".
