@@ -21,6 +21,7 @@ type suite struct {
 	pkg    string
 	dir    string
 	binary string
+	flags  []string // of all runs
 	tests  []test
 }
 
@@ -70,6 +71,10 @@ func (s *suite) list() error {
 	for name := range strings.FieldsSeq(string(out)) {
 		s.tests = append(s.tests, test{name: name})
 	}
+	const noFile = "-rapid.nofailfile" // or each fault that such a test finds would leave a file in the tree
+	if usage, _ := exec.Command(s.binary, "-h").CombinedOutput(); bytes.Contains(usage, []byte(noFile)) {
+		s.flags = append(s.flags, noFile)
+	}
 	return nil
 }
 
@@ -98,7 +103,7 @@ func (s *suite) survey(t *test, dir string) error {
 func (s *suite) run(names []string, limit time.Duration, env string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, s.binary, "-test.failfast", "-test.run", "^("+strings.Join(names, "|")+")$")
+	cmd := exec.CommandContext(ctx, s.binary, append([]string{"-test.failfast", "-test.run", "^(" + strings.Join(names, "|") + ")$"}, s.flags...)...)
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), env)
 	cmd.WaitDelay = 5 * time.Second // where it has started others
