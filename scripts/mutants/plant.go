@@ -116,7 +116,7 @@ func (s *source) statements(list []ast.Stmt) {
 		if other, ok := s.opposite(n); ok {
 			s.add(n, "if "+on+" { "+other+" } else { ", " }", "%s in place of %s", other, s.short(n))
 		}
-		if i > 0 && s.removable(list[i-1]) && s.code(list[i-1]) != s.code(n) {
+		if i > 0 && s.movable(n) && s.movable(list[i-1]) && s.code(list[i-1]) != s.code(n) {
 			f := s.add(n, "if !"+on+" { ", " }", "before %s: %s", s.short(list[i-1]), s.short(n))
 			f.before, f.beforeText = s.at(list[i-1].Pos()), "if "+on+" { "+s.code(n)+" }; "
 		}
@@ -142,6 +142,15 @@ func (s *source) removable(n ast.Stmt) bool {
 		return len(n.Results) == 0
 	}
 	return false
+}
+
+// movable says whether it matters that a statement comes before another one, and isn't the same as leaving that out.
+func (s *source) movable(n ast.Stmt) bool {
+	switch n.(type) {
+	case *ast.DeferStmt, *ast.BranchStmt, *ast.ReturnStmt:
+		return false
+	}
+	return s.removable(n)
 }
 
 // forPeople says that a call logs, panics, or clears what the collector may have.

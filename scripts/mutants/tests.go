@@ -21,7 +21,6 @@ type suite struct {
 	pkg    string
 	dir    string
 	binary string
-	flags  []string // of all runs
 	tests  []test
 }
 
@@ -71,10 +70,6 @@ func (s *suite) list() error {
 	for name := range strings.FieldsSeq(string(out)) {
 		s.tests = append(s.tests, test{name: name})
 	}
-	const noFile = "-rapid.nofailfile" // or each fault that such a test finds would leave a file in the tree
-	if usage, _ := exec.Command(s.binary, "-h").CombinedOutput(); bytes.Contains(usage, []byte(noFile)) {
-		s.flags = append(s.flags, noFile)
-	}
 	return nil
 }
 
@@ -103,9 +98,9 @@ func (s *suite) survey(t *test, dir string) error {
 func (s *suite) run(names []string, limit time.Duration, env string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, s.binary, append([]string{"-test.failfast", "-test.run", "^(" + strings.Join(names, "|") + ")$"}, s.flags...)...)
+	cmd := exec.CommandContext(ctx, s.binary, "-test.failfast", "-test.run", "^("+strings.Join(names, "|")+")$")
 	cmd.Dir = s.dir
-	cmd.Env = append(os.Environ(), env)
+	cmd.Env = append(os.Environ(), env, "RAPID_NOFAILFILE=1") // or each fault that a random test finds would leave a file in the tree
 	cmd.WaitDelay = 5 * time.Second // where it has started others
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
