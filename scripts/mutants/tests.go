@@ -101,7 +101,7 @@ func (s *suite) run(names []string, limit time.Duration, env string) (string, er
 	cmd := exec.CommandContext(ctx, s.binary, "-test.failfast", "-test.run", "^("+strings.Join(names, "|")+")$")
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), env, "RAPID_NOFAILFILE=1") // or each fault that a random test finds would leave a file in the tree
-	cmd.WaitDelay = 5 * time.Second // where it has started others
+	cmd.WaitDelay = 5 * time.Second                           // where it has started others
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
 		return string(out), ctx.Err()
