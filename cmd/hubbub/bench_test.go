@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -139,23 +140,9 @@ func TestBenchOnARealServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			args := append([]string{"bench"}, c.args...)
-			args = append(args, "--duration", "300ms", "--json")
-			if c.args[0] == "echo" || c.args[0] == "fanout" {
-				args = append(args, "--warmup", "100ms")
-			}
-			cmd, stdout, stderr := program(t, args...)
-			if got := status(t, cmd); got != 0 {
-				t.Fatalf("status %d: %s", got, stderr)
-			}
-			var r bench.Result
-			dec := json.NewDecoder(stdout)
-			dec.DisallowUnknownFields()
-			if err := dec.Decode(&r); err != nil {
-				t.Fatal(err)
-			}
-			if dec.More() {
-				t.Error("more than one JSON object")
+			r := benchFor(t, "300ms", c.args)
+			if !c.want(&r) && !slices.Contains(c.args, "--rate") { // on a machine so busy that nothing was published
+				r = benchFor(t, "10s", c.args)
 			}
 			if r.Err() != nil || r.Ended != "finished" || !c.want(&r) {
 				t.Errorf("%v, %+v", r.Err(), r)
@@ -165,6 +152,28 @@ func TestBenchOnARealServer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// benchFor runs hubbub bench for so long, and reads its one JSON object.
+func benchFor(t *testing.T, duration string, args []string) (r bench.Result) {
+	t.Helper()
+	all := append(append([]string{"bench"}, args...), "--duration", duration, "--json")
+	if args[0] == "echo" || args[0] == "fanout" {
+		all = append(all, "--warmup", "100ms")
+	}
+	cmd, stdout, stderr := program(t, all...)
+	if got := status(t, cmd); got != 0 {
+		t.Fatalf("status %d: %s", got, stderr)
+	}
+	dec := json.NewDecoder(stdout)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&r); err != nil {
+		t.Fatal(err)
+	}
+	if dec.More() {
+		t.Error("more than one JSON object")
+	}
+	return r
 }
 
 func delivers(r *bench.Result) bool {
