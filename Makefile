@@ -21,7 +21,7 @@ build: ## build bin/hubbub
 check: ## the quick round while you work: vet, formatting, and the unit tests without the race detector (two minutes)
 	$(GO) vet ./...
 	@$(UNFORMATTED)
-	$(GO) test -timeout $(TIMEOUT) $(UNITS)
+	$(GO) test -short -timeout $(TIMEOUT) $(UNITS)
 	@echo "all checks passed"
 
 .PHONY: test
