@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -162,6 +163,33 @@ func TestAHandlerThatHangsIsAnsweredFor(t *testing.T) {
 		if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the context ended with %v", err)
 		}
+	})
+}
+
+// A call that ends just when its time is up is answered once, and before the next one begins.
+func TestAnswersKeepTheirOrderWhereTheTimeIsUp(t *testing.T) {
+	eachIO(t, func(t *testing.T, io string) {
+		s := startServer(t, hubbub.Config{IO: io, HookTimeout: time.Millisecond, Logger: quietLogger(), Handlers: handlers{
+			"polite": func(ctx context.Context, _ *hubbub.Message) (any, error) { <-ctx.Done(); return nil, ctx.Err() },
+			"fine":   func(context.Context, *hubbub.Message) (any, error) { return "fine", nil },
+		}})
+		var all sync.WaitGroup
+		for range 8 {
+			a := enter(t, s)
+			all.Go(func() {
+				const n = 300
+				for i := range n {
+					a.text(fmt.Sprintf(`{"msg_type":%q,"id":%d}`, []string{"polite", "fine"}[i%2], i))
+				}
+				for i := range n {
+					if got := a.nextJSON(); got["id"] != float64(i) {
+						t.Errorf("answer %d is %v", i, got)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
 	})
 }
 

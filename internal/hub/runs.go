@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"example.com/hubbub/internal/loop"
@@ -302,7 +301,7 @@ type run struct {
 	payer *payer // whose place it takes
 	cost  int64  // what the ledger counts for it until it has ended
 
-	answered atomic.Bool // by the hook's end or by the end of its time
+	answered sync.Once // by the hook's end or by the end of its time
 
 	ended bool // guarded by runs.mu, as is then
 	then  *run
@@ -356,9 +355,11 @@ func (h *Hub) hookBroke(client ID, why any) {
 
 var errInternal = &protocol.Error{Code: protocol.Internal, Message: "internal error"}
 
+// answer posts the first outcome. When it returns, that has been posted, whoever did: what comes behind it, as hookEnded
+// does, is behind it in the mailbox too.
 func (r *run) answer(out outcome) {
-	if r.raw != nil && r.answered.CompareAndSwap(false, true) {
-		r.s.conn.Worker().Post(&hookDone{r, out}, len(out.content))
+	if r.raw != nil {
+		r.answered.Do(func() { r.s.conn.Worker().Post(&hookDone{r, out}, len(out.content)) })
 	}
 }
 
