@@ -275,9 +275,10 @@ func TestWhoIsKeptOutKeepsNoPlace(t *testing.T) {
 	})
 }
 
-// Requests on connections that stay open have few places where all descriptors are promised to WebSockets: who was quiet
-// for longest goes.
+// Connections that stay open behind their requests have few places where all descriptors are promised to WebSockets: who
+// was quiet for longest goes.
 func TestQuietConnectionsMakeRoom(t *testing.T) {
+	const places = 96 // three lanes of 32
 	s := startServer(t, hubbub.Config{MaxConnections: 1 << 20})
 	ask := func(c *rawClient) {
 		t.Helper()
@@ -287,12 +288,20 @@ func TestQuietConnectionsMakeRoom(t *testing.T) {
 			t.Fatalf("%s, %v", r.Status, err)
 		}
 	}
-	first, second := connect(t, s), connect(t, s)
-	ask(first)
-	ask(first) // it is kept
-	ask(second)
-	first.expectEOF()
-	ask(second)
+	var quiet []*rawClient
+	for range places {
+		c := connect(t, s)
+		ask(c)
+		quiet = append(quiet, c)
+	}
+	for _, c := range quiet { // all are kept
+		ask(c)
+	}
+	ask(connect(t, s))
+	quiet[0].expectEOF()
+	for _, c := range quiet[1:] { // or it went because the idle time was up, as theirs then is
+		ask(c)
+	}
 }
 
 // When all places before the upgrade are taken by heads that aren't complete, the oldest of them goes.
