@@ -13,6 +13,7 @@ import (
 
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/wire"
 )
 
@@ -275,7 +276,7 @@ func (c Config) Validate() error {
 		if h == nil {
 			bad("handler %q: nil", name)
 		}
-		if name == "" || protocol.Defined(name) {
+		if name == "" || room.Defined(name) {
 			bad("handler %q: the name belongs to the protocol", name)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
-	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/protocol/room"
 )
 
 // Hooks are your own code in a client's life. Each is called on a goroutine of its own, never on a worker, so it may
@@ -114,7 +114,7 @@ func (s *Server) hubHooks() hub.Hooks {
 			if err := hooks.Publish(ctx, e); err != nil {
 				return nil, err
 			}
-			content, err := protocol.CheckContent(e.Content)
+			content, err := room.CheckContent(e.Content)
 			if err != nil {
 				return nil, fmt.Errorf("what the hook Publish left: %w", err)
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/protocol"
 )
@@ -167,7 +168,7 @@ func checkMatch(p *hub.Pattern, earlier []hub.Rule) error {
 
 // policy is r as the hub wants it; every field is set. It calls bad with the name of each field that can't be used.
 func (r RoomPolicy) policy(bad func(field, format string, args ...any)) (p hub.Policy) {
-	p.History, p.IncludeSender, p.IdleTTL = hub.History(*r.History), r.IncludeSender, *r.IdleTTL
+	p.History, p.IncludeSender, p.IdleTTL = history.Bounds(*r.History), r.IncludeSender, *r.IdleTTL
 	var err error
 	if p.Presence, err = hub.ParsePresence(r.Presence); err != nil {
 		bad("presence", "%v", err)
@@ -181,7 +182,7 @@ func (r RoomPolicy) policy(bad func(field, format string, args ...any)) (p hub.P
 	if ttl := p.IdleTTL; (ttl < 0 || ttl > maxRoomAge) && ttl != p.History.Age { // by default it is the age, judged below
 		bad("idle-ttl", "%s: not between 0s and 24h", ttl)
 	}
-	if h := p.History; h != (hub.History{}) {
+	if h := p.History; h != (history.Bounds{}) {
 		if h.Messages < 1 || h.Messages > maxHistoryMessages {
 			bad("history.messages", "%d: not between 1 and %d", h.Messages, maxHistoryMessages)
 		}

@@ -2,6 +2,7 @@ package hubbub
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/sparselog"
 )
 
@@ -91,7 +93,12 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = newPerIP(cfg.MaxConnectionsPerIP)
 	}
+	var key [32]byte
+	rand.Read(key[:])
 	s.hub = hub.New(hub.Config{
+		Dialects:          []func() protocol.Dialect{func() protocol.Dialect { return new(room.Dialect) }},
+		TokenKey:          key,
+		Epoch:             rand.Text()[:12] + ".",
 		MaxRoomsPerClient: cfg.MaxRoomsPerClient,
 		MaxMessageBytes:   cfg.MaxMessageBytes,
 		MaxBufferedBytes:  cfg.MaxBufferedBytes,
@@ -292,7 +299,7 @@ func encode(content any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hubbub: encode the content: %w", err)
 	}
-	if b, err = protocol.CheckContent(b); err != nil {
+	if b, err = room.CheckContent(b); err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	return b, nil

@@ -68,13 +68,13 @@ func (c *recount) keep(k Kind, p *payer, n int64) {
 // goroutine but a worker's.
 func (h *Hub) Audit() []string {
 	c := &recount{payers: map[*payer]int64{}, members: map[*room]int64{}}
-	found := make(chan *recount, len(h.locals))
+	found := make(chan *recount, len(h.workers))
 	h.loop.Inspect(time.Minute, func(w *loop.Worker) {
 		c := &recount{payers: map[*payer]int64{}, members: map[*room]int64{}, faults: w.Recount()}
 		h.recountWorker(w, c)
 		found <- c
 	})
-	for range h.locals {
+	for range h.workers {
 		of := <-found
 		for k, n := range of.kept {
 			c.kept[k] += n
@@ -120,7 +120,15 @@ func (h *Hub) Audit() []string {
 
 // recountWorker counts what the sessions of a worker have. On its goroutine.
 func (h *Hub) recountWorker(w *loop.Worker, c *recount) {
-	for i, m := range h.locals[w.Index()].everyone.members {
+	for _, l := range h.workers[w.Index()].everyone {
+		if l != nil {
+			h.recountMembers(l, c)
+		}
+	}
+}
+
+func (h *Hub) recountMembers(everyone *local, c *recount) {
+	for i, m := range everyone.members {
 		s := m.s
 		if int(s.all) != i {
 			c.faults = append(c.faults, fmt.Sprintf("client %s is at %d among all, not at %d", s.id, i, s.all))
@@ -152,8 +160,8 @@ func (h *Hub) recountParked(sh *clientShard, c *recount) {
 		c.keep(KeptParked, p.payer, p.cost)
 		unsent := 0
 		for _, d := range p.directs {
-			c.keep(KeptParked, d.payer, int64(d.frame.Len()))
-			unsent += d.frame.Len()
+			c.keep(KeptParked, d.payer, int64(d.message.Size()))
+			unsent += d.message.Size()
 		}
 		if unsent != p.unsent {
 			c.faults = append(c.faults, fmt.Sprintf("%d bytes wait for %s, %d are counted", unsent, p.id, p.unsent))
@@ -180,13 +188,13 @@ func (h *Hub) recountMemory(d *memory, c *recount) {
 // recountRoom counts what a room has. Its lock is held.
 func (h *Hub) recountRoom(r *room, c *recount) {
 	bytes := 0
-	for i := range r.history.n {
-		e := r.history.at(i)
-		c.keep(KeptHistory, e.payer, e.cost())
-		bytes += e.frame.Len()
+	for i := range r.log.Len() {
+		e := r.log.At(i)
+		c.keep(KeptHistory, e.Payer, entryBytes(e))
+		bytes += e.Size()
 	}
-	if bytes != r.history.bytes {
-		c.faults = append(c.faults, fmt.Sprintf("room %q has %d bytes of history, %d are counted", r.name, bytes, r.history.bytes))
+	if bytes != r.log.Bytes() {
+		c.faults = append(c.faults, fmt.Sprintf("room %q has %d bytes of history, %d are counted", r.name, bytes, r.log.Bytes()))
 	}
 	if r.empty {
 		c.keep(KeptRooms, r.payer, roomCost)

@@ -28,7 +28,7 @@ type socketHub struct {
 func newSocketHub(t testing.TB) *socketHub {
 	s := &socketHub{t: t, buf: make([]byte, 256<<10)}
 	log := slog.New(slog.DiscardHandler)
-	s.hub = New(Config{MaxRoomsPerClient: 40, MaxBufferedBytes: 1 << 30, MaxMessageBytes: 64 << 10, HookTimeout: time.Second, HookLimit: 10, DedupWindow: time.Minute, Policies: NewPolicies(Disconnect), Log: log})
+	s.hub = New(Config{Dialects: speakRoom, Epoch: "e.", MaxRoomsPerClient: 40, MaxBufferedBytes: 1 << 30, MaxMessageBytes: 64 << 10, HookTimeout: time.Second, HookLimit: 10, DedupWindow: time.Minute, Policies: NewPolicies(Disconnect), Log: log})
 	var err error
 	s.loop, err = loop.New(loop.Config{
 		Workers: 1, IO: loop.Auto, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30, SendQueueAge: time.Minute,

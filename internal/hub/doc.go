@@ -3,7 +3,7 @@
 // Ownership: a session, the list of its rooms and its place among the members of each belong to the session's worker,
 // and are touched by that worker's goroutine only. A room is split: what it is as a whole (its name, order, counts,
 // and which workers have members) is guarded by a lock of one of 64 shards; its members lie in one local for each
-// worker. Publishing posts one delivery to each of these workers under the room's lock, so all members see one order,
+// worker and dialect. Publishing posts one delivery to each of these under the room's lock, so all members see one order,
 // and no lock stands between a message and the members.
 //
 // Everyone is a room too, without a name: a chat is a message in it.
@@ -17,6 +17,7 @@
 //	ledger.go   what is kept, and for whom; audit.go: whether that is so
 //	room.go     rooms, joining and leaving, deliveries
 //	publish.go  a message's way into a room; publish_ids
+//	dialect.go  what clients speak: frames of messages and answers, made once for each dialect
 //	history.go  what a room keeps; pages, and what a member missed
 //	tidy.go     what goes when its time is up, or when memory is short
 //	policy.go   what a room keeps, tells and allows, by its name

@@ -26,7 +26,8 @@ type lag struct {
 // waiting is a message that the member will get.
 type waiting struct {
 	frame      *loop.Frame
-	seq        uint64 // 0 for news of members, which have no place in the order of messages
+	news       bool   // of members, which have no place in the order of messages
+	offset     uint64 // 0 in a room without history
 	key        string
 	keyed      bool // it is in keys
 	prev, next *waiting
@@ -34,7 +35,7 @@ type waiting struct {
 	lost       lost     // right before it
 }
 
-// lost are messages that the member won't get, and the seqs of the first and the last.
+// lost are messages that the member won't get, and the offsets of the first and the last; 0 where they have none.
 type lost struct {
 	count    int64
 	from, to uint64
@@ -80,7 +81,7 @@ func (w *waiting) cost() int64 {
 type Dropped [LatestByKey + 1]int64
 
 // Dropped is a copy. The worker's goroutine, or anyone's once the worker has ended.
-func (h *Hub) Dropped(w *loop.Worker) Dropped { return h.locals[w.Index()].dropped }
+func (h *Hub) Dropped(w *loop.Worker) Dropped { return h.workers[w.Index()].dropped }
 
 // deliverOrWait is deliver under a policy other than disconnect.
 func (l *local) deliverOrWait(run []*delivery, all *loop.Frame) {
@@ -93,7 +94,7 @@ func (l *local) deliverOrWait(run []*delivery, all *loop.Frame) {
 		since := l.since(m.s)
 		for _, d := range run {
 			if d.from != m.s && since < d.seq {
-				l.offer(m, &waiting{frame: d.frame, seq: d.seq, key: d.key})
+				l.offer(m, &waiting{frame: d.frame(l), offset: d.message.Offset, key: d.key})
 			}
 		}
 	}
@@ -113,7 +114,7 @@ func (l *local) send(m member, f *loop.Frame) {
 		m.conn.Send(f)
 		return
 	}
-	l.offer(m, &waiting{frame: f})
+	l.offer(m, &waiting{frame: f, news: true})
 }
 
 // offer sends a message, or has it wait.
@@ -149,7 +150,7 @@ func (s *session) lag(l *local) *lag {
 // add has w wait, and drops what the policy doesn't keep beside it.
 func (g *lag) add(w *waiting) {
 	f, most := &g.s.more.flow, int64(g.s.conn.Bound())
-	if w.seq != 0 {
+	if !w.news {
 		switch g.local.room.policy.SlowConsumer {
 		case Latest:
 			w.key = ""
@@ -214,7 +215,7 @@ func (g *lag) drop(w *waiting) {
 		into = &w.next.lost
 	}
 	into.add(w.lost)
-	into.add(lost{1, w.seq, w.seq})
+	into.add(lost{1, w.offset, w.offset})
 	g.local.state.dropped[g.local.room.policy.SlowConsumer]++
 	g.take(w)
 }
@@ -288,12 +289,9 @@ func (g *lag) tell(o *lost) {
 		return
 	}
 	r := g.local.room
-	gap := protocol.Gap{Room: r.name, Count: o.count, Reason: r.policy.SlowConsumer.String()}
-	if r.keeps() {
-		gap.From, gap.To = o.from, o.to
-	}
+	gap := protocol.Answer{Kind: protocol.AnswerGap, Room: r.name, Count: o.count, Reason: r.policy.SlowConsumer.String(), From: o.from, To: o.to}
 	*o = lost{}
-	g.s.answer(protocol.AppendGap(g.s.buf(), gap))
+	g.s.answer(gap)
 }
 
 // catchUpLags sends a piece of what waits; the rooms take turns.

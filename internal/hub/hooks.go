@@ -167,13 +167,20 @@ func (s *session) goOn() {
 		q.waiting[0] = nil // what is counted no more must not be kept
 		q.waiting = q.waiting[1:]
 		q.count(s, -len(raw))
-		if protocol.Decode(raw, cmd) == nil { // it was fine when it came
+		if s.again(raw, cmd) {
 			s.do(cmd, raw)
 		}
 	}
 	if !q.full(s) {
 		s.conn.ResumeReading()
 	}
+}
+
+// again reads a command that has waited. It was fine when it came.
+func (s *session) again(raw []byte, cmd *protocol.Command) bool {
+	d := s.speaker()
+	_, err := d.Next(raw, d.Binary(), cmd)
+	return err == nil
 }
 
 // hooksClosed forgets what waits, ends the context of what runs, and has Disconnect follow it, once.
@@ -208,8 +215,8 @@ func (d *hookDone) Run(*loop.Worker) {
 		return
 	}
 	cmd := &s.state().cmd
-	if protocol.Decode(d.raw, cmd) != nil {
-		return // it was fine when it came
+	if !s.again(d.raw, cmd) {
+		return
 	}
 	if err := s.told(d.out.err); err != nil {
 		s.answerError(err, cmd.ID)
@@ -224,9 +231,9 @@ func (d *hookDone) Run(*loop.Worker) {
 		}
 		s.obey(cmd)
 	case d.out.content != nil:
-		s.answer(protocol.AppendCustom(s.buf(), string(cmd.Type), Server, d.out.content, cmd.ID))
+		s.answer(protocol.Answer{Kind: protocol.AnswerReply, Type: string(cmd.Type), Content: d.out.content, ID: cmd.ID})
 	case cmd.ID != nil:
-		s.answer(protocol.AppendAck(s.buf(), protocol.Ack{ID: cmd.ID}))
+		s.answer(protocol.Answer{Kind: protocol.AnswerAck, ID: cmd.ID})
 	}
 }
 

@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"sync"
@@ -10,7 +9,6 @@ import (
 
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
-	"example.com/hubbub/internal/wire"
 )
 
 // Server stands in `from` for what the application itself publishes.
@@ -25,6 +23,11 @@ var (
 
 // Config sizes a Hub. Every field must be set, but those of Hooks may be nil.
 type Config struct {
+	// Dialects make what clients may speak, once for each worker; the first is that of a session which names none. At most
+	// six.
+	Dialects          []func() protocol.Dialect
+	TokenKey          [32]byte // signs the tokens that resume sessions
+	Epoch             string   // what the epochs of rooms begin with: no other process may have it
 	MaxRoomsPerClient int
 	MaxMessageBytes   int   // told to clients; the loop enforces it
 	MaxBufferedBytes  int64 // of all that is kept; the loop enforces it
@@ -44,11 +47,11 @@ type Config struct {
 // together where that is more, since what one limit allows the others must not forbid; but at most an eighth.
 func (c *Config) share() int64 {
 	rooms := int64(c.MaxRoomsPerClient) * (membershipCost + occupantCost + parkedRoomCost)
-	history := int64(0) // one client may fill a room's
+	log := int64(0) // one client may fill a room's
 	for _, r := range c.Policies.rules {
-		history = max(history, int64(r.Policy.History.Bytes)+int64(r.Policy.History.Messages)*entryCost)
+		log = max(log, int64(r.Policy.History.Bytes)+int64(r.Policy.History.Messages)*entryCost)
 	}
-	limits := rooms + history + 2*int64(c.MaxMessageBytes)
+	limits := rooms + log + 2*int64(c.MaxMessageBytes)
 	return max(c.MaxBufferedBytes/64, min(limits, c.MaxBufferedBytes/8))
 }
 
@@ -57,15 +60,13 @@ type Hub struct {
 	// Static after New and Start.
 	cfg     Config
 	loop    *loop.Loop
-	locals  []*workerState
+	workers []*workerState
 	welcome protocol.Welcome
 
 	everyone *room // all sessions: those that a chat reaches
 	rooms    [shards]roomShard
 	clients  [shards]clientShard
-	born     string        // what the epochs of this process begin with
 	epochs   atomic.Uint64 // the last one given
-	key      [32]byte      // signs tokens
 	share    int64         // bytes of what the hub keeps that one client may take
 	kept     [kinds]atomic.Int64
 	payers   payers
@@ -88,8 +89,10 @@ const shards = 64
 type workerState struct {
 	cmd      protocol.Command
 	buf      []byte // where an outgoing message is put together
+	answer   protocol.Answer
+	speakers []speaker // by dialect
 	frames   []*loop.Frame
-	everyone *local
+	everyone []*local      // by dialect; nil while nobody on the worker speaks it
 	gathered []*local      // rooms with a run
 	runs     [][]*delivery // spare
 	errors   Errors
@@ -98,10 +101,9 @@ type workerState struct {
 
 // New makes a Hub; Start must be called before connections come.
 func New(cfg Config) *Hub {
-	h := &Hub{cfg: cfg, payers: payers{all: map[payerName]*payer{}}, born: rand.Text()[:12] + ".", stop: make(chan struct{}), swept: make(chan struct{})}
+	h := &Hub{cfg: cfg, payers: payers{all: map[payerName]*payer{}}, stop: make(chan struct{}), swept: make(chan struct{})}
 	h.share = cfg.share()
 	h.ComeBackWithin(2 * time.Second)
-	rand.Read(h.key[:])
 	h.welcome = protocol.Welcome{MaxMessageBytes: cfg.MaxMessageBytes, PingInterval: cfg.PingInterval, PongTimeout: cfg.PongTimeout, ResumeWindow: cfg.ResumeWindow}
 	for i := range h.rooms {
 		h.rooms[i].rooms = map[string]*room{}
@@ -115,11 +117,8 @@ func New(cfg Config) *Hub {
 func (h *Hub) Start(l *loop.Loop) {
 	h.loop = l
 	h.everyone = &room{mu: new(sync.Mutex), policy: &Policy{SlowConsumer: min(h.cfg.SlowConsumer, DropOldest)}}
-	for _, w := range l.Workers() {
-		all := &local{room: h.everyone, w: w, state: &workerState{}}
-		all.state.everyone = all
-		h.everyone.locals = append(h.everyone.locals, all)
-		h.locals = append(h.locals, all.state)
+	for range l.Workers() {
+		h.workers = append(h.workers, &workerState{speakers: speakers(h.cfg.Dialects), everyone: make([]*local, len(h.cfg.Dialects))})
 	}
 	go h.sweep()
 }
@@ -132,7 +131,7 @@ func (h *Hub) ComeBackWithin(d time.Duration) { h.comeBack.Store(int64(d)) }
 type Errors [protocol.Internal + 1]int64
 
 // Errors is a copy. The worker's goroutine, or anyone's once the worker has ended.
-func (h *Hub) Errors(w *loop.Worker) Errors { return h.locals[w.Index()].errors }
+func (h *Hub) Errors(w *loop.Worker) Errors { return h.workers[w.Index()].errors }
 
 func (e *Errors) count(c protocol.Code) {
 	if c == 0 || c > protocol.Internal { // an application's own number: clients are told "internal"
@@ -165,7 +164,8 @@ func (h *Hub) Clients() (n int) {
 
 // Broadcast sends content to every client, as Publish does to a room's members.
 func (h *Hub) Broadcast(content []byte) error {
-	f := loop.NewFrame(wire.Text, protocol.AppendChat(nil, Server, content, time.Now().UnixMilli(), ""))
+	m := &protocol.Message{Kind: protocol.Chat, From: Server, Content: content, Time: time.Now().UnixMilli()}
+	m.Place(0, 0)
 	r := h.everyone
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -175,8 +175,7 @@ func (h *Hub) Broadcast(content []byte) error {
 	case r.full():
 		return ErrOverloaded
 	}
-	r.seq++
-	r.post(f, nil, nil)
+	h.apply(r, m, nil, nil)
 	return nil
 }
 
@@ -189,11 +188,12 @@ func (h *Hub) Send(client string, content []byte) error {
 	if !ok {
 		return ErrUnknownClient
 	}
-	f := loop.NewAnswer(wire.Text, protocol.AppendDirectMessage(nil, Server, content, time.Now().UnixMilli(), ""))
+	m := &protocol.Message{Kind: protocol.DirectMessage, From: Server, Content: content, Time: time.Now().UnixMilli()}
+	m.Place(0, 0)
 	if w := h.clientShard(id).worker(id); w != nil && w.Full() {
 		return ErrOverloaded
 	}
-	_, err := h.direct(id, f, nil)
+	_, err := h.direct(id, m, nil)
 	switch {
 	case err == nil:
 		return nil

@@ -31,8 +31,8 @@ type parked struct {
 
 // waitingDirect is a direct message that waits for a parked session; who sent it pays.
 type waitingDirect struct {
-	frame *loop.Frame
-	payer *payer
+	message *protocol.Message
+	payer   *payer
 }
 
 const (
@@ -161,7 +161,7 @@ func (h *Hub) takeLocked(sh *clientShard, p *parked) {
 	delete(sh.parked, p.id)
 	h.keep(KeptParked, p.payer, -p.cost)
 	for _, d := range p.directs {
-		h.keep(KeptParked, d.payer, -int64(d.frame.Len()))
+		h.keep(KeptParked, d.payer, -int64(d.message.Size()))
 	}
 	h.parkedNow.Add(-1)
 }
@@ -203,9 +203,9 @@ func (h *Hub) expired(sh *clientShard, now int64) (over []*parked) {
 	return over
 }
 
-// direct sends a frame to the client, or keeps it where its session is parked; from, nil for the application, pays. full is a
-// worker that is above high water, or nil.
-func (h *Hub) direct(id ID, f *loop.Frame, from *session) (full *loop.Worker, err *protocol.Error) {
+// direct sends a message to the client, or keeps it where its session is parked; from, nil for the application, pays. full is
+// a worker that is above high water, or nil.
+func (h *Hub) direct(id ID, m *protocol.Message, from *session) (full *loop.Worker, err *protocol.Error) {
 	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -214,9 +214,8 @@ func (h *Hub) direct(id ID, f *loop.Frame, from *session) (full *loop.Worker, er
 		if from != nil && h.cfg.ResumeWindow > 0 {
 			p = from.payer() // it may be parked by the time that the message is there
 		}
-		ref := s.conn.Ref()
-		if ref.Worker().Post(&direct{h, id, ref, f, p}, f.Len()) {
-			full = ref.Worker()
+		if w := s.conn.Worker(); w.Post(&direct{s, m, p}, m.Size()) {
+			full = w
 		}
 		return full, nil
 	}
@@ -227,51 +226,50 @@ func (h *Hub) direct(id ID, f *loop.Frame, from *session) (full *loop.Worker, er
 	if from != nil {
 		p = from.payer()
 	}
-	return nil, h.leaveDirect(sh.parked[id], f, p)
+	return nil, h.leaveDirect(sh.parked[id], m, p)
 }
 
 // leaveDirect leaves a message for a parked session. Its shard's mu is held.
-func (h *Hub) leaveDirect(p *parked, f *loop.Frame, from *payer) *protocol.Error {
+func (h *Hub) leaveDirect(p *parked, m *protocol.Message, from *payer) *protocol.Error {
 	switch {
-	case p.unsent > 0 && p.unsent+f.Len() > maxDirects:
+	case p.unsent > 0 && p.unsent+m.Size() > maxDirects:
 		return &protocol.Error{Code: protocol.Overloaded, Message: "too much waits for the client, which has lost its connection"}
-	case !from.may(int64(f.Len())):
+	case !from.may(int64(m.Size())):
 		return tooMuch(protocol.RateLimited, "its messages to clients that have lost their connections")
 	}
-	p.directs = append(p.directs, waitingDirect{f, from})
-	p.unsent += f.Len()
-	h.keep(KeptParked, from, int64(f.Len()))
+	p.directs = append(p.directs, waitingDirect{m, from})
+	p.unsent += m.Size()
+	h.keep(KeptParked, from, int64(m.Size()))
 	return nil
 }
 
-// direct is a frame on its way to one client.
+// direct is a message on its way to one client.
 type direct struct {
-	hub   *Hub
-	id    ID
-	to    loop.Ref
-	frame *loop.Frame
-	payer *payer
+	to      *session
+	message *protocol.Message
+	payer   *payer
 }
 
-func (d *direct) Conn(w *loop.Worker) *loop.Conn { return w.Conn(d.to) }
+func (d *direct) Conn(*loop.Worker) *loop.Conn { return d.to.conn }
 
-func (d *direct) Run(w *loop.Worker) {
-	if c := w.Conn(d.to); c != nil && c.Open() {
-		c.Send(d.frame)
+func (d *direct) Run(*loop.Worker) {
+	if d.to.conn.Open() {
+		d.to.tell(d.message)
 		return
 	}
 	d.goOn() // it has gone meanwhile, and may be parked or here again
 }
 
 func (d *direct) goOn() {
-	sh := d.hub.clientShard(d.id)
+	h, id := d.to.hub, d.to.id
+	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if s := sh.sessions[d.id]; s != nil {
-		d.to = s.conn.Ref()
-		d.to.Worker().Post(d, d.frame.Len())
-	} else if p := sh.parked[d.id]; p != nil {
-		d.hub.leaveDirect(p, d.frame, d.payer)
+	if s := sh.sessions[id]; s != nil {
+		d.to = s
+		s.conn.Worker().Post(d, d.message.Size())
+	} else if p := sh.parked[id]; p != nil {
+		h.leaveDirect(p, d.message, d.payer)
 	}
 }
 

@@ -5,11 +5,13 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"example.com/hubbub/internal/history"
 )
 
 // Policy is what the rooms of one rule get. It is complete: nothing stands for a default. Never changed once compiled.
 type Policy struct {
-	History       History
+	History       history.Bounds
 	Presence      Presence
 	Publish       Publish
 	IncludeSender bool // who publishes gets its own message too
@@ -17,14 +19,6 @@ type Policy struct {
 	// IdleTTL is how long a room without members keeps its epoch and its history after the last member left, or after
 	// what was published last. 0: not at all.
 	IdleTTL time.Duration
-}
-
-// History bounds what a room keeps of its messages: whichever bound is reached first. Messages 0 keeps none, and then
-// the others are 0 too.
-type History struct {
-	Messages int
-	Age      time.Duration
-	Bytes    int
 }
 
 // Presence is what a room tells of its members.
@@ -91,7 +85,7 @@ func byName[E ~uint8](names []string, name string) (E, error) {
 
 // DefaultPolicy is what a room gets that no rule names, but for SlowConsumer, which a setting of its own decides.
 func DefaultPolicy() Policy {
-	h := History{Messages: 100, Age: 2 * time.Minute, Bytes: 64 << 10}
+	h := history.Bounds{Messages: 100, Age: 2 * time.Minute, Bytes: 64 << 10}
 	return Policy{History: h, Presence: PresenceCount, Publish: Anyone, SlowConsumer: Disconnect, IdleTTL: h.Age}
 }
 

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/hubbub/internal/history"
 )
 
 func TestAStarIsAnyRunOfCharacters(t *testing.T) {
@@ -141,7 +143,7 @@ func TestTheFirstRuleThatMatchesCounts(t *testing.T) {
 	all := Policy{Publish: ServerOnly}
 	rules := []Rule{{NewPattern("chat.quiet"), off}, {NewPattern("chat.*"), members}}
 	def := DefaultPolicy()
-	if def != (Policy{History: History{100, 2 * time.Minute, 64 << 10}, Presence: PresenceCount, IdleTTL: 2 * time.Minute}) {
+	if def != (Policy{History: history.Bounds{Messages: 100, Age: 2 * time.Minute, Bytes: 64 << 10}, Presence: PresenceCount, IdleTTL: 2 * time.Minute}) {
 		t.Errorf("the default is %+v", def)
 	}
 	def.SlowConsumer = DropOldest

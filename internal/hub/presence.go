@@ -8,7 +8,6 @@ import (
 
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
-	"example.com/hubbub/internal/wire"
 )
 
 // What one message about members holds at most; a name counts for the most that it may take when it is escaped.
@@ -167,10 +166,10 @@ func (h *Hub) tell(r *room) {
 			if len(joined) == 1 {
 				but, _ = ParseID([]byte(joined[0].ClientID))
 			}
-			r.announce(protocol.AppendMembers(nil, true, r.name, n+len(left), joined), but)
+			r.announce(&protocol.Answer{Kind: protocol.AnswerMemberJoined, Room: r.name, Count: int64(n + len(left)), Members: joined}, but)
 		}
 		if len(left) > 0 {
-			r.announce(protocol.AppendMembers(nil, false, r.name, n, left), ID{})
+			r.announce(&protocol.Answer{Kind: protocol.AnswerMemberLeft, Room: r.name, Count: int64(n), Members: left}, ID{})
 		}
 	}
 	if len(p.news) > 0 {
@@ -215,18 +214,19 @@ type roll struct {
 	bytes   int
 }
 
-func (l *roll) size(o *occupant) int {
+// memberSize is how many bytes a member takes in a message at most.
+func memberSize(user string, data []byte) int {
 	const frame = len(`{"client_id":"","user":"","data":},`) + 36
-	return frame + 6*len(o.User) + len(o.Data)
+	return frame + 6*len(user) + len(data)
 }
 
 func (l *roll) fits(o *occupant) bool {
-	return len(l.members) < rollMembers && l.bytes+l.size(o) <= rollBytes
+	return len(l.members) < rollMembers && l.bytes+memberSize(o.User, o.Data) <= rollBytes
 }
 
 func (l *roll) add(o *occupant) {
 	l.members = append(l.members, o.Member)
-	l.bytes += l.size(o)
+	l.bytes += memberSize(o.User, o.Data)
 }
 
 // dropPresence forgets the presence of a room that is removed. r.mu is held.
@@ -244,12 +244,16 @@ func (h *Hub) dropPresence(r *room) {
 	}
 }
 
-// announce sends a message to all members but one, in its place among the room's messages. It has no offset and is in no
-// history: who comes later asks who is here. r.mu is held.
-func (r *room) announce(message []byte, but ID) {
-	f := loop.NewFrame(wire.Text, message)
+// announce sends news of members to all of them but one, in its place among the room's messages. It has no offset and is in
+// no history: who comes later asks who is here. r.mu is held.
+func (r *room) announce(news *protocol.Answer, but ID) {
+	x := &shared{answer: news}
+	cost := 0
+	for _, m := range news.Members {
+		cost += memberSize(m.User, m.Data)
+	}
 	for _, l := range r.locals {
-		l.w.Post(&announcement{l, f, but}, f.Len())
+		l.w.Post(&announcement{l, x, but}, cost)
 	}
 }
 
@@ -258,15 +262,19 @@ func (r *room) announce(message []byte, but ID) {
 // that is still coming home asks who is here when it has come.
 type announcement struct {
 	local *local
-	frame *loop.Frame
-	but   ID
+	*shared
+	but ID
 }
 
 func (a *announcement) Run(*loop.Worker) {
 	l := a.local
+	f := a.frame(l)
+	if f == nil {
+		return
+	}
 	for i := len(l.members) - 1; i >= 0; i-- { // backwards, as deliver does
 		if m := l.members[i]; m.s.id != a.but && !m.s.coming() {
-			l.send(m, a.frame)
+			l.send(m, f)
 		}
 	}
 }
@@ -287,7 +295,7 @@ func (s *session) readPresence(cmd *protocol.Command) {
 	if policy.Presence == PresenceFull && here == nil {
 		here = []protocol.Member{}
 	}
-	s.answer(protocol.AppendPresence(s.buf(), name, count, here, len(here) < count, cmd.ID))
+	s.answer(protocol.Answer{Kind: protocol.AnswerPresence, ID: cmd.ID, Room: name, Count: int64(count), Members: here, More: len(here) < count})
 }
 
 // whoIsHere is how many are in the room, and where it keeps that who they are, as many as one message holds.

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"example.com/hubbub/internal/protocol"
+	roomprotocol "example.com/hubbub/internal/protocol/room"
 )
 
 // believer is somebody who has been told of a room's members: by asking once, or from the beginning.
@@ -146,7 +147,7 @@ func TestAMessageOfMembersIsBounded(t *testing.T) {
 	told := 0
 	for messages := 0; told < many; messages++ {
 		joined, left := h.takeNews(p)
-		size := len(protocol.AppendMembers(nil, true, r.name, many, joined))
+		size := len(new(roomprotocol.Dialect).AppendAnswer(nil, &protocol.Answer{Kind: protocol.AnswerMemberJoined, Room: r.name, Count: many, Members: joined}))
 		if len(joined) == 0 || len(joined) > 1000 || size > 64<<10 || len(left) > 0 {
 			t.Fatalf("message %d has %d members and %d bytes; %d have left", messages, len(joined), size, len(left))
 		}

@@ -5,22 +5,29 @@ import (
 	"sync"
 	"time"
 
+	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
-	"example.com/hubbub/internal/wire"
 )
 
-// post sends f, whose key is key, to all members but from: once a worker, not once a member. r.mu is held, so all workers
-// get the room's messages in one order. It returns a worker whose mailbox is above high water, or nil.
-func (r *room) post(f *loop.Frame, from *session, key []byte) (full *loop.Worker) {
-	var by string
-	if r.policy.SlowConsumer == LatestByKey {
-		by = string(key)
-	}
-	for _, l := range r.locals {
-		if l.w.Post(&delivery{l, f, from, r.seq, by}, f.Len()) {
-			full = l.w
+// apply gives m its place in the room's order on this node, keeps it in the history and sends it to the members but from:
+// once a local, not once a member. m has its place in the log; p pays for what is kept. r.mu is held, so all workers get
+// the room's messages in one order. It returns a worker whose mailbox is above high water, or nil.
+func (h *Hub) apply(r *room, m *protocol.Message, from *session, p *payer) (full *loop.Worker) {
+	r.seq++
+	if len(r.locals) > 0 {
+		x := &posting{shared: shared{message: m}, from: from, seq: r.seq, cost: m.Size()}
+		if r.policy.SlowConsumer == LatestByKey {
+			x.key = string(m.Key)
 		}
+		for _, l := range r.locals {
+			if l.w.Post(&delivery{l, x}, x.cost) {
+				full = l.w
+			}
+		}
+	}
+	if r.keeps() {
+		h.store(r, history.Entry[*payer]{Message: m, Seq: r.seq, At: clock(), Payer: p})
 	}
 	return full
 }
@@ -35,43 +42,15 @@ func (r *room) full() bool {
 	return false
 }
 
-// message is what somebody publishes to a room.
-type message struct {
-	head    []byte // encoded up to its time; what follows depends on the room
-	user    string
-	key     []byte
-	from    *session // nil for the application
-	payer   *payer   // of from
-	exclude bool     // from doesn't get it
-}
-
-// publish gives the message its place in the room's order, keeps it in the history and sends it to the members. r.mu is
-// held. The bytes of m.head are used up; what they have grown to is returned.
-func (h *Hub) publish(r *room, m *message) (at position, full *loop.Worker, buf []byte) {
-	r.seq++
-	var offset uint64
+// publish gives m its place in the log of the room, which this node keeps itself, and has it applied. r.mu is held.
+func (h *Hub) publish(r *room, m *protocol.Message, from *session, p *payer) (at history.Position, full *loop.Worker) {
 	if r.keeps() {
-		offset = r.seq
+		m.Place(r.log.Next())
+	} else {
+		m.Place(0, 0)
 	}
-	buf = protocol.AppendRoomMessageTail(m.head, offset, m.user, m.key)
-	f := loop.NewFrame(wire.Text, buf)
-	from := m.from
-	if !m.exclude {
-		from = nil
-	}
-	full = r.post(f, from, m.key)
-	if offset > 0 {
-		now := clock()
-		e := entry{frame: f, at: now, payer: m.payer}
-		if from != nil {
-			e.from = from.id
-		}
-		h.store(r, e)
-		r.active = now
-		h.schedule(r, now+r.policy.History.Age.Milliseconds())
-		h.vacated(r, m.payer)
-	}
-	return r.position(), full, buf
+	full = h.apply(r, m, from, p)
+	return r.position(), full
 }
 
 // mayPublish holds a message against the room's policy and the client's share. It comes before the hook Publish: what the
@@ -124,7 +103,7 @@ func (s *session) roomMessage(cmd *protocol.Command) {
 		return
 	}
 	var full *loop.Worker
-	at, duplicate := s.hub.once(s.publishKey(cmd), s.payer(), func() (at position) {
+	at, duplicate := s.hub.once(s.publishKey(cmd), s.payer(), func() (at history.Position) {
 		at, full = s.publish(r, name, cmd)
 		return at
 	})
@@ -133,9 +112,9 @@ func (s *session) roomMessage(cmd *protocol.Command) {
 
 // publish brings a client's message to the room; r may be nil. A room that nobody is in and that keeps no history isn't
 // made for it.
-func (s *session) publish(r *room, name string, cmd *protocol.Command) (at position, full *loop.Worker) {
-	m := message{from: s, user: s.name(), key: cmd.Key}
-	m.head = protocol.AppendRoomMessageHead(s.buf(), s.id.String(), cmd.Content, name, time.Now().UnixMilli())
+func (s *session) publish(r *room, name string, cmd *protocol.Command) (at history.Position, full *loop.Worker) {
+	m := s.message(protocol.RoomMessage, cmd)
+	m.Room = name
 	sh := s.hub.roomShard(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -143,16 +122,17 @@ func (s *session) publish(r *room, name string, cmd *protocol.Command) (at posit
 		r = s.hub.published(sh, name)
 	}
 	if r == nil {
-		s.kept(m.head)
 		return at, nil
 	}
-	m.exclude = !r.policy.IncludeSender
-	if r.keeps() {
-		m.payer = s.payer()
+	var from *session
+	if !r.policy.IncludeSender {
+		from, m.Except = s, m.From
 	}
-	at, full, buf := s.hub.publish(r, &m)
-	s.kept(buf)
-	return at, full
+	var p *payer
+	if r.keeps() {
+		p = s.payer()
+	}
+	return s.hub.publish(r, m, from, p)
 }
 
 // published is the room for a message to it, or nil where it would go nowhere. sh.mu is held.
@@ -164,12 +144,12 @@ func (h *Hub) published(sh *roomShard, name string) *room {
 }
 
 // published pauses a publisher that is ahead of a worker, and acknowledges.
-func (s *session) published(cmd *protocol.Command, at position, duplicate bool, full *loop.Worker) {
+func (s *session) published(cmd *protocol.Command, at history.Position, duplicate bool, full *loop.Worker) {
 	if full != nil {
 		s.conn.Throttle(full)
 	}
 	if cmd.ID != nil {
-		s.answer(protocol.AppendAck(s.buf(), protocol.Ack{ID: cmd.ID, Epoch: s.hub.epochText(at.epoch), Offset: at.offset, Duplicate: duplicate}))
+		s.answer(protocol.Answer{Kind: protocol.AnswerAck, ID: cmd.ID, Epoch: at.Epoch, Offset: at.Offset, Duplicate: duplicate})
 	}
 }
 
@@ -180,7 +160,7 @@ func (h *Hub) Publish(name string, content []byte) error {
 	if err := protocol.CheckRoom([]byte(name)); err != nil {
 		return err
 	}
-	m := message{head: protocol.AppendRoomMessageHead(nil, Server, content, name, time.Now().UnixMilli())}
+	m := &protocol.Message{Kind: protocol.RoomMessage, Room: name, From: Server, Content: content, Time: time.Now().UnixMilli()}
 	sh := h.roomShard(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -194,7 +174,7 @@ func (h *Hub) Publish(name string, content []byte) error {
 	if r.full() {
 		return ErrOverloaded
 	}
-	h.publish(r, &m)
+	h.publish(r, m, nil, nil)
 	return nil
 }
 
@@ -212,7 +192,7 @@ const publishCost = 256
 // memory is what was published by publish_id within the window.
 type memory struct {
 	mu    sync.Mutex // held while a message is published: taken before a room's
-	seen  map[publishKey]position
+	seen  map[publishKey]history.Position
 	order []remembered // by age
 }
 
@@ -225,7 +205,7 @@ type remembered struct {
 func (k publishKey) cost() int64 { return publishCost + int64(len(k.user)+len(k.room)+len(k.id)) }
 
 // once publishes, unless that was done within the window: then it tells where.
-func (h *Hub) once(key publishKey, p *payer, publish func() position) (at position, duplicate bool) {
+func (h *Hub) once(key publishKey, p *payer, publish func() history.Position) (at history.Position, duplicate bool) {
 	d := &h.memories[maphash.Comparable(seed, key)%shards]
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -236,7 +216,7 @@ func (h *Hub) once(key publishKey, p *payer, publish func() position) (at positi
 	}
 	at = publish()
 	if d.seen == nil {
-		d.seen = map[publishKey]position{}
+		d.seen = map[publishKey]history.Position{}
 	}
 	d.seen[key] = at
 	d.order = append(d.order, remembered{key, now + h.cfg.DedupWindow.Milliseconds(), p})

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 )
@@ -36,7 +37,7 @@ func (h *Hub) token(id ID, gen uint32) string {
 
 // sign appends the half of an HMAC-SHA256 (RFC 2104 5 allows to truncate it so).
 func (h *Hub) sign(b []byte) []byte {
-	mac := hmac.New(sha256.New, h.key[:])
+	mac := hmac.New(sha256.New, h.cfg.TokenKey[:])
 	mac.Write(b)
 	return append(b, mac.Sum(nil)[:16]...)
 }
@@ -180,12 +181,12 @@ func (s *session) greet(resumed bool) {
 	if !w.Resumed { // else it leads to what is parked, until the client has said what it had
 		h.clientShard(s.id).set(s)
 	}
-	s.all = s.state().everyone.add(s, h.everyone.arrival())
+	s.all = h.arrival(s)
 	w.ClientID = s.id.String()
 	if h.cfg.ResumeWindow > 0 {
 		w.ResumeToken = h.token(s.id, s.gen)
 	}
-	s.answer(protocol.AppendWelcome(s.buf(), w))
+	s.answer(protocol.Answer{Kind: protocol.AnswerWelcome, Welcome: w})
 	if w.Resumed {
 		c := s.comeHome(s.self.resume.old.rooms)
 		c.first = true
@@ -193,13 +194,19 @@ func (s *session) greet(resumed bool) {
 	}
 }
 
-// arrival counts one more member, and says behind which message it came.
-func (r *room) arrival() (seq uint64) {
+// arrival has chats reach s from now on, and gives its index among everyone on its worker.
+func (h *Hub) arrival(s *session) int32 {
+	r := h.everyone
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.members++
-	return r.seq
+	l := r.localFor(s)
+	s.state().everyone[s.dialect()] = l
+	return l.add(s, r.seq)
 }
+
+// everyone is the local that the session is in from the welcome on.
+func (s *session) everyone() *local { return s.state().everyone[s.dialect()] }
 
 // Closed parks the session, or takes it out of every room.
 func (s *session) Closed(_ *loop.Conn, code int) {
@@ -329,7 +336,7 @@ func (s *session) settle() {
 		l.admit(s, l.room.now())
 	}
 	for _, d := range directs {
-		s.conn.Send(d.frame)
+		s.tell(d.message)
 	}
 	for _, p := range c.pulls {
 		s.fallBehind(p)
@@ -359,7 +366,7 @@ func (s *session) resumeRooms(cmd *protocol.Command, refused []*protocol.Error) 
 		}
 		answers[i] = s.resumeRoom(&r, no)
 	}
-	s.answer(protocol.AppendResumed(s.buf(), cmd.ID, answers))
+	s.answer(protocol.Answer{Kind: protocol.AnswerResumed, ID: cmd.ID, Rooms: answers})
 	switch {
 	case s.more.coming != c: // the answer found the client too slow
 	case cmd.More:
@@ -391,7 +398,7 @@ func (s *session) resumeRoom(at *protocol.RoomPosition, no *protocol.Error) (ans
 	if at.HasAt {
 		since = &at.At
 	}
-	var place position
+	var place history.Position
 	var reason string
 	if member >= 0 { // it has said resume before, or joined
 		place, reason = s.stays(s.rooms[member].local.room, since)
@@ -405,11 +412,11 @@ func (s *session) resumeRoom(at *protocol.RoomPosition, no *protocol.Error) (ans
 	}
 	if since == nil && reason == "" {
 		reason = protocol.ReasonExpired // it can't be proved
-		if place == (position{}) {
+		if place == (history.Position{}) {
 			reason = protocol.ReasonNoHistory
 		}
 	}
-	answer.Epoch, answer.Offset = s.hub.epochText(place.epoch), place.offset
+	answer.Epoch, answer.Offset = place.Epoch, place.Offset
 	answer.Recovered, answer.Reason = reason == "", reason
 	return answer
 }

@@ -3,8 +3,10 @@ package hub
 import (
 	"hash/maphash"
 	"slices"
+	"strconv"
 	"sync"
 
+	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/wire"
@@ -14,27 +16,27 @@ import (
 type room struct {
 	// Static.
 	name   string
-	epoch  uint64
 	policy *Policy
 	mu     *sync.Mutex // its shard's; guards all that follows. A post to a mailbox is made under it, and is never waited for.
 
-	seq      uint64 // of the message posted last: with history its offset
+	seq      uint64 // of the message posted last: its place in the room's order on this node
 	members  int
 	locals   []*local
-	history  history
-	presence *presence // nil unless the policy's is full and somebody was here
-	active   int64     // when the last member left, or when it was published to last; the hub's clock
-	due      int64     // the tick of the wheel at which tidy looks at it; 0 for none
-	empty    bool      // without members, and counted as such
-	payer    *payer    // for whom it is counted; while empty
-	gone     bool      // not in the shard any more
+	log      history.Log[*payer] // of a room with history
+	presence *presence           // nil unless the policy's is full and somebody was here
+	active   int64               // when the last member left, or when it was published to last; the hub's clock
+	due      int64               // the tick of the wheel at which tidy looks at it; 0 for none
+	empty    bool                // without members, and counted as such
+	payer    *payer              // for whom it is counted; while empty
+	gone     bool                // not in the shard any more
 }
 
-// local is a room's members on one worker, and owned by that worker's goroutine.
+// local is a room's members on one worker who speak one dialect, and owned by that worker's goroutine.
 type local struct {
 	room    *room
 	w       *loop.Worker
 	state   *workerState
+	dialect dialect
 	members []member
 	seen    uint64              // seq of the message delivered last
 	fresh   map[*session]uint64 // who has nothing of what was posted up to here: the room's seq at the join, or never while it catches up; nil when none
@@ -75,7 +77,10 @@ func (h *Hub) roomShard(name string) *roomShard {
 func (h *Hub) room(sh *roomShard, name string) *room {
 	r := sh.rooms[name]
 	if r == nil {
-		r = &room{name: name, epoch: h.epochs.Add(1), policy: h.cfg.Policies.For(name), mu: &sh.mu}
+		r = &room{name: name, policy: h.cfg.Policies.For(name), mu: &sh.mu}
+		if r.keeps() {
+			r.log.Begin(history.Position{Epoch: h.cfg.Epoch + strconv.FormatUint(h.epochs.Add(1), 36)})
+		}
 		sh.rooms[name] = r
 	}
 	return r
@@ -105,7 +110,7 @@ func (s *session) joinRoom(cmd *protocol.Command) {
 // session's. With since the reason says why what has come behind it can't be brought, "" for no reason; behind is what
 // the caller then has to begin with, after its answer. Where the session is still coming home (resume.go) the member gets
 // nothing until it has settled.
-func (s *session) enter(name string, since *protocol.Position, data []byte, counted bool) (at position, reason string, behind *pull) {
+func (s *session) enter(name string, since *protocol.Position, data []byte, counted bool) (at history.Position, reason string, behind *pull) {
 	h := s.hub
 	sh := h.roomShard(name)
 	sh.mu.Lock()
@@ -123,15 +128,15 @@ func (s *session) enter(name string, since *protocol.Position, data []byte, coun
 	h.trim(r, clock())
 	at = r.position()
 	if since != nil {
-		reason = h.recover(r, since)
+		reason = r.recover(since)
 	}
-	from := r.seq
-	if since != nil && reason == "" && since.Offset < from {
-		from = since.Offset
+	from := pull{l, r.seq, at.Offset}
+	if since != nil && reason == "" {
+		from = r.behind(l, since.Offset)
 	}
-	if (s.coming() || from < r.seq) && r.keeps() {
+	if (s.coming() || from.seq < r.seq) && r.keeps() {
 		l.admit(s, never)
-		return at, reason, &pull{l, from}
+		return at, reason, &from
 	}
 	if s.coming() {
 		l.admit(s, never)
@@ -142,34 +147,33 @@ func (s *session) enter(name string, since *protocol.Position, data []byte, coun
 
 // stays answers a member that joins again: what came since then was sent, so only a position that is not behind the room's
 // proves that nothing is missing.
-func (s *session) stays(r *room, since *protocol.Position) (at position, reason string) {
+func (s *session) stays(r *room, since *protocol.Position) (at history.Position, reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if since != nil {
-		if reason = s.hub.recover(r, since); reason == "" && since.Offset < r.seq {
+		if reason = r.recover(since); reason == "" && since.Offset < r.position().Offset {
 			reason = protocol.ReasonExpired
 		}
 	}
 	return r.position(), reason
 }
 
-func (s *session) answerJoined(cmd *protocol.Command, room string, at position, reason string) {
+func (s *session) answerJoined(cmd *protocol.Command, room string, at history.Position, reason string) {
 	if cmd.ID != nil {
-		s.answer(protocol.AppendJoined(s.buf(), protocol.Joined{
-			Room: room, ID: cmd.ID, Epoch: s.hub.epochText(at.epoch), Offset: at.offset, Since: cmd.HasSince, Recovered: reason == "", Reason: reason,
-		}))
+		s.answer(protocol.Answer{Kind: protocol.AnswerJoined, Room: room, ID: cmd.ID, Epoch: at.Epoch, Offset: at.Offset,
+			Since: cmd.HasSince, Recovered: reason == "", Reason: reason})
 	}
 }
 
-// localFor finds or makes the room's local of s's worker. r.mu is held.
+// localFor finds or makes the room's local of s's worker and dialect. r.mu is held.
 func (r *room) localFor(s *session) *local {
-	w := s.conn.Worker()
+	w, d := s.conn.Worker(), s.dialect()
 	for _, l := range r.locals {
-		if l.w == w {
+		if l.w == w && l.dialect == d {
 			return l
 		}
 	}
-	l := &local{room: r, w: w, state: s.state(), seen: r.seq}
+	l := &local{room: r, w: w, state: s.state(), dialect: d, seen: r.seq}
 	r.locals = append(r.locals, l)
 	return l
 }
@@ -254,20 +258,26 @@ func (h *Hub) left(r *room, who Identity, s *session, p *payer) {
 
 // depart takes s out of everyone. The goroutine of s's worker.
 func (h *Hub) depart(s *session) {
-	s.state().everyone.remove(s.all)
+	s.everyone().remove(s.all)
 	s.all = -1
 	h.everyone.mu.Lock()
 	defer h.everyone.mu.Unlock()
 	h.everyone.members--
 }
 
-// delivery is a room's frame on its way to the members on one worker.
+// delivery is a room's message on its way to the members of one local.
 type delivery struct {
 	local *local
-	frame *loop.Frame
-	from  *session // gets nothing; nil excludes nobody
-	seq   uint64
-	key   string // of the message, where the policy conflates by it
+	*posting
+}
+
+// posting is what the deliveries of one message share.
+type posting struct {
+	shared
+	from *session // gets nothing; nil excludes nobody
+	seq  uint64
+	key  string // of the message, where the policy conflates by it
+	cost int    // of a delivery in a mailbox
 }
 
 const (
@@ -293,7 +303,7 @@ func (d *delivery) Run(w *loop.Worker) {
 	defer func() { // also where a delivery panics, or the rooms behind it would wait until something else is published
 		for _, l := range slices.Backward(st.gathered) {
 			for _, d := range slices.Backward(l.run) {
-				w.PutOff(d, d.frame.Len())
+				w.PutOff(d, d.cost)
 			}
 			st.spare(l.run)
 			l.run = nil
@@ -351,8 +361,8 @@ func (l *local) deliverAll(run []*delivery) {
 	}()
 	for len(run) > 0 {
 		n, size := 0, 0
-		for n < len(run) && (n == 0 || size+run[n].frame.Len() <= maxRun) {
-			size += run[n].frame.Len()
+		for n < len(run) && (n == 0 || size+run[n].cost <= maxRun) {
+			size += run[n].cost
 			n++
 		}
 		l.deliver(run[:n])
@@ -377,7 +387,7 @@ func (l *local) deliver(run []*delivery) {
 	}
 	frames := l.state.frames[:0]
 	for _, d := range run {
-		frames = append(frames, d.frame)
+		frames = append(frames, d.frame(l))
 	}
 	l.mark(run, true)
 	all := loop.Join(frames)
@@ -410,7 +420,7 @@ func (l *local) deliverOrClose(run []*delivery, all *loop.Frame) {
 		since := l.since(s)
 		for _, d := range run {
 			if d.from != s && since < d.seq {
-				c.Send(d.frame)
+				c.Send(d.frame(l))
 			}
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	"go.uber.org/goleak"
 
 	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/protocol"
+	roomprotocol "example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/wire"
 )
 
@@ -22,7 +24,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // newHub is a hub on a loop that ends with the test.
 func newHub(t testing.TB, workers int) (*Hub, *loop.Loop) {
-	h := New(Config{MaxRoomsPerClient: 40, MaxBufferedBytes: 1 << 30, MaxMessageBytes: 64 << 10, HookTimeout: time.Second, HookLimit: 10, DedupWindow: time.Minute, Policies: NewPolicies(Disconnect), Log: slog.New(slog.DiscardHandler)})
+	return newHubOf(t, workers, func(*Config) {})
+}
+
+// newHubOf is newHub with other settings.
+func newHubOf(t testing.TB, workers int, set func(*Config)) (*Hub, *loop.Loop) {
+	cfg := Config{Dialects: speakRoom, Epoch: "e.", MaxRoomsPerClient: 40, MaxBufferedBytes: 1 << 30, MaxMessageBytes: 64 << 10, HookTimeout: time.Second, HookLimit: 10, DedupWindow: time.Minute, Policies: NewPolicies(Disconnect), Log: slog.New(slog.DiscardHandler)}
+	set(&cfg)
+	h := New(cfg)
 	l, err := loop.New(loop.Config{
 		Workers: workers, IO: loop.Pump, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30, SendQueueAge: time.Minute,
 		PingInterval: time.Hour, PongTimeout: time.Hour, Log: slog.New(slog.DiscardHandler),
@@ -135,6 +144,8 @@ func (c *client) sync() (got []map[string]any) {
 	}
 }
 
+var speakRoom = []func() protocol.Dialect{func() protocol.Dialect { return new(roomprotocol.Dialect) }}
+
 type task func()
 
 func (t task) Run(*loop.Worker) { t() }
@@ -168,18 +179,20 @@ func panicInADelivery(t *testing.T, more bool) {
 		rooms[name], locals[name], w = r, r.locals[0], r.locals[0].w
 		sh.mu.Unlock()
 	}
-	post := func(name string, f *loop.Frame) {
+	post := func(name string, m *protocol.Message) {
 		r := rooms[name]
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.seq++
-		cost := 0
-		if f != nil {
-			cost = f.Len()
+		x := &posting{shared: shared{message: m}, seq: r.seq}
+		if m != nil {
+			x.cost = m.Size()
 		}
-		w.Post(&delivery{local: locals[name], frame: f, seq: r.seq}, cost)
+		w.Post(&delivery{locals[name], x}, x.cost)
 	}
-	say := func(what string) *loop.Frame { return loop.NewFrame(wire.Text, fmt.Appendf(nil, `{"say":%q}`, what)) }
+	say := func(what string) *protocol.Message {
+		return &protocol.Message{Kind: protocol.Chat, Content: fmt.Appendf(nil, "%q", what)}
+	}
 	w.Post(task(func() { // so these lie in one turn, and so does what comes then
 		post("a", nil) // the fault
 		post("b", say("first"))
@@ -207,7 +220,7 @@ func panicInADelivery(t *testing.T, more bool) {
 		}
 		var said []any
 		for !slices.Contains(said, want[len(want)-1]) {
-			said = append(said, c.next()["say"])
+			said = append(said, c.next()["content"])
 		}
 		if !slices.Equal(said, want) {
 			t.Fatalf("a member got %v, want %v", said, want)

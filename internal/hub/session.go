@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/wire"
@@ -29,13 +30,15 @@ type session struct {
 
 // self is what a session began with, where that was more than a connection.
 type self struct {
-	user   string      // the name that a Connect hook gave it
-	addr   netip.Addr  // where the server bounds what one address may take
-	resume *resumption // nil for one that began without a token
+	dialect dialect
+	user    string      // the name that a Connect hook gave it
+	addr    netip.Addr  // where the server bounds what one address may take
+	resume  *resumption // nil for one that began without a token
 }
 
 // more is what few sessions have.
 type more struct {
+	text   string         // the id as text, once it was asked for
 	byName map[string]int // index in rooms by name, made when a search would be long
 	payer  *payer         // for what is kept because of it; nil while nothing was
 	hooks  *hookQueue     // what waits for the application's code; nil while it never did
@@ -88,7 +91,7 @@ const (
 	membershipCost = 256
 )
 
-func (s *session) state() *workerState { return s.hub.locals[s.conn.Worker().Index()] }
+func (s *session) state() *workerState { return s.hub.workers[s.conn.Worker().Index()] }
 
 // Session is the loop.Handler of a new connection, that of who. addr is its address where one address may take so much
 // only, and resume what its token stands for, nil for none.
@@ -111,21 +114,25 @@ func (h *Hub) session(who Identity, addr netip.Addr, resume *Resumption) *sessio
 func (s *session) Stop(c *loop.Conn) {
 	if s.all >= 0 { // nothing comes before the welcome
 		after := time.Duration(rand.Int64N(s.hub.comeBack.Load()))
-		s.answer(protocol.AppendReconnect(s.buf(), after, "drain"))
+		s.answer(protocol.Answer{Kind: protocol.AnswerReconnect, After: after, Reason: "drain"})
 	}
 	c.Close(wire.CloseGoingAway, "server stops")
 }
 
-// Message decodes and obeys one message. Bad input is answered, and the connection lives on.
+// Message decodes and obeys what is in a frame. Bad input is answered, and the connection lives on.
 func (s *session) Message(_ *loop.Conn, op wire.Opcode, p []byte) {
-	cmd := &s.state().cmd
-	var err *protocol.Error
-	if op == wire.Text {
-		err = protocol.Decode(p, cmd)
-	} else {
-		cmd.ID = nil
-		err = &protocol.Error{Code: protocol.BinaryFrame, Message: "this protocol has text frames only"}
+	for {
+		cmd := &s.state().cmd
+		rest, err := s.speaker().Next(p, op == wire.Binary, cmd)
+		s.command(cmd, p[:len(p)-len(rest)], err)
+		if p = rest; len(p) == 0 || !s.conn.Open() {
+			return
+		}
 	}
+}
+
+// command takes one command of the client, and how it was read; raw is what it was read from.
+func (s *session) command(cmd *protocol.Command, raw []byte, err *protocol.Error) {
 	if s.self != nil && s.self.resume != nil {
 		s.heard(err == nil && cmd.Kind == protocol.Resume)
 		if !s.conn.Open() {
@@ -137,10 +144,10 @@ func (s *session) Message(_ *loop.Conn, op wire.Opcode, p []byte) {
 		return
 	}
 	if s.mustWait(cmd) {
-		s.wait(p)
+		s.wait(raw)
 		return
 	}
-	s.do(cmd, p)
+	s.do(cmd, raw)
 }
 
 // do gives a command to the application's hook for its kind, or obeys it.
@@ -184,10 +191,9 @@ func (s *session) check(cmd *protocol.Command) *protocol.Error {
 		return s.mayPublish(cmd)
 	case protocol.History, protocol.Presence:
 		return s.mayRead(cmd)
+	case protocol.Reserved:
+		return &protocol.Error{Code: protocol.Unavailable, Message: "msg_type " + protocol.Quote(cmd.Type) + " is reserved, and not available in this version"}
 	case protocol.Custom:
-		if protocol.Reserved(cmd.Type) {
-			return &protocol.Error{Code: protocol.Unavailable, Message: "msg_type " + protocol.Quote(cmd.Type) + " is reserved, and not available in this version"}
-		}
 		if known := s.hub.cfg.Hooks.Known; known == nil || !known(string(cmd.Type)) {
 			return &protocol.Error{Code: protocol.UnknownType, Message: "no msg_type " + protocol.Quote(cmd.Type)}
 		}
@@ -211,7 +217,7 @@ func (s *session) obey(cmd *protocol.Command) {
 			s.leave(i)
 		}
 		if cmd.ID != nil {
-			s.answer(protocol.AppendLeft(s.buf(), string(cmd.Room), cmd.ID))
+			s.answer(protocol.Answer{Kind: protocol.AnswerLeft, Room: string(cmd.Room), ID: cmd.ID})
 		}
 	case protocol.RoomMessage:
 		s.roomMessage(cmd)
@@ -224,21 +230,22 @@ func (s *session) obey(cmd *protocol.Command) {
 	case protocol.Resume:
 		s.resumeRooms(cmd, nil)
 	case protocol.Ping:
-		s.answer(protocol.AppendPong(s.buf(), time.Now().UnixMilli(), cmd.ID))
+		s.answer(protocol.Answer{Kind: protocol.AnswerPong, Time: time.Now().UnixMilli(), ID: cmd.ID})
 	}
 }
 
 func (s *session) chat(cmd *protocol.Command) {
-	f := s.frame(protocol.AppendChat(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli(), s.name()))
-	s.published(cmd, position{}, false, s.hub.everyone.chat(f, s))
+	m := s.message(protocol.Chat, cmd)
+	m.Place(0, 0)
+	s.published(cmd, history.Position{}, false, s.hub.chat(m, s))
 }
 
-// chat sends f to all but from.
-func (r *room) chat(f *loop.Frame, from *session) (full *loop.Worker) {
+// chat sends m to all but from.
+func (h *Hub) chat(m *protocol.Message, from *session) (full *loop.Worker) {
+	r := h.everyone
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.seq++
-	return r.post(f, from, nil)
+	return h.apply(r, m, from, nil)
 }
 
 func (s *session) directMessage(cmd *protocol.Command) {
@@ -247,13 +254,14 @@ func (s *session) directMessage(cmd *protocol.Command) {
 		s.answerError(&protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote(cmd.To) + " is connected"}, cmd.ID)
 		return
 	}
-	f := loop.NewAnswer(wire.Text, protocol.AppendDirectMessage(s.buf(), s.id.String(), cmd.Content, time.Now().UnixMilli(), s.name()))
-	full, err := s.hub.direct(id, f, s)
+	m := s.message(protocol.DirectMessage, cmd)
+	m.Place(0, 0)
+	full, err := s.hub.direct(id, m, s)
 	if err != nil {
 		s.answerError(err, cmd.ID)
 		return
 	}
-	s.published(cmd, position{}, false, full)
+	s.published(cmd, history.Position{}, false, full)
 }
 
 // find is the index in rooms of the room with that name, or -1.
@@ -327,34 +335,30 @@ func (s *session) place(l *local) *int32 {
 	panic("hub: no member of " + l.room.name)
 }
 
-// buf is the worker's buffer for a message that is put together; it is good until the next call.
-func (s *session) buf() []byte { return s.state().buf[:0] }
-
-// maxBuf is how much of a buffer that a large message grew is kept.
-const maxBuf = 64 << 10
-
-// kept keeps what buf has grown to.
-func (s *session) kept(p []byte) {
-	if cap(p) <= maxBuf {
-		s.state().buf = p[:0]
+// idText is the id as text, which all that the client publishes shares. From the welcome on.
+func (s *session) idText() string {
+	m := s.extra()
+	if m.text == "" {
+		m.text = s.id.String()
 	}
+	return m.text
 }
 
-// answer sends one message to this client.
-func (s *session) answer(p []byte) {
-	s.kept(p)
-	s.conn.Answer(wire.Text, p)
-}
-
-// frame makes of a message in buf a frame that many can share.
-func (s *session) frame(p []byte) *loop.Frame {
-	s.kept(p)
-	return loop.NewFrame(wire.Text, p)
+// message is what the client publishes by cmd. It has no place yet.
+func (s *session) message(kind protocol.Kind, cmd *protocol.Command) *protocol.Message {
+	m := &protocol.Message{Kind: kind, From: s.idText(), User: s.name(), Time: time.Now().UnixMilli()}
+	n := len(cmd.Content)
+	both := append(append(make([]byte, 0, n+len(cmd.Key)), cmd.Content...), cmd.Key...)
+	m.Content = both[:n:n]
+	if cmd.Key != nil {
+		m.Key = both[n:]
+	}
+	return m
 }
 
 func (s *session) answerError(e *protocol.Error, id []byte) {
 	s.state().errors.count(e.Code)
-	s.answer(protocol.AppendError(s.buf(), e, 0, id))
+	s.answer(protocol.Answer{Kind: protocol.AnswerError, Err: e, ID: id})
 }
 
 // Drained goes on with what the session is missing.

@@ -147,8 +147,8 @@ func (h *Hub) tidyRoom(r *room, now int64) {
 		return
 	}
 	h.trim(r, now)
-	if r.history.n > 0 {
-		h.schedule(r, r.history.at(0).at+r.policy.History.Age.Milliseconds())
+	if r.log.Len() > 0 {
+		h.schedule(r, r.log.At(0).At+r.policy.History.Age.Milliseconds())
 	}
 	if r.members == 0 {
 		h.schedule(r, r.active+r.policy.IdleTTL.Milliseconds())

@@ -5,9 +5,6 @@ import (
 	"unicode/utf8"
 )
 
-// Version is the protocol's number, which `welcome` carries.
-const Version = 1
-
 // Code is the `code` of an error message.
 type Code uint8
 

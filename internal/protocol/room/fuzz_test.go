@@ -1,4 +1,4 @@
-package protocol
+package room
 
 import (
 	"bytes"
@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
 )
 
 // reference decodes as the contract says, slowly, on encoding/json. It shares no code with Decode
@@ -71,7 +74,7 @@ func (v *decodeVector) refTake(fields map[string]json.RawMessage) {
 	case "join_room", "leave_room", "room_message", "presence", "history":
 		if room, isString := refString(fields["room"]); !isString {
 			v.Error = "bad_message"
-		} else if CheckRoom([]byte(room)) != nil {
+		} else if protocol.CheckRoom([]byte(room)) != nil {
 			v.Error = "bad_room"
 		} else {
 			v.Room = room
@@ -128,7 +131,7 @@ func (v *decodeVector) refRooms(raw, last json.RawMessage) {
 		switch {
 		case i >= 1000:
 			v.Error = "limit_reached"
-		case CheckRoom([]byte(name)) != nil:
+		case protocol.CheckRoom([]byte(name)) != nil:
 			v.Error = "bad_room"
 		case string(values[i]) != "null" && r.At == nil:
 			v.Error = "bad_message"
@@ -261,8 +264,8 @@ func FuzzDecode(f *testing.F) {
 		f.Add(v.text(&testing.T{}))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		var c Command
-		err := Decode(in, &c)
+		var c decoding
+		err := decode(in, &c)
 		want := reference(in)
 		code := ""
 		if err != nil {
@@ -296,8 +299,8 @@ func FuzzCheckContent(f *testing.F) {
 		if err != nil && !utf8.ValidString(err.Error()) {
 			t.Errorf("%q: the error %q", in, err)
 		}
-		var c Command
-		bad := Decode(slices.Concat([]byte(`{"msg_type":"chat","content":`), in, []byte("}")), &c)
+		var c decoding
+		bad := decode(slices.Concat([]byte(`{"msg_type":"chat","content":`), in, []byte("}")), &c)
 		ofClient := bad == nil && bytes.Equal(c.Content, bytes.Trim(in, " \t\r\n"))
 		if (err == nil) != ofClient || err == nil && !bytes.Equal(got, c.Content) {
 			t.Fatalf("%q: got %q, %v; as a client's %q, %v", in, got, err, c.Content, bad)
@@ -333,31 +336,38 @@ func FuzzAppendString(f *testing.F) {
 	})
 }
 
-// An element of a history is the room's message without two of its members, whatever its texts and its content hold.
-func FuzzAppendHistoryMessage(f *testing.F) {
-	f.Add("server", `{"a":1,"room":"b","time":2}`, "lobby", "", "", uint64(1))
-	f.Add(`,"room":`, `",\"room\":\"a\""`, `,"room":"`, `,"room":"a",`, `\,"room":`, uint64(1<<53-1))
-	f.Add("\x00", ` [ ] `, "\xff", "\\", "\\\"", uint64(0))
-	f.Fuzz(func(t *testing.T, from, content, room, user, key string, offset uint64) {
-		if !json.Valid([]byte(content)) {
+// Messages come out as JSON whatever their texts and their content hold; an element of a history is the room's message without
+// two of its members; and Size counts the bytes.
+func FuzzAppendMessage(f *testing.F) {
+	f.Add("server", `{"a":1,"room":"b","time":2}`, "lobby", "", "", uint64(1), int64(5))
+	f.Add(`,"room":`, `",\"room\":\"a\""`, `,"room":"`, `,"room":"a",`, `\,"room":`, uint64(1<<53-1), int64(1760000000000))
+	f.Add("\x00", ` [ ] `, "\b\f\n\r\t\x01\x7f", "\\", "\\\"é", uint64(0), int64(0))
+	f.Fuzz(func(t *testing.T, from, content, name, user, key string, offset uint64, at int64) {
+		if !json.Valid([]byte(content)) || !utf8.ValidString(from+name+user+key) || at < 0 {
 			return
 		}
-		whole := AppendRoomMessageHead(nil, from, []byte(content), room, 5)
-		whole = AppendRoomMessageTail(whole, offset, user, []byte(key))
-		page := AppendHistoryHead(nil, room, "e", offset)
-		page = AppendHistoryMessage(page, whole)
-		page = AppendHistoryMessage(page, whole)
-		page = AppendHistoryTail(page, false, []byte("1"))
+		m := &protocol.Message{Kind: protocol.RoomMessage, Room: name, From: from, User: user, Content: []byte(content), Key: []byte(key), Time: at, Offset: offset}
+		page := dialect.AppendAnswer(nil, &protocol.Answer{Kind: protocol.AnswerHistory, Room: name, Epoch: "e", Offset: offset, Messages: []*protocol.Message{m, m}, ID: []byte("1")})
 		var got struct{ Messages []map[string]json.RawMessage }
 		if err := json.Unmarshal(page, &got); err != nil || len(got.Messages) != 2 {
 			t.Fatalf("%s: %v", page, err)
 		}
-		want, _ := refFields(whole)
+		want, _ := refFields(dialect.AppendMessage(nil, m))
 		delete(want, "msg_type")
 		delete(want, "room")
-		for _, m := range got.Messages {
-			if !reflect.DeepEqual(m, want) {
-				t.Fatalf("%s\ncame out as %s", whole, page)
+		for _, got := range got.Messages {
+			if !reflect.DeepEqual(got, want) {
+				t.Fatalf("%v\ncame out as %s", want, page)
+			}
+		}
+		for _, kind := range []protocol.Kind{protocol.RoomMessage, protocol.Chat, protocol.DirectMessage} {
+			m.Kind = kind
+			if kind != protocol.RoomMessage {
+				m.Room = ""
+			}
+			p := dialect.AppendMessage(nil, m)
+			if frame := wire.AppendFrame(nil, wire.Text, p); m.Size() != len(frame) {
+				t.Fatalf("%s: the size is %d, its frame has %d bytes", p, m.Size(), len(frame))
 			}
 		}
 	})
@@ -369,7 +379,7 @@ func FuzzFieldsComeThrough(f *testing.F) {
 	f.Add("\"\\", "\n\x00", "語😀", "\u2028", uint64(1<<53), 1001)
 	f.Fuzz(func(t *testing.T, room, key, publishID, epoch string, offset uint64, limit int) {
 		valid := func(s string, most int) bool { return len(s) >= 1 && len(s) <= most && utf8.ValidString(s) }
-		if !valid(room, 255) || CheckRoom([]byte(room)) != nil || !valid(key, 255) || !valid(publishID, 64) || !valid(epoch, 64) {
+		if !valid(room, 255) || protocol.CheckRoom([]byte(room)) != nil || !valid(key, 255) || !valid(publishID, 64) || !valid(epoch, 64) {
 			return
 		}
 		offset &= 1<<53 - 1
@@ -383,8 +393,8 @@ func FuzzFieldsComeThrough(f *testing.F) {
 			`{"msg_type":"join_room","id":1,"room":` + q(room) + `,"since":` + at + `,"data":` + at + `}`:                             {Kind: "join_room", ID: "1", Room: room, Since: position, Data: at},
 			`{"msg_type":"resume","id":1,"rooms":{` + q(room) + `:` + at + `}}`:                                                       {Kind: "resume", ID: "1", Rooms: []vectorRoom{{room, position}}},
 		} {
-			var c Command
-			if err := Decode([]byte(text), &c); err != nil {
+			var c decoding
+			if err := decode([]byte(text), &c); err != nil {
 				t.Fatalf("%s: %v", text, err)
 			}
 			want.Type = &want.Kind

@@ -1,95 +1,64 @@
-package protocol
+package room
 
 import (
 	"bytes"
 	"hash/maphash"
 	"math/bits"
 	"strconv"
+
+	"example.com/hubbub/internal/protocol"
 )
 
-// Kind is what a client message asks for.
-type Kind uint8
+// Version is the protocol's number, which `welcome` carries.
+const Version = 1
 
-// Custom is a msg_type that the protocol does not define. Decode accepts it, because a program that
-// embeds the server may handle it; where nobody does, the answer is UnknownType.
-const (
-	Custom Kind = iota
-	Chat
-	JoinRoom
-	LeaveRoom
-	RoomMessage
-	DirectMessage
-	Presence
-	History
-	Ping
-	Resume
-)
+// Dialect is the room protocol as a protocol.Dialect. The zero value is ready.
+type Dialect struct{ decoder }
 
-// Command is one decoded client message. Its slices alias the input or the Command's own scratch
-// and are valid until the next Decode into it.
-type Command struct {
-	Kind Kind
-	Type []byte // msg_type, unescaped
+// Next reads one client message, a text. When several things are wrong the error is the first of: broken JSON or its depth, a
+// key given twice, the id, the msg_type, the fields of the kind in the order of the document's table. c.ID is set also
+// beside an error other than BadJSON or TooDeep; an id that is itself at fault (of the wrong form, or given twice) is not.
+func (d *Dialect) Next(frame []byte, binary bool, c *protocol.Command) (rest []byte, err *protocol.Error) {
+	d.Command = c
+	d.reset()
+	if binary {
+		return nil, &protocol.Error{Code: protocol.BinaryFrame, Message: "this protocol has text frames only"}
+	}
+	return nil, d.decode(frame)
+}
 
-	// ID is the raw JSON of the id exactly as sent, nil when absent. It is set also when Decode
-	// returns an error other than BadJSON or TooDeep, so that the error can be paired; an id that is
-	// itself at fault (of the wrong form, or given twice) is not.
-	ID []byte
+// Binary is false: messages are texts.
+func (*Dialect) Binary() bool { return false }
 
-	Room []byte // unescaped and checked; of join_room, leave_room, room_message, presence and history
-	To   []byte // unescaped; of direct_message
+// Close is as it is: docs/protocol.md has the table of the codes.
+func (*Dialect) Close(code int, reason string) (int, string) { return code, reason }
 
-	// Content is the raw JSON value, without white space around it; of chat (where `""` stands for
-	// a missing one), room_message, direct_message and Custom (nil when missing).
-	Content []byte
-
-	Key       []byte // unescaped, nil when absent; of room_message, as is PublishID
-	PublishID []byte
-
-	// Since and Before count where Has says so; Since is of join_room and history, Before of history.
-	Since, Before       Position
-	HasSince, HasBefore bool
-
-	Limit int            // 1 to MaxPage, 0 when absent; of history
-	Data  []byte         // raw JSON, nil when absent; of join_room
-	Rooms []RoomPosition // at most MaxResumeRooms, no room twice; of resume, as is More
-	More  bool           // last is false: another resume follows
+// decoder is what Next needs to make a Command.
+type decoder struct {
+	*protocol.Command
 
 	keys    [][]byte // keys that must differ, to find one given twice
 	table   []uint32 // of keys, when they are many
-	rooms   []RoomPosition
+	rooms   []protocol.RoomPosition
 	scratch []byte // what had to be unescaped
 }
 
-// Position is a place in a room's log.
-type Position struct {
-	Epoch  []byte // unescaped, 1 to 64 bytes
-	Offset uint64 // at most 2^53-1
-}
-
-// RoomPosition is a room that a resume names, and where the client was in it.
-type RoomPosition struct {
-	Room  []byte // unescaped and checked
-	At    Position
-	HasAt bool // false for null: a room without history
-}
-
-// keepKeys and keepScratch bound what a Command holds on to after a message that is larger than
-// the default limit; no message within it needs more.
+// keepKeys and keepScratch bound what a decoder holds on to after a message that is larger than the default limit; no
+// message within it needs more.
 const (
 	keepKeys    = 16 << 10
 	keepScratch = 64 << 10
 )
 
-func (c *Command) reset() {
-	keys, table, rooms, scratch := c.keys[:0], c.table, c.rooms[:0], c.scratch[:0]
-	if cap(keys) > keepKeys {
-		keys, table = nil, nil
+func (c *decoder) reset() {
+	*c.Command = protocol.Command{}
+	c.keys, c.rooms, c.scratch = c.keys[:0], c.rooms[:0], c.scratch[:0]
+	if cap(c.keys) > keepKeys {
+		c.keys, c.table = nil, nil
 	}
-	if cap(scratch) > keepScratch {
-		scratch = nil
+	if cap(c.scratch) > keepScratch {
+		c.scratch = nil
 	}
-	*c = Command{keys: keys, table: table, rooms: rooms, scratch: scratch}
 }
 
 // field is a top-level key that some kind uses.
@@ -168,24 +137,19 @@ type fields struct {
 	twice uint16 // one bit for each field that was given more than once
 }
 
-// Decode reads one client message into c, which it resets first; nil means that all is well.
-//
-// When several things are wrong the answer is the first of: broken JSON or its depth, a key given
-// twice, the id, the msg_type, the fields of the kind in the order of the document's table.
-func Decode(b []byte, c *Command) *Error {
-	c.reset()
+func (c *decoder) decode(b []byte) *protocol.Error {
 	var f fields
 	if at, fault := c.scanMessage(b, &f); fault != faultNone {
 		return faultError(fault, at)
 	}
 	badID := c.takeID(&f)
 	if name := c.givenTwice(&f); name != nil {
-		return &Error{BadMessage, "the key " + Quote(name) + " is given twice"}
+		return &protocol.Error{Code: protocol.BadMessage, Message: "the key " + protocol.Quote(name) + " is given twice"}
 	}
 	if badID != nil {
 		return badID
 	}
-	var err *Error
+	var err *protocol.Error
 	if c.Type, err = c.text(&f, fieldType); err != nil {
 		return err
 	}
@@ -195,7 +159,7 @@ func Decode(b []byte, c *Command) *Error {
 
 // scanMessage reads the whole text, so that what is broken at its end is known before anything is
 // believed, and notes where the fields are.
-func (c *Command) scanMessage(b []byte, f *fields) (int, fault) {
+func (c *decoder) scanMessage(b []byte, f *fields) (int, fault) {
 	i := skipSpace(b, 0)
 	if i >= len(b) || b[i] != '{' {
 		return i, faultNotObject
@@ -238,7 +202,7 @@ func scanEnd(b []byte, i int) (int, fault) {
 	return i, faultNone
 }
 
-func (c *Command) note(f *fields, key, value []byte) {
+func (c *decoder) note(f *fields, key, value []byte) {
 	k := fieldOf(key)
 	switch {
 	case k == fieldUnknown:
@@ -257,7 +221,7 @@ const fewKeys = 16
 var seed = maphash.MakeSeed()
 
 // givenTwice finds a key of the message that stands twice; nil when there is none.
-func (c *Command) givenTwice(f *fields) []byte {
+func (c *decoder) givenTwice(f *fields) []byte {
 	for k, name := range fieldNames {
 		if f.twice&(1<<k) != 0 {
 			return []byte(name)
@@ -268,7 +232,7 @@ func (c *Command) givenTwice(f *fields) []byte {
 
 // keyTwice finds one that stands twice among c.keys from that index on; nil when there is none. The
 // table keeps it from being quadratic: 64 KiB hold 8,000 keys.
-func (c *Command) keyTwice(from int) []byte {
+func (c *decoder) keyTwice(from int) []byte {
 	keys := c.keys[from:]
 	if len(keys) <= fewKeys {
 		for i, key := range keys {
@@ -306,20 +270,20 @@ const maxInteger = 1<<53 - 1
 const maxIDString = 64
 
 // takeID sets c.ID when the message has a good id.
-func (c *Command) takeID(f *fields) *Error {
+func (c *decoder) takeID(f *fields) *protocol.Error {
 	raw := f.raw[fieldID]
 	if raw == nil || f.twice&(1<<fieldID) != 0 {
 		return nil
 	}
 	if !c.goodID(raw) {
-		return &Error{BadMessage, "id must be an integer up to 2^53-1 or a string of 1 to " +
+		return &protocol.Error{Code: protocol.BadMessage, Message: "id must be an integer up to 2^53-1 or a string of 1 to " +
 			strconv.Itoa(maxIDString) + " bytes"}
 	}
 	c.ID = raw
 	return nil
 }
 
-func (c *Command) goodID(raw []byte) bool {
+func (c *decoder) goodID(raw []byte) bool {
 	if raw[0] == '"' {
 		n := len(c.unquote(raw))
 		return n >= 1 && n <= maxIDString
@@ -345,28 +309,30 @@ func integer(raw []byte) (n uint64, ok bool) {
 	return n, n <= maxInteger
 }
 
-func kindOf(name []byte) Kind {
+func kindOf(name []byte) protocol.Kind {
 	switch string(name) {
 	case "chat":
-		return Chat
+		return protocol.Chat
 	case "join_room":
-		return JoinRoom
+		return protocol.JoinRoom
 	case "leave_room":
-		return LeaveRoom
+		return protocol.LeaveRoom
 	case "room_message":
-		return RoomMessage
+		return protocol.RoomMessage
 	case "direct_message":
-		return DirectMessage
+		return protocol.DirectMessage
 	case "presence":
-		return Presence
+		return protocol.Presence
 	case "history":
-		return History
+		return protocol.History
 	case "ping":
-		return Ping
+		return protocol.Ping
 	case "resume":
-		return Resume
+		return protocol.Resume
+	case "refresh", "request":
+		return protocol.Reserved
 	}
-	return Custom
+	return protocol.Custom
 }
 
 // Defined says whether name is a msg_type of the protocol, of a client's messages, the server's, or those to come: no
@@ -378,26 +344,23 @@ func Defined(name string) bool {
 	case "refreshed", "response", "deleted":
 		return true
 	}
-	return kindOf([]byte(name)) != Custom || Reserved([]byte(name))
+	return kindOf([]byte(name)) != protocol.Custom
 }
 
-// Reserved says whether name is a client's msg_type that a later version of the protocol gives a meaning to.
-func Reserved(name []byte) bool { return string(name) == "refresh" || string(name) == "request" }
-
 // text returns the unescaped text of a field that must be there and be a string.
-func (c *Command) text(f *fields, k field) ([]byte, *Error) {
+func (c *decoder) text(f *fields, k field) ([]byte, *protocol.Error) {
 	raw := f.raw[k]
 	if raw == nil {
-		return nil, &Error{BadMessage, fieldNames[k] + " is missing"}
+		return nil, &protocol.Error{Code: protocol.BadMessage, Message: fieldNames[k] + " is missing"}
 	}
 	if raw[0] != '"' {
-		return nil, &Error{BadMessage, fieldNames[k] + " must be a string"}
+		return nil, &protocol.Error{Code: protocol.BadMessage, Message: fieldNames[k] + " must be a string"}
 	}
 	return c.unquote(raw), nil
 }
 
 // unquote returns the text of a raw JSON string, in place where nothing is escaped.
-func (c *Command) unquote(raw []byte) []byte {
+func (c *decoder) unquote(raw []byte) []byte {
 	raw = raw[1 : len(raw)-1]
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return raw
@@ -406,7 +369,7 @@ func (c *Command) unquote(raw []byte) []byte {
 }
 
 // unescape appends to the scratch; what it returned before stays valid when the scratch moves.
-func (c *Command) unescape(raw []byte) []byte {
+func (c *decoder) unescape(raw []byte) []byte {
 	from := len(c.scratch)
 	c.scratch = appendUnescaped(c.scratch, raw)
 	return c.scratch[from:len(c.scratch):len(c.scratch)]

@@ -1,15 +1,15 @@
-package protocol
+package room
 
 import "testing"
 
 func TestEveryKindIsDecodedWithoutAllocating(t *testing.T) {
 	for _, m := range kindTexts {
 		in := []byte(m.text)
-		var c Command
-		if err := Decode(in, &c); err != nil {
+		var c decoding
+		if err := decode(in, &c); err != nil {
 			t.Fatalf("%s: %v", m.name, err)
 		}
-		if n := testing.AllocsPerRun(1000, func() { Decode(in, &c) }); n != 0 {
+		if n := testing.AllocsPerRun(1000, func() { decode(in, &c) }); n != 0 {
 			t.Errorf("%s: %v allocations", m.name, n)
 		}
 	}

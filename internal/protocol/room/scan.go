@@ -1,10 +1,12 @@
-package protocol
+package room
 
 import (
 	"encoding/binary"
 	"math/bits"
 	"strconv"
 	"unicode/utf8"
+
+	"example.com/hubbub/internal/protocol"
 )
 
 // maxDepth is how deep a text may nest; the message's own object is depth 1.
@@ -46,11 +48,11 @@ var faultTexts = [...]string{
 	faultUTF8:      "a string is not valid UTF-8",
 }
 
-func faultError(f fault, at int) *Error {
+func faultError(f fault, at int) *protocol.Error {
 	if f == faultDeep {
-		return &Error{TooDeep, "nesting deeper than " + strconv.Itoa(maxDepth) + " at byte " + strconv.Itoa(at)}
+		return &protocol.Error{Code: protocol.TooDeep, Message: "nesting deeper than " + strconv.Itoa(maxDepth) + " at byte " + strconv.Itoa(at)}
 	}
-	return &Error{BadJSON, "broken JSON at byte " + strconv.Itoa(at) + ": " + faultTexts[f]}
+	return &protocol.Error{Code: protocol.BadJSON, Message: "broken JSON at byte " + strconv.Itoa(at) + ": " + faultTexts[f]}
 }
 
 // Every scan function takes the text and where to begin, and returns where it stopped: behind what

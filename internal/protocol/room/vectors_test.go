@@ -1,4 +1,4 @@
-package protocol
+package room
 
 import (
 	"encoding/hex"
@@ -9,16 +9,19 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"example.com/hubbub/internal/protocol"
 )
 
-var kindNames = map[Kind]string{
-	Custom: "custom", Chat: "chat", JoinRoom: "join_room", LeaveRoom: "leave_room", RoomMessage: "room_message",
-	DirectMessage: "direct_message", Presence: "presence", History: "history", Ping: "ping", Resume: "resume",
+var kindNames = map[protocol.Kind]string{
+	protocol.Custom: "custom", protocol.Chat: "chat", protocol.JoinRoom: "join_room", protocol.LeaveRoom: "leave_room",
+	protocol.RoomMessage: "room_message", protocol.DirectMessage: "direct_message", protocol.Presence: "presence",
+	protocol.History: "history", protocol.Ping: "ping", protocol.Resume: "resume", protocol.Reserved: "reserved",
 }
 
 func readVectors(t *testing.T, name string, into any) {
 	t.Helper()
-	text, err := os.ReadFile("../../testdata/protocol/" + name)
+	text, err := os.ReadFile("../../../testdata/protocol/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,8 +59,8 @@ type vectorRoom struct {
 }
 
 // decoded is what a vector would say of c.
-func decoded(c *Command) decodeVector {
-	position := func(p Position, has bool) *vectorPosition {
+func decoded(c *decoding) decodeVector {
+	position := func(p protocol.Position, has bool) *vectorPosition {
 		if !has {
 			return nil
 		}
@@ -92,10 +95,10 @@ func (v *decodeVector) text(t *testing.T) []byte {
 func TestDecodeFollowsTheVectors(t *testing.T) {
 	var vectors []decodeVector
 	readVectors(t, "decode.json", &vectors)
-	var c Command // one for all of them, as a worker does: nothing may be left of the one before
+	var c decoding // one for all of them, as a worker does: nothing may be left of the one before
 	for _, v := range vectors {
 		t.Run(v.Rule+"/"+v.Name, func(t *testing.T) {
-			err := Decode(v.text(t), &c)
+			err := decode(v.text(t), &c)
 			if got := string(c.ID); got != v.ID {
 				t.Errorf("id %q, want %q", got, v.ID)
 			}
@@ -160,82 +163,89 @@ type message struct {
 	ID           json.RawMessage    `json:"id"`
 }
 
-// encode writes m with the Append function of its kind.
+// encode writes m as the server does.
 func encode(m message) []byte {
-	ms := func(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 	switch m.MsgType {
-	case "welcome":
-		return AppendWelcome(nil, Welcome{m.ClientID, m.MaxMessageBytes, ms(m.PingIntervalMS), ms(m.PongTimeoutMS),
-			m.ResumeToken, ms(m.ResumeWindowMS), m.Resumed})
 	case "chat":
-		return AppendChat(nil, m.From, m.Content, m.Time, m.User)
+		return dialect.AppendMessage(nil, m.message(protocol.Chat))
 	case "direct_message":
-		return AppendDirectMessage(nil, m.From, m.Content, m.Time, m.User)
+		return dialect.AppendMessage(nil, m.message(protocol.DirectMessage))
 	case "room_message":
-		return encodeRoomMessage(m)
-	case "joined":
-		j := Joined{Room: m.Room, ID: m.ID, Epoch: m.Epoch, Offset: m.Offset, Since: m.Recovered != nil, Reason: m.Reason}
-		j.Recovered = j.Since && *m.Recovered
-		return AppendJoined(nil, j)
-	case "left":
-		if m.Reason != "" {
-			return AppendRemoved(nil, m.Room, m.Reason)
-		}
-		return AppendLeft(nil, m.Room, m.ID)
-	case "ack":
-		return AppendAck(nil, Ack{m.ID, m.Epoch, m.Offset, m.Duplicate})
-	case "history":
-		dst := AppendHistoryHead(nil, m.Room, m.Epoch, m.Offset)
-		for _, one := range m.Messages {
-			one.Room = m.Room
-			dst = AppendHistoryMessage(dst, encodeRoomMessage(one))
-		}
-		return AppendHistoryTail(dst, m.More, m.ID)
-	case "presence":
-		return AppendPresence(nil, m.Room, int(m.Count), m.members(), m.More, m.ID)
-	case "member_joined", "member_left":
-		return AppendMembers(nil, m.MsgType == "member_joined", m.Room, int(m.Count), m.members())
-	case "gap":
-		return AppendGap(nil, Gap{m.Room, m.Count, m.Reason, m.FromOffset, m.ToOffset})
-	case "resumed":
-		var rooms []ResumedRoom
-		for _, name := range slices.Sorted(maps.Keys(m.Rooms)) {
-			r := m.Rooms[name]
-			rooms = append(rooms, ResumedRoom{name, r.Epoch, r.Offset, *r.Recovered, r.Reason, r.Retry})
-		}
-		return AppendResumed(nil, m.ID, rooms)
-	case "pong":
-		return AppendPong(nil, m.Time, m.ID)
-	case "error":
-		return AppendError(nil, &Error{codeOf(m.Code), m.Message}, ms(m.RetryAfterMS), m.ID)
-	case "reconnect":
-		return AppendReconnect(nil, ms(m.AfterMS), m.Reason)
+		return dialect.AppendMessage(nil, m.message(protocol.RoomMessage))
 	}
-	return AppendCustom(nil, m.MsgType, m.From, m.Content, m.ID)
+	return dialect.AppendAnswer(nil, m.answer())
 }
 
-func encodeRoomMessage(m message) []byte {
-	var key []byte
+func (m *message) message(kind protocol.Kind) *protocol.Message {
+	msg := &protocol.Message{Kind: kind, Room: m.Room, From: m.From, User: m.User, Content: m.Content, Time: m.Time, Offset: m.Offset}
 	if m.Key != nil {
-		key = []byte(*m.Key)
+		msg.Key = []byte(*m.Key)
 	}
-	dst := AppendRoomMessageHead(nil, m.From, m.Content, m.Room, m.Time)
-	return AppendRoomMessageTail(dst, m.Offset, m.User, key)
+	return msg
+}
+
+func (m *message) answer() *protocol.Answer {
+	ms := func(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
+	a := &protocol.Answer{ID: m.ID, Room: m.Room, Epoch: m.Epoch, Offset: m.Offset, Since: m.Recovered != nil, Reason: m.Reason,
+		Duplicate: m.Duplicate, Members: m.members(), More: m.More, Count: m.Count, From: m.FromOffset, To: m.ToOffset, Time: m.Time,
+		After: ms(m.RetryAfterMS + m.AfterMS)}
+	a.Recovered = a.Since && *m.Recovered
+	switch m.MsgType {
+	case "welcome":
+		a.Kind = protocol.AnswerWelcome
+		a.Welcome = protocol.Welcome{ClientID: m.ClientID, MaxMessageBytes: m.MaxMessageBytes, PingInterval: ms(m.PingIntervalMS),
+			PongTimeout: ms(m.PongTimeoutMS), ResumeToken: m.ResumeToken, ResumeWindow: ms(m.ResumeWindowMS), Resumed: m.Resumed}
+	case "joined":
+		a.Kind = protocol.AnswerJoined
+	case "left":
+		a.Kind = protocol.AnswerLeft
+	case "ack":
+		a.Kind = protocol.AnswerAck
+	case "history":
+		a.Kind = protocol.AnswerHistory
+		for i := range m.Messages {
+			m.Messages[i].Room = m.Room
+			a.Messages = append(a.Messages, m.Messages[i].message(protocol.RoomMessage))
+		}
+	case "presence":
+		a.Kind = protocol.AnswerPresence
+	case "member_joined":
+		a.Kind = protocol.AnswerMemberJoined
+	case "member_left":
+		a.Kind = protocol.AnswerMemberLeft
+	case "gap":
+		a.Kind = protocol.AnswerGap
+	case "resumed":
+		a.Kind = protocol.AnswerResumed
+		for _, name := range slices.Sorted(maps.Keys(m.Rooms)) {
+			r := m.Rooms[name]
+			a.Rooms = append(a.Rooms, protocol.ResumedRoom{Room: name, Epoch: r.Epoch, Offset: r.Offset, Recovered: *r.Recovered, Reason: r.Reason, Retry: r.Retry})
+		}
+	case "pong":
+		a.Kind = protocol.AnswerPong
+	case "error":
+		a.Kind, a.Err = protocol.AnswerError, &protocol.Error{Code: codeOf(m.Code), Message: m.Message}
+	case "reconnect":
+		a.Kind = protocol.AnswerReconnect
+	default:
+		a.Kind, a.Type, a.Content = protocol.AnswerReply, m.MsgType, m.Content
+	}
+	return a
 }
 
 // members is nil where m has no list.
-func (m *message) members() (list []Member) {
+func (m *message) members() (list []protocol.Member) {
 	if m.Members != nil {
-		list = []Member{}
+		list = []protocol.Member{}
 	}
 	for _, one := range m.Members {
-		list = append(list, Member{one.ClientID, one.User, one.Data})
+		list = append(list, protocol.Member{ClientID: one.ClientID, User: one.User, Data: one.Data})
 	}
 	return list
 }
 
-func codeOf(name string) Code {
-	for c := BadJSON; c <= Internal; c++ {
+func codeOf(name string) protocol.Code {
+	for c := protocol.BadJSON; c <= protocol.Internal; c++ {
 		if c.String() == name {
 			return c
 		}

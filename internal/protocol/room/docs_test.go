@@ -1,4 +1,4 @@
-package protocol
+package room
 
 import (
 	"bytes"
@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"example.com/hubbub/internal/protocol"
 )
 
 // block is one fenced block of docs/protocol.md; info is what stands behind the fence.
@@ -18,7 +20,7 @@ type block struct{ info, text string }
 
 func readDocument(t *testing.T) (document string, blocks []block) {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/protocol.md")
+	text, err := os.ReadFile("../../../docs/protocol.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,8 +52,8 @@ func TestTheDocumentsExamplesAreWhatTheCodeDoes(t *testing.T) {
 				seen["server "+m.MsgType] = true
 				continue
 			}
-			var c Command
-			err, want := Decode([]byte(line), &c), strings.TrimPrefix(b.info, "json client")
+			var c decoding
+			err, want := decode([]byte(line), &c), strings.TrimPrefix(b.info, "json client")
 			got := ""
 			if err != nil {
 				got = " error=" + err.Code.String()
@@ -107,7 +109,7 @@ func TestTheDocumentsFramesHoldItsMessages(t *testing.T) {
 				t.Errorf("the frame holds %s, below it stands %s", payload, next.text)
 			}
 		case 8:
-			if binary.BigEndian.Uint16(payload) != CloseNoSignOfLife {
+			if binary.BigEndian.Uint16(payload) != protocol.CloseNoSignOfLife {
 				t.Errorf("%s: closes with %d", b.text, binary.BigEndian.Uint16(payload))
 			}
 		}
@@ -169,7 +171,7 @@ func TestNoApplicationMayTakeTheDocumentsNames(t *testing.T) {
 func TestTheDocumentsTablesAreComplete(t *testing.T) {
 	document, _ := readDocument(t)
 	_, document, _ = strings.Cut(document, "\n## Errors\n")
-	for c := BadJSON; c <= Internal; c++ {
+	for c := protocol.BadJSON; c <= protocol.Internal; c++ {
 		row := "| `" + c.String() + "` |"
 		_, rest, found := strings.Cut(document, row)
 		line, _, _ := strings.Cut(rest, "\n")
@@ -177,7 +179,7 @@ func TestTheDocumentsTablesAreComplete(t *testing.T) {
 			t.Errorf("the row of %s: %s", c, line)
 		}
 	}
-	for _, code := range []int{CloseSlowConsumer, CloseTakenOver, CloseNoSignOfLife, CloseTokenExpired, CloseKicked, CloseRefused, CloseForbidden} {
+	for _, code := range []int{protocol.CloseSlowConsumer, protocol.CloseTakenOver, protocol.CloseNoSignOfLife, protocol.CloseTokenExpired, protocol.CloseKicked, protocol.CloseRefused, protocol.CloseForbidden} {
 		_, rest, found := strings.Cut(document, "\n| "+strconv.Itoa(code)+" |")
 		line, _, _ := strings.Cut(rest, "\n")
 		if !found || strings.Contains(line, "| come back") != (code < 4500) {

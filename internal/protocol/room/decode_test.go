@@ -1,4 +1,4 @@
-package protocol
+package room
 
 import (
 	"bytes"
@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"example.com/hubbub/internal/protocol"
 )
 
 // What the vectors can't say: messages for people, memory, and time.
@@ -45,8 +47,8 @@ func TestAnErrorNamesWhatIsWrong(t *testing.T) {
 		`{"msg_type":"ping","x\ny":1,"x\ny":2}`:                                                                `the key 'x\ny' is given twice`,
 		`{"msg_type":"ping","id":1.5}`:                                                                         "id must be an integer up to 2^53-1 or a string of 1 to 64 bytes",
 	} {
-		var c Command
-		if err := Decode([]byte(in), &c); err == nil || err.Message != want {
+		var c decoding
+		if err := decode([]byte(in), &c); err == nil || err.Message != want {
 			t.Errorf("%s\ngot  %v\nwant %s", in, err, want)
 		}
 	}
@@ -54,9 +56,9 @@ func TestAnErrorNamesWhatIsWrong(t *testing.T) {
 
 func TestAnErrorRepeatsLittleOfTheClientsText(t *testing.T) {
 	for _, key := range []string{strings.Repeat("x", 9000), strings.Repeat("語", 9000), strings.Repeat("\u202e", 9000)} {
-		var c Command
-		err := Decode([]byte(`{"`+key+`":1,"`+key+`":2}`), &c)
-		if err == nil || err.Code != BadMessage || len(err.Message) > 300 || !utf8.ValidString(err.Message) {
+		var c decoding
+		err := decode([]byte(`{"`+key+`":1,"`+key+`":2}`), &c)
+		if err == nil || err.Code != protocol.BadMessage || len(err.Message) > 300 || !utf8.ValidString(err.Message) {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -73,7 +75,7 @@ func TestQuoteIsBoundedAndPrintable(t *testing.T) {
 		strings.Repeat("x", 63) + "語語":    "'" + strings.Repeat("x", 63) + "...'",
 		strings.Repeat("\x80", 100) + "x": "'" + strings.Repeat(`\x80`, 60) + "...'",
 	} {
-		if got := Quote([]byte(in)); got != want {
+		if got := protocol.Quote([]byte(in)); got != want {
 			t.Errorf("%q: got %s, want %s", in, got, want)
 		}
 	}
@@ -83,9 +85,9 @@ func TestQuoteIsBoundedAndPrintable(t *testing.T) {
 // stay what it was.
 func TestEveryTextSurvivesAGrowingScratch(t *testing.T) {
 	long := strings.Repeat(`\u0061`, 50)
-	var c Command
+	var c decoding
 	in := `{"\u0072oom":"` + strings.Repeat(`\u0062`, 200) + `","i\u0064":"` + long + `","msg_typ\u0065":"room_messag\u0065","content":"\u0063"}`
-	if err := Decode([]byte(in), &c); err != nil {
+	if err := decode([]byte(in), &c); err != nil {
 		t.Fatal(err)
 	}
 	if string(c.Type) != "room_message" || string(c.Room) != strings.Repeat("b", 200) || string(c.ID) != `"`+long+`"` || string(c.Content) != `"\u0063"` {
@@ -99,7 +101,7 @@ func TestEveryTextSurvivesAGrowingScratch(t *testing.T) {
 		rooms = append(rooms, fmt.Sprintf(`"r%d\u00e9":{"\u0065poch":"\u0078%s","offset":%d}`, n, epoch[1:], n))
 		want.Rooms = append(want.Rooms, vectorRoom{fmt.Sprintf("r%dé", n), &vectorPosition{epoch, uint64(n)}})
 	}
-	if err := Decode([]byte(`{"msg_type":"resume","id":1,"rooms":{`+strings.Join(rooms, ",")+`}}`), &c); err != nil {
+	if err := decode([]byte(`{"msg_type":"resume","id":1,"rooms":{`+strings.Join(rooms, ",")+`}}`), &c); err != nil {
 		t.Fatal(err)
 	}
 	if got := decoded(&c); !reflect.DeepEqual(got, want) {
@@ -110,8 +112,8 @@ func TestEveryTextSurvivesAGrowingScratch(t *testing.T) {
 func TestDecodeDoesNotWriteToItsInput(t *testing.T) {
 	in := []byte(`{"msg_type":"join_room","\u0072oom":"\ud83d\ude00","id":"\u0061"}`)
 	before := bytes.Clone(in)
-	var c Command
-	if err := Decode(in, &c); err != nil {
+	var c decoding
+	if err := decode(in, &c); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(in, before) {
@@ -123,16 +125,16 @@ func TestDecodeDoesNotWriteToItsInput(t *testing.T) {
 // takes at a time; and white space before it moves what stands where.
 func TestATextCutAnywhereIsBroken(t *testing.T) {
 	whole := ` {"msg_type":"room_message","room":"\u00e9\ud83d\ude00語","content":{"a":[1.5e+3,true,"x\\"]},"id":12} `
-	var c Command
+	var c decoding
 	for shift := range 8 {
 		text := []byte(strings.Repeat(" ", shift) + whole)
-		if err := Decode(text, &c); err != nil {
+		if err := decode(text, &c); err != nil {
 			t.Fatal(err)
 		}
 		for n := range len(text) - 1 {
 			// A copy of its own, so that the race detector and bounds checks see a read past the end.
 			cut := append(make([]byte, 0, n), text[:n]...)
-			if err := Decode(cut, &c); err == nil || err.Code != BadJSON || c.ID != nil {
+			if err := decode(cut, &c); err == nil || err.Code != protocol.BadJSON || c.ID != nil {
 				t.Fatalf("%s: got %v, id %q", cut, err, c.ID)
 			}
 		}
@@ -146,8 +148,8 @@ func TestAStringEndsAtTheRightByte(t *testing.T) {
 			plain := bytes.Repeat([]byte("!"), 20) // 0x21 is the neighbour of the quote
 			plain[at] = byte(b)
 			text := `{"msg_type":"chat","content":"` + string(plain) + `"}`
-			var c Command
-			err := Decode([]byte(text), &c)
+			var c decoding
+			err := decode([]byte(text), &c)
 			if good := b >= ' ' && b < 0x80 && b != '"' && b != '\\'; good != (err == nil) {
 				t.Errorf("byte %#x at %d: %v", b, at, err)
 			}
@@ -162,22 +164,22 @@ func TestTheTypicalMessageAllocatesNothing(t *testing.T) {
 		`{"msg_type":"ping"` + manyKeys(64<<10) + `}`,
 	} {
 		in := []byte(text)
-		var c Command
-		if err := Decode(in, &c); err != nil {
+		var c decoding
+		if err := decode(in, &c); err != nil {
 			t.Fatal(err)
 		}
-		if n := testing.AllocsPerRun(1000, func() { Decode(in, &c) }); n != 0 {
+		if n := testing.AllocsPerRun(1000, func() { decode(in, &c) }); n != 0 {
 			t.Errorf("%.40s...: %v allocations", text, n)
 		}
 	}
 }
 
 func TestACommandLetsGoOfAHugeScratch(t *testing.T) {
-	var c Command
-	Decode([]byte(`{"msg_type":"ping","x`+strings.Repeat(`\n`, 100_000)+`":1`+manyKeys(1<<20)+`}`), &c)
-	Decode([]byte(`{"msg_type":"ping"}`), &c)
-	if cap(c.scratch) > keepScratch || cap(c.keys) > keepKeys || c.table != nil {
-		t.Errorf("it still holds %d bytes, %d keys, %d places", cap(c.scratch), cap(c.keys), cap(c.table))
+	var c decoding
+	decode([]byte(`{"msg_type":"ping","x`+strings.Repeat(`\n`, 100_000)+`":1`+manyKeys(1<<20)+`}`), &c)
+	decode([]byte(`{"msg_type":"ping"}`), &c)
+	if cap(c.dialect.scratch) > keepScratch || cap(c.dialect.keys) > keepKeys || c.dialect.table != nil {
+		t.Errorf("it still holds %d bytes, %d keys, %d places", cap(c.dialect.scratch), cap(c.dialect.keys), cap(c.dialect.table))
 	}
 }
 
@@ -202,8 +204,8 @@ func TestTimeIsLinear(t *testing.T) {
 			return `{"msg_type":"resume","id":1,"rooms":{"a":null` + s.String() + `}}`
 		},
 	} {
-		var c Command
-		took := func(in []byte) float64 { return elapsed(func() { Decode(in, &c) }) }
+		var c decoding
+		took := func(in []byte) float64 { return elapsed(func() { decode(in, &c) }) }
 		shortText, longText := []byte(text(64<<10)), []byte(text(1<<20))
 		short, long := took(shortText), took(longText)
 		for try := 0; try < 50 && long > 100*short && long < 1e9; try++ { // a second is beyond doubt

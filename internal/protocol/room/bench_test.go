@@ -1,10 +1,12 @@
-package protocol
+package room
 
 import (
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/hubbub/internal/protocol"
 )
 
 // The messages that docs/decisions/0002-json-decoder.md gives figures for.
@@ -63,61 +65,56 @@ func BenchmarkDecode(b *testing.B) {
 
 func benchDecode(b *testing.B, s string) {
 	text := []byte(s)
-	var c Command
+	var c decoding
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := Decode(text, &c); err != nil {
+		if err := decode(text, &c); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
 // appends makes each message of the server once, with a content of 128 bytes where it has one.
-func appends() []appendCase {
+func appends() (all []appendCase) {
 	const from, room, at = "01234567-89ab-4cde-8f01-23456789abcd", "r12", 1760000000000
 	content, id := []byte(`"`+strings.Repeat("hello wo", 16)+`"`), []byte("7")
-	welcome := Welcome{ClientID: from, MaxMessageBytes: 64 << 10, PingInterval: 25 * time.Second, PongTimeout: 10 * time.Second}
-	welcome.ResumeToken, welcome.ResumeWindow = "eyJzIjoiMDEyMyJ9.abc", time.Minute
 	key := []byte("cpu of the seventh node, in a group of its own é")
-	published := AppendRoomMessageTail(AppendRoomMessageHead(nil, from, content, room, at), 1234567, "alice", key)
-	members := []Member{{ClientID: from, User: "alice", Data: []byte(`{"name":"Ann"}`)}, {ClientID: from}}
-	resumed := []ResumedRoom{{room, "k3j9x1", 1234567, true, "", false}, {"r13", "", 0, false, ReasonNoHistory, false}}
-	refusal := &Error{Code: BadRoom, Message: "room is empty"}
-	return []appendCase{
-		{"welcome", func(dst []byte) []byte { return AppendWelcome(dst, welcome) }},
-		{"chat", func(dst []byte) []byte { return AppendChat(dst, from, content, at, "") }},
-		{"direct_message", func(dst []byte) []byte { return AppendDirectMessage(dst, from, content, at, "") }},
-		{"room_message", func(dst []byte) []byte {
-			return AppendRoomMessageTail(AppendRoomMessageHead(dst, from, content, room, at), 0, "", nil)
-		}},
-		{"room_message of a user", func(dst []byte) []byte {
-			return AppendRoomMessageTail(AppendRoomMessageHead(dst, from, content, room, at), 0, "alice", nil)
-		}},
-		{"room_message of a room with history", func(dst []byte) []byte {
-			return AppendRoomMessageTail(AppendRoomMessageHead(dst, from, content, room, at), 1234567, "", key)
-		}},
-		{"joined", func(dst []byte) []byte { return AppendJoined(dst, Joined{Room: room, ID: id}) }},
-		{"joined since", func(dst []byte) []byte {
-			return AppendJoined(dst, Joined{Room: room, ID: id, Epoch: "k3j9x1", Offset: 1234567, Since: true, Recovered: true})
-		}},
-		{"resumed", func(dst []byte) []byte { return AppendResumed(dst, id, resumed) }},
-		{"history", func(dst []byte) []byte {
-			dst = AppendHistoryMessage(AppendHistoryHead(dst, room, "k3j9x1", 1234567), published)
-			return AppendHistoryTail(dst, true, id)
-		}},
-		{"presence", func(dst []byte) []byte { return AppendPresence(dst, room, 2, members, false, id) }},
-		{"member_joined", func(dst []byte) []byte { return AppendMembers(dst, true, room, 2, members) }},
-		{"gap", func(dst []byte) []byte { return AppendGap(dst, Gap{room, 3, GapHistory, 5, 7}) }},
-		{"left", func(dst []byte) []byte { return AppendLeft(dst, room, id) }},
-		{"removed", func(dst []byte) []byte { return AppendRemoved(dst, room, LeftKicked) }},
-		{"ack", func(dst []byte) []byte { return AppendAck(dst, Ack{ID: id}) }},
-		{"ack with a position", func(dst []byte) []byte { return AppendAck(dst, Ack{ID: id, Epoch: "k3j9x1", Offset: 1234567}) }},
-		{"pong", func(dst []byte) []byte { return AppendPong(dst, at, id) }},
-		{"error", func(dst []byte) []byte { return AppendError(dst, refusal, 0, id) }},
-		{"reconnect", func(dst []byte) []byte { return AppendReconnect(dst, time.Second, "drain") }},
-		{"custom", func(dst []byte) []byte { return AppendCustom(dst, "vote", "server", content, id) }},
+	message := func(name string, m protocol.Message) {
+		m.From, m.Content, m.Time = from, content, at
+		all = append(all, appendCase{name, func(dst []byte) []byte { return dialect.AppendMessage(dst, &m) }})
 	}
+	answer := func(name string, a protocol.Answer) {
+		all = append(all, appendCase{name, func(dst []byte) []byte { return dialect.AppendAnswer(dst, &a) }})
+	}
+	published := protocol.Message{Kind: protocol.RoomMessage, Room: room, From: from, User: "alice", Content: content, Key: key, Time: at, Offset: 1234567}
+	members := []protocol.Member{{ClientID: from, User: "alice", Data: []byte(`{"name":"Ann"}`)}, {ClientID: from}}
+
+	message("chat", protocol.Message{Kind: protocol.Chat})
+	message("direct_message", protocol.Message{Kind: protocol.DirectMessage})
+	message("room_message", protocol.Message{Kind: protocol.RoomMessage, Room: room})
+	message("room_message of a user", protocol.Message{Kind: protocol.RoomMessage, Room: room, User: "alice"})
+	message("room_message of a room with history", protocol.Message{Kind: protocol.RoomMessage, Room: room, Offset: 1234567, Key: key})
+	answer("welcome", protocol.Answer{Kind: protocol.AnswerWelcome, Welcome: protocol.Welcome{ClientID: from, MaxMessageBytes: 64 << 10,
+		PingInterval: 25 * time.Second, PongTimeout: 10 * time.Second, ResumeToken: "eyJzIjoiMDEyMyJ9.abc", ResumeWindow: time.Minute}})
+	answer("joined", protocol.Answer{Kind: protocol.AnswerJoined, Room: room, ID: id})
+	answer("joined since", protocol.Answer{Kind: protocol.AnswerJoined, Room: room, ID: id, Epoch: "k3j9x1", Offset: 1234567, Since: true, Recovered: true})
+	answer("resumed", protocol.Answer{Kind: protocol.AnswerResumed, ID: id, Rooms: []protocol.ResumedRoom{
+		{Room: room, Epoch: "k3j9x1", Offset: 1234567, Recovered: true}, {Room: "r13", Reason: protocol.ReasonNoHistory}}})
+	answer("history", protocol.Answer{Kind: protocol.AnswerHistory, ID: id, Room: room, Epoch: "k3j9x1", Offset: 1234567, More: true,
+		Messages: []*protocol.Message{&published}})
+	answer("presence", protocol.Answer{Kind: protocol.AnswerPresence, ID: id, Room: room, Count: 2, Members: members})
+	answer("member_joined", protocol.Answer{Kind: protocol.AnswerMemberJoined, Room: room, Count: 2, Members: members})
+	answer("gap", protocol.Answer{Kind: protocol.AnswerGap, Room: room, Count: 3, Reason: protocol.GapHistory, From: 5, To: 7})
+	answer("left", protocol.Answer{Kind: protocol.AnswerLeft, Room: room, ID: id})
+	answer("removed", protocol.Answer{Kind: protocol.AnswerLeft, Room: room, Reason: protocol.LeftKicked})
+	answer("ack", protocol.Answer{Kind: protocol.AnswerAck, ID: id})
+	answer("ack with a position", protocol.Answer{Kind: protocol.AnswerAck, ID: id, Epoch: "k3j9x1", Offset: 1234567})
+	answer("pong", protocol.Answer{Kind: protocol.AnswerPong, ID: id, Time: at})
+	answer("error", protocol.Answer{Kind: protocol.AnswerError, ID: id, Err: &protocol.Error{Code: protocol.BadRoom, Message: "room is empty"}})
+	answer("reconnect", protocol.Answer{Kind: protocol.AnswerReconnect, After: time.Second, Reason: "drain"})
+	answer("reply", protocol.Answer{Kind: protocol.AnswerReply, Type: "vote", Content: content, ID: id})
+	return all
 }
 
 type appendCase struct {

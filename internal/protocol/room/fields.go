@@ -1,12 +1,9 @@
-package protocol
+package room
 
-import "strconv"
+import (
+	"strconv"
 
-// What a client may ask for at once.
-const (
-	MaxPage        = 1000 // messages of a history
-	MaxResumeRooms = 1000
-	MaxData        = 4096 // bytes of join_room's data, as JSON
+	"example.com/hubbub/internal/protocol"
 )
 
 // The longest of the short texts, in bytes after unescaping.
@@ -18,28 +15,28 @@ const (
 
 // takeFields checks and sets the fields that the kind uses; the others are not looked at, because
 // some clients send "room":null with a chat.
-func (c *Command) takeFields(f *fields) (err *Error) {
+func (c *decoder) takeFields(f *fields) (err *protocol.Error) {
 	switch c.Kind {
-	case Custom:
+	case protocol.Custom:
 		c.Content = f.raw[fieldContent]
-	case Chat:
+	case protocol.Chat:
 		if c.Content = f.raw[fieldContent]; c.Content == nil {
 			c.Content = emptyString
 		}
-	case DirectMessage:
+	case protocol.DirectMessage:
 		if c.To, err = c.text(f, fieldTo); err != nil {
 			return err
 		}
 		return c.takeContent(f)
-	case RoomMessage:
+	case protocol.RoomMessage:
 		return c.takeRoomMessage(f)
-	case JoinRoom:
+	case protocol.JoinRoom:
 		return c.takeJoin(f)
-	case LeaveRoom, Presence:
+	case protocol.LeaveRoom, protocol.Presence:
 		return c.takeRoom(f)
-	case History:
+	case protocol.History:
 		return c.takeHistory(f)
-	case Resume:
+	case protocol.Resume:
 		return c.takeResume(f)
 	}
 	return nil
@@ -47,26 +44,26 @@ func (c *Command) takeFields(f *fields) (err *Error) {
 
 var emptyString = []byte(`""`)
 
-func (c *Command) takeContent(f *fields) *Error {
+func (c *decoder) takeContent(f *fields) *protocol.Error {
 	if c.Content = f.raw[fieldContent]; c.Content == nil {
-		return &Error{BadMessage, "content is missing"}
+		return &protocol.Error{Code: protocol.BadMessage, Message: "content is missing"}
 	}
 	return nil
 }
 
-func (c *Command) takeRoom(f *fields) *Error {
+func (c *decoder) takeRoom(f *fields) *protocol.Error {
 	room, err := c.text(f, fieldRoom)
 	if err != nil {
 		return err
 	}
-	if err = CheckRoom(room); err != nil {
+	if err = protocol.CheckRoom(room); err != nil {
 		return err
 	}
 	c.Room = room
 	return nil
 }
 
-func (c *Command) takeRoomMessage(f *fields) (err *Error) {
+func (c *decoder) takeRoomMessage(f *fields) (err *protocol.Error) {
 	if err = c.takeRoom(f); err != nil {
 		return err
 	}
@@ -80,7 +77,7 @@ func (c *Command) takeRoomMessage(f *fields) (err *Error) {
 	return err
 }
 
-func (c *Command) takeJoin(f *fields) (err *Error) {
+func (c *decoder) takeJoin(f *fields) (err *protocol.Error) {
 	if err = c.takeRoom(f); err != nil {
 		return err
 	}
@@ -93,14 +90,14 @@ func (c *Command) takeJoin(f *fields) (err *Error) {
 		}
 	}
 	data := f.raw[fieldData]
-	if len(data) > MaxData {
-		return &Error{BadMessage, "data has " + strconv.Itoa(len(data)) + " bytes, at most " + strconv.Itoa(MaxData) + " are allowed"}
+	if len(data) > protocol.MaxData {
+		return &protocol.Error{Code: protocol.BadMessage, Message: "data has " + strconv.Itoa(len(data)) + " bytes, at most " + strconv.Itoa(protocol.MaxData) + " are allowed"}
 	}
 	c.Data = data
 	return nil
 }
 
-func (c *Command) takeHistory(f *fields) (err *Error) {
+func (c *decoder) takeHistory(f *fields) (err *protocol.Error) {
 	if err = c.takeRoom(f); err != nil {
 		return err
 	}
@@ -111,12 +108,12 @@ func (c *Command) takeHistory(f *fields) (err *Error) {
 		return err
 	}
 	if c.HasSince && c.HasBefore {
-		return &Error{BadMessage, "since and before exclude each other"}
+		return &protocol.Error{Code: protocol.BadMessage, Message: "since and before exclude each other"}
 	}
 	if raw := f.raw[fieldLimit]; raw != nil {
 		n, ok := integer(raw)
-		if !ok || n < 1 || n > MaxPage {
-			return &Error{BadMessage, "limit must be an integer from 1 to " + strconv.Itoa(MaxPage)}
+		if !ok || n < 1 || n > protocol.MaxPage {
+			return &protocol.Error{Code: protocol.BadMessage, Message: "limit must be an integer from 1 to " + strconv.Itoa(protocol.MaxPage)}
 		}
 		c.Limit = int(n)
 	}
@@ -124,74 +121,74 @@ func (c *Command) takeHistory(f *fields) (err *Error) {
 }
 
 // needID refuses what has nowhere to be answered to.
-func (c *Command) needID(what string) *Error {
+func (c *decoder) needID(what string) *protocol.Error {
 	if c.ID == nil {
-		return &Error{BadMessage, what + " needs an id"}
+		return &protocol.Error{Code: protocol.BadMessage, Message: what + " needs an id"}
 	}
 	return nil
 }
 
 // takeResume reads {"name": position or null, ...}. The first fault in the text is answered, and a
 // room named twice after all else.
-func (c *Command) takeResume(f *fields) *Error {
+func (c *decoder) takeResume(f *fields) *protocol.Error {
 	if err := c.needID("resume"); err != nil {
 		return err
 	}
 	raw := f.raw[fieldRooms]
 	if raw == nil {
-		return &Error{BadMessage, "rooms is missing"}
+		return &protocol.Error{Code: protocol.BadMessage, Message: "rooms is missing"}
 	}
 	if raw[0] != '{' {
-		return &Error{BadMessage, "rooms must be an object"}
+		return &protocol.Error{Code: protocol.BadMessage, Message: "rooms must be an object"}
 	}
 	names := len(c.keys) // from here on; the keys before were found to differ
 	for o := openObject(raw); o.next(); {
-		if len(c.rooms) == MaxResumeRooms {
-			return &Error{LimitReached, "rooms has more than " + strconv.Itoa(MaxResumeRooms) + " rooms"}
+		if len(c.rooms) == protocol.MaxResumeRooms {
+			return &protocol.Error{Code: protocol.LimitReached, Message: "rooms has more than " + strconv.Itoa(protocol.MaxResumeRooms) + " rooms"}
 		}
-		room := RoomPosition{Room: c.unquote(o.key)}
-		if err := CheckRoom(room.Room); err != nil {
+		room := protocol.RoomPosition{Room: c.unquote(o.key)}
+		if err := protocol.CheckRoom(room.Room); err != nil {
 			return err
 		}
 		c.keys = append(c.keys, room.Room)
 		if room.HasAt = o.value[0] != 'n'; room.HasAt {
 			var fault string
 			if room.At, fault = c.position(o.value); fault != "" {
-				return &Error{BadMessage, "rooms: the position in " + Quote(room.Room) + fault}
+				return &protocol.Error{Code: protocol.BadMessage, Message: "rooms: the position in " + protocol.Quote(room.Room) + fault}
 			}
 		}
 		c.rooms = append(c.rooms, room)
 	}
 	if name := c.keyTwice(names); name != nil {
-		return &Error{BadMessage, "rooms has " + Quote(name) + " twice"}
+		return &protocol.Error{Code: protocol.BadMessage, Message: "rooms has " + protocol.Quote(name) + " twice"}
 	}
 	switch last := string(f.raw[fieldLast]); last {
 	case "", "true":
 	case "false":
 		c.More = true
 	default:
-		return &Error{BadMessage, "last must be true or false"}
+		return &protocol.Error{Code: protocol.BadMessage, Message: "last must be true or false"}
 	}
 	c.Rooms = c.rooms
 	return nil
 }
 
 // takePosition reads the position of a field that may be absent.
-func (c *Command) takePosition(f *fields, k field) (p Position, given bool, err *Error) {
+func (c *decoder) takePosition(f *fields, k field) (p protocol.Position, given bool, err *protocol.Error) {
 	raw := f.raw[k]
 	if raw == nil {
 		return p, false, nil
 	}
 	p, fault := c.position(raw)
 	if fault != "" {
-		return Position{}, false, &Error{BadMessage, fieldNames[k] + fault}
+		return protocol.Position{}, false, &protocol.Error{Code: protocol.BadMessage, Message: fieldNames[k] + fault}
 	}
 	return p, true, nil
 }
 
 // position reads {"epoch": string, "offset": integer}; other keys are ignored. A fault is what
 // follows the name of that which should be a position.
-func (c *Command) position(raw []byte) (p Position, fault string) {
+func (c *decoder) position(raw []byte) (p protocol.Position, fault string) {
 	if raw[0] != '{' {
 		return p, " must be an object with epoch and offset"
 	}
@@ -208,7 +205,7 @@ func (c *Command) position(raw []byte) (p Position, fault string) {
 		}
 	}
 	if key := c.keyTwice(from); key != nil {
-		return p, " has the key " + Quote(key) + " twice"
+		return p, " has the key " + protocol.Quote(key) + " twice"
 	}
 	c.keys = c.keys[:from]
 	if epoch == nil || epoch[0] != '"' {
@@ -253,7 +250,7 @@ func (o *object) next() bool {
 }
 
 // shortText returns the unescaped text of a field that may be absent, of 1 to most bytes.
-func (c *Command) shortText(f *fields, k field, most int) ([]byte, *Error) {
+func (c *decoder) shortText(f *fields, k field, most int) ([]byte, *protocol.Error) {
 	raw := f.raw[k]
 	if raw == nil {
 		return nil, nil
@@ -263,5 +260,5 @@ func (c *Command) shortText(f *fields, k field, most int) ([]byte, *Error) {
 			return text, nil
 		}
 	}
-	return nil, &Error{BadMessage, fieldNames[k] + " must be a string of 1 to " + strconv.Itoa(most) + " bytes"}
+	return nil, &protocol.Error{Code: protocol.BadMessage, Message: fieldNames[k] + " must be a string of 1 to " + strconv.Itoa(most) + " bytes"}
 }

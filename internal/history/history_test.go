@@ -1,0 +1,185 @@
+package history
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"example.com/hubbub/internal/protocol"
+)
+
+// model is a Log without a ring: all messages that ever were, and how many of them are not kept.
+type model struct {
+	all     []Entry[int]
+	dropped int
+	begin   uint64
+}
+
+func (m *model) kept() []Entry[int] { return m.all[m.dropped:] }
+
+func (m *model) last() uint64 {
+	if len(m.all) == 0 {
+		return m.begin
+	}
+	return m.all[len(m.all)-1].Offset
+}
+
+func (m *model) floor() uint64 {
+	if m.dropped == 0 {
+		return m.begin
+	}
+	return m.all[m.dropped-1].Offset
+}
+
+// page is what a query means, message by message.
+func (m *model) page(q Query) (page []uint64, more bool) {
+	var may []Entry[int]
+	for _, e := range m.kept() {
+		if (q.Since == nil || e.Offset > *q.Since) && (q.Before == nil || e.Offset < *q.Before) {
+			may = append(may, e)
+		}
+	}
+	if q.Since == nil {
+		slices.Reverse(may)
+	}
+	size := 0
+	for _, e := range may {
+		size += e.Size()
+		if len(page) > 0 && (len(page) == q.Limit || size > q.Bytes) {
+			more = true
+			break
+		}
+		page = append(page, e.Offset)
+	}
+	if q.Since == nil {
+		slices.Reverse(page)
+	}
+	return page, more
+}
+
+// FuzzLog does what the bytes say to a Log and to its model, and holds them against each other after each step.
+func FuzzLog(f *testing.F) {
+	f.Add([]byte{0, 1, 10, 0, 2, 200, 1, 0, 0, 1, 1, 2, 5, 3, 1, 9})
+	f.Add(bytes.Repeat([]byte{0, 1, 7}, 40))
+	f.Add(append(bytes.Repeat([]byte{0, 3, 250}, 9), bytes.Repeat([]byte{1, 0, 0, 2, 40, 2}, 9)...))
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		var l Log[int]
+		m := &model{begin: 7}
+		l.Begin(Position{"e", m.begin})
+		bounds := Bounds{Messages: 9, Age: 50 * time.Millisecond, Bytes: 2000}
+		now := int64(0)
+		for len(ops) >= 3 {
+			op, a, b := ops[0], uint64(ops[1]), ops[2]
+			ops = ops[3:]
+			switch op % 4 {
+			case 0: // a message so far behind the last one
+				prev, next := l.Next()
+				e := Entry[int]{&protocol.Message{Offset: next + a, Prev: prev, Content: make([]byte, b)}, uint64(len(m.all) + 1), now, int(b)}
+				if !l.Append(e) {
+					t.Fatalf("offset %d behind %d is not appended", e.Offset, e.Prev)
+				}
+				m.all = append(m.all, e)
+			case 1: // the oldest goes
+				if l.Len() > 0 {
+					if got := l.Drop(); got != m.kept()[0] {
+						t.Fatalf("dropped %v, want %v", got, m.kept()[0])
+					}
+					m.dropped++
+				}
+			case 2: // time passes
+				now += int64(a)
+				for l.Over(&bounds, now) {
+					l.Drop()
+					m.dropped++
+				}
+				size := 0
+				for _, e := range m.kept() {
+					size += e.Size()
+					if now-e.At >= bounds.Age.Milliseconds() {
+						t.Fatalf("a message of %d is kept at %d", e.At, now)
+					}
+				}
+				if n := len(m.kept()); n > bounds.Messages || n > 1 && size > bounds.Bytes {
+					t.Fatalf("%d messages of %d bytes are kept", n, size)
+				}
+			case 3: // a message is missing, or comes again
+				for _, e := range []*protocol.Message{{Prev: m.last() + 1 + a, Offset: m.last() + 2 + a}, {Prev: m.last(), Offset: m.last()}} {
+					if l.Append(Entry[int]{Message: e}) {
+						t.Fatalf("%d behind %d is appended to %d", e.Offset, e.Prev, m.last())
+					}
+				}
+			}
+			check(t, &l, m, a, int(b))
+		}
+	})
+}
+
+func check(t *testing.T, l *Log[int], m *model, a uint64, limit int) {
+	t.Helper()
+	if l.Position() != (Position{"e", m.last()}) || l.Floor() != m.floor() || l.Len() != len(m.kept()) {
+		t.Fatalf("at %v, floor %d, %d kept; want %d, %d, %d", l.Position(), l.Floor(), l.Len(), m.last(), m.floor(), len(m.kept()))
+	}
+	size := 0
+	for i, e := range m.kept() {
+		if *l.At(i) != e {
+			t.Fatalf("message %d is %v, want %v", i, *l.At(i), e)
+		}
+		size += e.Size()
+	}
+	if l.Bytes() != size {
+		t.Fatalf("%d bytes, want %d", l.Bytes(), size)
+	}
+	offset := m.begin + a*3
+	want := ""
+	if offset > m.last() {
+		want = protocol.ReasonEpoch
+	} else if slices.ContainsFunc(m.all[:m.dropped], func(e Entry[int]) bool { return e.Offset > offset }) || offset < m.begin {
+		want = protocol.ReasonExpired
+	}
+	if got := l.Recover([]byte("e"), offset); got != want {
+		t.Fatalf("recover from %d: %q, want %q", offset, got, want)
+	}
+	if got := l.Recover([]byte("f"), offset); got != protocol.ReasonEpoch {
+		t.Fatalf("recover from another epoch: %q", got)
+	}
+	if i := l.After(a); i != len(m.kept())-count(m.kept(), func(e Entry[int]) bool { return e.Seq > a }) {
+		t.Fatalf("after %d: %d", a, i)
+	}
+	for _, q := range []Query{{}, {Since: &offset}, {Before: &offset}, {Before: new(uint64)}, {Since: new(uint64)}} {
+		q.Limit, q.Bytes = 1+limit%20, 10*limit
+		got, more := l.Page(q)
+		var offsets []uint64
+		for _, m := range got {
+			offsets = append(offsets, m.Offset)
+		}
+		if want, wantMore := m.page(q); !slices.Equal(offsets, want) || more != wantMore {
+			t.Fatalf("%+v: %v, more %v; want %v, %v", q, offsets, more, want, wantMore)
+		}
+	}
+}
+
+func count(all []Entry[int], of func(Entry[int]) bool) (n int) {
+	for _, e := range all {
+		if of(e) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestALogThatIsEmptyTakesNoMemory(t *testing.T) {
+	var l Log[int]
+	l.Begin(Position{Epoch: "e"})
+	for i := range 100 {
+		prev, offset := l.Next()
+		l.Append(Entry[int]{Message: &protocol.Message{Prev: prev, Offset: offset, Content: fmt.Appendf(nil, "%d", i)}})
+	}
+	for l.Len() > 0 {
+		l.Drop()
+	}
+	if l.ring != nil || l.Bytes() != 0 || l.Floor() != 100 {
+		t.Errorf("%d places, %d bytes, floor %d", len(l.ring), l.Bytes(), l.Floor())
+	}
+}

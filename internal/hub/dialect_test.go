@@ -1,0 +1,222 @@
+package hub
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
+)
+
+// letters is a dialect of binary frames, each of which may hold several commands, one a line: "J room", "L room" and
+// "P room content"; "H room" asks for a page. It has no word for acknowledgements.
+type letters struct{ encoded *atomic.Int32 }
+
+func (letters) Next(frame []byte, _ bool, c *protocol.Command) (rest []byte, err *protocol.Error) {
+	*c = protocol.Command{}
+	line, rest, _ := bytes.Cut(frame, []byte("\n"))
+	word, args, _ := bytes.Cut(line, []byte(" "))
+	c.ID, c.Room = []byte("1"), args
+	switch string(word) {
+	case "J":
+		c.Kind = protocol.JoinRoom
+	case "L":
+		c.Kind = protocol.LeaveRoom
+	case "H":
+		c.Kind = protocol.History
+	case "P":
+		c.Kind = protocol.RoomMessage
+		c.Room, c.Content, _ = bytes.Cut(args, []byte(" "))
+	default:
+		return rest, &protocol.Error{Code: protocol.UnknownType, Message: string(word)}
+	}
+	return rest, nil
+}
+
+func (d letters) AppendMessage(dst []byte, m *protocol.Message) []byte {
+	d.encoded.Add(1)
+	return fmt.Appendf(dst, "M %s %s", m.Room, m.Content)
+}
+
+func (letters) AppendAnswer(dst []byte, a *protocol.Answer) []byte {
+	switch a.Kind {
+	case protocol.AnswerWelcome:
+		return fmt.Appendf(dst, "W %s", a.Welcome.ClientID)
+	case protocol.AnswerJoined:
+		return fmt.Appendf(dst, "J %s", a.Room)
+	case protocol.AnswerLeft:
+		return fmt.Appendf(dst, "L %s", a.Room)
+	case protocol.AnswerError:
+		return fmt.Appendf(dst, "E %s %s", a.Err.Code, a.Err.Message)
+	case protocol.AnswerMemberJoined:
+		return fmt.Appendf(dst, "+%d", a.Count)
+	case protocol.AnswerHistory:
+		dst = fmt.Appendf(dst, "H %s", a.Room)
+		for _, m := range a.Messages {
+			dst = fmt.Appendf(dst, " %s", m.Content)
+		}
+		return dst
+	}
+	return dst
+}
+
+func (letters) Binary() bool { return true }
+
+func (letters) Close(code int, reason string) (int, string) {
+	return code - 1000 + 4100, strings.ToUpper(reason)
+}
+
+// lettersClient is the far end of a session that speaks the second dialect.
+type lettersClient struct {
+	t      *testing.T
+	nc     net.Conn
+	frames chan string
+}
+
+func newLetters(t *testing.T, h *Hub, l *loop.Loop) *lettersClient {
+	s := h.session(Identity{ID: NewID()}, netip.Addr{}, nil)
+	s.self = &self{dialect: 1}
+	near, far := net.Pipe()
+	l.Reserve(1 << 20)
+	if err := l.Adopt(near, s, wire.Deflate{}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	c := &lettersClient{t: t, nc: far, frames: make(chan string, 1<<10)}
+	go func() {
+		defer close(c.frames)
+		head := make([]byte, 2)
+		for {
+			if _, err := far.Read(head[:1]); err != nil {
+				return
+			}
+			far.Read(head[1:])
+			p := make([]byte, head[1])
+			for n := 0; n < len(p); {
+				m, err := far.Read(p[n:])
+				if err != nil {
+					return
+				}
+				n += m
+			}
+			c.frames <- fmt.Sprintf("%x %s", head[0], p)
+		}
+	}()
+	if w := c.next(); !strings.HasPrefix(w, "82 W ") {
+		t.Fatalf("the welcome is %q", w)
+	}
+	return c
+}
+
+func (c *lettersClient) next() string {
+	c.t.Helper()
+	f, ok := <-c.frames
+	if !ok {
+		c.t.Fatal("the stream has ended")
+	}
+	return f
+}
+
+func (c *lettersClient) say(frame string) {
+	c.nc.Write(wire.AppendClientFrame(nil, true, wire.Binary, [4]byte{1, 2, 3, 4}, []byte(frame)))
+}
+
+func (c *lettersClient) want(frames ...string) {
+	c.t.Helper()
+	for _, want := range frames {
+		if got := c.next(); got != "82 "+want {
+			c.t.Fatalf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// Clients of two dialects meet in one room: what one publishes reaches the members of both, each in its own, and is made
+// once for each dialect that has members there, and for none that has not.
+func TestTwoDialectsMeetInARoom(t *testing.T) {
+	var encoded atomic.Int32
+	h, l := newHubOf(t, 1, func(c *Config) {
+		c.Dialects = append(c.Dialects, func() protocol.Dialect { return letters{&encoded} })
+	})
+	a, b := newClient(t, h, l), newClient(t, h, l)
+	x, y := newLetters(t, h, l), newLetters(t, h, l)
+	a.say(`{"msg_type":"join_room","room":"r"}`)
+	b.say(`{"msg_type":"join_room","room":"r"}`)
+	x.say("J r\nP r 1\nnonsense\nL nowhere") // one frame, four commands
+	x.want("J r", "E unknown_type nonsense", "L nowhere")
+	y.say("J r")
+	y.want("J r")
+
+	before := encoded.Load()
+	x.say(`P r "from x"`)
+	y.want(`M r "from x"`)
+	a.say(`{"msg_type":"room_message","room":"r","content":"from a"}`)
+	x.want(`M r "from a"`)
+	y.want(`M r "from a"`)
+	for _, c := range []*client{a, b} {
+		var got []any
+		for _, m := range c.sync() {
+			got = append(got, m["content"])
+		}
+		want := `[1 from x from a]`
+		if c == a {
+			want = `[1 from x]`
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("a member got %v, want %v", got, want)
+		}
+	}
+	if n := encoded.Load() - before; n != 2 {
+		t.Errorf("encoded %d times for two messages to two members", n)
+	}
+
+	x.say("L r\nH r")
+	x.want("L r", `H r 1 "from x" "from a"`)
+	y.say("L r")
+	y.want("L r")
+	before = encoded.Load()
+	a.say(`{"msg_type":"room_message","room":"r","content":"among ourselves"}`)
+	b.sync()
+	a.sync()
+	if n := encoded.Load() - before; n != 0 {
+		t.Errorf("encoded %d times for nobody", n)
+	}
+	if err := h.Broadcast([]byte(`"all"`)); err != nil {
+		t.Fatal(err)
+	}
+	x.want(`M  "all"`)
+	y.want(`M  "all"`)
+	if got := b.sync(); len(got) != 1 || got[0]["content"] != "all" {
+		t.Errorf("got %v", got)
+	}
+}
+
+// News of members, and what a member missed, come in its own dialect.
+func TestNewsAndMissedMessagesComeInTheMembersDialect(t *testing.T) {
+	var encoded atomic.Int32
+	h, l := newHubOf(t, 2, func(c *Config) {
+		c.Dialects = append(c.Dialects, func() protocol.Dialect { return letters{&encoded} })
+	})
+	x, a := newLetters(t, h, l), newClient(t, h, l)
+	x.say("J lobby")
+	x.want("J lobby") // who is alone in the news knows it
+	a.say(`{"msg_type":"join_room","room":"lobby"}`)
+	x.want("+2")
+	if m := a.next(); m["msg_type"] != "member_joined" || m["count"] != 2.0 {
+		t.Errorf("got %v", m)
+	}
+	x.say(`P lobby "early"`)
+	if m := a.next(); m["content"] != "early" {
+		t.Errorf("got %v", m)
+	}
+	if err := h.Send(a.id, []byte(`1`)); err != nil {
+		t.Fatal(err)
+	}
+	if m := a.next(); m["msg_type"] != "direct_message" {
+		t.Errorf("got %v", m)
+	}
+}
