@@ -232,7 +232,7 @@ func TestShutdownWhileConnectIsAsked(t *testing.T) {
 		go func() {
 			done <- s.Shutdown(longTime(t))
 		}()
-		eventually(t, "the server stops", func() bool { return errors.Is(s.Publish("r", 1), hubbub.ErrStopped) })
+		eventually(t, "the server stops", func() bool { return errors.Is(publish(s, "r", 1), hubbub.ErrStopped) })
 		select {
 		case err := <-done:
 			t.Errorf("Shutdown returns (%v) while Connect is asked", err)

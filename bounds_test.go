@@ -178,7 +178,7 @@ func TestWhatWaitsForAParkedSessionIsBounded(t *testing.T) {
 		if bytes := sent * len(filler); bytes < most-2*len(filler) || bytes > most {
 			t.Errorf("%d bytes wait for a client that is away, want about %d", bytes, most)
 		}
-		if err := s.Send(b.id, filler); !errors.Is(err, hubbub.ErrOverloaded) {
+		if err := sendTo(s, b.id, filler); !errors.Is(err, hubbub.ErrOverloaded) {
 			t.Errorf("Send: %v", err)
 		}
 		back, _ := comeBack(t, s, token)
@@ -188,7 +188,7 @@ func TestWhatWaitsForAParkedSessionIsBounded(t *testing.T) {
 				t.Fatalf("got %v, want number %d", brief(fmt.Append(nil, got)), i)
 			}
 		}
-		if err := s.Send(back.id, "again"); err != nil {
+		if err := sendTo(s, back.id, "again"); err != nil {
 			t.Error(err)
 		}
 		back.gets(map[string]any{"msg_type": "direct_message", "from": "server", "content": "again"})
@@ -205,10 +205,10 @@ func TestOneLargeMessageWaitsForAParkedSession(t *testing.T) {
 	b.reset()
 	parked(t, s, 1)
 	large := strings.Repeat("x", 200<<10)
-	if err := s.Send(b.id, large); err != nil {
+	if err := sendTo(s, b.id, large); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Send(b.id, "one more"); !errors.Is(err, hubbub.ErrOverloaded) {
+	if err := sendTo(s, b.id, "one more"); !errors.Is(err, hubbub.ErrOverloaded) {
 		t.Errorf("behind it: %v", err)
 	}
 	back, _ := comeBack(t, s, token)

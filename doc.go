@@ -6,9 +6,9 @@
 //		log.Fatal(err)
 //	}
 //	http.Handle("/", srv)          // rooms at /ws, an echo at /echo, a page to try it at /
-//	srv.Publish("lobby", "hello")  // to every member of a room
-//	srv.Broadcast("hello, all")    // to every client
-//	srv.Send(clientID, "psst")     // to one
+//	srv.Publish(ctx, hubbub.Publication{Room: "lobby", Content: "hello"}) // to every member of a room
+//	srv.Publish(ctx, hubbub.Publication{Everyone: true, Content: "hello, all"})
+//	srv.Publish(ctx, hubbub.Publication{Client: id, Content: "psst"}) // or User: a name
 //
 // What clients say is in docs/protocol.md; a kind of message of your own is a Handler in the Config. The same server
 // as a command is cmd/hubbub.

@@ -74,7 +74,7 @@ func Example() {
 	}
 	alice.say(`{"msg_type":"room_message","room":"lobby","content":"hi!"}`)
 	bob.hear()
-	srv.Publish("lobby", "dinner is ready")
+	srv.Publish(context.Background(), hubbub.Publication{Room: "lobby", Content: "dinner is ready"})
 	alice.hear()
 	bob.hear()
 	// Output:

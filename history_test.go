@@ -214,7 +214,7 @@ func TestALargeRecoveryIsReadAsTheSocketTakesIt(t *testing.T) {
 		var all sync.WaitGroup
 		send := func(n int) {
 			for i := range n {
-				if err := s.Publish("r", fmt.Sprint(i, filler)); err == hubbub.ErrOverloaded {
+				if err := publish(s, "r", fmt.Sprint(i, filler)); err == hubbub.ErrOverloaded {
 					time.Sleep(time.Millisecond)
 				}
 			}
@@ -228,7 +228,7 @@ func TestALargeRecoveryIsReadAsTheSocketTakesIt(t *testing.T) {
 			t.Fatalf("got %v", first)
 		}
 		all.Wait()
-		s.Publish("r", "the end")
+		publish(s, "r", "the end")
 		last := 0.0
 		for last = 0.0; ; {
 			got := m.nextJSON()
@@ -260,7 +260,7 @@ func TestRecoveryMeetsTheLiveStreamWithoutAGap(t *testing.T) {
 					case <-stop:
 						return
 					default:
-						s.Publish("r", n)
+						publish(s, "r", n)
 						time.Sleep(200 * time.Microsecond)
 					}
 				}
@@ -331,21 +331,21 @@ func TestWhoMayPublish(t *testing.T) {
 		for _, room := range []string{"club", "news", "mirror"} {
 			b.join(room)
 		}
-		publish := func(m *member, room string) any {
+		say := func(m *member, room string) any {
 			return m.ask(fmt.Sprintf(`{"msg_type":"room_message","room":%q,"content":1}`, room))["code"]
 		}
-		if got := publish(a, "club"); got != "not_member" {
+		if got := say(a, "club"); got != "not_member" {
 			t.Errorf("a stranger in the club gets %v", got)
 		}
 		a.join("club")
-		if got := publish(a, "club"); got != nil {
+		if got := say(a, "club"); got != nil {
 			t.Errorf("a member of the club gets %v", got)
 		}
 		b.gets(roomMessage(a, "club", 1.0))
-		if got := publish(b, "news"); got != "forbidden" {
+		if got := say(b, "news"); got != "forbidden" {
 			t.Errorf("a client in the news gets %v", got)
 		}
-		if err := s.Publish("news", 2); err != nil {
+		if err := publish(s, "news", 2); err != nil {
 			t.Error(err)
 		}
 		b.gets(map[string]any{"msg_type": "room_message", "from": "server", "content": 2.0, "room": "news"})
@@ -364,11 +364,11 @@ func TestHistoryOfEmptyRoomsGoesFirst(t *testing.T) {
 	epoch, _ := a.epochOf("mine")
 	content := strings.Repeat("x", 50_000)
 	for i := range 300 {
-		for s.Publish(fmt.Sprint("room ", i), content) != nil {
+		for publish(s, fmt.Sprint("room ", i), content) != nil {
 			time.Sleep(time.Millisecond)
 		}
 		if i < 5 {
-			s.Publish("mine", i)
+			publish(s, "mine", i)
 			a.nextJSON()
 		}
 		if i%10 == 0 {

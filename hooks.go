@@ -109,8 +109,8 @@ func (s *Server) hubHooks() hub.Hooks {
 		}
 	}
 	if hooks.Publish != nil {
-		h.Publish = func(ctx context.Context, who hub.Identity, p hub.Publication) ([]byte, error) {
-			e := &Publish{Client: who.ID.String(), User: who.User, Room: p.Room, To: p.To, Content: p.Content}
+		h.Publish = func(ctx context.Context, who hub.Identity, d hub.Draft) ([]byte, error) {
+			e := &Publish{Client: who.ID.String(), User: who.User, Room: d.Room, To: d.To, Content: d.Content}
 			if err := hooks.Publish(ctx, e); err != nil {
 				return nil, err
 			}

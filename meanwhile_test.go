@@ -80,7 +80,7 @@ func TestAClientThatOnlyListensAnyMoreGetsAll(t *testing.T) {
 		sent := 0
 		for steady := 0; steady < 3; { // until some of it doesn't leave
 			for range 20 {
-				for s.Publish("r", []any{sent, filler}) != nil { // the worker is behind
+				for publish(s, "r", []any{sent, filler}) != nil { // the worker is behind
 					enter(t, s).quiet()
 				}
 				sent++
@@ -131,9 +131,9 @@ func TestADirectMessageReachesNobodyElse(t *testing.T) {
 						id = ids[max(0, len(ids)-1-random.IntN(6))]
 					}
 					mu.Unlock()
-					err := s.Send(id, id)
+					err := sendTo(s, id, id)
 					if i%20 == 0 {
-						err = errors.Join(err, s.Publish("busy", 1))
+						err = errors.Join(err, publish(s, "busy", 1))
 					}
 					if errors.Is(err, hubbub.ErrOverloaded) {
 						time.Sleep(time.Millisecond) // the worker has enough to do

@@ -58,7 +58,7 @@ func BenchmarkRooms(b *testing.B) {
 					if !kind.saids {
 						break
 					}
-					if err := s.Publish(roomNumber(i*each+n), content); err != nil {
+					if err := publish(s, roomNumber(i*each+n), content); err != nil {
 						b.Fatal(err)
 					}
 				}

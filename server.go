@@ -3,7 +3,6 @@ package hubbub
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -56,16 +55,6 @@ type Server struct {
 	listening map[*http.Server]bool // guarded by mu, as is what follows
 	gates     []*gate               // of all that ever listened
 }
-
-// Errors that publishing returns.
-var (
-	// ErrUnknownClient says that no client with that id is connected.
-	ErrUnknownClient = hub.ErrUnknownClient
-	// ErrOverloaded says that nothing was sent, because too much waits already: try again later.
-	ErrOverloaded = hub.ErrOverloaded
-	// ErrStopped says that nothing was sent, because Shutdown has ended the last connection.
-	ErrStopped = hub.ErrStopped
-)
 
 // ErrUnsettled is what Shutdown returns when all has ended and an account of the server, which the error names, isn't back
 // at zero: a fault of Hubbub's own, to be reported.
@@ -208,8 +197,8 @@ func (s *Server) nothing(w http.ResponseWriter, r *http.Request) {
 	s.refuse(w, r, no)
 }
 
-// Rooms is the room protocol alone, at any path that a mux gives it.
-func (s *Server) Rooms() http.Handler {
+// WebSocket is the room protocol alone, at any path that a mux gives it.
+func (s *Server) WebSocket() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.upgrade(w, r, s.admit) })
 }
 
@@ -248,61 +237,6 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	io.WriteString(w, text+"\n")
-}
-
-// Publish sends content, which is encoded as JSON, to every member of a room, as a room_message from "server". A room
-// without members is no error. ErrOverloaded says that nothing was sent.
-//
-// What clients would have to refuse is an error here and in Broadcast and Send, also where a json.RawMessage holds it:
-// invalid UTF-8, an escaped lone surrogate, more than 127 levels. Config.MaxMessageBytes, which is for what clients send,
-// doesn't bound the content: it goes to a client whose queue is empty whatever its size, and else counts as any other
-// against SendQueueBytes; the newest message stays in the history even when it alone is larger than that. Whoever puts
-// what users wrote into a message bounds it before, since every member's client must be able to take it.
-func (s *Server) Publish(room string, content any) error {
-	b, err := encode(content)
-	if err != nil {
-		return err
-	}
-	return wrap("publish", s.hub.Publish(room, b))
-}
-
-// Broadcast sends content, which is encoded as JSON, to every client, as a chat from "server".
-func (s *Server) Broadcast(content any) error {
-	b, err := encode(content)
-	if err != nil {
-		return err
-	}
-	return wrap("broadcast", s.hub.Broadcast(b))
-}
-
-// Send sends content, which is encoded as JSON, to one client, as a direct_message from "server". ErrUnknownClient
-// says that no such client is connected.
-func (s *Server) Send(client string, content any) error {
-	b, err := encode(content)
-	if err != nil {
-		return err
-	}
-	return wrap("send", s.hub.Send(client, b))
-}
-
-func wrap(verb string, err error) error {
-	if err != nil {
-		return fmt.Errorf("hubbub: %s: %w", verb, err)
-	}
-	return nil
-}
-
-// encode makes the JSON of what the application gives, and holds it to the protocol: json.Marshal takes a json.RawMessage,
-// wherever it lies, nearly as it is.
-func encode(content any) ([]byte, error) {
-	b, err := json.Marshal(content)
-	if err != nil {
-		return nil, fmt.Errorf("hubbub: encode the content: %w", err)
-	}
-	if b, err = room.CheckContent(b); err != nil {
-		return nil, fmt.Errorf("hubbub: %w", err)
-	}
-	return b, nil
 }
 
 // Connections is how many WebSockets are open, the echo's too.

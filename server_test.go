@@ -286,7 +286,7 @@ func TestRoomsThatTakeTurnsLoseNothing(t *testing.T) {
 		}
 		for i := range each {
 			for r := range rooms {
-				if err := s.Publish(name(r), i); err != nil {
+				if err := publish(s, name(r), i); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -336,29 +336,29 @@ func TestAPublisherIsReadAgain(t *testing.T) {
 func TestTheBackendPublishes(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *testServer) {
 		a, b := enter(t, s).join("r"), enter(t, s)
-		if err := s.Publish("r", map[string]int{"n": 1}); err != nil {
+		if err := publish(s, "r", map[string]int{"n": 1}); err != nil {
 			t.Error(err)
 		}
 		a.gets(map[string]any{"msg_type": "room_message", "from": "server", "content": map[string]any{"n": 1.0}, "room": "r"})
-		if err := s.Broadcast("to all"); err != nil {
+		if err := broadcast(s, "to all"); err != nil {
 			t.Error(err)
 		}
 		a.gets(map[string]any{"msg_type": "chat", "from": "server", "content": "to all"})
 		b.gets(map[string]any{"msg_type": "chat", "from": "server", "content": "to all"})
-		if err := s.Send(b.id, 7); err != nil {
+		if err := sendTo(s, b.id, 7); err != nil {
 			t.Error(err)
 		}
 		b.gets(map[string]any{"msg_type": "direct_message", "from": "server", "content": 7.0})
-		if err := s.Send("nobody", 7); !errors.Is(err, hubbub.ErrUnknownClient) {
+		if err := sendTo(s, "nobody", 7); !errors.Is(err, hubbub.ErrUnknownClient) {
 			t.Errorf("to nobody: %v", err)
 		}
-		if err := s.Publish("nobody is here", 1); err != nil {
+		if err := publish(s, "nobody is here", 1); err != nil {
 			t.Error(err)
 		}
-		if err := s.Publish("bad\x00room", 1); err == nil {
+		if err := publish(s, "bad\x00room", 1); err == nil {
 			t.Error("a room's name with a control character was accepted")
 		}
-		if err := s.Publish("r", func() {}); err == nil {
+		if err := publish(s, "r", func() {}); err == nil {
 			t.Error("what is no JSON was accepted")
 		}
 	})
@@ -594,7 +594,7 @@ func TestTheServerMountsAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/app/rooms", s.Rooms())
+	mux.Handle("/app/rooms", s.WebSocket())
 	mux.Handle("/app/echo", s.Echo())
 	for _, tls := range []bool{false, true} {
 		url, client, stop := serve(mux, tls)
@@ -698,7 +698,7 @@ func TestTheDrainIsPaced(t *testing.T) {
 				if r := c.response("GET"); r.StatusCode != http.StatusServiceUnavailable {
 					t.Errorf("an upgrade gets %s", r.Status)
 				}
-				if err := s.Publish("r", "still here"); err != nil {
+				if err := publish(s, "r", "still here"); err != nil {
 					t.Errorf("Publish while draining: %v", err)
 				}
 			}

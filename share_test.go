@@ -404,7 +404,7 @@ func BenchmarkBeside(b *testing.B) {
 		go io.Copy(io.Discard, watchers[i].r)
 	}
 	for range 100 {
-		if err := s.Publish("full", strings.Repeat("x", 500)); err != nil {
+		if err := publish(s, "full", strings.Repeat("x", 500)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -194,20 +194,20 @@ func TestNothingIsPublishedAfterShutdown(t *testing.T) {
 		var s *testServer
 		told := make(chan error, 1)
 		s = startServer(t, hubbub.Config{IO: io, Hooks: hubbub.Hooks{Disconnect: func(_ context.Context, d *hubbub.Disconnect) {
-			for s.Publish("r", "x") == nil { // the others may be served still
+			for publish(s, "r", "x") == nil { // the others may be served still
 				time.Sleep(time.Millisecond)
 			}
-			told <- s.Publish("r", "x")
+			told <- publish(s, "r", "x")
 		}}})
 		a := enter(t, s).join("r")
-		if err := errors.Join(s.Publish("r", 1), s.Broadcast(1), s.Send(a.id, 1)); err != nil {
+		if err := errors.Join(publish(s, "r", 1), broadcast(s, 1), sendTo(s, a.id, 1)); err != nil {
 			t.Fatal(err)
 		}
 		go a.untilClosed()
 		if err := s.Shutdown(longTime(t)); err != nil {
 			t.Error(err)
 		}
-		for what, err := range map[string]error{"a hook": <-told, "Publish": s.Publish("r", 1), "Broadcast": s.Broadcast(1), "Send": s.Send(a.id, 1)} {
+		for what, err := range map[string]error{"a hook": <-told, "Publish": publish(s, "r", 1), "Broadcast": broadcast(s, 1), "Send": sendTo(s, a.id, 1)} {
 			if !errors.Is(err, hubbub.ErrStopped) {
 				t.Errorf("%s: %v", what, err)
 			}

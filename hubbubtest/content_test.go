@@ -50,8 +50,8 @@ func FuzzWhatTheApplicationGives(f *testing.F) {
 		ann := srv.Connect("ann")
 		ann.Join("r")
 		ann.Join("changed")
-		for _, err := range []error{srv.Server.Publish("r", raw()), srv.Server.Publish(string(content), 1),
-			srv.Server.Broadcast(map[string]any{"in": raw()}), srv.Server.Send(ann.ID, raw())} {
+		for _, err := range []error{publish(srv.Server, "r", raw()), publish(srv.Server, string(content), 1),
+			broadcast(srv.Server, map[string]any{"in": raw()}), sendTo(srv.Server, ann.ID, raw())} {
 			if err != nil && !utf8.ValidString(err.Error()) {
 				t.Errorf("an error that is not UTF-8: %q", err)
 			}

@@ -1,6 +1,7 @@
 package hubbubtest_test
 
 import (
+	"context"
 	"fmt"
 
 	"example.com/hubbub"
@@ -39,7 +40,7 @@ func Example() {
 	bob.ExpectClosed(0)
 	bob = bob.Reconnect()
 	fmt.Println("bob reads", string(bob.Receive().Content))
-	srv.Publish("kitchen", "it is cold")
+	srv.Publish(context.Background(), hubbub.Publication{Room: "kitchen", Content: "it is cold"})
 	fmt.Println("bob reads", string(bob.Receive().Content))
 	srv.Check()
 	// Output:

@@ -43,11 +43,11 @@ func TestAStoryWithEveryVerb(t *testing.T) {
 		bob.ExpectChat("hello")
 		ann.Direct(cat, 1)
 		cat.ExpectDirect(1)
-		srv.Publish("kitchen", "wash up")
+		publish(srv, "kitchen", "wash up")
 		ann.ExpectMessage("kitchen", "wash up")
 		bob.ExpectMessage("kitchen", "wash up")
-		srv.Broadcast("good night")
-		srv.Send(cat.ID, "you too")
+		broadcast(srv, "good night")
+		sendTo(srv, cat.ID, "you too")
 		for _, c := range []*hubbubtest.Client{ann, bob, cat} {
 			c.ExpectChat("good night")
 		}
@@ -411,7 +411,7 @@ func BenchmarkCrowd(b *testing.B) {
 			b.Fatalf("when nobody can come back there are %d, and %d are counted", len(stay), count())
 		}
 	}
-	if err := s.Publish("crowd", "who is left"); err != nil {
+	if err := publish(s, "crowd", "who is left"); err != nil {
 		b.Fatal(err)
 	}
 	for _, c := range stay {

@@ -269,7 +269,7 @@ func TestWhatAgesWhileAClientCatchesUpIsTold(t *testing.T) {
 		publish := func(n int) {
 			for range n {
 				latest++
-				if err := srv.Publish("r", fmt.Sprint(latest, filler)); err != nil {
+				if err := publish(srv, "r", fmt.Sprint(latest, filler)); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -118,7 +118,7 @@ func TestTheHistoryOfAQuietRoomAgesOut(t *testing.T) {
 				empty := figure(t, srv, "hubbub_history_bytes")
 				var after []float64 // bytes behind each message
 				for i := range 4 {
-					if err := srv.Publish("r", i); err != nil {
+					if err := publish(srv, "r", i); err != nil {
 						t.Fatal(err)
 					}
 					after = append(after, figure(t, srv, "hubbub_history_bytes"))
@@ -151,7 +151,7 @@ func TestARoomWithoutMembersLivesForItsTime(t *testing.T) {
 			"a message": func(ann *hubbubtest.Client, srv *hubbubtest.Server) {
 				ann.Leave("r")
 				hubbubtest.Step(c.ttl / 2)
-				srv.Publish("r", "the last")
+				publish(srv, "r", "the last")
 			},
 		} {
 			t.Run(fmt.Sprint(c.age, ", ", c.ttl, " after ", name), func(t *testing.T) {
@@ -159,7 +159,7 @@ func TestARoomWithoutMembersLivesForItsTime(t *testing.T) {
 					srv := hubbubtest.NewServer(t, hubbub.Config{Rooms: []hubbub.RoomPolicy{{Match: "r", History: &hubbub.History{Age: c.age}, IdleTTL: &c.ttl}}})
 					ann := srv.Connect("ann")
 					ann.Join("r")
-					srv.Publish("r", "one")
+					publish(srv, "r", "one")
 					hubbubtest.Step(3 * time.Second)
 					last(ann, srv)
 					for left := c.ttl - 10*time.Millisecond; left > 0; left -= time.Second {
@@ -358,13 +358,13 @@ func TestADebtorOutlivesWhatNobodyNeeds(t *testing.T) {
 		filler := strings.Repeat("x", size)
 		owed := 0
 		for ; owed*size < debt; owed++ {
-			if err := srv.Publish("live", fmt.Sprint(owed, filler)); err != nil {
+			if err := publish(srv, "live", fmt.Sprint(owed, filler)); err != nil {
 				t.Fatal(err)
 			}
 			hubbubtest.Step(0)
 		}
 		for i := range 2 * most / size {
-			if err := srv.Publish(fmt.Sprint("room ", i), fmt.Sprint(i, filler)); err != nil {
+			if err := publish(srv, fmt.Sprint("room ", i), fmt.Sprint(i, filler)); err != nil {
 				t.Fatal(err)
 			}
 			debtor.SendText(`{"msg_type":"ping"}`) // a turn of its worker, which looks then

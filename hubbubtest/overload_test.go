@@ -37,7 +37,7 @@ func TestAnOverloadedServerLetsNobodyIn(t *testing.T) {
 		for ; rooms*size < 2*most; rooms++ {
 			room := fmt.Sprint("room ", rooms)
 			ann.Join(room)
-			if err := srv.Publish(room, strings.Repeat("x", size)); err != nil {
+			if err := publish(srv, room, strings.Repeat("x", size)); err != nil {
 				t.Fatal(err)
 			}
 			ann.Receive()
@@ -77,7 +77,7 @@ func TestTheOldestParkedSessionsMakeRoom(t *testing.T) {
 			c.Drop()
 			hubbubtest.Step(100 * time.Millisecond)
 			for range 2 {
-				if err := srv.Send(c.ID, strings.Repeat("x", size)); err != nil {
+				if err := sendTo(srv, c.ID, strings.Repeat("x", size)); err != nil {
 					t.Fatal(err)
 				}
 			}

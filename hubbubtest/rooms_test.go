@@ -1,6 +1,7 @@
 package hubbubtest
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"maps"
@@ -285,7 +286,7 @@ func (w *world) burst(t *rapid.T) {
 
 func (w *world) application(t *rapid.T) {
 	room := w.room(t)
-	if err := w.srv.Publish(room, w.content(room, 20)); err != nil {
+	if _, err := w.srv.Publish(context.Background(), hubbub.Publication{Room: room, Content: w.content(room, 20)}); err != nil {
 		t.Fatalf("the application can't publish: %v", err)
 	}
 }

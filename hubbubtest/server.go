@@ -100,19 +100,22 @@ func (s *Server) stop(served chan error) {
 // Log is what the server has logged so far, from level debug on; empty where cfg had a Logger.
 func (s *Server) Log() string { return s.logged.String() }
 
-// Publish is hubbub.Server's, and noted for Check.
-func (s *Server) Publish(room string, content any) error {
-	return s.note(room, content, func() error { return s.Server.Publish(room, content) })
-}
-
-// Broadcast is hubbub.Server's, and noted for Check.
-func (s *Server) Broadcast(content any) error {
-	return s.note(model.Everyone, content, func() error { return s.Server.Broadcast(content) })
-}
-
-// Send is hubbub.Server's, and noted for Check.
-func (s *Server) Send(client string, content any) error {
-	return s.note(model.Direct(client), content, func() error { return s.Server.Send(client, content) })
+// Publish is hubbub.Server's, and noted for Check, but for what goes to a User.
+func (s *Server) Publish(ctx context.Context, p hubbub.Publication) (at hubbub.Position, err error) {
+	room := p.Room
+	switch {
+	case p.Everyone:
+		room = model.Everyone
+	case p.Client != "":
+		room = model.Direct(p.Client)
+	case p.User != "":
+		return s.Server.Publish(ctx, p)
+	}
+	err = s.note(room, p.Content, func() (err error) {
+		at, err = s.Server.Publish(ctx, p)
+		return err
+	})
+	return at, err
 }
 
 func (s *Server) note(room string, content any, do func() error) error {

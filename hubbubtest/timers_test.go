@@ -112,7 +112,7 @@ func TestASlowLineIsAlive(t *testing.T) {
 		srv := hubbubtest.NewServer(t, hubbub.Config{PingInterval: time.Second, PongTimeout: time.Second, MaxMessageBytes: 1 << 20, SendQueueBytes: 1 << 20})
 		c := srv.Connect("slow")
 		c.Link.Slow(hubbubtest.ToClient, 60<<10)
-		if err := srv.Send(c.ID, strings.Repeat("x", 900<<10)); err != nil {
+		if err := sendTo(srv, c.ID, strings.Repeat("x", 900<<10)); err != nil {
 			t.Fatal(err)
 		}
 		hubbubtest.Step(12 * time.Second)
@@ -167,7 +167,7 @@ func TestAMessageThatWaitsTooLongEndsItsClient(t *testing.T) {
 			hubbubtest.Step(time.Duration(i) * 37 * time.Millisecond)
 			c.Link.Stall(hubbubtest.ToClient)
 			began := time.Now()
-			if err := srv.Send(c.ID, strings.Repeat("x", 300<<10)); err != nil { // more than line and pump hold
+			if err := sendTo(srv, c.ID, strings.Repeat("x", 300<<10)); err != nil { // more than line and pump hold
 				t.Fatal(err)
 			}
 			end := <-left
@@ -220,10 +220,10 @@ func TestWhatIsKeptGoesInTime(t *testing.T) {
 	}{
 		{"history of a room that is occupied and quiet", func(t *testing.T, srv *hubbubtest.Server) {
 			srv.Connect("bob").Join("short")
-			srv.Publish("short", 1)
+			publish(srv, "short", 1)
 		}, func(t *testing.T, srv *hubbubtest.Server) int { return int(figure(t, srv, "hubbub_history_bytes")) }},
 		{"history of a room that nobody is in", func(t *testing.T, srv *hubbubtest.Server) {
-			srv.Publish("short", 1)
+			publish(srv, "short", 1)
 		}, func(t *testing.T, srv *hubbubtest.Server) int {
 			const record = 512 // of the empty room
 			return int(figure(t, srv, "hubbub_history_bytes")) - record
@@ -231,7 +231,7 @@ func TestWhatIsKeptGoesInTime(t *testing.T) {
 		{"a room that was left", func(t *testing.T, srv *hubbubtest.Server) {
 			c := srv.Connect("ann")
 			c.Join("idle")
-			srv.Publish("idle", 1)
+			publish(srv, "idle", 1)
 			c.Leave("idle")
 		}, func(t *testing.T, srv *hubbubtest.Server) int { return srv.RoomCount() }},
 		{"a parked session", func(t *testing.T, srv *hubbubtest.Server) {

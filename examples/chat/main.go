@@ -24,7 +24,7 @@ func main() {
 	mux := http.NewServeMux()
 	mux.Handle("/", srv) // rooms at /ws, a page at /, /healthz and /readyz
 	mux.HandleFunc("POST /announce", func(w http.ResponseWriter, r *http.Request) {
-		if err := srv.Publish("lobby", r.FormValue("text")); err != nil {
+		if _, err := srv.Publish(r.Context(), hubbub.Publication{Room: "lobby", Content: r.FormValue("text")}); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		}
 	})

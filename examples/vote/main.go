@@ -19,7 +19,7 @@ func main() {
 		mu    sync.Mutex
 		score = map[string]int{}
 	)
-	vote := func(_ context.Context, m *hubbub.Message) (any, error) {
+	vote := func(ctx context.Context, m *hubbub.Message) (any, error) {
 		var in struct {
 			Choice string `json:"choice"`
 		}
@@ -32,7 +32,8 @@ func main() {
 		mu.Lock()
 		defer mu.Unlock()
 		score[in.Choice]++
-		return maps.Clone(score), srv.Publish("votes", score)
+		_, err := srv.Publish(ctx, hubbub.Publication{Room: "votes", Content: score})
+		return maps.Clone(score), err
 	}
 
 	var err error

@@ -38,6 +38,7 @@ func (h *Hub) Unsettled() (all []string) {
 		h.rooms[i].mu.Unlock()
 		h.clients[i].mu.Lock()
 		account(int64(len(h.clients[i].parked)), "parked sessions of a shard")
+		account(int64(len(h.clients[i].users)), "users of a shard")
 		h.clients[i].mu.Unlock()
 	}
 	return all

@@ -185,7 +185,7 @@ func TestTwoDialectsMeetInARoom(t *testing.T) {
 	if n := encoded.Load() - before; n != 0 {
 		t.Errorf("encoded %d times for nobody", n)
 	}
-	if err := h.Broadcast([]byte(`"all"`)); err != nil {
+	if _, _, err := h.Publish(&Publication{Everyone: true, Content: []byte(`"all"`)}); err != nil {
 		t.Fatal(err)
 	}
 	x.want(`M  "all"`)
@@ -213,7 +213,8 @@ func TestNewsAndMissedMessagesComeInTheMembersDialect(t *testing.T) {
 	if m := a.next(); m["content"] != "early" {
 		t.Errorf("got %v", m)
 	}
-	if err := h.Send(a.id, []byte(`1`)); err != nil {
+	id, _ := ParseID([]byte(a.id))
+	if _, _, err := h.Publish(&Publication{Client: id, Content: []byte(`1`)}); err != nil {
 		t.Fatal(err)
 	}
 	if m := a.next(); m["msg_type"] != "direct_message" {

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"strconv"
 
 	"example.com/hubbub/internal/history"
@@ -95,7 +96,7 @@ func (s *session) readHistory(cmd *protocol.Command) {
 		s.answerError(&protocol.Error{Code: protocol.Forbidden, Message: "the room keeps no history"}, cmd.ID)
 		return
 	}
-	page, at, more, err := h.page(name, cmd)
+	page, at, more, err := h.page(name, pageOf(cmd))
 	if err != nil {
 		s.answerError(err, cmd.ID)
 		return
@@ -103,31 +104,39 @@ func (s *session) readHistory(cmd *protocol.Command) {
 	s.answer(protocol.Answer{Kind: protocol.AnswerHistory, ID: cmd.ID, Room: name, Epoch: at.Epoch, Offset: at.Offset, Messages: page, More: more})
 }
 
-// page is what cmd asks for of the room of that name, and the room's position. A room that isn't there is made for the
-// answer, since its epoch is part of it.
-func (h *Hub) page(name string, cmd *protocol.Command) (page []*protocol.Message, at history.Position, more bool, err *protocol.Error) {
+// pageOf is the page that cmd asks for.
+func pageOf(cmd *protocol.Command) (q PageQuery) {
+	q.Limit = cmp.Or(cmd.Limit, pageMessages)
+	if cmd.HasSince {
+		q.Since = &cmd.Since
+	}
+	if cmd.HasBefore {
+		q.Before = &cmd.Before
+	}
+	return q
+}
+
+// page is what q asks for of the room of that name, and the room's position. A room that isn't there is made for the answer,
+// since its epoch is part of it.
+func (h *Hub) page(name string, q PageQuery) (page []*protocol.Message, at history.Position, more bool, err *protocol.Error) {
 	sh := h.roomShard(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := h.room(sh, name)
 	defer h.vacated(r, nil)
 	h.trim(r, clock())
-	q := history.Query{Limit: cmd.Limit, Bytes: pageBytes}
-	if q.Limit == 0 {
-		q.Limit = pageMessages
-	}
 	at = r.position()
-	if cmd.HasSince {
-		q.Since, err = &cmd.Since.Offset, checkPosition(at, &cmd.Since, at.Offset)
+	ask := history.Query{Limit: q.Limit, Bytes: pageBytes}
+	if q.Since != nil {
+		ask.Since, err = &q.Since.Offset, checkPosition(at, q.Since, at.Offset)
 	}
-	if cmd.HasBefore { // before what is to come stands all that there is
-		_, next := r.log.Next()
-		q.Before, err = &cmd.Before.Offset, checkPosition(at, &cmd.Before, next)
+	if q.Before != nil { // before what is to come stands all that there is
+		ask.Before, err = &q.Before.Offset, checkPosition(at, q.Before, history.Next(at.Offset))
 	}
 	if err != nil {
 		return nil, at, false, err
 	}
-	page, more = r.log.Page(q)
+	page, more = r.log.Page(ask)
 	return page, at, more, nil
 }
 

@@ -16,7 +16,7 @@ type Hooks struct {
 	// where it is nil and Join isn't, that is refused. Publish may give other content; nil leaves it.
 	Join    func(ctx context.Context, who Identity, room string) error
 	Read    func(ctx context.Context, who Identity, room string) error
-	Publish func(ctx context.Context, who Identity, p Publication) (content []byte, err error)
+	Publish func(ctx context.Context, who Identity, d Draft) (content []byte, err error)
 	// Custom obeys the messages whose type is Known. The reply is one JSON value; nil is an ack where there was an id.
 	Custom func(ctx context.Context, who Identity, msgType string, raw []byte) (reply []byte, err error)
 	Known  func(msgType string) bool
@@ -34,8 +34,8 @@ type Identity struct {
 	User string // "" when the application didn't say
 }
 
-// Publication is what a client wants to publish: to a room, to the client To, or with neither to everyone.
-type Publication struct {
+// Draft is what a client wants to publish: to a room, to the client To, or with neither to everyone.
+type Draft struct {
 	Room, To string
 	Content  []byte
 }
@@ -109,9 +109,9 @@ func (s *session) hookFor(cmd *protocol.Command, raw []byte) hook {
 		if hooks.Publish == nil {
 			return nil
 		}
-		p := Publication{Room: string(cmd.Room), To: canonical(cmd.To), Content: append([]byte(nil), cmd.Content...)}
+		d := Draft{Room: string(cmd.Room), To: canonical(cmd.To), Content: append([]byte(nil), cmd.Content...)}
 		return func(ctx context.Context) outcome {
-			content, err := hooks.Publish(ctx, who, p)
+			content, err := hooks.Publish(ctx, who, d)
 			return outcome{content: content, err: err}
 		}
 	}

@@ -1,24 +1,15 @@
 package hub
 
 import (
-	"errors"
+	"bytes"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
-)
-
-// Server stands in `from` for what the application itself publishes.
-const Server = "server"
-
-// Errors of publishing from outside a connection.
-var (
-	ErrUnknownClient = errors.New("no such client")
-	ErrOverloaded    = errors.New("overloaded: a worker's mailbox is full")
-	ErrStopped       = errors.New("the server has stopped")
 )
 
 // Config sizes a Hub. Every field must be set, but those of Hooks may be nil.
@@ -162,71 +153,62 @@ func (h *Hub) Clients() (n int) {
 	return n
 }
 
-// Broadcast sends content to every client, as Publish does to a room's members.
-func (h *Hub) Broadcast(content []byte) error {
-	m := &protocol.Message{Kind: protocol.Chat, From: Server, Content: content, Time: time.Now().UnixMilli()}
-	m.Place(0, 0)
-	r := h.everyone
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case h.stopping():
-		return ErrStopped
-	case r.full():
-		return ErrOverloaded
-	}
-	h.apply(r, m, nil, nil)
-	return nil
-}
-
-// Send sends content to one client, as Publish does to a room's members; ErrUnknownClient when it is not here.
-func (h *Hub) Send(client string, content []byte) error {
-	if h.stopping() {
-		return ErrStopped
-	}
-	id, ok := ParseID([]byte(client))
-	if !ok {
-		return ErrUnknownClient
-	}
-	m := &protocol.Message{Kind: protocol.DirectMessage, From: Server, Content: content, Time: time.Now().UnixMilli()}
-	m.Place(0, 0)
-	if w := h.clientShard(id).worker(id); w != nil && w.Full() {
-		return ErrOverloaded
-	}
-	_, err := h.direct(id, m, nil)
-	switch {
-	case err == nil:
-		return nil
-	case err.Code == protocol.UnknownClient:
-		return ErrUnknownClient
-	}
-	return ErrOverloaded
-}
-
 // clientShard finds a client's session by its id. Guarded by mu, which is taken last (docs/locks.md).
 type clientShard struct {
 	mu       sync.Mutex
 	sessions map[ID]*session // only what is static of them may be read
 	parked   map[ID]*parked
-	order    []parking // by time
+	order    []parking       // by time
+	users    map[string][]ID // the ids, here or parked, of those who have a name
 }
 
 func (h *Hub) clientShard(id ID) *clientShard { return &h.clients[id[0]%shards] }
-
-// worker is the one that has the client, or nil.
-func (sh *clientShard) worker(id ID) *loop.Worker {
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if s := sh.sessions[id]; s != nil {
-		return s.conn.Worker()
-	}
-	return nil
-}
 
 func (sh *clientShard) set(s *session) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.sessions[s.id] = s
+	if user := s.name(); user != "" {
+		if sh.users == nil {
+			sh.users = map[string][]ID{}
+		}
+		sh.users[user] = append(sh.users[user], s.id)
+	}
+}
+
+// forget takes the id of a session that has ended from its user. mu is held.
+func (sh *clientShard) forget(id ID, user string) {
+	ids := slices.DeleteFunc(sh.users[user], func(o ID) bool { return o == id })
+	if len(ids) > 0 {
+		sh.users[user] = ids
+	} else {
+		delete(sh.users, user)
+	}
+}
+
+// ofUser adds the ids of a user's clients.
+func (sh *clientShard) ofUser(ids []ID, user string) []ID {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return append(ids, sh.users[user]...)
+}
+
+// after adds the clients whose ids come after one.
+func (sh *clientShard) after(list []ClientInfo, after ID) []ClientInfo {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	add := func(who Identity, parked bool) {
+		if bytes.Compare(who.ID[:], after[:]) > 0 {
+			list = append(list, ClientInfo{who, parked})
+		}
+	}
+	for _, s := range sh.sessions {
+		add(s.identity(), false)
+	}
+	for _, p := range sh.parked {
+		add(Identity{p.id, p.user}, p.by == nil)
+	}
+	return list
 }
 
 // remove takes s out, where the id leads to it.
@@ -235,5 +217,6 @@ func (sh *clientShard) remove(s *session) {
 	defer sh.mu.Unlock()
 	if sh.sessions[s.id] == s {
 		delete(sh.sessions, s.id)
+		sh.forget(s.id, s.name())
 	}
 }

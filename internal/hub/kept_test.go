@@ -74,7 +74,7 @@ func TestAMessageThatHasWaitedIsNotKept(t *testing.T) {
 	a.say(`{"msg_type":"slow","padding":%q}`, strings.Repeat("x", 20_000))
 	a.sync()
 	id, _ := ParseID([]byte(a.id))
-	w := h.clientShard(id).worker(id)
+	w := h.here(id).conn.Worker()
 	var raw weak.Pointer[byte]
 	w.Post(task(func() { raw = weak.Make(&h.clientShard(id).sessions[id].more.hooks.waiting[0][0]) }), 0)
 	a.sync()
@@ -90,7 +90,7 @@ func TestAMessageThatHasWaitedIsNotKept(t *testing.T) {
 func TestARefusalComesBeforeTheHook(t *testing.T) {
 	h, l := newHub(t, 1)
 	var seen atomic.Int32
-	h.cfg.Hooks.Publish = func(_ context.Context, _ Identity, p Publication) ([]byte, error) {
+	h.cfg.Hooks.Publish = func(_ context.Context, _ Identity, p Draft) ([]byte, error) {
 		seen.Add(1)
 		return p.Content, nil
 	}

@@ -150,14 +150,23 @@ func (h *Hub) take(p *parked, s *session) (directs []waitingDirect) {
 	sh := h.clientShard(p.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	h.takeLocked(sh, p)
-	if s != nil {
+	if s == nil {
+		h.takeLocked(sh, p)
+	} else {
+		h.unpark(sh, p)
 		sh.sessions[p.id] = s
 	}
 	return p.directs
 }
 
+// takeLocked is take where nobody has the id from here on. mu is held.
 func (h *Hub) takeLocked(sh *clientShard, p *parked) {
+	h.unpark(sh, p)
+	sh.forget(p.id, p.user)
+}
+
+// unpark takes p out of the shard. mu is held.
+func (h *Hub) unpark(sh *clientShard, p *parked) {
 	delete(sh.parked, p.id)
 	h.keep(KeptParked, p.payer, -p.cost)
 	for _, d := range p.directs {

@@ -3,7 +3,6 @@ package hub
 import (
 	"hash/maphash"
 	"sync"
-	"time"
 
 	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/loop"
@@ -103,9 +102,9 @@ func (s *session) roomMessage(cmd *protocol.Command) {
 		return
 	}
 	var full *loop.Worker
-	at, duplicate := s.hub.once(s.publishKey(cmd), s.payer(), func() (at history.Position) {
+	at, duplicate, _ := s.hub.once(s.publishKey(cmd), s.payer(), func() (at history.Position, err error) {
 		at, full = s.publish(r, name, cmd)
-		return at
+		return at, nil
 	})
 	s.published(cmd, at, duplicate, full)
 }
@@ -153,34 +152,9 @@ func (s *session) published(cmd *protocol.Command, at history.Position, duplicat
 	}
 }
 
-// Publish sends content, one JSON value, to every member of a room, in the application's name, whoever the policy lets
-// publish. It goes nowhere when the room has no member and keeps no history. ErrOverloaded says that a worker has too
-// much to do: nothing was sent. Any goroutine, a hook's too; never blocks.
-func (h *Hub) Publish(name string, content []byte) error {
-	if err := protocol.CheckRoom([]byte(name)); err != nil {
-		return err
-	}
-	m := &protocol.Message{Kind: protocol.RoomMessage, Room: name, From: Server, Content: content, Time: time.Now().UnixMilli()}
-	sh := h.roomShard(name)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if h.stopping() {
-		return ErrStopped
-	}
-	r := h.published(sh, name)
-	if r == nil {
-		return nil
-	}
-	if r.full() {
-		return ErrOverloaded
-	}
-	h.publish(r, m, nil, nil)
-	return nil
-}
-
 // publishKey is who published what where: fields, never one joined string, or two could be taken for one another.
 type publishKey struct {
-	user    string // or, where it is "", the session
+	user    string // or, where it is "", the session; both are zero for the application
 	session ID
 	room    string
 	id      string
@@ -204,24 +178,26 @@ type remembered struct {
 
 func (k publishKey) cost() int64 { return publishCost + int64(len(k.user)+len(k.room)+len(k.id)) }
 
-// once publishes, unless that was done within the window: then it tells where.
-func (h *Hub) once(key publishKey, p *payer, publish func() history.Position) (at history.Position, duplicate bool) {
+// once publishes, unless that was done within the window: then it tells where. What fails may be tried again.
+func (h *Hub) once(key publishKey, p *payer, publish func() (history.Position, error)) (at history.Position, duplicate bool, err error) {
 	d := &h.memories[maphash.Comparable(seed, key)%shards]
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := clock()
 	h.forget(d, now)
 	if at, ok := d.seen[key]; ok {
-		return at, true
+		return at, true, nil
 	}
-	at = publish()
+	if at, err = publish(); err != nil {
+		return at, false, err
+	}
 	if d.seen == nil {
 		d.seen = map[publishKey]history.Position{}
 	}
 	d.seen[key] = at
 	d.order = append(d.order, remembered{key, now + h.cfg.DedupWindow.Milliseconds(), p})
 	h.keep(KeptPublishIDs, p, key.cost())
-	return at, false
+	return at, false, nil
 }
 
 // forget drops what is older than the window. d.mu is held.

@@ -221,7 +221,7 @@ func (s *session) Closed(_ *loop.Conn, code int) {
 	if s.coming() {
 		s.more.coming.stop()
 	}
-	if (greeted || s.old() != nil) && s.hub.parks(code) && s.park() {
+	if (greeted || s.old() != nil) && s.hub.parks(code) && !(s.more != nil && s.more.over) && s.park() {
 		return
 	}
 	s.end()

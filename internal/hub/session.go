@@ -47,6 +47,7 @@ type more struct {
 	flow   flow
 
 	dismissed bool // the hook Disconnect has been called
+	over      bool // the session ends with its connection
 }
 
 func (s *session) extra() *more {

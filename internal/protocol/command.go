@@ -67,3 +67,10 @@ const (
 	MaxResumeRooms = 1000
 	MaxData        = 4096 // bytes of join_room's data, as JSON
 )
+
+// The longest of the short texts, in bytes.
+const (
+	MaxEpoch     = 64
+	MaxKey       = 255
+	MaxPublishID = 64
+)

@@ -6,13 +6,6 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// The longest of the short texts, in bytes after unescaping.
-const (
-	maxEpoch     = 64
-	maxKey       = 255
-	maxPublishID = 64
-)
-
 // takeFields checks and sets the fields that the kind uses; the others are not looked at, because
 // some clients send "room":null with a chat.
 func (c *decoder) takeFields(f *fields) (err *protocol.Error) {
@@ -70,10 +63,10 @@ func (c *decoder) takeRoomMessage(f *fields) (err *protocol.Error) {
 	if err = c.takeContent(f); err != nil {
 		return err
 	}
-	if c.Key, err = c.shortText(f, fieldKey, maxKey); err != nil {
+	if c.Key, err = c.shortText(f, fieldKey, protocol.MaxKey); err != nil {
 		return err
 	}
-	c.PublishID, err = c.shortText(f, fieldPublishID, maxPublishID)
+	c.PublishID, err = c.shortText(f, fieldPublishID, protocol.MaxPublishID)
 	return err
 }
 
@@ -211,8 +204,8 @@ func (c *decoder) position(raw []byte) (p protocol.Position, fault string) {
 	if epoch == nil || epoch[0] != '"' {
 		return p, " must have an epoch that is a string"
 	}
-	if p.Epoch = c.unquote(epoch); len(p.Epoch) < 1 || len(p.Epoch) > maxEpoch {
-		return p, " must have an epoch of 1 to " + strconv.Itoa(maxEpoch) + " bytes"
+	if p.Epoch = c.unquote(epoch); len(p.Epoch) < 1 || len(p.Epoch) > protocol.MaxEpoch {
+		return p, " must have an epoch of 1 to " + strconv.Itoa(protocol.MaxEpoch) + " bytes"
 	}
 	ok := false
 	if offset != nil {

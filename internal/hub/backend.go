@@ -1,0 +1,367 @@
+package hub
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"example.com/hubbub/internal/history"
+	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/protocol"
+)
+
+// What the application asks for, in its own name: from any goroutine, a hook's too. None blocks but Remove and Disconnect, which
+// wait for the client's worker.
+
+// Server stands in `from` for what the application itself publishes, where it doesn't say otherwise.
+const Server = "server"
+
+// Errors of what the application asks for.
+var (
+	ErrUnknownClient = errors.New("no such client")
+	ErrUnknownUser   = errors.New("no client of this user")
+	ErrOverloaded    = errors.New("overloaded: too much waits already")
+	ErrStopped       = errors.New("the server has stopped")
+	ErrNotMember     = errors.New("the client is not in the room")
+	ErrNoHistory     = errors.New("the room keeps no history")
+	ErrNoPosition    = errors.New("the room has no such position")
+	ErrNoPresence    = errors.New("the room does not tell who is in it")
+)
+
+// Publication is what the application publishes.
+type Publication struct {
+	// Where to: one of these.
+	Room     string
+	Client   ID
+	User     string // all clients of that name
+	Everyone bool
+
+	Content   []byte // one JSON value
+	From      string
+	Key       []byte // nil for none; of a Room, as is PublishID
+	PublishID string // "" for none
+	Exclude   ID     // the client that doesn't get it; zero for nobody
+}
+
+// message is what p publishes. It has no place yet.
+func (p *Publication) message(kind protocol.Kind) *protocol.Message {
+	m := &protocol.Message{Kind: kind, Room: p.Room, From: p.From, Content: p.Content, Key: p.Key, Time: time.Now().UnixMilli()}
+	if p.Exclude != (ID{}) {
+		m.Except = p.Exclude.String()
+	}
+	return m
+}
+
+// Publish sends what p says, and gives its position in a room with history. It goes nowhere when the room has no member and
+// keeps no history. duplicate says that the application has published it by this PublishID before, at this position.
+// ErrOverloaded says that nothing was sent, and so do ErrStopped, ErrUnknownClient and ErrUnknownUser.
+func (h *Hub) Publish(p *Publication) (at history.Position, duplicate bool, err error) {
+	switch {
+	case h.stopping():
+		return at, false, ErrStopped
+	case p.Everyone:
+		return at, false, h.broadcast(p)
+	case p.Client != ID{}:
+		return at, false, h.sendTo([]ID{p.Client}, p)
+	case p.User != "":
+		ids := h.clientsOf(p.User)
+		if len(ids) == 0 {
+			return at, false, ErrUnknownUser
+		}
+		return at, false, h.sendTo(ids, p)
+	case p.PublishID == "":
+		at, err = h.publishToRoom(p)
+		return at, false, err
+	case h.loop.Overloaded(): // one more publish_id can't be remembered
+		return at, false, ErrOverloaded
+	}
+	key := publishKey{room: p.Room, id: p.PublishID}
+	return h.once(key, nil, func() (history.Position, error) { return h.publishToRoom(p) })
+}
+
+func (h *Hub) publishToRoom(p *Publication) (at history.Position, err error) {
+	m, except := p.message(protocol.RoomMessage), h.here(p.Exclude)
+	sh := h.roomShard(p.Room)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := h.published(sh, p.Room)
+	switch {
+	case r == nil:
+		return at, nil
+	case h.stopping():
+		return at, ErrStopped
+	case r.full():
+		return at, ErrOverloaded
+	}
+	at, _ = h.publish(r, m, except, nil)
+	return at, nil
+}
+
+func (h *Hub) broadcast(p *Publication) error {
+	m, except := p.message(protocol.Chat), h.here(p.Exclude)
+	m.Place(0, 0)
+	r := h.everyone
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case h.stopping():
+		return ErrStopped
+	case r.full():
+		return ErrOverloaded
+	}
+	h.apply(r, m, except, nil)
+	return nil
+}
+
+// sendTo sends a direct message to each of the clients, or to none of them.
+func (h *Hub) sendTo(ids []ID, p *Publication) error {
+	m := p.message(protocol.DirectMessage)
+	m.Place(0, 0)
+	for _, id := range ids {
+		if s := h.here(id); s != nil && s.conn.Worker().Full() {
+			return ErrOverloaded
+		}
+	}
+	var failed error
+	reached := 0
+	for _, id := range ids {
+		if id == p.Exclude {
+			continue
+		}
+		_, err := h.direct(id, m, nil)
+		switch {
+		case err == nil:
+			reached++
+		case err.Code == protocol.UnknownClient:
+			failed = cmp.Or(failed, ErrUnknownClient)
+		default:
+			failed = ErrOverloaded
+		}
+	}
+	if reached > 0 {
+		return nil // of a user's clients one may have left just now
+	}
+	return failed
+}
+
+// here is the session of a client that is connected, or nil. Only what is static of it may be read.
+func (h *Hub) here(id ID) *session {
+	if id == (ID{}) {
+		return nil
+	}
+	sh := h.clientShard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.sessions[id]
+}
+
+// clientsOf are the clients of a user, the parked ones too.
+func (h *Hub) clientsOf(user string) (ids []ID) {
+	for i := range h.clients {
+		ids = h.clients[i].ofUser(ids, user)
+	}
+	return ids
+}
+
+// PageQuery asks for a page of a room's history: what comes behind Since or what is before Before, at most one of which is
+// given, or else the newest.
+type PageQuery struct {
+	Since, Before *protocol.Position
+	Limit         int // messages, 1 to protocol.MaxPage
+}
+
+// History is a page of a room's history, oldest first, and the room's position; more says that there is more, the way that
+// was asked for. A page has 64 KiB or one message. ErrNoHistory, ErrNoPosition.
+func (h *Hub) History(room string, q PageQuery) (page []*protocol.Message, at history.Position, more bool, err error) {
+	if h.cfg.Policies.For(room).History.Messages == 0 {
+		return nil, at, false, ErrNoHistory
+	}
+	page, at, more, bad := h.page(room, q)
+	if bad != nil {
+		return nil, at, false, ErrNoPosition
+	}
+	return page, at, more, nil
+}
+
+// RoomInfo is what is known of a room from outside.
+type RoomInfo struct {
+	Name     string
+	Members  int
+	Position history.Position
+}
+
+// RoomsAfter are the first so many rooms, by name, that begin with prefix and come after a name.
+func (h *Hub) RoomsAfter(prefix, after string, limit int) (list []RoomInfo, more bool) {
+	order := func(a, b RoomInfo) int { return strings.Compare(a.Name, b.Name) }
+	for i := range h.rooms {
+		h.rooms[i].each(func(r *room) {
+			if r.name > after && strings.HasPrefix(r.name, prefix) {
+				list = append(list, RoomInfo{r.name, r.members, r.position()})
+			}
+		})
+		list = smallest(list, limit+1, order)
+	}
+	return page(list, limit, order)
+}
+
+// ClientInfo is what is known of a client from outside.
+type ClientInfo struct {
+	Identity
+	Parked bool // it has lost its connection and may come back
+}
+
+// ClientsAfter are the first so many clients, by id, that come after one.
+func (h *Hub) ClientsAfter(after ID, limit int) (list []ClientInfo, more bool) {
+	order := func(a, b ClientInfo) int { return bytes.Compare(a.ID[:], b.ID[:]) }
+	for i := range h.clients {
+		list = smallest(h.clients[i].after(list, after), limit+1, order)
+	}
+	return page(list, limit, order)
+}
+
+// smallest keeps the first n, by order, of a list that has become longer.
+func smallest[T any](list []T, n int, order func(a, b T) int) []T {
+	if len(list) <= n {
+		return list
+	}
+	slices.SortFunc(list, order)
+	clear(list[n:])
+	return list[:n]
+}
+
+// page is the first so many in order, and whether there are more.
+func page[T any](list []T, limit int, order func(a, b T) int) (first []T, more bool) {
+	slices.SortFunc(list, order)
+	if len(list) > limit {
+		return list[:limit], true
+	}
+	return list, false
+}
+
+// Remove takes a client out of a room; it is told so, with the reason "kicked". ErrUnknownClient, ErrNotMember, or ctx's. It
+// waits until the client is out.
+func (h *Hub) Remove(ctx context.Context, room string, client ID) error {
+	var was bool
+	err := h.onClient(ctx, client, func(s *session) { was = s.kick(room) }, func(p *parked) func() {
+		r := h.takeRoom(p, room)
+		was = r != nil
+		return func() {
+			if was {
+				h.leftSafely(r, p)
+			}
+		}
+	})
+	if err == nil && !was {
+		return ErrNotMember
+	}
+	return err
+}
+
+// kick takes the session out of a room, if it is in it.
+func (s *session) kick(room string) (was bool) {
+	if i := s.find([]byte(room)); i >= 0 {
+		s.leave(i)
+		s.answer(protocol.Answer{Kind: protocol.AnswerLeft, Room: room, Reason: protocol.LeftKicked})
+		return true
+	}
+	if s.coming() && s.more.coming.left[room] != nil { // it hasn't named it yet
+		r := s.more.coming.left[room]
+		delete(s.more.coming.left, room)
+		s.hub.leftSafely(r, s.old())
+		return true
+	}
+	return false
+}
+
+// takeRoom takes a room out of those of p, or gives nil. Its shard's mu is held.
+func (h *Hub) takeRoom(p *parked, name string) *room {
+	i := slices.IndexFunc(p.rooms, func(r *room) bool { return r.name == name })
+	if i < 0 {
+		return nil
+	}
+	r := p.rooms[i]
+	p.rooms = slices.Delete(p.rooms, i, i+1)
+	p.cost -= parkedRoomCost
+	h.keep(KeptParked, p.payer, -parkedRoomCost)
+	return r
+}
+
+// Disconnect ends a client's session: its connection is closed with code and reason, and can't be resumed. ErrUnknownClient, or
+// ctx's. It waits until the Close is on its way.
+func (h *Hub) Disconnect(ctx context.Context, client ID, code int, reason string) error {
+	return h.onClient(ctx, client, func(s *session) {
+		s.extra().over = true
+		s.conn.Close(code, reason)
+	}, func(p *parked) func() {
+		h.takeLocked(h.clientShard(client), p)
+		return func() {
+			h.end(p, p.rooms)
+			h.payers.leave(p.payer)
+		}
+	})
+}
+
+// onClient has something done with a client wherever it is: on its worker, or where its session is parked under the shard's
+// lock, and then what that returns without it. It waits for the worker or for ctx.
+func (h *Hub) onClient(ctx context.Context, id ID, live func(*session), lost func(*parked) (then func())) error {
+	for {
+		s, then := h.liveOr(id, lost)
+		switch {
+		case then != nil:
+			then()
+			return nil
+		case s == nil:
+			return ErrUnknownClient
+		}
+		v := &visit{s: s, do: live, done: make(chan bool, 1)}
+		s.conn.Worker().Post(v, 0)
+		select {
+		case done := <-v.done:
+			if done {
+				return nil
+			} // it has gone meanwhile, and may be parked or here again
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-h.swept:
+			return ErrStopped
+		}
+	}
+}
+
+// liveOr is the session that is connected, or says what is to be done where it is parked; nil and nil where there is neither.
+func (h *Hub) liveOr(id ID, lost func(*parked) (then func())) (s *session, then func()) {
+	sh := h.clientShard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	p := sh.parked[id]
+	switch {
+	case p == nil:
+		return sh.sessions[id], nil
+	case p.by != nil:
+		return p.by, nil
+	}
+	return nil, lost(p)
+}
+
+// visit is something that is done with a session on its worker.
+type visit struct {
+	s    *session
+	do   func(*session)
+	done chan bool // false where its connection has ended
+}
+
+// Conn implements loop.ConnTask.
+func (v *visit) Conn(*loop.Worker) *loop.Conn { return v.s.conn }
+
+func (v *visit) Run(*loop.Worker) {
+	is := false
+	defer func() { v.done <- is }() // also where it panics
+	if v.s.conn.Open() {
+		v.do(v.s)
+		is = true
+	}
+}
