@@ -94,14 +94,6 @@ func (s *session) answer(a protocol.Answer) {
 	st.answer = protocol.Answer{} // what it points to isn't kept
 }
 
-// frame is a frame of m for this client.
-func (s *session) frame(m *protocol.Message) *loop.Frame {
-	st, speaks := s.state(), s.speaker()
-	p := speaks.AppendMessage(st.buf[:0], m)
-	st.keepBuf(p)
-	return loop.NewFrame(speaks.op, p)
-}
-
 // tell sends a message to this client alone.
 func (s *session) tell(m *protocol.Message) {
 	s.send(s.speaker().AppendMessage(s.state().buf[:0], m))

@@ -221,3 +221,25 @@ func TestNewsAndMissedMessagesComeInTheMembersDialect(t *testing.T) {
 		t.Errorf("got %v", m)
 	}
 }
+
+// Members who catch up at the same time share the frames, and nothing is left of these when all have.
+func TestThoseWhoCatchUpShareTheFrames(t *testing.T) {
+	var encoded atomic.Int32
+	l := &local{state: &workerState{speakers: speakers([]func() protocol.Dialect{func() protocol.Dialect { return letters{&encoded} }})}}
+	a, b := &session{}, &session{}
+	l.add(a, never)
+	l.add(b, never)
+	one, two := &protocol.Message{Offset: 1, Content: []byte("1")}, &protocol.Message{Offset: 2, Content: []byte("2")}
+	if f := l.replayed(one); l.replayed(one) != f || l.replayed(two) == f || encoded.Load() != 2 {
+		t.Errorf("two messages were encoded %d times", encoded.Load())
+	}
+	l.admit(a, 0)
+	l.replayed(two)
+	if encoded.Load() != 2 {
+		t.Error("b had to have the message encoded anew")
+	}
+	l.admit(b, 0)
+	if l.replay != nil {
+		t.Errorf("%d frames are kept for nobody", len(l.replay))
+	}
+}

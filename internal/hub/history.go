@@ -166,19 +166,37 @@ func (r *room) behind(l *local, offset uint64) pull {
 // catchUp goes on with a pull. It is over when it returns true.
 func (s *session) catchUp(p *pull) (done bool) {
 	messages, gap, done := s.take(p)
+	frames := make([]*loop.Frame, len(messages)) // before the room may let go of them
+	for i, m := range messages {
+		frames[i] = p.local.replayed(m)
+	}
 	if done {
 		p.local.admit(s, p.seq)
 	}
 	if gap.Count > 0 {
 		s.answer(gap)
 	}
-	for _, m := range messages {
-		s.conn.Send(s.frame(m))
+	for _, f := range frames {
+		s.conn.Send(f)
 	}
-	if len(messages) > 0 {
+	if len(frames) > 0 {
 		s.conn.Forgive() // they are older than the time that they wait here
 	}
 	return done
+}
+
+// replayed is a frame of a message of the history, for all members who catch up at the same time.
+func (l *local) replayed(m *protocol.Message) *loop.Frame {
+	f := l.replay[m.Offset]
+	if f == nil {
+		x := shared{message: m}
+		f = x.frame(l)
+		if l.replay == nil {
+			l.replay = map[uint64]*loop.Frame{}
+		}
+		l.replay[m.Offset] = f
+	}
+	return f
 }
 
 // take is the next piece of a pull: what the connection has room for, and what went out of the history before. It is the
@@ -188,6 +206,9 @@ func (s *session) take(p *pull) (messages []*protocol.Message, gap protocol.Answ
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	log := &r.log
+	if len(p.local.replay) > log.Len() {
+		clear(p.local.replay) // most of it has gone out of the history
+	}
 	base := r.seq // of the newest that is not kept
 	if log.Len() > 0 {
 		base = log.At(0).Seq - 1

@@ -38,10 +38,11 @@ type local struct {
 	state   *workerState
 	dialect dialect
 	members []member
-	seen    uint64              // seq of the message delivered last
-	fresh   map[*session]uint64 // who has nothing of what was posted up to here: the room's seq at the join, or never while it catches up; nil when none
-	lags    []*lag              // of the members who can't keep up
-	run     []*delivery         // gathered, not yet delivered
+	seen    uint64                 // seq of the message delivered last
+	fresh   map[*session]uint64    // who has nothing of what was posted up to here: the room's seq at the join, or never while it catches up; nil when none
+	replay  map[uint64]*loop.Frame // by offset, what members who catch up have got of the history; nil when none does
+	lags    []*lag                 // of the members who can't keep up
+	run     []*delivery            // gathered, not yet delivered
 }
 
 // member is a session's place in a room. A delivery walks over many, so what it needs lies here and in the connection.
@@ -200,7 +201,7 @@ func (l *local) admit(s *session, since uint64) {
 // settle forgets that s is a newcomer.
 func (l *local) settle(s *session) {
 	if delete(l.fresh, s); len(l.fresh) == 0 {
-		l.fresh = nil
+		l.fresh, l.replay = nil, nil
 	}
 }
 
@@ -373,7 +374,7 @@ func (l *local) deliverAll(run []*delivery) {
 
 // closeAll closes every member's connection after a fault of ours.
 func (l *local) closeAll() {
-	l.fresh = nil
+	l.fresh, l.replay = nil, nil
 	for i := len(l.members) - 1; i >= 0; i-- { // backwards, as deliver does
 		l.members[i].conn.Close(wire.CloseInternal, "internal error")
 	}
