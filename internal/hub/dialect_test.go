@@ -146,6 +146,8 @@ func TestTwoDialectsMeetInARoom(t *testing.T) {
 	x, y := newLetters(t, h, l), newLetters(t, h, l)
 	a.say(`{"msg_type":"join_room","room":"r"}`)
 	b.say(`{"msg_type":"join_room","room":"r"}`)
+	a.sync()
+	b.sync()
 	x.say("J r\nP r 1\nnonsense\nL nowhere") // one frame, four commands
 	x.want("J r", "E unknown_type nonsense", "L nowhere")
 	y.say("J r")

@@ -10,7 +10,7 @@
 //
 // The map:
 //
-//	hub.go      Hub; publishing from the application; the index of clients
+//	hub.go      Hub; the index of clients
 //	session.go  a client: its messages and what each of them does; the echo
 //	parked.go   sessions whose connection was lost, and what waits for them
 //	resume.go   how they come back: the token, and what the client says of its rooms
@@ -22,6 +22,8 @@
 //	tidy.go     what goes when its time is up, or when memory is short
 //	policy.go   what a room keeps, tells and allows, by its name
 //	presence.go who is in a room, and what its members are told of it
+//	permit.go   what a client may do: policies, hooks, limits
+//	backend.go  what the application asks for
 //	admit.go    who a new client is, and whether the application lets it in
 //	hooks.go    the application's own code, in order for each session
 //	roomhooks.go and in order for each room

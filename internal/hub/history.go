@@ -74,16 +74,6 @@ func (r *room) recover(since *protocol.Position) (reason string) {
 	return r.log.Recover(since.Epoch, since.Offset)
 }
 
-// mayRead says whether the client may read a room's history and who is in it, as far as the application isn't asked: a member
-// may, and anyone unless the application decides who may join and not who may read.
-func (s *session) mayRead(cmd *protocol.Command) *protocol.Error {
-	hooks := &s.hub.cfg.Hooks
-	if hooks.Join == nil || hooks.Read != nil || s.find(cmd.Room) >= 0 {
-		return nil
-	}
-	return &protocol.Error{Code: protocol.NotMember, Message: "only members may read this room"}
-}
-
 // readHistory answers the message history: one page.
 func (s *session) readHistory(cmd *protocol.Command) {
 	if cmd.ID == nil {

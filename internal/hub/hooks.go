@@ -62,62 +62,6 @@ type outcome struct {
 
 type hook func(ctx context.Context) outcome
 
-// runFor is the call of the application's code that a command needs, or nil.
-func (s *session) runFor(cmd *protocol.Command, raw []byte) *run {
-	if cmd.Kind == protocol.Resume && s.hub.cfg.Hooks.Join != nil {
-		rooms, any := make([]string, len(cmd.Rooms)), false
-		for i, r := range cmd.Rooms {
-			if s.find(r.Room) < 0 { // else joining twice is joining once
-				rooms[i], any = string(r.Room), true
-			}
-		}
-		if !any {
-			return nil
-		}
-		return &run{rooms: rooms, who: s.identity()}
-	}
-	if do := s.hookFor(cmd, raw); do != nil {
-		return &run{do: do}
-	}
-	return nil
-}
-
-// hookFor is the application's code for a command other than resume, or nil.
-func (s *session) hookFor(cmd *protocol.Command, raw []byte) hook {
-	hooks := &s.hub.cfg.Hooks
-	who := s.identity()
-	switch cmd.Kind {
-	case protocol.Custom:
-		msgType, raw := string(cmd.Type), append([]byte(nil), raw...)
-		return func(ctx context.Context) outcome {
-			reply, err := hooks.Custom(ctx, who, msgType, raw)
-			return outcome{content: reply, err: err}
-		}
-	case protocol.JoinRoom:
-		if hooks.Join == nil {
-			return nil
-		}
-		room := string(cmd.Room)
-		return func(ctx context.Context) outcome { return outcome{err: hooks.Join(ctx, who, room)} }
-	case protocol.History, protocol.Presence:
-		if hooks.Read == nil || s.find(cmd.Room) >= 0 {
-			return nil
-		}
-		room := string(cmd.Room)
-		return func(ctx context.Context) outcome { return outcome{err: hooks.Read(ctx, who, room)} }
-	case protocol.Chat, protocol.RoomMessage, protocol.DirectMessage:
-		if hooks.Publish == nil {
-			return nil
-		}
-		d := Draft{Room: string(cmd.Room), To: canonical(cmd.To), Content: append([]byte(nil), cmd.Content...)}
-		return func(ctx context.Context) outcome {
-			content, err := hooks.Publish(ctx, who, d)
-			return outcome{content: content, err: err}
-		}
-	}
-	return nil
-}
-
 // mustWait says that a command comes behind others whose hooks aren't done. A ping changes nothing and never waits.
 func (s *session) mustWait(cmd *protocol.Command) bool {
 	return s.more != nil && s.more.hooks != nil && s.more.hooks.running != nil && cmd.Kind != protocol.Ping

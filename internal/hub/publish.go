@@ -52,31 +52,6 @@ func (h *Hub) publish(r *room, m *protocol.Message, from *session, p *payer) (at
 	return r.position(), full
 }
 
-// mayPublish holds a message against the room's policy and the client's share. It comes before the hook Publish: what the
-// application has taken for published must be.
-func (s *session) mayPublish(cmd *protocol.Command) *protocol.Error {
-	i := s.find(cmd.Room)
-	var policy *Policy
-	if i >= 0 {
-		policy = s.rooms[i].local.room.policy
-	} else {
-		policy = s.hub.cfg.Policies.For(string(cmd.Room))
-	}
-	switch {
-	case policy.Publish == ServerOnly:
-		return &protocol.Error{Code: protocol.Forbidden, Message: "only the server may publish to this room"}
-	case policy.Publish == Members && i < 0:
-		return &protocol.Error{Code: protocol.NotMember, Message: "only members may publish to this room"}
-	case policy.History.Messages > 0 && !s.payer().may(int64(len(cmd.Content))+entryCost+roomCost):
-		return tooMuch(protocol.RateLimited, "its messages in the rooms' histories")
-	case cmd.PublishID != nil && s.hub.loop.Overloaded():
-		return &protocol.Error{Code: protocol.Overloaded, Message: "the server can't remember one more publish_id"}
-	case cmd.PublishID != nil && !s.payer().may(s.publishKey(cmd).cost()):
-		return tooMuch(protocol.RateLimited, "its publish_ids")
-	}
-	return nil
-}
-
 // publishKey is what a message with a publish_id is known by.
 func (s *session) publishKey(cmd *protocol.Command) publishKey {
 	key := publishKey{user: s.name(), room: string(cmd.Room), id: string(cmd.PublishID)}

@@ -385,8 +385,8 @@ func (s *session) resumeRoom(at *protocol.RoomPosition, no *protocol.Error) (ans
 	switch {
 	case no != nil:
 	case member >= 0 || counted:
-	case len(s.rooms)+len(c.left) >= s.hub.cfg.MaxRoomsPerClient || len(s.rooms) >= manyRooms && !s.payer().may(membershipCost):
-		no = &protocol.Error{Code: protocol.LimitReached}
+	default:
+		no = s.limitOfRooms(len(c.left))
 	}
 	if no != nil {
 		if answer.Reason, answer.Retry = protocol.ReasonForbidden, no.Code.Retry(); answer.Retry {

@@ -295,8 +295,7 @@ type run struct {
 	do  hook
 	raw []byte // the message; nil for what no client waits for
 
-	rooms []string // instead of do, of a resume: which Join is asked about, one after the other; "" is not
-	who   Identity // who asks then
+	joins []join // instead of do, of a resume: what is asked about each of its rooms, one after the other
 
 	payer *payer // whose place it takes
 	cost  int64  // what the ledger counts for it until it has ended
@@ -312,7 +311,7 @@ func (r *run) call() {
 	if r.ctx.Err() != nil {
 		return // the client is gone
 	}
-	if r.rooms != nil {
+	if r.joins != nil {
 		r.callJoins()
 		return
 	}
@@ -373,15 +372,21 @@ func (h *Hub) paysFor(r *run, p *payer, cost int64) {
 	h.keep(KeptHooks, p, cost)
 }
 
-// joins is what Join says of the rooms of a resume.
-type joins struct {
+// join is one room of a resume.
+type join struct {
+	ask hook
+	no  *protocol.Error // where nobody is asked
+}
+
+// verdicts is what is said of the rooms of a resume.
+type verdicts struct {
 	mu   sync.Mutex        // the answer is posted under it
 	said []*protocol.Error // of those that were asked so far
 	over bool              // the message is answered
 }
 
 // add notes what was said of the next room; false says that it was too late.
-func (j *joins) add(no *protocol.Error) (inTime bool) {
+func (j *verdicts) add(no *protocol.Error) (inTime bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.said = append(j.said, no)
@@ -391,17 +396,17 @@ func (j *joins) add(no *protocol.Error) (inTime bool) {
 // callJoins asks Join about one room after the other, each with a time of its own. When one takes longer, or ends its
 // goroutine, that is the answer for it and, as none can be asked beside it, for those behind it.
 func (r *run) callJoins() {
-	j := &joins{}
+	j := &verdicts{}
 	defer func() { // also when one has ended this goroutine
 		r.finishJoins(j, errInternal)
 		r.s.conn.Worker().Post(hookEnded{r.s}, 0)
 	}()
-	for _, room := range r.rooms {
-		if room == "" {
-			j.add(nil)
+	for _, of := range r.joins {
+		if of.ask == nil {
+			j.add(of.no)
 			continue
 		}
-		if r.ctx.Err() != nil || !r.callJoin(j, room) {
+		if r.ctx.Err() != nil || !r.callJoin(j, of.ask) {
 			return
 		}
 	}
@@ -412,7 +417,7 @@ func (r *run) callJoins() {
 const obeyTime = 100 * time.Millisecond
 
 // callJoin asks about one room; false says that it was too late.
-func (r *run) callJoin(j *joins, room string) (inTime bool) {
+func (r *run) callJoin(j *verdicts, ask hook) (inTime bool) {
 	h := r.s.hub
 	ctx, cancel := context.WithTimeout(r.ctx, h.cfg.HookTimeout)
 	defer cancel()
@@ -431,20 +436,20 @@ func (r *run) callJoin(j *joins, room string) (inTime bool) {
 		}
 		inTime = j.add(r.s.told(err))
 	}()
-	err = h.cfg.Hooks.Join(ctx, r.who, room)
+	err = ask(ctx).err
 	returned = true
 	return
 }
 
 // finishJoins answers the message, once: of the rooms that were not asked about with rest.
-func (r *run) finishJoins(j *joins, rest *protocol.Error) {
+func (r *run) finishJoins(j *verdicts, rest *protocol.Error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.over {
 		return
 	}
 	j.over = true
-	all := make([]*protocol.Error, len(r.rooms))
+	all := make([]*protocol.Error, len(r.joins))
 	for i := range all {
 		all[i] = rest
 	}

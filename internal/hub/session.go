@@ -4,7 +4,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
 	"example.com/hubbub/internal/history"
@@ -159,52 +158,19 @@ func (s *session) do(cmd *protocol.Command, raw []byte) {
 	if !s.conn.Open() {
 		return // what waited for it found it too slow: it is in no room any more, and must get into none
 	}
-	if err := s.check(cmd); err != nil {
-		s.answerError(err, cmd.ID)
+	ask, no := s.question(cmd, raw)
+	switch {
+	case no != nil:
+		s.answerError(no, cmd.ID)
 		return
-	}
-	if run := s.runFor(cmd, raw); run != nil {
+	case ask != nil:
 		if s.coming() {
 			s.more.coming.asked = true
 		}
-		s.start(run, raw)
+		s.start(ask, raw)
 		return
 	}
 	s.obey(cmd)
-}
-
-// check finds what is wrong with a command before any hook is asked.
-func (s *session) check(cmd *protocol.Command) *protocol.Error {
-	switch cmd.Kind {
-	case protocol.JoinRoom:
-		switch {
-		case s.find(cmd.Room) >= 0:
-			return nil // joining twice is joining once
-		case len(s.rooms) >= s.hub.cfg.MaxRoomsPerClient:
-			return &protocol.Error{Code: protocol.LimitReached, Message: "a client may be in so many rooms at most: " + strconv.Itoa(s.hub.cfg.MaxRoomsPerClient)}
-		case len(s.rooms) >= manyRooms && !s.payer().may(membershipCost):
-			return tooMuch(protocol.LimitReached, "its rooms")
-		}
-		return s.mayEnter(cmd)
-	case protocol.Resume:
-		return s.mayBeHooked()
-	case protocol.RoomMessage:
-		return s.mayPublish(cmd)
-	case protocol.History, protocol.Presence:
-		return s.mayRead(cmd)
-	case protocol.Reserved:
-		return &protocol.Error{Code: protocol.Unavailable, Message: "msg_type " + protocol.Quote(cmd.Type) + " is reserved, and not available in this version"}
-	case protocol.Custom:
-		if known := s.hub.cfg.Hooks.Known; known == nil || !known(string(cmd.Type)) {
-			return &protocol.Error{Code: protocol.UnknownType, Message: "no msg_type " + protocol.Quote(cmd.Type)}
-		}
-	}
-	return nil
-}
-
-// tooMuch tells a client that its share of what the server keeps is used up.
-func tooMuch(code protocol.Code, what string) *protocol.Error {
-	return &protocol.Error{Code: code, Message: "the server keeps as much for this client as for any: no more of " + what}
 }
 
 func (s *session) obey(cmd *protocol.Command) {
