@@ -27,10 +27,12 @@ var allowedImports = map[string][]string{
 	"examples/*": {"."},
 	".":          {"internal/audit", "internal/hub", "internal/loop", "internal/protocol", "internal/wire", "internal/console", "internal/metrics", "internal/sparselog", "internal/cgroup"},
 
-	"internal/hub":  {"internal/loop", "internal/protocol", "internal/wire"},
+	"internal/hub":  {"internal/loop", "internal/presence", "internal/protocol", "internal/wire"},
 	"internal/loop": {"internal/protocol", "internal/wire", "internal/sparselog"},
 
 	"internal/bench": {"internal/wire"}, // it knows the server only from outside
+
+	"internal/presence": {"internal/protocol"},
 
 	"internal/protocol":  {},
 	"internal/wire":      {},
@@ -54,6 +56,7 @@ var allowedImports = map[string][]string{
 var purePackages = map[string][]string{
 	"internal/wire":     {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time"},
 	"internal/protocol": {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context"}, // time: for durations
+	"internal/presence": {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time", "encoding/json"},
 	"internal/cgroup":   {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time"},
 	"internal/model":    {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context"}, // time is an argument
 }

@@ -20,7 +20,7 @@
 //	history.go  what a room keeps; pages, and what a member missed
 //	tidy.go     what goes when its time is up, or when memory is short
 //	policy.go   what a room keeps, tells and allows, by its name
-//	presence.go who is in a room, and what its members are told of it
+//	presence.go who is in a room (internal/presence knows), and when its members are told of it
 //	admit.go    who a new client is, and whether the application lets it in
 //	hooks.go    the application's own code, in order for each session
 //	roomhooks.go and in order for each room
