@@ -187,3 +187,46 @@ func TestNewsOfALargeRoomAreToldLater(t *testing.T) {
 		r.mu.Unlock()
 	})
 }
+
+// While a worker can't keep up its members' news wait, and then are told in time.
+func TestNewsWaitForTheWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, l := newHub(t, 1)
+		watcher := newClient(t, h, l)
+		watcher.say(`{"msg_type":"join_room","room":"lobby"}`)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r := h.room(h.roomShard("lobby"), "lobby")
+		w, blocked := r.locals[0].w, make(chan bool)
+		w.Post(task(func() { <-blocked }), 0)
+		synctest.Wait()
+		w.Post(task(func() {}), 2<<20) // more than a mailbox should hold
+		other := &session{hub: h, id: NewID()}
+		r.mu.Lock()
+		h.arrive(r, other, nil, false)
+		r.mu.Unlock()
+		time.Sleep(150 * time.Millisecond)
+		synctest.Wait()
+		r.mu.Lock()
+		due, any := r.presence.Due()
+		r.mu.Unlock()
+		if wait := due - clock(); !any || wait != 50 {
+			t.Errorf("while the worker hangs: news wait: %t, for %d ms; want 50", any, wait)
+		}
+		close(blocked)
+		time.Sleep(50*time.Millisecond - 1)
+		synctest.Wait()
+		if n := len(watcher.got); n > 0 {
+			t.Errorf("%d messages too early", n)
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if n := len(watcher.got); n != 1 {
+			t.Errorf("%d messages, want the news", n)
+		}
+		r.mu.Lock()
+		h.part(r, other.identity(), nil, nil)
+		r.mu.Unlock()
+		watcher.nc.Close()
+	})
+}

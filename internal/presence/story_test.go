@@ -98,7 +98,7 @@ func newStory(t rapid.TB, members int) *story {
 	s := &story{t: t, here: believer{}, first: believer{}, changed: map[string]bool{}}
 	s.believers = []believer{s.first}
 	size := func(m protocol.Member) int { return 10 + len(m.User) + len(m.Data) }
-	s.page, s.all = Limits{members, 35, size}, Limits{1000, 1000, size}
+	s.page, s.all = Limits{members, 33, size}, Limits{1000, 1000, size}
 	return s
 }
 
@@ -114,11 +114,11 @@ func (s *story) say(format string, args ...any) {
 // member is a client with one of four sorts of user and data.
 func member(who, data int) protocol.Member {
 	m := protocol.Member{ClientID: string(rune('a' + who))}
-	if data > 1 {
+	if data&1 > 0 {
 		m.User = "u"
 	}
-	if data > 0 {
-		m.Data = []byte(strings.Repeat("1", data))
+	if data&2 > 0 {
+		m.Data = []byte("12")
 	}
 	return m
 }
@@ -280,7 +280,7 @@ func (s *story) check() {
 	if kept != s.kept {
 		s.fault("%v bytes are kept, %v are counted", kept, s.kept)
 	}
-	if !any && len(r.all) != len(s.here) {
-		s.fault("%d are kept, %d are here", len(r.all), len(s.here))
+	if !any && (len(r.all) != len(s.here) || r.news != nil) {
+		s.fault("%d are kept, %d are here, and there is memory for %d news", len(r.all), len(s.here), cap(r.news))
 	}
 }
