@@ -107,13 +107,13 @@ func (h *Hub) tell(r *room) {
 		for _, c := range freed {
 			h.keep(KeptPresence, c.Payer, -c.Bytes)
 		}
-		h.announceNews(r, joined, left)
+		r.announceNews(joined, left)
 	}
 	h.tellLater(r, now)
 }
 
 // announceNews tells the members who has joined, and then who has left. r.mu is held.
-func (h *Hub) announceNews(r *room, joined, left []protocol.Member) {
+func (r *room) announceNews(joined, left []protocol.Member) {
 	n := r.presence.Len()
 	if len(joined) > 0 {
 		var but ID // who is alone in the message knows it
