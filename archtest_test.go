@@ -27,12 +27,13 @@ var allowedImports = map[string][]string{
 	"examples/*": {"."},
 	".":          {"internal/audit", "internal/hub", "internal/history", "internal/loop", "internal/protocol", "internal/protocol/room", "internal/wire", "internal/console", "internal/metrics", "internal/sparselog", "internal/cgroup"},
 
-	"internal/hub":  {"internal/history", "internal/loop", "internal/protocol", "internal/wire"},
+	"internal/hub":  {"internal/history", "internal/loop", "internal/presence", "internal/protocol", "internal/wire"},
 	"internal/loop": {"internal/protocol", "internal/wire", "internal/sparselog"},
 
 	"internal/bench": {"internal/wire"}, // it knows the server only from outside
 
 	"internal/history":       {"internal/protocol"},
+	"internal/presence":      {"internal/protocol"},
 	"internal/protocol/room": {"internal/protocol"},
 	"internal/protocol":      {},
 	"internal/wire":          {},
@@ -62,6 +63,7 @@ var alsoInTests = map[string][]string{
 var purePackages = map[string][]string{
 	"internal/wire":          {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time"},
 	"internal/protocol/room": {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context"}, // time: for durations
+	"internal/presence":      {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time", "encoding/json"},
 	"internal/history":       {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context"}, // the same
 	"internal/protocol":      {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context"}, // time: for durations
 	"internal/cgroup":        {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time"},

@@ -204,11 +204,11 @@ func (h *Hub) recountRoom(r *room, c *recount) {
 		c.faults = append(c.faults, fmt.Sprintf("room %q counts %d members, %d are there", r.name, r.members, n))
 	}
 	if p := r.presence; p != nil {
-		for _, o := range p.all {
-			c.keep(KeptPresence, o.payer, o.cost())
+		for of := range p.Kept() {
+			c.keep(KeptPresence, of.Payer, of.Bytes)
 		}
-		if len(p.here) != r.members {
-			c.faults = append(c.faults, fmt.Sprintf("room %q tells of %d members, %d are there", r.name, len(p.here), r.members))
+		if n := p.Len(); n != r.members {
+			c.faults = append(c.faults, fmt.Sprintf("room %q tells of %d members, %d are there", r.name, n, r.members))
 		}
 	}
 }

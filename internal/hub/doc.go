@@ -21,7 +21,7 @@
 //	history.go  what a room keeps; pages, and what a member missed
 //	tidy.go     what goes when its time is up, or when memory is short
 //	policy.go   what a room keeps, tells and allows, by its name
-//	presence.go who is in a room, and what its members are told of it
+//	presence.go who is in a room (internal/presence knows), and when its members are told of it
 //	permit.go   what a client may do: policies, hooks, limits
 //	backend.go  what the application asks for
 //	admit.go    who a new client is, and whether the application lets it in

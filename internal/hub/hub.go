@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/presence"
 	"example.com/hubbub/internal/protocol"
 )
 
@@ -37,7 +38,7 @@ type Config struct {
 // share is how many bytes of what the hub keeps one client may take: a 64th of all, or what the limits on a client allow
 // together where that is more, since what one limit allows the others must not forbid; but at most an eighth.
 func (c *Config) share() int64 {
-	rooms := int64(c.MaxRoomsPerClient) * (membershipCost + occupantCost + parkedRoomCost)
+	rooms := int64(c.MaxRoomsPerClient) * (membershipCost + presence.MemberCost + parkedRoomCost)
 	log := int64(0) // one client may fill a room's
 	for _, r := range c.Policies.rules {
 		log = max(log, int64(r.Policy.History.Bytes)+int64(r.Policy.History.Messages)*entryCost)

@@ -1,56 +1,30 @@
 package hub
 
 import (
-	"bytes"
-	"slices"
 	"strconv"
 	"time"
 
 	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/presence"
 	"example.com/hubbub/internal/protocol"
 )
 
-// What one message about members holds at most; a name counts for the most that it may take when it is escaped.
-const (
-	rollMembers = 1000
-	rollBytes   = 62 << 10 // of members; with the room and the id it stays under 64 KiB
-)
+// memberLimits are what one message about members holds at most. With the room and the id it stays under 64 KiB.
+var memberLimits = presence.Limits{Members: 1000, Bytes: 62 << 10, Size: memberSize}
 
-// News of members are collected for a millisecond for each of them, within these bounds: more of them make more news,
-// and each message goes to more.
-const (
-	newsDelay    = 100 * time.Millisecond
-	newsDelayMax = time.Second
-)
-
-// occupantCost is what an occupant counts for, for --max-buffered-bytes, beside its user and its data.
-const occupantCost = 256
-
-// presence is who is in a room whose policy is full, on all workers, and what its members are not told yet. Guarded by
-// the room's mu.
-type presence struct {
-	all   map[ID]*occupant // who is here, and who is gone but not yet told to be
-	here  []*occupant      // in no order
-	news  []*occupant      // who may have to be told of, oldest first
-	asked uint64           // how often somebody was told who is here
-	timer *time.Timer      // runs while there are news; nil until there were any
+// memberSize is what a member takes in a message; its name counts for the most that it may take when it is escaped.
+func memberSize(m protocol.Member) int {
+	const frame = len(`{"client_id":"","user":"","data":},`) + idLen
+	return frame + 6*len(m.User) + len(m.Data)
 }
 
-// occupant is a client in a room, and what the room's members know of it. Told is what the messages so far amount to;
-// when it equals here again before the next one, nobody need hear of what was between, unless somebody asked then.
-type occupant struct {
-	protocol.Member
-	id     ID
-	payer  *payer
-	at     int // index in presence.here
-	here   bool
-	told   bool
-	stale  bool   // somebody may know other than told
-	queued bool   // it is in news
-	asked  uint64 // presence.asked when here changed last
+// roomPresence is who is in a room whose policy is full, on all workers, and when its members are told. Guarded by the
+// room's mu.
+type roomPresence struct {
+	presence.Room[*payer]
+	timer *time.Timer // nil until there were news
+	runs  bool        // the timer does: there are news
 }
-
-func (o *occupant) cost() int64 { return occupantCost + int64(len(o.User)+len(o.Data)) }
 
 // arrive notes that s became a member of r, or is one again if the room counted it already, and gives how many bytes of
 // data the room keeps for it. r.mu is held; the goroutine of s's worker.
@@ -61,27 +35,14 @@ func (h *Hub) arrive(r *room, s *session, data []byte, counted bool) (kept int) 
 	if r.policy.Presence != PresenceFull {
 		return 0 // there is nobody to show the data to
 	}
-	p := r.presence
-	if p == nil {
-		p = &presence{all: map[ID]*occupant{}}
-		r.presence = p
+	if r.presence == nil {
+		r.presence = &roomPresence{}
 	}
-	o := p.all[s.id]
-	if counted && o != nil {
-		return len(o.Data)
+	who := protocol.Member{ClientID: s.id.String(), User: s.name(), Data: data}
+	if was, here := r.presence.Find(who.ClientID); counted && here {
+		return len(was.Data)
 	}
-	if o == nil {
-		o = &occupant{Member: protocol.Member{ClientID: s.id.String()}, id: s.id, payer: s.payer(), asked: p.asked}
-		p.all[s.id] = o
-		h.keep(KeptPresence, o.payer, o.cost())
-	}
-	if o.User != s.name() || !bytes.Equal(o.Data, data) {
-		before := o.cost()
-		o.User, o.Data = s.name(), bytes.Clone(data)
-		h.keep(KeptPresence, o.payer, o.cost()-before)
-		o.stale = o.stale || o.told
-	}
-	h.set(r, o, true)
+	h.set(r, who, true, s.payer())
 	return len(data)
 }
 
@@ -89,49 +50,28 @@ func (h *Hub) arrive(r *room, s *session, data []byte, counted bool) (kept int) 
 // held.
 func (h *Hub) part(r *room, who Identity, s *session, p *payer) {
 	h.hookLeft(r, who, s, p)
-	if r.presence == nil {
-		return
-	}
-	if o := r.presence.all[who.ID]; o != nil {
-		h.set(r, o, false)
+	if r.presence != nil {
+		h.set(r, protocol.Member{ClientID: who.ID.String()}, false, nil)
 	}
 }
 
-// set has o be here, or not any more, and the others hear of it in time: of many that come and go at once together. To set
-// what is so already changes nothing. r.mu is held.
-func (h *Hub) set(r *room, o *occupant, here bool) {
-	if o.here == here {
-		return
-	}
-	p := r.presence
-	if o.here != o.told && o.asked != p.asked {
-		o.stale = true // somebody was told what turns out to be not worth telling
-	}
-	o.asked = p.asked
-	if o.here = here; here {
-		o.at = len(p.here)
-		p.here = append(p.here, o)
-	} else {
-		last := len(p.here) - 1
-		p.here[o.at] = p.here[last]
-		p.here[o.at].at = o.at
-		p.here[last] = nil
-		p.here = p.here[:last]
-	}
-	if o.queued {
-		return
-	}
-	o.queued = true
-	p.news = append(p.news, o)
-	if len(p.news) == 1 {
-		h.tellLater(r)
-	}
+// set has who be here, for which p pays, or not any more; the others hear of it in time. r.mu is held.
+func (h *Hub) set(r *room, who protocol.Member, here bool, p *payer) {
+	now := clock()
+	more := r.presence.Set(who, here, p, now)
+	h.keep(KeptPresence, more.Payer, more.Bytes)
+	h.tellLater(r, now)
 }
 
-// tellLater has the news told when enough of them may have come together. r.mu is held.
-func (h *Hub) tellLater(r *room) {
+// tellLater has the news told when they are due. r.mu is held.
+func (h *Hub) tellLater(r *room, now int64) {
 	p := r.presence
-	wait := min(max(time.Duration(len(p.here))*time.Millisecond, newsDelay), newsDelayMax)
+	due, any := p.Due()
+	if !any || p.runs {
+		return
+	}
+	p.runs = true
+	wait := time.Duration(due-now) * time.Millisecond
 	if p.timer == nil {
 		p.timer = time.AfterFunc(wait, func() { h.tell(r) })
 		return
@@ -154,79 +94,36 @@ func (h *Hub) tell(r *room) {
 	defer h.recovered("telling a room's news of members")
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := r.presence
+	p, now := r.presence, clock()
 	if p == nil || h.stopping() {
 		return
 	}
-	if !r.full() { // else it waits until the workers keep up
-		joined, left := h.takeNews(p)
-		n := len(p.here)
-		if len(joined) > 0 {
-			var but ID // who is alone in the message knows it
-			if len(joined) == 1 {
-				but, _ = ParseID([]byte(joined[0].ClientID))
-			}
-			r.announce(&protocol.Answer{Kind: protocol.AnswerMemberJoined, Room: r.name, Count: int64(n + len(left)), Members: joined}, but)
+	p.runs = false
+	if r.full() { // then it waits until the workers keep up
+		p.PutOff(now)
+	} else {
+		joined, left, freed := p.News(now, memberLimits)
+		for _, c := range freed {
+			h.keep(KeptPresence, c.Payer, -c.Bytes)
 		}
-		if len(left) > 0 {
-			r.announce(&protocol.Answer{Kind: protocol.AnswerMemberLeft, Room: r.name, Count: int64(n), Members: left}, ID{})
-		}
+		r.announceNews(joined, left)
 	}
-	if len(p.news) > 0 {
-		h.tellLater(r)
+	h.tellLater(r, now)
+}
+
+// announceNews tells the members who has joined, and then who has left. r.mu is held.
+func (r *room) announceNews(joined, left []protocol.Member) {
+	n := r.presence.Len()
+	if len(joined) > 0 {
+		var but ID // who is alone in the message knows it
+		if len(joined) == 1 {
+			but, _ = ParseID([]byte(joined[0].ClientID))
+		}
+		r.announce(&protocol.Answer{Kind: protocol.AnswerMemberJoined, Room: r.name, Count: int64(n + len(left)), Members: joined}, but)
 	}
-}
-
-// takeNews takes the oldest news, as many as two messages hold: first of those who joined, then of those who left. Who
-// came and went meanwhile is in both if somebody was told of it, and else in none.
-func (h *Hub) takeNews(p *presence) (joined, left []protocol.Member) {
-	var in, out roll
-	n := 0
-	for _, o := range p.news {
-		comes := o.here && (!o.told || o.stale) || !o.here && !o.told && o.stale
-		goes := !o.here && (o.told || o.stale)
-		if comes && !in.fits(o) || goes && !out.fits(o) {
-			break
-		}
-		if comes {
-			in.add(o)
-		}
-		if goes {
-			out.add(o)
-		}
-		o.told, o.stale, o.queued = o.here, false, false
-		if !o.here {
-			delete(p.all, o.id)
-			h.keep(KeptPresence, o.payer, -o.cost())
-		}
-		n++
+	if len(left) > 0 {
+		r.announce(&protocol.Answer{Kind: protocol.AnswerMemberLeft, Room: r.name, Count: int64(n), Members: left}, ID{})
 	}
-	p.news = slices.Delete(p.news, 0, n)
-	if len(p.news) == 0 {
-		p.news = nil
-	}
-	return in.members, out.members
-}
-
-// roll is the members of one message.
-type roll struct {
-	members []protocol.Member
-	bytes   int
-}
-
-// memberSize is how many bytes a member takes in a message at most.
-func memberSize(user string, data []byte) int {
-	const frame = len(`{"client_id":"","user":"","data":},`) + 36
-	return frame + 6*len(user) + len(data)
-}
-
-func (l *roll) fits(o *occupant) bool {
-	return len(l.members) < rollMembers && l.bytes+memberSize(o.User, o.Data) <= rollBytes
-}
-
-func (l *roll) add(o *occupant) {
-	l.members = append(l.members, o.Member)
-	l.bytes += memberSize(o.User, o.Data)
 }
 
 // dropPresence forgets the presence of a room that is removed. r.mu is held.
@@ -239,8 +136,8 @@ func (h *Hub) dropPresence(r *room) {
 	if p.timer != nil {
 		p.timer.Stop()
 	}
-	for _, o := range p.all {
-		h.keep(KeptPresence, o.payer, -o.cost())
+	for c := range p.Kept() {
+		h.keep(KeptPresence, c.Payer, -c.Bytes)
 	}
 }
 
@@ -250,7 +147,7 @@ func (r *room) announce(news *protocol.Answer, but ID) {
 	x := &shared{answer: news}
 	cost := 0
 	for _, m := range news.Members {
-		cost += memberSize(m.User, m.Data)
+		cost += memberSize(m)
 	}
 	for _, l := range r.locals {
 		l.w.Post(&announcement{l, x, but}, cost)
@@ -307,17 +204,10 @@ func (h *Hub) whoIsHere(name string) (members []protocol.Member, count int) {
 	if r == nil {
 		return nil, 0
 	}
-	var here roll
-	if p := r.presence; p != nil {
-		p.asked++
-		for _, o := range p.here {
-			if !here.fits(o) {
-				break
-			}
-			here.add(o)
-		}
+	if r.presence != nil {
+		members = r.presence.List(memberLimits)
 	}
-	return here.members, r.members
+	return members, r.members
 }
 
 // mayEnter holds a join against what presence and hooks keep for each client.
@@ -333,7 +223,7 @@ func (s *session) mayEnter(cmd *protocol.Command) *protocol.Error {
 		if s.hub.loop.Overloaded() {
 			return &protocol.Error{Code: protocol.Overloaded, Message: "the server can't keep more data"}
 		}
-		if !s.payer().may(occupantCost + int64(len(s.name())+len(cmd.Data))) {
+		if !s.payer().may(presence.MemberCost + int64(len(s.name())+len(cmd.Data))) {
 			return tooMuch(protocol.LimitReached, "its data in rooms")
 		}
 	}

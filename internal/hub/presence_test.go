@@ -3,7 +3,6 @@ package hub
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -11,34 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"example.com/hubbub/internal/protocol"
 	roomprotocol "example.com/hubbub/internal/protocol/room"
 )
-
-// believer is somebody who has been told of a room's members: by asking once, or from the beginning.
-type believer struct {
-	here map[string]string // data by client_id
-}
-
-func (b *believer) learn(joined, left []protocol.Member) {
-	for _, m := range joined {
-		b.here[m.ClientID] = string(m.Data)
-	}
-	for _, m := range left {
-		delete(b.here, m.ClientID)
-	}
-}
-
-// members is who is in the room.
-func (p *presence) members() map[string]string {
-	here := map[string]string{}
-	for _, o := range p.here {
-		here[o.ClientID] = string(o.Data)
-	}
-	return here
-}
 
 // lobbyOf is a room that nobody else knows of. Its lock is held until the test ends: only the test tells its news.
 func lobbyOf(t testing.TB, h *Hub) *room {
@@ -49,79 +23,6 @@ func lobbyOf(t testing.TB, h *Hub) *room {
 		r.mu.Unlock()
 	})
 	return r
-}
-
-// Whatever comes and goes, everybody who asked at any time and then heard the news believes what is so as soon as there
-// are no more; a stranger to it all who heard everything sees nobody come whom it knows, unless it was with other data or
-// somebody had asked meanwhile, and nobody go whom it doesn't know.
-func TestTheNewsAddUp(t *testing.T) {
-	h, _ := newHub(t, 1)
-	rapid.Check(t, func(t *rapid.T) {
-		r := h.room(h.roomShard("lobby"), "lobby")
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		defer h.remove(r)
-		sessions := make([]*session, 4)
-		in := make([]bool, len(sessions))
-		for i := range sessions {
-			sessions[i] = &session{hub: h, id: NewID()}
-		}
-		r.presence = &presence{all: map[ID]*occupant{}}
-		p := r.presence
-		first := &believer{map[string]string{}}
-		believers := []*believer{first}
-		asked := false
-		last, changed := map[string]string{}, map[string]bool{} // data by client_id; whose was another since the last news
-		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			switch rapid.SampledFrom([]string{"move", "move", "move", "ask", "tell"}).Draw(t, "what") {
-			case "move":
-				i := rapid.IntRange(0, len(sessions)-1).Draw(t, "who")
-				s := sessions[i]
-				if in[i] = !in[i]; in[i] {
-					data, id := rapid.SampledFrom([]string{"", "1", "2"}).Draw(t, "data"), s.id.String()
-					changed[id] = changed[id] || data != last[id]
-					last[id] = data
-					h.arrive(r, s, []byte(data), false)
-				} else {
-					h.part(r, s.identity(), nil, nil)
-				}
-			case "ask":
-				p.asked++
-				asked = true
-				believers = append(believers, &believer{p.members()})
-			case "tell":
-				before := maps.Clone(first.here)
-				joined, left := h.takeNews(p)
-				for _, m := range joined {
-					if _, known := before[m.ClientID]; known && !changed[m.ClientID] && !asked {
-						t.Errorf("%s has come, which all knew", m.ClientID)
-					}
-				}
-				for _, b := range believers {
-					b.learn(joined, nil)
-				}
-				for _, m := range left {
-					if _, known := first.here[m.ClientID]; !known {
-						t.Errorf("%s has gone, and never came", m.ClientID)
-					}
-					if _, known := before[m.ClientID]; !known && !asked {
-						t.Errorf("%s was told of, having come and gone, and nobody had asked", m.ClientID)
-					}
-				}
-				for i, b := range believers {
-					b.learn(nil, left)
-					if want := p.members(); !maps.Equal(b.here, want) {
-						t.Fatalf("believer %d: %v, but here are %v", i, b.here, want)
-					}
-				}
-				asked = false
-				clear(changed)
-				if len(p.all) != len(p.here) {
-					t.Errorf("%d are kept, %d are here", len(p.all), len(p.here))
-				}
-			}
-		}
-	})
 }
 
 // What doesn't fit into one message comes with the next.
@@ -143,10 +44,10 @@ func TestAMessageOfMembersIsBounded(t *testing.T) {
 			h.arrive(r, s, nil, false)
 		}
 	}
-	p := r.presence
 	told := 0
 	for messages := 0; told < many; messages++ {
-		joined, left := h.takeNews(p)
+		due, _ := r.presence.Due()
+		joined, left, _ := r.presence.News(due, memberLimits)
 		size := len(new(roomprotocol.Dialect).AppendAnswer(nil, &protocol.Answer{Kind: protocol.AnswerMemberJoined, Room: r.name, Count: many, Members: joined}))
 		if len(joined) == 0 || len(joined) > 1000 || size > 64<<10 || len(left) > 0 {
 			t.Fatalf("message %d has %d members and %d bytes; %d have left", messages, len(joined), size, len(left))
@@ -223,7 +124,7 @@ func TestNewsAreBatched(t *testing.T) {
 		check("alone")
 
 		all("join_room", others...)
-		time.Sleep(newsDelay - 1)
+		time.Sleep(100*time.Millisecond - 1)
 		check("too early")
 		time.Sleep(1)
 		check("in time", "member_joined 50 of 51")
@@ -234,7 +135,7 @@ func TestNewsAreBatched(t *testing.T) {
 		all("join_room", late)
 		all("leave_room", others[49])
 		all("join_room", others[49])
-		time.Sleep(newsDelay)
+		time.Sleep(100 * time.Millisecond)
 		check("joined first", "member_joined 1 of 52", "member_left 15 of 37")
 
 		all("leave_room", late)
@@ -247,53 +148,86 @@ func TestNewsAreBatched(t *testing.T) {
 		for _, c := range append(others, late) {
 			c.nc.Close()
 		}
-		time.Sleep(newsDelay)
+		time.Sleep(100 * time.Millisecond)
 		check("the others are gone", "member_left 36 of 1")
 		watcher.nc.Close()
 	})
 }
 
-// In a large room news are collected for a millisecond for each member, at most for a second.
-func TestNewsOfALargeRoomAreCollectedForLonger(t *testing.T) {
-	for members, wait := range map[int]time.Duration{50: newsDelay, 300: 300 * time.Millisecond, 1500: newsDelayMax} {
-		synctest.Test(t, func(t *testing.T) {
-			h, _ := newHub(t, 1)
-			r := h.room(h.roomShard("lobby"), "lobby")
-			untold := func() int {
-				synctest.Wait()
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				return len(r.presence.news)
-			}
-			come := func(n int) (last *session) {
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				for range n {
-					last = &session{hub: h, id: NewID()}
-					h.arrive(r, last, nil, false)
-				}
-				return last
-			}
-			one := come(members)
-			time.Sleep(3 * newsDelayMax)
-			if n := untold(); n > 0 {
-				t.Fatalf("%d members: %d were never told of", members, n)
-			}
+// In a large room news are collected for longer, and the timer with them: a millisecond for each member.
+func TestNewsOfALargeRoomAreToldLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, _ := newHub(t, 1)
+		r := h.room(h.roomShard("lobby"), "lobby")
+		wait := func(what string, want bool) {
+			t.Helper()
+			synctest.Wait()
 			r.mu.Lock()
-			h.part(r, one.identity(), nil, nil)
-			r.mu.Unlock()
-			come(1)
-			time.Sleep(wait - time.Millisecond - 1) // there is one less
-			if n := untold(); n != 2 {
-				t.Errorf("%d members: %d news wait, want both still", members, n)
+			defer r.mu.Unlock()
+			if _, any := r.presence.Due(); any != want {
+				t.Errorf("%s: news wait: %t, want %t", what, any, want)
 			}
-			time.Sleep(time.Millisecond + 1)
-			if n := untold(); n != 0 {
-				t.Errorf("%d members: %d news wait, want none any more", members, n)
-			}
+		}
+		come := func(n int) {
 			r.mu.Lock()
-			h.remove(r)
-			r.mu.Unlock()
-		})
-	}
+			defer r.mu.Unlock()
+			for range n {
+				h.arrive(r, &session{hub: h, id: NewID()}, nil, false)
+			}
+		}
+		come(299)
+		time.Sleep(time.Second)
+		wait("all were told of", false)
+		come(1)
+		time.Sleep(300*time.Millisecond - 1)
+		wait("too early", true)
+		time.Sleep(1)
+		wait("in time", false)
+		r.mu.Lock()
+		h.remove(r)
+		r.mu.Unlock()
+	})
+}
+
+// While a worker can't keep up its members' news wait, and then are told in time.
+func TestNewsWaitForTheWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, l := newHub(t, 1)
+		watcher := newClient(t, h, l)
+		watcher.say(`{"msg_type":"join_room","room":"lobby"}`)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r := h.room(h.roomShard("lobby"), "lobby")
+		w, blocked := r.locals[0].w, make(chan bool)
+		w.Post(task(func() { <-blocked }), 0)
+		synctest.Wait()
+		w.Post(task(func() {}), 2<<20) // more than a mailbox should hold
+		other := &session{hub: h, id: NewID()}
+		r.mu.Lock()
+		h.arrive(r, other, nil, false)
+		r.mu.Unlock()
+		time.Sleep(150 * time.Millisecond)
+		synctest.Wait()
+		r.mu.Lock()
+		due, any := r.presence.Due()
+		r.mu.Unlock()
+		if wait := due - clock(); !any || wait != 50 {
+			t.Errorf("while the worker hangs: news wait: %t, for %d ms; want 50", any, wait)
+		}
+		close(blocked)
+		time.Sleep(50*time.Millisecond - 1)
+		synctest.Wait()
+		if n := len(watcher.got); n > 0 {
+			t.Errorf("%d messages too early", n)
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if n := len(watcher.got); n != 1 {
+			t.Errorf("%d messages, want the news", n)
+		}
+		r.mu.Lock()
+		h.part(r, other.identity(), nil, nil)
+		r.mu.Unlock()
+		watcher.nc.Close()
+	})
 }

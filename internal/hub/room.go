@@ -23,7 +23,7 @@ type room struct {
 	members  int
 	locals   []*local
 	log      history.Log[*payer] // of a room with history
-	presence *presence           // nil unless the policy's is full and somebody was here
+	presence *roomPresence       // nil unless the policy's is full and somebody was here
 	active   int64               // when the last member left, or when it was published to last; the hub's clock
 	due      int64               // the tick of the wheel at which tidy looks at it; 0 for none
 	empty    bool                // without members, and counted as such

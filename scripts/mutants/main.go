@@ -17,6 +17,7 @@ import (
 var judges = map[string][]string{
 	"internal/wire":     {"internal/wire"},
 	"internal/protocol": {"internal/protocol"},
+	"internal/presence": {"internal/presence", "internal/hub"},
 	"internal/loop":     {"internal/loop", "internal/hub", ".", "hubbubtest"},
 	"internal/hub":      {"internal/hub", ".", "hubbubtest"},
 	".":                 {".", "hubbubtest"},
@@ -41,7 +42,7 @@ func main() {
 	flag.Parse()
 	pkgs := flag.Args()
 	if len(pkgs) == 0 {
-		pkgs = []string{"internal/wire", "internal/protocol", "internal/loop", "internal/hub", "."}
+		pkgs = []string{"internal/wire", "internal/protocol", "internal/presence", "internal/loop", "internal/hub", "."}
 	}
 	o.out = os.Stdout
 	t, err := openTree(".")

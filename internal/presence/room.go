@@ -1,0 +1,180 @@
+package presence
+
+import (
+	"bytes"
+	"iter"
+	"slices"
+
+	"example.com/hubbub/internal/protocol"
+)
+
+// MemberCost is how many bytes a member counts for, beside its user and its data.
+const MemberCost = 256
+
+// News are collected for a millisecond for each member, within these bounds: more of them make more news, and each message
+// goes to more.
+const (
+	collectMin = 100 // milliseconds
+	collectMax = 1000
+)
+
+// Room is who is in a room. P is for whom something is kept.
+type Room[P any] struct {
+	all   map[string]*occupant[P] // by ClientID: who is here, and who is gone but not yet told to be
+	here  []*occupant[P]          // in no order
+	news  []*occupant[P]          // who may have to be told of, oldest first
+	due   int64                   // when they are told; while there are any
+	asked uint64                  // how often somebody was told who is here
+}
+
+// occupant is a client in a room, and what the room's members know of it. Told is what the news so far amount to; when it
+// equals here again before the next ones, nobody need hear of what was between, unless somebody asked then.
+type occupant[P any] struct {
+	protocol.Member
+	payer  P
+	asked  uint64 // Room.asked when here changed last
+	at     int32  // index in Room.here
+	here   bool
+	told   bool
+	stale  bool // somebody may know other than told
+	queued bool // it is in Room.news
+}
+
+func (o *occupant[P]) cost() int64 { return MemberCost + int64(len(o.User)+len(o.Data)) }
+
+// Charge is how many bytes are kept for somebody.
+type Charge[P any] struct {
+	Payer P
+	Bytes int64
+}
+
+// Set has who be here, with that user and that data, of which it takes a copy; or not be here, for which who is its
+// ClientID alone. The others hear of it in time: of many that come and go at once together. To set what is so already
+// changes nothing. It gives how many more bytes are kept, and for whom: payer, or for whom who was kept before. What is
+// kept of one who left is kept until the news of it.
+func (r *Room[P]) Set(who protocol.Member, here bool, payer P, now int64) Charge[P] {
+	o, before := r.all[who.ClientID], int64(0)
+	switch {
+	case o != nil:
+		before = o.cost()
+	case !here:
+		return Charge[P]{}
+	default:
+		o = &occupant[P]{Member: protocol.Member{ClientID: who.ClientID}, payer: payer}
+		if r.all == nil {
+			r.all = map[string]*occupant[P]{}
+		}
+		r.all[who.ClientID] = o
+	}
+	moved, other := o.here != here, here && (o.User != who.User || !bytes.Equal(o.Data, who.Data))
+	if other {
+		o.User, o.Data = who.User, bytes.Clone(who.Data)
+		o.stale = o.stale || o.told
+	}
+	if moved {
+		r.move(o, here)
+	}
+	if (moved || other) && !o.queued {
+		o.queued = true
+		if r.news = append(r.news, o); len(r.news) == 1 {
+			r.PutOff(now)
+		}
+	}
+	return Charge[P]{o.payer, o.cost() - before}
+}
+
+// move takes o in, or out.
+func (r *Room[P]) move(o *occupant[P], here bool) {
+	if o.here != o.told && o.asked != r.asked {
+		o.stale = true // somebody was told what turns out to be not worth telling
+	}
+	o.asked = r.asked
+	if o.here = here; here {
+		o.at = int32(len(r.here))
+		r.here = append(r.here, o)
+		return
+	}
+	last := len(r.here) - 1
+	r.here[o.at] = r.here[last]
+	r.here[o.at].at = o.at
+	r.here[last] = nil
+	r.here = r.here[:last]
+}
+
+// Due is when the news may be told; false where there are none.
+func (r *Room[P]) Due() (at int64, any bool) { return r.due, len(r.news) > 0 }
+
+// PutOff collects the news for another while.
+func (r *Room[P]) PutOff(now int64) {
+	r.due = now + min(max(int64(len(r.here)), collectMin), collectMax)
+}
+
+// News takes the oldest news, when they are due, as many as two pages hold: first of those who joined, then of those who
+// left. Who came and went meanwhile is in both if somebody was told of it, and else in none. What is kept no more is freed.
+// If there are more news they are due after another while.
+func (r *Room[P]) News(now int64, limits Limits) (joined, left []protocol.Member, freed []Charge[P]) {
+	if now < r.due {
+		return nil, nil, nil
+	}
+	in, out := page{limits: limits}, page{limits: limits}
+	n := 0
+	for _, o := range r.news {
+		comes := o.here && (!o.told || o.stale) || !o.here && !o.told && o.stale
+		goes := !o.here && (o.told || o.stale)
+		if comes && !in.fits(o.Member) || goes && !out.fits(o.Member) {
+			break
+		}
+		if comes {
+			in.add(o.Member)
+		}
+		if goes {
+			out.add(o.Member)
+		}
+		o.told, o.stale, o.queued = o.here, false, false
+		if !o.here {
+			delete(r.all, o.ClientID)
+			freed = append(freed, Charge[P]{o.payer, o.cost()})
+		}
+		n++
+	}
+	if r.news = slices.Delete(r.news, 0, n); len(r.news) == 0 {
+		r.news = nil
+	}
+	r.PutOff(now)
+	return in.members, out.members, freed
+}
+
+// List is who is here, as many as a page holds. Whoever is told may remember it.
+func (r *Room[P]) List(limits Limits) []protocol.Member {
+	r.asked++
+	p := page{limits: limits}
+	for _, o := range r.here {
+		if !p.fits(o.Member) {
+			break
+		}
+		p.add(o.Member)
+	}
+	return p.members
+}
+
+// Find is the member of that ClientID, if it is here.
+func (r *Room[P]) Find(id string) (who protocol.Member, here bool) {
+	if o := r.all[id]; o != nil && o.here {
+		return o.Member, true
+	}
+	return protocol.Member{}, false
+}
+
+// Len is how many are here.
+func (r *Room[P]) Len() int { return len(r.here) }
+
+// Kept is all that is kept, also of those who left and are to be told of.
+func (r *Room[P]) Kept() iter.Seq[Charge[P]] {
+	return func(yield func(Charge[P]) bool) {
+		for _, o := range r.all {
+			if !yield(Charge[P]{o.payer, o.cost()}) {
+				return
+			}
+		}
+	}
+}
