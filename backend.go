@@ -29,6 +29,8 @@ var (
 	ErrNotMember = hub.ErrNotMember
 	// ErrNoHistory says that the room's policy keeps no history.
 	ErrNoHistory = hub.ErrNoHistory
+	// ErrNoPresence says that the room's policy doesn't tell who is in it.
+	ErrNoPresence = hub.ErrNoPresence
 	// ErrNoPosition says that the room has no such position: its log has another epoch, or has not come so far.
 	ErrNoPosition = hub.ErrNoPosition
 )
@@ -234,6 +236,46 @@ func limited(limit, most int) (int, error) {
 
 // maxList is how many a list has at most.
 const maxList = 1000
+
+// PresenceQuery asks who is in a room.
+type PresenceQuery struct {
+	After string // the last id of the page before; "" for the first page
+	Limit int    // at most 1000; 0 is 100
+}
+
+// Presence is who is in a room, those who are to be resumed too.
+type Presence struct {
+	Count   int
+	Members []Member // by id; none unless the room's policy is "full"
+	More    bool     // there are others behind these
+}
+
+// Member is a client in a room.
+type Member struct {
+	ID   string
+	User string          // "" for none
+	Data json.RawMessage // what it joined with; nil for nothing
+}
+
+// Presence says who is in a room. ErrNoPresence, ctx's. It doesn't block.
+func (s *Server) Presence(ctx context.Context, room string, q PresenceQuery) (Presence, error) {
+	limit, err := limited(q.Limit, maxList)
+	if bad := protocol.CheckRoom([]byte(room)); bad != nil {
+		err = errors.Join(err, bad)
+	}
+	if err = errors.Join(ctx.Err(), err); err != nil {
+		return Presence{}, fmt.Errorf("hubbub: presence: %w", err)
+	}
+	count, members, more, err := s.hub.PresenceAfter(room, q.After, limit)
+	if err != nil {
+		return Presence{}, fmt.Errorf("hubbub: presence of %s: %w", protocol.Quote([]byte(room)), err)
+	}
+	p := Presence{Count: count, More: more}
+	for _, m := range members {
+		p.Members = append(p.Members, Member{m.ClientID, m.User, m.Data})
+	}
+	return p, nil
+}
 
 // Room is what is known of a room from outside.
 type Room struct {

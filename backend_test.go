@@ -348,3 +348,46 @@ func TestTheApplicationEndsASession(t *testing.T) {
 		}
 	})
 }
+
+func TestTheApplicationSeesWhoIsInARoom(t *testing.T) {
+	rooms := []hubbub.RoomPolicy{{Match: "full", Presence: "full"}, {Match: "off", Presence: "off"}}
+	eachServerWith(t, hubbub.Config{Rooms: rooms, Hooks: hubbub.Hooks{Connect: asUser}}, func(t *testing.T, s *testServer) {
+		ctx := context.Background()
+		var ids []string
+		for i := range 12 {
+			m := enterAs(t, s, fmt.Sprint("user", i))
+			m.text(fmt.Sprintf(`{"msg_type":"join_room","room":"full","data":{"n":%d}}`, i))
+			m.join("counted").join("off")
+			ids = append(ids, m.id)
+		}
+		var got []string
+		for q := (hubbub.PresenceQuery{Limit: 5}); ; {
+			p, err := s.Presence(ctx, "full", q)
+			if err != nil || p.Count != 12 {
+				t.Fatalf("%+v, %v", p, err)
+			}
+			for _, m := range p.Members {
+				if i := slices.Index(ids, m.ID); i < 0 || m.User != fmt.Sprint("user", i) || string(m.Data) != fmt.Sprintf(`{"n":%d}`, i) {
+					t.Errorf("%+v", m)
+				}
+				got = append(got, m.ID)
+			}
+			if !p.More {
+				break
+			}
+			q.After = got[len(got)-1]
+		}
+		if slices.Sort(ids); !slices.Equal(got, ids) {
+			t.Errorf("got  %q\nwant %q", got, ids)
+		}
+		if p, err := s.Presence(ctx, "counted", hubbub.PresenceQuery{}); err != nil || p.Count != 12 || p.Members != nil || p.More {
+			t.Errorf("%+v, %v", p, err)
+		}
+		if p, err := s.Presence(ctx, "nowhere", hubbub.PresenceQuery{}); err != nil || p.Count != 0 {
+			t.Errorf("%+v, %v", p, err)
+		}
+		if _, err := s.Presence(ctx, "off", hubbub.PresenceQuery{}); !errors.Is(err, hubbub.ErrNoPresence) {
+			t.Error(err)
+		}
+	})
+}

@@ -187,6 +187,25 @@ func (h *Hub) History(room string, q PageQuery) (page []*protocol.Message, at hi
 	return page, at, more, nil
 }
 
+// PresenceAfter is how many are in the room, and where its policy is full the first so many of them, by id, that come after
+// one; more says that there are others behind them. ErrNoPresence.
+func (h *Hub) PresenceAfter(room, after string, limit int) (count int, members []protocol.Member, more bool, err error) {
+	if h.cfg.Policies.For(room).Presence == PresenceOff {
+		return 0, nil, false, ErrNoPresence
+	}
+	sh := h.roomShard(room)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.rooms[room]
+	if r == nil {
+		return 0, nil, false, nil
+	}
+	if r.presence != nil {
+		members, more = r.presence.After(after, limit)
+	}
+	return r.members, members, more, nil
+}
+
 // RoomInfo is what is known of a room from outside.
 type RoomInfo struct {
 	Name     string

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"iter"
 	"slices"
+	"strings"
 
 	"example.com/hubbub/internal/protocol"
 )
@@ -155,6 +156,27 @@ func (r *Room[P]) List(limits Limits) []protocol.Member {
 		p.add(o.Member)
 	}
 	return p.members
+}
+
+// After are the first so many who are here, by ClientID, that come after one; more says that there are others behind them. Who
+// is told so isn't taken for one who follows the news.
+func (r *Room[P]) After(id string, limit int) (list []protocol.Member, more bool) {
+	order := func(a, b protocol.Member) int { return strings.Compare(a.ClientID, b.ClientID) }
+	for _, o := range r.here {
+		if o.ClientID <= id {
+			continue
+		}
+		if list = append(list, o.Member); len(list) > 2*limit+1 {
+			slices.SortFunc(list, order)
+			clear(list[limit+1:])
+			list = list[:limit+1]
+		}
+	}
+	slices.SortFunc(list, order)
+	if len(list) > limit {
+		return list[:limit], true
+	}
+	return list, false
 }
 
 // Find is the member of that ClientID, if it is here.
