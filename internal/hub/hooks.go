@@ -269,7 +269,7 @@ func (r Refusal) Opened(c *loop.Conn) { c.Close(r.Code, r.Reason) }
 func (Refusal) Message(*loop.Conn, wire.Opcode, []byte) {}
 
 // Closed has nothing to do.
-func (Refusal) Closed(*loop.Conn, int) {}
+func (Refusal) Closed(*loop.Conn, loop.Ending) {}
 
 // Stop isn't called.
 func (Refusal) Stop(*loop.Conn) {}

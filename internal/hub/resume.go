@@ -202,8 +202,8 @@ func (r *room) arrival() (seq uint64) {
 }
 
 // Closed parks the session, or takes it out of every room.
-func (s *session) Closed(_ *loop.Conn, code int) {
-	defer s.hooksClosed(code)
+func (s *session) Closed(_ *loop.Conn, e loop.Ending) {
+	defer s.hooksClosed(e.Code)
 	if s.conn == nil {
 		return // it never came so far as to a connection
 	}
@@ -214,7 +214,7 @@ func (s *session) Closed(_ *loop.Conn, code int) {
 	if s.coming() {
 		s.more.coming.stop()
 	}
-	if (greeted || s.old() != nil) && s.hub.parks(code) && s.park() {
+	if (greeted || s.old() != nil) && s.hub.parks(e) && s.park() {
 		return
 	}
 	s.end()

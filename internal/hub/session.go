@@ -374,7 +374,7 @@ func (Echo) Opened(c *loop.Conn) { c.HoldReads = true }
 func (Echo) Message(c *loop.Conn, op wire.Opcode, p []byte) { c.Answer(op, p) }
 
 // Closed has nothing to do.
-func (Echo) Closed(*loop.Conn, int) {}
+func (Echo) Closed(*loop.Conn, loop.Ending) {}
 
 // Drained isn't called.
 func (Echo) Drained(*loop.Conn) {}

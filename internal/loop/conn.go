@@ -310,7 +310,7 @@ func (c *Conn) Close(code int, reason string) {
 	if c.state != open {
 		return
 	}
-	c.leave(code)
+	c.leave(code, ByUs)
 	c.beginClose(closing, code, reason, closeWait)
 }
 
@@ -321,7 +321,7 @@ func (c *Conn) tooSlow(why string, lost int32) {
 	}
 	c.w.loop.slow.Log(c.w.log, slog.LevelInfo, "slow client closed", "code", protocol.CloseSlowConsumer, "remote", c.remote(), "unsent", c.debt(), "why", why)
 	owed := c.w.owed[c]
-	c.leave(protocol.CloseSlowConsumer)
+	c.leave(protocol.CloseSlowConsumer, ByUs)
 	c.drop(int64(lost) + owed.messages)
 	c.beginClose(closing, protocol.CloseSlowConsumer, "slow consumer: "+why, takeWait)
 }
@@ -331,7 +331,7 @@ func (c *Conn) fail(code int, reason string) {
 	switch c.state {
 	case open:
 		c.w.log.Debug("connection failed", "remote", c.remote(), "code", code, "reason", reason)
-		c.leave(code)
+		c.leave(code, ByUs)
 		c.beginClose(failing, code, reason, takeWait)
 	case closing: // our Close is under way already; a second one is not allowed
 		c.w.destroy(c, false)
@@ -340,18 +340,15 @@ func (c *Conn) fail(code int, reason string) {
 
 // leave tells the handler, once, that the connection is over for it. It doesn't panic: whoever closes a connection goes
 // on to end it, also where it stands in the midst of others.
-func (c *Conn) leave(code int) { c.leaveAs(code, code) }
-
-// leaveAs is leave for a connection that is counted under another code.
-func (c *Conn) leaveAs(code, counted int) {
+func (c *Conn) leave(code int, by Ender) {
 	c.state = leaving
-	c.w.countClose(counted)
+	c.w.countClose(code, by)
 	defer func() {
 		if r := recover(); r != nil {
 			c.w.panicked(r)
 		}
 	}()
-	c.h.Closed(c, code)
+	c.h.Closed(c, Ending{code, by})
 }
 
 // beginClose queues a Close frame; the peer has wait milliseconds to take it.
@@ -373,7 +370,7 @@ func (c *Conn) answerClose(code int) {
 		c.w.destroy(c, false)
 		return
 	}
-	c.leaveAs(code, peersCode(code))
+	c.leave(code, ByPeer)
 	c.beginClose(ending, code, "", takeWait)
 }
 

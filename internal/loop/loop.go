@@ -55,14 +55,29 @@ type Handler interface {
 	Opened(c *Conn)
 	// Message is a whole text or binary message. p is good until it returns.
 	Message(c *Conn, op wire.Opcode, p []byte)
-	// Closed is called once, when nothing more can be sent; code is what the Close frame said or will say,
-	// wire.CloseAbnormal when there was none.
-	Closed(c *Conn, code int)
+	// Closed is called once, when nothing more can be sent.
+	Closed(c *Conn, e Ending)
 	// Stop asks to say good-bye and to Close: the loop stops.
 	Stop(c *Conn)
 	// Drained is called when all that was queued is written, once after Conn.TellDrained was set.
 	Drained(c *Conn)
 }
+
+// Ending is how a connection ended.
+type Ending struct {
+	Code int // of the first Close frame; wire.CloseAbnormal when there was none
+	By   Ender
+}
+
+// Ender is who ended a connection.
+type Ender uint8
+
+// The enders there are.
+const (
+	ByNobody Ender = iota // TCP was lost, or cut by Kill, without a Close frame
+	ByPeer                // by its Close frame
+	ByUs                  // by ours, also where it answers a fault of the peer
+)
 
 // Loop is a set of workers, each the owner of its connections.
 type Loop struct {

@@ -105,9 +105,9 @@ func (s *script) Message(c *Conn, op wire.Opcode, p []byte) {
 	}
 }
 
-func (s *script) Closed(c *Conn, code int) {
+func (s *script) Closed(c *Conn, e Ending) {
 	if s.closed != nil {
-		s.closed(c, code)
+		s.closed(c, e.Code)
 	}
 }
 

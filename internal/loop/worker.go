@@ -267,7 +267,7 @@ func (w *Worker) peerEnded(c *Conn) {
 		return
 	}
 	if c.state == open {
-		c.leave(wire.CloseAbnormal)
+		c.leave(wire.CloseAbnormal, ByNobody)
 	}
 	c.state = ending
 	c.forgetHalf()
@@ -377,7 +377,7 @@ func (w *Worker) handle(c *Conn, ev wire.Event) {
 // lost ends a connection that TCP has ended.
 func (w *Worker) lost(c *Conn) {
 	if c.state == open {
-		c.leave(wire.CloseAbnormal)
+		c.leave(wire.CloseAbnormal, ByNobody)
 	}
 	w.destroy(c, false)
 }
@@ -438,7 +438,7 @@ func (w *Worker) open(c *Conn, o *opening) {
 		p.start(c.Ref())
 	} else if err := w.poll.add(int(c.fd), c.slot, c.gen); err != nil {
 		w.log.Error("cannot watch a connection", "err", err)
-		c.leave(wire.CloseAbnormal)
+		c.leave(wire.CloseAbnormal, ByNobody)
 		w.destroy(c, true)
 		return
 	}
@@ -476,7 +476,7 @@ func (w *Worker) recoverConn(c *Conn) {
 func (w *Worker) endAfterPanic(c *Conn) {
 	w.reader = wire.Reader{}
 	if c.state == open {
-		c.leave(wire.CloseInternal)
+		c.leave(wire.CloseInternal, ByUs)
 		c.beginClose(failing, wire.CloseInternal, "internal error", takeWait)
 	} else {
 		w.destroy(c, false)
