@@ -258,6 +258,7 @@ func (e hookEnded) Run(*loop.Worker) {
 
 // Refusal is the loop.Handler of a connection that is closed at once, with a code and a reason.
 type Refusal struct {
+	loop.Plain
 	Code   int
 	Reason string
 }

@@ -15,6 +15,8 @@ import (
 // session is who is behind a connection, and where: the loop.Handler of it. It is owned by the connection's worker, but
 // for what is static.
 type session struct {
+	loop.Plain
+
 	// Static after Opened; id, self and gen after the welcome, from when on others find it by its id.
 	hub  *Hub
 	conn *loop.Conn
@@ -106,6 +108,9 @@ func (h *Hub) session(who Identity, addr netip.Addr, resume *Resumption) *sessio
 	}
 	return s
 }
+
+// Wording is that of the protocol that the client speaks: docs/protocol.md has the codes as they are.
+func (s *session) Wording(code int, reason string) (int, string) { return code, reason }
 
 // Stop tells the client when to come back: spread, or all would return at once.
 func (s *session) Stop(c *loop.Conn) {
@@ -365,7 +370,7 @@ func (s *session) Drained(c *loop.Conn) {
 }
 
 // Echo is the loop.Handler that sends every message back as it came. It stops reading rather than queue.
-type Echo struct{}
+type Echo struct{ loop.Plain }
 
 // Opened has the loop read only while nothing is unsent.
 func (Echo) Opened(c *loop.Conn) { c.HoldReads = true }

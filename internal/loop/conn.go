@@ -304,8 +304,8 @@ func (c *Conn) stopped() bool {
 	return c.state == open && (c.paused != 0 || c.HoldReads && c.full)
 }
 
-// Close sends what is queued, then a Close frame, and waits a while for the peer's. The handler's Closed is called
-// before it returns.
+// Close sends what is queued, then a Close frame in the handler's Wording, and waits a while for the peer's. The handler's
+// Closed is called before it returns.
 func (c *Conn) Close(code int, reason string) {
 	if c.state != open {
 		return
@@ -351,8 +351,24 @@ func (c *Conn) leave(code int, by Ender) {
 	c.h.Closed(c, Ending{code, by})
 }
 
-// beginClose queues a Close frame; the peer has wait milliseconds to take it.
+// beginClose queues a Close frame of ours; the peer has wait milliseconds to take it.
 func (c *Conn) beginClose(s state, code int, reason string, wait int64) {
+	code, reason = c.wording(code, reason)
+	c.queueClose(s, code, reason, wait)
+}
+
+// wording is the handler's; where that panics a Close reads as it is.
+func (c *Conn) wording(code int, reason string) (reads int, why string) {
+	reads, why = code, reason
+	defer func() {
+		if r := recover(); r != nil {
+			c.w.panicked(r)
+		}
+	}()
+	return c.h.Wording(code, reason)
+}
+
+func (c *Conn) queueClose(s state, code int, reason string, wait int64) {
 	c.state = s
 	if s != closing { // nothing of what the peer still sends matters
 		c.forgetHalf()
@@ -371,7 +387,7 @@ func (c *Conn) answerClose(code int) {
 		return
 	}
 	c.leave(code, ByPeer)
-	c.beginClose(ending, code, "", takeWait)
+	c.queueClose(ending, code, "", takeWait)
 }
 
 // sent is called when the queue has become empty.

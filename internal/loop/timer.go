@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/protocol"
-	"example.com/hubbub/internal/wire"
 )
 
 // wheel fires connections' timers: slots of a quarter of a second, by the worker's clock. An entry is never taken out;
@@ -152,7 +151,7 @@ func (w *Worker) fire(c *Conn) {
 	case c.state != open:
 	case w.now > c.due:
 		if !c.full { // what waits there already will tell
-			c.Answer(wire.Ping, nil)
+			c.h.Ping(c)
 		}
 		w.wheel.pinged = append(w.wheel.pinged, c)
 	default:
