@@ -45,6 +45,7 @@ type more struct {
 	pulls  []*pull        // rooms of which it misses something, in the order in which they are caught up with
 	flow   flow
 
+	alarm     bool // tooLate is on its way
 	dismissed bool // the hook Disconnect has been called
 }
 

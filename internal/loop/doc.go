@@ -28,7 +28,7 @@
 //	flush.go         one write for all that a connection got in a turn
 //	mailbox.go       Post, and what slows publishers
 //	stop.go          good-byes, at a pace
-//	timer.go         the wheel; pings, silence, patience
+//	timer.go         the wheel; pings, silence, patience, deadlines
 //	poller.go        what tells a worker where to look; poller_linux.go: epoll in the runtime's poller
 //	pump.go          any net.Conn as a non-blocking socket; conn_linux.go: descriptors
 //	tls.go           crypto/tls on a worker's descriptor

@@ -130,7 +130,7 @@ func (w *Worker) sleep() {
 	w.mail.asleep.Store(true)
 	if w.mail.empty() {
 		var until time.Time
-		if w.count > 0 {
+		if w.timed() {
 			until = began.Add(time.Duration(w.nextTick()) * time.Millisecond)
 		}
 		w.poll.park(until)
