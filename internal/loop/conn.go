@@ -36,10 +36,10 @@ type Conn struct {
 	paused pauses
 	unread bool // the socket may hold more than was read
 	ended  bool // the peer ended its half: read on to the end of the stream
-	reset  bool // hang up with a reset
+	heavy  bool // its last read was much work: it is read after the others
 	full   bool // the socket takes no more until it is reported writable
 	dirty  bool // on the worker's list of connections to write at the end of the turn
-	listed bool // on the worker's list of those to read again
+	listed bool // on one of the worker's lists of those to read again
 }
 
 // half is what a connection keeps of a message that hasn't come whole, and of what was read and not yet looked at.
@@ -291,12 +291,17 @@ func (c *Conn) resume(why pauses) {
 	}
 }
 
-// again has the connection read in this or the next turn if there may be something.
+// again has the connection read in this or one of the next turns if there may be something.
 func (c *Conn) again() {
-	if c.unread && !c.listed && !c.stopped() && c.state != dead {
-		c.listed = true
+	switch {
+	case !c.unread || c.listed || c.stopped() || c.state == dead:
+		return
+	case c.heavy:
+		c.w.heavy = append(c.w.heavy, c)
+	default:
 		c.w.again = append(c.w.again, c)
 	}
+	c.listed = true
 }
 
 // stopped says that the socket isn't read for now.

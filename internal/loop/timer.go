@@ -225,8 +225,7 @@ func (w *Worker) asked(c *Conn) bool { return c.seen < c.due-w.cfg.PingInterval.
 // the worker was held up, the poller may not have told of all yet.
 func (w *Worker) silent(c *Conn) bool {
 	if c.turn != w.turns { // else it was read just now
-		c.unread = true
-		w.event(c, 0)
+		w.receive(c)
 	}
 	return c.state == open && w.now > c.seen+w.patience()
 }
