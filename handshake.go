@@ -114,7 +114,7 @@ func (p *place) end() {
 	case p.h == nil:
 		p.s.ips.leave(p.key)
 	default:
-		p.h.Closed(nil, wire.CloseAbnormal)
+		p.h.Closed(nil, loop.Ending{Code: wire.CloseAbnormal})
 	}
 	p.s.hub.UpgradeEnds()
 }

@@ -90,7 +90,7 @@ type counted struct {
 	key netip.Addr
 }
 
-func (c *counted) Closed(conn *loop.Conn, code int) {
+func (c *counted) Closed(conn *loop.Conn, e loop.Ending) {
 	defer c.ips.leave(c.key)
-	c.Handler.Closed(conn, code)
+	c.Handler.Closed(conn, e)
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -315,13 +316,8 @@ func deflated(text string) []byte {
 }
 
 // beside measures how long an innocent client's ping takes while others attack; it judges nothing that depends on time.
-func beside(t *testing.T, s *testServer, attack func(stop <-chan struct{})) (median, p95 time.Duration) {
+func beside(t *testing.T, s *testServer) (median, p95 time.Duration) {
 	innocent := enter(t, s)
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		attack(stop)
-	}()
 	var took []time.Duration
 	for range 200 {
 		began := time.Now()
@@ -329,43 +325,58 @@ func beside(t *testing.T, s *testServer, attack func(stop <-chan struct{})) (med
 		took = append(took, time.Since(began))
 		time.Sleep(time.Millisecond)
 	}
-	close(stop)
-	<-done
 	slices.Sort(took)
 	return took[len(took)/2], took[len(took)*95/100]
 }
 
 // A read of 64 KiB may hold hundreds of messages that are large when they are inflated, or dear to obey. A connection is fed
-// its share of a turn, and what is left counts as half received.
+// its share of a turn, all such together little more, and what is left counts as half received.
 func TestOneReadIsNotOneTurn(t *testing.T) {
 	eachIO(t, func(t *testing.T, kind string) {
-		s := startServer(t, hubbub.Config{Workers: 1, IO: kind})
-		bomb := deflated(`{"msg_type":"ping","padding":"` + strings.Repeat("a", 65000) + `"}`)
-		packet := bytes.Repeat(bomb, 64<<10/len(bomb))
-		attacker := dial(t, s, "/ws", "Sec-WebSocket-Extensions: permessage-deflate")
-		go io.Copy(io.Discard, attacker.r)
-		before := scrape(t, s)
-		median, p95 := beside(t, s, func(stop <-chan struct{}) {
-			for {
-				select {
-				case <-stop:
-					attacker.reset()
-					return
-				default:
-				}
-				if attacker.trySend(packet) != nil {
-					return
-				}
+		for _, attackers := range []int{1, 20} {
+			s := startServer(t, hubbub.Config{Workers: 1, IO: kind})
+			bomb := deflated(`{"msg_type":"ping","padding":"` + strings.Repeat("a", 65000) + `"}`)
+			packet := bytes.Repeat(bomb, 64<<10/len(bomb))
+			before := scrape(t, s)
+			a := attack(t, s, attackers, "Sec-WebSocket-Extensions: permessage-deflate", packet)
+			median, p95 := beside(t, s)
+			a.end()
+			after := scrape(t, s)
+		t.Logf("an innocent's round trip beside %d who send %d compressed messages a packet: median %s, p95 %s", attackers, len(packet)/len(bomb), median, p95)
+			turns := after["hubbub_turn_seconds_count"] - before["hubbub_turn_seconds_count"]
+			messages := after["hubbub_messages_received_total"] - before["hubbub_messages_received_total"]
+			if messages < 1000 || messages/turns > 20 {
+				t.Errorf("%d attackers: %v messages in %v turns", attackers, messages, turns)
 			}
-		})
-		after := scrape(t, s)
-		t.Logf("an innocent's round trip beside %d compressed messages a packet: median %s, p95 %s", len(packet)/len(bomb), median, p95)
-		turns := after["hubbub_turn_seconds_count"] - before["hubbub_turn_seconds_count"]
-		messages := after["hubbub_messages_received_total"] - before["hubbub_messages_received_total"]
-		if messages < 1000 || messages/turns > 20 {
-			t.Errorf("%v messages in %v turns", messages, turns)
 		}
 	})
+}
+
+// attackers send a packet again and again, as fast as it is read, and read what they are told.
+type attackers struct {
+	all  []*rawClient
+	over sync.WaitGroup
+}
+
+func attack(t testing.TB, s *testServer, n int, header string, packet []byte) *attackers {
+	a := &attackers{}
+	for range n {
+		c := dial(t, s, "/ws", header)
+		a.all = append(a.all, c)
+		go io.Copy(io.Discard, c.r)
+		a.over.Go(func() {
+			for c.trySend(packet) == nil {
+			}
+		})
+	}
+	return a
+}
+
+func (a *attackers) end() {
+	for _, c := range a.all {
+		c.reset()
+	}
+	a.over.Wait()
 }
 
 // floods are the cheapest and the dearest messages that a client may send, as fast as the server reads them.
@@ -393,10 +404,18 @@ var floods = []struct {
 	}},
 }
 
-// BenchmarkBeside is how long an innocent client's round trip takes on the worker of one who attacks; each operation is a
+// BenchmarkBeside is how long an innocent client's round trip takes on the worker of those who attack; each operation is a
 // ping of the innocent.
 func BenchmarkBeside(b *testing.B) {
-	s := startServer(b, hubbub.Config{Workers: 1})
+	for _, kind := range []string{"epoll", "pump"} {
+		for _, n := range []int{1, 20} {
+			b.Run(fmt.Sprintf("io=%s/attackers=%d", kind, n), func(b *testing.B) { benchmarkBeside(b, kind, n) })
+		}
+	}
+}
+
+func benchmarkBeside(b *testing.B, kind string, attackers int) {
+	s := startServer(b, hubbub.Config{Workers: 1, IO: kind})
 	watchers := make([]*member, 999)
 	for i := range watchers {
 		watchers[i] = enter(b, s)
@@ -425,19 +444,11 @@ func BenchmarkBeside(b *testing.B) {
 	b.Run("nothing", measure)
 	beside := func(name, extension string, packet []byte) {
 		b.Run(name, func(b *testing.B) {
-			attacker := dial(b, s, "/ws", extension)
-			go io.Copy(io.Discard, attacker.r)
+			a := attack(b, s, attackers, extension, packet)
 			before, began := scrape(b, s)["hubbub_messages_received_total"], time.Now()
-			stop := make(chan struct{})
-			go func() {
-				for attacker.trySend(packet) == nil {
-				}
-				close(stop)
-			}()
 			measure(b)
 			b.ReportMetric((scrape(b, s)["hubbub_messages_received_total"]-before)/time.Since(began).Seconds(), "messages/s")
-			attacker.reset()
-			<-stop
+			a.end()
 		})
 	}
 	bomb := deflated(`{"msg_type":"ping","padding":"` + strings.Repeat("a", 65000) + `"}`)

@@ -307,6 +307,31 @@ func TestAParkedSessionEndsWithItsWindow(t *testing.T) {
 	})
 }
 
+// A client that is back has 10 s to say what it had, and as much again after each part of it.
+func TestAHomecomingEndsInTime(t *testing.T) {
+	const limit = 10 * time.Second
+	for i := range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			srv := hubbubtest.NewServer(t, hubbub.Config{PingInterval: time.Hour})
+			ann, bob := srv.Connect("ann"), srv.Connect("bob")
+			ann.Drop()
+			hubbubtest.Step(time.Duration(i) * 57 * time.Millisecond)
+			bob.Direct(ann, "waits until it has said all, or its time is up")
+			back := backWith(t, srv, ann.Welcome.ResumeToken)
+			began := time.Now()
+			for range i % 3 { // it says some, each time at the last moment
+				hubbubtest.Step(limit - time.Millisecond)
+				back.Request(map[string]any{"msg_type": "resume", "rooms": map[string]any{}, "last": false})
+				began = time.Now()
+			}
+			if !pinged(back, 2*limit) { // the direct message comes then
+				t.Fatal("its time is never up")
+			}
+			within(t, "its time is up", began, time.Now(), limit)
+		})
+	}
+}
+
 func TestARoomThatNobodyIsInGoesWhenItsTimeIsUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		second := time.Second

@@ -86,6 +86,23 @@ func (s *session) dialect() dialect {
 
 func (s *session) speaker() *speaker { return &s.state().speakers[s.dialect()] }
 
+// Wording is how a Close of ours reads in the client's dialect.
+func (s *session) Wording(code int, reason string) (int, string) {
+	return s.speaker().Close(code, reason)
+}
+
+// Ping asks for a sign of life in the client's dialect.
+func (s *session) Ping(c *loop.Conn) {
+	p := s.speaker().AppendAnswer(s.state().buf[:0], &ping)
+	if len(p) == 0 {
+		loop.Plain{}.Ping(c)
+		return
+	}
+	s.send(p)
+}
+
+var ping = protocol.Answer{Kind: protocol.AnswerPing}
+
 // answer sends an answer to this client.
 func (s *session) answer(a protocol.Answer) {
 	st := s.state()

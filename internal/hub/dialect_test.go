@@ -54,6 +54,8 @@ func (letters) AppendAnswer(dst []byte, a *protocol.Answer) []byte {
 		return fmt.Appendf(dst, "L %s", a.Room)
 	case protocol.AnswerError:
 		return fmt.Appendf(dst, "E %s %s", a.Err.Code, a.Err.Message)
+	case protocol.AnswerPing:
+		return append(dst, '?')
 	case protocol.AnswerMemberJoined:
 		return fmt.Appendf(dst, "+%d", a.Count)
 	case protocol.AnswerHistory:
@@ -69,7 +71,7 @@ func (letters) AppendAnswer(dst []byte, a *protocol.Answer) []byte {
 func (letters) Binary() bool { return true }
 
 func (letters) Close(code int, reason string) (int, string) {
-	return code - 1000 + 4100, strings.ToUpper(reason)
+	return code - 300, strings.ToUpper(reason)
 }
 
 // lettersClient is the far end of a session that speaks the second dialect.
@@ -243,5 +245,30 @@ func TestThoseWhoCatchUpShareTheFrames(t *testing.T) {
 	l.admit(b, 0)
 	if l.replay != nil {
 		t.Errorf("%d frames are kept for nobody", len(l.replay))
+	}
+}
+
+// What the loop itself has to say comes in the client's dialect, too: its pings and its Closes.
+func TestPingsAndClosesComeInTheClientsDialect(t *testing.T) {
+	var encoded atomic.Int32
+	h, l := newHubOf(t, 1, func(c *Config) {
+		c.Dialects = append(c.Dialects, func() protocol.Dialect { return letters{&encoded} })
+	})
+	x := newLetters(t, h, l)
+	list, _ := h.ClientsAfter(ID{}, 10)
+	s := h.here(list[0].ID)
+	s.conn.Worker().Post(task(func() { s.Ping(s.conn) }), 0)
+	x.want("?")
+	if err := h.Disconnect(t.Context(), list[0].ID, 4500, "kicked"); err != nil {
+		t.Fatal(err)
+	}
+	if got := x.next(); got != "88 \x10hKICKED" { // 4200
+		t.Errorf("the Close is %q", got)
+	}
+	counts := make(chan loop.Counts, 1)
+	w := l.Workers()[0]
+	w.Post(task(func() { counts <- w.Counts() }), 0)
+	if c := <-counts; c.Closed[4500] != 1 {
+		t.Errorf("the metrics count %v, not the neutral code", c.Closed)
 	}
 }

@@ -209,6 +209,7 @@ func (e hookEnded) Run(*loop.Worker) {
 
 // Refusal is the loop.Handler of a connection that is closed at once, with a code and a reason.
 type Refusal struct {
+	loop.Plain
 	Code   int
 	Reason string
 }
@@ -220,7 +221,7 @@ func (r Refusal) Opened(c *loop.Conn) { c.Close(r.Code, r.Reason) }
 func (Refusal) Message(*loop.Conn, wire.Opcode, []byte) {}
 
 // Closed has nothing to do.
-func (Refusal) Closed(*loop.Conn, int) {}
+func (Refusal) Closed(*loop.Conn, loop.Ending) {}
 
 // Stop isn't called.
 func (Refusal) Stop(*loop.Conn) {}

@@ -54,17 +54,19 @@ type parking struct {
 // window.
 const staleParkings = 64
 
-// parks says whether a connection that ended with code leaves its session behind. A client that says good-bye by 1000,
-// 1001 or without a code doesn't come back; and one that was told not to needn't.
-func (h *Hub) parks(code int) bool {
-	if h.cfg.ResumeWindow == 0 {
+// parks says whether a connection that ended so leaves its session behind. A client that says good-bye by 1000, 1001 or
+// without a code doesn't come back, and one that we told not to needn't. Whom we send away because the server stops may: its
+// session is there until the Hub stops.
+func (h *Hub) parks(e loop.Ending) bool {
+	switch {
+	case h.cfg.ResumeWindow == 0:
 		return false
+	case e.By == loop.ByPeer:
+		return e.Code != wire.CloseNormal && e.Code != wire.CloseGoingAway && e.Code != wire.CloseNoStatus
+	case e.By == loop.ByUs:
+		return e.Code < 4500
 	}
-	switch code {
-	case wire.CloseNormal, wire.CloseGoingAway, wire.CloseNoStatus:
-		return false
-	}
-	return code < 4500
+	return true
 }
 
 // park leaves the session behind: its rooms count it still. It is false where the server keeps too much for the client

@@ -83,7 +83,7 @@ type homecoming struct {
 	left  map[string]*room // that count the session still and that it has not named; empty where no session was resumed
 	pulls []*pull          // of rooms that it has named, begun when all are
 	quiet []*local         // of those without history, live from then on
-	timer *time.Timer      // ends the waiting for the next resume; nil while none was waited for
+	until int64            // when the waiting for the next resume ends, by the worker's clock
 	asked bool             // a resume has come and is not answered yet, so nothing is waited for
 	first bool             // of a session that was resumed: none has come yet
 }
@@ -190,7 +190,7 @@ func (s *session) greet(resumed bool) {
 	if w.Resumed {
 		c := s.comeHome(s.self.resume.old.rooms)
 		c.first = true
-		c.await(s)
+		s.await()
 	}
 }
 
@@ -209,8 +209,8 @@ func (h *Hub) arrival(s *session) int32 {
 func (s *session) everyone() *local { return s.state().everyone[s.dialect()] }
 
 // Closed parks the session, or takes it out of every room.
-func (s *session) Closed(_ *loop.Conn, code int) {
-	defer s.hooksClosed(code)
+func (s *session) Closed(_ *loop.Conn, e loop.Ending) {
+	defer s.hooksClosed(e.Code)
 	if s.conn == nil {
 		return // it never came so far as to a connection
 	}
@@ -218,10 +218,7 @@ func (s *session) Closed(_ *loop.Conn, code int) {
 	if greeted {
 		s.hub.depart(s)
 	}
-	if s.coming() {
-		s.more.coming.stop()
-	}
-	if (greeted || s.old() != nil) && s.hub.parks(code) && !(s.more != nil && s.more.over) && s.park() {
+	if (greeted || s.old() != nil) && s.hub.parks(e) && !(s.more != nil && s.more.over) && s.park() {
 		return
 	}
 	s.end()
@@ -277,35 +274,39 @@ func (s *session) comeHome(rooms []*room) *homecoming {
 	return h
 }
 
-// await gives the client a while to say more. The worker's goroutine.
-func (h *homecoming) await(s *session) {
-	h.asked = false
-	if h.timer != nil {
-		h.timer.Reset(resumeWithin)
-		return
-	}
-	w := s.conn.Worker()
-	h.timer = time.AfterFunc(resumeWithin, func() { w.Post(&tooLate{s, h}, 0) })
+// await gives the client a while to say more.
+func (s *session) await() {
+	c := s.more.coming
+	c.asked = false
+	c.until = s.conn.Worker().Now() + resumeWithin.Milliseconds()
+	s.setAlarm()
 }
 
-func (h *homecoming) stop() {
-	if h.timer != nil {
-		h.timer.Stop()
+// setAlarm has tooLate look when the time is up. One at a time is on its way, however often a client begins anew.
+func (s *session) setAlarm() {
+	if !s.more.alarm {
+		s.more.alarm = true
+		s.conn.Worker().At(s.more.coming.until, tooLate{s})
 	}
 }
 
 // coming says that the client has not said yet all that it had.
 func (s *session) coming() bool { return s.more != nil && s.more.coming != nil }
 
-type tooLate struct {
-	s *session
-	h *homecoming
-}
+// tooLate settles a homecoming of which nothing more was said in time.
+type tooLate struct{ s *session }
 
-func (t *tooLate) Conn(*loop.Worker) *loop.Conn { return t.s.conn }
+// Conn implements loop.ConnTask.
+func (t tooLate) Conn(*loop.Worker) *loop.Conn { return t.s.conn }
 
-func (t *tooLate) Run(*loop.Worker) {
-	if s := t.s; s.conn.Open() && s.more.coming == t.h && !t.h.asked {
+func (t tooLate) Run(w *loop.Worker) {
+	s := t.s
+	s.more.alarm = false
+	switch c := s.more.coming; {
+	case c == nil || c.asked || !s.conn.Open():
+	case w.Now() <= c.until: // another resume has come meanwhile
+		s.setAlarm()
+	default:
 		s.settle()
 	}
 }
@@ -325,7 +326,6 @@ func (s *session) heard(resume bool) {
 func (s *session) settle() {
 	c, old := s.more.coming, s.old()
 	s.more.coming = nil
-	c.stop()
 	var directs []waitingDirect
 	if old != nil {
 		s.self.resume.old = nil
@@ -370,7 +370,7 @@ func (s *session) resumeRooms(cmd *protocol.Command, refused []*protocol.Error) 
 	switch {
 	case s.more.coming != c: // the answer found the client too slow
 	case cmd.More:
-		c.await(s)
+		s.await()
 	default:
 		s.settle()
 	}

@@ -45,6 +45,7 @@ type more struct {
 	pulls  []*pull        // rooms of which it misses something, in the order in which they are caught up with
 	flow   flow
 
+	alarm     bool // tooLate is on its way
 	dismissed bool // the hook Disconnect has been called
 	over      bool // the session ends with its connection
 }
@@ -336,7 +337,7 @@ func (s *session) Drained(c *loop.Conn) {
 }
 
 // Echo is the loop.Handler that sends every message back as it came. It stops reading rather than queue.
-type Echo struct{}
+type Echo struct{ loop.Plain }
 
 // Opened has the loop read only while nothing is unsent.
 func (Echo) Opened(c *loop.Conn) { c.HoldReads = true }
@@ -345,7 +346,7 @@ func (Echo) Opened(c *loop.Conn) { c.HoldReads = true }
 func (Echo) Message(c *loop.Conn, op wire.Opcode, p []byte) { c.Answer(op, p) }
 
 // Closed has nothing to do.
-func (Echo) Closed(*loop.Conn, int) {}
+func (Echo) Closed(*loop.Conn, loop.Ending) {}
 
 // Drained isn't called.
 func (Echo) Drained(*loop.Conn) {}

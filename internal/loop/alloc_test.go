@@ -33,6 +33,13 @@ func TestATurnAllocatesNothing(t *testing.T) {
 			w.feed(conns[0], w.in[:n])
 			w.flushAll()
 		},
+		"pings of ours": func(w *Worker, conns []*Conn) {
+			for _, c := range conns {
+				c.seen, c.due = w.now, w.now-1
+				w.fire(c)
+			}
+			w.sendPings()
+		},
 		"one message to all": func(w *Worker, conns []*Conn) {
 			for _, c := range conns {
 				c.Send(frames[0])

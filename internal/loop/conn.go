@@ -36,10 +36,10 @@ type Conn struct {
 	paused pauses
 	unread bool // the socket may hold more than was read
 	ended  bool // the peer ended its half: read on to the end of the stream
-	reset  bool // hang up with a reset
+	heavy  bool // its last read was much work: it is read after the others
 	full   bool // the socket takes no more until it is reported writable
 	dirty  bool // on the worker's list of connections to write at the end of the turn
-	listed bool // on the worker's list of those to read again
+	listed bool // on one of the worker's lists of those to read again
 }
 
 // half is what a connection keeps of a message that hasn't come whole, and of what was read and not yet looked at.
@@ -291,12 +291,17 @@ func (c *Conn) resume(why pauses) {
 	}
 }
 
-// again has the connection read in this or the next turn if there may be something.
+// again has the connection read in this or one of the next turns if there may be something.
 func (c *Conn) again() {
-	if c.unread && !c.listed && !c.stopped() && c.state != dead {
-		c.listed = true
+	switch {
+	case !c.unread || c.listed || c.stopped() || c.state == dead:
+		return
+	case c.heavy:
+		c.w.heavy = append(c.w.heavy, c)
+	default:
 		c.w.again = append(c.w.again, c)
 	}
+	c.listed = true
 }
 
 // stopped says that the socket isn't read for now.
@@ -304,13 +309,13 @@ func (c *Conn) stopped() bool {
 	return c.state == open && (c.paused != 0 || c.HoldReads && c.full)
 }
 
-// Close sends what is queued, then a Close frame, and waits a while for the peer's. The handler's Closed is called
-// before it returns.
+// Close sends what is queued, then a Close frame in the handler's Wording, and waits a while for the peer's. The handler's
+// Closed is called before it returns.
 func (c *Conn) Close(code int, reason string) {
 	if c.state != open {
 		return
 	}
-	c.leave(code)
+	c.leave(code, ByUs)
 	c.beginClose(closing, code, reason, closeWait)
 }
 
@@ -321,7 +326,7 @@ func (c *Conn) tooSlow(why string, lost int32) {
 	}
 	c.w.loop.slow.Log(c.w.log, slog.LevelInfo, "slow client closed", "code", protocol.CloseSlowConsumer, "remote", c.remote(), "unsent", c.debt(), "why", why)
 	owed := c.w.owed[c]
-	c.leave(protocol.CloseSlowConsumer)
+	c.leave(protocol.CloseSlowConsumer, ByUs)
 	c.drop(int64(lost) + owed.messages)
 	c.beginClose(closing, protocol.CloseSlowConsumer, "slow consumer: "+why, takeWait)
 }
@@ -331,7 +336,7 @@ func (c *Conn) fail(code int, reason string) {
 	switch c.state {
 	case open:
 		c.w.log.Debug("connection failed", "remote", c.remote(), "code", code, "reason", reason)
-		c.leave(code)
+		c.leave(code, ByUs)
 		c.beginClose(failing, code, reason, takeWait)
 	case closing: // our Close is under way already; a second one is not allowed
 		c.w.destroy(c, false)
@@ -340,22 +345,35 @@ func (c *Conn) fail(code int, reason string) {
 
 // leave tells the handler, once, that the connection is over for it. It doesn't panic: whoever closes a connection goes
 // on to end it, also where it stands in the midst of others.
-func (c *Conn) leave(code int) { c.leaveAs(code, code) }
-
-// leaveAs is leave for a connection that is counted under another code.
-func (c *Conn) leaveAs(code, counted int) {
+func (c *Conn) leave(code int, by Ender) {
 	c.state = leaving
-	c.w.countClose(counted)
+	c.w.countClose(code, by)
 	defer func() {
 		if r := recover(); r != nil {
 			c.w.panicked(r)
 		}
 	}()
-	c.h.Closed(c, code)
+	c.h.Closed(c, Ending{code, by})
 }
 
-// beginClose queues a Close frame; the peer has wait milliseconds to take it.
+// beginClose queues a Close frame of ours; the peer has wait milliseconds to take it.
 func (c *Conn) beginClose(s state, code int, reason string, wait int64) {
+	code, reason = c.wording(code, reason)
+	c.queueClose(s, code, reason, wait)
+}
+
+// wording is the handler's; where that panics a Close reads as it is.
+func (c *Conn) wording(code int, reason string) (reads int, why string) {
+	reads, why = code, reason
+	defer func() {
+		if r := recover(); r != nil {
+			c.w.panicked(r)
+		}
+	}()
+	return c.h.Wording(code, reason)
+}
+
+func (c *Conn) queueClose(s state, code int, reason string, wait int64) {
 	c.state = s
 	if s != closing { // nothing of what the peer still sends matters
 		c.forgetHalf()
@@ -373,8 +391,8 @@ func (c *Conn) answerClose(code int) {
 		c.w.destroy(c, false)
 		return
 	}
-	c.leaveAs(code, peersCode(code))
-	c.beginClose(ending, code, "", takeWait)
+	c.leave(code, ByPeer)
+	c.queueClose(ending, code, "", takeWait)
 }
 
 // sent is called when the queue has become empty.

@@ -57,8 +57,11 @@ func (w *Worker) endTurn() {
 	w.counts.Turns[len(TurnBounds)]++
 }
 
-// countClose counts a connection under a code.
-func (w *Worker) countClose(code int) {
+// countClose counts a connection under the code with which it ended.
+func (w *Worker) countClose(code int, by Ender) {
+	if by == ByPeer {
+		code = peersCode(code)
+	}
 	if w.counts.Closed == nil {
 		w.counts.Closed = map[int]int64{}
 	}

@@ -14,21 +14,22 @@
 // from anywhere and finds it, if it still is, inside a Task.
 //
 // A turn: what is readable is read (once, at most 64 KiB a connection), the mailbox is run, timers fire, and each
-// connection that got something is written once. Nothing waits for a peer: what a socket doesn't take is queued within
-// bounds, and past them the client is closed.
+// connection that got something is written once; then some of those are read whose reads are much work. Nothing waits for
+// a peer: what a socket doesn't take is queued within bounds, and past them the client is closed.
 //
 // The map:
 //
 //	loop.go          Loop, Config, Handler: the front
 //	worker.go        the turn: reading, handing over, writing
 //	conn.go          a connection: sending, pausing, the ways to close
+//	share.go         what one connection has of a turn, and those who take much
 //	frame.go         Frame, and the queue of unsent ones
 //	deflate.go       compression: frames in the form that a connection gets
 //	arena.go         the memory of a turn's answers
 //	flush.go         one write for all that a connection got in a turn
 //	mailbox.go       Post, and what slows publishers
 //	stop.go          good-byes, at a pace
-//	timer.go         the wheel; pings, silence, patience
+//	timer.go         the wheel; pings, silence, patience, deadlines
 //	poller.go        what tells a worker where to look; poller_linux.go: epoll in the runtime's poller
 //	pump.go          any net.Conn as a non-blocking socket; conn_linux.go: descriptors
 //	tls.go           crypto/tls on a worker's descriptor

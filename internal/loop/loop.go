@@ -51,18 +51,52 @@ type Config struct {
 // Handler is what a connection does with messages. All methods are called by the goroutine of the connection's
 // worker and must not block.
 type Handler interface {
+	Controls
 	// Opened is called before anything else; what it sends is the first that the client gets.
 	Opened(c *Conn)
 	// Message is a whole text or binary message. p is good until it returns.
 	Message(c *Conn, op wire.Opcode, p []byte)
-	// Closed is called once, when nothing more can be sent; code is what the Close frame said or will say,
-	// wire.CloseAbnormal when there was none.
-	Closed(c *Conn, code int)
+	// Closed is called once, when nothing more can be sent.
+	Closed(c *Conn, e Ending)
 	// Stop asks to say good-bye and to Close: the loop stops.
 	Stop(c *Conn)
 	// Drained is called when all that was queued is written, once after Conn.TellDrained was set.
 	Drained(c *Conn)
 }
+
+// Controls are what the loop itself has to say to a client: how that reads is the handler's. Plain has those of RFC 6455.
+type Controls interface {
+	// Wording says how a Close of ours reads to this client: what the loop gives, and what Conn.Close was told. It may be
+	// called after Closed; metrics, logs and Closed have the code as it was.
+	Wording(code int, reason string) (int, string)
+	// Ping asks the peer for a sign of life, by something that makes it answer: any byte will do.
+	Ping(c *Conn)
+}
+
+// Plain is embedded by handlers whose clients are spoken to as RFC 6455 has it.
+type Plain struct{}
+
+// Wording changes nothing.
+func (Plain) Wording(code int, reason string) (int, string) { return code, reason }
+
+// Ping sends a Ping frame.
+func (Plain) Ping(c *Conn) { c.Answer(wire.Ping, nil) }
+
+// Ending is how a connection ended.
+type Ending struct {
+	Code int // what the first Close frame means, before any Wording; wire.CloseAbnormal when there was none
+	By   Ender
+}
+
+// Ender is who ended a connection.
+type Ender uint8
+
+// The enders there are.
+const (
+	ByNobody Ender = iota // TCP was lost, or cut by Kill, without a Close frame
+	ByPeer                // by its Close frame
+	ByUs                  // by ours, also where it answers a fault of the peer
+)
 
 // Loop is a set of workers, each the owner of its connections.
 type Loop struct {

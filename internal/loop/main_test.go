@@ -86,11 +86,30 @@ func connectDeflated(t *testing.T, l *Loop, h Handler, d wire.Deflate) net.Conn 
 
 // script is a Handler of functions; those that are nil do nothing.
 type script struct {
+	Plain
 	opened  func(*Conn)
 	message func(*Conn, wire.Opcode, []byte)
-	closed  func(*Conn, int)
+	closed  func(c *Conn, code int)
+	ended   func(Ending)
 	stop    func(*Conn)
 	drained func(*Conn)
+	wording func(code int, reason string) (int, string)
+	ping    func(*Conn)
+}
+
+func (s *script) Wording(code int, reason string) (int, string) {
+	if s.wording != nil {
+		return s.wording(code, reason)
+	}
+	return s.Plain.Wording(code, reason)
+}
+
+func (s *script) Ping(c *Conn) {
+	if s.ping != nil {
+		s.ping(c)
+		return
+	}
+	s.Plain.Ping(c)
 }
 
 func (s *script) Opened(c *Conn) {
@@ -105,9 +124,12 @@ func (s *script) Message(c *Conn, op wire.Opcode, p []byte) {
 	}
 }
 
-func (s *script) Closed(c *Conn, code int) {
+func (s *script) Closed(c *Conn, e Ending) {
 	if s.closed != nil {
-		s.closed(c, code)
+		s.closed(c, e.Code)
+	}
+	if s.ended != nil {
+		s.ended(e)
 	}
 }
 

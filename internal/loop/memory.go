@@ -66,7 +66,7 @@ func (w *Worker) shed(excess int64) {
 func (w *Worker) shedOne(c *Conn) {
 	defer w.recoverConn(c)
 	owed := w.owed[c]
-	c.leave(wire.CloseTryLater)
+	c.leave(wire.CloseTryLater, ByUs)
 	c.drop(owed.messages)
 	if c.out.first != nil { // a frame that is partly written would have to stay, however large
 		w.destroy(c, true)

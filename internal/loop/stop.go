@@ -90,7 +90,7 @@ func (killing) Run(w *Worker) {
 func (w *Worker) kill(c *Conn) {
 	defer w.recoverConn(c)
 	if c.state == open {
-		c.leave(wire.CloseAbnormal)
+		c.leave(wire.CloseAbnormal, ByNobody)
 	}
 	w.destroy(c, true)
 }

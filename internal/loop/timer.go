@@ -4,18 +4,27 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/protocol"
-	"example.com/hubbub/internal/wire"
 )
 
-// wheel fires connections' timers: slots of a quarter of a second, by the worker's clock. An entry is never taken out;
-// it is stale when its connection is gone or has moved its time, so a timer costs 8 bytes and no search.
+// wheel fires connections' timers, and runs what was left for a time: slots of a quarter of a second, by the worker's clock.
+// An entry is never taken out; a connection's is stale when it is gone or has moved its time, so a timer costs 8 bytes and no
+// search.
 type wheel struct {
-	slots  [wheelSlots][]entry
-	tick   int64   // the last one whose slot was visited
-	pinged []*Conn // their pings are queued
+	slots     [wheelSlots][]entry
+	deadlines [wheelSlots][]deadline
+	pending   int // deadlines, in all slots
+	spare     []deadline
+	tick      int64   // the last one whose slots were visited
+	pinged    []*Conn // their pings are queued
 }
 
 type entry struct{ slot, gen uint32 }
+
+// deadline is a task that runs when its tick is visited.
+type deadline struct {
+	tick int64
+	task Task
+}
 
 // A client is closed at most a second late, and its ping may be late before that: each by a slot and a turn.
 const (
@@ -29,26 +38,46 @@ const (
 func (w *Worker) advance(nanos int64) {
 	real := nanos / int64(time.Millisecond)
 	step := real - w.real
-	if w.count > 0 && step > stalled {
+	if w.timed() && step > stalled {
 		step = afterStall
 	}
 	w.now += step
 	w.real = real
-	if w.count == 0 {
+	if !w.timed() {
 		w.wheel.tick = max(w.wheel.tick, w.now/slotTime-wheelSlots) // nobody's timers: each slot is visited once
 	}
 }
 
+// timed says that the wheel holds something, so that the clock is looked at each second.
+func (w *Worker) timed() bool { return w.count > 0 || w.wheel.pending > 0 }
+
+// Now is the time by the clock of timers, in milliseconds: a stall of the process hardly moves it. The worker's goroutine.
+func (w *Worker) Now() int64 { return w.now }
+
+// At runs t once Now has passed at: never early, at most a slot and a turn late. Nothing takes it back; a t that is moot by then
+// finds that out itself, and until then it keeps what it names from being collected. What isn't due when the worker ends never
+// runs. It costs no connection anything. The worker's goroutine.
+func (w *Worker) At(at int64, t Task) {
+	tick := max(at/slotTime, w.wheel.tick) + 1
+	s := &w.wheel.deadlines[tick%wheelSlots]
+	*s = append(*s, deadline{tick, t})
+	w.wheel.pending++
+}
+
 // nextTick is when the worker must look at the wheel, by the monotonic clock.
 func (w *Worker) nextTick() int64 {
-	if w.count == 0 {
+	if !w.timed() {
 		return w.real + 1000
 	}
 	next := w.wheel.tick + 1
-	for last := w.wheel.tick + lookEvery; next < last && len(w.wheel.slots[next%wheelSlots]) == 0; {
+	for last := w.wheel.tick + lookEvery; next < last && w.wheel.empty(next); {
 		next++
 	}
 	return w.real + max(0, next*slotTime-w.now)
+}
+
+func (wh *wheel) empty(tick int64) bool {
+	return len(wh.slots[tick%wheelSlots])+len(wh.deadlines[tick%wheelSlots]) == 0
 }
 
 // schedule asks for fire(c) once the worker's clock has passed at (milliseconds): never early, at most a slot
@@ -68,6 +97,34 @@ func (w *Worker) tick() {
 	for now := w.now / slotTime; w.wheel.tick < now; {
 		w.wheel.tick++
 		w.fireSlot(w.wheel.tick)
+		w.runDeadlines(w.wheel.tick)
+	}
+}
+
+// runDeadlines runs what was left for that tick.
+func (w *Worker) runDeadlines(tick int64) {
+	s := &w.wheel.deadlines[tick%wheelSlots]
+	if len(*s) == 0 {
+		return
+	}
+	all := *s
+	*s = w.wheel.spare[:0] // what runs may leave more there
+	w.wheel.spare = nil
+	ran := 0
+	for _, d := range all {
+		if d.tick > tick {
+			*s = append(*s, d)
+			continue
+		}
+		w.wheel.pending--
+		w.runTask(d.task)
+		if ran++; ran%mailTurn == 0 {
+			w.breathe()
+		}
+	}
+	clear(all)
+	if cap(all) <= maxSpare {
+		w.wheel.spare = all[:0]
 	}
 }
 
@@ -137,7 +194,7 @@ func (w *Worker) fire(c *Conn) {
 	}
 	if w.now > c.seen+w.patience() && w.asked(c) && w.silent(c) {
 		w.log.Debug("connection failed", "remote", c.remote(), "code", protocol.CloseNoSignOfLife, "reason", "no sign of life")
-		c.leave(protocol.CloseNoSignOfLife)
+		c.leave(protocol.CloseNoSignOfLife, ByUs)
 		c.beginClose(failing, protocol.CloseNoSignOfLife, "no sign of life", takeWait)
 		return
 	}
@@ -152,7 +209,7 @@ func (w *Worker) fire(c *Conn) {
 	case c.state != open:
 	case w.now > c.due:
 		if !c.full { // what waits there already will tell
-			c.Answer(wire.Ping, nil)
+			c.h.Ping(c)
 		}
 		w.wheel.pinged = append(w.wheel.pinged, c)
 	default:
@@ -168,8 +225,7 @@ func (w *Worker) asked(c *Conn) bool { return c.seen < c.due-w.cfg.PingInterval.
 // the worker was held up, the poller may not have told of all yet.
 func (w *Worker) silent(c *Conn) bool {
 	if c.turn != w.turns { // else it was read just now
-		c.unread = true
-		w.event(c, 0)
+		w.receive(c)
 	}
 	return c.state == open && w.now > c.seen+w.patience()
 }

@@ -201,7 +201,7 @@ func TestThePongTimeoutBeginsWithThePing(t *testing.T) {
 		w := &Worker{cfg: &Config{PingInterval: time.Second, PongTimeout: time.Second}, poll: newChanPoller(), count: 1}
 		w.clock()
 		line := &slowLine{}
-		c := &Conn{w: w, via: line, seen: w.now - 1000 - heldUp, due: w.now - 1 - heldUp}
+		c := &Conn{w: w, h: &script{}, via: line, seen: w.now - 1000 - heldUp, due: w.now - 1 - heldUp}
 		w.fire(c)
 		w.sendPings()
 		if dead, least := c.seen+w.patience(), line.left+(w.now-w.real)+w.cfg.PongTimeout.Milliseconds(); c.state != open || line.left == 0 || dead < least {

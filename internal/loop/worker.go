@@ -13,7 +13,7 @@ import (
 )
 
 // Worker is one goroutine and all that its connections need. A turn: read what is readable, run the mailbox, fire
-// timers, then write once to each connection that got something.
+// timers, then write once to each connection that got something; and then the same for some whose reads are much work.
 type Worker struct {
 	// Static after New.
 	loop  *Loop
@@ -29,8 +29,9 @@ type Worker struct {
 	free   []uint32 // slots that can be used again
 	count  int      // connections that are not dead
 	again  []*Conn  // to be read though no event says so
+	heavy  []*Conn  // the same, of those that are read after the others, first come first
 	dirty  []*Conn  // to be written at the end of the turn
-	dying  []*Conn  // to be closed at the end of the turn
+	dying  []dying  // to be closed at the end of the turn
 	wheel  wheel
 	now    int64 // milliseconds: the clock of timers, which a stall of the process doesn't move
 	real   int64 // milliseconds of the monotonic clock at the turn's start
@@ -70,6 +71,11 @@ type slot struct {
 	gen uint32
 }
 
+type dying struct {
+	c     *Conn
+	reset bool // hang up with a reset
+}
+
 const (
 	readSize    = 64 << 10 // from one connection in one turn
 	turnTime    = int64(time.Millisecond)
@@ -104,7 +110,7 @@ func (w *Worker) run() {
 	for !w.stop || w.count > 0 {
 		w.turns++
 		ready := w.poll.poll()
-		if len(ready) == 0 && len(w.again) == 0 && len(w.tasks) == 0 && w.mail.empty() {
+		if len(ready) == 0 && len(w.again) == 0 && len(w.heavy) == 0 && len(w.tasks) == 0 && w.mail.empty() {
 			if due := w.nextTick(); due > w.real {
 				w.sleep()
 			}
@@ -115,6 +121,7 @@ func (w *Worker) run() {
 		w.runMail()
 		w.tick()
 		w.flushAll()
+		w.readHeavy()
 		w.account()
 		w.bury()
 		w.endTurn()
@@ -130,7 +137,7 @@ func (w *Worker) sleep() {
 	w.mail.asleep.Store(true)
 	if w.mail.empty() {
 		var until time.Time
-		if w.count > 0 {
+		if w.timed() {
 			until = began.Add(time.Duration(w.nextTick()) * time.Millisecond)
 		}
 		w.poll.park(until)
@@ -218,19 +225,27 @@ func (w *Worker) event(c *Conn, what events) {
 		w.lost(c) // nobody is there to answer; what is unread goes with it
 		return
 	}
-	if !c.unread || c.state == dead || c.stopped() {
-		return
-	}
-	if c.turn == w.turns { // once a turn: the bounds on answers count with what one read brings
+	if c.heavy {
 		c.again()
 		return
 	}
-	c.turn = w.turns
-	w.receive(c)
+	w.hear(c)
+}
+
+// hear reads from a connection if there may be something.
+func (w *Worker) hear(c *Conn) {
+	switch {
+	case !c.unread || c.state == dead || c.stopped():
+	case c.turn == w.turns: // once a turn: the bounds on answers count with what one read brings
+		c.again()
+	default:
+		w.receive(c)
+	}
 }
 
 // receive reads once, unless some of the last read is left. A read that fills the buffer leaves the rest for the next turn.
 func (w *Worker) receive(c *Conn) {
+	c.turn = w.turns
 	if c.in != nil && len(c.in.left) > 0 {
 		c.seen = w.now // its Pongs lie behind that: until all of it was looked at its silence is ours
 		w.feed(c, c.in.left)
@@ -267,7 +282,7 @@ func (w *Worker) peerEnded(c *Conn) {
 		return
 	}
 	if c.state == open {
-		c.leave(wire.CloseAbnormal)
+		c.leave(wire.CloseAbnormal, ByNobody)
 	}
 	c.state = ending
 	c.forgetHalf()
@@ -287,7 +302,9 @@ func (w *Worker) feed(c *Conn, b []byte) {
 		r = &c.in.Reader
 	}
 	z := w.inflaterFor(c)
-	share := share{next: w.work + lookWork}
+	rest := c.in != nil && len(c.in.left) > 0 // of a read that was begun in an earlier turn
+	begin := w.work
+	share := share{next: begin + lookWork}
 	for len(b) > 0 && !c.stopped() && !share.over(w) {
 		ev, n, ok, err := r.Next(b, w.cfg.MaxMessageBytes, z)
 		if err != nil {
@@ -304,6 +321,7 @@ func (w *Worker) feed(c *Conn, b []byte) {
 			return
 		}
 	}
+	c.heavy = c.heavy && rest || w.work-begin >= lookWork
 	w.keepHalf(c, r, b)
 }
 
@@ -330,33 +348,6 @@ func (w *Worker) keepHalf(c *Conn, r *wire.Reader, left []byte) {
 	c.measure()
 }
 
-// A connection's share of a turn. A read may hold hundreds of small messages, each of which is dear to obey, or large when
-// it is inflated, and the others would wait for all of them. The clock is looked at after so much work, and counts from
-// the first look.
-const (
-	shareTime   = 250 * time.Microsecond
-	lookWork    = 4 << 10
-	messageWork = 64 // of a message, beside its bytes
-)
-
-type share struct {
-	looked time.Duration // by the clock, when it was looked at first; 0 before
-	next   int           // the work at which it is looked at next
-}
-
-// over says that c, which is fed, has had its share.
-func (s *share) over(w *Worker) bool {
-	if w.work < s.next {
-		return false
-	}
-	s.next = w.work + lookWork
-	now := time.Since(began)
-	if s.looked == 0 {
-		s.looked = now
-	}
-	return now-s.looked >= shareTime
-}
-
 func (w *Worker) handle(c *Conn, ev wire.Event) {
 	switch ev.Op {
 	case wire.Close:
@@ -377,7 +368,7 @@ func (w *Worker) handle(c *Conn, ev wire.Event) {
 // lost ends a connection that TCP has ended.
 func (w *Worker) lost(c *Conn) {
 	if c.state == open {
-		c.leave(wire.CloseAbnormal)
+		c.leave(wire.CloseAbnormal, ByNobody)
 	}
 	w.destroy(c, false)
 }
@@ -395,22 +386,21 @@ func (w *Worker) destroy(c *Conn, reset bool) {
 		c.Owe(-o.bytes, -o.messages)
 	}
 	c.forgetHalf()
-	c.reset = reset
 	w.slots[c.slot].c = nil
 	w.slots[c.slot].gen++
 	w.count--
-	w.dying = append(w.dying, c)
+	w.dying = append(w.dying, dying{c, reset})
 }
 
 // bury closes the descriptors of the dead. Not before the end of the turn: the kernel gives a number out again at
 // once, and an event of this turn could then mean another socket.
 func (w *Worker) bury() {
-	for i, c := range w.dying {
-		c.hangUp(c.reset)
-		w.free = append(w.free, c.slot)
-		w.loop.forget(c)
-		w.dying[i] = nil
+	for _, d := range w.dying {
+		d.c.hangUp(d.reset)
+		w.free = append(w.free, d.c.slot)
+		w.loop.forget(d.c)
 	}
+	clear(w.dying)
 	w.dying = w.dying[:0]
 }
 
@@ -438,7 +428,7 @@ func (w *Worker) open(c *Conn, o *opening) {
 		p.start(c.Ref())
 	} else if err := w.poll.add(int(c.fd), c.slot, c.gen); err != nil {
 		w.log.Error("cannot watch a connection", "err", err)
-		c.leave(wire.CloseAbnormal)
+		c.leave(wire.CloseAbnormal, ByNobody)
 		w.destroy(c, true)
 		return
 	}
@@ -476,7 +466,7 @@ func (w *Worker) recoverConn(c *Conn) {
 func (w *Worker) endAfterPanic(c *Conn) {
 	w.reader = wire.Reader{}
 	if c.state == open {
-		c.leave(wire.CloseInternal)
+		c.leave(wire.CloseInternal, ByUs)
 		c.beginClose(failing, wire.CloseInternal, "internal error", takeWait)
 	} else {
 		w.destroy(c, false)

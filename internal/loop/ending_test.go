@@ -1,0 +1,199 @@
+package loop
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
+)
+
+// ends are ways in which a connection ends, and what the handler is told.
+var ends = []struct {
+	name  string
+	begin func(l *Loop, c *Conn, far net.Conn)
+	want  Ending
+	says  bool // the client gets a Close frame of ours
+}{
+	{"the peer closes", func(_ *Loop, _ *Conn, far net.Conn) { far.Write(closeFrom(1000)) }, Ending{1000, ByPeer}, false},
+	{"the peer closes with a code of ours", func(_ *Loop, _ *Conn, far net.Conn) { far.Write(closeFrom(4500)) }, Ending{4500, ByPeer}, false},
+	{"the peer closes without a code", func(_ *Loop, _ *Conn, far net.Conn) {
+		far.Write(wire.AppendClientFrame(nil, true, wire.Close, [4]byte{1, 2, 3, 4}, nil))
+	}, Ending{wire.CloseNoStatus, ByPeer}, false},
+	{"the handler closes", func(l *Loop, c *Conn, _ net.Conn) { do(l.workers[0], func() { c.Close(4501, "refused") }) }, Ending{4501, ByUs}, true},
+	{"the loop stops", func(l *Loop, _ *Conn, _ net.Conn) { l.Stop(0) }, Ending{wire.CloseGoingAway, ByUs}, true},
+	{"an unmasked frame", func(_ *Loop, _ *Conn, far net.Conn) { far.Write(text("x")) }, Ending{wire.CloseProtocolError, ByUs}, true},
+	{"no UTF-8", func(_ *Loop, _ *Conn, far net.Conn) { far.Write(frameTo("\xff")) }, Ending{wire.CloseInvalidData, ByUs}, true},
+	{"a large message", func(_ *Loop, _ *Conn, far net.Conn) { far.Write(frameTo(strings.Repeat("x", 70_000))) }, Ending{wire.CloseTooBig, ByUs}, true},
+	{"a panic", func(_ *Loop, _ *Conn, far net.Conn) { far.Write(frameTo("panic")) }, Ending{wire.CloseInternal, ByUs}, true},
+	{"no sign of life", func(l *Loop, c *Conn, _ net.Conn) {
+		do(l.workers[0], func() {
+			w := l.workers[0]
+			c.seen = w.now - w.patience() - 1
+			c.due = w.now + 1 + w.cfg.PingInterval.Milliseconds()
+			w.fire(c)
+		})
+	}, Ending{protocol.CloseNoSignOfLife, ByUs}, true},
+	{"too slow", func(l *Loop, c *Conn, _ net.Conn) { do(l.workers[0], func() { c.tooSlow("it is", 0) }) }, Ending{protocol.CloseSlowConsumer, ByUs}, true},
+	{"too large a debt", func(l *Loop, c *Conn, _ net.Conn) { do(l.workers[0], func() { l.workers[0].shedOne(c) }) }, Ending{wire.CloseTryLater, ByUs}, true},
+	{"the line is cut", func(_ *Loop, _ *Conn, far net.Conn) { far.(*net.TCPConn).SetLinger(0); far.Close() }, Ending{wire.CloseAbnormal, ByNobody}, false},
+	{"the stream ends", func(_ *Loop, _ *Conn, far net.Conn) { far.Close() }, Ending{wire.CloseAbnormal, ByNobody}, false},
+	{"it is killed", func(l *Loop, c *Conn, _ net.Conn) { do(l.workers[0], func() { l.workers[0].kill(c) }) }, Ending{wire.CloseAbnormal, ByNobody}, false},
+}
+
+func closeFrom(code int) []byte {
+	return wire.AppendClientFrame(nil, true, wire.Close, [4]byte{1, 2, 3, 4}, []byte{byte(code >> 8), byte(code)})
+}
+
+// eachEnd begins each of them, on a connection with that handler.
+func eachEnd(t *testing.T, story func(t *testing.T, h *script, begin func() (l *Loop, far net.Conn), want Ending, says bool)) {
+	for _, e := range ends {
+		t.Run(e.name, func(t *testing.T) {
+			eachIO(t, func(t *testing.T, cfg Config) {
+				opened := make(chan *Conn, 1)
+				h := &script{opened: func(c *Conn) { opened <- c }, message: func(*Conn, wire.Opcode, []byte) { panic("planted") }}
+				story(t, h, func() (*Loop, net.Conn) {
+					l := start(t, cfg)
+					far := connect(t, l, h)
+					e.begin(l, <-opened, far)
+					return l, far
+				}, e.want, e.says)
+			})
+		})
+	}
+}
+
+func TestTheHandlerIsToldWhoEndedAConnection(t *testing.T) {
+	eachEnd(t, func(t *testing.T, h *script, begin func() (*Loop, net.Conn), want Ending, _ bool) {
+		ended := make(chan Ending, 2)
+		h.ended = func(e Ending) { ended <- e }
+		l, far := begin()
+		if got := <-ended; got != want {
+			t.Errorf("told %v, want %v", got, want)
+		}
+		far.Close()
+		l.Stop(0)
+		l.Wait()
+		if len(ended) > 0 {
+			t.Errorf("told again: %v", <-ended)
+		}
+	})
+}
+
+// nextFrame is the next short one from the server.
+func nextFrame(t *testing.T, far net.Conn) (op wire.Opcode, payload []byte) {
+	t.Helper()
+	head := make([]byte, 2)
+	if _, err := io.ReadFull(far, head); err != nil {
+		t.Fatal(err)
+	}
+	payload = make([]byte, head[1])
+	if _, err := io.ReadFull(far, payload); err != nil {
+		t.Fatal(err)
+	}
+	return wire.Opcode(head[0] & 0xf), payload
+}
+
+// closeFrame is the payload of the Close that comes next.
+func closeFrame(t *testing.T, far net.Conn) string {
+	t.Helper()
+	op, p := nextFrame(t, far)
+	if op != wire.Close {
+		t.Fatalf("got a frame %d, want a Close", op)
+	}
+	return string(p)
+}
+
+// closePayload is that of a Close.
+func closePayload(code int, reason string) string {
+	return string([]byte{byte(code >> 8), byte(code)}) + reason
+}
+
+// What the loop or the handler closes with reads as the handler says; what is counted, and what the handler is told, is the
+// code as it was. The peer's own code comes back as it is.
+func TestACloseReadsAsTheHandlerSays(t *testing.T) {
+	eachEnd(t, func(t *testing.T, h *script, begin func() (*Loop, net.Conn), want Ending, says bool) {
+		ended := make(chan Ending, 1)
+		h.ended = func(e Ending) { ended <- e }
+		h.wording = func(code int, reason string) (int, string) {
+			if code < 4000 && code > 1013 || reason == "" && code != wire.CloseGoingAway {
+				t.Errorf("asked how %d %q reads", code, reason)
+			}
+			return 3000 + code%1000, "as they say there"
+		}
+		l, far := begin()
+		if got := <-ended; got != want {
+			t.Errorf("told %v, want %v", got, want)
+		}
+		switch {
+		case says:
+			if p := closeFrame(t, far); p != closePayload(3000+want.Code%1000, "as they say there") {
+				t.Errorf("it reads %q", p)
+			}
+		case want.By == ByPeer:
+			own := closePayload(want.Code, "")
+			if want.Code == wire.CloseNoStatus {
+				own = ""
+			}
+			if p := closeFrame(t, far); p != own {
+				t.Errorf("the peer's code comes back as %q", p)
+			}
+		}
+		far.Close()
+		l.Stop(0)
+		l.Wait()
+		counted := want.Code
+		if want.By == ByPeer {
+			counted = peersCode(want.Code)
+		}
+		if got := l.workers[0].Counts().Closed; got[counted] != 1 || len(got) != 1 {
+			t.Errorf("counted are %v, want one %d", got, counted)
+		}
+	})
+}
+
+// A wording that panics, also after a panic, leaves a Close as it is.
+func TestAWordingThatPanics(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		l := start(t, cfg)
+		far := connect(t, l, &script{message: func(*Conn, wire.Opcode, []byte) { panic("planted") }, wording: func(int, string) (int, string) { panic("planted too") }})
+		far.Write(frameTo("go"))
+		expect(t, far, wire.AppendClose(nil, wire.CloseInternal, "internal error"))
+		if n := l.Panics.Load(); n != 2 {
+			t.Errorf("%d panics are counted, want 2", n)
+		}
+	})
+}
+
+// What asks for a sign of life is the handler's; whoever answers it in any way lives, and whoever doesn't is closed.
+func TestTheHandlerAsksForASignOfLife(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		cfg.PingInterval, cfg.PongTimeout = 200*time.Millisecond, 5*time.Second
+		answers := make(chan bool, 100)
+		code := make(chan int, 1)
+		far := connect(t, start(t, cfg), &script{
+			ping:    func(c *Conn) { c.Answer(wire.Text, []byte("are you there?")) },
+			message: func(*Conn, wire.Opcode, []byte) { answers <- true },
+			closed:  func(_ *Conn, n int) { code <- n },
+		})
+		for range 5 {
+			expect(t, far, text("are you there?"))
+			far.Write(frameTo("yes"))
+			<-answers
+		}
+		silent := time.Now()
+		if n, took := <-code, time.Since(silent); n != protocol.CloseNoSignOfLife || took < cfg.PongTimeout {
+			t.Errorf("closed with %d after %s", n, took)
+		}
+		op, _ := nextFrame(t, far)
+		for op == wire.Text { // it has asked meanwhile
+			op, _ = nextFrame(t, far)
+		}
+		if op != wire.Close {
+			t.Errorf("got a frame %d", op)
+		}
+	})
+}
