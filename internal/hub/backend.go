@@ -317,10 +317,7 @@ func (h *Hub) Disconnect(ctx context.Context, client ID, code int, reason string
 		s.conn.Close(code, reason)
 	}, func(p *parked) func() {
 		h.takeLocked(h.clientShard(client), p)
-		return func() {
-			h.end(p, p.rooms)
-			h.payers.leave(p.payer)
-		}
+		return func() { h.over(p, code) }
 	})
 }
 

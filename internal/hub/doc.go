@@ -26,7 +26,7 @@
 //	backend.go  what the application asks for
 //	admit.go    who a new client is, and whether the application lets it in
 //	hooks.go    the application's own code, in order for each session
-//	roomhooks.go and in order for each room
+//	events.go   what happens to clients and in rooms: sinks are told, and hooks called in order for each room
 //	runs.go     how it is called: off the workers, so many at once, and what Shutdown waits for
 //	id.go       client ids
 package hub

@@ -23,6 +23,7 @@ type parked struct {
 	gen     uint32   // of the newest token
 	oldest  uint32   // that counts as well: nothing has come over the connections that got those behind it
 	by      *session // whose client has claimed it and not yet said what it had
+	code    int      // with which its connection ended
 	until   int64    // the hub's clock; moot while by is set
 	directs []waitingDirect
 	cost    int64 // what the ledger counts for it
@@ -71,7 +72,7 @@ func (h *Hub) parks(e loop.Ending) bool {
 
 // park leaves the session behind: its rooms count it still. It is false where the server keeps too much for the client
 // already: then its session ends with its connection.
-func (s *session) park() bool {
+func (s *session) park(code int) bool {
 	h := s.hub
 	p := s.old()
 	rooms := s.unnamed(p)
@@ -107,7 +108,7 @@ func (s *session) park() bool {
 	sh := h.clientShard(p.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	p.rooms, p.oldest, p.by = rooms, s.oldest(), nil
+	p.rooms, p.oldest, p.by, p.code = rooms, s.oldest(), nil, code
 	h.keep(KeptParked, p.payer, cost-p.cost)
 	p.cost = cost
 	if sh.sessions[p.id] == s {
@@ -184,6 +185,13 @@ func (h *Hub) end(p *parked, rooms []*room) {
 	}
 }
 
+// over ends a session that was parked and is taken out of the shard.
+func (h *Hub) over(p *parked, code int) {
+	h.end(p, p.rooms)
+	h.payers.leave(p.payer)
+	h.happened(Event{Kind: Disconnected, Client: Identity{p.id, p.user}, Code: code})
+}
+
 func (h *Hub) leftSafely(r *room, p *parked) {
 	defer h.recovered("leaving a room")
 	h.left(r, Identity{p.id, p.user}, nil, p.payer)
@@ -192,8 +200,7 @@ func (h *Hub) leftSafely(r *room, p *parked) {
 // expire ends the parked sessions whose time is up.
 func (h *Hub) expire(sh *clientShard, now int64) {
 	for _, p := range h.expired(sh, now) {
-		h.end(p, p.rooms)
-		h.payers.leave(p.payer)
+		h.over(p, p.code)
 	}
 }
 

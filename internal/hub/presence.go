@@ -30,7 +30,7 @@ type roomPresence struct {
 // data the room keeps for it. r.mu is held; the goroutine of s's worker.
 func (h *Hub) arrive(r *room, s *session, data []byte, counted bool) (kept int) {
 	if !counted {
-		h.hookJoined(r, s)
+		h.joined(r, s)
 	}
 	if r.policy.Presence != PresenceFull {
 		return 0 // there is nobody to show the data to
@@ -49,7 +49,7 @@ func (h *Hub) arrive(r *room, s *session, data []byte, counted bool) (kept int) 
 // part notes that who is no member of r any more; s is its session, or nil when that was lost and p paid for it. r.mu is
 // held.
 func (h *Hub) part(r *room, who Identity, s *session, p *payer) {
-	h.hookLeft(r, who, s, p)
+	h.parted(r, who, s, p)
 	if r.presence != nil {
 		h.set(r, protocol.Member{ClientID: who.ID.String()}, false, nil)
 	}

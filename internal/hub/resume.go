@@ -180,6 +180,7 @@ func (s *session) greet(resumed bool) {
 	w.Resumed = resumed
 	if !w.Resumed { // else it leads to what is parked, until the client has said what it had
 		h.clientShard(s.id).set(s)
+		h.happened(Event{Kind: Connected, Client: s.identity()})
 	}
 	s.all = h.arrival(s)
 	w.ClientID = s.id.String()
@@ -218,10 +219,14 @@ func (s *session) Closed(_ *loop.Conn, e loop.Ending) {
 	if greeted {
 		s.hub.depart(s)
 	}
-	if (greeted || s.old() != nil) && s.hub.parks(e) && !(s.more != nil && s.more.over) && s.park() {
+	if (greeted || s.old() != nil) && s.hub.parks(e) && !(s.more != nil && s.more.over) && s.park(e.Code) {
 		return
 	}
+	began := greeted || s.old() != nil
 	s.end()
+	if began {
+		s.hub.happened(Event{Kind: Disconnected, Client: s.identity(), Code: e.Code})
+	}
 }
 
 // end takes the session out of everything. What fails in one room is logged and keeps it in no other.
