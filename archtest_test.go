@@ -25,10 +25,14 @@ const module = "example.com/hubbub"
 var allowedImports = map[string][]string{
 	"cmd/hubbub": {".", "internal/bench", "internal/cgroup"},
 	"examples/*": {"."},
-	".":          {"internal/audit", "internal/hub", "internal/loop", "internal/protocol", "internal/wire", "internal/console", "internal/metrics", "internal/sparselog", "internal/cgroup"},
+	".": {
+		"internal/front", "internal/hub", "internal/loop", "internal/protocol", "internal/wire",
+		"internal/audit", "internal/cgroup", "internal/console", "internal/glob", "internal/metrics", "internal/sparselog",
+	},
 
-	"internal/hub":  {"internal/loop", "internal/protocol", "internal/wire"},
-	"internal/loop": {"internal/protocol", "internal/wire", "internal/sparselog"},
+	"internal/front": {"internal/glob", "internal/sparselog"},
+	"internal/hub":   {"internal/loop", "internal/protocol", "internal/wire", "internal/glob"},
+	"internal/loop":  {"internal/protocol", "internal/wire", "internal/sparselog"},
 
 	"internal/bench": {"internal/wire"}, // it knows the server only from outside
 
@@ -38,6 +42,7 @@ var allowedImports = map[string][]string{
 	"internal/metrics":   {},
 	"internal/sparselog": {},
 	"internal/cgroup":    {},
+	"internal/glob":      {},
 	"internal/audit":     {},
 	"internal/model":     {},
 
@@ -55,6 +60,7 @@ var purePackages = map[string][]string{
 	"internal/wire":     {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time"},
 	"internal/protocol": {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context"}, // time: for durations
 	"internal/cgroup":   {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time"},
+	"internal/glob":     {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time"},
 	"internal/model":    {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context"}, // time is an argument
 }
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/hubbub/internal/glob"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/wire"
 )
@@ -117,7 +118,7 @@ func TestWhatIsKeptIsCountedAndGivenBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h, l := newHub(t, 2)
 			h.cfg.ResumeWindow, h.welcome.ResumeWindow = window, window
-			h.cfg.Policies = NewPolicies(Disconnect, Rule{NewPattern("plain"), Policy{}})
+			h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("plain"), Policy{}})
 			session := func() *client { return newSession(t, l, h.Session(Identity{ID: NewID()}, netip.Addr{}, nil)) }
 			a, b := session(), session()
 			a.sync()

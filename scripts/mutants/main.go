@@ -19,6 +19,8 @@ var judges = map[string][]string{
 	"internal/protocol": {"internal/protocol"},
 	"internal/loop":     {"internal/loop", "internal/hub", ".", "hubbubtest"},
 	"internal/hub":      {"internal/hub", ".", "hubbubtest"},
+	"internal/front":    {"internal/front", "."},
+	"internal/glob":     {"internal/glob", "internal/hub", "."},
 	".":                 {".", "hubbubtest"},
 }
 
@@ -41,7 +43,7 @@ func main() {
 	flag.Parse()
 	pkgs := flag.Args()
 	if len(pkgs) == 0 {
-		pkgs = []string{"internal/wire", "internal/protocol", "internal/loop", "internal/hub", "."}
+		pkgs = []string{"internal/wire", "internal/protocol", "internal/loop", "internal/hub", "internal/front", "internal/glob", "."}
 	}
 	o.out = os.Stdout
 	t, err := openTree(".")
