@@ -49,6 +49,9 @@ var allowedImports = map[string][]string{
 
 	"hubbubtest": {".", "internal/audit", "internal/model", "internal/wsclient"},
 
+	"internal/rawtest": {".", "internal/wsclient"},
+	"conformance":      {"."}, // tests only, by the public API
+
 	"e2e":   {},                    // it knows the binary only from outside
 	"drill": {"internal/wsclient"}, // so does this
 
@@ -56,7 +59,7 @@ var allowedImports = map[string][]string{
 }
 
 // testPackages may be imported by the tests of any package.
-var testPackages = []string{"internal/wsclient"}
+var testPackages = []string{"internal/rawtest", "internal/wsclient"}
 
 // purePackages are functions of values: no connection, no clock, no goroutine,
 // no lock. Their list is what they may not import.

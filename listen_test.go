@@ -20,7 +20,8 @@ import (
 	"time"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // A Unix socket carries the protocol, plain and by TLS; its file is open to the group and gone at the end.
@@ -54,13 +55,13 @@ func TestAUnixSocket(t *testing.T) {
 			defer nc.Close()
 			nc.SetDeadline(time.Now().Add(time.Minute))
 			nc = overTLS(nc, secure)
-			io.WriteString(nc, upgradeHead(&testServer{addr: "x"}, "/echo"))
+			io.WriteString(nc, wsclient.Upgrade("x", "/echo"))
 			r := bufio.NewReader(nc)
 			if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
 				t.Fatalf("%v %v", res, err)
 			}
-			nc.Write(frame(wire.Text, true, []byte("hello")))
-			if _, p, err := readServerFrame(r); err != nil || string(p) != "hello" {
+			nc.Write(rawtest.Frame(wsclient.Text, true, []byte("hello")))
+			if _, p, err := rawtest.ReadFrame(r); err != nil || string(p) != "hello" {
 				t.Errorf("got %q, %v", p, err)
 			}
 			nc.Close()
@@ -139,7 +140,7 @@ func (s *starving) Addr() net.Addr { return &net.TCPAddr{} }
 
 // Out of descriptors those who connect are told, and the log gets a line a second, not one for each try.
 func TestOutOfDescriptorsIsLoggedOnceASecond(t *testing.T) {
-	log := &logBuffer{}
+	log := &rawtest.Log{}
 	server, err := hubbub.New(hubbub.Config{Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -158,12 +159,12 @@ func TestOutOfDescriptorsIsLoggedOnceASecond(t *testing.T) {
 	if told.StatusCode != 503 || told.Header.Get("Retry-After") == "" || !told.Close || told.Header.Get("Content-Type") != "application/problem+json" || !json.Valid(body) {
 		t.Errorf("the first is told %s %v %s", told.Status, told.Header, body)
 	}
-	eventually(t, "all tries are made", func() bool {
+	rawtest.Eventually(t, "all tries are made", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return l.tries > starvingTries
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), rawtest.Patience)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {
 		t.Error(err)

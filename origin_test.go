@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/rawtest"
 )
 
 // Every pattern of AllowedOrigins that is taken matches what a browser sends.
@@ -47,7 +48,7 @@ func TestPatternsOfOrigins(t *testing.T) {
 		{"chrome-extension://abcdefghijklmnop", []string{"chrome-extension://abcdefghijklmnop"}, []string{"chrome-extension://other"}},
 	} {
 		t.Run(tt.pattern, func(t *testing.T) {
-			s := startServer(t, hubbub.Config{AllowedOrigins: []string{"https://other.example", tt.pattern}})
+			s := rawtest.Start(t, hubbub.Config{AllowedOrigins: []string{"https://other.example", tt.pattern}})
 			for _, origin := range tt.lets {
 				if got := statusFor(t, s, origin); got != http.StatusSwitchingProtocols {
 					t.Errorf("%s gets %d", origin, got)
@@ -63,17 +64,17 @@ func TestPatternsOfOrigins(t *testing.T) {
 }
 
 // statusFor is the answer to a handshake of a page of that origin.
-func statusFor(t *testing.T, s *testServer, origin string) int {
+func statusFor(t *testing.T, s *rawtest.Server, origin string) int {
 	t.Helper()
-	c := connect(t, s)
-	defer c.closeNow()
-	c.sendRaw([]byte(request(s, "GET", "/echo", "HTTP/1.1", map[string]string{"Host": "chat.example", "Origin": origin})))
-	return c.response("GET").StatusCode
+	c := rawtest.Connect(t, s)
+	defer c.CloseNow()
+	c.SendRaw([]byte(rawtest.Request(s, "GET", "/echo", "HTTP/1.1", map[string]string{"Host": "chat.example", "Origin": origin})))
+	return c.Response("GET").StatusCode
 }
 
 // A page of another scheme is never the server's own, whatever its host is called.
 func TestADesktopShellIsNotTheServersOwnPage(t *testing.T) {
-	s := startServer(t, hubbub.Config{})
+	s := rawtest.Start(t, hubbub.Config{})
 	for _, origin := range []string{"tauri://chat.example", "capacitor://chat.example", "foo://chat.example:80"} {
 		if got := statusFor(t, s, origin); got != http.StatusForbidden {
 			t.Errorf("%s gets %d", origin, got)
@@ -85,12 +86,12 @@ func TestADesktopShellIsNotTheServersOwnPage(t *testing.T) {
 func TestAnOriginThatNothingAllowsIsLoggedWithoutAdvice(t *testing.T) {
 	for _, origin := range []string{"http://a.example\nhttp://a.example", "http://me@a.example", "http://a.example/x", "http://*", "https://*.example", "http://a,http://b", "a.example", "http://127.1"} {
 		t.Run(fmt.Sprintf("%q", origin), func(t *testing.T) {
-			s := startServer(t, hubbub.Config{})
+			s := rawtest.Start(t, hubbub.Config{})
 			if got := statusFor(t, s, origin); got != http.StatusForbidden {
 				t.Errorf("it gets %d", got)
 			}
-			eventually(t, "it is logged", func() bool { return strings.Contains(s.log.String(), "upgrade refused") })
-			if log := s.log.String(); strings.Contains(log, "would_allow") || !strings.Contains(log, "level=WARN") {
+			rawtest.Eventually(t, "it is logged", func() bool { return strings.Contains(s.Log.String(), "upgrade refused") })
+			if log := s.Log.String(); strings.Contains(log, "would_allow") || !strings.Contains(log, "level=WARN") {
 				t.Errorf("%s", log)
 			}
 		})

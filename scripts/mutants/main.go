@@ -17,11 +17,11 @@ import (
 var judges = map[string][]string{
 	"internal/wire":     {"internal/wire"},
 	"internal/protocol": {"internal/protocol"},
-	"internal/loop":     {"internal/loop", "internal/hub", ".", "hubbubtest"},
+	"internal/loop":     {"internal/loop", "internal/hub", ".", "hubbubtest", "conformance"},
 	"internal/hub":      {"internal/hub", ".", "hubbubtest"},
-	"internal/front":    {"internal/front", "."},
+	"internal/front":    {"internal/front", ".", "conformance"},
 	"internal/glob":     {"internal/glob", "internal/hub", "."},
-	".":                 {".", "hubbubtest"},
+	".":                 {".", "hubbubtest", "conformance"},
 }
 
 type options struct {
