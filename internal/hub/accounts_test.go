@@ -8,7 +8,7 @@ import (
 
 	"example.com/hubbub/internal/glob"
 	"example.com/hubbub/internal/loop"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // What the hub keeps for clients is counted while it is kept, and given back with it.
@@ -35,7 +35,7 @@ func TestWhatIsKeptIsCountedAndGivenBack(t *testing.T) {
 		"presence, which ends with a good-bye": func(h *Hub, l *loop.Loop, a, b *client) (int, func()) {
 			a.say(`{"msg_type":"join_room","room":"lobby","data":%s}`, data)
 			a.sync()
-			return 3000, func() { a.nc.Write(wire.AppendClientFrame(nil, true, wire.Close, [4]byte{}, []byte{3, 232})) }
+			return 3000, func() { a.nc.Write(wsclient.Append(nil, true, wsclient.Close, [4]byte{}, []byte{3, 232})) }
 		},
 		"presence, which is joined anew with more": func(h *Hub, l *loop.Loop, a, b *client) (int, func()) {
 			for _, d := range []string{`"little"`, data} {

@@ -16,6 +16,7 @@ import (
 
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -120,7 +121,7 @@ func (c *client) next() map[string]any {
 }
 
 func (c *client) say(format string, args ...any) {
-	c.nc.Write(wire.AppendClientFrame(nil, true, wire.Text, [4]byte{1, 2, 3, 4}, fmt.Appendf(nil, format, args...)))
+	c.nc.Write(wsclient.Append(nil, true, wsclient.Text, [4]byte{1, 2, 3, 4}, fmt.Appendf(nil, format, args...)))
 }
 
 // sync gives all that came up to the answer to a ping.

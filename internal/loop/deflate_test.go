@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // inflating reads a server's frames as a client would that has one window for all of them.
@@ -227,9 +228,9 @@ func TestBoundsCountCompressedBytes(t *testing.T) {
 // A message comes in compressed, in one read or many, and the connection keeps nothing between two.
 func TestCompressedMessagesComeIn(t *testing.T) {
 	const hello = "\xf2\x48\xcd\xc9\xc9\x07\x00"
-	stream := wire.AppendClientFrame(nil, true, wire.Text|wire.Deflated, [4]byte{1, 2, 3, 4}, []byte(hello))
-	stream = wire.AppendClientFrame(stream, false, wire.Text|wire.Deflated, [4]byte{1, 2, 3, 4}, []byte(hello[:2]))
-	stream = wire.AppendClientFrame(stream, true, wire.Continuation, [4]byte{1, 2, 3, 4}, []byte(hello[2:]))
+	stream := wsclient.Append(nil, true, wsclient.Text|wsclient.Deflated, [4]byte{1, 2, 3, 4}, []byte(hello))
+	stream = wsclient.Append(stream, false, wsclient.Text|wsclient.Deflated, [4]byte{1, 2, 3, 4}, []byte(hello[:2]))
+	stream = wsclient.Append(stream, true, wsclient.Continuation, [4]byte{1, 2, 3, 4}, []byte(hello[2:]))
 	eachIO(t, func(t *testing.T, cfg Config) {
 		l := start(t, cfg)
 		conn := make(chan *Conn, 2)
