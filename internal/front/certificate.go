@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Certificate is a pair of PEM files and what was in them. They are read again, within a second of the next handshake, when
-// one of them has changed. A pair that can't be read then is logged and the one before stays in use. One that is expired, or
-// will be within two weeks, or isn't valid yet is used, and logged when it is read and once a day.
+// Certificate is a pair of PEM files and what was in them. They are read again, within a second of the next handshake,
+// when one of them has changed. A pair that can't be read then is logged and the one before stays in use. One that is
+// expired, or will be within two weeks, or isn't valid yet is used, and logged when it is read and once a day.
 type Certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger

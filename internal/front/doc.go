@@ -1,8 +1,9 @@
-// Package front is what stands before a session: what a listener, a handshake and a certificate need before anybody has joined
-// anything. It knows net/http and sockets, and neither rooms nor frames; what is said to those who are refused is the
-// caller's.
+// Package front is what stands before a session: what a listener, a handshake and a certificate need before anybody has
+// joined anything. It knows net/http and sockets, and neither rooms nor frames; what is said to those who are refused
+// is the caller's.
 //
-// Goroutines: all of it may be used from any; only Gate.Accept blocks, and Listen and ReadCertificate as package os does.
+// Goroutines: all of it may be used from any; only Gate.Accept blocks, and Listen and ReadCertificate as package os
+// does.
 //
 // The map:
 //

@@ -21,16 +21,16 @@ const (
 	// so a burst of 15,000 at once would leave its memory behind for minutes.
 	maxHandshakes = 256
 	// slowHead is how long a connection has before it is closed for others that wait, if its head isn't complete; and
-	// silentHead if all that has come of it was read. It lets 12,800 a second through that send half a head, or nothing. What
-	// is unread may be the rest of the head, on a busy machine.
+	// silentHead if all that has come of it was read. It lets 12,800 a second through that send half a head, or
+	// nothing. What is unread may be the rest of the head, on a busy machine.
 	slowHead   = time.Second
 	silentHead = 20 * time.Millisecond
 )
 
-// Gate is a listener that admits connections to net/http. Those on their way to an upgrade share maxHandshakes places: Accept
-// takes one, and hijacking, closing or finishing the request gives it back, or Admit or StepAside before that. When none is
-// free, the oldest connection whose head is still not complete must go. Of those without a place the oldest goes when there
-// are too many.
+// Gate is a listener that admits connections to net/http. Those on their way to an upgrade share maxHandshakes places:
+// Accept takes one, and hijacking, closing or finishing the request gives it back, or Admit or StepAside before that.
+// When none is free, the oldest connection whose head is still not complete must go. Of those without a place the
+// oldest goes when there are too many.
 //
 // Its http.Server must have Changed as its ConnState and Context as its ConnContext.
 type Gate struct {
@@ -52,8 +52,8 @@ type Gate struct {
 	closed  bool
 }
 
-// NewGate stands before l. descriptors is how many there are for connections that are no WebSockets (yet). sorry is the whole
-// HTTP answer to one for which there is none; log gets a line of that.
+// NewGate stands before l. descriptors is how many there are for connections that are no WebSockets (yet). sorry is the
+// whole HTTP answer to one for which there is none; log gets a line of that.
 func NewGate(l net.Listener, descriptors int, sorry func() string, log *slog.Logger) *Gate {
 	g := &Gate{
 		Listener: l, maxBeside: max(lanes*laneWidth, descriptors-maxHandshakes), sorry: sorry, log: log,
@@ -132,7 +132,8 @@ func (g *Gate) oldestSilent() (found net.Conn) {
 	return found
 }
 
-// silent says whether all that has come over a plain connection was read. Of TLS nobody knows: a handshake computes, too.
+// silent says whether all that has come over a plain connection was read. Of TLS nobody knows: a handshake computes,
+// too.
 func silent(nc net.Conn) bool {
 	c, ok := nc.(syscall.Conn)
 	if !ok {
@@ -190,8 +191,8 @@ func (g *Gate) forget(nc net.Conn) {
 	g.freed.Signal()
 }
 
-// Unsettled says how many connections the gate still counts. net/http tells of the last ones a moment after it has closed
-// them, so it waits for that up to a second.
+// Unsettled says how many connections the gate still counts. net/http tells of the last ones a moment after it has
+// closed them, so it waits for that up to a second.
 func (g *Gate) Unsettled() []string {
 	for end := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
 		g.mu.Lock()
@@ -234,7 +235,8 @@ func Admit(r *http.Request) {
 	}
 }
 
-// StepAside lets a request go that wants no WebSocket. From here on its client has ten seconds to take the whole answer.
+// StepAside lets a request go that wants no WebSocket. From here on its client has ten seconds to take the whole
+// answer.
 func StepAside(w http.ResponseWriter, r *http.Request) {
 	t := ticketOf(r)
 	if t == nil {

@@ -2,8 +2,8 @@ package front
 
 import "time"
 
-// Lane bounds the requests of one kind that want no WebSocket. They hold no place in the gate (StepAside), so that neither
-// holds the other up: probes are answered while upgrades wait, and upgrades pass those who read slowly.
+// Lane bounds the requests of one kind that want no WebSocket. They hold no place in the gate (StepAside), so that
+// neither holds the other up: probes are answered while upgrades wait, and upgrades pass those who read slowly.
 type Lane chan struct{}
 
 const (

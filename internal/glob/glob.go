@@ -25,8 +25,8 @@ func New(text string) *Pattern {
 // String is the text that p was made of.
 func (p *Pattern) String() string { return p.text }
 
-// Match says whether p stands for the whole of s. It goes over s once, whatever the number of stars: a part may be taken
-// where it comes first, because that leaves most to those after it.
+// Match says whether p stands for the whole of s. It goes over s once, whatever the number of stars: a part may be
+// taken where it comes first, because that leaves most to those after it.
 func (p *Pattern) Match(s string) bool {
 	if p.exact {
 		return s == p.text

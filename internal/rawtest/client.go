@@ -24,8 +24,8 @@ var Mask = [4]byte{0x37, 0xfa, 0x21, 0x3d}
 // maxFrame bounds what a Client takes in one frame, in bytes.
 const maxFrame = 1 << 30
 
-// Client is one TCP connection to a server, after Dial a WebSocket. What isn't as it must be ends its test. One goroutine may
-// send while another receives.
+// Client is one TCP connection to a server, after Dial a WebSocket. What isn't as it must be ends its test. One
+// goroutine may send while another receives.
 type Client struct {
 	T       testing.TB
 	NC      *net.TCPConn
@@ -58,7 +58,8 @@ func Upgrade(s *Server, path string, extra ...string) string {
 	return wsclient.Upgrade(s.Addr, path, extra...)
 }
 
-// Request is Upgrade's head with other lines: an empty value takes a line out, values with "\n" between them give several.
+// Request is Upgrade's head with other lines: an empty value takes a line out, values with "\n" between them give
+// several.
 func Request(s *Server, method, target, proto string, change map[string]string) string {
 	lines := []struct{ name, value string }{
 		{"Host", s.Addr}, {"Upgrade", "websocket"}, {"Connection", "Upgrade"},
@@ -196,8 +197,8 @@ func (c *Client) TryNext() (op wsclient.Opcode, payload []byte, err error) {
 	return ReadFrame(c.R)
 }
 
-// ReadFrame reads one frame and holds it against what RFC 6455 demands of a server without extensions, and against what ours
-// promises beyond: its messages are never fragmented.
+// ReadFrame reads one frame and holds it against what RFC 6455 demands of a server without extensions, and against what
+// ours promises beyond: its messages are never fragmented.
 func ReadFrame(r io.Reader) (op wsclient.Opcode, payload []byte, err error) {
 	f, err := wsclient.Read(r, maxFrame)
 	if err == nil {
@@ -267,8 +268,8 @@ func (c *Client) NextJSON() map[string]any {
 	}
 }
 
-// ExpectClose waits for a Close frame with that code (wsclient.NoStatus: without one), behind which the stream ends in good
-// order. It sends nothing: where the server began, AnswerClose is meant.
+// ExpectClose waits for a Close frame with that code (wsclient.NoStatus: without one), behind which the stream ends in
+// good order. It sends nothing: where the server began, AnswerClose is meant.
 func (c *Client) ExpectClose(code int) {
 	c.T.Helper()
 	c.ExpectCloseFrame(code)
@@ -313,8 +314,8 @@ func IsEndOrReset(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// Quiet says that nothing came by now of what the server had to say before it obeyed what was sent last: a ping goes there, and
-// its pong must be the next frame.
+// Quiet says that nothing came by now of what the server had to say before it obeyed what was sent last: a ping goes
+// there, and its pong must be the next frame.
 func (c *Client) Quiet() {
 	c.T.Helper()
 	c.Send(wsclient.Ping, true, []byte("anything before this?"))

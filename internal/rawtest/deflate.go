@@ -18,8 +18,8 @@ const OfferHeader = "Sec-WebSocket-Extensions: "
 // deflateTail is what RFC 7692 7.2.1 takes off a message.
 const deflateTail = "\x00\x00\xff\xff"
 
-// DeflateClient is a Client that compresses what it sends, and reads what is compressed. It knows deflate from the standard
-// library only, which the server doesn't use.
+// DeflateClient is a Client that compresses what it sends, and reads what is compressed. It knows deflate from the
+// standard library only, which the server doesn't use.
 type DeflateClient struct {
 	*Client
 	Keeps bool // its messages refer to those before them
@@ -52,7 +52,8 @@ func (c *DeflateClient) Squeeze(p []byte) []byte {
 	return bytes.TrimSuffix(bytes.Clone(c.out.Bytes()), []byte(deflateTail))
 }
 
-// Say sends a compressed message in that many fragments. It doesn't wait: the server may want to be read from meanwhile.
+// Say sends a compressed message in that many fragments. It doesn't wait: the server may want to be read from
+// meanwhile.
 func (c *DeflateClient) Say(op wsclient.Opcode, p []byte, fragments int) {
 	z := c.Squeeze(p)
 	var stream []byte

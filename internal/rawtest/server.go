@@ -1,5 +1,6 @@
-// Package rawtest is a Server on the loopback for tests, and a WebSocket client that knows its bytes and nothing else: it holds
-// every frame of the server against RFC 6455, and fails its test where one isn't as it should be. Frames are internal/wsclient's.
+// Package rawtest is a Server on the loopback for tests, and a WebSocket client that knows its bytes and nothing else:
+// it holds every frame of the server against RFC 6455, and fails its test where one isn't as it should be. Frames are
+// internal/wsclient's.
 //
 //	func TestMain(m *testing.M) { rawtest.Main(m) }
 //
@@ -105,8 +106,8 @@ type Server struct {
 	Log  *Log
 }
 
-// Start serves until the test ends; a panic in the server fails the test. Without a PingInterval there are no pings, or one would
-// come among the frames that a test expects.
+// Start serves until the test ends; a panic in the server fails the test. Without a PingInterval there are no pings, or
+// one would come among the frames that a test expects.
 func Start(t testing.TB, cfg hubbub.Config) *Server {
 	t.Helper()
 	return StartOn(t, cfg, func(*slog.Logger) (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") })

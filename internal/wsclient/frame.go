@@ -57,7 +57,8 @@ const (
 	maxControl = 125 // bytes of a control frame's payload
 )
 
-// Append appends a client's frame, its length in the shortest form. It checks nothing; reserved bits may stand beside op.
+// Append appends a client's frame, its length in the shortest form. It checks nothing; reserved bits may stand beside
+// op.
 func Append(dst []byte, fin bool, op Opcode, mask [4]byte, payload []byte) []byte {
 	dst = slices.Grow(dst, maxHeader+len(payload))
 	first := byte(op)
@@ -146,8 +147,8 @@ var (
 // tooLong is errLong with the bound.
 func tooLong(most int) error { return fmt.Errorf("%w: more than %d bytes", errLong, most) }
 
-// Parse reads the frame at the front of b, of at most that many bytes of payload. It takes size bytes; where b has less, f is not
-// there yet and size is a lower bound. f.Payload aliases b.
+// Parse reads the frame at the front of b, of at most that many bytes of payload. It takes size bytes; where b has
+// less, f is not there yet and size is a lower bound. f.Payload aliases b.
 func Parse(b []byte, most int) (f Frame, size int, err error) {
 	if len(b) < minHeader {
 		return f, minHeader, nil

@@ -35,8 +35,8 @@ func TestTheFramesOfTheRFC(t *testing.T) {
 	}
 }
 
-// Every length is written in its shortest form, and every byte is masked as the RFC's sentence says (5.3), wherever the frame
-// lies in memory.
+// Every length is written in its shortest form, and every byte is masked as the RFC's sentence says (5.3), wherever the
+// frame lies in memory.
 func TestAppendAtEveryLength(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	payload := make([]byte, 70_000)

@@ -15,8 +15,8 @@ type Parts struct {
 	buf      []byte
 }
 
-// Add takes a frame of Parse's that is no control frame. Where ok, whole is a message of at most that many bytes, its payload
-// good until the next call; as it came, where it came in one frame.
+// Add takes a frame of Parse's that is no control frame. Where ok, whole is a message of at most that many bytes, its
+// payload good until the next call; as it came, where it came in one frame.
 func (a *Parts) Add(f Frame, most int) (whole Frame, ok bool, err error) {
 	switch {
 	case (f.Op == Continuation) == (a.op == Continuation), f.Op == Continuation && f.Deflated:
