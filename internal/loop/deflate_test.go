@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"compress/flate"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"strings"
@@ -23,27 +22,12 @@ type inflating struct {
 
 // next is a message, and how many bytes of payload it took; compressed says whether it had RSV1.
 func (z *inflating) next() (msg string, size int, compressed bool, err error) {
-	head := make([]byte, 10)
-	if _, err = io.ReadFull(z.r, head[:2]); err != nil {
-		return "", 0, false, err
+	f, err := wsclient.Read(z.r, 1<<30)
+	size = len(f.Payload)
+	if err != nil || !f.Deflated {
+		return string(f.Payload), size, false, err
 	}
-	size = int(head[1])
-	switch size {
-	case 126:
-		_, err = io.ReadFull(z.r, head[2:4])
-		size = int(binary.BigEndian.Uint16(head[2:]))
-	case 127:
-		_, err = io.ReadFull(z.r, head[2:10])
-		size = int(binary.BigEndian.Uint64(head[2:]))
-	}
-	p := make([]byte, size)
-	if err == nil {
-		_, err = io.ReadFull(z.r, p)
-	}
-	if err != nil || head[0]&0x40 == 0 {
-		return string(p), size, false, err
-	}
-	p = append(p, "\x00\x00\xff\xff\x01\x00\x00\xff\xff"...)
+	p := append(f.Payload, "\x00\x00\xff\xff\x01\x00\x00\xff\xff"...)
 	out, err := io.ReadAll(flate.NewReaderDict(bytes.NewReader(p), z.past))
 	z.past = append(z.past, out...)
 	z.past = z.past[max(0, len(z.past)-32768):]
