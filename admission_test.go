@@ -19,7 +19,8 @@ import (
 	"time"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // ledger holds Connect and Disconnect against each other, by id and user.
@@ -104,7 +105,7 @@ func (w *brokenWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 // behind serves s behind a middleware that does what the query's fault says.
-func behind(t *testing.T, cfg hubbub.Config) *testServer {
+func behind(t *testing.T, cfg hubbub.Config) *rawtest.Server {
 	t.Helper()
 	server, err := hubbub.New(cfg)
 	if err != nil {
@@ -126,12 +127,12 @@ func behind(t *testing.T, cfg hubbub.Config) *testServer {
 		server.Shutdown(timeout(t))
 		srv.Close()
 	})
-	return &testServer{Server: server, addr: srv.Listener.Addr().String(), log: &logBuffer{}}
+	return &rawtest.Server{Server: server, Addr: srv.Listener.Addr().String(), Log: &rawtest.Log{}}
 }
 
 // Whatever keeps a client that Connect has let in from getting its connection: its end is told, and it keeps no place.
 func TestWhoIsLetInAndComesToNothingIsGoneAgain(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		faults := []string{"hijack fails", "hijack panics", "deaf socket"}
 		if io == "epoll" {
 			faults = append(faults, "no descriptors")
@@ -142,17 +143,17 @@ func TestWhoIsLetInAndComesToNothingIsGoneAgain(t *testing.T) {
 			Hooks: l.hooks(func(context.Context, *hubbub.Connect) error { return nil }),
 		})
 		for i, fault := range faults {
-			c := connect(t, s)
-			c.sendRaw([]byte(upgradeHead(s, "/ws?user=ann&fault="+strings.ReplaceAll(fault, " ", "+"))))
-			eventually(t, "the end of who met "+fault+" is told", func() bool { return l.ending("ann: gone, 1006") == i+1 })
-			c.closeNow()
-			eventually(t, "the place is free after "+fault, func() bool { return s.Connections() == 0 })
+			c := rawtest.Connect(t, s)
+			c.SendRaw([]byte(rawtest.Upgrade(s, "/ws?user=ann&fault="+strings.ReplaceAll(fault, " ", "+"))))
+			rawtest.Eventually(t, "the end of who met "+fault+" is told", func() bool { return l.ending("ann: gone, 1006") == i+1 })
+			c.CloseNow()
+			rawtest.Eventually(t, "the place is free after "+fault, func() bool { return s.Connections() == 0 })
 		}
-		eventually(t, "the address has its place again", func() bool {
-			c := connect(t, s)
-			defer c.closeNow()
-			c.sendRaw([]byte(upgradeHead(s, "/ws?user=bob")))
-			return c.response("GET").StatusCode == http.StatusSwitchingProtocols
+		rawtest.Eventually(t, "the address has its place again", func() bool {
+			c := rawtest.Connect(t, s)
+			defer c.CloseNow()
+			c.SendRaw([]byte(rawtest.Upgrade(s, "/ws?user=bob")))
+			return c.Response("GET").StatusCode == http.StatusSwitchingProtocols
 		})
 		s.Shutdown(longTime(t))
 		l.settled(t)
@@ -161,55 +162,55 @@ func TestWhoIsLetInAndComesToNothingIsGoneAgain(t *testing.T) {
 
 // Who finds all places taken takes none of its address's.
 func TestARefusedClientKeepsNoPlace(t *testing.T) {
-	s := startServer(t, hubbub.Config{MaxConnections: 1, MaxConnectionsPerIP: 2})
-	a := dial(t, s, "/echo")
+	s := rawtest.Start(t, hubbub.Config{MaxConnections: 1, MaxConnectionsPerIP: 2})
+	a := rawtest.Dial(t, s, "/echo")
 	for range 5 {
-		c := connect(t, s)
-		c.sendRaw([]byte(upgradeHead(s, "/echo")))
-		if r := c.response("GET"); r.StatusCode != http.StatusServiceUnavailable {
+		c := rawtest.Connect(t, s)
+		c.SendRaw([]byte(rawtest.Upgrade(s, "/echo")))
+		if r := c.Response("GET"); r.StatusCode != http.StatusServiceUnavailable {
 			t.Errorf("got %s", r.Status)
 		}
 	}
-	a.reset()
-	eventually(t, "its place is free", func() bool { return s.Connections() == 0 })
-	dial(t, s, "/echo")
+	a.Reset()
+	rawtest.Eventually(t, "its place is free", func() bool { return s.Connections() == 0 })
+	rawtest.Dial(t, s, "/echo")
 }
 
 // A client that hangs up while Connect is asked, or whose time is over: it may be let in all the same, and then it is gone.
 func TestConnectThatIsLate(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var l ledger
 		release := make(chan error)
-		s := startServer(t, hubbub.Config{IO: io, HookTimeout: 100 * time.Millisecond, Hooks: l.hooks(func(ctx context.Context, c *hubbub.Connect) error {
+		s := rawtest.Start(t, hubbub.Config{IO: io, HookTimeout: 100 * time.Millisecond, Hooks: l.hooks(func(ctx context.Context, c *hubbub.Connect) error {
 			l.add("asked for %s", c.User)
 			<-ctx.Done()
 			l.add("the time is over for %s", c.User)
 			return <-release
 		})})
-		slow := connect(t, s)
-		slow.sendRaw([]byte(upgradeHead(s, "/ws?user=slow")))
-		slow.expectUpgrade()
-		slow.answerClose(1013)
-		gone := connect(t, s)
-		gone.sendRaw([]byte(upgradeHead(s, "/ws?user=gone")))
-		eventually(t, "it is asked for", func() bool { return l.ending("asked for gone") == 1 })
-		gone.reset()
-		eventually(t, "both times are over", func() bool { return l.ending("over for slow") == 1 && l.ending("over for gone") == 1 })
+		slow := rawtest.Connect(t, s)
+		slow.SendRaw([]byte(rawtest.Upgrade(s, "/ws?user=slow")))
+		slow.ExpectUpgrade()
+		slow.AnswerClose(1013)
+		gone := rawtest.Connect(t, s)
+		gone.SendRaw([]byte(rawtest.Upgrade(s, "/ws?user=gone")))
+		rawtest.Eventually(t, "it is asked for", func() bool { return l.ending("asked for gone") == 1 })
+		gone.Reset()
+		rawtest.Eventually(t, "both times are over", func() bool { return l.ending("over for slow") == 1 && l.ending("over for gone") == 1 })
 		if l.ending(": gone, 1006") > 0 {
 			t.Errorf("an end is told before it is known who was let in: %q", l.read())
 		}
 		release <- nil
 		release <- nil
-		eventually(t, "both are gone again", func() bool { return l.ending("slow: gone, 1006") == 1 && l.ending("gone: gone, 1006") == 1 })
-		refused := connect(t, s)
-		refused.sendRaw([]byte(upgradeHead(s, "/ws?user=refused")))
-		refused.expectUpgrade()
-		refused.answerClose(1013)
+		rawtest.Eventually(t, "both are gone again", func() bool { return l.ending("slow: gone, 1006") == 1 && l.ending("gone: gone, 1006") == 1 })
+		refused := rawtest.Connect(t, s)
+		refused.SendRaw([]byte(rawtest.Upgrade(s, "/ws?user=refused")))
+		refused.ExpectUpgrade()
+		refused.AnswerClose(1013)
 		release <- errors.New("no")
-		eventually(t, "one is refused", func() bool { return l.ending("refused: refused") == 1 })
+		rawtest.Eventually(t, "one is refused", func() bool { return l.ending("refused: refused") == 1 })
 		s.Shutdown(longTime(t))
 		l.settled(t)
-		if log := s.log.String(); strings.Count(log, "level=ERROR") > 2 {
+		if log := s.Log.String(); strings.Count(log, "level=ERROR") > 2 {
 			t.Errorf("a client that hung up is no error:\n%s", log)
 		}
 	})
@@ -217,22 +218,22 @@ func TestConnectThatIsLate(t *testing.T) {
 
 // Connect that is asked while the server stops: who is let in gets no connection, and Shutdown returns behind its end.
 func TestShutdownWhileConnectIsAsked(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var l ledger
 		asked, release := make(chan bool), make(chan bool)
-		s := startServer(t, hubbub.Config{IO: io, Hooks: l.hooks(func(context.Context, *hubbub.Connect) error {
+		s := rawtest.Start(t, hubbub.Config{IO: io, Hooks: l.hooks(func(context.Context, *hubbub.Connect) error {
 			asked <- true
 			<-release
 			return nil
 		})})
-		c := connect(t, s)
-		c.sendRaw([]byte(upgradeHead(s, "/ws?user=ann")))
+		c := rawtest.Connect(t, s)
+		c.SendRaw([]byte(rawtest.Upgrade(s, "/ws?user=ann")))
 		<-asked
 		done := make(chan error)
 		go func() {
 			done <- s.Shutdown(longTime(t))
 		}()
-		eventually(t, "the server stops", func() bool { return errors.Is(publish(s, "r", 1), hubbub.ErrStopped) })
+		rawtest.Eventually(t, "the server stops", func() bool { return errors.Is(publish(s, "r", 1), hubbub.ErrStopped) })
 		select {
 		case err := <-done:
 			t.Errorf("Shutdown returns (%v) while Connect is asked", err)
@@ -251,15 +252,15 @@ func TestShutdownWhileConnectIsAsked(t *testing.T) {
 
 // The id of a session belongs to its user: for another one Connect is told the id that its client really gets.
 func TestConnectIsToldTheIDThatTheClientGets(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var l ledger
-		s := startServer(t, hubbub.Config{IO: io, Hooks: l.hooks(func(context.Context, *hubbub.Connect) error { return nil })})
+		s := rawtest.Start(t, hubbub.Config{IO: io, Hooks: l.hooks(func(context.Context, *hubbub.Connect) error { return nil })})
 		come := func(user, token string) (*member, string) {
 			m, welcome := comeBack(t, s, token+"&user="+user)
 			return m, welcome["resume_token"].(string)
 		}
 		ann, token := come("ann", "")
-		ann.reset()
+		ann.Reset()
 		parked(t, s, 1)
 		bob, _ := come("bob", token)
 		again, _ := come("ann", token)
@@ -274,8 +275,8 @@ func TestConnectIsToldTheIDThatTheClientGets(t *testing.T) {
 		if got := l.read(); !slices.Equal(got, want) {
 			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
-		bob.reset()
-		again.reset()
+		bob.Reset()
+		again.Reset()
 		s.Shutdown(longTime(t))
 		l.settled(t)
 	})
@@ -285,10 +286,10 @@ func TestConnectIsToldTheIDThatTheClientGets(t *testing.T) {
 func TestASessionThatEndsWhileConnectIsAsked(t *testing.T) {
 	for _, then := range []string{"let in", "refused", "hung up", "hung up and let in", "the server stops"} {
 		t.Run(then, func(t *testing.T) {
-			eachIO(t, func(t *testing.T, io string) {
+			rawtest.EachIO(t, func(t *testing.T, io string) {
 				var l ledger
 				asked, answer := make(chan bool), make(chan error)
-				s := startServer(t, hubbub.Config{IO: io, Hooks: l.hooks(func(ctx context.Context, c *hubbub.Connect) error {
+				s := rawtest.Start(t, hubbub.Config{IO: io, Hooks: l.hooks(func(ctx context.Context, c *hubbub.Connect) error {
 					if c.Request.URL.Query().Get("resume") == "" {
 						return nil
 					}
@@ -303,14 +304,14 @@ func TestASessionThatEndsWhileConnectIsAsked(t *testing.T) {
 					return <-answer
 				})})
 				ann, welcome := comeBack(t, s, "&user=ann")
-				back := connect(t, s)
-				back.sendRaw([]byte(upgradeHead(s, "/ws?user=ann&resume="+welcome["resume_token"].(string))))
+				back := rawtest.Connect(t, s)
+				back.SendRaw([]byte(rawtest.Upgrade(s, "/ws?user=ann&resume="+welcome["resume_token"].(string))))
 				<-asked
-				ann.sendClose(1000, "") // the session is over
-				ann.expectClose(1000)
-				eventually(t, "it is over", func() bool { return l.ending("gone, 1000") == 1 })
+				ann.SendClose(1000, "") // the session is over
+				ann.ExpectClose(1000)
+				rawtest.Eventually(t, "it is over", func() bool { return l.ending("gone, 1000") == 1 })
 				answer <- nil
-				back.expectUpgrade()
+				back.ExpectUpgrade()
 				<-asked
 				want := []string{"ann: let in", "ann: gone, 1000", "ann: let in", "ann: gone, 1006"}
 				if got := l.read(); len(got) != 4 {
@@ -324,13 +325,13 @@ func TestASessionThatEndsWhileConnectIsAsked(t *testing.T) {
 				}
 				switch then {
 				case "let in":
-					back.text(`{"msg_type":"ping","id":1}`) // it waits for the welcome
+					back.Text(`{"msg_type":"ping","id":1}`) // it waits for the welcome
 					answer <- nil
-					got := back.nextJSON()
+					got := back.NextJSON()
 					if got["msg_type"] != "welcome" || got["resumed"] != false || got["client_id"] == ann.id {
 						t.Errorf("got %v", got)
 					}
-					if pong := back.nextJSON(); pong["msg_type"] != "pong" {
+					if pong := back.NextJSON(); pong["msg_type"] != "pong" {
 						t.Errorf("got %v", pong)
 					}
 					if last := l.read()[4]; last != fmt.Sprint(got["client_id"], " ann: let in") {
@@ -338,23 +339,23 @@ func TestASessionThatEndsWhileConnectIsAsked(t *testing.T) {
 					}
 				case "refused":
 					answer <- &hubbub.Error{Code: hubbub.Forbidden, Message: "not again"}
-					if op, p := back.next(); op != wire.Close || string(p) != string(closePayload(4501, "not again")) {
-						t.Errorf("got %v %s", op, brief(p))
+					if op, p := back.Next(); op != wsclient.Close || string(p) != string(wsclient.ClosePayload(4501, "not again")) {
+						t.Errorf("got %v %s", op, rawtest.Brief(p))
 					}
 				case "hung up":
-					back.reset()
+					back.Reset()
 				case "hung up and let in":
-					back.reset()
-					eventually(t, "it has gone", func() bool { return s.Connections() == 0 })
+					back.Reset()
+					rawtest.Eventually(t, "it has gone", func() bool { return s.Connections() == 0 })
 					answer <- nil
-					eventually(t, "its end is told", func() bool { return l.ending("ann: gone, 1006") == 2 })
+					rawtest.Eventually(t, "its end is told", func() bool { return l.ending("ann: gone, 1006") == 2 })
 				case "the server stops":
 					go s.Shutdown(longTime(t))
-					back.expectCloseFrame(1001) // nothing before it: there was no welcome
+					back.ExpectCloseFrame(1001) // nothing before it: there was no welcome
 					answer <- nil
-					eventually(t, "its end is told", func() bool { return l.ending("ann: gone, 1006") == 2 })
+					rawtest.Eventually(t, "its end is told", func() bool { return l.ending("ann: gone, 1006") == 2 })
 				}
-				back.reset()
+				back.Reset()
 				s.Shutdown(longTime(t))
 				l.settled(t)
 			})
@@ -364,7 +365,7 @@ func TestASessionThatEndsWhileConnectIsAsked(t *testing.T) {
 
 // Whatever happens to clients, each Connect that let one in has its Disconnect, and each place is given back.
 func TestNoConnectMissesItsPair(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		seed := rand.Uint64()
 		t.Log("seed", seed)
 		for round := range uint64(3) {
@@ -418,16 +419,16 @@ func misfits(t *testing.T, io string, random *rand.Rand) {
 					query += "&resume=" + pick(tokens.of)
 				}
 				tokens.Unlock()
-				nc, err := net.Dial("tcp", s.addr)
+				nc, err := net.Dial("tcp", s.Addr)
 				if err != nil {
 					return // the server is gone
 				}
-				c := &rawClient{t: t, nc: nc.(*net.TCPConn), r: bufio.NewReader(nc), timeout: patience}
-				c.trySend([]byte(upgradeHead(s, strings.ReplaceAll(query, " ", "+"))))
+				c := &rawtest.Client{T: t, NC: nc.(*net.TCPConn), R: bufio.NewReader(nc), Timeout: rawtest.Patience}
+				c.TrySend([]byte(rawtest.Upgrade(s, strings.ReplaceAll(query, " ", "+"))))
 				if mine.IntN(3) > 0 {
-					c.nc.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-					if r, err := http.ReadResponse(c.r, nil); err == nil && r.StatusCode == http.StatusSwitchingProtocols {
-						if op, p, err := readServerFrame(c.r); err == nil && op == wire.Text {
+					c.NC.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+					if r, err := http.ReadResponse(c.R, nil); err == nil && r.StatusCode == http.StatusSwitchingProtocols {
+						if op, p, err := rawtest.ReadFrame(c.R); err == nil && op == wsclient.Text {
 							_, rest, _ := strings.Cut(string(p), `"resume_token":"`)
 							token, _, _ := strings.Cut(rest, `"`)
 							tokens.Lock()
@@ -437,16 +438,16 @@ func misfits(t *testing.T, io string, random *rand.Rand) {
 					}
 				}
 				if mine.IntN(3) == 0 {
-					c.trySend(frame(wire.Close, true, closePayload(1000, "")))
+					c.TrySend(rawtest.Frame(wsclient.Close, true, wsclient.ClosePayload(1000, "")))
 				}
 				if mine.IntN(2) == 0 {
-					c.reset()
+					c.Reset()
 				}
-				c.closeNow()
+				c.CloseNow()
 			}
 		})
 	}
-	eventually(t, "there is something to hold against each other", func() bool { return len(l.read()) >= 20 })
+	rawtest.Eventually(t, "there is something to hold against each other", func() bool { return len(l.read()) >= 20 })
 	time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond) // from then on Shutdown may come at any moment
 	if err := s.Shutdown(longTime(t)); err != nil {
 		t.Error(err)

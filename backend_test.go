@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // publisher is a Server, or the kit's.
@@ -44,14 +45,14 @@ func asUser(_ context.Context, c *hubbub.Connect) error {
 }
 
 // enterAs is enter for a user.
-func enterAs(t *testing.T, s *testServer, user string) *member {
-	m := &member{rawClient: dial(t, s, "/ws?user="+user)}
-	m.id = m.nextJSON()["client_id"].(string)
+func enterAs(t *testing.T, s *rawtest.Server, user string) *member {
+	m := &member{Client: rawtest.Dial(t, s, "/ws?user="+user)}
+	m.id = m.NextJSON()["client_id"].(string)
 	return m
 }
 
 func TestPublishReachesWhomItNames(t *testing.T) {
-	eachServerWith(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: asUser}}, func(t *testing.T, s *testServer) {
+	eachServerWith(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: asUser}}, func(t *testing.T, s *rawtest.Server) {
 		ctx := context.Background()
 		ann, ann2, bob := enterAs(t, s, "ann"), enterAs(t, s, "ann"), enterAs(t, s, "bob")
 		for _, m := range []*member{ann, ann2, bob} {
@@ -102,7 +103,7 @@ func TestPublishReachesWhomItNames(t *testing.T) {
 }
 
 func TestThePublishIDOfTheApplicationIsItsOwn(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a := enter(t, s).join("r")
 		p := hubbub.Publication{Room: "r", Content: 1, PublishID: "x"}
 		first, err := s.Publish(context.Background(), p)
@@ -126,7 +127,7 @@ func TestThePublishIDOfTheApplicationIsItsOwn(t *testing.T) {
 }
 
 func TestPublishNamesTheFieldThatIsWrong(t *testing.T) {
-	s := startServer(t, hubbub.Config{})
+	s := rawtest.Start(t, hubbub.Config{})
 	uuid := "01234567-89ab-4cde-8f01-23456789abcd"
 	for _, c := range []struct {
 		p     hubbub.Publication
@@ -153,7 +154,7 @@ func TestPublishNamesTheFieldThatIsWrong(t *testing.T) {
 }
 
 func TestTheApplicationReadsHistoryInPages(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		ctx := context.Background()
 		for i := range 5 {
 			if _, err := s.Publish(ctx, hubbub.Publication{Room: "r", Content: i + 1, Key: "k"}); err != nil {
@@ -204,7 +205,7 @@ func TestTheApplicationReadsHistoryInPages(t *testing.T) {
 }
 
 func TestRoomsAndClientsAreListedInPages(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		ctx := context.Background()
 		var names, ids []string
 		for i := range 25 {
@@ -261,7 +262,7 @@ func TestRoomsAndClientsAreListedInPages(t *testing.T) {
 }
 
 func TestTheApplicationTakesAClientOutOfARoom(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		ctx := context.Background()
 		a, token := enterFor(t, s)
 		b := enter(t, s).join("r").join("stays")
@@ -285,7 +286,7 @@ func TestTheApplicationTakesAClientOutOfARoom(t *testing.T) {
 
 		// Also out of one that its lost connection has left it in, and while it comes back.
 		a.join("r")
-		a.reset()
+		a.Reset()
 		parked(t, s, 1)
 		members := func(room string) int {
 			list, _, _ := s.Rooms(ctx, hubbub.RoomQuery{Prefix: room})
@@ -307,14 +308,14 @@ func TestTheApplicationTakesAClientOutOfARoom(t *testing.T) {
 }
 
 func TestTheApplicationEndsASession(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		ctx := context.Background()
 		a, token := enterFor(t, s)
 		a.join("r")
 		if err := s.Disconnect(ctx, a.id, 4007, "enough"); err != nil {
 			t.Fatal(err)
 		}
-		if op, p := a.next(); op != wire.Close || string(p) != "\x0f\xa7enough" { // 4007
+		if op, p := a.Next(); op != wsclient.Close || string(p) != "\x0f\xa7enough" { // 4007
 			t.Errorf("closed with %q", p)
 		}
 		parked(t, s, 0)
@@ -326,7 +327,7 @@ func TestTheApplicationEndsASession(t *testing.T) {
 		}
 
 		c, token := enterFor(t, s)
-		c.reset()
+		c.Reset()
 		parked(t, s, 1)
 		if err := s.Disconnect(ctx, c.id, 0, ""); err != nil {
 			t.Fatal(err)
@@ -351,12 +352,12 @@ func TestTheApplicationEndsASession(t *testing.T) {
 
 func TestTheApplicationSeesWhoIsInARoom(t *testing.T) {
 	rooms := []hubbub.RoomPolicy{{Match: "full", Presence: "full"}, {Match: "off", Presence: "off"}}
-	eachServerWith(t, hubbub.Config{Rooms: rooms, Hooks: hubbub.Hooks{Connect: asUser}}, func(t *testing.T, s *testServer) {
+	eachServerWith(t, hubbub.Config{Rooms: rooms, Hooks: hubbub.Hooks{Connect: asUser}}, func(t *testing.T, s *rawtest.Server) {
 		ctx := context.Background()
 		var ids []string
 		for i := range 12 {
 			m := enterAs(t, s, fmt.Sprint("user", i))
-			m.text(fmt.Sprintf(`{"msg_type":"join_room","room":"full","data":{"n":%d}}`, i))
+			m.Text(fmt.Sprintf(`{"msg_type":"join_room","room":"full","data":{"n":%d}}`, i))
 			m.join("counted").join("off")
 			ids = append(ids, m.id)
 		}

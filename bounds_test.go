@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/rawtest"
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // Each bound, at its edge and one past it, as a client meets it.
@@ -17,7 +19,7 @@ func TestEveryFieldAtItsEdge(t *testing.T) {
 	x := func(n int) string { return strings.Repeat("x", n) }
 	position := func(epoch, offset string) string { return `{"epoch":"` + epoch + `","offset":` + offset + `}` }
 	const top = "9007199254740991" // 2^53-1
-	s := startServer(t, hubbub.Config{Rooms: []hubbub.RoomPolicy{{Match: "full*", Presence: "full"}}})
+	s := rawtest.Start(t, hubbub.Config{Rooms: []hubbub.RoomPolicy{{Match: "full*", Presence: "full"}}})
 	for _, c := range []struct {
 		what      string
 		in        string // %s stands for the field
@@ -52,65 +54,65 @@ func TestEveryFieldAtItsEdge(t *testing.T) {
 		if got := m.raw(c.in, c.not); got["code"] != c.code || got["retry"] != false {
 			t.Errorf("%s beyond its bound: %v, want %s", c.what, got, c.code)
 		}
-		m.closeNow()
+		m.CloseNow()
 	}
 }
 
 // A user's name has at most 255 bytes; a Connect hook that gives more lets nobody in.
 func TestAUsersNameAtItsEdge(t *testing.T) {
-	s := startServer(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: func(_ context.Context, c *hubbub.Connect) error {
+	s := rawtest.Start(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: func(_ context.Context, c *hubbub.Connect) error {
 		c.User = c.Request.URL.Query().Get("user")
 		return nil
 	}}})
-	a := &member{rawClient: dial(t, s, "/ws")}
-	a.nextJSON()
+	a := &member{Client: rawtest.Dial(t, s, "/ws")}
+	a.NextJSON()
 	name := strings.Repeat("n", 255)
-	b := &member{rawClient: dial(t, s, "/ws?user="+name)}
-	b.nextJSON()
+	b := &member{Client: rawtest.Dial(t, s, "/ws?user="+name)}
+	b.NextJSON()
 	b.ask(`{"msg_type":"chat","content":1}`)
-	if got := a.nextJSON(); got["user"] != name {
+	if got := a.NextJSON(); got["user"] != name {
 		t.Errorf("got %v", got)
 	}
-	dial(t, s, "/ws?user="+name+"n").expectCloseFrame(wire.CloseTryLater)
+	rawtest.Dial(t, s, "/ws?user="+name+"n").ExpectCloseFrame(wire.CloseTryLater)
 }
 
 // --max-message-bytes counts what is in a message: whole, in pieces, or inflated.
 func TestAMessageAtItsBound(t *testing.T) {
 	const bound = 1000
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, MaxMessageBytes: bound})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, MaxMessageBytes: bound})
 		content := func(n int) string { // of a message of n bytes
 			const around = `{"msg_type":"ping","id":1,"x":""}`
 			return around[:len(around)-2] + strings.Repeat("x", n-len(around)) + around[len(around)-2:]
 		}
-		for name, say := range map[string]func(c *rawClient, msg string){
-			"whole": func(c *rawClient, msg string) { c.text(msg) },
-			"in two": func(c *rawClient, msg string) {
-				c.sendRaw(append(frame(wire.Text, false, []byte(msg[:10])), frame(wire.Continuation, true, []byte(msg[10:]))...))
+		for name, say := range map[string]func(c *rawtest.Client, msg string){
+			"whole": func(c *rawtest.Client, msg string) { c.Text(msg) },
+			"in two": func(c *rawtest.Client, msg string) {
+				c.SendRaw(append(rawtest.Frame(wsclient.Text, false, []byte(msg[:10])), rawtest.Frame(wsclient.Continuation, true, []byte(msg[10:]))...))
 			},
-			"byte by byte": func(c *rawClient, msg string) { c.sendRaw(inFragments(wire.Text, []byte(msg), 1)) },
-			"with an empty end": func(c *rawClient, msg string) {
-				c.sendRaw(append(frame(wire.Text, false, []byte(msg)), frame(wire.Continuation, true, nil)...))
+			"byte by byte": func(c *rawtest.Client, msg string) { c.SendRaw(rawtest.InFragments(wsclient.Text, []byte(msg), 1)) },
+			"with an empty end": func(c *rawtest.Client, msg string) {
+				c.SendRaw(append(rawtest.Frame(wsclient.Text, false, []byte(msg)), rawtest.Frame(wsclient.Continuation, true, nil)...))
 			},
 		} {
 			m := enter(t, s)
-			say(m.rawClient, content(bound))
-			if got := m.nextJSON(); got["msg_type"] != "pong" {
+			say(m.Client, content(bound))
+			if got := m.NextJSON(); got["msg_type"] != "pong" {
 				t.Errorf("%s, at the bound: %v", name, got)
 			}
-			say(m.rawClient, content(bound-1))
-			if got := m.nextJSON(); got["msg_type"] != "pong" {
+			say(m.Client, content(bound-1))
+			if got := m.NextJSON(); got["msg_type"] != "pong" {
 				t.Errorf("%s, below the bound: %v", name, got)
 			}
-			say(m.rawClient, content(bound+1))
-			m.expectClose(wire.CloseTooBig)
+			say(m.Client, content(bound+1))
+			m.ExpectClose(wire.CloseTooBig)
 		}
 		for n, code := range map[int]int{bound: 0, bound + 1: wire.CloseTooBig} {
-			c := dialDeflate(t, s, pmd, pmd+"; server_no_context_takeover; client_no_context_takeover")
-			c.say(wire.Binary, make([]byte, n), 2)
+			c := rawtest.DialDeflate(t, s, "permessage-deflate", "permessage-deflate; server_no_context_takeover; client_no_context_takeover")
+			c.Say(wsclient.Binary, make([]byte, n), 2)
 			if code != 0 {
-				c.expectClose(code)
-			} else if _, got, _ := c.hear(); len(got) != n {
+				c.ExpectClose(code)
+			} else if _, got, _ := c.Hear(); len(got) != n {
 				t.Errorf("%d bytes inflated came back as %d", n, len(got))
 			}
 		}
@@ -119,13 +121,13 @@ func TestAMessageAtItsBound(t *testing.T) {
 
 // A resume names more rooms than a client may be in: it is in as many, and told which of the rest it may try again.
 func TestAResumeWithTooManyRooms(t *testing.T) {
-	eachServerWith(t, hubbub.Config{MaxRoomsPerClient: 3}, func(t *testing.T, s *testServer) {
+	eachServerWith(t, hubbub.Config{MaxRoomsPerClient: 3}, func(t *testing.T, s *rawtest.Server) {
 		m, token := enterFor(t, s)
 		for _, room := range []string{"a", "b", "c"} {
 			m.join(room)
 		}
 		for round := range 2 { // the second time the session is gone, and the resume is as many joins
-			if m.reset(); round == 0 {
+			if m.Reset(); round == 0 {
 				parked(t, s, 1)
 			} else {
 				token = "of-nobody"
@@ -158,10 +160,10 @@ func TestAResumeWithTooManyRooms(t *testing.T) {
 // What waits for a parked session is bounded by 64 KiB and one message, whoever sends it.
 func TestWhatWaitsForAParkedSessionIsBounded(t *testing.T) {
 	const most = 64 << 10
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a := enter(t, s)
 		b, token := enterFor(t, s)
-		b.reset()
+		b.Reset()
 		parked(t, s, 1)
 		filler := strings.Repeat("x", 5000)
 		sent := 0
@@ -184,8 +186,8 @@ func TestWhatWaitsForAParkedSessionIsBounded(t *testing.T) {
 		back, _ := comeBack(t, s, token)
 		back.raw(`{"msg_type":"resume","id":1,"rooms":{}}`)
 		for i := range sent {
-			if got := back.nextJSON(); got["msg_type"] != "direct_message" || got["content"].([]any)[0] != float64(i) {
-				t.Fatalf("got %v, want number %d", brief(fmt.Append(nil, got)), i)
+			if got := back.NextJSON(); got["msg_type"] != "direct_message" || got["content"].([]any)[0] != float64(i) {
+				t.Fatalf("got %v, want number %d", rawtest.Brief(fmt.Append(nil, got)), i)
 			}
 		}
 		if err := sendTo(s, back.id, "again"); err != nil {
@@ -200,9 +202,9 @@ func TestWhatWaitsForAParkedSessionIsBounded(t *testing.T) {
 
 // One message may be larger than all that may wait.
 func TestOneLargeMessageWaitsForAParkedSession(t *testing.T) {
-	s := startServer(t, hubbub.Config{MaxMessageBytes: 256 << 10})
+	s := rawtest.Start(t, hubbub.Config{MaxMessageBytes: 256 << 10})
 	b, token := enterFor(t, s)
-	b.reset()
+	b.Reset()
 	parked(t, s, 1)
 	large := strings.Repeat("x", 200<<10)
 	if err := sendTo(s, b.id, large); err != nil {

@@ -11,7 +11,8 @@ import (
 	"time"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // What happens to others while one of two workers is busy for long.
@@ -34,20 +35,20 @@ func (l *stallingLog) Handle(ctx context.Context, r slog.Record) error {
 
 // busyServer is a server of two workers, the first of which does nothing until release is called. Clients come to the
 // workers in turns: the next one to the second, then one to the first, and so on. Before it is stalled, first is called.
-func busyServer(t *testing.T, cfg hubbub.Config, first func(s *testServer)) (s *testServer, release func()) {
+func busyServer(t *testing.T, cfg hubbub.Config, first func(s *rawtest.Server)) (s *rawtest.Server, release func()) {
 	t.Helper()
-	text := &logBuffer{}
+	text := &rawtest.Log{}
 	l := &stallingLog{
 		Handler: slog.NewTextHandler(text, &slog.HandlerOptions{Level: slog.LevelDebug}),
 		reached: make(chan struct{}), goOn: make(chan struct{}),
 	}
 	cfg.Workers, cfg.Logger = 2, slog.New(l)
-	s = startServer(t, cfg)
-	s.log = text
+	s = rawtest.Start(t, cfg)
+	s.Log = text
 	faulty := enter(t, s)
 	first(s)
 	l.armed.Store(true)
-	faulty.sendRaw([]byte{0x81, 0x00}) // not masked
+	faulty.SendRaw([]byte{0x81, 0x00}) // not masked
 	<-l.reached
 	var released atomic.Bool
 	release = func() {
@@ -61,10 +62,10 @@ func busyServer(t *testing.T, cfg hubbub.Config, first func(s *testServer)) (s *
 
 // hear expects the room's messages with these contents and nothing else of it.
 func (m *member) hear(room string, from, to int) {
-	m.t.Helper()
+	m.T.Helper()
 	for i := from; i <= to; i++ {
-		if got := m.nextJSON(); got["room"] != room || fmt.Sprint(got["content"].([]any)[0]) != fmt.Sprint(i) {
-			m.t.Fatalf("got %v, want message %d of %s", brief(fmt.Append(nil, got)), i, room)
+		if got := m.NextJSON(); got["room"] != room || fmt.Sprint(got["content"].([]any)[0]) != fmt.Sprint(i) {
+			m.T.Fatalf("got %v, want message %d of %s", rawtest.Brief(fmt.Append(nil, got)), i, room)
 		}
 	}
 }
@@ -72,12 +73,12 @@ func (m *member) hear(room string, from, to int) {
 // counts reads messages of a kind whose contents begin with the numbers from, from+step and so on, below to. Any goroutine.
 func (m *member) counts(kind string, from, to, step int) error {
 	for i := from; i < to; i += step {
-		_, p, err := m.tryNext()
+		_, p, err := m.TryNext()
 		if err != nil {
 			return err
 		}
 		if !strings.Contains(string(p), fmt.Sprintf(`"content":[%d,`, i)) || !strings.HasPrefix(string(p), `{"msg_type":"`+kind) {
-			return fmt.Errorf("got %s, want the %s number %d", brief(p), kind, i)
+			return fmt.Errorf("got %s, want the %s number %d", rawtest.Brief(p), kind, i)
 		}
 	}
 	return nil
@@ -85,17 +86,17 @@ func (m *member) counts(kind string, from, to, step int) error {
 
 // has says whether something has come that wasn't read yet.
 func (m *member) has() bool {
-	m.nc.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-	_, err := m.r.Peek(1)
+	m.NC.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	_, err := m.R.Peek(1)
 	return err == nil
 }
 
 const highWater = 1 << 20 // of a mailbox
 
 func TestTheApplicationIsToldOfABusyWorker(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var on [2]*member // a member on each worker
-		s, release := busyServer(t, hubbub.Config{IO: io}, func(s *testServer) {
+		s, release := busyServer(t, hubbub.Config{IO: io}, func(s *rawtest.Server) {
 			on[1] = enter(t, s).join("both").join("idle")
 			on[0] = enter(t, s).join("both").join("idle")
 			on[0].ask(`{"msg_type":"leave_room","room":"idle"}`)
@@ -127,7 +128,7 @@ func TestTheApplicationIsToldOfABusyWorker(t *testing.T) {
 		on[1].hearsNothing()
 		release()
 		on[0].hear("both", 0, sent-1) // all that was taken, and nothing of what was refused
-		eventually(t, "the worker takes more", func() bool { return publish(s, "both", []any{sent}) == nil })
+		rawtest.Eventually(t, "the worker takes more", func() bool { return publish(s, "both", []any{sent}) == nil })
 		if err := errors.Join(broadcast(s, "again"), sendTo(s, on[0].id, "again")); err != nil {
 			t.Error(err)
 		}
@@ -142,16 +143,16 @@ func TestTheApplicationIsToldOfABusyWorker(t *testing.T) {
 // A client that publishes to a worker that does nothing isn't read any more when enough waits there; the others on its
 // own worker are. In the end all that it sent is done, in order, by whichever way it was sent.
 func TestAPublisherIsPausedWhileAWorkerIsBusy(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		for way, readers := range map[string]int{"room_message": 1, "chat": 1, "direct_message": 40} { // one alone may have 64 KiB of them waiting
 			t.Run(way, func(t *testing.T) {
 				var from, beside *member
 				var to []*member
-				_, release := busyServer(t, hubbub.Config{IO: io, SendQueueBytes: 32 << 20}, func(s *testServer) {
+				_, release := busyServer(t, hubbub.Config{IO: io, SendQueueBytes: 32 << 20}, func(s *rawtest.Server) {
 					from = enter(t, s)
 					for range readers {
 						to = append(to, enter(t, s).join("r"))
-						beside = &member{rawClient: dial(t, s, "/echo")}
+						beside = &member{Client: rawtest.Dial(t, s, "/echo")}
 					}
 				})
 				const all, size = 4000, 1000
@@ -159,7 +160,7 @@ func TestAPublisherIsPausedWhileAWorkerIsBusy(t *testing.T) {
 				go func() {
 					for i := range all {
 						msg := fmt.Sprintf(`{"msg_type":%q,"room":"r","to":%q,"content":[%d,%q],"id":%d}`, way, to[i%readers].id, i, strings.Repeat("x", size), i)
-						if err := from.trySend(frame(wire.Text, true, []byte(msg))); err != nil {
+						if err := from.TrySend(rawtest.Frame(wsclient.Text, true, []byte(msg))); err != nil {
 							sent <- err
 							return
 						}
@@ -168,7 +169,7 @@ func TestAPublisherIsPausedWhileAWorkerIsBusy(t *testing.T) {
 				}()
 				acked := 0
 				ack := func() {
-					if got := from.nextJSON(); got["msg_type"] != "ack" || got["id"] != float64(acked) {
+					if got := from.NextJSON(); got["msg_type"] != "ack" || got["id"] != float64(acked) {
 						t.Fatalf("got %v, want the ack of %d", got, acked)
 					}
 					acked++
@@ -177,7 +178,7 @@ func TestAPublisherIsPausedWhileAWorkerIsBusy(t *testing.T) {
 					ack()
 				}
 				for range 300 { // as many turns of their worker: what was sent is there, and would have been obeyed
-					beside.quiet()
+					beside.Quiet()
 				}
 				for from.has() {
 					ack()
@@ -210,9 +211,9 @@ func TestAPublisherIsPausedWhileAWorkerIsBusy(t *testing.T) {
 // Who joins or leaves while messages lie in its worker's mailbox gets exactly those that came behind the offset of its
 // joined, and none behind its left.
 func TestJoinsAndLeavesBesideMessagesOnTheirWay(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var joins, leaves, returns *member // on the busy worker
-		s, release := busyServer(t, hubbub.Config{IO: io}, func(s *testServer) {
+		s, release := busyServer(t, hubbub.Config{IO: io}, func(s *rawtest.Server) {
 			enter(t, s)
 			leaves = enter(t, s).join("r")
 			enter(t, s)
@@ -229,21 +230,21 @@ func TestJoinsAndLeavesBesideMessagesOnTheirWay(t *testing.T) {
 			}
 		}
 		publish(1, before)
-		joins.text(`{"msg_type":"join_room","room":"r","id":1}`)
-		leaves.text(`{"msg_type":"leave_room","room":"r","id":1}`)
-		returns.text(`{"msg_type":"leave_room","room":"r","id":1}`)
-		returns.text(`{"msg_type":"join_room","room":"r","id":2}`)
+		joins.Text(`{"msg_type":"join_room","room":"r","id":1}`)
+		leaves.Text(`{"msg_type":"leave_room","room":"r","id":1}`)
+		returns.Text(`{"msg_type":"leave_room","room":"r","id":1}`)
+		returns.Text(`{"msg_type":"join_room","room":"r","id":2}`)
 		release()
-		got := joins.nextJSON()
+		got := joins.NextJSON()
 		offset := int(got["offset"].(float64))
-		eventually(t, "all have joined", func() bool { return scrape(t, s)["hubbub_messages_received_total"] == 6 })
+		rawtest.Eventually(t, "all have joined", func() bool { return scrape(t, s)["hubbub_messages_received_total"] == 6 })
 		publish(before+1, before+after)
 		joins.hears("r", offset+1, before+after)
 		joins.hearsNothing()
 
 		next := 1
 		for {
-			if got = leaves.nextJSON(); got["msg_type"] == "left" {
+			if got = leaves.NextJSON(); got["msg_type"] == "left" {
 				break
 			}
 			if got["offset"] != float64(next) {
@@ -255,7 +256,7 @@ func TestJoinsAndLeavesBesideMessagesOnTheirWay(t *testing.T) {
 
 		next = 1
 		for {
-			if got = returns.nextJSON(); got["msg_type"] == "joined" {
+			if got = returns.NextJSON(); got["msg_type"] == "joined" {
 				break
 			}
 			if got["msg_type"] == "room_message" && got["offset"] != float64(next) {
@@ -272,10 +273,10 @@ func TestJoinsAndLeavesBesideMessagesOnTheirWay(t *testing.T) {
 // One packet joins, leaves and joins again, and publishes meanwhile: behind the last joined comes what was published behind
 // it, and no more.
 func TestJoiningAgainInOnePacket(t *testing.T) {
-	eachServerWith(t, hubbub.Config{Rooms: []hubbub.RoomPolicy{{Match: "*", IncludeSender: true}}}, func(t *testing.T, s *testServer) {
+	eachServerWith(t, hubbub.Config{Rooms: []hubbub.RoomPolicy{{Match: "*", IncludeSender: true}}}, func(t *testing.T, s *rawtest.Server) {
 		m, other := enter(t, s), enter(t, s).join("r")
 		var packet []byte
-		say := func(msg string) { packet = append(packet, frame(wire.Text, true, []byte(msg))...) }
+		say := func(msg string) { packet = append(packet, rawtest.Frame(wsclient.Text, true, []byte(msg))...) }
 		for i := range 6 {
 			say(`{"msg_type":"join_room","room":"r","id":"in"}`)
 			say(fmt.Sprintf(`{"msg_type":"room_message","room":"r","content":%d}`, 2*i+1))
@@ -284,10 +285,10 @@ func TestJoiningAgainInOnePacket(t *testing.T) {
 				say(fmt.Sprintf(`{"msg_type":"room_message","room":"r","content":%d}`, 2*i+2))
 			}
 		}
-		m.sendRaw(packet)
+		m.SendRaw(packet)
 		in, had := false, 0.0 // what it knows
 		for had < 11 {
-			switch got := m.nextJSON(); {
+			switch got := m.NextJSON(); {
 			case got["id"] == "in":
 				in, had = true, got["offset"].(float64)
 			case got["id"] == "out":

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
@@ -298,7 +299,7 @@ func (c Config) validateRequests() (errs []error) {
 		}
 	}
 	for _, p := range c.AllowedOrigins {
-		if _, err := parseOriginPattern(p); err != nil {
+		if _, err := front.ParseOriginPattern(p); err != nil {
 			bad("allowed-origins %q: %w", p, err)
 		}
 	}

@@ -9,7 +9,8 @@ import (
 	"testing"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // badContents are what an application may give by mistake; what each is called, and where the fault lies.
@@ -26,27 +27,27 @@ var badContents = []struct{ name, content, where string }{
 
 // nextText is the next message as it came.
 func nextText(m *member) string {
-	m.t.Helper()
-	op, p := m.beside()
-	if op != wire.Text {
-		m.t.Fatalf("got %v %s, want a text", op, brief(p))
+	m.T.Helper()
+	op, p := m.Beside()
+	if op != wsclient.Text {
+		m.T.Fatalf("got %v %s, want a text", op, rawtest.Brief(p))
 	}
 	return string(p)
 }
 
 // expectRefused connects, and must be closed at once.
-func expectRefused(t *testing.T, s *testServer, code int, reason string) {
+func expectRefused(t *testing.T, s *rawtest.Server, code int, reason string) {
 	t.Helper()
-	c := dial(t, s, "/ws")
-	c.expect(wire.Close, closePayload(code, reason))
-	c.closeNow()
+	c := rawtest.Dial(t, s, "/ws")
+	c.Expect(wsclient.Close, wsclient.ClosePayload(code, reason))
+	c.CloseNow()
 }
 
 const deepest = 127 // levels of a content: the message is one more
 
 func TestWhatTheApplicationPublishesIsHeldToTheProtocol(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io})
 		a := enter(t, s)
 		a.join("r")
 		for name, give := range map[string]func(content any) error{
@@ -84,9 +85,9 @@ func TestWhatTheApplicationPublishesIsHeldToTheProtocol(t *testing.T) {
 // What is wrong is the application's fault: it is logged, and the client hears "internal", also where nobody else gets
 // anything.
 func TestWhatHooksAndHandlersGiveIsHeldToTheProtocol(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var given atomic.Value // of a json.RawMessage
-		s := startServer(t, hubbub.Config{IO: io,
+		s := rawtest.Start(t, hubbub.Config{IO: io,
 			Hooks: hubbub.Hooks{Publish: func(_ context.Context, p *hubbub.Publish) error {
 				p.Content = given.Load().(json.RawMessage)
 				return nil
@@ -105,20 +106,20 @@ func TestWhatHooksAndHandlersGiveIsHeldToTheProtocol(t *testing.T) {
 				`{"msg_type":"room_message","room":"r","content":1,"id":7}`, `{"msg_type":"chat","content":1,"id":7}`,
 				`{"msg_type":"direct_message","to":"` + b.id + `","content":1,"id":7}`, `{"msg_type":"raw","id":7}`, `{"msg_type":"within","id":7}`,
 			} {
-				a.text(m)
+				a.Text(m)
 				a.gets(map[string]any{"msg_type": "error", "code": "internal", "message": "internal error", "retry": true, "id": 7.0})
 			}
-			if !strings.Contains(s.log.String(), bad.where) {
+			if !strings.Contains(s.Log.String(), bad.where) {
 				t.Errorf("the log doesn't say where %s is", bad.name)
 			}
 		}
 		for _, none := range []string{"", " ", "tru", `{"a":1} x`} {
 			given.Store(json.RawMessage(none))
-			a.text(`{"msg_type":"chat","content":1,"id":7}`)
+			a.Text(`{"msg_type":"chat","content":1,"id":7}`)
 			a.gets(map[string]any{"msg_type": "error", "code": "internal", "message": "internal error", "retry": true, "id": 7.0})
 		}
 		given.Store(json.RawMessage(" [1, 2]\n"))
-		a.text(`{"msg_type":"room_message","room":"r","content":1}`)
+		a.Text(`{"msg_type":"room_message","room":"r","content":1}`)
 		if got := nextText(b); !strings.Contains(got, `"content":[1, 2],"room"`) {
 			t.Errorf("got %s", got)
 		}
@@ -151,14 +152,14 @@ func TestWhatConnectSaysIsHeldToTheProtocol(t *testing.T) {
 		{"a control", "ann\n", "U+000A"},
 		{"a control of Latin 1", "ann\u0085", "U+0085"},
 	} {
-		s := startServer(t, cfg) // of its own: such lines come once a second
+		s := rawtest.Start(t, cfg) // of its own: such lines come once a second
 		says.Store(answer{user: bad.user})
 		expectRefused(t, s, 1013, "try again later")
-		if !strings.Contains(s.log.String(), bad.why) {
+		if !strings.Contains(s.Log.String(), bad.why) {
 			t.Errorf("%s: the log doesn't say %q", bad.name, bad.why)
 		}
 	}
-	s := startServer(t, cfg)
+	s := rawtest.Start(t, cfg)
 	for _, good := range []string{"", "a", "ann é 😀", strings.Repeat("x", 255)} {
 		says.Store(answer{user: good})
 		enter(t, s)
@@ -172,15 +173,15 @@ func TestWhatConnectSaysIsHeldToTheProtocol(t *testing.T) {
 		says.Store(answer{refuse: &hubbub.Error{Code: hubbub.Forbidden, Message: c.says}})
 		expectRefused(t, s, 4501, c.want)
 	}
-	a.text(`{"msg_type":"join_room","room":"r","id":1}`)
+	a.Text(`{"msg_type":"join_room","room":"r","id":1}`)
 	a.gets(map[string]any{"msg_type": "error", "code": "forbidden", "message": long, "retry": false, "id": 1.0})
 	says.Store(answer{refuse: &hubbub.Error{Code: hubbub.Forbidden, Message: "\xffno"}})
-	a.text(`{"msg_type":"join_room","room":"r","id":1}`)
+	a.Text(`{"msg_type":"join_room","room":"r","id":1}`)
 	a.gets(map[string]any{"msg_type": "error", "code": "forbidden", "message": "\ufffdno", "retry": false, "id": 1.0})
 
 	// A *Error that is nil is an error all the same: errors.Is and err != nil say so too.
 	says.Store(answer{refuse: (*hubbub.Error)(nil)})
-	a.text(`{"msg_type":"join_room","room":"r","id":1}`)
+	a.Text(`{"msg_type":"join_room","room":"r","id":1}`)
 	a.gets(map[string]any{"msg_type": "error", "code": "internal", "message": "internal error", "retry": true, "id": 1.0})
 	expectRefused(t, s, 1013, "try again later")
 }

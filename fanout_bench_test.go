@@ -5,7 +5,6 @@ package hubbub_test
 import (
 	"bufio"
 	"crypto/tls"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -25,7 +24,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 var fanoutMembers = flag.Int("members", 1000, "how many members the room of BenchmarkFanout has")
@@ -65,12 +65,12 @@ func benchFanout(b *testing.B, kind string, fc fleetConfig, cfg hubbub.Config) {
 		if cfg.Workers == 0 {
 			cfg.Workers = 1
 		}
-		start := func() *testServer { return startServer(b, cfg) }
+		start := func() *rawtest.Server { return rawtest.Start(b, cfg) }
 		if fc.TLS {
-			start = func() *testServer { s, _, _ := startTLS(b, cfg); return s }
+			start = func() *rawtest.Server { s, _, _ := startTLS(b, cfg); return s }
 		}
 		s := start()
-		fc.Addr, fc.Members = s.addr, *fanoutMembers
+		fc.Addr, fc.Members = s.Addr, *fanoutMembers
 		f := startFleet(b, fc)
 		for _, window := range []int{1, 16} {
 			b.Run(fmt.Sprintf("window=%d", window), func(b *testing.B) {
@@ -101,9 +101,9 @@ func processorTime(b *testing.B) time.Duration {
 }
 
 // fillStalled sends to the member that doesn't read, alone, until its socket takes no more.
-func fillStalled(b *testing.B, s *testServer) {
+func fillStalled(b *testing.B, s *rawtest.Server) {
 	content := strings.Repeat("x", 32<<10)
-	eventually(b, "the socket of the stalled member is full", func() bool {
+	rawtest.Eventually(b, "the socket of the stalled member is full", func() bool {
 		if scrape(b, s)["hubbub_buffered_bytes"] > 0 {
 			return true
 		}
@@ -236,7 +236,7 @@ func (c *clients) run() error {
 	}
 	go io.Copy(io.Discard, r)
 	content := strings.Repeat("All work and no play makes Jack a dull boy. ", c.Size/44+1)[:c.Size]
-	message := frame(wire.Text, true, []byte(`{"msg_type":"room_message","room":"`+fleetRoom+`","content":"`+content+`"}`))
+	message := rawtest.Frame(wsclient.Text, true, []byte(`{"msg_type":"room_message","room":"`+fleetRoom+`","content":"`+content+`"}`))
 
 	published := 0
 	tasks, done := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
@@ -343,9 +343,9 @@ func (c *clients) dial(rooms ...string) (net.Conn, *bufio.Reader, error) {
 	if c.Compressed {
 		extra = append(extra, "Sec-WebSocket-Extensions: permessage-deflate")
 	}
-	out := []byte(upgradeHead(&testServer{addr: c.Addr}, "/ws", extra...))
+	out := []byte(wsclient.Upgrade(c.Addr, "/ws", extra...))
 	for _, room := range rooms {
-		out = append(out, frame(wire.Text, true, []byte(`{"msg_type":"join_room","room":"`+room+`","id":1}`))...)
+		out = append(out, rawtest.Frame(wsclient.Text, true, []byte(`{"msg_type":"join_room","room":"`+room+`","id":1}`))...)
 	}
 	if _, err := nc.Write(out); err != nil {
 		return nil, nil, err
@@ -366,38 +366,31 @@ func (c *clients) dial(rooms ...string) (net.Conn, *bufio.Reader, error) {
 	return nc, r, nil
 }
 
+// maxHead is the longest head of a server's frame.
+const maxHead = 10
+
 // skipMessage reads past the next message and says whether it was compressed.
 func skipMessage(r *bufio.Reader) (compressed bool, err error) {
 	for {
-		head, err := r.Peek(2)
-		if err != nil {
+		f, size := wsclient.Frame{}, 2
+		for n := 0; n < min(size, maxHead); { // until the head is there, or the frame if that is shorter
+			n = min(size, maxHead)
+			head, err := r.Peek(n)
+			if err == nil {
+				f, size, err = wsclient.Parse(head, 1<<30)
+			}
+			if err != nil {
+				return false, err
+			}
+		}
+		if _, err := r.Discard(size); err != nil {
 			return false, err
 		}
-		op, size, skip := wire.Opcode(head[0]&0x0f), int(head[1]), 2
-		compressed = head[0]&0x40 != 0
-		switch size {
-		case 126:
-			skip = 4
-		case 127:
-			skip = 10
-		}
-		if head, err = r.Peek(skip); err != nil {
-			return false, err
-		}
-		switch size {
-		case 126:
-			size = int(binary.BigEndian.Uint16(head[2:]))
-		case 127:
-			size = int(binary.BigEndian.Uint64(head[2:]))
-		}
-		if _, err := r.Discard(skip + size); err != nil {
-			return false, err
-		}
-		switch op {
-		case wire.Close:
+		switch f.Op {
+		case wsclient.Close:
 			return false, errors.New("the server closed a connection")
-		case wire.Text:
-			return compressed, nil
+		case wsclient.Text:
+			return f.Deflated, nil
 		}
 	}
 }

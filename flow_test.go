@@ -12,7 +12,8 @@ import (
 	"github.com/coder/websocket"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // Members that don't read, under the policies that drop messages rather than close them.
@@ -22,8 +23,8 @@ var dropping = []string{"drop-oldest", "latest", "latest-by-key"}
 const flowQueue = 256 << 10
 
 // eachFlow runs a story under each policy, with history on one worker and without on several.
-func eachFlow(t *testing.T, story func(t *testing.T, s *testServer, policy string, history bool)) {
-	eachIO(t, func(t *testing.T, io string) {
+func eachFlow(t *testing.T, story func(t *testing.T, s *rawtest.Server, policy string, history bool)) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		for _, policy := range dropping {
 			for workers, history := range map[int]bool{1: true, 4: false} {
 				t.Run(fmt.Sprintf("%s/workers=%d/history=%t", policy, workers, history), func(t *testing.T) {
@@ -31,7 +32,7 @@ func eachFlow(t *testing.T, story func(t *testing.T, s *testServer, policy strin
 					if !history {
 						rule.History = &hubbub.History{}
 					}
-					story(t, startServer(t, hubbub.Config{IO: io, Workers: workers, SendQueueBytes: flowQueue, ResumeWindow: time.Hour, Rooms: []hubbub.RoomPolicy{rule}}), policy, history)
+					story(t, rawtest.Start(t, hubbub.Config{IO: io, Workers: workers, SendQueueBytes: flowQueue, ResumeWindow: time.Hour, Rooms: []hubbub.RoomPolicy{rule}}), policy, history)
 				})
 			}
 		}
@@ -68,7 +69,7 @@ func number(t testing.TB, m map[string]any) int {
 
 // flood publishes from on, and has the healthy members read, until one that doesn't takes nothing any more and loses
 // messages all the while. It returns the number of the next publication.
-func flood(t *testing.T, s *testServer, policy string, from *member, next int, healthy ...*member) int {
+func flood(t *testing.T, s *rawtest.Server, policy string, from *member, next int, healthy ...*member) int {
 	t.Helper()
 	dropped := fmt.Sprintf(`hubbub_dropped_total{policy="%s"}`, policy)
 	last := scrape(t, s)[dropped]
@@ -80,7 +81,7 @@ func flood(t *testing.T, s *testServer, policy string, from *member, next int, h
 		for range batch {
 			from.ask(publication(next))
 			for _, m := range healthy {
-				if got := number(t, m.nextJSON()); got != next {
+				if got := number(t, m.NextJSON()); got != next {
 					t.Fatalf("a healthy member got %d, want %d", got, next)
 				}
 			}
@@ -100,7 +101,7 @@ func flood(t *testing.T, s *testServer, policy string, from *member, next int, h
 func readOn(t *testing.T, m *member, policy string, history bool, first, last int, base float64) (got []int, lost int) {
 	t.Helper()
 	for due := first; due <= last; {
-		msg := m.nextJSON()
+		msg := m.NextJSON()
 		if msg["msg_type"] != "gap" {
 			n := number(t, msg)
 			if n != due {
@@ -128,7 +129,7 @@ func readOn(t *testing.T, m *member, policy string, history bool, first, last in
 }
 
 func TestASlowMemberIsToldOfAllThatItLost(t *testing.T) {
-	eachFlow(t, func(t *testing.T, s *testServer, policy string, history bool) {
+	eachFlow(t, func(t *testing.T, s *rawtest.Server, policy string, history bool) {
 		slow, healthy, from := enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
 		next, told, first := 0, 0, 0
 		for range 2 { // it can happen again
@@ -143,7 +144,7 @@ func TestASlowMemberIsToldOfAllThatItLost(t *testing.T) {
 			for range 3 {
 				from.ask(publication(next))
 				for _, m := range []*member{slow, healthy} {
-					if got := number(t, m.nextJSON()); got != next {
+					if got := number(t, m.NextJSON()); got != next {
 						t.Fatalf("got %d, want %d", got, next)
 					}
 				}
@@ -204,17 +205,17 @@ func newer(n, next int) bool {
 // A dashboard: each tile has its last value at once, whatever was lost between.
 func TestADashboardHasEveryTilesLastValue(t *testing.T) {
 	const tiles, rounds = 500, 100
-	s := startServer(t, hubbub.Config{SendQueueBytes: flowQueue, Rooms: []hubbub.RoomPolicy{{Match: "*", SlowConsumer: "latest-by-key"}}})
+	s := rawtest.Start(t, hubbub.Config{SendQueueBytes: flowQueue, Rooms: []hubbub.RoomPolicy{{Match: "*", SlowConsumer: "latest-by-key"}}})
 	slow, healthy, from := enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
 	pad := strings.Repeat("z", 200)
 	for round := range rounds {
 		var b []byte
 		for _, tile := range rand.Perm(tiles) {
-			b = append(b, frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"room_message","room":"r","key":"%d","content":[%d,"%s"]}`, tile, round, pad))...)
+			b = append(b, rawtest.Frame(wsclient.Text, true, fmt.Appendf(nil, `{"msg_type":"room_message","room":"r","key":"%d","content":[%d,"%s"]}`, tile, round, pad))...)
 		}
-		from.sendRaw(b)
+		from.SendRaw(b)
 		for range tiles {
-			if got := number(t, healthy.nextJSON()); got != round {
+			if got := number(t, healthy.NextJSON()); got != round {
 				t.Fatalf("a healthy member got a message of round %d, want %d", got, round)
 			}
 		}
@@ -222,7 +223,7 @@ func TestADashboardHasEveryTilesLastValue(t *testing.T) {
 	values := map[string]int{}
 	got, lost := 0, 0
 	for due := 1.0; due <= tiles*rounds; {
-		m := slow.nextJSON()
+		m := slow.NextJSON()
 		if m["msg_type"] == "gap" {
 			if m["from_offset"] != due || m["reason"] != "latest-by-key" {
 				t.Fatalf("at offset %v: %v", due, m)
@@ -250,17 +251,17 @@ func TestADashboardHasEveryTilesLastValue(t *testing.T) {
 }
 
 func TestASlowMemberThatGoesLeavesNothingBehind(t *testing.T) {
-	eachFlow(t, func(t *testing.T, s *testServer, policy string, _ bool) {
+	eachFlow(t, func(t *testing.T, s *rawtest.Server, policy string, _ bool) {
 		leaves, ends, cut, healthy, from := enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
 		next := flood(t, s, policy, from, 0, healthy)
-		leaves.text(`{"msg_type":"leave_room","room":"r","id":"leave"}`)
-		ends.sendClose(1000, "")
-		cut.reset()
-		eventually(t, "who left and who said good-bye are no members, and who was cut is to be resumed", func() bool {
+		leaves.Text(`{"msg_type":"leave_room","room":"r","id":"leave"}`)
+		ends.SendClose(1000, "")
+		cut.Reset()
+		rawtest.Eventually(t, "who left and who said good-bye are no members, and who was cut is to be resumed", func() bool {
 			return from.ask(`{"msg_type":"presence","room":"r"}`)["count"] == 2.0
 		})
 		heard := 0 // what was queued before, but nothing that waited
-		for m := leaves.nextJSON(); m["msg_type"] != "left"; m = leaves.nextJSON() {
+		for m := leaves.NextJSON(); m["msg_type"] != "left"; m = leaves.NextJSON() {
 			if m["msg_type"] == "gap" {
 				heard += int(m["count"].(float64))
 			} else {
@@ -272,11 +273,11 @@ func TestASlowMemberThatGoesLeavesNothingBehind(t *testing.T) {
 		}
 		for range 3 {
 			from.ask(publication(next))
-			healthy.nextJSON()
+			healthy.NextJSON()
 			next++
 		}
 		leaves.hearsNothing()
-		ends.closeNow()
+		ends.CloseNow()
 		const parked = 512 + 64 // a session and its room: that of who was cut
 		scraped(t, s, map[string]float64{"connections": 3, "buffered_bytes": parked, `kept_bytes{kind="parked"}`: parked})
 	})
@@ -284,18 +285,18 @@ func TestASlowMemberThatGoesLeavesNothingBehind(t *testing.T) {
 
 // The sender's own messages are neither sent to it nor counted as lost, and make none of the others' go.
 func TestASlowMemberThatPublishes(t *testing.T) {
-	eachFlow(t, func(t *testing.T, s *testServer, policy string, history bool) {
+	eachFlow(t, func(t *testing.T, s *rawtest.Server, policy string, history bool) {
 		slow, healthy, from := enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
 		next := flood(t, s, policy, from, 0, healthy)
 		for i := range 7 {
-			slow.text(fmt.Sprintf(`{"msg_type":"room_message","room":"r","key":"tile %d","content":[-1]}`, i))
-			healthy.nextJSON()
+			slow.Text(fmt.Sprintf(`{"msg_type":"room_message","room":"r","key":"tile %d","content":[-1]}`, i))
+			healthy.NextJSON()
 		}
 		from.ask(`{"msg_type":"room_message","room":"r","content":[-2]}`)
-		healthy.nextJSON()
+		healthy.NextJSON()
 		got, lost := 0, 0
 		for {
-			m := slow.nextJSON()
+			m := slow.NextJSON()
 			if m["msg_type"] == "gap" {
 				lost += int(m["count"].(float64))
 				continue
@@ -318,7 +319,7 @@ func TestASlowMemberThatPublishes(t *testing.T) {
 func TestASlowReaderOfChats(t *testing.T) {
 	for _, policy := range dropping {
 		t.Run(policy, func(t *testing.T) {
-			s := startServer(t, hubbub.Config{SendQueueBytes: flowQueue, SlowConsumer: policy})
+			s := rawtest.Start(t, hubbub.Config{SendQueueBytes: flowQueue, SlowConsumer: policy})
 			slow, from := enter(t, s), enter(t, s)
 			const all = 1000
 			for n := range all {
@@ -326,7 +327,7 @@ func TestASlowReaderOfChats(t *testing.T) {
 			}
 			lost := 0
 			for due := 0; due < all; {
-				m := slow.nextJSON()
+				m := slow.NextJSON()
 				if m["msg_type"] == "gap" {
 					if _, has := m["room"]; has || m["reason"] != "drop-oldest" {
 						t.Fatalf("got %v", m)
@@ -350,10 +351,10 @@ func TestASlowReaderOfChats(t *testing.T) {
 
 // With context takeover what was compressed must be sent, so what waits isn't compressed yet.
 func TestASlowMemberWithContextTakeover(t *testing.T) {
-	s := startServer(t, hubbub.Config{Compression: "context", SendQueueBytes: flowQueue, Rooms: []hubbub.RoomPolicy{{Match: "*", SlowConsumer: "latest-by-key"}}})
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	s := rawtest.Start(t, hubbub.Config{Compression: "context", SendQueueBytes: flowQueue, Rooms: []hubbub.RoomPolicy{{Match: "*", SlowConsumer: "latest-by-key"}}})
+	ctx, cancel := context.WithTimeout(context.Background(), rawtest.Patience)
 	defer cancel()
-	slow, _, err := websocket.Dial(ctx, "ws://"+s.addr+"/ws", &websocket.DialOptions{CompressionMode: websocket.CompressionContextTakeover})
+	slow, _, err := websocket.Dial(ctx, "ws://"+s.Addr+"/ws", &websocket.DialOptions{CompressionMode: websocket.CompressionContextTakeover})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/rawtest"
 )
 
 // pipes is a listener whose connections hold nothing: what one side writes waits until the other has read it.
@@ -52,7 +53,7 @@ func (l *pipes) ask(t *testing.T, head string) net.Conn {
 
 func get(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: a.example\r\n\r\n" }
 
-func servePipes(t *testing.T, s *testServer) *pipes {
+func servePipes(t *testing.T, s *rawtest.Server) *pipes {
 	l := &pipes{incoming: make(chan net.Conn), closed: make(chan struct{})}
 	served := make(chan error)
 	go func() { served <- s.Serve(l) }()
@@ -79,30 +80,30 @@ const manyHandshakes = 300 // more than may be between Accept and the upgrade
 
 // Those who wait for Connect hold up neither probes nor other clients.
 func TestSlowConnectHooksHoldNobodyElseUp(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		release := make(chan bool)
-		s := startServer(t, hubbub.Config{IO: io, HookTimeout: time.Hour, MaxHookCalls: 10, Hooks: hubbub.Hooks{
+		s := rawtest.Start(t, hubbub.Config{IO: io, HookTimeout: time.Hour, MaxHookCalls: 10, Hooks: hubbub.Hooks{
 			Connect: func(context.Context, *hubbub.Connect) error { <-release; return nil },
 		}})
-		var all []*rawClient
+		var all []*rawtest.Client
 		for range manyHandshakes {
-			c := connect(t, s)
-			c.sendRaw([]byte(upgradeHead(s, "/ws")))
+			c := rawtest.Connect(t, s)
+			c.SendRaw([]byte(rawtest.Upgrade(s, "/ws")))
 			all = append(all, c)
 		}
 		for _, path := range []string{"/healthz", "/readyz", "/metrics", "/"} {
-			c := connect(t, s)
-			c.sendRaw([]byte(get(path)))
-			if r := c.response("GET"); r.StatusCode != http.StatusOK {
+			c := rawtest.Connect(t, s)
+			c.SendRaw([]byte(get(path)))
+			if r := c.Response("GET"); r.StatusCode != http.StatusOK {
 				t.Errorf("%s: %s", path, r.Status)
 			}
 		}
-		dial(t, s, "/echo")
+		rawtest.Dial(t, s, "/echo")
 		close(release)
 		for _, c := range all {
-			c.expectUpgrade()
-			c.nextJSON()
-			c.reset()
+			c.ExpectUpgrade()
+			c.NextJSON()
+			c.Reset()
 		}
 	})
 }
@@ -111,7 +112,7 @@ func TestSlowConnectHooksHoldNobodyElseUp(t *testing.T) {
 func TestSlowReadersHoldNobodyElseUp(t *testing.T) {
 	for _, slow := range []string{"/metrics", "/", "/healthz", "/readyz"} {
 		t.Run(slow, func(t *testing.T) {
-			s := startServer(t, hubbub.Config{})
+			s := rawtest.Start(t, hubbub.Config{})
 			l := servePipes(t, s)
 			var readers []net.Conn
 			for range manyHandshakes {
@@ -119,25 +120,25 @@ func TestSlowReadersHoldNobodyElseUp(t *testing.T) {
 			}
 			for _, path := range []string{"/healthz", "/readyz", "/metrics", "/"} {
 				if path == slow && (path == "/metrics" || path == "/") { // the answers of the others are small, and on their way
-					eventually(t, path+" has no room", func() bool { return status(t, l.ask(t, get(path))) == http.StatusServiceUnavailable })
+					rawtest.Eventually(t, path+" has no room", func() bool { return status(t, l.ask(t, get(path))) == http.StatusServiceUnavailable })
 				} else if got := status(t, l.ask(t, get(path))); got != http.StatusOK {
 					t.Errorf("%s: %d", path, got)
 				}
 			}
-			if got := status(t, l.ask(t, upgradeHead(s, "/echo"))); got != http.StatusSwitchingProtocols {
+			if got := status(t, l.ask(t, rawtest.Upgrade(s, "/echo"))); got != http.StatusSwitchingProtocols {
 				t.Errorf("an upgrade: %d", got)
 			}
 			for _, nc := range readers {
 				nc.Close()
 			}
-			eventually(t, "there is room again", func() bool { return status(t, l.ask(t, get(slow))) == http.StatusOK })
+			rawtest.Eventually(t, "there is room again", func() bool { return status(t, l.ask(t, get(slow))) == http.StatusOK })
 		})
 	}
 }
 
 // A connection that is kept after its first request holds no place, but there is a bound on these too, whatever they do.
 func TestKeptConnectionsAreBounded(t *testing.T) {
-	s := startServer(t, hubbub.Config{MaxConnections: 1 << 20}) // all descriptors are for WebSockets: few are left for these
+	s := rawtest.Start(t, hubbub.Config{MaxConnections: 1 << 20}) // all descriptors are for WebSockets: few are left for these
 	l := servePipes(t, s)
 	const n = 200
 	var all []net.Conn
@@ -160,5 +161,5 @@ func TestKeptConnectionsAreBounded(t *testing.T) {
 			}
 		}()
 	}
-	eventually(t, "the older half is closed", func() bool { return closed.Load() >= n/2 })
+	rawtest.Eventually(t, "the older half is closed", func() bool { return closed.Load() >= n/2 })
 }

@@ -22,7 +22,8 @@ import (
 	"time"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // serve is an HTTP server of somebody else.
@@ -39,9 +40,9 @@ func serve(h http.Handler, tls bool) (url string, client *http.Client, stop func
 type handlers map[string]hubbub.Handler
 
 func TestAHandlerAnswersItsOwnMessages(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		var s *testServer
-		s = startServer(t, hubbub.Config{IO: io, Handlers: handlers{
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		var s *rawtest.Server
+		s = rawtest.Start(t, hubbub.Config{IO: io, Handlers: handlers{
 			"add": func(_ context.Context, m *hubbub.Message) (any, error) {
 				var in struct{ A, B int }
 				if err := m.Decode(&in); err != nil {
@@ -60,26 +61,26 @@ func TestAHandlerAnswersItsOwnMessages(t *testing.T) {
 			},
 		}})
 		a := enter(t, s)
-		a.text(`{"msg_type":"add","a":2,"b":3,"id":1}`)
+		a.Text(`{"msg_type":"add","a":2,"b":3,"id":1}`)
 		a.gets(map[string]any{"msg_type": "add", "from": "server", "content": 5.0, "id": 1.0})
-		a.text(`{"msg_type":"add","a":2,"b":3}`)
+		a.Text(`{"msg_type":"add","a":2,"b":3}`)
 		a.gets(map[string]any{"msg_type": "add", "from": "server", "content": 5.0})
-		a.text(`{"msg_type":"quiet","id":"q"}`)
+		a.Text(`{"msg_type":"quiet","id":"q"}`)
 		a.gets(map[string]any{"msg_type": "ack", "id": "q"})
-		a.text(`{"msg_type":"quiet"}`)
-		a.text(`{"msg_type":"no","id":3}`)
+		a.Text(`{"msg_type":"quiet"}`)
+		a.Text(`{"msg_type":"no","id":3}`)
 		a.gets(map[string]any{"msg_type": "error", "code": "forbidden", "message": "not you", "retry": false, "id": 3.0})
-		a.text(`{"msg_type":"broken"}`)
+		a.Text(`{"msg_type":"broken"}`)
 		a.gets(map[string]any{"msg_type": "error", "code": "internal", "message": "internal error", "retry": true})
-		a.text(`{"msg_type":"add","a":"two"}`)
-		if got := a.nextJSON(); got["code"] != "bad_message" {
+		a.Text(`{"msg_type":"add","a":"two"}`)
+		if got := a.NextJSON(); got["code"] != "bad_message" {
 			t.Errorf("got %v", got)
 		}
-		a.text(`{"msg_type":"to me","id":4}`)
+		a.Text(`{"msg_type":"to me","id":4}`)
 		a.gets(map[string]any{"msg_type": "direct_message", "from": "server", "content": "psst"})
 		a.gets(map[string]any{"msg_type": "chat", "from": "server", "content": "psst"})
 		a.gets(map[string]any{"msg_type": "to me", "from": "server", "content": "sent", "id": 4.0})
-		if !strings.Contains(s.log.String(), "secret") {
+		if !strings.Contains(s.Log.String(), "secret") {
 			t.Error("the handler's own error isn't in the log")
 		}
 	})
@@ -88,7 +89,7 @@ func TestAHandlerAnswersItsOwnMessages(t *testing.T) {
 // One at a time and in order for a client, whatever each takes; and one that waits delays nobody else.
 // What a later version will have is refused with these words, and no application can take its place.
 func TestReservedKindsAreNotAvailable(t *testing.T) {
-	m := enter(t, startServer(t, hubbub.Config{}))
+	m := enter(t, rawtest.Start(t, hubbub.Config{}))
 	for _, kind := range []string{"refresh", "request"} {
 		got := m.raw(`{"msg_type":%q,"id":1}`, kind)
 		if got["code"] != "unavailable" || !strings.Contains(got["message"].(string), "reserved") {
@@ -102,10 +103,10 @@ func TestReservedKindsAreNotAvailable(t *testing.T) {
 }
 
 func TestHandlersOfOneClientRunInOrder(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var running, most atomic.Int32
 		release := make(chan struct{})
-		s := startServer(t, hubbub.Config{IO: io, HookTimeout: time.Minute, Handlers: handlers{
+		s := rawtest.Start(t, hubbub.Config{IO: io, HookTimeout: time.Minute, Handlers: handlers{
 			"step": func(_ context.Context, m *hubbub.Message) (any, error) {
 				if n := running.Add(1); n > most.Load() {
 					most.Store(n)
@@ -118,13 +119,13 @@ func TestHandlersOfOneClientRunInOrder(t *testing.T) {
 		a, b := enter(t, s), enter(t, s)
 		const n = 300
 		for i := range n {
-			a.text(fmt.Sprintf(`{"msg_type":"step","id":%d}`, i))
+			a.Text(fmt.Sprintf(`{"msg_type":"step","id":%d}`, i))
 		}
-		eventually(t, "the first runs", func() bool { return running.Load() == 1 })
+		rawtest.Eventually(t, "the first runs", func() bool { return running.Load() == 1 })
 		b.hearsNothing()
 		close(release)
 		for i := range n {
-			if got := a.nextJSON(); got["id"] != float64(i) {
+			if got := a.NextJSON(); got["id"] != float64(i) {
 				t.Fatalf("answer %d is %v", i, got)
 			}
 		}
@@ -135,10 +136,10 @@ func TestHandlersOfOneClientRunInOrder(t *testing.T) {
 }
 
 func TestAHandlerThatHangsIsAnsweredFor(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		release := make(chan struct{})
 		ended := make(chan error, 1)
-		s := startServer(t, hubbub.Config{IO: io, HookTimeout: time.Second, Handlers: handlers{
+		s := rawtest.Start(t, hubbub.Config{IO: io, HookTimeout: time.Second, Handlers: handlers{
 			"deaf": func(context.Context, *hubbub.Message) (any, error) { <-release; return "late", nil },
 			"polite": func(ctx context.Context, _ *hubbub.Message) (any, error) {
 				<-ctx.Done()
@@ -148,15 +149,15 @@ func TestAHandlerThatHangsIsAnsweredFor(t *testing.T) {
 			"fine": func(context.Context, *hubbub.Message) (any, error) { return "fine", nil },
 		}})
 		a := enter(t, s)
-		a.text(`{"msg_type":"deaf","id":1}`)
-		a.text(`{"msg_type":"polite","id":2}`)
-		a.text(`{"msg_type":"fine","id":3}`)
-		if got := a.nextJSON(); got["code"] != "timeout" || got["id"] != 1.0 {
+		a.Text(`{"msg_type":"deaf","id":1}`)
+		a.Text(`{"msg_type":"polite","id":2}`)
+		a.Text(`{"msg_type":"fine","id":3}`)
+		if got := a.NextJSON(); got["code"] != "timeout" || got["id"] != 1.0 {
 			t.Errorf("got %v, want a timeout for 1", got)
 		}
 		a.hearsNothing() // the next one waits for it, but nothing else does
 		close(release)
-		if got := a.nextJSON(); got["code"] != "timeout" || got["id"] != 2.0 { // the late answer isn't sent
+		if got := a.NextJSON(); got["code"] != "timeout" || got["id"] != 2.0 { // the late answer isn't sent
 			t.Errorf("got %v, want a timeout for 2", got)
 		}
 		a.gets(map[string]any{"msg_type": "fine", "from": "server", "content": "fine", "id": 3.0})
@@ -168,8 +169,8 @@ func TestAHandlerThatHangsIsAnsweredFor(t *testing.T) {
 
 // A call that ends just when its time is up is answered once, and before the next one begins.
 func TestAnswersKeepTheirOrderWhereTheTimeIsUp(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, HookTimeout: time.Millisecond, Logger: quietLogger(), Handlers: handlers{
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, HookTimeout: time.Millisecond, Logger: quietLogger(), Handlers: handlers{
 			"polite": func(ctx context.Context, _ *hubbub.Message) (any, error) { <-ctx.Done(); return nil, ctx.Err() },
 			"fine":   func(context.Context, *hubbub.Message) (any, error) { return "fine", nil },
 		}})
@@ -179,10 +180,10 @@ func TestAnswersKeepTheirOrderWhereTheTimeIsUp(t *testing.T) {
 			all.Go(func() {
 				const n = 300
 				for i := range n {
-					a.text(fmt.Sprintf(`{"msg_type":%q,"id":%d}`, []string{"polite", "fine"}[i%2], i))
+					a.Text(fmt.Sprintf(`{"msg_type":%q,"id":%d}`, []string{"polite", "fine"}[i%2], i))
 				}
 				for i := range n {
-					if got := a.nextJSON(); got["id"] != float64(i) {
+					if got := a.NextJSON(); got["id"] != float64(i) {
 						t.Errorf("answer %d is %v", i, got)
 						return
 					}
@@ -194,9 +195,9 @@ func TestAnswersKeepTheirOrderWhereTheTimeIsUp(t *testing.T) {
 }
 
 func TestAHandlersContextEndsWithItsClient(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		started, ended := make(chan bool), make(chan error, 1)
-		s := startServer(t, hubbub.Config{IO: io, HookTimeout: time.Minute, Handlers: handlers{
+		s := rawtest.Start(t, hubbub.Config{IO: io, HookTimeout: time.Minute, Handlers: handlers{
 			"wait": func(ctx context.Context, _ *hubbub.Message) (any, error) {
 				started <- true
 				<-ctx.Done()
@@ -206,9 +207,9 @@ func TestAHandlersContextEndsWithItsClient(t *testing.T) {
 		}})
 		for _, n := range []int{1, 20} { // so many wait for it that the client isn't read
 			a := enter(t, s)
-			a.sendRaw(bytes.Repeat(frame(wire.Text, true, []byte(`{"msg_type":"wait"}`)), n))
+			a.SendRaw(bytes.Repeat(rawtest.Frame(wsclient.Text, true, []byte(`{"msg_type":"wait"}`)), n))
 			<-started
-			a.reset()
+			a.Reset()
 			if err := <-ended; !errors.Is(err, context.Canceled) {
 				t.Errorf("the context ended with %v", err)
 			}
@@ -218,9 +219,9 @@ func TestAHandlersContextEndsWithItsClient(t *testing.T) {
 
 // Over all clients no more than MaxHookCalls run; the others wait their turn.
 func TestABoundOnHandlersOfAllClients(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var running, most atomic.Int32
-		s := startServer(t, hubbub.Config{IO: io, Workers: 2, MaxHookCalls: 3, Handlers: handlers{
+		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 2, MaxHookCalls: 3, Handlers: handlers{
 			"work": func(context.Context, *hubbub.Message) (any, error) {
 				if n := running.Add(1); n > most.Load() {
 					most.Store(n)
@@ -233,8 +234,8 @@ func TestABoundOnHandlersOfAllClients(t *testing.T) {
 		var all []*member
 		for range 20 {
 			m := enter(t, s)
-			m.text(`{"msg_type":"work","id":1}`)
-			m.text(`{"msg_type":"work","id":2}`)
+			m.Text(`{"msg_type":"work","id":1}`)
+			m.Text(`{"msg_type":"work","id":2}`)
 			all = append(all, m)
 		}
 		for _, m := range all {
@@ -259,9 +260,9 @@ func TestAHookThatDoesNotReturnIsAnError(t *testing.T) {
 		runtime.Goexit()
 	}} {
 		t.Run(way, func(t *testing.T) {
-			eachIO(t, func(t *testing.T, io string) {
+			rawtest.EachIO(t, func(t *testing.T, io string) {
 				var d diary
-				s := startServer(t, hubbub.Config{IO: io, Logger: quietLogger(), MaxHookCalls: 1, Handlers: handlers{
+				s := rawtest.Start(t, hubbub.Config{IO: io, Logger: quietLogger(), MaxHookCalls: 1, Handlers: handlers{
 					"oops": func(context.Context, *hubbub.Message) (any, error) { end(); return nil, nil },
 					"fine": func(context.Context, *hubbub.Message) (any, error) { return "fine", nil },
 				}, Hooks: hubbub.Hooks{
@@ -285,8 +286,8 @@ func TestAHookThatDoesNotReturnIsAnError(t *testing.T) {
 					Left:       func(context.Context, *hubbub.Left) { d.add("left"); end() },
 					Vacated:    func(context.Context, string) { d.add("vacated"); end() },
 				}})
-				refused := dial(t, s, "/ws?oops")
-				refused.answerClose(1013)
+				refused := rawtest.Dial(t, s, "/ws?oops")
+				refused.AnswerClose(1013)
 				a := enter(t, s)
 				for _, message := range []string{
 					`{"msg_type":"oops"}`, `{"msg_type":"join_room","room":"oops"}`, `{"msg_type":"history","room":"r"}`, `{"msg_type":"chat"}`,
@@ -299,9 +300,9 @@ func TestAHookThatDoesNotReturnIsAnError(t *testing.T) {
 					}
 				}
 				a.join("r").ask(`{"msg_type":"leave_room","room":"r"}`)
-				a.sendClose(1000, "")
-				a.expectClose(1000)
-				eventually(t, "all hooks are called", func() bool { return len(d.read()) == 5 })
+				a.SendClose(1000, "")
+				a.ExpectClose(1000)
+				rawtest.Eventually(t, "all hooks are called", func() bool { return len(d.read()) == 5 })
 				for _, what := range []string{"occupied", "joined", "left", "vacated", "disconnect"} {
 					if !slices.Contains(d.read(), what) {
 						t.Errorf("no %s in %q", what, d.read())
@@ -310,7 +311,7 @@ func TestAHookThatDoesNotReturnIsAnError(t *testing.T) {
 				if way == "panic" || way == "exit" {
 					scraped(t, s, map[string]float64{"panics_total": 10})
 				}
-				refused.closeNow()
+				refused.CloseNow()
 				if err := s.Shutdown(longTime(t)); err != nil {
 					t.Error(err)
 				}
@@ -325,15 +326,15 @@ func quietLogger() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // With one processor and workers that always have work, a handler still gets its share, and so does its answer.
 func TestHandlersAnswerOnOneProcessorUnderFullFanOut(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, Workers: 2, Handlers: handlers{
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 2, Handlers: handlers{
 			"now": func(context.Context, *hubbub.Message) (any, error) { return "now", nil },
 		}})
 		for range 50 {
 			m := enter(t, s).join("r")
 			go func() {
 				for {
-					if _, _, err := m.tryNext(); err != nil {
+					if _, _, err := m.TryNext(); err != nil {
 						return
 					}
 				}
@@ -344,18 +345,18 @@ func TestHandlersAnswerOnOneProcessorUnderFullFanOut(t *testing.T) {
 		publisher := enter(t, s)
 		go func() {
 			defer close(flooded)
-			burst := bytes.Repeat(frame(wire.Text, true, []byte(`{"msg_type":"room_message","room":"r","content":"x"}`)), 20)
-			burst = append(burst, frame(wire.Text, true, []byte(`{"msg_type":"ping"}`))...)
+			burst := bytes.Repeat(rawtest.Frame(wsclient.Text, true, []byte(`{"msg_type":"room_message","room":"r","content":"x"}`)), 20)
+			burst = append(burst, rawtest.Frame(wsclient.Text, true, []byte(`{"msg_type":"ping"}`))...)
 			for {
 				select {
 				case <-stop:
 					return
 				default:
 				}
-				if publisher.trySend(burst) != nil {
+				if publisher.TrySend(burst) != nil {
 					return
 				}
-				if _, _, err := publisher.tryNext(); err != nil {
+				if _, _, err := publisher.TryNext(); err != nil {
 					return
 				}
 			}
@@ -423,15 +424,15 @@ func TestAHandlerThatComputesLeavesTheOthersTheirShare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &testServer{addr: strings.TrimSpace(addr)}
+	s := &rawtest.Server{Addr: strings.TrimSpace(addr)}
 	a, b := enter(t, s), enter(t, s)
 	for range 8 { // a timer may wake the monitor in time, but not each time
 		time.Sleep(200 * time.Millisecond) // it sleeps only while all is idle
-		a.text(`{"msg_type":"compute","id":1}`)
+		a.Text(`{"msg_type":"compute","id":1}`)
 		answered := make(chan map[string]any, 1)
 		go func() {
 			defer close(answered)
-			answered <- a.nextJSON()
+			answered <- a.NextJSON()
 		}()
 		time.Sleep(time.Millisecond) // the server is at it
 		if got := b.ask(`{"msg_type":"ping"}`); got["msg_type"] != "pong" {
@@ -444,4 +445,39 @@ func TestAHandlerThatComputesLeavesTheOthersTheirShare(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 	}
+}
+
+// A Handler is called for one message of a client at a time, also when a call outlasts its time: who keeps a client's
+// state without a lock relies on it.
+func TestCallsForOneClientNeverOverlap(t *testing.T) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		var running, most atomic.Int32
+		release := make(chan struct{})
+		handler := func(ctx context.Context, m *hubbub.Message) (any, error) {
+			n := running.Add(1)
+			defer running.Add(-1)
+			for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+			}
+			<-release // deaf to ctx
+			return "done", nil
+		}
+		s := rawtest.Start(t, hubbub.Config{IO: io, HookTimeout: 20 * time.Millisecond,
+			Handlers: map[string]hubbub.Handler{"deaf": handler}})
+		c := rawtest.Dial(t, s, "/ws")
+		c.NextJSON()
+		c.Text(`{"msg_type":"deaf","id":1}`)
+		c.Text(`{"msg_type":"deaf","id":2}`)
+		if m := c.NextJSON(); m["code"] != "timeout" || m["id"] != 1.0 {
+			t.Errorf("got %v, want a timeout for the first call", m)
+		}
+		c.Text(`{"msg_type":"ping","id":3}`)
+		for m := c.NextJSON(); m["id"] != 3.0; m = c.NextJSON() { // the answer to the second may come before
+		}
+		// The second can't have begun: the first is still under way.
+		if most.Load() > 1 {
+			t.Errorf("%d calls of one client ran at once", most.Load())
+		}
+		close(release)
+		rawtest.Eventually(t, "all calls have ended", func() bool { return running.Load() == 0 })
+	})
 }

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/wire"
 )
@@ -61,7 +62,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 		return
 	}
 	s.tally.upgrades[upgradeAccepted].Add(1)
-	s.quiet.connected()
+	s.quiet.Connected()
 }
 
 // turnAway answers a request whose connection the loop didn't take, where net/http has no say any more.
@@ -81,7 +82,7 @@ func (s *Server) turnAway(nc net.Conn, r *http.Request, err error) {
 // place is one for a connection under every limit, from reserve until the loop has the connection.
 type place struct {
 	s       *Server
-	key     netip.Addr   // of the address, for ips.leave
+	key     netip.Addr   // of the address, for ips.Leave
 	h       loop.Handler // once it is admitted; it gives the address's place back
 	taken   bool         // by the loop, which calls the handler's Closed
 	granted bool         // the loop has been asked to take it: its own place is none of ours any more
@@ -112,11 +113,23 @@ func (p *place) end() {
 	switch {
 	case p.taken:
 	case p.h == nil:
-		p.s.ips.leave(p.key)
+		p.s.ips.Leave(p.key)
 	default:
 		p.h.Closed(nil, loop.Ending{Code: wire.CloseAbnormal})
 	}
 	p.s.hub.UpgradeEnds()
+}
+
+// counted is a connection's handler that gives its address's place back at the end.
+type counted struct {
+	loop.Handler
+	ips *front.PerIP
+	key netip.Addr
+}
+
+func (c *counted) Closed(conn *loop.Conn, e loop.Ending) {
+	defer c.ips.Leave(c.key)
+	c.Handler.Closed(conn, e)
 }
 
 // shakeHands is all of the opening handshake that needs no place for the connection: what was agreed on, and the answer
@@ -129,7 +142,7 @@ func (s *Server) shakeHands(w http.ResponseWriter, r *http.Request) (d wire.Defl
 	}
 	// By a POST the page at / learns why it can't connect: browsers tell it nothing of an upgrade, and send no Origin with
 	// a GET of its own.
-	if r.Method == http.MethodPost && s.ips.full(r.RemoteAddr) {
+	if r.Method == http.MethodPost && s.ips.Full(r.RemoteAddr) {
 		return d, nil, s.tooManyOfOne()
 	}
 	if no := checkHandshake(r); no != nil {
@@ -143,6 +156,19 @@ func (s *Server) shakeHands(w http.ResponseWriter, r *http.Request) (d wire.Defl
 		return d, nil, &refusal{status: http.StatusBadRequest, detail: "the header Sec-WebSocket-Extensions is malformed", result: upgradeHandshake}
 	}
 	return d, switching(w.Header(), r.Header.Get("Sec-WebSocket-Key"), s.subprotocol(r), extensions), nil
+}
+
+// checkOrigin says why the page that asks may not connect; nil: it may.
+func (s *Server) checkOrigin(r *http.Request) *refusal {
+	why, pattern := s.origins.Refuse(r)
+	if why == "" {
+		return nil
+	}
+	no := &refusal{status: http.StatusForbidden, detail: why, result: upgradeOrigin, warn: true}
+	if pattern != "" {
+		no.flag = "--allowed-origins=" + pattern
+	}
+	return no
 }
 
 // switching is the answer 101. What middleware has set, such as a cookie, goes with it.
@@ -226,12 +252,12 @@ func (s *Server) reserve(r *http.Request) (p *place, no *refusal) {
 	if no := s.closedToAll(); no != nil {
 		return nil, no
 	}
-	key, ok := s.ips.take(r.RemoteAddr)
+	key, ok := s.ips.Take(r.RemoteAddr)
 	if !ok {
 		return nil, s.tooManyOfOne()
 	}
 	if !s.loop.Reserve(s.cfg.MaxConnections) {
-		s.ips.leave(key)
+		s.ips.Leave(key)
 		return nil, s.tooMany()
 	}
 	return &place{s: s, key: key}, nil

@@ -11,11 +11,12 @@ import (
 	"time"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/rawtest"
 )
 
 // /readyz says 200 exactly while an upgrade would be let in, and else why not.
 func TestReadyWhileAnUpgradeWouldBeLetIn(t *testing.T) {
-	s := startServer(t, hubbub.Config{MaxConnections: 2})
+	s := rawtest.Start(t, hubbub.Config{MaxConnections: 2})
 	ready := func(status int, detail string) {
 		t.Helper()
 		for _, method := range []string{"GET", "HEAD"} {
@@ -46,7 +47,7 @@ func TestReadyWhileAnUpgradeWouldBeLetIn(t *testing.T) {
 	ready(200, "ready")
 	ready(200, "ready")
 	ready(503, "too many connections")
-	if log := s.log.String(); strings.Count(log, "path=/readyz") != strings.Count(log, "level=DEBUG msg=\"request refused\"") {
+	if log := s.Log.String(); strings.Count(log, "path=/readyz") != strings.Count(log, "level=DEBUG msg=\"request refused\"") {
 		t.Errorf("a probe is no upgrade that is refused:\n%s", log)
 	}
 }
@@ -56,15 +57,15 @@ func TestNotReadyWhileItStillAccepts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := mount(t, &testServer{Server: server}, server)
+	s := mount(t, &rawtest.Server{Server: server}, server)
 	ctx, stop := context.WithCancel(context.Background())
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); server.Shutdown(ctx) }()
-	eventually(t, "it is not ready", func() bool {
+	rawtest.Eventually(t, "it is not ready", func() bool {
 		r, body := knock(t, s, "GET", "/readyz", noUpgrade)
 		return r.StatusCode == 503 && strings.Contains(body, "stopping")
 	})
-	dial(t, s, "/echo").closeNow()
+	rawtest.Dial(t, s, "/echo").CloseNow()
 	stop()
 	<-stopped
 }
@@ -87,7 +88,7 @@ func (h held) Write(b []byte) (int, error) {
 
 // Anyone may scrape, so only some may at once; the next is told when to come back, like everyone who is refused.
 func TestTooManyScrapesAtOnce(t *testing.T) {
-	s := startServer(t, hubbub.Config{})
+	s := rawtest.Start(t, hubbub.Config{})
 	h := held{begun: make(chan struct{}), let: make(chan struct{})}
 	var all sync.WaitGroup
 	for range 32 {

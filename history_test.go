@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/rawtest"
 )
 
 // at is a position as clients write it.
@@ -18,61 +19,61 @@ func at(epoch string, offset int) string {
 
 // raw asks and gives the answer with its position left in.
 func (m *member) raw(format string, args ...any) map[string]any {
-	m.t.Helper()
-	m.text(fmt.Sprintf(format, args...))
-	return m.nextJSON()
+	m.T.Helper()
+	m.Text(fmt.Sprintf(format, args...))
+	return m.NextJSON()
 }
 
 // epochOf joins the room, and gives the epoch and the offset of the answer.
 func (m *member) epochOf(room string) (epoch string, offset int) {
-	m.t.Helper()
+	m.T.Helper()
 	got := m.raw(`{"msg_type":"join_room","room":%q,"id":1}`, room)
 	epoch, _ = got["epoch"].(string)
 	n, ok := got["offset"].(float64)
 	if epoch == "" || !ok {
-		m.t.Fatalf("no position: %v", got)
+		m.T.Fatalf("no position: %v", got)
 	}
 	return epoch, int(n)
 }
 
 // publish sends messages with the contents from to to, each acknowledged.
 func (m *member) publish(room string, from, to int) {
-	m.t.Helper()
+	m.T.Helper()
 	for i := from; i <= to; i++ {
 		if got := m.ask(fmt.Sprintf(`{"msg_type":"room_message","room":%q,"content":%d}`, room, i)); got["msg_type"] != "ack" {
-			m.t.Fatalf("message %d: %v", i, got)
+			m.T.Fatalf("message %d: %v", i, got)
 		}
 	}
 }
 
 // hears expects the room's messages with the contents from to to, whose offsets are the same numbers.
 func (m *member) hears(room string, from, to int) {
-	m.t.Helper()
+	m.T.Helper()
 	for i := from; i <= to; i++ {
-		got := m.nextJSON()
+		got := m.NextJSON()
 		if got["msg_type"] != "room_message" || got["room"] != room || got["content"] != float64(i) || got["offset"] != float64(i) {
-			m.t.Fatalf("got %v, want message %d", got, i)
+			m.T.Fatalf("got %v, want message %d", got, i)
 		}
 	}
 }
 
 // rejoins joins with since and expects to be told that all is recovered.
 func (m *member) rejoins(room, epoch string, since, offset int) *member {
-	m.t.Helper()
+	m.T.Helper()
 	got := m.raw(`{"msg_type":"join_room","room":%q,"since":%s,"id":1}`, room, at(epoch, since))
 	if got["recovered"] != true || got["epoch"] != epoch || got["offset"] != float64(offset) {
-		m.t.Fatalf("got %v, want all recovered up to %d", got, offset)
+		m.T.Fatalf("got %v, want all recovered up to %d", got, offset)
 	}
 	return m
 }
 
 func TestSinceBringsWhatWasMissed(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a, b := enter(t, s), enter(t, s)
 		epoch, _ := b.epochOf("r")
 		a.publish("r", 1, 3)
 		b.hears("r", 1, 3)
-		b.reset()
+		b.Reset()
 		a.publish("r", 4, 9)
 		b = enter(t, s).rejoins("r", epoch, 3, 9)
 		b.hears("r", 4, 9)
@@ -91,7 +92,7 @@ func TestSinceBringsWhatWasMissed(t *testing.T) {
 }
 
 func TestRecoveryLeavesOutOnesOwn(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a := enter(t, s)
 		a.publish("r", 1, 3)
 		other := enter(t, s)
@@ -104,8 +105,8 @@ func TestRecoveryLeavesOutOnesOwn(t *testing.T) {
 }
 
 func TestWhatCantBeProvedIsSaid(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, Rooms: []hubbub.RoomPolicy{
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, Rooms: []hubbub.RoomPolicy{
 			{Match: "short", History: &hubbub.History{Messages: 2}}, {Match: "none", History: &hubbub.History{}},
 		}})
 		a := enter(t, s)
@@ -141,7 +142,7 @@ func TestWhatCantBeProvedIsSaid(t *testing.T) {
 }
 
 func TestHistoryIsReadInPages(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a := enter(t, s)
 		a.publish("r", 1, 60)
 		epoch, _ := enter(t, s).epochOf("r")
@@ -191,7 +192,7 @@ func TestHistoryIsReadInPages(t *testing.T) {
 }
 
 func TestAPageIs64KiBOrOneMessage(t *testing.T) {
-	s := startServer(t, hubbub.Config{MaxMessageBytes: 1 << 20, Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{Bytes: 8 << 20}}}})
+	s := rawtest.Start(t, hubbub.Config{MaxMessageBytes: 1 << 20, Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{Bytes: 8 << 20}}}})
 	a := enter(t, s)
 	for _, size := range []int{20_000, 20_000, 20_000, 20_000, 300_000} {
 		content, _ := json.Marshal(strings.Repeat("x", size))
@@ -207,8 +208,8 @@ func TestAPageIs64KiBOrOneMessage(t *testing.T) {
 
 // A recovery that is larger than a client may leave unsent is read as its socket takes it, while the room goes on.
 func TestALargeRecoveryIsReadAsTheSocketTakesIt(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, Workers: 2, MaxMessageBytes: 4 << 10, SendQueueBytes: 16 << 10,
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 2, MaxMessageBytes: 4 << 10, SendQueueBytes: 16 << 10,
 			Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{Messages: 100_000, Bytes: 64 << 20}}}})
 		filler := strings.Repeat("x", 1000)
 		var all sync.WaitGroup
@@ -231,7 +232,7 @@ func TestALargeRecoveryIsReadAsTheSocketTakesIt(t *testing.T) {
 		publish(s, "r", "the end")
 		last := 0.0
 		for last = 0.0; ; {
-			got := m.nextJSON()
+			got := m.NextJSON()
 			if got["msg_type"] != "room_message" || got["offset"] != last+1 {
 				t.Fatalf("after %v: %.100v", last, got)
 			}
@@ -249,7 +250,7 @@ func TestALargeRecoveryIsReadAsTheSocketTakesIt(t *testing.T) {
 
 // Many join with since, again and again, while others publish: whoever joins gets every message once and in order.
 func TestRecoveryMeetsTheLiveStreamWithoutAGap(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		epoch, _ := enter(t, s).epochOf("r")
 		stop := make(chan struct{})
 		var all sync.WaitGroup
@@ -274,12 +275,12 @@ func TestRecoveryMeetsTheLiveStreamWithoutAGap(t *testing.T) {
 				t.Fatalf("since %d: %v", at0, got)
 			}
 			for range 20 {
-				got := m.nextJSON()
+				got := m.NextJSON()
 				if at0++; got["offset"] != float64(at0) {
 					t.Fatalf("got %v, want the offset %d", got, at0)
 				}
 			}
-			m.reset()
+			m.Reset()
 		}
 		close(stop)
 		all.Wait()
@@ -287,7 +288,7 @@ func TestRecoveryMeetsTheLiveStreamWithoutAGap(t *testing.T) {
 }
 
 func TestPublishingOnceByPublishID(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a, b := enter(t, s), enter(t, s)
 		b.join("r")
 		once := func(m *member, room, id string) (offset float64, duplicate bool) {
@@ -323,8 +324,8 @@ func TestPublishingOnceByPublishID(t *testing.T) {
 }
 
 func TestWhoMayPublish(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, Rooms: []hubbub.RoomPolicy{
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, Rooms: []hubbub.RoomPolicy{
 			{Match: "club", Publish: "members"}, {Match: "news", Publish: "server"}, {Match: "mirror", IncludeSender: true},
 		}})
 		a, b := enter(t, s), enter(t, s)
@@ -349,7 +350,7 @@ func TestWhoMayPublish(t *testing.T) {
 			t.Error(err)
 		}
 		b.gets(map[string]any{"msg_type": "room_message", "from": "server", "content": 2.0, "room": "news"})
-		b.text(`{"msg_type":"room_message","room":"mirror","content":3}`)
+		b.Text(`{"msg_type":"room_message","room":"mirror","content":3}`)
 		b.gets(roomMessage(b, "mirror", 3.0))
 		a.publish("mirror", 4, 4)
 		b.gets(roomMessage(a, "mirror", 4.0))
@@ -359,7 +360,7 @@ func TestWhoMayPublish(t *testing.T) {
 
 // Above --max-buffered-bytes the rooms without members go first, and nobody is closed for them.
 func TestHistoryOfEmptyRoomsGoesFirst(t *testing.T) {
-	s := startServer(t, hubbub.Config{MaxBufferedBytes: 4 << 20, SendQueueBytes: 1 << 20, Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{Bytes: 1 << 20}}}})
+	s := rawtest.Start(t, hubbub.Config{MaxBufferedBytes: 4 << 20, SendQueueBytes: 1 << 20, Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{Bytes: 1 << 20}}}})
 	a := enter(t, s)
 	epoch, _ := a.epochOf("mine")
 	content := strings.Repeat("x", 50_000)
@@ -369,7 +370,7 @@ func TestHistoryOfEmptyRoomsGoesFirst(t *testing.T) {
 		}
 		if i < 5 {
 			publish(s, "mine", i)
-			a.nextJSON()
+			a.NextJSON()
 		}
 		if i%10 == 0 {
 			a.hearsNothing() // a turn of every worker

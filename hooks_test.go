@@ -14,7 +14,8 @@ import (
 	"time"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // diary is what the hooks saw, in order.
@@ -38,26 +39,26 @@ func (d *diary) read() []string {
 // A hook compares ids with those that it was told, however a client writes them.
 func TestTheHookPublishGetsTheIDAsItIs(t *testing.T) {
 	to := make(chan string, 1)
-	s := startServer(t, hubbub.Config{Hooks: hubbub.Hooks{Publish: func(_ context.Context, p *hubbub.Publish) error {
+	s := rawtest.Start(t, hubbub.Config{Hooks: hubbub.Hooks{Publish: func(_ context.Context, p *hubbub.Publish) error {
 		to <- p.To
 		return nil
 	}}})
 	a := enter(t, s)
 	for text, want := range map[string]string{strings.ToUpper(a.id): a.id, "NOBODY": "NOBODY"} {
-		a.text(`{"msg_type":"direct_message","to":"` + text + `","content":1}`)
+		a.Text(`{"msg_type":"direct_message","to":"` + text + `","content":1}`)
 		if got := <-to; got != want {
 			t.Errorf("to %s: the hook got %s, want %s", text, got, want)
 		}
-		a.nextJSON()
+		a.NextJSON()
 	}
 }
 
 func TestHooksFollowAClientsLife(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var d diary
 		names := map[string]string{}
 		var mu sync.Mutex
-		s := startServer(t, hubbub.Config{IO: io, Workers: 2, Hooks: hubbub.Hooks{
+		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 2, Hooks: hubbub.Hooks{
 			Connect: func(_ context.Context, c *hubbub.Connect) error {
 				c.User = c.Request.URL.Query().Get("name")
 				mu.Lock()
@@ -86,8 +87,8 @@ func TestHooksFollowAClientsLife(t *testing.T) {
 			Disconnect: func(_ context.Context, e *hubbub.Disconnect) { d.add("disconnect %s %d", e.User, e.Code) },
 		}})
 		enterAs := func(name string) *member {
-			m := &member{rawClient: dial(t, s, "/ws?name="+name)}
-			m.id = m.nextJSON()["client_id"].(string)
+			m := &member{Client: rawtest.Dial(t, s, "/ws?name="+name)}
+			m.id = m.NextJSON()["client_id"].(string)
 			mu.Lock()
 			defer mu.Unlock()
 			if names[m.id] != name {
@@ -104,7 +105,7 @@ func TestHooksFollowAClientsLife(t *testing.T) {
 		if n := s.RoomCount(); n != 1 {
 			t.Errorf("%d rooms: a refused join made one", n)
 		}
-		ann.text(`{"msg_type":"room_message","room":"r","content":"damn","id":"ask"}`)
+		ann.Text(`{"msg_type":"room_message","room":"r","content":"damn","id":"ask"}`)
 		ann.gets(map[string]any{"msg_type": "ack", "id": "ask"})
 		bob.gets(map[string]any{"msg_type": "room_message", "from": ann.id, "content": "d**n", "room": "r", "user": "ann"})
 		if got := ann.ask(`{"msg_type":"chat","content":"spam"}`); got["code"] != "rate_limited" {
@@ -112,11 +113,11 @@ func TestHooksFollowAClientsLife(t *testing.T) {
 		}
 		ann.ask(`{"msg_type":"direct_message","to":"` + bob.id + `","content":1}`)
 		bob.gets(map[string]any{"msg_type": "direct_message", "from": ann.id, "content": 1.0, "user": "ann"})
-		ann.sendClose(1000, "")
-		ann.expectClose(1000)
-		eventually(t, "ann's end is told", func() bool { return slices.Contains(d.read(), "disconnect ann 1000") })
-		bob.reset()
-		eventually(t, "bob's end is told", func() bool { return slices.Contains(d.read(), "disconnect bob 1006") })
+		ann.SendClose(1000, "")
+		ann.ExpectClose(1000)
+		rawtest.Eventually(t, "ann's end is told", func() bool { return slices.Contains(d.read(), "disconnect ann 1000") })
+		bob.Reset()
+		rawtest.Eventually(t, "bob's end is told", func() bool { return slices.Contains(d.read(), "disconnect bob 1006") })
 		want := []string{"connect ann", "connect bob", "join ann r", "join bob r", "join ann private", `publish ann r "damn"`,
 			`publish ann  "spam"`, "publish ann " + bob.id + " 1", "disconnect ann 1000", "disconnect bob 1006"}
 		if got := d.read(); !slices.Equal(got, want) {
@@ -126,9 +127,9 @@ func TestHooksFollowAClientsLife(t *testing.T) {
 }
 
 func TestConnectRefuses(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var gone diary
-		s := startServer(t, hubbub.Config{IO: io, Logger: quietLogger(), HookTimeout: time.Second, Hooks: hubbub.Hooks{
+		s := rawtest.Start(t, hubbub.Config{IO: io, Logger: quietLogger(), HookTimeout: time.Second, Hooks: hubbub.Hooks{
 			Connect: func(ctx context.Context, c *hubbub.Connect) error {
 				switch c.Request.URL.RawQuery {
 				case "no":
@@ -156,27 +157,27 @@ func TestConnectRefuses(t *testing.T) {
 			"no": {4501, "not you"}, "later": {1013, "slowly"}, "broken": {1013, "try again later"},
 			"hang": {1013, "try again later"}, "panic": {1013, "try again later"}, "long": {1013, "try again later"},
 		} {
-			c := dial(t, s, "/ws?"+query)
-			op, p := c.next()
-			if op != wire.Close || string(p) != string(closePayload(want.code, want.reason)) {
-				t.Errorf("%s: got %v %s, want a Close with %d %s", query, op, brief(p), want.code, want.reason)
+			c := rawtest.Dial(t, s, "/ws?"+query)
+			op, p := c.Next()
+			if op != wsclient.Close || string(p) != string(wsclient.ClosePayload(want.code, want.reason)) {
+				t.Errorf("%s: got %v %s, want a Close with %d %s", query, op, rawtest.Brief(p), want.code, want.reason)
 			}
-			c.sendClose(want.code, "")
-			c.expectEOF()
+			c.SendClose(want.code, "")
+			c.ExpectEOF()
 		}
-		eventually(t, "Disconnect is called for the one whom the hook had let in, with a name that is too long", func() bool { return len(gone.read()) == 1 })
-		fine := dial(t, s, "/ws?fine")
-		fine.nextJSON()
-		fine.closeNow()
-		eventually(t, "the other one who was let in is told of", func() bool { return len(gone.read()) == 2 })
+		rawtest.Eventually(t, "Disconnect is called for the one whom the hook had let in, with a name that is too long", func() bool { return len(gone.read()) == 1 })
+		fine := rawtest.Dial(t, s, "/ws?fine")
+		fine.NextJSON()
+		fine.CloseNow()
+		rawtest.Eventually(t, "the other one who was let in is told of", func() bool { return len(gone.read()) == 2 })
 	})
 }
 
 // What a client sends behind a message whose hook runs comes behind it, whatever the kinds.
 func TestHooksKeepAClientsOrder(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var d diary
-		s := startServer(t, hubbub.Config{IO: io, Hooks: hubbub.Hooks{
+		s := rawtest.Start(t, hubbub.Config{IO: io, Hooks: hubbub.Hooks{
 			Join: func(_ context.Context, j *hubbub.Join) error {
 				time.Sleep(time.Duration(len(j.Room)%3) * time.Millisecond)
 				return nil
@@ -192,13 +193,13 @@ func TestHooksKeepAClientsOrder(t *testing.T) {
 		const n = 100
 		var script []byte // all in one packet
 		for i := range n {
-			script = append(script, frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"join_room","room":"%s","id":%d}`, strings.Repeat("x", i%5+1), 2*i))...)
-			script = append(script, frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"leave_room","room":"%s"}`, strings.Repeat("x", i%5+1)))...)
-			script = append(script, frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"room_message","room":"r","content":%d,"id":%d}`, i, 2*i+1))...)
+			script = append(script, rawtest.Frame(wsclient.Text, true, fmt.Appendf(nil, `{"msg_type":"join_room","room":"%s","id":%d}`, strings.Repeat("x", i%5+1), 2*i))...)
+			script = append(script, rawtest.Frame(wsclient.Text, true, fmt.Appendf(nil, `{"msg_type":"leave_room","room":"%s"}`, strings.Repeat("x", i%5+1)))...)
+			script = append(script, rawtest.Frame(wsclient.Text, true, fmt.Appendf(nil, `{"msg_type":"room_message","room":"r","content":%d,"id":%d}`, i, 2*i+1))...)
 		}
-		a.sendRaw(script)
+		a.SendRaw(script)
 		for i := range 2 * n {
-			if got := a.nextJSON(); got["id"] != float64(i) {
+			if got := a.NextJSON(); got["id"] != float64(i) {
 				t.Fatalf("answer %d is %v", i, got)
 			}
 		}
@@ -209,10 +210,10 @@ func TestHooksKeepAClientsOrder(t *testing.T) {
 			t.Errorf("%d rooms are left, want b's", n)
 		}
 		// The end of a connection whose hook runs is told behind it.
-		a.text(`{"msg_type":"room_message","room":"r","content":"last"}`)
-		eventually(t, "the last one is under way", func() bool { return len(d.read()) >= n })
-		a.reset()
-		eventually(t, "the end is told", func() bool { return slices.Contains(d.read(), "disconnect") })
+		a.Text(`{"msg_type":"room_message","room":"r","content":"last"}`)
+		rawtest.Eventually(t, "the last one is under way", func() bool { return len(d.read()) >= n })
+		a.Reset()
+		rawtest.Eventually(t, "the end is told", func() bool { return slices.Contains(d.read(), "disconnect") })
 		if lines := d.read(); lines[len(lines)-1] != "disconnect" {
 			t.Errorf("behind the end came %q", lines[len(lines)-1])
 		}
@@ -249,10 +250,10 @@ func TestWhoMayReadARoom(t *testing.T) {
 		"read":          {hubbub.Hooks{Read: read}, "forbidden", "", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachIO(t, func(t *testing.T, io string) {
+			rawtest.EachIO(t, func(t *testing.T, io string) {
 				d.lines = nil
 				story.hooks.Connect = connect
-				s := startServer(t, hubbub.Config{IO: io, Workers: 2, Hooks: story.hooks})
+				s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 2, Hooks: story.hooks})
 				if err := errors.Join(publish(s, "secret", "x"), publish(s, "public", "x")); err != nil {
 					t.Fatal(err)
 				}
@@ -276,8 +277,8 @@ func TestWhoMayReadARoom(t *testing.T) {
 					t.Errorf("the hooks saw %q, want %q", got, want)
 				}
 				if story.secret != "" { // an error is told without an id too
-					m.text(`{"msg_type":"history","room":"secret"}`)
-					if got := m.nextJSON(); got["code"] != story.secret || got["retry"] != false {
+					m.Text(`{"msg_type":"history","room":"secret"}`)
+					if got := m.NextJSON(); got["code"] != story.secret || got["retry"] != false {
 						t.Errorf("got %v", got)
 					}
 				}
@@ -292,11 +293,11 @@ func TestWhoMayReadARoom(t *testing.T) {
 				}
 				m.ask(`{"msg_type":"leave_room","room":"public"}`)
 				check("history", "public", story.public)
-				m.text(`{"msg_type":"history","room":"secret","id":1}`) // in order: the answers are too
-				m.text(`{"msg_type":"presence","room":"public","id":2}`)
-				m.text(`{"msg_type":"leave_room","room":"public","id":3}`)
+				m.Text(`{"msg_type":"history","room":"secret","id":1}`) // in order: the answers are too
+				m.Text(`{"msg_type":"presence","room":"public","id":2}`)
+				m.Text(`{"msg_type":"leave_room","room":"public","id":3}`)
 				for id := range 3 {
-					if got := m.nextJSON(); got["id"] != float64(id+1) {
+					if got := m.NextJSON(); got["id"] != float64(id+1) {
 						t.Errorf("got %v, want the answer to %d", got, id+1)
 					}
 				}
@@ -307,9 +308,9 @@ func TestWhoMayReadARoom(t *testing.T) {
 
 // Shutdown returns behind the last Disconnect.
 func TestShutdownWaitsForHooks(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var d diary
-		s := startServer(t, hubbub.Config{IO: io, MaxHookCalls: 2, Hooks: hubbub.Hooks{
+		s := rawtest.Start(t, hubbub.Config{IO: io, MaxHookCalls: 2, Hooks: hubbub.Hooks{
 			Disconnect: func(context.Context, *hubbub.Disconnect) { time.Sleep(5 * time.Millisecond); d.add("gone") },
 		}})
 		for range 20 {
@@ -360,22 +361,22 @@ func userOf(c *http.Cookie) string { return c.Value }
 // Who hangs up while Connect runs is no error of the hook's.
 func TestHangUpsDuringConnectAreNoErrors(t *testing.T) {
 	entered := make(chan struct{})
-	s := startServer(t, hubbub.Config{HookTimeout: time.Hour, Hooks: hubbub.Hooks{Connect: func(ctx context.Context, _ *hubbub.Connect) error {
+	s := rawtest.Start(t, hubbub.Config{HookTimeout: time.Hour, Hooks: hubbub.Hooks{Connect: func(ctx context.Context, _ *hubbub.Connect) error {
 		entered <- struct{}{}
 		<-ctx.Done()
 		return ctx.Err()
 	}}})
 	const n = 50
 	for range n {
-		c := connect(t, s)
-		c.sendRaw([]byte(upgradeHead(s, "/ws")))
+		c := rawtest.Connect(t, s)
+		c.SendRaw([]byte(rawtest.Upgrade(s, "/ws")))
 		<-entered
-		c.closeNow()
+		c.CloseNow()
 	}
-	eventually(t, "each is told at debug", func() bool {
-		return strings.Count(s.log.String(), "level=DEBUG msg=\"nobody waits for the hook Connect any more") == n
+	rawtest.Eventually(t, "each is told at debug", func() bool {
+		return strings.Count(s.Log.String(), "level=DEBUG msg=\"nobody waits for the hook Connect any more") == n
 	})
-	if log := s.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") {
+	if log := s.Log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") {
 		t.Errorf("the log: %s", log)
 	}
 }

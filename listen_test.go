@@ -20,71 +20,19 @@ import (
 	"time"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
-
-func TestAddressesThatCantBeUsedSayWhatToWrite(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for addr, says := range map[string]string{
-		"":                                  "write :8080",
-		"8080":                              "write :8080",
-		"localhost":                         "write localhost:8080",
-		"localhost:":                        "localhost:0",
-		":":                                 "write :8080",
-		"::1":                               "write [::1]:8080",
-		"a:b:c":                             "host:port",
-		"127.0.0.1:99999":                   "65535",
-		":-1":                               "65535",
-		":no-such-service":                  "no-such-service",
-		"http://localhost:8080":             "URL",
-		"/run/hubbub.sock":                  "unix:PATH",
-		"unix:":                             "write unix:/run/hubbub.sock",
-		"unix:///run/x":                     "write unix:/run/x",
-		"unix:" + dir + "/no/x":             "no such file",
-		"unix:" + file + "/x":               "no directory",
-		"unix:" + file:                      "no socket",
-		"unix:" + dir:                       "no socket",
-		"unix:/" + strings.Repeat("x", 200): "201 bytes",
-	} {
-		if runtime.GOOS == "windows" && says == "no such file" {
-			continue // other words
-		}
-		_, _, err := hubbub.ListenAddress(addr)
-		if err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%q: no %q in: %v", addr, says, err)
-		}
-		l, err := hubbub.Listen(addr, nil)
-		if err == nil {
-			l.Close()
-			t.Errorf("Listen takes %q", addr)
-		}
-	}
-	for _, addr := range []string{":0", "127.0.0.1:0", "localhost:0", "[::1]:8080", ":http"} {
-		if network, address, err := hubbub.ListenAddress(addr); err != nil || network != "tcp" || address != addr {
-			t.Errorf("%q: %s %s, %v", addr, network, address, err)
-		}
-	}
-}
-
-// shortDir is one for sockets, whose paths can't be long.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "hub")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
 
 // A Unix socket carries the protocol, plain and by TLS; its file is open to the group and gone at the end.
 func TestAUnixSocket(t *testing.T) {
 	for _, secure := range []bool{false, true} {
-		path := filepath.Join(shortDir(t), "s")
+		dir, err := os.MkdirTemp("", "hub") // t.TempDir's is too long for a socket
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		path := filepath.Join(dir, "s")
 		server, err := hubbub.New(hubbub.Config{Logger: quietLogger(), PingInterval: time.Hour, MaxConnectionsPerIP: 5})
 		if err != nil {
 			t.Fatal(err)
@@ -107,13 +55,13 @@ func TestAUnixSocket(t *testing.T) {
 			defer nc.Close()
 			nc.SetDeadline(time.Now().Add(time.Minute))
 			nc = overTLS(nc, secure)
-			io.WriteString(nc, upgradeHead(&testServer{addr: "x"}, "/echo"))
+			io.WriteString(nc, wsclient.Upgrade("x", "/echo"))
 			r := bufio.NewReader(nc)
 			if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
 				t.Fatalf("%v %v", res, err)
 			}
-			nc.Write(frame(wire.Text, true, []byte("hello")))
-			if _, p, err := readServerFrame(r); err != nil || string(p) != "hello" {
+			nc.Write(rawtest.Frame(wsclient.Text, true, []byte("hello")))
+			if _, p, err := rawtest.ReadFrame(r); err != nil || string(p) != "hello" {
 				t.Errorf("got %q, %v", p, err)
 			}
 			nc.Close()
@@ -156,36 +104,6 @@ func overTLS(nc net.Conn, secure bool) net.Conn {
 	return tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
 }
 
-// What a killed process left behind is replaced; what isn't a socket, and a successor's socket, is let be.
-func TestStaleSocketFiles(t *testing.T) {
-	path := filepath.Join(shortDir(t), "s")
-	leave := func() {
-		old, err := net.Listen("unix", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		old.(*net.UnixListener).SetUnlinkOnClose(false) // as SIGKILL does
-		old.Close()
-	}
-	leave()
-	l, err := hubbub.Listen("unix:"+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if nc, err := net.Dial("unix", path); err != nil {
-		t.Error(err)
-	} else {
-		nc.Close()
-	}
-	os.Remove(path)
-	leave() // another process has this path now
-	l.Close()
-	l.Close()
-	if _, err := os.Lstat(path); err != nil {
-		t.Errorf("the successor's file: %v", err)
-	}
-}
-
 // starving has a descriptor for every second connection only, and for none in the end.
 type starving struct {
 	mu     sync.Mutex
@@ -222,7 +140,7 @@ func (s *starving) Addr() net.Addr { return &net.TCPAddr{} }
 
 // Out of descriptors those who connect are told, and the log gets a line a second, not one for each try.
 func TestOutOfDescriptorsIsLoggedOnceASecond(t *testing.T) {
-	log := &logBuffer{}
+	log := &rawtest.Log{}
 	server, err := hubbub.New(hubbub.Config{Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -241,12 +159,12 @@ func TestOutOfDescriptorsIsLoggedOnceASecond(t *testing.T) {
 	if told.StatusCode != 503 || told.Header.Get("Retry-After") == "" || !told.Close || told.Header.Get("Content-Type") != "application/problem+json" || !json.Valid(body) {
 		t.Errorf("the first is told %s %v %s", told.Status, told.Header, body)
 	}
-	eventually(t, "all tries are made", func() bool {
+	rawtest.Eventually(t, "all tries are made", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return l.tries > starvingTries
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), rawtest.Patience)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {
 		t.Error(err)

@@ -11,7 +11,8 @@ import (
 	"time"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // One thing while another is under way.
@@ -19,24 +20,24 @@ import (
 // All clients see the chats of all in one order, on whichever worker they are.
 func TestChatsHaveOneOrder(t *testing.T) {
 	const talkers, each, rounds = 8, 400, 4
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		var listeners []*member
-		var from []*rawClient
+		var from []*rawtest.Client
 		for range talkers { // so that each worker has some of both
 			listeners = append(listeners, enter(t, s))
-			from = append(from, enter(t, s).rawClient)
+			from = append(from, enter(t, s).Client)
 		}
 		for range rounds {
 			var all sync.WaitGroup
 			for p, c := range from {
 				var packet []byte // all at once, so that the workers are at it at the same time
 				for i := range each {
-					packet = append(packet, frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"chat","content":[%d,%d]}`, p, i))...)
+					packet = append(packet, rawtest.Frame(wsclient.Text, true, fmt.Appendf(nil, `{"msg_type":"chat","content":[%d,%d]}`, p, i))...)
 				}
 				all.Go(func() {
-					err := c.trySend(packet)
+					err := c.TrySend(packet)
 					for range (talkers - 1) * each { // the others'
-						if _, _, e := c.tryNext(); e != nil {
+						if _, _, e := c.TryNext(); e != nil {
 							err = e
 							break
 						}
@@ -49,7 +50,7 @@ func TestChatsHaveOneOrder(t *testing.T) {
 			var first [][]byte
 			next := [talkers]int{}
 			for range talkers * each {
-				_, p := listeners[0].next()
+				_, p := listeners[0].Next()
 				var from, n int
 				_, numbers, _ := strings.Cut(string(p), `"content":`)
 				if fmt.Sscanf(numbers, "[%d,%d]", &from, &n); n != next[from] {
@@ -60,7 +61,7 @@ func TestChatsHaveOneOrder(t *testing.T) {
 			}
 			for _, l := range listeners[1:] {
 				for _, want := range first {
-					if _, got := l.next(); !bytes.Equal(got, want) {
+					if _, got := l.Next(); !bytes.Equal(got, want) {
 						t.Fatalf("one client got %s where another got %s", got, want)
 					}
 				}
@@ -73,40 +74,40 @@ func TestChatsHaveOneOrder(t *testing.T) {
 // A client that has said all that it will say, and then reads: all that was sent to it arrives, though it didn't fit its
 // socket when it ended its half.
 func TestAClientThatOnlyListensAnyMoreGetsAll(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, SendQueueBytes: 64 << 20, Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{}}}})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, SendQueueBytes: 64 << 20, Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{}}}})
 		m := enter(t, s).join("r")
 		filler := strings.Repeat("x", 60_000)
 		sent := 0
 		for steady := 0; steady < 3; { // until some of it doesn't leave
 			for range 20 {
 				for publish(s, "r", []any{sent, filler}) != nil { // the worker is behind
-					enter(t, s).quiet()
+					enter(t, s).Quiet()
 				}
 				sent++
 			}
-			enter(t, s).quiet() // a turn
+			enter(t, s).Quiet() // a turn
 			if steady++; scrape(t, s)["hubbub_buffered_bytes"] < 1<<20 {
 				steady = 0
 			}
 		}
-		m.endSending()
+		m.EndSending()
 		scraped(t, s, map[string]float64{`closed_total{code="1006"}`: 1})
 		m.hear("r", 0, sent-1)
-		m.expectEOF()
+		m.ExpectEOF()
 	})
 }
 
 // Clients come and go all the time, in each other's places, while messages are sent to each by its id: nobody gets one
 // that is for another.
 func TestADirectMessageReachesNobodyElse(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, Workers: 1, ResumeWindow: -1})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 1, ResumeWindow: -1})
 		for range 150 { // so that a turn has more to write than it does at once, and tasks are put off
 			listener := enter(t, s).join("busy")
 			go func() {
 				for {
-					if _, _, err := listener.tryNext(); err != nil {
+					if _, _, err := listener.TryNext(); err != nil {
 						return
 					}
 				}
@@ -144,12 +145,12 @@ func TestADirectMessageReachesNobodyElse(t *testing.T) {
 		for range 4 {
 			visitors.Go(func() {
 				for range 8 {
-					c := connect(t, s)
-					if c.trySend([]byte(upgradeHead(s, "/ws"))) != nil || c.response("GET").StatusCode != 101 {
+					c := rawtest.Connect(t, s)
+					if c.TrySend([]byte(rawtest.Upgrade(s, "/ws"))) != nil || c.Response("GET").StatusCode != 101 {
 						t.Error("refused")
 						return
 					}
-					_, p, err := c.tryNext()
+					_, p, err := c.TryNext()
 					if err != nil {
 						t.Error(err)
 						return
@@ -160,15 +161,15 @@ func TestADirectMessageReachesNobodyElse(t *testing.T) {
 					ids = append(ids, id)
 					mu.Unlock()
 					for range 3 {
-						if _, p, err = c.tryNext(); err != nil {
+						if _, p, err = c.TryNext(); err != nil {
 							t.Error(err)
 							return
 						}
 						if !strings.Contains(string(p), `"content":"`+id+`"`) {
-							t.Errorf("client %s got %s", id, brief(p))
+							t.Errorf("client %s got %s", id, rawtest.Brief(p))
 						}
 					}
-					c.reset()
+					c.Reset()
 				}
 			})
 		}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/rawtest"
 )
 
 // withLabel is the values of one metric's label.
@@ -38,7 +39,7 @@ func TestEveryCloseCodeIsCounted(t *testing.T) {
 	}
 	want = append(want, "other")
 	slices.Sort(want)
-	s := startServer(t, hubbub.Config{})
+	s := rawtest.Start(t, hubbub.Config{})
 	got := withLabel(scrape(t, s), "hubbub_closed_total", "code")
 	if !slices.Equal(got, want) {
 		t.Errorf("closed_total has the codes %v, the code can produce %v", got, want)
@@ -124,7 +125,7 @@ func usesOf(t *testing.T, codes map[string]string) map[string]string {
 
 // The docs name every metric of ours, and none that isn't there.
 func TestEveryMetricIsInTheDocs(t *testing.T) {
-	s := startServer(t, hubbub.Config{})
+	s := rawtest.Start(t, hubbub.Config{})
 	served := map[string]bool{}
 	for series := range scrape(t, s) {
 		name, _, _ := strings.Cut(series, "{")

@@ -16,13 +16,14 @@ import (
 	"time"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // scrape reads /metrics: each line's value by what stands before it.
-func scrape(t testing.TB, s *testServer) map[string]float64 {
+func scrape(t testing.TB, s *rawtest.Server) map[string]float64 {
 	t.Helper()
-	r, err := http.Get("http://" + s.addr + "/metrics")
+	r, err := http.Get("http://" + s.Addr + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,10 +54,10 @@ func parseMetrics(t testing.TB, text string) map[string]float64 {
 }
 
 // scraped waits until /metrics has these values, and shows what it has instead.
-func scraped(t testing.TB, s *testServer, want map[string]float64) (all map[string]float64) {
+func scraped(t testing.TB, s *rawtest.Server, want map[string]float64) (all map[string]float64) {
 	t.Helper()
 	var wrong []string
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(rawtest.Patience); ; time.Sleep(time.Millisecond) {
 		all, wrong = scrape(t, s), nil
 		for _, name := range slices.Sorted(maps.Keys(want)) {
 			if got, ok := all["hubbub_"+name]; !ok || got != want[name] {
@@ -73,7 +74,7 @@ func scraped(t testing.TB, s *testServer, want map[string]float64) (all map[stri
 }
 
 func TestMetricsOfAnExchange(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		scraped(t, s, map[string]float64{
 			"connections": 0, "rooms": 0, "messages_received_total": 0, "messages_sent_total": 0, "received_bytes_total": 0, "sent_bytes_total": 0,
 			`dropped_total{policy="disconnect"}`: 0, `closed_total{code="1000"}`: 0, `closed_total{code="4000"}`: 0, `closed_total{code="4002"}`: 0,
@@ -84,13 +85,13 @@ func TestMetricsOfAnExchange(t *testing.T) {
 		a.ask(`{"msg_type":"room_message","room":"r","content":1}`)
 		b.gets(roomMessage(a, "r", 1.0))
 		a.ask(`{"msg_type":"chat","content":2}`)
-		b.nextJSON()
-		c.nextJSON()
-		c.text(`{"msg_type":"no such"}`)
-		c.text(`{`)
-		c.text(`{`)
+		b.NextJSON()
+		c.NextJSON()
+		c.Text(`{"msg_type":"no such"}`)
+		c.Text(`{`)
+		c.Text(`{`)
 		for range 3 {
-			c.nextJSON()
+			c.NextJSON()
 		}
 		all := scraped(t, s, map[string]float64{
 			"connections": 3, "rooms": 2,
@@ -102,12 +103,12 @@ func TestMetricsOfAnExchange(t *testing.T) {
 		if all["hubbub_received_bytes_total"] < 100 || all["hubbub_sent_bytes_total"] < 500 || all["hubbub_turn_seconds_count"] < 3 || all["hubbub_turn_seconds_sum"] <= 0 || all["hubbub_history_bytes"] < 100 {
 			t.Errorf("bytes, history and turns: %v", all)
 		}
-		a.sendClose(1000, "")
-		a.expectClose(1000)
-		b.sendRaw([]byte{0x81, 0x00}) // not masked
-		b.expectClose(1002)
-		c.sendClose(4000, "") // a client can't pass itself off as slow
-		c.expectClose(4000)
+		a.SendClose(1000, "")
+		a.ExpectClose(1000)
+		b.SendRaw([]byte{0x81, 0x00}) // not masked
+		b.ExpectClose(1002)
+		c.SendClose(4000, "") // a client can't pass itself off as slow
+		c.ExpectClose(4000)
 		scraped(t, s, map[string]float64{
 			"connections": 0, "rooms": 2 /* r has history, other a parked member */, "parked_sessions": 2, `closed_total{code="1000"}`: 1, `closed_total{code="1002"}`: 1, `closed_total{code="other"}`: 1,
 			`closed_total{code="4000"}`: 0, `closed_total{code="1006"}`: 0,
@@ -116,8 +117,8 @@ func TestMetricsOfAnExchange(t *testing.T) {
 }
 
 func TestMetricsOfEveryUpgrade(t *testing.T) {
-	s := startServer(t, hubbub.Config{Workers: 1, MaxConnections: 2})
-	const version, key = "Sec-WebSocket-Version: 13\r\n", "Sec-WebSocket-Key: " + testKey + "\r\n"
+	s := rawtest.Start(t, hubbub.Config{Workers: 1, MaxConnections: 2})
+	const version, key = "Sec-WebSocket-Version: 13\r\n", "Sec-WebSocket-Key: " + wsclient.Key + "\r\n"
 	for _, c := range []struct{ head, result string }{
 		{"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n", "no_upgrade"},
 		{"DELETE /echo HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + version + key + "\r\n", "bad_method"},
@@ -125,21 +126,21 @@ func TestMetricsOfEveryUpgrade(t *testing.T) {
 		{"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + version + "\r\n", "bad_handshake"},
 		{"GET /ws HTTP/1.1\r\nHost: x\r\nOrigin: https://evil.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + version + key + "\r\n", "origin"},
 	} {
-		conn := connect(t, s)
-		conn.sendRaw([]byte(c.head))
-		conn.response("GET")
+		conn := rawtest.Connect(t, s)
+		conn.SendRaw([]byte(c.head))
+		conn.Response("GET")
 		scraped(t, s, map[string]float64{`upgrades_total{result="` + c.result + `"}`: 1})
 	}
-	dial(t, s, "/echo")
-	dial(t, s, "/ws")
+	rawtest.Dial(t, s, "/echo")
+	rawtest.Dial(t, s, "/ws")
 	for range 2 {
-		conn := connect(t, s)
-		conn.sendRaw([]byte(upgradeHead(s, "/ws")))
-		conn.response("GET")
+		conn := rawtest.Connect(t, s)
+		conn.SendRaw([]byte(rawtest.Upgrade(s, "/ws")))
+		conn.Response("GET")
 	}
 	// A path that is none, and a page, are no upgrade.
 	for _, path := range []string{"/nothing", "/"} {
-		if r, err := http.Get("http://" + s.addr + path); err == nil {
+		if r, err := http.Get("http://" + s.Addr + path); err == nil {
 			r.Body.Close()
 		}
 	}
@@ -151,12 +152,12 @@ func TestMetricsOfEveryUpgrade(t *testing.T) {
 }
 
 func TestMetricsOfSlowAndDeadClients(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		t.Parallel()
-		s := startServer(t, hubbub.Config{IO: io, Workers: 2, PingInterval: time.Second, PongTimeout: time.Second, SendQueueBytes: 64 << 10})
+		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 2, PingInterval: time.Second, PongTimeout: time.Second, SendQueueBytes: 64 << 10})
 		slow, _ := enter(t, s).join("r"), enter(t, s) // the second never answers a ping
 		go func() {                                   // the first would, if it read
-			for slow.trySend(frame(wire.Pong, true, nil)) == nil {
+			for slow.TrySend(rawtest.Frame(wsclient.Pong, true, nil)) == nil {
 				time.Sleep(50 * time.Millisecond)
 			}
 		}()
@@ -173,10 +174,10 @@ func TestMetricsOfSlowAndDeadClients(t *testing.T) {
 		if all[`hubbub_dropped_total{policy="disconnect"}`] < 1 {
 			t.Error("nothing is counted as dropped")
 		}
-		slow.closeNow()
+		slow.CloseNow()
 		const parked = 2*512 + 64 // two sessions, one of which has a room
 		scraped(t, s, map[string]float64{"connections": 0, "buffered_bytes": parked, `kept_bytes{kind="parked"}`: parked})
-		log := s.log.String()
+		log := s.Log.String()
 		for _, want := range []string{"level=INFO msg=\"slow client closed\" code=4000", "level=DEBUG msg=\"connection failed\"", "no sign of life"} {
 			if !strings.Contains(log, want) {
 				t.Errorf("the log has no %q:\n%s", want, log)
@@ -186,14 +187,14 @@ func TestMetricsOfSlowAndDeadClients(t *testing.T) {
 }
 
 func TestScrapesUnderLoad(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		ctx, stop := context.WithCancel(t.Context())
 		var load sync.WaitGroup
 		members := []*member{enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s).join("r")}
 		for _, m := range members[1:] {
 			load.Go(func() {
 				for {
-					if _, _, err := m.tryNext(); err != nil {
+					if _, _, err := m.TryNext(); err != nil {
 						return
 					}
 				}
@@ -201,7 +202,7 @@ func TestScrapesUnderLoad(t *testing.T) {
 		}
 		load.Go(func() {
 			for ctx.Err() == nil {
-				if members[0].trySend(frame(wire.Text, true, []byte(`{"msg_type":"room_message","room":"r","content":"load"}`))) != nil {
+				if members[0].TrySend(rawtest.Frame(wsclient.Text, true, []byte(`{"msg_type":"room_message","room":"r","content":"load"}`))) != nil {
 					return
 				}
 			}
@@ -226,17 +227,17 @@ func TestScrapesUnderLoad(t *testing.T) {
 		}
 		scrapers.Wait()
 		stop()
-		members[0].closeNow()
+		members[0].CloseNow()
 		for _, m := range members[1:] {
-			m.closeNow()
+			m.CloseNow()
 		}
 		load.Wait()
 	})
 }
 
 func TestMetricsAreReadOnly(t *testing.T) {
-	s := startServer(t, hubbub.Config{Workers: 1})
-	r, err := http.Post("http://"+s.addr+"/metrics", "text/plain", nil)
+	s := rawtest.Start(t, hubbub.Config{Workers: 1})
+	r, err := http.Post("http://"+s.Addr+"/metrics", "text/plain", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +245,7 @@ func TestMetricsAreReadOnly(t *testing.T) {
 	if r.StatusCode != http.StatusMethodNotAllowed || r.Header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST: %s, Allow %q", r.Status, r.Header.Get("Allow"))
 	}
-	r, err = http.Head("http://" + s.addr + "/metrics")
+	r, err = http.Head("http://" + s.Addr + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +257,7 @@ func TestMetricsAreReadOnly(t *testing.T) {
 
 // Two servers in one program have figures of their own, also once they have ended.
 func TestEachServerCountsForItself(t *testing.T) {
-	one, two := startServer(t, hubbub.Config{Workers: 1}), startServer(t, hubbub.Config{Workers: 1})
+	one, two := rawtest.Start(t, hubbub.Config{Workers: 1}), rawtest.Start(t, hubbub.Config{Workers: 1})
 	enter(t, one)
 	scraped(t, one, map[string]float64{"connections": 1, `upgrades_total{result="accepted"}`: 1})
 	scraped(t, two, map[string]float64{"connections": 0, `upgrades_total{result="accepted"}`: 0})

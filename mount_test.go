@@ -16,24 +16,26 @@ import (
 	"time"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // A Server within somebody's program: below a path, behind a middleware, for clients with subprotocols.
 
 // mount serves a handler that has s somewhere in it, by a plain http.Server.
-func mount(t *testing.T, s *testServer, h http.Handler) *testServer {
+func mount(t *testing.T, s *rawtest.Server, h http.Handler) *rawtest.Server {
 	t.Helper()
 	front := httptest.NewServer(h)
 	t.Cleanup(front.Close)
-	return &testServer{Server: s.Server, addr: strings.TrimPrefix(front.URL, "http://"), log: s.log}
+	return &rawtest.Server{Server: s.Server, Addr: strings.TrimPrefix(front.URL, "http://"), Log: s.Log}
 }
 
 // knock asks and gives the answer's head and body.
-func knock(t *testing.T, s *testServer, method, target string, change map[string]string) (*http.Response, string) {
+func knock(t *testing.T, s *rawtest.Server, method, target string, change map[string]string) (*http.Response, string) {
 	t.Helper()
-	c := connect(t, s)
-	c.sendRaw([]byte(request(s, method, target, "HTTP/1.1", change)))
-	r := c.response(method)
+	c := rawtest.Connect(t, s)
+	c.SendRaw([]byte(rawtest.Request(s, method, target, "HTTP/1.1", change)))
+	r := c.Response(method)
 	if r.StatusCode == http.StatusSwitchingProtocols {
 		return r, ""
 	}
@@ -59,7 +61,7 @@ func TestMountedBelowAPath(t *testing.T) {
 		{"StripPrefix with a final slash", "", func(h http.Handler) http.Handler { return http.StripPrefix("/live/", h) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			server := startServer(t, hubbub.Config{BasePath: tt.base})
+			server := rawtest.Start(t, hubbub.Config{BasePath: tt.base})
 			mux := http.NewServeMux()
 			mux.Handle("/live/", tt.wrap(server))
 			s := mount(t, server, mux)
@@ -82,7 +84,7 @@ func TestMountedBelowAPath(t *testing.T) {
 
 // A base path is a part of the path, no mere beginning of its letters; the page needs the slash behind it.
 func TestABasePathIsWhole(t *testing.T) {
-	s := startServer(t, hubbub.Config{BasePath: "/live"})
+	s := rawtest.Start(t, hubbub.Config{BasePath: "/live"})
 	if r, _ := knock(t, s, "GET", "/live", nil); r.StatusCode != http.StatusSwitchingProtocols {
 		t.Errorf("an upgrade at /live: %s", r.Status)
 	}
@@ -107,7 +109,7 @@ func TestABasePathIsWhole(t *testing.T) {
 
 // Who forgets StripPrefix and the base path is told.
 func TestAMountThatStripsNothingIsHelped(t *testing.T) {
-	server := startServer(t, hubbub.Config{})
+	server := rawtest.Start(t, hubbub.Config{})
 	mux := http.NewServeMux()
 	mux.Handle("/live/", server)
 	s := mount(t, server, mux)
@@ -116,18 +118,18 @@ func TestAMountThatStripsNothingIsHelped(t *testing.T) {
 			t.Errorf("%s: %s %s", path, r.Status, body)
 		}
 	}
-	eventually(t, "the upgrade is in the log", func() bool {
-		return strings.Contains(s.log.String(), `would_allow="--base-path=/live"`)
+	rawtest.Eventually(t, "the upgrade is in the log", func() bool {
+		return strings.Contains(s.Log.String(), `would_allow="--base-path=/live"`)
 	})
-	if n := strings.Count(s.log.String(), "level=WARN"); n != 1 {
+	if n := strings.Count(s.Log.String(), "level=WARN"); n != 1 {
 		t.Errorf("%d warnings, want one, for the upgrade", n)
 	}
 }
 
 // What a middleware has set reaches the client with the 101, but for what is the handshake's own.
 func TestAMiddlewaresHeadersGoWithTheUpgrade(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		server := startServer(t, hubbub.Config{IO: io})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		server := rawtest.Start(t, hubbub.Config{IO: io})
 		s := mount(t, server, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			http.SetCookie(w, &http.Cookie{Name: "session", Value: "1"})
 			http.SetCookie(w, &http.Cookie{Name: "node", Value: "a"})
@@ -139,9 +141,9 @@ func TestAMiddlewaresHeadersGoWithTheUpgrade(t *testing.T) {
 			}
 			server.ServeHTTP(w, r)
 		}))
-		c := connect(t, s)
-		c.sendRaw([]byte(upgradeHead(s, "/ws")))
-		r := c.response("GET")
+		c := rawtest.Connect(t, s)
+		c.SendRaw([]byte(rawtest.Upgrade(s, "/ws")))
+		r := c.Response("GET")
 		if r.StatusCode != http.StatusSwitchingProtocols {
 			t.Fatal(r.Status)
 		}
@@ -151,10 +153,10 @@ func TestAMiddlewaresHeadersGoWithTheUpgrade(t *testing.T) {
 		if got := r.Header.Get("X-Request-Id"); got != "42  X-Forged: yes" || r.Header.Get("X-Forged") != "" {
 			t.Errorf("X-Request-Id: %q", got)
 		}
-		if len(r.Header) != 5 || r.Header.Get("Sec-Websocket-Accept") != testAccept || r.Header.Get("Connection") != "Upgrade" {
+		if len(r.Header) != 5 || r.Header.Get("Sec-Websocket-Accept") != wsclient.Accept || r.Header.Get("Connection") != "Upgrade" {
 			t.Errorf("the answer has %v", r.Header)
 		}
-		if m := c.nextJSON(); m["msg_type"] != "welcome" {
+		if m := c.NextJSON(); m["msg_type"] != "welcome" {
 			t.Errorf("got %v", m)
 		}
 	})
@@ -175,7 +177,7 @@ func TestSubprotocols(t *testing.T) {
 		{[]string{"chat"}, `"chat"`, ""},
 		{[]string{"v1.hubbub+json"}, "v1.hubbub+json", "v1.hubbub+json"},
 	} {
-		s := startServer(t, hubbub.Config{Subprotocols: tt.has})
+		s := rawtest.Start(t, hubbub.Config{Subprotocols: tt.has})
 		for _, path := range []string{"/ws", "/echo"} {
 			change := map[string]string{}
 			if tt.offers != "" {
@@ -219,7 +221,7 @@ func (refuser) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // A writer that can't be hijacked is a fault of the program: 500, and the log names the writer. No hook hears of it.
 func TestAWriterWithoutHijack(t *testing.T) {
 	var asked atomic.Int64
-	server := startServer(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: func(context.Context, *hubbub.Connect) error { asked.Add(1); return nil }}})
+	server := rawtest.Start(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: func(context.Context, *hubbub.Connect) error { asked.Add(1); return nil }}})
 	for name, tt := range map[string]struct {
 		h    http.Handler
 		want string // in the log; empty: it works
@@ -252,8 +254,8 @@ func TestAWriterWithoutHijack(t *testing.T) {
 			if asked.Load() != before && name != "refuser" {
 				t.Error("the hook Connect was asked")
 			}
-			eventually(t, "the log says so", func() bool {
-				for line := range strings.Lines(s.log.String()) {
+			rawtest.Eventually(t, "the log says so", func() bool {
+				for line := range strings.Lines(s.Log.String()) {
 					if strings.Contains(line, "level=ERROR") && strings.Contains(line, tt.want) && (name == "refuser" || strings.Contains(line, "http.Hijacker") && strings.Contains(line, "Unwrap")) {
 						return true
 					}

@@ -17,7 +17,9 @@ import (
 	"context"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/rawtest"
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // The places of addresses and of connections: who takes one, and that each is given back on every way out.
@@ -43,7 +45,7 @@ func upgradeFrom(s http.Handler, w http.ResponseWriter, remote string) {
 	r.Header.Set("Connection", "Upgrade")
 	r.Header.Set("Upgrade", "websocket")
 	r.Header.Set("Sec-WebSocket-Version", "13")
-	r.Header.Set("Sec-WebSocket-Key", testKey)
+	r.Header.Set("Sec-WebSocket-Key", wsclient.Key)
 	s.ServeHTTP(w, r)
 }
 
@@ -57,7 +59,7 @@ func arrive(t testing.TB, s *hubbub.Server, remote string) (far net.Conn, status
 	if w.Code != http.StatusOK { // nothing was written by the recorder
 		return nil, w.Code
 	}
-	client.SetDeadline(time.Now().Add(patience))
+	client.SetDeadline(time.Now().Add(rawtest.Patience))
 	b := bufio.NewReader(client)
 	if r, err := http.ReadResponse(b, nil); err != nil || r.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("the answer: %v, %v", r, err)
@@ -135,7 +137,7 @@ func TestPlacesAreCountedRight(t *testing.T) {
 			here[i].far.Close()
 			count[here[i].key]--
 			here = append(here[:i], here[i+1:]...)
-			eventually(t, "it is gone", func() bool { return s.Connections() == len(here) })
+			rawtest.Eventually(t, "it is gone", func() bool { return s.Connections() == len(here) })
 			continue
 		}
 		address := addresses[random.IntN(len(addresses))]
@@ -201,7 +203,7 @@ func TestWhoIsKeptOutKeepsNoPlace(t *testing.T) {
 			s := serverFor(t, hubbub.Config{MaxConnections: 1, MaxConnectionsPerIP: 1, Hooks: hooks})
 			for range 3 {
 				fail(t, s)
-				eventually(t, "the place is given back", func() bool { return s.Connections() == 0 })
+				rawtest.Eventually(t, "the place is given back", func() bool { return s.Connections() == 0 })
 			}
 			if _, status := arrive(t, s, own); status != http.StatusSwitchingProtocols {
 				t.Errorf("a good one gets %d", status)
@@ -217,7 +219,7 @@ func TestWhoIsKeptOutKeepsNoPlace(t *testing.T) {
 			}
 		}
 		far.Close()
-		eventually(t, "the first is gone", func() bool { return s.Connections() == 0 })
+		rawtest.Eventually(t, "the first is gone", func() bool { return s.Connections() == 0 })
 		if _, status := arrive(t, s, own); status != http.StatusSwitchingProtocols {
 			t.Errorf("a good one gets %d", status)
 		}
@@ -236,14 +238,14 @@ func TestWhoIsKeptOutKeepsNoPlace(t *testing.T) {
 	})
 	for what, code := range map[string]int{"refuse": wire.CloseTryLater, "panic": wire.CloseTryLater} {
 		t.Run("the hook Connect: "+what, func(t *testing.T) {
-			s := startServer(t, hubbub.Config{MaxConnections: 1, MaxConnectionsPerIP: 1, MaxHookCalls: 1, Hooks: hooks, Logger: slog.New(slog.DiscardHandler)})
+			s := rawtest.Start(t, hubbub.Config{MaxConnections: 1, MaxConnectionsPerIP: 1, MaxHookCalls: 1, Hooks: hooks, Logger: slog.New(slog.DiscardHandler)})
 			if what == "refuse" {
 				code = 4501
 			}
 			for range 3 {
-				c := dial(t, s, "/ws", "X-Hook: "+what)
-				c.answerClose(code)
-				eventually(t, "the place is given back", func() bool { return s.Connections() == 0 })
+				c := rawtest.Dial(t, s, "/ws", "X-Hook: "+what)
+				c.AnswerClose(code)
+				rawtest.Eventually(t, "the place is given back", func() bool { return s.Connections() == 0 })
 			}
 			enter(t, s)
 		})
@@ -254,13 +256,13 @@ func TestWhoIsKeptOutKeepsNoPlace(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		go func() { done <- s.Shutdown(ctx) }()
-		eventually(t, "it stops", func() bool {
+		rawtest.Eventually(t, "it stops", func() bool {
 			w := httptest.NewRecorder()
 			s.ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
 			return w.Code == http.StatusServiceUnavailable
 		})
 		for range 5 {
-			eventually(t, "it lets nobody in", func() bool {
+			rawtest.Eventually(t, "it lets nobody in", func() bool {
 				_, status := arrive(t, s, own)
 				return status == http.StatusServiceUnavailable
 			})
@@ -279,26 +281,26 @@ func TestWhoIsKeptOutKeepsNoPlace(t *testing.T) {
 // was quiet for longest goes.
 func TestQuietConnectionsMakeRoom(t *testing.T) {
 	const places = 96 // three lanes of 32
-	s := startServer(t, hubbub.Config{MaxConnections: 1 << 20})
-	ask := func(c *rawClient) {
+	s := rawtest.Start(t, hubbub.Config{MaxConnections: 1 << 20})
+	ask := func(c *rawtest.Client) {
 		t.Helper()
-		c.sendRaw([]byte("GET /healthz HTTP/1.1\r\nHost: a.example\r\n\r\n"))
-		r := c.response("GET")
+		c.SendRaw([]byte("GET /healthz HTTP/1.1\r\nHost: a.example\r\n\r\n"))
+		r := c.Response("GET")
 		if _, err := io.Copy(io.Discard, r.Body); err != nil || r.StatusCode != http.StatusOK {
 			t.Fatalf("%s, %v", r.Status, err)
 		}
 	}
-	var quiet []*rawClient
+	var quiet []*rawtest.Client
 	for range places {
-		c := connect(t, s)
+		c := rawtest.Connect(t, s)
 		ask(c)
 		quiet = append(quiet, c)
 	}
 	for _, c := range quiet { // all are kept
 		ask(c)
 	}
-	ask(connect(t, s))
-	quiet[0].expectEOF()
+	ask(rawtest.Connect(t, s))
+	quiet[0].ExpectEOF()
 	for _, c := range quiet[1:] { // or it went because the idle time was up, as theirs then is
 		ask(c)
 	}
@@ -307,35 +309,35 @@ func TestQuietConnectionsMakeRoom(t *testing.T) {
 // When all places before the upgrade are taken by heads that aren't complete, the oldest of them goes.
 func TestTheOldestHalfARequestMakesRoom(t *testing.T) {
 	const places = 256
-	s := startServer(t, hubbub.Config{HandshakeTimeout: time.Minute})
-	halves := []*rawClient{connect(t, s)} // which has sent nothing at all: what isn't read yet would give it time
+	s := rawtest.Start(t, hubbub.Config{HandshakeTimeout: time.Minute})
+	halves := []*rawtest.Client{rawtest.Connect(t, s)} // which has sent nothing at all: what isn't read yet would give it time
 	for len(halves) < places {
-		c := connect(t, s)
-		c.sendRaw([]byte(upgradeHead(s, "/echo")[:20]))
+		c := rawtest.Connect(t, s)
+		c.SendRaw([]byte(rawtest.Upgrade(s, "/echo")[:20]))
 		halves = append(halves, c)
 	}
-	dial(t, s, "/echo").quiet()
-	halves[0].expectEOF()
+	rawtest.Dial(t, s, "/echo").Quiet()
+	halves[0].ExpectEOF()
 	last := halves[places-1]
-	last.sendRaw([]byte(upgradeHead(s, "/echo")[20:]))
-	last.expectUpgrade()
+	last.SendRaw([]byte(rawtest.Upgrade(s, "/echo")[20:]))
+	last.ExpectUpgrade()
 }
 
 // Half requests, and connections without one, come faster than they may stay. Who comes behind them isn't held up: those that
 // keep the server waiting go at once, and not a second for each 256 of them later.
 func TestHalfRequestsHoldNobodyUp(t *testing.T) {
 	const places, rounds = 256, 20
-	s := startServer(t, hubbub.Config{HandshakeTimeout: time.Minute})
+	s := rawtest.Start(t, hubbub.Config{HandshakeTimeout: time.Minute})
 	began := time.Now()
 	for i := range rounds * places {
-		if c := connect(t, s); i%2 == 0 {
-			c.sendRaw([]byte("GET /ws HTTP/1.1\r\nHost: x\r\n"))
+		if c := rawtest.Connect(t, s); i%2 == 0 {
+			c.SendRaw([]byte("GET /ws HTTP/1.1\r\nHost: x\r\n"))
 		}
 	}
-	if status := s.status("/healthz"); status != http.StatusOK {
+	if status := statusAt(s, "/healthz"); status != http.StatusOK {
 		t.Errorf("healthz is %d", status)
 	}
-	dial(t, s, "/echo").quiet()
+	rawtest.Dial(t, s, "/echo").Quiet()
 	if took := time.Since(began); took > rounds*3/4*time.Second {
 		t.Errorf("behind %d half requests it takes %s", rounds*places, took)
 	}

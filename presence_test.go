@@ -11,15 +11,16 @@ import (
 	"time"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/rawtest"
 )
 
 // eachPresence is eachServer with rooms that tell of their members all, a number, or nothing; a lost session is kept for
 // resume.
-func eachPresence(t *testing.T, resume time.Duration, story func(t *testing.T, s *testServer)) {
-	eachIO(t, func(t *testing.T, io string) {
+func eachPresence(t *testing.T, resume time.Duration, story func(t *testing.T, s *rawtest.Server)) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		for _, workers := range []int{1, 4} {
 			t.Run(fmt.Sprint(workers, " workers"), func(t *testing.T) {
-				story(t, startServer(t, hubbub.Config{IO: io, Workers: workers, ResumeWindow: resume, Rooms: []hubbub.RoomPolicy{
+				story(t, rawtest.Start(t, hubbub.Config{IO: io, Workers: workers, ResumeWindow: resume, Rooms: []hubbub.RoomPolicy{
 					{Match: "full*", Presence: "full"}, {Match: "off", Presence: "off"},
 				}}))
 			})
@@ -51,19 +52,19 @@ func rollOf(t testing.TB, members any) roll {
 
 // asks gives who is in the room by the answer to presence. News may come before it; they are of what it says already.
 func (m *member) asks(room string) (here roll, count int) {
-	m.t.Helper()
-	m.text(fmt.Sprintf(`{"msg_type":"presence","room":%q,"id":"who"}`, room))
+	m.T.Helper()
+	m.Text(fmt.Sprintf(`{"msg_type":"presence","room":%q,"id":"who"}`, room))
 	for {
-		got := m.nextJSON()
+		got := m.NextJSON()
 		if got["id"] != "who" {
 			continue
 		}
 		if got["msg_type"] != "presence" || got["room"] != room {
-			m.t.Fatalf("presence is answered by %v", got)
+			m.T.Fatalf("presence is answered by %v", got)
 		}
-		here = rollOf(m.t, got["members"])
+		here = rollOf(m.T, got["members"])
 		if count = int(got["count"].(float64)); got["more"] != (len(here) < count) {
-			m.t.Errorf("%d of %d are told, and more is %v", len(here), count, got["more"])
+			m.T.Errorf("%d of %d are told, and more is %v", len(here), count, got["more"])
 		}
 		return here, count
 	}
@@ -87,18 +88,18 @@ func (r roll) learns(t testing.TB, got map[string]any) bool {
 
 // until reads news until the client believes what is so, and was told so many.
 func (m *member) until(believed, want roll) {
-	m.t.Helper()
+	m.T.Helper()
 	for count := -1; !maps.Equal(believed, want) || count >= 0 && count != len(want); {
-		got := m.nextJSON()
-		if !believed.learns(m.t, got) {
-			m.t.Fatalf("got %v, want news of members", got)
+		got := m.NextJSON()
+		if !believed.learns(m.T, got) {
+			m.T.Fatalf("got %v, want news of members", got)
 		}
 		count = int(got["count"].(float64))
 	}
 }
 
 func TestMembersAreToldWhoComesAndGoes(t *testing.T) {
-	eachPresence(t, -1, func(t *testing.T, s *testServer) {
+	eachPresence(t, -1, func(t *testing.T, s *rawtest.Server) {
 		a := enter(t, s)
 		a.ask(`{"msg_type":"join_room","room":"full","data":{"name":"Ann", "x":[1]}}`)
 		ann := `{"name":"Ann","x":[1]}`
@@ -115,9 +116,9 @@ func TestMembersAreToldWhoComesAndGoes(t *testing.T) {
 		c := enter(t, s)
 		c.ask(`{"msg_type":"join_room","room":"full","data":null}`)
 		a.until(maps.Clone(here), roll{a.id: ann, b.id: "", c.id: "null"})
-		c.closeNow()
+		c.CloseNow()
 		a.until(roll{a.id: ann, b.id: "", c.id: "null"}, here)
-		b.text(`{"msg_type":"leave_room","room":"full"}`)
+		b.Text(`{"msg_type":"leave_room","room":"full"}`)
 		a.until(here, roll{a.id: ann})
 		// Who is outside may ask as well.
 		if got, _ := enter(t, s).asks("full"); !maps.Equal(got, roll{a.id: ann}) {
@@ -127,7 +128,7 @@ func TestMembersAreToldWhoComesAndGoes(t *testing.T) {
 }
 
 func TestARoomMayCountItsMembersOrKeepThemSecret(t *testing.T) {
-	eachPresence(t, -1, func(t *testing.T, s *testServer) {
+	eachPresence(t, -1, func(t *testing.T, s *rawtest.Server) {
 		a, b := enter(t, s), enter(t, s)
 		a.ask(`{"msg_type":"join_room","room":"count","data":{"not":"kept"}}`)
 		a.join("off")
@@ -136,8 +137,8 @@ func TestARoomMayCountItsMembersOrKeepThemSecret(t *testing.T) {
 		if got := b.ask(`{"msg_type":"presence","room":"count"}`); !maps.Equal(got, want) {
 			t.Errorf("count: %v", got)
 		}
-		b.text(`{"msg_type":"presence","room":"off"}`) // an error also without an id
-		if got := b.nextJSON(); got["code"] != "forbidden" {
+		b.Text(`{"msg_type":"presence","room":"off"}`) // an error also without an id
+		if got := b.NextJSON(); got["code"] != "forbidden" {
 			t.Errorf("off: %v", got)
 		}
 		rooms := s.RoomCount()
@@ -151,19 +152,19 @@ func TestARoomMayCountItsMembersOrKeepThemSecret(t *testing.T) {
 		if n := s.RoomCount(); n != rooms {
 			t.Errorf("%d rooms, %d before they were asked for", n, rooms)
 		}
-		b.text(`{"msg_type":"presence","room":"count"}`) // nothing to answer
+		b.Text(`{"msg_type":"presence","room":"count"}`) // nothing to answer
 		b.ask(`{"msg_type":"leave_room","room":"count"}`)
 		a.hearsNothing()
 	})
 }
 
 func TestDataIsBounded(t *testing.T) {
-	eachPresence(t, -1, func(t *testing.T, s *testServer) {
+	eachPresence(t, -1, func(t *testing.T, s *rawtest.Server) {
 		a := enter(t, s)
 		data := `"` + strings.Repeat("x", 4094) + `"`
 		joins := func(room int) any {
-			a.text(fmt.Sprintf(`{"msg_type":"join_room","room":"full %d","data":%s,"id":1}`, room, data))
-			got := a.nextJSON()
+			a.Text(fmt.Sprintf(`{"msg_type":"join_room","room":"full %d","data":%s,"id":1}`, room, data))
+			got := a.NextJSON()
 			if got["msg_type"] == "error" {
 				return got["code"]
 			}
@@ -186,13 +187,13 @@ func TestDataIsBounded(t *testing.T) {
 
 // A lost connection is no leave as long as its client may come back, with its id and its data.
 func TestAShortAbsenceIsNotTold(t *testing.T) {
-	eachPresence(t, 2*time.Second, func(t *testing.T, s *testServer) {
+	eachPresence(t, 2*time.Second, func(t *testing.T, s *rawtest.Server) {
 		a := enter(t, s).join("full")
 		b, token := enterFor(t, s)
 		b.ask(`{"msg_type":"join_room","room":"full","data":"b's"}`)
 		here := roll{a.id: "", b.id: `"b's"`}
 		a.until(roll{a.id: ""}, here)
-		b.reset()
+		b.Reset()
 		parked(t, s, 1)
 		if got, count := a.asks("full"); !maps.Equal(got, here) || count != 2 {
 			t.Errorf("while b is away: %v, %d", got, count)
@@ -203,7 +204,7 @@ func TestAShortAbsenceIsNotTold(t *testing.T) {
 			t.Errorf("b is back: %v", got)
 		}
 		a.hearsNothing()
-		b.reset() // for good
+		b.Reset() // for good
 		a.until(here, roll{a.id: ""})
 		if got, count := a.asks("full"); count != 1 {
 			t.Errorf("at the end: %v", got)
@@ -213,7 +214,7 @@ func TestAShortAbsenceIsNotTold(t *testing.T) {
 
 // Many come and go at random, some by losing their connections; those who watched all the while believe what is so.
 func TestWatchersBelieveWhatIsSo(t *testing.T) {
-	eachPresence(t, -1, func(t *testing.T, s *testServer) {
+	eachPresence(t, -1, func(t *testing.T, s *rawtest.Server) {
 		const walkers, watchers, steps = 12, 3, 60
 		seed := rand.Uint64()
 		t.Log("seed", seed)
@@ -236,21 +237,21 @@ func TestWatchersBelieveWhatIsSo(t *testing.T) {
 				for n := range steps {
 					switch {
 					case in && random.IntN(4) == 0:
-						m.text(`{"msg_type":"leave_room","room":"full"}`)
+						m.Text(`{"msg_type":"leave_room","room":"full"}`)
 						in = false
 					case !in:
 						data = fmt.Sprint(n / 2 * 2) // at times the same as before
-						m.text(`{"msg_type":"join_room","room":"full","data":` + data + `}`)
+						m.Text(`{"msg_type":"join_room","room":"full","data":` + data + `}`)
 						in = true
 					case random.IntN(10) == 0:
-						m.reset()
+						m.Reset()
 						m, in = enter(t, s), false
 					}
 					if random.IntN(8) == 0 {
 						time.Sleep(time.Duration(random.IntN(60)) * time.Millisecond)
 					}
-					m.text(`{"msg_type":"ping","id":"here"}`)
-					for m.nextJSON()["id"] != "here" {
+					m.Text(`{"msg_type":"ping","id":"here"}`)
+					for m.NextJSON()["id"] != "here" {
 					}
 				}
 				if in {
@@ -267,7 +268,7 @@ func TestWatchersBelieveWhatIsSo(t *testing.T) {
 		all.Wait()
 		for i, w := range watching {
 			for !maps.Equal(beliefs[i], stay) {
-				_, p, err := w.tryNext()
+				_, p, err := w.TryNext()
 				if err != nil {
 					t.Fatalf("it ends with %v:\n%v\nwant %v", err, beliefs[i], stay)
 				}

@@ -8,14 +8,15 @@ import (
 	"testing"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // comeBack connects with a token and reads the welcome.
-func comeBack(t testing.TB, s *testServer, token string) (m *member, welcome map[string]any) {
+func comeBack(t testing.TB, s *rawtest.Server, token string) (m *member, welcome map[string]any) {
 	t.Helper()
-	m = &member{rawClient: dial(t, s, "/ws?resume="+token)}
-	welcome = m.nextJSON()
+	m = &member{Client: rawtest.Dial(t, s, "/ws?resume="+token)}
+	welcome = m.NextJSON()
 	if welcome["msg_type"] != "welcome" {
 		t.Fatalf("the first message is %v, want welcome", welcome)
 	}
@@ -24,7 +25,7 @@ func comeBack(t testing.TB, s *testServer, token string) (m *member, welcome map
 }
 
 // enterFor is enter, and gives the token too.
-func enterFor(t testing.TB, s *testServer) (m *member, token string) {
+func enterFor(t testing.TB, s *rawtest.Server) (m *member, token string) {
 	t.Helper()
 	m, welcome := comeBack(t, s, "")
 	token, _ = welcome["resume_token"].(string)
@@ -35,13 +36,13 @@ func enterFor(t testing.TB, s *testServer) (m *member, token string) {
 }
 
 // parked waits until so many sessions are.
-func parked(t testing.TB, s *testServer, n float64) {
+func parked(t testing.TB, s *rawtest.Server, n float64) {
 	t.Helper()
 	scraped(t, s, map[string]float64{"parked_sessions": n})
 }
 
 func TestASessionIsResumedWithAllItMissed(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a := enter(t, s)
 		b, token := enterFor(t, s)
 		epoch, _ := b.epochOf("r")
@@ -50,7 +51,7 @@ func TestASessionIsResumedWithAllItMissed(t *testing.T) {
 		a.publish("r", 1, 2)
 		b.hears("r", 1, 2)
 		b.publish("r", 3, 3) // its own doesn't come back
-		b.reset()
+		b.Reset()
 		parked(t, s, 1)
 		a.publish("r", 4, 6)
 		if got := a.ask(`{"msg_type":"direct_message","to":"` + b.id + `","content":"hello"}`); got["msg_type"] != "ack" {
@@ -82,28 +83,28 @@ func TestASessionIsResumedWithAllItMissed(t *testing.T) {
 }
 
 func TestWhatEndsASession(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io})
 		for name, leave := range map[string]func(m *member){
-			"1000": func(m *member) { m.sendClose(1000, ""); m.expectClose(1000) },
-			"1001": func(m *member) { m.sendClose(1001, ""); m.expectClose(1001) },
-			"none": func(m *member) { m.sendRaw([]byte{0x88, 0x80, 0, 0, 0, 0}); m.expectClose(1005) },
+			"1000": func(m *member) { m.SendClose(1000, ""); m.ExpectClose(1000) },
+			"1001": func(m *member) { m.SendClose(1001, ""); m.ExpectClose(1001) },
+			"none": func(m *member) { m.SendRaw([]byte{0x88, 0x80, 0, 0, 0, 0}); m.ExpectClose(1005) },
 		} {
 			m, token := enterFor(t, s)
 			m.join("r")
 			leave(m)
-			m.closeNow()
+			m.CloseNow()
 			scraped(t, s, map[string]float64{"connections": 0, "parked_sessions": 0, "rooms": 0})
 			if back, welcome := comeBack(t, s, token); welcome["resumed"] != false || back.id == m.id {
 				t.Errorf("%s: %v", name, welcome)
 			} else {
-				back.sendClose(1000, "")
-				back.expectClose(1000)
+				back.SendClose(1000, "")
+				back.ExpectClose(1000)
 			}
 		}
 		m, token := enterFor(t, s)
-		m.sendRaw([]byte{0x81, 0x00}) // a fault is no good-bye
-		m.expectClose(1002)
+		m.SendRaw([]byte{0x81, 0x00}) // a fault is no good-bye
+		m.ExpectClose(1002)
 		parked(t, s, 1)
 		if back, welcome := comeBack(t, s, token); welcome["resumed"] != true || back.id != m.id {
 			t.Errorf("after a fault: %v", welcome)
@@ -112,7 +113,7 @@ func TestWhatEndsASession(t *testing.T) {
 }
 
 func TestALiveConnectionIsTakenOver(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		m, token := enterFor(t, s)
 		epoch, _ := m.epochOf("r")
 		a := enter(t, s)
@@ -123,7 +124,7 @@ func TestALiveConnectionIsTakenOver(t *testing.T) {
 			if welcome["resumed"] != true || next.id != m.id {
 				t.Fatalf("round %d: %v", round, welcome)
 			}
-			m.answerClose(4001)
+			m.AnswerClose(4001)
 			token = welcome["resume_token"].(string)
 			if got := next.raw(`{"msg_type":"resume","id":1,"rooms":{"r":%s}}`, at(epoch, 1)); got["msg_type"] != "resumed" {
 				t.Fatalf("got %v", got)
@@ -138,13 +139,13 @@ func TestALiveConnectionIsTakenOver(t *testing.T) {
 
 // The old token counts until the client has said something over the new connection: the welcome may have been lost.
 func TestTheOldTokenCountsUntilTheNewConnectionIsHeard(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io})
 		m, first := enterFor(t, s)
-		m.reset()
+		m.Reset()
 		parked(t, s, 1)
 		lost, _ := comeBack(t, s, first)
-		lost.reset() // it never got the welcome, for all the client knows
+		lost.Reset() // it never got the welcome, for all the client knows
 		m, welcome := comeBack(t, s, first)
 		if welcome["resumed"] != true {
 			t.Fatalf("got %v", welcome)
@@ -160,19 +161,19 @@ func TestTheOldTokenCountsUntilTheNewConnectionIsHeard(t *testing.T) {
 // A client gave up a handshake and made another, and the server finished the first one last: the session is nobody's whom the
 // client can hear, until it comes back with the newest token that it knows.
 func TestHandshakesThatCrossLoseNothing(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		for room, ended := range map[string]bool{"the given up one is there": false, "the given up one is lost": true} {
 			m, token := enterFor(t, s)
 			epoch, before := m.epochOf(room)
-			m.reset()
+			m.Reset()
 			parked(t, s, 1)
 			second, welcome := comeBack(t, s, token)
 			first, _ := comeBack(t, s, token)
-			second.answerClose(4001)
+			second.AnswerClose(4001)
 			a := enter(t, s)
 			a.publish(room, 1, 2)
 			if ended {
-				first.reset()
+				first.Reset()
 				parked(t, s, 1)
 			}
 			back, _ := comeBack(t, s, welcome["resume_token"].(string))
@@ -188,24 +189,24 @@ func TestHandshakesThatCrossLoseNothing(t *testing.T) {
 // Of many handshakes at once with one token each gets the session, until the next one takes it, and none goes without: the
 // client may be waiting on any of them.
 func TestManyHandshakesAtOnceAllResume(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		first, token := enterFor(t, s)
-		first.reset()
+		first.Reset()
 		for round := range 30 {
 			parked(t, s, 1)
-			var all []*rawClient
+			var all []*rawtest.Client
 			for range 8 {
-				c := connect(t, s)
+				c := rawtest.Connect(t, s)
 				all = append(all, c)
 			}
 			for _, c := range all {
-				c.sendRaw([]byte(upgradeHead(s, "/ws?resume="+token)))
+				c.SendRaw([]byte(rawtest.Upgrade(s, "/ws?resume="+token)))
 			}
-			var left []*rawClient
+			var left []*rawtest.Client
 			for _, c := range all {
-				c.expectUpgrade()
-				op, p := c.next()
-				if op == wire.Text { // else it was taken over before it was welcome
+				c.ExpectUpgrade()
+				op, p := c.Next()
+				if op == wsclient.Text { // else it was taken over before it was welcome
 					var welcome map[string]any
 					json.Unmarshal(p, &welcome)
 					if welcome["resumed"] != true || welcome["client_id"] != first.id {
@@ -216,28 +217,28 @@ func TestManyHandshakesAtOnceAllResume(t *testing.T) {
 				}
 			}
 			for _, c := range left {
-				c.reset()
+				c.Reset()
 			}
 			for _, c := range all {
-				c.closeNow()
+				c.CloseNow()
 			}
-			eventually(t, "all are gone", func() bool { return s.Connections() == 0 })
+			rawtest.Eventually(t, "all are gone", func() bool { return s.Connections() == 0 })
 		}
 	})
 }
 
 func TestAnotherFirstMessageLeavesTheOldRooms(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a := enter(t, s)
 		m, token := enterFor(t, s)
 		m.join("r")
-		m.reset()
+		m.Reset()
 		parked(t, s, 1)
 		a.ask(`{"msg_type":"direct_message","to":"` + m.id + `","content":1}`)
 		back, _ := comeBack(t, s, token)
-		back.text(`{"msg_type":"ping","id":1}`)
+		back.Text(`{"msg_type":"ping","id":1}`)
 		back.gets(map[string]any{"msg_type": "direct_message", "from": a.id, "content": 1.0})
-		if got := back.nextJSON(); got["msg_type"] != "pong" {
+		if got := back.NextJSON(); got["msg_type"] != "pong" {
 			t.Fatalf("got %v", got)
 		}
 		a.publish("r", 1, 1)
@@ -251,9 +252,9 @@ func TestAnotherFirstMessageLeavesTheOldRooms(t *testing.T) {
 }
 
 func TestBadTokensStillConnect(t *testing.T) {
-	s := startServer(t, hubbub.Config{})
+	s := rawtest.Start(t, hubbub.Config{})
 	_, token := enterFor(t, s)
-	other := startServer(t, hubbub.Config{})
+	other := rawtest.Start(t, hubbub.Config{})
 	for _, bad := range []string{"x", strings.Repeat("a", 5000), token[:len(token)-1], strings.ToUpper(token), "%00", token + "."} {
 		m, welcome := comeBack(t, s, bad)
 		if welcome["resumed"] != false {
@@ -269,7 +270,7 @@ func TestBadTokensStillConnect(t *testing.T) {
 }
 
 func TestAServerMayKeepNoSessions(t *testing.T) {
-	off := startServer(t, hubbub.Config{ResumeWindow: -1})
+	off := rawtest.Start(t, hubbub.Config{ResumeWindow: -1})
 	if _, welcome := comeBack(t, off, ""); welcome["resume_token"] != nil || welcome["resumed"] != nil {
 		t.Errorf("without a window: %v", welcome)
 	}
@@ -277,9 +278,9 @@ func TestAServerMayKeepNoSessions(t *testing.T) {
 
 // Users and permissions are asked for again.
 func TestResumingAsksTheHooksAgain(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		banned := false
-		s := startServer(t, hubbub.Config{IO: io, Hooks: hubbub.Hooks{
+		s := rawtest.Start(t, hubbub.Config{IO: io, Hooks: hubbub.Hooks{
 			Connect: func(_ context.Context, c *hubbub.Connect) error {
 				c.User = c.Request.URL.Query().Get("user")
 				return nil
@@ -298,7 +299,7 @@ func TestResumingAsksTheHooksAgain(t *testing.T) {
 		m, welcome := dialAs("ann", "")
 		token := welcome["resume_token"].(string)
 		m.join("r").join("q")
-		m.reset()
+		m.Reset()
 		parked(t, s, 1)
 		if thief, welcome := dialAs("bob", token); welcome["resumed"] != false || thief.id == m.id {
 			t.Errorf("another user: %v", welcome)
@@ -320,15 +321,15 @@ func TestResumingAsksTheHooksAgain(t *testing.T) {
 
 // A binary frame is an error, and a first message too.
 func TestABinaryFirstMessageLeavesTheOldRooms(t *testing.T) {
-	s := startServer(t, hubbub.Config{})
+	s := rawtest.Start(t, hubbub.Config{})
 	a := enter(t, s)
 	m, token := enterFor(t, s)
 	m.join("r")
-	m.reset()
+	m.Reset()
 	parked(t, s, 1)
 	back, _ := comeBack(t, s, token)
-	back.send(wire.Binary, true, []byte("x"))
-	if got := back.nextJSON(); got["code"] != "binary" {
+	back.Send(wsclient.Binary, true, []byte("x"))
+	if got := back.NextJSON(); got["code"] != "binary" {
 		t.Fatalf("got %v", got)
 	}
 	parked(t, s, 0)
@@ -338,7 +339,7 @@ func TestABinaryFirstMessageLeavesTheOldRooms(t *testing.T) {
 
 // A client may say resume at any time, and more than once: it is a member once all the same.
 func TestResumingTwiceIsResumingOnce(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a := enter(t, s)
 		m, token := enterFor(t, s)
 		epoch, _ := m.epochOf("r")
@@ -350,7 +351,7 @@ func TestResumingTwiceIsResumingOnce(t *testing.T) {
 		a.publish("r", 1, 1)
 		m.hears("r", 1, 1)
 		m.hearsNothing()
-		m.reset()
+		m.Reset()
 		parked(t, s, 1)
 		back, _ := comeBack(t, s, token)
 		back.raw(`{"msg_type":"resume","id":1,"rooms":{"r":%s}}`, at(epoch, 1))
@@ -365,17 +366,17 @@ func TestResumingTwiceIsResumingOnce(t *testing.T) {
 
 // However often the welcome is lost, the token that the client has is good.
 func TestATokenOutlivesManyLostWelcomes(t *testing.T) {
-	s := startServer(t, hubbub.Config{})
+	s := rawtest.Start(t, hubbub.Config{})
 	m, token := enterFor(t, s)
 	m.join("r")
-	m.reset()
+	m.Reset()
 	for round := range 4 {
 		parked(t, s, 1)
 		back, welcome := comeBack(t, s, token)
 		if welcome["resumed"] != true || back.id != m.id {
 			t.Fatalf("round %d: %v", round, welcome)
 		}
-		back.reset()
+		back.Reset()
 		scraped(t, s, map[string]float64{"connections": 0})
 	}
 }
@@ -383,32 +384,32 @@ func TestATokenOutlivesManyLostWelcomes(t *testing.T) {
 // A client takes its session over from a connection on another worker, and has said what it wants in the packet of the
 // handshake: that waits until it is settled whose it is, and is obeyed in its order.
 func TestWordsInTheHandshakeThatTakesOver(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		enter(t, s)
 		for range 6 { // on each worker in turn
 			m, token := enterFor(t, s)
 			epoch, _ := m.epochOf("r")
-			next := &member{rawClient: connect(t, s)}
-			packet := []byte(upgradeHead(s, "/ws?resume="+token))
+			next := &member{Client: rawtest.Connect(t, s)}
+			packet := []byte(rawtest.Upgrade(s, "/ws?resume="+token))
 			for _, msg := range []string{
 				`{"msg_type":"resume","id":1,"rooms":{"r":` + at(epoch, 0) + `}}`,
 				`{"msg_type":"ping","id":2}`,
 				`{"msg_type":"leave_room","room":"r","id":3}`,
 			} {
-				packet = append(packet, frame(wire.Text, true, []byte(msg))...)
+				packet = append(packet, rawtest.Frame(wsclient.Text, true, []byte(msg))...)
 			}
-			next.sendRaw(packet)
-			next.expectUpgrade()
-			m.answerClose(4001)
-			if got := next.nextJSON(); got["client_id"] != m.id || got["resumed"] != true {
+			next.SendRaw(packet)
+			next.ExpectUpgrade()
+			m.AnswerClose(4001)
+			if got := next.NextJSON(); got["client_id"] != m.id || got["resumed"] != true {
 				t.Fatalf("got %v", got)
 			}
 			for i, kind := range []string{"resumed", "pong", "left"} {
-				if got := next.nextJSON(); got["msg_type"] != kind || got["id"] != float64(i+1) {
+				if got := next.NextJSON(); got["msg_type"] != kind || got["id"] != float64(i+1) {
 					t.Fatalf("got %v, want %s", got, kind)
 				}
 			}
-			next.closeNow()
+			next.CloseNow()
 			enter(t, s)
 		}
 	})

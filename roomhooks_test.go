@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/rawtest"
 )
 
 // roomDiary is what the hooks of rooms saw, by room.
@@ -112,17 +113,17 @@ func (d *roomDiary) check(t *testing.T) {
 }
 
 func TestRoomHooksComeInOrder(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var d roomDiary
-		s := startServer(t, hubbub.Config{IO: io, Workers: 4, ResumeWindow: -1, Hooks: d.hooks(func(context.Context) {})})
+		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 4, ResumeWindow: -1, Hooks: d.hooks(func(context.Context) {})})
 		a, b := enter(t, s).join("r"), enter(t, s)
 		b.join("r").join("r")
 		a.ask(`{"msg_type":"leave_room","room":"r"}`)
 		a.ask(`{"msg_type":"leave_room","room":"r"}`)
-		b.reset()
-		eventually(t, "r is vacated", func() bool { return slices.Contains(d.read("r"), "vacated") })
+		b.Reset()
+		rawtest.Eventually(t, "r is vacated", func() bool { return slices.Contains(d.read("r"), "vacated") })
 		a.join("r")
-		eventually(t, "a is back", func() bool { return len(d.read("r")) == 8 })
+		rawtest.Eventually(t, "a is back", func() bool { return len(d.read("r")) == 8 })
 		want := []string{"occupied", "joined " + a.id, "joined " + b.id, "left " + a.id, "left " + b.id, "vacated", "occupied", "joined " + a.id}
 		if got := d.read("r"); !slices.Equal(got, want) {
 			t.Errorf("the hooks saw\n%q, want\n%q", got, want)
@@ -133,9 +134,9 @@ func TestRoomHooksComeInOrder(t *testing.T) {
 // Clients come and go at random, are cut or resumed, and hooks are slow, panic or exit: at the end of the server nothing lacks
 // its pair.
 func TestNoRoomHookMissesItsPair(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var d roomDiary
-		s := startServer(t, hubbub.Config{
+		s := rawtest.Start(t, hubbub.Config{
 			IO: io, Workers: 4, Logger: quietLogger(), MaxHookCalls: 3, ResumeWindow: time.Second, HookTimeout: 2 * time.Millisecond,
 			Hooks: d.hooks(func(context.Context) {
 				switch rand.IntN(40) {
@@ -157,19 +158,19 @@ func TestNoRoomHookMissesItsPair(t *testing.T) {
 					if rand.IntN(2) == 0 {
 						kind = "leave_room"
 					}
-					m.text(fmt.Sprintf(`{"msg_type":%q,"room":"room %d","id":"x"}`, kind, rand.IntN(3)))
-					m.nextJSON()
+					m.Text(fmt.Sprintf(`{"msg_type":%q,"room":"room %d","id":"x"}`, kind, rand.IntN(3)))
+					m.NextJSON()
 					switch rand.IntN(20) {
 					case 0:
-						m.reset()
+						m.Reset()
 						m, token = enterFor(t, s)
 					case 1:
-						m.reset()
+						m.Reset()
 						var welcome map[string]any
 						m, welcome = comeBack(t, s, token)
 						token = welcome["resume_token"].(string)
-						m.text(`{"msg_type":"resume","rooms":{"room 1":null,"room 2":null},"id":1}`)
-						m.nextJSON()
+						m.Text(`{"msg_type":"resume","rooms":{"room 1":null,"room 2":null},"id":1}`)
+						m.NextJSON()
 					}
 				}
 			})
@@ -178,7 +179,7 @@ func TestNoRoomHookMissesItsPair(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		s.Shutdown(ctx) // nobody answers the Close: they are cut off
-		eventually(t, "the last hook has returned", d.isOver)
+		rawtest.Eventually(t, "the last hook has returned", d.isOver)
 		d.check(t)
 		if n := len(d.read("room 0")); n < 20 {
 			t.Errorf("only %d calls for a room", n)
@@ -188,10 +189,10 @@ func TestNoRoomHookMissesItsPair(t *testing.T) {
 
 // One who joins and leaves faster than the application keeps up is held back, and nobody else.
 func TestRoomHooksThatWaitAreBounded(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var d roomDiary
 		gate := make(chan struct{})
-		s := startServer(t, hubbub.Config{IO: io, MaxRoomsPerClient: 10, Logger: quietLogger(), Hooks: d.hooks(func(context.Context) { <-gate })})
+		s := rawtest.Start(t, hubbub.Config{IO: io, MaxRoomsPerClient: 10, Logger: quietLogger(), Hooks: d.hooks(func(context.Context) { <-gate })})
 		a, b := enter(t, s), enter(t, s)
 		refused := false
 		for range 100 {
@@ -206,7 +207,7 @@ func TestRoomHooksThatWaitAreBounded(t *testing.T) {
 		}
 		b.join("r")
 		close(gate)
-		eventually(t, "a may join again", func() bool {
+		rawtest.Eventually(t, "a may join again", func() bool {
 			return a.ask(`{"msg_type":"join_room","room":"r"}`)["msg_type"] == "joined"
 		})
 		s.Shutdown(timeout(t))

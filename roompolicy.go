@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"example.com/hubbub/internal/glob"
 	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/protocol"
@@ -140,7 +141,7 @@ func (c Config) policies() (*hub.Policies, error) {
 		if r.SlowConsumer == c.SlowConsumer && err != nil {
 			r.SlowConsumer = disconnect // said once
 		}
-		rule := hub.Rule{Match: hub.NewPattern(r.Match), Policy: r.policy(bad)}
+		rule := hub.Rule{Match: glob.New(r.Match), Policy: r.policy(bad)}
 		if err := checkMatch(rule.Match, rules); err != nil {
 			errs = append(errs, fmt.Errorf("rooms[%d].match %q: %w", i, r.Match, err))
 		}
@@ -150,7 +151,7 @@ func (c Config) policies() (*hub.Policies, error) {
 }
 
 // checkMatch refuses a pattern that can match no room, or none that an earlier rule leaves.
-func checkMatch(p *hub.Pattern, earlier []hub.Rule) error {
+func checkMatch(p *glob.Pattern, earlier []hub.Rule) error {
 	if p.String() == "" {
 		return errors.New(`empty; "*" is every room`)
 	}

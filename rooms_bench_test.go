@@ -8,7 +8,8 @@ import (
 	"testing"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // BenchmarkRooms says what a room costs; an operation is a room. The clients are few, a thousand rooms each, and in this
@@ -41,7 +42,7 @@ func BenchmarkRooms(b *testing.B) {
 		{name: "forgets", members: true, saids: true, policies: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{}}}},
 	} {
 		b.Run("kind="+kind.name, func(b *testing.B) {
-			s := startServer(b, hubbub.Config{Rooms: kind.policies})
+			s := rawtest.Start(b, hubbub.Config{Rooms: kind.policies})
 			const each = 1000 // what a client may join by default
 			var clients []*member
 			for range (b.N + each - 1) / each {
@@ -64,7 +65,7 @@ func BenchmarkRooms(b *testing.B) {
 				}
 				for range rooms {
 					if kind.members && kind.saids {
-						c.next()
+						c.Next()
 					}
 				}
 			}
@@ -85,11 +86,11 @@ func roomNumber(n int) string { return fmt.Sprintf("room-%07d", n) }
 func joinRooms(c *member, first, rooms int) {
 	var b []byte
 	for n := range rooms {
-		b = append(b, frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"join_room","room":"%s","id":1}`, roomNumber(first+n)))...)
+		b = append(b, rawtest.Frame(wsclient.Text, true, fmt.Appendf(nil, `{"msg_type":"join_room","room":"%s","id":1}`, roomNumber(first+n)))...)
 	}
-	c.sendRaw(b)
+	c.SendRaw(b)
 	for range rooms {
-		c.next()
+		c.Next()
 	}
 }
 

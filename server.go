@@ -16,6 +16,7 @@ import (
 
 	"example.com/hubbub/internal/audit"
 	"example.com/hubbub/internal/console"
+	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
@@ -35,25 +36,25 @@ type Server struct {
 	loop    *loop.Loop
 	hub     *hub.Hub
 	page    http.Handler
-	ips     *perIP // nil without a limit
-	origins []originPattern
+	ips     *front.PerIP // nil without a limit
+	origins front.Origins
 	unasked sparselog.Log // clients for whom Connect gave no answer
-	probes  lane
-	scrapes lane
-	readers lane // of the page
+	probes  front.Lane
+	scrapes front.Lane
+	readers front.Lane // of the page
 	scrape  http.Handler
 	tally   tally
 
 	draining atomic.Bool   // not ready any more
 	delayed  chan struct{} // closed when it has been so for Config.ShutdownDelay
 	stopping atomic.Bool   // no upgrade any more
-	quiet    quiet
+	quiet    front.Quiet
 
 	refused [upgradeResults]sparselog.Log // a kind of line for each reason
 
 	mu        sync.Mutex
 	listening map[*http.Server]bool // guarded by mu, as is what follows
-	gates     []*gate               // of all that ever listened
+	gates     []*front.Gate         // of all that ever listened
 }
 
 // ErrUnsettled is what Shutdown returns when all has ended and an account of the server, which the error names, isn't back
@@ -73,14 +74,14 @@ func New(cfg Config) (*Server, error) {
 	slow, _ := hub.ParseSlowConsumer(cfg.SlowConsumer)
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, page: console.Handler(), listening: map[*http.Server]bool{}, delayed: make(chan struct{}),
-		probes: newLane(), scrapes: newLane(), readers: newLane(),
+		probes: front.NewLane(), scrapes: front.NewLane(), readers: front.NewLane(),
 	}
 	for _, text := range cfg.AllowedOrigins {
-		p, _ := parseOriginPattern(text) // Validate has looked
+		p, _ := front.ParseOriginPattern(text) // Validate has looked
 		s.origins = append(s.origins, p)
 	}
 	if cfg.MaxConnectionsPerIP > 0 {
-		s.ips = newPerIP(cfg.MaxConnectionsPerIP)
+		s.ips = front.NewPerIP(cfg.MaxConnectionsPerIP)
 	}
 	var key [32]byte
 	rand.Read(key[:])
@@ -286,7 +287,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.hub.Stop() // those who might have resumed leave their rooms, and nothing is published any more
 	s.closeListeners()
-	s.quiet.stop()
+	s.quiet.Stop()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), hooksGrace)
 	defer cancel()
 	s.hub.WaitHooks(ctx)
@@ -303,12 +304,12 @@ func (s *Server) settled() error {
 	}
 	accounts := append(s.loop.Unsettled(), s.hub.Unsettled()...)
 	if s.ips != nil {
-		accounts = append(accounts, s.ips.unsettled()...)
+		accounts = append(accounts, s.ips.Unsettled()...)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, g := range s.gates {
-		accounts = append(accounts, g.unsettled()...)
+		accounts = append(accounts, g.Unsettled()...)
 	}
 	if len(accounts) == 0 {
 		return nil

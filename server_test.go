@@ -21,21 +21,23 @@ import (
 	"github.com/coder/websocket"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/rawtest"
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // member is a client of the room protocol.
 type member struct {
-	*rawClient
+	*rawtest.Client
 	id      string
 	offsets map[any]float64 // of the last message from each room
 }
 
 // enter connects a client and reads its welcome.
-func enter(t testing.TB, s *testServer) *member {
+func enter(t testing.TB, s *rawtest.Server) *member {
 	t.Helper()
-	m := &member{rawClient: dial(t, s, "/ws")}
-	welcome := m.nextJSON()
+	m := &member{Client: rawtest.Dial(t, s, "/ws")}
+	welcome := m.NextJSON()
 	if welcome["msg_type"] != "welcome" {
 		t.Fatalf("the first message is %v, want welcome", welcome)
 	}
@@ -45,11 +47,11 @@ func enter(t testing.TB, s *testServer) *member {
 
 // ask sends a message with an id and gives the answer to it, which must be the next message.
 func (m *member) ask(msg string) map[string]any {
-	m.t.Helper()
-	m.text(strings.TrimSuffix(msg, "}") + `,"id":"ask"}`)
-	got := m.nextJSON()
+	m.T.Helper()
+	m.Text(strings.TrimSuffix(msg, "}") + `,"id":"ask"}`)
+	got := m.NextJSON()
 	if got["id"] != "ask" {
-		m.t.Fatalf("%s is answered by %v", msg, got)
+		m.T.Fatalf("%s is answered by %v", msg, got)
 	}
 	delete(got, "id")
 	m.position(got)
@@ -58,7 +60,7 @@ func (m *member) ask(msg string) map[string]any {
 
 // position takes the position out of a message, if it has one. Offsets of a room only grow.
 func (m *member) position(got map[string]any) {
-	m.t.Helper()
+	m.T.Helper()
 	offset, ok := got["offset"].(float64)
 	if !ok {
 		return
@@ -68,48 +70,48 @@ func (m *member) position(got map[string]any) {
 			m.offsets = map[any]float64{}
 		}
 		if offset <= m.offsets[room] {
-			m.t.Errorf("offset %v of %v comes after %v", offset, room, m.offsets[room])
+			m.T.Errorf("offset %v of %v comes after %v", offset, room, m.offsets[room])
 		}
 		m.offsets[room] = offset
 	} else if epoch, _ := got["epoch"].(string); epoch == "" {
-		m.t.Errorf("an offset without an epoch: %v", got)
+		m.T.Errorf("an offset without an epoch: %v", got)
 	}
 	delete(got, "offset")
 	delete(got, "epoch")
 }
 
 func (m *member) join(room string) *member {
-	m.t.Helper()
+	m.T.Helper()
 	want := map[string]any{"msg_type": "joined", "room": room}
 	if got := m.ask(`{"msg_type":"join_room","room":"` + room + `"}`); !maps.Equal(got, want) {
-		m.t.Fatalf("join: %v", got)
+		m.T.Fatalf("join: %v", got)
 	}
 	return m
 }
 
 // gets takes the next message, which must have these fields; time is checked and taken out.
 func (m *member) gets(want map[string]any) {
-	m.t.Helper()
-	got := m.nextJSON()
+	m.T.Helper()
+	got := m.NextJSON()
 	if at, ok := got["time"].(float64); ok {
 		if d := time.Since(time.UnixMilli(int64(at))); d < -time.Minute || d > time.Minute {
-			m.t.Errorf("the time of %v is %s off", got, d)
+			m.T.Errorf("the time of %v is %s off", got, d)
 		}
 		delete(got, "time")
 	}
 	m.position(got)
 	if !reflect.DeepEqual(got, want) {
-		m.t.Fatalf("got  %v\nwant %v", got, want)
+		m.T.Fatalf("got  %v\nwant %v", got, want)
 	}
 }
 
 // hearsNothing shows by a ping that nothing came before its answer. What other workers posted has arrived by then only
 // if its sender was acknowledged before and the mailboxes ran: so each worker of the server is made to turn.
 func (m *member) hearsNothing() {
-	m.t.Helper()
+	m.T.Helper()
 	for range 3 {
 		if got := m.ask(`{"msg_type":"ping"}`); got["msg_type"] != "pong" {
-			m.t.Fatalf("got %v, want nothing", got)
+			m.T.Fatalf("got %v, want nothing", got)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -122,23 +124,23 @@ func roomMessage(from *member, room string, content any) map[string]any {
 func ack() map[string]any { return map[string]any{"msg_type": "ack"} }
 
 // eachServer tells a story to servers of every IO, with one worker and with four.
-func eachServer(t *testing.T, story func(t *testing.T, s *testServer)) {
+func eachServer(t *testing.T, story func(t *testing.T, s *rawtest.Server)) {
 	eachServerWith(t, hubbub.Config{}, story)
 }
 
-func eachServerWith(t *testing.T, cfg hubbub.Config, story func(t *testing.T, s *testServer)) {
-	eachIO(t, func(t *testing.T, io string) {
+func eachServerWith(t *testing.T, cfg hubbub.Config, story func(t *testing.T, s *rawtest.Server)) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		for _, workers := range []int{1, 4} {
 			t.Run(fmt.Sprint(workers, " workers"), func(t *testing.T) {
 				cfg.IO, cfg.Workers = io, workers
-				story(t, startServer(t, cfg))
+				story(t, rawtest.Start(t, cfg))
 			})
 		}
 	})
 }
 
 func TestARoomMessageReachesEveryMemberButTheSender(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a, b, c, out := enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
 		if got := a.ask(`{"msg_type":"room_message","room":"r","content":{"x":[1,"é"]}}`); !maps.Equal(got, ack()) {
 			t.Errorf("got %v, want an ack", got)
@@ -157,7 +159,7 @@ func TestARoomMessageReachesEveryMemberButTheSender(t *testing.T) {
 }
 
 func TestJoiningTwiceIsJoiningOnce(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a, b := enter(t, s).join("r").join("r"), enter(t, s).join("r")
 		b.ask(`{"msg_type":"room_message","room":"r","content":1}`)
 		a.gets(roomMessage(b, "r", 1.0))
@@ -175,7 +177,7 @@ func TestJoiningTwiceIsJoiningOnce(t *testing.T) {
 }
 
 func TestAnEmptyRoomIsGone(t *testing.T) {
-	eachPresence(t, -1, func(t *testing.T, s *testServer) {
+	eachPresence(t, -1, func(t *testing.T, s *rawtest.Server) {
 		a, b := enter(t, s).join("r").join("only a's"), enter(t, s).join("r")
 		if n := s.RoomCount(); n != 2 {
 			t.Errorf("%d rooms, want 2", n)
@@ -184,43 +186,43 @@ func TestAnEmptyRoomIsGone(t *testing.T) {
 		if n := s.RoomCount(); n != 2 {
 			t.Errorf("%d rooms, want 2: b is still in r", n)
 		}
-		a.closeNow()
-		b.reset()
-		eventually(t, "no room is left", func() bool { return s.RoomCount() == 0 })
-		eventually(t, "no connection is left", func() bool { return s.Connections() == 0 })
+		a.CloseNow()
+		b.Reset()
+		rawtest.Eventually(t, "no room is left", func() bool { return s.RoomCount() == 0 })
+		rawtest.Eventually(t, "no connection is left", func() bool { return s.Connections() == 0 })
 	})
 }
 
 func TestAChatReachesEveryoneButTheSender(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a, b, c := enter(t, s), enter(t, s).join("r"), enter(t, s)
-		echo := dial(t, s, "/echo")
+		echo := rawtest.Dial(t, s, "/echo")
 		a.ask(`{"msg_type":"chat","content":"hello"}`)
 		want := map[string]any{"msg_type": "chat", "from": a.id, "content": "hello"}
 		b.gets(want)
 		c.gets(want)
 		a.hearsNothing()
-		b.text(`{"msg_type":"chat"}`) // a missing content is ""
+		b.Text(`{"msg_type":"chat"}`) // a missing content is ""
 		a.gets(map[string]any{"msg_type": "chat", "from": b.id, "content": ""})
-		echo.text("not a client")
-		echo.expect(wire.Text, []byte("not a client"))
+		echo.Text("not a client")
+		echo.Expect(wsclient.Text, []byte("not a client"))
 	})
 }
 
 func TestADirectMessageReachesOneClient(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a, b, c := enter(t, s), enter(t, s), enter(t, s)
 		a.ask(`{"msg_type":"direct_message","to":"` + b.id + `","content":null}`)
 		b.gets(map[string]any{"msg_type": "direct_message", "from": a.id, "content": nil})
 		c.hearsNothing()
-		a.text(`{"msg_type":"direct_message","to":"` + strings.ToUpper(a.id) + `","content":"note to self"}`) // an id in capitals is the same
+		a.Text(`{"msg_type":"direct_message","to":"` + strings.ToUpper(a.id) + `","content":"note to self"}`) // an id in capitals is the same
 		a.gets(map[string]any{"msg_type": "direct_message", "from": a.id, "content": "note to self"})
-		c.sendClose(1000, "")
-		c.expectClose(1000)
-		eventually(t, "c is gone", func() bool { return s.Connections() == 2 })
+		c.SendClose(1000, "")
+		c.ExpectClose(1000)
+		rawtest.Eventually(t, "c is gone", func() bool { return s.Connections() == 2 })
 		for _, to := range []string{c.id, "nobody", ""} {
-			a.text(`{"msg_type":"direct_message","to":"` + to + `","content":1}`) // an error also without an id
-			if got := a.nextJSON(); got["code"] != "unknown_client" || got["retry"] != false {
+			a.Text(`{"msg_type":"direct_message","to":"` + to + `","content":1}`) // an error also without an id
+			if got := a.NextJSON(); got["code"] != "unknown_client" || got["retry"] != false {
 				t.Errorf("to %q: %v", to, got)
 			}
 		}
@@ -229,7 +231,7 @@ func TestADirectMessageReachesOneClient(t *testing.T) {
 
 // Every publisher counts up, and every member must see all counts in one and the same order.
 func TestMembersSeeOneOrder(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		const publishers, each = 4, 500
 		var watchers []*member
 		for range 5 {
@@ -239,7 +241,7 @@ func TestMembersSeeOneOrder(t *testing.T) {
 			from := enter(t, s)
 			go func() {
 				for i := range each {
-					if from.trySend(frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"room_message","room":"r","content":[%d,%d]}`, p, i))) != nil {
+					if from.TrySend(rawtest.Frame(wsclient.Text, true, fmt.Appendf(nil, `{"msg_type":"room_message","room":"r","content":[%d,%d]}`, p, i))) != nil {
 						return
 					}
 				}
@@ -250,7 +252,7 @@ func TestMembersSeeOneOrder(t *testing.T) {
 			var seen []string
 			last := map[float64]float64{}
 			for range publishers * each {
-				c := w.nextJSON()["content"].([]any)
+				c := w.NextJSON()["content"].([]any)
 				p, n := c[0].(float64), c[1].(float64)
 				if n != 0 && n != last[p]+1 {
 					t.Fatalf("publisher %v: %v after %v", p, n, last[p])
@@ -269,7 +271,7 @@ func TestMembersSeeOneOrder(t *testing.T) {
 
 // More members than a turn writes to at once, so rooms are put off, and what is published to them meanwhile catches up.
 func TestRoomsThatTakeTurnsLoseNothing(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		const rooms, members, each = 6, 40, 60
 		name := func(room int) string { return fmt.Sprint("r", room%rooms) }
 		var all []*member
@@ -293,7 +295,7 @@ func TestRoomsThatTakeTurnsLoseNothing(t *testing.T) {
 		}
 		for i, m := range all {
 			for range len(in[i]) * each {
-				got := m.nextJSON()
+				got := m.NextJSON()
 				if want, is := in[i][got["room"]]; !is || got["content"] != want {
 					t.Fatalf("client %d gets %v, want number %v", i, got, want)
 				}
@@ -306,8 +308,8 @@ func TestRoomsThatTakeTurnsLoseNothing(t *testing.T) {
 // A room that is put off costs the mailbox what it was posted with, whatever ran in its place: else an idle mailbox would
 // count bytes that nobody waits for, and its publishers would be paused for good.
 func TestAPublisherIsReadAgain(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, Workers: 1})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 1})
 		const members, pairs, packets = 150, 28, 60
 		var all []*member
 		for _, room := range []string{"large", "small"} {
@@ -318,15 +320,15 @@ func TestAPublisherIsReadAgain(t *testing.T) {
 		large := fmt.Sprintf(`{"msg_type":"room_message","room":"large","content":"%s"}`, strings.Repeat("x", 2000))
 		var packet []byte
 		for range pairs {
-			packet = append(packet, frame(wire.Text, true, []byte(large))...)
-			packet = append(packet, frame(wire.Text, true, []byte(`{"msg_type":"room_message","room":"small","content":1}`))...)
+			packet = append(packet, rawtest.Frame(wsclient.Text, true, []byte(large))...)
+			packet = append(packet, rawtest.Frame(wsclient.Text, true, []byte(`{"msg_type":"room_message","room":"small","content":1}`))...)
 		}
 		from := enter(t, s)
 		for range packets {
-			from.sendRaw(packet)
+			from.SendRaw(packet)
 			for _, m := range all {
 				for range pairs {
-					m.nextJSON()
+					m.NextJSON()
 				}
 			}
 		}
@@ -334,7 +336,7 @@ func TestAPublisherIsReadAgain(t *testing.T) {
 }
 
 func TestTheBackendPublishes(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a, b := enter(t, s).join("r"), enter(t, s)
 		if err := publish(s, "r", map[string]int{"n": 1}); err != nil {
 			t.Error(err)
@@ -366,7 +368,7 @@ func TestTheBackendPublishes(t *testing.T) {
 
 // Bad input is answered and the connection lives on.
 func TestBadInputIsAnswered(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a := enter(t, s)
 		for msg, want := range map[string]string{
 			`{`:                                                "bad_json",
@@ -386,13 +388,13 @@ func TestBadInputIsAnswered(t *testing.T) {
 			`{"msg_type":"join_room","room":"r","data":"` + strings.Repeat("x", 4095) + `"}`: "bad_message",
 			`{"x":` + strings.Repeat("[", 128) + strings.Repeat("]", 128) + `}`:              "too_deep",
 		} {
-			a.text(msg)
-			if got := a.nextJSON(); got["msg_type"] != "error" || got["code"] != want {
+			a.Text(msg)
+			if got := a.NextJSON(); got["msg_type"] != "error" || got["code"] != want {
 				t.Errorf("%s is answered by %v, want the error %s", msg, got, want)
 			}
 		}
-		a.send(wire.Binary, true, []byte(`{"msg_type":"ping"}`))
-		if got := a.nextJSON(); got["code"] != "binary" {
+		a.Send(wsclient.Binary, true, []byte(`{"msg_type":"ping"}`))
+		if got := a.NextJSON(); got["code"] != "binary" {
 			t.Errorf("a binary frame is answered by %v", got)
 		}
 		if n := s.RoomCount(); n != 0 {
@@ -403,8 +405,8 @@ func TestBadInputIsAnswered(t *testing.T) {
 }
 
 func TestALimitOnRooms(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, MaxRoomsPerClient: 40})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, MaxRoomsPerClient: 40})
 		a, b := enter(t, s), enter(t, s)
 		for i := range 40 {
 			a.join(fmt.Sprint("room ", i))
@@ -429,62 +431,62 @@ func TestALimitOnRooms(t *testing.T) {
 }
 
 func TestALimitOnConnections(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, MaxConnections: 2})
-		a := dial(t, s, "/ws")
-		dial(t, s, "/echo")
-		c := connect(t, s)
-		c.sendRaw([]byte(upgradeHead(s, "/ws")))
-		r := c.response("GET")
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, MaxConnections: 2})
+		a := rawtest.Dial(t, s, "/ws")
+		rawtest.Dial(t, s, "/echo")
+		c := rawtest.Connect(t, s)
+		c.SendRaw([]byte(rawtest.Upgrade(s, "/ws")))
+		r := c.Response("GET")
 		if r.StatusCode != http.StatusServiceUnavailable || r.Header.Get("Retry-After") == "" {
 			t.Errorf("the third gets %s, Retry-After %q", r.Status, r.Header.Get("Retry-After"))
 		}
-		if log := s.log.String(); !strings.Contains(log, "--max-connections") {
+		if log := s.Log.String(); !strings.Contains(log, "--max-connections") {
 			t.Errorf("the log doesn't say which flag would allow it: %s", log)
 		}
-		a.closeNow()
-		eventually(t, "a place is free", func() bool { return s.Connections() == 1 })
-		dial(t, s, "/ws")
+		a.CloseNow()
+		rawtest.Eventually(t, "a place is free", func() bool { return s.Connections() == 1 })
+		rawtest.Dial(t, s, "/ws")
 	})
 }
 
 func TestALimitOnConnectionsOfOneAddress(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, MaxConnectionsPerIP: 2})
-		a := dial(t, s, "/ws")
-		dial(t, s, "/echo")
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, MaxConnectionsPerIP: 2})
+		a := rawtest.Dial(t, s, "/ws")
+		rawtest.Dial(t, s, "/echo")
 		for range 2 {
-			c := connect(t, s)
-			c.sendRaw([]byte(upgradeHead(s, "/ws")))
-			if r := c.response("GET"); r.StatusCode != http.StatusTooManyRequests || r.Header.Get("Retry-After") == "" {
+			c := rawtest.Connect(t, s)
+			c.SendRaw([]byte(rawtest.Upgrade(s, "/ws")))
+			if r := c.Response("GET"); r.StatusCode != http.StatusTooManyRequests || r.Header.Get("Retry-After") == "" {
 				t.Errorf("the third gets %s, Retry-After %q", r.Status, r.Header.Get("Retry-After"))
 			}
 		}
 		if n := s.Connections(); n != 2 {
 			t.Errorf("%d connections, want 2: a refused one kept its place", n)
 		}
-		a.reset()
-		eventually(t, "a place is free", func() bool { return s.Connections() == 1 })
-		dial(t, s, "/ws")
+		a.Reset()
+		rawtest.Eventually(t, "a place is free", func() bool { return s.Connections() == 1 })
+		rawtest.Dial(t, s, "/ws")
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
-		nc, err := dialer.Dial("tcp", s.addr)
+		nc, err := dialer.Dial("tcp", s.Addr)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer nc.Close()
-		other := &rawClient{t: t, nc: nc.(*net.TCPConn), r: bufio.NewReader(nc), timeout: patience}
-		other.sendRaw([]byte(upgradeHead(s, "/ws")))
-		other.expectUpgrade()
+		other := &rawtest.Client{T: t, NC: nc.(*net.TCPConn), R: bufio.NewReader(nc), Timeout: rawtest.Patience}
+		other.SendRaw([]byte(rawtest.Upgrade(s, "/ws")))
+		other.ExpectUpgrade()
 	})
 }
 
 // One stalled reader: the others miss nothing, and it is told why it was closed once it reads again.
 func TestAStalledReaderHurtsOnlyItself(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, SendQueueBytes: 128 << 10, MaxMessageBytes: 64 << 10})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, SendQueueBytes: 128 << 10, MaxMessageBytes: 64 << 10})
 		stalled, healthy, from := enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
 		content := strings.Repeat("z", 32<<10)
-		tooSlow := func() bool { return strings.Contains(s.log.String(), "slow client closed") }
+		tooSlow := func() bool { return strings.Contains(s.Log.String(), "slow client closed") }
 		for sent := 0; !tooSlow(); sent++ {
 			if sent > 2000 {
 				t.Fatal("64 MB are on the way to a client that doesn't read, and it is still connected")
@@ -492,15 +494,15 @@ func TestAStalledReaderHurtsOnlyItself(t *testing.T) {
 			from.ask(`{"msg_type":"room_message","room":"r","content":"` + content + `"}`)
 			healthy.gets(roomMessage(from, "r", content))
 		}
-		eventually(t, "the stalled client is given up", func() bool { return s.Connections() == 2 }) // its Close is waited for 5 s
+		rawtest.Eventually(t, "the stalled client is given up", func() bool { return s.Connections() == 2 }) // its Close is waited for 5 s
 		// What reached its socket before is whole.
 		for {
-			op, p, err := stalled.tryNext()
+			op, p, err := stalled.TryNext()
 			if err != nil {
 				break
 			}
-			if op == wire.Text && !strings.Contains(string(p), content) {
-				t.Errorf("a broken message: %s", brief(p))
+			if op == wsclient.Text && !strings.Contains(string(p), content) {
+				t.Errorf("a broken message: %s", rawtest.Brief(p))
 			}
 		}
 	})
@@ -511,45 +513,45 @@ func TestFiveThousandIdleConnectionsAddNoGoroutines(t *testing.T) {
 		t.Log("only the event loop promises this")
 		return
 	}
-	s := startServer(t, hubbub.Config{IO: "epoll", MaxConnections: 6000})
+	s := rawtest.Start(t, hubbub.Config{IO: "epoll", MaxConnections: 6000})
 	const n = 5000
 	runtime.GC()
 	before := runtime.NumGoroutine()
-	clients := make([]*rawClient, n)
+	clients := make([]*rawtest.Client, n)
 	for i := range clients {
-		clients[i] = dial(t, s, "/ws")
+		clients[i] = rawtest.Dial(t, s, "/ws")
 	}
-	eventually(t, "the handshakes' goroutines end", func() bool { return runtime.NumGoroutine() <= before+2 })
+	rawtest.Eventually(t, "the handshakes' goroutines end", func() bool { return runtime.NumGoroutine() <= before+2 })
 	if got := s.Connections(); got != n {
 		t.Errorf("%d connections, want %d", got, n)
 	}
 	for _, c := range clients {
-		c.closeNow()
+		c.CloseNow()
 	}
-	eventually(t, "all are gone", func() bool { return s.Connections() == 0 })
+	rawtest.Eventually(t, "all are gone", func() bool { return s.Connections() == 0 })
 }
 
 // Stopping: what is queued, reconnect, 1001; and no upgrade any more.
 func TestShutdownTellsEveryone(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, Workers: 2})
-		a, b, echo := enter(t, s).join("r"), enter(t, s), dial(t, s, "/echo")
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 2})
+		a, b, echo := enter(t, s).join("r"), enter(t, s), rawtest.Dial(t, s, "/echo")
 		b.ask(`{"msg_type":"room_message","room":"r","content":"last words"}`)
 		done := make(chan error)
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+			ctx, cancel := context.WithTimeout(context.Background(), 2*rawtest.Patience)
 			defer cancel()
 			done <- s.Shutdown(ctx)
 		}()
 		a.gets(roomMessage(b, "r", "last words"))
 		for _, m := range []*member{a, b} {
-			got := m.nextJSON()
+			got := m.NextJSON()
 			if after, ok := got["after_ms"].(float64); got["msg_type"] != "reconnect" || got["reason"] != "drain" || !ok || after < 0 || after > 2000 {
 				t.Errorf("got %v, want reconnect within 2 s", got)
 			}
-			m.answerClose(wire.CloseGoingAway)
+			m.AnswerClose(wire.CloseGoingAway)
 		}
-		echo.answerClose(wire.CloseGoingAway)
+		echo.AnswerClose(wire.CloseGoingAway)
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
@@ -564,8 +566,8 @@ func TestShutdownTellsEveryone(t *testing.T) {
 
 // A client that never answers is cut off when the time is up.
 func TestShutdownEndsWithItsContext(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io})
 		enter(t, s) // reads nothing more
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
@@ -598,7 +600,7 @@ func TestTheServerMountsAnywhere(t *testing.T) {
 	mux.Handle("/app/echo", s.Echo())
 	for _, tls := range []bool{false, true} {
 		url, client, stop := serve(mux, tls)
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), rawtest.Patience)
 		c, _, err := websocket.Dial(ctx, url+"/app/echo", &websocket.DialOptions{HTTPClient: client})
 		if err != nil {
 			t.Fatal(err)
@@ -627,7 +629,7 @@ func TestTheServerMountsAnywhere(t *testing.T) {
 		cancel()
 		stop()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), rawtest.Patience)
 	defer cancel()
 	if err := s.Shutdown(ctx); err != nil {
 		t.Error(err)
@@ -656,8 +658,8 @@ func TestConfigNamesEveryBadValue(t *testing.T) {
 
 // 500 clients a second at most, whoever is still there is served, and upgrades are refused.
 func TestTheDrainIsPaced(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, Workers: 2})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 2})
 		const n = 600
 		var members []*member
 		for range n {
@@ -669,14 +671,14 @@ func TestTheDrainIsPaced(t *testing.T) {
 		for _, m := range members {
 			all.Go(func() {
 				for {
-					op, p, err := m.tryNext()
+					op, p, err := m.TryNext()
 					if err != nil {
 						t.Errorf("a client was cut off: %v", err)
 						return
 					}
-					if op == wire.Close {
+					if op == wsclient.Close {
 						gone.Add(1)
-						m.trySend(frame(wire.Close, true, p))
+						m.TrySend(rawtest.Frame(wsclient.Close, true, p))
 						return
 					}
 				}
@@ -693,9 +695,9 @@ func TestTheDrainIsPaced(t *testing.T) {
 			}
 			if g := gone.Load(); !refused && g > 0 && g < n {
 				refused = true
-				c := connect(t, s)
-				c.sendRaw([]byte(upgradeHead(s, "/ws")))
-				if r := c.response("GET"); r.StatusCode != http.StatusServiceUnavailable {
+				c := rawtest.Connect(t, s)
+				c.SendRaw([]byte(rawtest.Upgrade(s, "/ws")))
+				if r := c.Response("GET"); r.StatusCode != http.StatusServiceUnavailable {
 					t.Errorf("an upgrade gets %s", r.Status)
 				}
 				if err := publish(s, "r", "still here"); err != nil {
@@ -703,7 +705,7 @@ func TestTheDrainIsPaced(t *testing.T) {
 				}
 			}
 			time.Sleep(5 * time.Millisecond)
-			if time.Since(began) > patience {
+			if time.Since(began) > rawtest.Patience {
 				t.Fatalf("only %d have gone", gone.Load())
 			}
 		}

@@ -14,7 +14,8 @@ import (
 	"time"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // One client takes what all share: each of these fills what is kept for it until it is refused, alone, and the server stays
@@ -46,21 +47,21 @@ func TestNobodyTakesWhatAllShare(t *testing.T) {
 		}, "rate_limited", 7_500},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := startServer(t, hubbub.Config{Workers: 1, MaxBufferedBytes: 16 << 20})
+			s := rawtest.Start(t, hubbub.Config{Workers: 1, MaxBufferedBytes: 16 << 20})
 			parkedOne, token := enterFor(t, s)
 			parkedOne.join("mine")
-			parkedOne.reset()
+			parkedOne.Reset()
 			parked(t, s, 1)
 			greedy := enter(t, s)
 			taken, refused := 0, 0
 			for i := 0; i < 30_000 && refused < 100; i += 100 {
 				var packet []byte
 				for n := range 100 {
-					packet = append(packet, frame(wire.Text, true, []byte(c.say(i+n)))...)
+					packet = append(packet, rawtest.Frame(wsclient.Text, true, []byte(c.say(i+n)))...)
 				}
-				greedy.sendRaw(packet)
+				greedy.SendRaw(packet)
 				for range 100 {
-					switch got := greedy.nextJSON(); {
+					switch got := greedy.NextJSON(); {
 					case got["msg_type"] != "error":
 						taken++
 					case got["code"] != c.code || got["retry"] != true:
@@ -77,7 +78,7 @@ func TestNobodyTakesWhatAllShare(t *testing.T) {
 			if kept := all["hubbub_buffered_bytes"] + all["hubbub_history_bytes"]; kept > 16<<20/7 || kept < 10_000 {
 				t.Errorf("%v bytes are kept", kept)
 			}
-			if status := s.status("/readyz"); status != http.StatusOK {
+			if status := statusAt(s, "/readyz"); status != http.StatusOK {
 				t.Errorf("readyz is %d", status)
 			}
 			// The others notice nothing.
@@ -96,29 +97,29 @@ func TestNobodyTakesWhatAllShare(t *testing.T) {
 
 // fill publishes by publish_ids of that prefix until it is refused, and says how many were taken.
 func (m *member) fill(prefix string) (taken int) {
-	m.t.Helper()
+	m.T.Helper()
 	for {
 		var packet []byte
 		for i := range 100 {
-			packet = append(packet, frame(wire.Text, true, fmt.Appendf(nil, `{"msg_type":"room_message","room":"nobody is here","content":1,"publish_id":"%s%d","id":%d}`, prefix, taken+i, i))...)
+			packet = append(packet, rawtest.Frame(wsclient.Text, true, fmt.Appendf(nil, `{"msg_type":"room_message","room":"nobody is here","content":1,"publish_id":"%s%d","id":%d}`, prefix, taken+i, i))...)
 		}
-		m.sendRaw(packet)
+		m.SendRaw(packet)
 		refused := 0
 		for range 100 {
-			switch got := m.nextJSON(); got["code"] {
+			switch got := m.NextJSON(); got["code"] {
 			case nil:
 				taken++
 			case "rate_limited":
 				refused++
 			default:
-				m.t.Fatalf("got %v", got)
+				m.T.Fatalf("got %v", got)
 			}
 		}
 		if refused > 0 {
 			return taken
 		}
 		if taken > 100_000 {
-			m.t.Fatal("nobody is ever refused")
+			m.T.Fatal("nobody is ever refused")
 		}
 	}
 }
@@ -131,10 +132,10 @@ func TestAUserAndAnAddressHaveShares(t *testing.T) {
 		return nil
 	}}}
 	t.Run("user", func(t *testing.T) {
-		s := startServer(t, cfg)
+		s := rawtest.Start(t, cfg)
 		as := func(user string) *member {
-			m := &member{rawClient: dial(t, s, "/ws?user="+user)}
-			m.nextJSON()
+			m := &member{Client: rawtest.Dial(t, s, "/ws?user="+user)}
+			m.NextJSON()
 			return m
 		}
 		ann := as("ann")
@@ -142,8 +143,8 @@ func TestAUserAndAnAddressHaveShares(t *testing.T) {
 		if n := as("ann").fill("b"); n > 0 {
 			t.Errorf("a second session of the user took %d more", n)
 		}
-		ann.sendClose(1000, "")
-		ann.expectClose(1000)
+		ann.SendClose(1000, "")
+		ann.ExpectClose(1000)
 		if n := as("ann").fill("c"); n > 0 {
 			t.Errorf("a session after the first took %d more", n)
 		}
@@ -155,11 +156,11 @@ func TestAUserAndAnAddressHaveShares(t *testing.T) {
 		t.Run(fmt.Sprint("address, limit ", limit), func(t *testing.T) {
 			cfg := cfg
 			cfg.MaxConnectionsPerIP = limit
-			s := startServer(t, cfg)
+			s := rawtest.Start(t, cfg)
 			one, all := 0, 0
 			for i := range 8 {
-				m := &member{rawClient: dial(t, s, "/ws")}
-				m.nextJSON()
+				m := &member{Client: rawtest.Dial(t, s, "/ws")}
+				m.NextJSON()
 				n := m.fill(fmt.Sprint("s", i, "-"))
 				one = max(one, n)
 				all += n
@@ -171,9 +172,9 @@ func TestAUserAndAnAddressHaveShares(t *testing.T) {
 	}
 }
 
-// status is that of a GET.
-func (s *testServer) status(path string) int {
-	r, err := http.Get("http://" + s.addr + path)
+// statusAt is that of a GET.
+func statusAt(s *rawtest.Server, path string) int {
+	r, err := http.Get("http://" + s.Addr + path)
 	if err != nil {
 		return 0
 	}
@@ -184,15 +185,15 @@ func (s *testServer) status(path string) int {
 // What one limit allows the others do not forbid: as many rooms as a client may have, with data, can be joined and come
 // back to by a client whose server is small.
 func TestAsManyRoomsAsAllowedCanBeResumed(t *testing.T) {
-	s := startServer(t, hubbub.Config{MaxBufferedBytes: 16 << 20, Rooms: []hubbub.RoomPolicy{{Match: "*", Presence: "full"}}})
+	s := rawtest.Start(t, hubbub.Config{MaxBufferedBytes: 16 << 20, Rooms: []hubbub.RoomPolicy{{Match: "*", Presence: "full"}}})
 	m, token := enterFor(t, s)
 	const rooms, each = 1000, 400
 	name := func(i int) string { return fmt.Sprintf("%036d", i) }
 	joined := map[string]any{}
 	for i := range rooms {
-		m.text(fmt.Sprintf(`{"msg_type":"join_room","room":"%s","data":{"n":%d},"id":%d}`, name(i), i, i))
+		m.Text(fmt.Sprintf(`{"msg_type":"join_room","room":"%s","data":{"n":%d},"id":%d}`, name(i), i, i))
 		for {
-			got := m.nextJSON()
+			got := m.NextJSON()
 			if got["msg_type"] == "joined" {
 				joined[name(i)] = got["epoch"]
 				break
@@ -202,11 +203,11 @@ func TestAsManyRoomsAsAllowedCanBeResumed(t *testing.T) {
 			}
 		}
 	}
-	m.reset()
+	m.Reset()
 	parked(t, s, 1)
 	a := enter(t, s)
 	a.publish(name(0), 1, 1)
-	a.text(`{"msg_type":"direct_message","to":"` + m.id + `","content":"waits"}`)
+	a.Text(`{"msg_type":"direct_message","to":"` + m.id + `","content":"waits"}`)
 	a.publish(name(999), 1, 1)
 	back, welcome := comeBack(t, s, token)
 	if welcome["resumed"] != true {
@@ -234,13 +235,13 @@ func TestAsManyRoomsAsAllowedCanBeResumed(t *testing.T) {
 		}
 		a.publish(name(from), 2, 2) // comes when all is said
 	}
-	direct := back.nextJSON()
+	direct := back.NextJSON()
 	if direct["content"] != "waits" {
 		t.Fatalf("after the last resumed comes %v", direct)
 	}
 	got := map[string]int{}
 	for range 5 {
-		got[back.nextJSON()["room"].(string)]++
+		got[back.NextJSON()["room"].(string)]++
 	}
 	if got[name(0)] != 2 || got[name(999)] != 1 || got[name(400)] != 1 || got[name(800)] != 1 {
 		t.Errorf("missed messages: %v", got)
@@ -251,7 +252,7 @@ func TestAsManyRoomsAsAllowedCanBeResumed(t *testing.T) {
 // Who has joined until its share was used up may lose its connection all the same: a parked session takes less than what its
 // rooms took before.
 func TestWhoseShareIsUsedUpByRoomsCanResume(t *testing.T) {
-	s := startServer(t, hubbub.Config{MaxBufferedBytes: 1 << 20})
+	s := rawtest.Start(t, hubbub.Config{MaxBufferedBytes: 1 << 20})
 	m, token := enterFor(t, s)
 	rooms := 0
 	for m.raw(`{"msg_type":"join_room","room":"r%d","id":1}`, rooms)["msg_type"] == "joined" {
@@ -260,7 +261,7 @@ func TestWhoseShareIsUsedUpByRoomsCanResume(t *testing.T) {
 	if rooms >= 1000 {
 		t.Fatalf("%d rooms, which is no share", rooms)
 	}
-	m.reset()
+	m.Reset()
 	parked(t, s, 1)
 	back, welcome := comeBack(t, s, token)
 	if welcome["resumed"] != true {
@@ -279,10 +280,10 @@ func TestWhoseShareIsUsedUpByRoomsCanResume(t *testing.T) {
 
 // A resume of several messages ends with another kind of message, too; what is not named then is left.
 func TestAResumeThatSaysNoMoreIsOver(t *testing.T) {
-	eachServer(t, func(t *testing.T, s *testServer) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		m, token := enterFor(t, s)
 		m.join("a").join("b")
-		m.reset()
+		m.Reset()
 		parked(t, s, 1)
 		watcher := enter(t, s)
 		back, _ := comeBack(t, s, token)
@@ -291,7 +292,7 @@ func TestAResumeThatSaysNoMoreIsOver(t *testing.T) {
 		back.hearsNothing() // a ping ends nothing
 		scraped(t, s, map[string]float64{"parked_sessions": 1})
 		if got := back.raw(`{"msg_type":"presence","room":"b","id":2}`); got["msg_type"] == "room_message" {
-			got = back.nextJSON()
+			got = back.NextJSON()
 		}
 		scraped(t, s, map[string]float64{"parked_sessions": 0})
 		if got := watcher.raw(`{"msg_type":"presence","room":"b","id":3}`); got["count"] != 0.0 {
@@ -310,13 +311,13 @@ func deflated(text string) []byte {
 	io.WriteString(w, text)
 	w.Flush()
 	p := bytes.TrimSuffix(b.Bytes(), []byte{0, 0, 0xff, 0xff})
-	f := frame(wire.Text, true, p)
+	f := rawtest.Frame(wsclient.Text, true, p)
 	f[0] |= 0x40
 	return f
 }
 
 // beside measures how long an innocent client's ping takes while others attack; it judges nothing that depends on time.
-func beside(t *testing.T, s *testServer) (median, p95 time.Duration) {
+func beside(t *testing.T, s *rawtest.Server) (median, p95 time.Duration) {
 	innocent := enter(t, s)
 	var took []time.Duration
 	for range 200 {
@@ -332,9 +333,9 @@ func beside(t *testing.T, s *testServer) (median, p95 time.Duration) {
 // A read of 64 KiB may hold hundreds of messages that are large when they are inflated, or dear to obey. A connection is fed
 // its share of a turn, all such together little more, and what is left counts as half received.
 func TestOneReadIsNotOneTurn(t *testing.T) {
-	eachIO(t, func(t *testing.T, kind string) {
+	rawtest.EachIO(t, func(t *testing.T, kind string) {
 		for _, attackers := range []int{1, 20} {
-			s := startServer(t, hubbub.Config{Workers: 1, IO: kind})
+			s := rawtest.Start(t, hubbub.Config{Workers: 1, IO: kind})
 			bomb := deflated(`{"msg_type":"ping","padding":"` + strings.Repeat("a", 65000) + `"}`)
 			packet := bytes.Repeat(bomb, 64<<10/len(bomb))
 			before := scrape(t, s)
@@ -342,7 +343,7 @@ func TestOneReadIsNotOneTurn(t *testing.T) {
 			median, p95 := beside(t, s)
 			a.end()
 			after := scrape(t, s)
-		t.Logf("an innocent's round trip beside %d who send %d compressed messages a packet: median %s, p95 %s", attackers, len(packet)/len(bomb), median, p95)
+			t.Logf("an innocent's round trip beside %d who send %d compressed messages a packet: median %s, p95 %s", attackers, len(packet)/len(bomb), median, p95)
 			turns := after["hubbub_turn_seconds_count"] - before["hubbub_turn_seconds_count"]
 			messages := after["hubbub_messages_received_total"] - before["hubbub_messages_received_total"]
 			if messages < 1000 || messages/turns > 20 {
@@ -354,18 +355,18 @@ func TestOneReadIsNotOneTurn(t *testing.T) {
 
 // attackers send a packet again and again, as fast as it is read, and read what they are told.
 type attackers struct {
-	all  []*rawClient
+	all  []*rawtest.Client
 	over sync.WaitGroup
 }
 
-func attack(t testing.TB, s *testServer, n int, header string, packet []byte) *attackers {
+func attack(t testing.TB, s *rawtest.Server, n int, header string, packet []byte) *attackers {
 	a := &attackers{}
 	for range n {
-		c := dial(t, s, "/ws", header)
+		c := rawtest.Dial(t, s, "/ws", header)
 		a.all = append(a.all, c)
-		go io.Copy(io.Discard, c.r)
+		go io.Copy(io.Discard, c.R)
 		a.over.Go(func() {
-			for c.trySend(packet) == nil {
+			for c.TrySend(packet) == nil {
 			}
 		})
 	}
@@ -374,7 +375,7 @@ func attack(t testing.TB, s *testServer, n int, header string, packet []byte) *a
 
 func (a *attackers) end() {
 	for _, c := range a.all {
-		c.reset()
+		c.Reset()
 	}
 	a.over.Wait()
 }
@@ -415,12 +416,12 @@ func BenchmarkBeside(b *testing.B) {
 }
 
 func benchmarkBeside(b *testing.B, kind string, attackers int) {
-	s := startServer(b, hubbub.Config{Workers: 1, IO: kind})
+	s := rawtest.Start(b, hubbub.Config{Workers: 1, IO: kind})
 	watchers := make([]*member, 999)
 	for i := range watchers {
 		watchers[i] = enter(b, s)
-		watchers[i].text(`{"msg_type":"join_room","room":"lobby"}`)
-		go io.Copy(io.Discard, watchers[i].r)
+		watchers[i].Text(`{"msg_type":"join_room","room":"lobby"}`)
+		go io.Copy(io.Discard, watchers[i].R)
 	}
 	for range 100 {
 		if err := publish(s, "full", strings.Repeat("x", 500)); err != nil {
@@ -457,12 +458,12 @@ func benchmarkBeside(b *testing.B, kind string, attackers int) {
 		say := f.say
 		if f.name == "direct messages" {
 			to := enter(b, s)
-			go io.Copy(io.Discard, to.r)
+			go io.Copy(io.Discard, to.R)
 			say = func(int) string { return `{"msg_type":"direct_message","to":"` + to.id + `","content":"x"}` }
 		}
 		var packet []byte
 		for i := 0; len(packet) < 60<<10; i++ {
-			packet = append(packet, frame(wire.Text, true, []byte(say(i)))...)
+			packet = append(packet, rawtest.Frame(wsclient.Text, true, []byte(say(i)))...)
 		}
 		beside(f.name, "X-Nothing: 1", packet)
 	}

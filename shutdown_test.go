@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -11,7 +13,8 @@ import (
 	"time"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // longTime is for a Shutdown that ends by itself: longer than any machine is busy.
@@ -22,14 +25,14 @@ func longTime(t *testing.T) context.Context {
 }
 
 // untilClosed reads on, and answers the Close.
-func (c *rawClient) untilClosed() {
+func untilClosed(c *rawtest.Client) {
 	for {
-		op, p, err := c.tryNext()
+		op, p, err := c.TryNext()
 		if err != nil {
 			return
 		}
-		if op == wire.Close {
-			c.trySend(frame(wire.Close, true, p))
+		if op == wsclient.Close {
+			c.TrySend(rawtest.Frame(wsclient.Close, true, p))
 		}
 	}
 }
@@ -39,8 +42,8 @@ func (c *rawClient) untilClosed() {
 func TestAHookShutsTheServerDown(t *testing.T) {
 	for _, kind := range []string{"handler", "join", "connect", "joined", "disconnect"} {
 		t.Run(kind, func(t *testing.T) {
-			eachIO(t, func(t *testing.T, kindOfIO string) {
-				var s *testServer
+			rawtest.EachIO(t, func(t *testing.T, kindOfIO string) {
+				var s *rawtest.Server
 				var d diary
 				stopped := make(chan error, 1)
 				stop := func(by string) {
@@ -50,7 +53,7 @@ func TestAHookShutsTheServerDown(t *testing.T) {
 					stopped <- s.Shutdown(longTime(t))
 					d.add("stopped")
 				}
-				s = startServer(t, hubbub.Config{IO: kindOfIO, MaxHookCalls: 1, HookTimeout: time.Minute, Handlers: handlers{
+				s = rawtest.Start(t, hubbub.Config{IO: kindOfIO, MaxHookCalls: 1, HookTimeout: time.Minute, Handlers: handlers{
 					"stop": func(context.Context, *hubbub.Message) (any, error) { stop("handler"); return nil, nil },
 				}, Hooks: hubbub.Hooks{
 					Connect: func(_ context.Context, c *hubbub.Connect) error {
@@ -69,26 +72,26 @@ func TestAHookShutsTheServerDown(t *testing.T) {
 					},
 				}})
 				for range 3 {
-					other := dial(t, s, "/ws?bob")
-					go other.untilClosed()
+					other := rawtest.Dial(t, s, "/ws?bob")
+					go untilClosed(other)
 				}
-				ann := connect(t, s)
-				ann.sendRaw([]byte(upgradeHead(s, "/ws?ann")))
+				ann := rawtest.Connect(t, s)
+				ann.SendRaw([]byte(rawtest.Upgrade(s, "/ws?ann")))
 				switch kind {
 				case "handler":
-					ann.expectUpgrade()
-					ann.text(`{"msg_type":"stop"}`)
-					go ann.untilClosed()
+					ann.ExpectUpgrade()
+					ann.Text(`{"msg_type":"stop"}`)
+					go untilClosed(ann)
 				case "join", "joined":
-					ann.expectUpgrade()
-					ann.text(`{"msg_type":"join_room","room":"r"}`)
-					go ann.untilClosed()
+					ann.ExpectUpgrade()
+					ann.Text(`{"msg_type":"join_room","room":"r"}`)
+					go untilClosed(ann)
 				case "disconnect":
-					ann.expectUpgrade()
-					ann.reset()
+					ann.ExpectUpgrade()
+					ann.Reset()
 				case "connect":
 					defer func() {
-						r := ann.response("GET")
+						r := ann.Response("GET")
 						if body, _ := io.ReadAll(r.Body); r.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "the server is stopping") {
 							t.Errorf("who came while it stopped is told %s, %s", r.Status, body)
 						}
@@ -124,13 +127,13 @@ func TestAHookShutsTheServerDown(t *testing.T) {
 // A hook of one server that shuts another one down waits for all hooks of that.
 func TestAHookShutsAnotherServerDown(t *testing.T) {
 	began, release := make(chan bool), make(chan bool)
-	other := startServer(t, hubbub.Config{HookTimeout: time.Minute, Handlers: handlers{
+	other := rawtest.Start(t, hubbub.Config{HookTimeout: time.Minute, Handlers: handlers{
 		"wait": func(context.Context, *hubbub.Message) (any, error) { began <- true; <-release; return nil, nil },
 	}})
-	enter(t, other).text(`{"msg_type":"wait"}`)
+	enter(t, other).Text(`{"msg_type":"wait"}`)
 	<-began
 	stopped := make(chan error)
-	s := startServer(t, hubbub.Config{HookTimeout: time.Minute, Handlers: handlers{
+	s := rawtest.Start(t, hubbub.Config{HookTimeout: time.Minute, Handlers: handlers{
 		"stop": func(context.Context, *hubbub.Message) (any, error) {
 			ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 			defer cancel()
@@ -138,7 +141,7 @@ func TestAHookShutsAnotherServerDown(t *testing.T) {
 			return nil, nil
 		},
 	}})
-	enter(t, s).text(`{"msg_type":"stop"}`)
+	enter(t, s).Text(`{"msg_type":"stop"}`)
 	if err := <-stopped; !errors.Is(err, hubbub.ErrHooksRunning) {
 		t.Errorf("got %v", err)
 	}
@@ -147,10 +150,10 @@ func TestAHookShutsAnotherServerDown(t *testing.T) {
 
 // Hooks can't be cut off: Shutdown says that they run still, and one that is called later waits for them.
 func TestShutdownSaysThatHooksRun(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
 		began, release := make(chan bool), make(chan bool)
 		deaf := func() { began <- true; <-release }
-		s := startServer(t, hubbub.Config{
+		s := rawtest.Start(t, hubbub.Config{
 			IO: io, HookTimeout: 50 * time.Millisecond, Handlers: handlers{"wait": func(context.Context, *hubbub.Message) (any, error) { deaf(); return nil, nil }},
 			Hooks: hubbub.Hooks{Connect: func(_ context.Context, c *hubbub.Connect) error {
 				if c.Request.URL.RawQuery == "slow" {
@@ -159,8 +162,8 @@ func TestShutdownSaysThatHooksRun(t *testing.T) {
 				return nil
 			}},
 		})
-		dial(t, s, "/ws").text(`{"msg_type":"wait"}`)
-		connect(t, s).sendRaw([]byte(upgradeHead(s, "/ws?slow")))
+		rawtest.Dial(t, s, "/ws").Text(`{"msg_type":"wait"}`)
+		rawtest.Connect(t, s).SendRaw([]byte(rawtest.Upgrade(s, "/ws?slow")))
 		<-began
 		<-began
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
@@ -190,10 +193,10 @@ func TestShutdownSaysThatHooksRun(t *testing.T) {
 
 // What is published when nobody can get it any more is refused, from a hook too.
 func TestNothingIsPublishedAfterShutdown(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		var s *testServer
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		var s *rawtest.Server
 		told := make(chan error, 1)
-		s = startServer(t, hubbub.Config{IO: io, Hooks: hubbub.Hooks{Disconnect: func(_ context.Context, d *hubbub.Disconnect) {
+		s = rawtest.Start(t, hubbub.Config{IO: io, Hooks: hubbub.Hooks{Disconnect: func(_ context.Context, d *hubbub.Disconnect) {
 			for publish(s, "r", "x") == nil { // the others may be served still
 				time.Sleep(time.Millisecond)
 			}
@@ -203,7 +206,7 @@ func TestNothingIsPublishedAfterShutdown(t *testing.T) {
 		if err := errors.Join(publish(s, "r", 1), broadcast(s, 1), sendTo(s, a.id, 1)); err != nil {
 			t.Fatal(err)
 		}
-		go a.untilClosed()
+		go untilClosed(a.Client)
 		if err := s.Shutdown(longTime(t)); err != nil {
 			t.Error(err)
 		}
@@ -213,4 +216,31 @@ func TestNothingIsPublishedAfterShutdown(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What Shutdown can't end in time it cuts off, a request that is only half there too.
+func TestShutdownCutsOffHalfARequest(t *testing.T) {
+	server, err := hubbub.New(hubbub.Config{Logger: slog.New(slog.DiscardHandler), HandshakeTimeout: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	s := &rawtest.Server{Server: server, Addr: l.Addr().String()}
+	slow := rawtest.Connect(t, s)
+	slow.SendRaw([]byte("GET /ws HTTP/1.1\r\n"))
+	rawtest.Dial(t, s, "/echo").Quiet() // by now the other one is accepted too
+
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	server.Shutdown(ctx) // the request itself would take an hour
+	<-served
+	slow.NC.SetReadDeadline(time.Now().Add(slow.Timeout))
+	if _, err := slow.R.ReadByte(); !rawtest.IsEndOrReset(err) {
+		t.Errorf("half a request after Shutdown: %v, want the end of the stream", err)
+	}
 }

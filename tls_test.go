@@ -2,7 +2,6 @@ package hubbub_test
 
 import (
 	"bufio"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,7 +9,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -25,7 +23,8 @@ import (
 	"time"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // writeCertificate makes a self-signed pair of PEM files for 127.0.0.1 with that name.
@@ -62,37 +61,16 @@ func writeCertificateFor(t testing.TB, dir, name string, from, until time.Time) 
 	return cert, key
 }
 
-// startTLS is startServer with TLS, on the loop or on pumps.
-func startTLS(t testing.TB, cfg hubbub.Config) (s *testServer, cert, key string) {
+// startTLS is rawtest.Start with TLS, on the loop or on pumps.
+func startTLS(t testing.TB, cfg hubbub.Config) (s *rawtest.Server, cert, key string) {
 	t.Helper()
 	cert, key = writeCertificate(t, t.TempDir(), "first")
-	s = &testServer{log: &logBuffer{}}
-	cfg.PingInterval = time.Hour // or one would come among the frames that a story expects
-	cfg.Logger = slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	secure, err := hubbub.CertificateFiles(cert, key, cfg.Logger)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s.Server, err = hubbub.New(cfg); err != nil {
-		t.Fatal(err)
-	}
-	l, err := hubbub.Listen("127.0.0.1:0", secure)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.addr = l.Addr().String()
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
-		defer cancel()
-		if err := s.Shutdown(ctx); err != nil {
-			t.Errorf("Shutdown: %v", err)
+	s = rawtest.StartOn(t, cfg, func(log *slog.Logger) (net.Listener, error) {
+		secure, err := hubbub.CertificateFiles(cert, key, log)
+		if err != nil {
+			return nil, err
 		}
-		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-			t.Errorf("Serve: %v", err)
-		}
-		s.checkLog(t)
+		return hubbub.Listen("127.0.0.1:0", secure)
 	})
 	return s, cert, key
 }
@@ -104,14 +82,14 @@ type tlsClient struct {
 	r *bufio.Reader
 }
 
-func dialTLS(t testing.TB, s *testServer, path string, below func(net.Conn) net.Conn, cfg *tls.Config) *tlsClient {
+func dialTLS(t testing.TB, s *rawtest.Server, path string, below func(net.Conn) net.Conn, cfg *tls.Config) *tlsClient {
 	t.Helper()
-	nc, err := net.Dial("tcp", s.addr)
+	nc, err := net.Dial("tcp", s.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
-	nc.SetDeadline(time.Now().Add(4 * patience))
+	nc.SetDeadline(time.Now().Add(4 * rawtest.Patience))
 	if below != nil {
 		nc = below(nc)
 	}
@@ -120,7 +98,7 @@ func dialTLS(t testing.TB, s *testServer, path string, below func(net.Conn) net.
 	}
 	c := &tlsClient{Conn: tls.Client(nc, cfg), t: t}
 	c.r = bufio.NewReader(c.Conn)
-	c.write([]byte(upgradeHead(s, path)))
+	c.write([]byte(rawtest.Upgrade(s, path)))
 	r, err := http.ReadResponse(c.r, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -138,11 +116,11 @@ func (c *tlsClient) write(b []byte) {
 	}
 }
 
-func (c *tlsClient) expect(op wire.Opcode, payload string) {
+func (c *tlsClient) expect(op wsclient.Opcode, payload string) {
 	c.t.Helper()
-	got, p, err := readServerFrame(c.r)
+	got, p, err := rawtest.ReadFrame(c.r)
 	if err != nil || got != op || string(p) != payload {
-		c.t.Fatalf("got %v %s, %v; want %v %s", got, brief(p), err, op, brief([]byte(payload)))
+		c.t.Fatalf("got %v %s, %v; want %v %s", got, rawtest.Brief(p), err, op, rawtest.Brief([]byte(payload)))
 	}
 }
 
@@ -159,29 +137,29 @@ func (c chopped) Write(b []byte) (int, error) {
 }
 
 func TestTLSRecordsSplitAtEveryByte(t *testing.T) {
-	eachIO(t, func(t *testing.T, kind string) {
+	rawtest.EachIO(t, func(t *testing.T, kind string) {
 		s, _, _ := startTLS(t, hubbub.Config{IO: kind})
 		c := dialTLS(t, s, "/echo", func(nc net.Conn) net.Conn { return chopped{nc} }, nil)
 		for _, text := range []string{"", "a", strings.Repeat("b", 300), strings.Repeat("c", 3000)} {
-			c.write(frame(wire.Text, true, []byte(text)))
-			c.expect(wire.Text, text)
+			c.write(rawtest.Frame(wsclient.Text, true, []byte(text)))
+			c.expect(wsclient.Text, text)
 		}
 	})
 }
 
 func TestTLSEchoesEverySize(t *testing.T) {
-	eachIO(t, func(t *testing.T, kind string) {
+	rawtest.EachIO(t, func(t *testing.T, kind string) {
 		for name, version := range map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
 			t.Run(name, func(t *testing.T) {
 				s, _, _ := startTLS(t, hubbub.Config{IO: kind})
 				c := dialTLS(t, s, "/echo", nil, &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version})
 				for _, n := range []int{0, 1, 125, 126, 16383, 16384, 16385, 40000, 65536} {
 					text := strings.Repeat("x", n)
-					c.write(frame(wire.Text, true, []byte(text)))
-					c.expect(wire.Text, text)
+					c.write(rawtest.Frame(wsclient.Text, true, []byte(text)))
+					c.expect(wsclient.Text, text)
 				}
-				c.write(frame(wire.Close, true, closePayload(1000, "")))
-				c.expect(wire.Close, string(closePayload(1000, "")))
+				c.write(rawtest.Frame(wsclient.Close, true, wsclient.ClosePayload(1000, "")))
+				c.expect(wsclient.Close, string(wsclient.ClosePayload(1000, "")))
 				if _, err := c.Read(make([]byte, 1)); err != io.EOF { // not io.ErrUnexpectedEOF: close_notify came
 					t.Errorf("behind the Close: %v, want close_notify", err)
 				}
@@ -192,7 +170,7 @@ func TestTLSEchoesEverySize(t *testing.T) {
 
 // The client reads nothing for a while, so the server's writes must stop in the middle of records and go on.
 func TestTLSWritesThatWouldBlock(t *testing.T) {
-	eachIO(t, func(t *testing.T, kind string) {
+	rawtest.EachIO(t, func(t *testing.T, kind string) {
 		s, _, _ := startTLS(t, hubbub.Config{IO: kind})
 		c := dialTLS(t, s, "/echo", nil, nil)
 		text := strings.Repeat("0123456789abcdef", 4000)
@@ -202,7 +180,7 @@ func TestTLSWritesThatWouldBlock(t *testing.T) {
 		go func() {
 			var err error
 			for i := 0; i < n && err == nil; i++ {
-				_, err = c.Write(frame(wire.Text, true, []byte(text)))
+				_, err = c.Write(rawtest.Frame(wsclient.Text, true, []byte(text)))
 				count.Add(1)
 			}
 			sent <- err
@@ -211,7 +189,7 @@ func TestTLSWritesThatWouldBlock(t *testing.T) {
 			last = count.Load()
 		}
 		for range n {
-			c.expect(wire.Text, text)
+			c.expect(wsclient.Text, text)
 		}
 		if err := <-sent; err != nil {
 			t.Error(err)
@@ -220,15 +198,15 @@ func TestTLSWritesThatWouldBlock(t *testing.T) {
 }
 
 func TestTLSEndsByCloseNotifyAndByAHardEnd(t *testing.T) {
-	eachIO(t, func(t *testing.T, kind string) {
+	rawtest.EachIO(t, func(t *testing.T, kind string) {
 		s, _, _ := startTLS(t, hubbub.Config{IO: kind})
 		polite, rude := dialTLS(t, s, "/ws", nil, nil), dialTLS(t, s, "/ws", nil, nil)
-		polite.write(frame(wire.Text, true, []byte(`{"msg_type":"ping"}`)))
+		polite.write(rawtest.Frame(wsclient.Text, true, []byte(`{"msg_type":"ping"}`)))
 		polite.CloseWrite() // close_notify alone: TCP stays open
 		rude.NetConn().Close()
-		eventually(t, "both are gone", func() bool { return s.Connections() == 0 })
-		readServerFrame(polite.r) // welcome
-		if _, p, err := readServerFrame(polite.r); err != nil || !strings.Contains(string(p), "pong") {
+		rawtest.Eventually(t, "both are gone", func() bool { return s.Connections() == 0 })
+		rawtest.ReadFrame(polite.r) // welcome
+		if _, p, err := rawtest.ReadFrame(polite.r); err != nil || !strings.Contains(string(p), "pong") {
 			t.Errorf("what came before close_notify is answered by %s, %v", p, err)
 		}
 	})
@@ -236,17 +214,17 @@ func TestTLSEndsByCloseNotifyAndByAHardEnd(t *testing.T) {
 
 func TestTLSRefusesWhatIsOldOrPlain(t *testing.T) {
 	s, _, _ := startTLS(t, hubbub.Config{})
-	if c, err := tls.Dial("tcp", s.addr, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil {
+	if c, err := tls.Dial("tcp", s.Addr, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil {
 		c.Close()
 		t.Error("TLS 1.1 was accepted")
 	}
-	c := connect(t, s)
-	c.sendRaw([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
-	if r := c.response("GET"); r.StatusCode != http.StatusBadRequest {
+	c := rawtest.Connect(t, s)
+	c.SendRaw([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+	if r := c.Response("GET"); r.StatusCode != http.StatusBadRequest {
 		t.Errorf("plain HTTP gets %s", r.Status)
 	}
-	silent := connect(t, s)
-	silent.sendRaw([]byte{0x16, 0x03, 0x01})
+	silent := rawtest.Connect(t, s)
+	silent.SendRaw([]byte{0x16, 0x03, 0x01})
 	dialTLS(t, s, "/ws", nil, nil) // one that stalls in its handshake delays nobody
 }
 
@@ -264,26 +242,26 @@ func TestTheCertificateIsReadAgainWhenItChanges(t *testing.T) {
 	if err := os.WriteFile(cert, []byte("no certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a bad file is complained of", func() bool { name(); return strings.Contains(s.log.String(), "the one before stays") })
+	rawtest.Eventually(t, "a bad file is complained of", func() bool { name(); return strings.Contains(s.Log.String(), "the one before stays") })
 	if got := name(); got != "first" {
 		t.Errorf("after a bad file the certificate is of %q", got)
 	}
 	writeCertificate(t, filepath.Dir(key), "second")
-	eventually(t, "the new certificate is in use", func() bool { return name() == "second" })
-	if log := s.log.String(); strings.Count(log, "the one before stays") != 1 || strings.Count(log, "certificate read again") != 1 {
+	rawtest.Eventually(t, "the new certificate is in use", func() bool { return name() == "second" })
+	if log := s.Log.String(); strings.Count(log, "the one before stays") != 1 || strings.Count(log, "certificate read again") != 1 {
 		t.Errorf("of one bad file and a good one the log says:\n%s", log)
 	}
 	if err := os.Remove(key); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a file that is gone is complained of", func() bool { name(); return strings.Contains(s.log.String(), "no such file") })
+	rawtest.Eventually(t, "a file that is gone is complained of", func() bool { name(); return strings.Contains(s.Log.String(), "no such file") })
 	if got := name(); got != "second" {
 		t.Errorf("without a key the certificate is of %q", got)
 	}
 	writeCertificate(t, filepath.Dir(key), "third")
-	eventually(t, "the third certificate is in use", func() bool { return name() == "third" })
-	old.write(frame(wire.Text, true, []byte("still here")))
-	old.expect(wire.Text, "still here")
+	rawtest.Eventually(t, "the third certificate is in use", func() bool { return name() == "third" })
+	old.write(rawtest.Frame(wsclient.Text, true, []byte("still here")))
+	old.expect(wsclient.Text, "still here")
 }
 
 // A certificate that clients refuse, or will soon, is told when it is read: at the start and when it has changed.
@@ -301,7 +279,7 @@ func TestTheTimeOfACertificateIsLookedAt(t *testing.T) {
 		{hour, 90 * day, "not valid yet"},
 	} {
 		at := func(d time.Duration) time.Time { return time.Now().Add(d) }
-		dir, log := t.TempDir(), &logBuffer{}
+		dir, log := t.TempDir(), &rawtest.Log{}
 		cert, key := writeCertificateFor(t, dir, "first", at(tt.from), at(tt.until))
 		if _, err := hubbub.CertificateFiles(cert, key, slog.New(slog.NewTextHandler(log, nil))); err != nil {
 			t.Fatal(err)
@@ -314,9 +292,9 @@ func TestTheTimeOfACertificateIsLookedAt(t *testing.T) {
 		}
 		s, cert, _ := startTLS(t, hubbub.Config{})
 		writeCertificateFor(t, filepath.Dir(cert), "second", at(tt.from), at(tt.until))
-		eventually(t, "the new one is complained of: "+tt.says, func() bool {
+		rawtest.Eventually(t, "the new one is complained of: "+tt.says, func() bool {
 			dialTLS(t, s, "/echo", nil, nil).Close()
-			return strings.Contains(s.log.String(), tt.says)
+			return strings.Contains(s.Log.String(), tt.says)
 		})
 	}
 }
@@ -332,10 +310,10 @@ func TestFiveThousandIdleTLSConnections(t *testing.T) {
 	cfg := &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(8), ServerName: "x"} // resumed: the handshake isn't under test
 	for range n {
 		c := dialTLS(t, s, "/echo", nil, cfg)
-		c.write(frame(wire.Text, true, []byte("small traffic")))
-		c.expect(wire.Text, "small traffic")
+		c.write(rawtest.Frame(wsclient.Text, true, []byte("small traffic")))
+		c.expect(wsclient.Text, "small traffic")
 	}
-	eventually(t, "the handshakes' goroutines end", func() bool { return runtime.NumGoroutine() <= before+2 })
+	rawtest.Eventually(t, "the handshakes' goroutines end", func() bool { return runtime.NumGoroutine() <= before+2 })
 	if got := s.Connections(); got != n {
 		t.Errorf("%d connections, want %d", got, n)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"example.com/hubbub/internal/wsclient"
 )
 
 // A fleet is many clients on one epoll, in one goroutine: a drill's thread.
@@ -249,8 +252,10 @@ func (f *fleet) write(c *client, b []byte) {
 	f.watch(c, unix.EPOLL_CTL_MOD)
 }
 
-func (f *fleet) send(c *client, op byte, payload []byte) {
-	f.frame = appendFrame(f.frame[:0], op, payload, rand.Uint32())
+func (f *fleet) send(c *client, op wsclient.Opcode, payload []byte) {
+	var mask [4]byte
+	binary.NativeEndian.PutUint32(mask[:], rand.Uint32())
+	f.frame = wsclient.Append(f.frame[:0], true, op, mask, payload)
 	f.write(c, f.frame)
 }
 
@@ -279,15 +284,19 @@ func (f *fleet) read(c *client) {
 		}
 	}
 	for c.state == opened {
-		op, payload, size, err := splitFrame(data)
+		frame, size, err := wsclient.Parse(data, maxFrame)
+		if err == nil && size > len(data) {
+			break
+		}
+		if err == nil && (!frame.Fin || frame.Deflated) {
+			err = errors.New("the server sent a fragment, or compressed what nobody asked it to")
+		}
 		if err != nil {
 			f.faults = append(f.faults, err.Error())
 			f.end(c, "nonsense")
-		}
-		if size == 0 {
 			break
 		}
-		f.onFrame(c, op, payload)
+		f.onFrame(c, frame.Op, frame.Payload)
 		data = data[size:]
 	}
 	if len(data) == 0 || c.state == ended {
@@ -300,7 +309,7 @@ func (f *fleet) read(c *client) {
 // upgraded says whether the answer to the handshake opens the connection.
 func (f *fleet) upgraded(c *client, head string) bool {
 	c.status, _ = strconv.Atoi(strings.TrimPrefix(head[:min(len(head), 12)], "HTTP/1.1 "))
-	if c.status != 101 || !strings.Contains(head, wsAccept) {
+	if c.status != 101 || !strings.Contains(head, wsclient.Accept) {
 		f.end(c, fmt.Sprintf("refused with %d", c.status))
 		return false
 	}
@@ -315,9 +324,9 @@ func (f *fleet) upgraded(c *client, head string) bool {
 	return true
 }
 
-func (f *fleet) onFrame(c *client, op byte, p []byte) {
+func (f *fleet) onFrame(c *client, op wsclient.Opcode, p []byte) {
 	switch op {
-	case opText:
+	case wsclient.Text:
 		if d, ok := parseDelivery(p); ok {
 			f.deliver(c, d)
 			return
@@ -328,15 +337,17 @@ func (f *fleet) onFrame(c *client, op byte, p []byte) {
 			return
 		}
 		f.onMessage(c, m)
-	case opPing:
-		f.send(c, opPong, p)
-	case opClose:
-		code := "without a code"
-		if len(p) >= 2 {
-			code = strconv.Itoa(int(p[0])<<8 | int(p[1]))
+	case wsclient.Ping:
+		f.send(c, wsclient.Pong, p)
+	case wsclient.Close:
+		end := "without a code"
+		if code, _, err := wsclient.ParseClose(p); err != nil {
+			f.faults = append(f.faults, err.Error())
+		} else if code != wsclient.NoStatus {
+			end = strconv.Itoa(code)
 		}
-		f.send(c, opClose, p[:min(2, len(p))])
-		f.end(c, code)
+		f.send(c, wsclient.Close, p[:min(2, len(p))])
+		f.end(c, end)
 	}
 }
 
@@ -414,7 +425,7 @@ func (f *fleet) publish(c *client, room uint32, size int, due int64) {
 	seq := uint32(len(c.log.sent))
 	c.log.sent = append(c.log.sent, sent{room: room, at: due})
 	f.text = appendPublish(f.text[:0], room, c.num, seq, size, c.session != nil)
-	f.send(c, opText, f.text)
+	f.send(c, wsclient.Text, f.text)
 }
 
 // until steps until a condition holds, for at most so long.

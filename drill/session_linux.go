@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"example.com/hubbub/internal/wsclient"
 )
 
 // A session is what a client that resumes keeps over its connections.
@@ -56,7 +58,7 @@ func (f *fleet) begin(c *client) {
 func (f *fleet) join(c *client, room uint32) {
 	c.log.joins = append(c.log.joins, join{room: room, first: len(c.log.received)})
 	c.waiting++
-	f.send(c, opText, fmt.Appendf(nil, `{"msg_type":"join_room","room":"r%d","id":"j"}`, room))
+	f.send(c, wsclient.Text, fmt.Appendf(nil, `{"msg_type":"join_room","room":"r%d","id":"j"}`, room))
 }
 
 // welcomed says whether the session goes on: then it asks for its rooms. It does
@@ -73,7 +75,7 @@ func (f *fleet) welcomed(c *client, m serverMessage) bool {
 		for i, room := range c.rooms {
 			f.text = fmt.Appendf(f.text, `"r%d":{"epoch":%q,"offset":%d},`, room, s.at[i].Epoch, s.at[i].Offset)
 		}
-		f.send(c, opText, append(f.text[:len(f.text)-1], `},"id":"r"}`...))
+		f.send(c, wsclient.Text, append(f.text[:len(f.text)-1], `},"id":"r"}`...))
 		return true
 	}
 	if came { // the session's log stays closed, and it begins anew
@@ -117,7 +119,7 @@ func (f *fleet) resumed(c *client, m serverMessage) {
 			f.resuming.sentAgain++
 			msg.again = true
 			f.text = appendPublish(f.text[:0], msg.room, c.num, uint32(seq), 200, true)
-			f.send(c, opText, f.text)
+			f.send(c, wsclient.Text, f.text)
 		}
 	}
 }

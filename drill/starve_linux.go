@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"example.com/hubbub/internal/wsclient"
 )
 
 // healthy clients talk in five rooms while something is going wrong.
@@ -146,7 +148,7 @@ const (
 
 func newAttack(d *drill, s *server) *attack {
 	a := &attack{fleet: d.newFleet(s), armed: map[*client]bool{}}
-	a.half = appendFrame(nil, opText, make([]byte, 60<<10), 1)[:59<<10]
+	a.half = wsclient.Append(nil, true, wsclient.Text, [4]byte{3: 1}, make([]byte, 60<<10))[:59<<10]
 	for range halfSent {
 		a.all = append(a.all, &client{state: ended, want: want{retries: true}})
 	}
@@ -214,7 +216,7 @@ func fullDisk(d *drill) {
 	bad := 0
 	h.talk(pick(d, 30*time.Second, 8*time.Second), func() bool {
 		for range 10 {
-			refusedAll.newClient(want{hello: []byte("GET /ws HTTP/1.1\r\nHost: drill\r\nOrigin: http://elsewhere.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + wsKey + "\r\n\r\n")})
+			refusedAll.newClient(want{hello: []byte(wsclient.Upgrade("drill", "/ws", "Origin: http://elsewhere.example"))})
 			bad++
 		}
 		refusedAll.step(0)

@@ -1,12 +1,13 @@
 package e2e
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net"
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/hubbub/internal/wsclient"
 )
 
 // A peer whose machine has vanished sends neither FIN nor RST: it just never
@@ -30,8 +31,8 @@ func TestDeadPeerIsClosedWith4002(t *testing.T) {
 					if first != fin|opClose {
 						continue
 					}
-					if code := binary.BigEndian.Uint16([]byte(payload)); code != 4002 {
-						t.Errorf("closed with %d, want 4002", code)
+					if code, _, err := wsclient.ParseClose([]byte(payload)); code != 4002 {
+						t.Errorf("closed with %d (%v), want 4002", code, err)
 					}
 					break
 				}
@@ -151,7 +152,8 @@ func drain(c *rawConn) int {
 			c.t.Fatalf("the slow reader's connection: %v", err)
 		}
 		if first == fin|opClose {
-			return int(binary.BigEndian.Uint16([]byte(payload)))
+			code, _, _ := wsclient.ParseClose([]byte(payload))
+			return code
 		}
 	}
 }

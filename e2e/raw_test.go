@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/hubbub/internal/wsclient"
 )
 
 // rawConn speaks WebSocket byte by byte, right or wrong as a test likes.
@@ -20,13 +21,15 @@ type rawConn struct {
 	r *bufio.Reader
 }
 
+// The first byte of a frame.
 const (
-	opContinuation = 0x0
-	opText         = 0x1
-	opBinary       = 0x2
-	opClose        = 0x8
-	opPing         = 0x9
-	opPong         = 0xA
+	opContinuation = byte(wsclient.Continuation)
+	opText         = byte(wsclient.Text)
+	opBinary       = byte(wsclient.Binary)
+	opClose        = byte(wsclient.Close)
+	opPing         = byte(wsclient.Ping)
+	opPong         = byte(wsclient.Pong)
+	rsv1           = byte(wsclient.Deflated)
 	fin            = 0x80
 )
 
@@ -42,8 +45,7 @@ func connect(t *testing.T, s *server) *rawConn {
 
 // upgrade is the sample handshake of RFC 6455, section 1.3.
 func upgrade(s *server, path string) string {
-	return "GET " + path + " HTTP/1.1\r\nHost: " + s.addr + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+	return wsclient.Upgrade(s.addr, path)
 }
 
 // dialRaw upgrades; first goes in the same packet as the handshake.
@@ -52,7 +54,7 @@ func dialRaw(t *testing.T, s *server, path, first string) *rawConn {
 	c := connect(t, s)
 	c.write(upgrade(s, path) + first)
 	res := c.response("GET")
-	if res.StatusCode != 101 || res.Header.Get("Sec-Websocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+	if res.StatusCode != 101 || res.Header.Get("Sec-Websocket-Accept") != wsclient.Accept {
 		t.Fatalf("handshake: %s, %v", res.Status, res.Header)
 	}
 	return c
@@ -109,51 +111,22 @@ func (c *rawConn) response(method string) *http.Response {
 
 // frame makes a masked frame in the shortest form.
 func frame(first byte, payload string) string {
-	mask := [4]byte{0x12, 0x34, 0x56, 0x78}
-	b := []byte{first}
-	switch n := len(payload); {
-	case n < 126:
-		b = append(b, 0x80|byte(n))
-	case n < 1<<16:
-		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(n))
-	default:
-		b = binary.BigEndian.AppendUint64(append(b, 0x80|127), uint64(n))
-	}
-	b = append(b, mask[:]...)
-	for i := range len(payload) {
-		b = append(b, payload[i]^mask[i%4])
-	}
-	return string(b)
+	return string(wsclient.Append(nil, first&fin != 0, wsclient.Opcode(first&^fin), [4]byte{0x12, 0x34, 0x56, 0x78}, []byte(payload)))
 }
 
 func text(payload string) string { return frame(fin|opText, payload) }
 
 // read is the next frame: its first byte and its payload.
 func (c *rawConn) read() (first byte, payload string, err error) {
-	var head [2]byte
-	if _, err = io.ReadFull(c.r, head[:]); err != nil {
-		return 0, "", err
+	f, err := wsclient.Read(c.r, 1<<30)
+	first = byte(f.Op)
+	if f.Fin {
+		first |= fin
 	}
-	if head[1]&0x80 != 0 {
-		return 0, "", errors.New("the server masks its frames")
+	if f.Deflated {
+		first |= rsv1
 	}
-	n := uint64(head[1])
-	switch n {
-	case 126:
-		var b [2]byte
-		_, err = io.ReadFull(c.r, b[:])
-		n = uint64(binary.BigEndian.Uint16(b[:]))
-	case 127:
-		var b [8]byte
-		_, err = io.ReadFull(c.r, b[:])
-		n = binary.BigEndian.Uint64(b[:])
-	}
-	if err != nil {
-		return 0, "", err
-	}
-	b := make([]byte, n)
-	_, err = io.ReadFull(c.r, b)
-	return head[0], string(b), err
+	return first, string(f.Payload), err
 }
 
 // expect is the payload of the next frame, whose first byte must be this. The
@@ -198,12 +171,12 @@ func (c *rawConn) untilClose() int {
 			c.t.Fatalf("the connection ended without a Close: %v", err)
 		case first != fin|opClose:
 			continue
-		case len(payload) == 0:
-			return 1005
-		case len(payload) == 1:
-			c.t.Fatal("a Close with half a code")
 		}
-		return int(binary.BigEndian.Uint16([]byte(payload)))
+		code, _, err := wsclient.ParseClose([]byte(payload))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return code
 	}
 }
 

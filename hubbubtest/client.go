@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/model"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // Client is one connection that speaks the room protocol. It reads all that comes at once, answers Pings, and keeps a log
@@ -165,16 +166,19 @@ func (c *Client) read(r *reader) {
 			return
 		}
 		switch op {
-		case opPing:
-			c.queue(opPong, true, payload)
-		case opClose:
+		case wsclient.Ping:
+			c.queue(wsclient.Pong, true, payload)
+		case wsclient.Close:
 			if end.code == 0 {
-				end.code, end.reason = closing(payload)
-				c.queue(opClose, true, payload[:min(2, len(payload))])
+				if end.code, end.reason, end.err = wsclient.ParseClose(payload); end.err != nil {
+					c.ended(end)
+					return
+				}
+				c.queue(wsclient.Close, true, payload[:min(2, len(payload))])
 			}
-		case opText:
+		case wsclient.Text:
 			c.received(payload)
-		case opBinary:
+		case wsclient.Binary:
 			c.arrive(Message{Type: "binary", Raw: payload})
 		}
 	}
@@ -215,11 +219,11 @@ func (c *Client) write() {
 }
 
 // queue leaves a frame for the writer.
-func (c *Client) queue(op byte, fin bool, payload []byte) {
+func (c *Client) queue(op wsclient.Opcode, fin bool, payload []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.out = appendFrame(c.out, op, fin, payload)
-	c.hangUp = c.hangUp || op == opClose
+	c.out = wsclient.Append(c.out, fin, op, mask, payload)
+	c.hangUp = c.hangUp || op == wsclient.Close
 	c.toWrite.Broadcast()
 }
 
@@ -278,10 +282,12 @@ func (c *Client) Send(m map[string]any) {
 }
 
 // SendText sends a text frame as it is. The log knows nothing of it.
-func (c *Client) SendText(s string) { c.queue(opText, true, []byte(s)) }
+func (c *Client) SendText(s string) { c.queue(wsclient.Text, true, []byte(s)) }
 
 // SendFrame sends any frame (RFC 6455 5.2), masked. The log knows nothing of it.
-func (c *Client) SendFrame(opcode byte, fin bool, payload []byte) { c.queue(opcode, fin, payload) }
+func (c *Client) SendFrame(opcode byte, fin bool, payload []byte) {
+	c.queue(wsclient.Opcode(opcode), fin, payload)
+}
 
 // Request sends a message with an id of its own, and waits for its answer, whatever it is. Other messages that come
 // meanwhile stay where they are.
@@ -314,7 +320,7 @@ func (c *Client) Drop() {
 // Close ends the connection in good order: it sends Close 1000 and waits until the server has answered and ended it.
 func (c *Client) Close() {
 	c.t.Helper()
-	c.queue(opClose, true, []byte{1000 >> 8, 1000 & 0xff})
+	c.queue(wsclient.Close, true, wsclient.ClosePayload(1000, ""))
 	if !c.wait(Patience) {
 		c.fatalf("want an answer to Close 1000, but nothing came within %s", Patience)
 	}

@@ -15,6 +15,7 @@ import (
 	"example.com/hubbub"
 	"example.com/hubbub/internal/audit"
 	"example.com/hubbub/internal/model"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // Random people in random rooms over random lines, in virtual time; then the checker says whether anything was lost in
@@ -329,7 +330,7 @@ func (w *world) goAway(t *rapid.T) {
 	if rapid.Bool().Draw(t, "in good order") && !p.Link.stalled() {
 		p.Link.Slow(Both, 0)
 		p.bye = true
-		p.queue(opClose, true, []byte{1000 >> 8, 1000 & 0xff})
+		p.queue(wsclient.Close, true, wsclient.ClosePayload(1000, ""))
 		Step(0)
 		return
 	}

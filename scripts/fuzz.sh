@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 found=0
 for package in $(go list ./... | grep -v '/e2e$'); do
 	case $package in
-	*/hub | */hubbub | */hubbubtest) inputs=1500x ;; # each plays a story on a running server
+	*/hub | */hubbub | */hubbubtest | */conformance) inputs=1500x ;; # each plays a story on a running server
 	*) inputs=50000x ;;
 	esac
 	tests=$(go test -list '^Fuzz' "$package")

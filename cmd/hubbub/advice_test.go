@@ -5,7 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // What the log advises works: pasted behind hubbub serve, it lets in what was refused.
@@ -96,11 +97,11 @@ func refusedOnce(t *testing.T, args []string, path, origin string) (status int, 
 	}
 	defer nc.Close()
 	nc.SetDeadline(time.Now().Add(patience))
-	head := "GET " + path + " HTTP/1.1\r\nHost: chat.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+	var lines []string
 	if origin != "" {
-		head += "Origin: " + origin + "\r\n"
+		lines = append(lines, "Origin: "+origin)
 	}
-	fmt.Fprint(nc, head+"\r\n")
+	io.WriteString(nc, wsclient.Upgrade("chat.example", path, lines...))
 	res, err := http.ReadResponse(bufio.NewReader(nc), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -13,12 +13,16 @@ import (
 	"syscall"
 	"time"
 
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 const (
 	idleBuffer = 512
 	loadBuffer = 4 << 10
+	// maxMessage bounds what the server may send in one message, over all its fragments and once inflated.
+	maxMessage = 16 << 20
+	// closeNormal is RFC 6455's "normal closure".
+	closeNormal = 1000
 	// maxSpare is the largest buffer for writing that a connection keeps.
 	maxSpare = 64 << 10
 )
@@ -36,7 +40,7 @@ type conn struct {
 	live    *atomic.Int64 // the room's, or nil
 
 	// Guarded by the shard's lock.
-	parts  assembly
+	parts  wsclient.Parts
 	inits  int  // frames of Init that it has sent
 	ready  bool // it has joined
 	hint   int  // where the last marker was: probably where the next one is
@@ -62,7 +66,7 @@ type closeFrame struct {
 }
 
 func (e *closeFrame) Error() string {
-	if e.code == wire.CloseNoStatus {
+	if e.code == wsclient.NoStatus {
 		return "closed by the server"
 	}
 	return fmt.Sprintf("closed by the server with %d %s", e.code, e.text)
@@ -76,7 +80,7 @@ func (c *conn) run(first []byte) {
 	wanted := c.closing
 	if e := (*closeFrame)(nil); errors.As(err, &e) && !wanted {
 		c.closing = true
-		c.out = wire.AppendClientFrame(c.out, true, wire.Close, [4]byte{}, binary.BigEndian.AppendUint16(nil, wire.CloseNormal))
+		c.out = wsclient.AppendClose(c.out, [4]byte{}, closeNormal, "")
 		c.nc.SetWriteDeadline(time.Now().Add(time.Second))
 		if !c.writing {
 			c.nc.Write(c.out) // else whoever writes sends it; it is a courtesy
@@ -126,7 +130,7 @@ func (c *conn) feed(b []byte) (used, need int, err error) {
 	c.shard.mu.Lock()
 	defer c.shard.mu.Unlock()
 	for {
-		f, size, err := parseFrame(b[used:])
+		f, size, err := wsclient.Parse(b[used:], maxMessage)
 		if err != nil {
 			return used, 0, err
 		}
@@ -146,30 +150,31 @@ func (c *conn) feed(b []byte) (used, need int, err error) {
 	return used, need, nil
 }
 
-func (c *conn) frame(f frame, now int64) error {
-	switch f.op {
-	case wire.Ping:
-		c.queue(wire.Pong, f.payload)
+func (c *conn) frame(f wsclient.Frame, now int64) error {
+	switch f.Op {
+	case wsclient.Ping:
+		c.queue(wsclient.Pong, f.Payload)
 		c.flush()
 		return nil
-	case wire.Pong:
+	case wsclient.Pong:
 		return nil
-	case wire.Close:
-		e := &closeFrame{code: wire.CloseNoStatus}
-		if len(f.payload) >= 2 {
-			e.code, e.text = int(binary.BigEndian.Uint16(f.payload)), string(f.payload[2:])
+	case wsclient.Close:
+		code, text, err := wsclient.ParseClose(f.Payload)
+		if err != nil {
+			return err
 		}
-		return e
+		return &closeFrame{code, text}
 	}
-	p, deflated, ok, err := c.parts.add(f)
+	m, ok, err := c.parts.Add(f, maxMessage)
 	if err != nil || !ok {
 		return err
 	}
-	if deflated {
+	p := m.Payload
+	if m.Deflated {
 		if !c.deflate {
-			return errDeflated
+			return wsclient.ErrDeflated
 		}
-		if p, err = c.shard.inflater.inflate(p); err != nil {
+		if p, err = c.shard.inflater.Inflate(p, maxMessage); err != nil {
 			return err
 		}
 	}
@@ -179,12 +184,12 @@ func (c *conn) frame(f frame, now int64) error {
 
 // queue appends a frame to what waits; flush sees that it is written. Neither
 // waits for the server.
-func (c *conn) queue(op wire.Opcode, payload []byte) {
+func (c *conn) queue(op wsclient.Opcode, payload []byte) {
 	var mask [4]byte
 	binary.NativeEndian.PutUint32(mask[:], rand.Uint32())
 	c.mu.Lock()
 	if !c.closed && !c.closing {
-		c.out = wire.AppendClientFrame(c.out, true, op, mask, payload)
+		c.out = wsclient.Append(c.out, true, op, mask, payload)
 	}
 	c.mu.Unlock()
 }
@@ -230,7 +235,7 @@ func (c *conn) close() {
 	c.mu.Lock()
 	if !c.closing && !c.closed {
 		c.closing = true
-		c.out = wire.AppendClientFrame(c.out, true, wire.Close, [4]byte{}, binary.BigEndian.AppendUint16(nil, wire.CloseNormal))
+		c.out = wsclient.AppendClose(c.out, [4]byte{}, closeNormal, "")
 	}
 	c.mu.Unlock()
 	c.flush()

@@ -2,15 +2,15 @@ package bench
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // handshaker counts what the openers of Connect do.
@@ -141,14 +141,15 @@ func (h *handshaker) status() Status {
 func (c dialed) goodbye() error {
 	defer abandon(c.tcp)
 	c.tcp.SetDeadline(time.Now().Add(closeWait))
-	bye := wire.AppendClientFrame(nil, true, wire.Close, [4]byte{}, binary.BigEndian.AppendUint16(nil, wire.CloseNormal))
+	bye := wsclient.AppendClose(nil, [4]byte{}, closeNormal, "")
 	if _, err := c.conn.Write(bye); err != nil {
 		return err
 	}
 	// Ahead of its Close comes what the server says to newcomers.
 	b := append(make([]byte, 0, 1024), c.rest...)
-	for total := 0; total < maxMessage; {
-		f, size, err := parseFrame(b)
+	total := 0
+	for total < maxMessage {
+		f, size, err := wsclient.Parse(b, maxMessage)
 		switch {
 		case err != nil:
 			return err
@@ -156,7 +157,7 @@ func (c dialed) goodbye() error {
 			b = append(make([]byte, 0, size), b...)
 			continue
 		case size <= len(b):
-			if f.op == wire.Close {
+			if f.Op == wsclient.Close {
 				return nil
 			}
 			b = append(b[:0], b[size:]...)
@@ -171,5 +172,5 @@ func (c dialed) goodbye() error {
 			return err
 		}
 	}
-	return errLength
+	return fmt.Errorf("no Close in %d bytes", total)
 }

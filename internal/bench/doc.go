@@ -24,7 +24,6 @@
 //	run.go        Run: the phases of a run
 //	dial.go       TCP, TLS, source addresses (source_*.go)
 //	handshake.go  the upgrade
-//	frame.go      the client's half of RFC 6455's frames, and inflating
 //	conn.go       one connection: reading, writing, closing
 //	fleet.go      all of them: opening, counting those that broke
 //	stats.go      the shards

@@ -12,7 +12,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 const (
@@ -261,7 +261,7 @@ func (f *fleet) message(c *conn, p []byte, now int64) {
 func (f *fleet) other(c *conn, p []byte) {
 	c.shard.counts.others++
 	if answer, ok := f.replies[string(p)]; ok {
-		c.queue(wire.Text, []byte(answer))
+		c.queue(wsclient.Text, []byte(answer))
 		c.flush()
 		return
 	}

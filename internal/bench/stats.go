@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"example.com/hubbub/internal/wsclient"
 )
 
 // clock gives nanoseconds since the run began. It never goes back.
@@ -49,7 +51,7 @@ type shard struct {
 	mu       sync.Mutex
 	counts   counts
 	latency  *hdrhistogram.Histogram // of what was due since the measurement began
-	inflater inflater
+	inflater wsclient.Inflater
 	composer composer
 	_        [64]byte
 }

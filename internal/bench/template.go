@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // template is a text with placeholders.
@@ -92,11 +93,11 @@ func (k *composer) send(c *conn, t template, payload []byte) {
 	if k.compress && c.deflate {
 		// RFC 7692 7.1.2.2: without client_max_window_bits the window may have all 15.
 		if p, ok := k.deflater.Deflate(k.text, 15, nil); ok {
-			c.queue(wire.Text|wire.Deflated, p)
+			c.queue(wsclient.Text|wsclient.Deflated, p)
 			return
 		}
 	}
-	c.queue(wire.Text, k.text)
+	c.queue(wsclient.Text, k.text)
 }
 
 // sendMarked queues a message whose payload has a marker.

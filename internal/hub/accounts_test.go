@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"example.com/hubbub/internal/glob"
 	"example.com/hubbub/internal/loop"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // What the hub keeps for clients is counted while it is kept, and given back with it.
@@ -34,7 +35,7 @@ func TestWhatIsKeptIsCountedAndGivenBack(t *testing.T) {
 		"presence, which ends with a good-bye": func(h *Hub, l *loop.Loop, a, b *client) (int, func()) {
 			a.say(`{"msg_type":"join_room","room":"lobby","data":%s}`, data)
 			a.sync()
-			return 3000, func() { a.nc.Write(wire.AppendClientFrame(nil, true, wire.Close, [4]byte{}, []byte{3, 232})) }
+			return 3000, func() { a.nc.Write(wsclient.Append(nil, true, wsclient.Close, [4]byte{}, []byte{3, 232})) }
 		},
 		"presence, which is joined anew with more": func(h *Hub, l *loop.Loop, a, b *client) (int, func()) {
 			for _, d := range []string{`"little"`, data} {
@@ -117,7 +118,7 @@ func TestWhatIsKeptIsCountedAndGivenBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h, l := newHub(t, 2)
 			h.cfg.ResumeWindow, h.welcome.ResumeWindow = window, window
-			h.cfg.Policies = NewPolicies(Disconnect, Rule{NewPattern("plain"), Policy{}})
+			h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("plain"), Policy{}})
 			session := func() *client { return newSession(t, l, h.Session(Identity{ID: NewID()}, netip.Addr{}, nil)) }
 			a, b := session(), session()
 			a.sync()

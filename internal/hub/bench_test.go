@@ -13,6 +13,7 @@ import (
 
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // socketHub is a hub on a loop of one worker, whose clients come over TCP. Nothing in it, once it is set up, takes
@@ -90,7 +91,7 @@ func (s *socketHub) readFrame(far net.Conn) int {
 }
 
 func masked(format string, args ...any) []byte {
-	return wire.AppendClientFrame(nil, true, wire.Text, [4]byte{1, 2, 3, 4}, fmt.Appendf(nil, format, args...))
+	return wsclient.Append(nil, true, wsclient.Text, [4]byte{1, 2, 3, 4}, fmt.Appendf(nil, format, args...))
 }
 
 // fullRoom is a room of n members, and a client that publishes to it without being one of them.

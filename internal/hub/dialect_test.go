@@ -12,6 +12,7 @@ import (
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // letters is a dialect of binary frames, each of which may hold several commands, one a line: "J room", "L room" and
@@ -92,21 +93,12 @@ func newLetters(t *testing.T, h *Hub, l *loop.Loop) *lettersClient {
 	c := &lettersClient{t: t, nc: far, frames: make(chan string, 1<<10)}
 	go func() {
 		defer close(c.frames)
-		head := make([]byte, 2)
 		for {
-			if _, err := far.Read(head[:1]); err != nil {
+			f, err := wsclient.Read(far, 1<<16)
+			if err != nil {
 				return
 			}
-			far.Read(head[1:])
-			p := make([]byte, head[1])
-			for n := 0; n < len(p); {
-				m, err := far.Read(p[n:])
-				if err != nil {
-					return
-				}
-				n += m
-			}
-			c.frames <- fmt.Sprintf("%x %s", head[0], p)
+			c.frames <- fmt.Sprintf("%x %s", int(f.Op)|0x80, f.Payload)
 		}
 	}()
 	if w := c.next(); !strings.HasPrefix(w, "82 W ") {
@@ -125,7 +117,7 @@ func (c *lettersClient) next() string {
 }
 
 func (c *lettersClient) say(frame string) {
-	c.nc.Write(wire.AppendClientFrame(nil, true, wire.Binary, [4]byte{1, 2, 3, 4}, []byte(frame)))
+	c.nc.Write(wsclient.Append(nil, true, wsclient.Binary, [4]byte{1, 2, 3, 4}, []byte(frame)))
 }
 
 func (c *lettersClient) want(frames ...string) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // endings are what ends a connection; keeps says whether its session waits to be resumed.
@@ -29,7 +30,7 @@ func endings() (all []struct {
 				if code == wire.CloseNoStatus {
 					payload = nil
 				}
-				c.nc.Write(wire.AppendClientFrame(nil, true, wire.Close, [4]byte{1, 2, 3, 4}, payload))
+				c.nc.Write(wsclient.Append(nil, true, wsclient.Close, [4]byte{1, 2, 3, 4}, payload))
 			})
 		}
 	}

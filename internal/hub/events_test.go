@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/loop"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // ledgerOfEvents is a Sink that holds what it is told against what must be so.
@@ -108,7 +108,7 @@ func play(t *testing.T, h *Hub, l *loop.Loop, r *rand.Rand) {
 			lost = append(lost, c.welcome["resume_token"].(string))
 			gone = true
 		case 6:
-			c.nc.Write(wire.AppendClientFrame(nil, true, wire.Close, [4]byte{}, []byte{3, 232})) // 1000
+			c.nc.Write(wsclient.Append(nil, true, wsclient.Close, [4]byte{}, []byte{3, 232})) // 1000
 			gone = true
 		case 7:
 			id, _ := ParseID([]byte(c.id))

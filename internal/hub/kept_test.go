@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 	"weak"
+
+	"example.com/hubbub/internal/glob"
 )
 
 // A session that was parked and is here again leaves nothing behind until its window would have ended: what waited for it
@@ -129,7 +131,7 @@ func TestAShareThatIsUsedUpForbidsNothingThatIsThere(t *testing.T) {
 // nobody could be told to pay for it.
 func TestARoomWithoutHistoryGoesWithItsLastMember(t *testing.T) {
 	h, l := newHub(t, 1)
-	h.cfg.Policies = NewPolicies(Disconnect, Rule{NewPattern("*"), Policy{IdleTTL: time.Hour}})
+	h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{IdleTTL: time.Hour}})
 	a := newClient(t, h, l)
 	for i := range 50 {
 		a.say(`{"msg_type":"join_room","room":"r%d"}`, i)

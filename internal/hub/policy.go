@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/hubbub/internal/glob"
 	"example.com/hubbub/internal/history"
 )
 
@@ -91,7 +92,7 @@ func DefaultPolicy() Policy {
 
 // Rule gives a policy to the rooms whose names match.
 type Rule struct {
-	Match  *Pattern
+	Match  *glob.Pattern
 	Policy Policy
 }
 
@@ -107,7 +108,7 @@ func NewPolicies(slow SlowConsumer, rules ...Rule) *Policies {
 	def.SlowConsumer = slow
 	lobby := def
 	lobby.Presence = PresenceFull
-	return &Policies{append(slices.Clip(rules), Rule{NewPattern("lobby"), lobby}, Rule{NewPattern("*"), def})}
+	return &Policies{append(slices.Clip(rules), Rule{glob.New("lobby"), lobby}, Rule{glob.New("*"), def})}
 }
 
 // For is the policy of the room: one pointer for all rooms of a rule. It takes time for each rule before the first that
@@ -127,48 +128,3 @@ func (p *Policies) Rule(room string) (int, *Rule) {
 	}
 	return last, &p.rules[last]
 }
-
-// Pattern is a text in which "*" stands for any run of characters, also none, and all else for itself, byte for byte.
-type Pattern struct {
-	text        string
-	exact       bool // without a star; the rest is not set then
-	first, last string
-	between     []string // what stands between two stars
-}
-
-// NewPattern compiles a pattern; every text is one.
-func NewPattern(text string) *Pattern {
-	parts := strings.Split(text, "*")
-	last := len(parts) - 1
-	if last == 0 {
-		return &Pattern{text: text, exact: true}
-	}
-	return &Pattern{text: text, first: parts[0], last: parts[last], between: parts[1:last]}
-}
-
-// String is the text that p was made of.
-func (p *Pattern) String() string { return p.text }
-
-// Match says whether p stands for the whole of s. It goes over s once, whatever the number of stars: a part may be taken
-// where it comes first, because that leaves most to those after it.
-func (p *Pattern) Match(s string) bool {
-	if p.exact {
-		return s == p.text
-	}
-	if len(s) < len(p.first)+len(p.last) || !strings.HasPrefix(s, p.first) || !strings.HasSuffix(s, p.last) {
-		return false
-	}
-	s = s[len(p.first) : len(s)-len(p.last)]
-	for _, part := range p.between {
-		i := strings.Index(s, part)
-		if i < 0 {
-			return false
-		}
-		s = s[i+len(part):]
-	}
-	return true
-}
-
-// Covers says whether p matches all that q matches; neither may have a zero byte. Such a byte in the place of q's stars
-// is matched by stars of p alone, and these match whatever else may stand there.
-func (p *Pattern) Covers(q *Pattern) bool { return p.Match(strings.ReplaceAll(q.text, "*", "\x00")) }

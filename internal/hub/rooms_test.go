@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 	"example.com/hubbub/internal/protocol"
 	roomprotocol "example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -86,31 +88,16 @@ func newSession(t testing.TB, l *loop.Loop, s loop.Handler) *client {
 // read takes every frame at once, so that nobody is slow.
 func (c *client) read() {
 	defer close(c.got)
-	var b []byte
-	buf := make([]byte, 64<<10)
+	r := bufio.NewReaderSize(c.nc, 64<<10)
 	for {
-		n, err := c.nc.Read(buf)
+		f, err := wsclient.Read(r, 1<<30)
 		if err != nil {
 			return
 		}
-		b = append(b, buf[:n]...)
-		for len(b) >= 2 {
-			size, head := int(b[1]), 2
-			if size == 126 {
-				if len(b) < 4 {
-					break
-				}
-				size, head = int(b[2])<<8|int(b[3]), 4
-			}
-			if len(b) < head+size {
-				break
-			}
-			if b[0] == 0x81 {
-				m := map[string]any{}
-				json.Unmarshal(b[head:head+size], &m)
-				c.got <- m
-			}
-			b = b[head+size:]
+		if f.Op == wsclient.Text {
+			m := map[string]any{}
+			json.Unmarshal(f.Payload, &m)
+			c.got <- m
 		}
 	}
 }
@@ -129,7 +116,7 @@ func (c *client) next() map[string]any {
 }
 
 func (c *client) say(format string, args ...any) {
-	c.nc.Write(wire.AppendClientFrame(nil, true, wire.Text, [4]byte{1, 2, 3, 4}, fmt.Appendf(nil, format, args...)))
+	c.nc.Write(wsclient.Append(nil, true, wsclient.Text, [4]byte{1, 2, 3, 4}, fmt.Appendf(nil, format, args...)))
 }
 
 // sync gives all that came up to the answer to a ping.

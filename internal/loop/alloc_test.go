@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // What a worker does in a turn takes no memory, once its lists have grown to what the load needs: memory is taken by
@@ -29,7 +30,7 @@ func TestATurnAllocatesNothing(t *testing.T) {
 			w.flushAll()
 		},
 		"a ping": func(w *Worker, conns []*Conn) {
-			n := copy(w.in, wire.AppendClientFrame(w.in[:0], true, wire.Ping, [4]byte{1, 2, 3, 4}, nil))
+			n := copy(w.in, wsclient.Append(w.in[:0], true, wsclient.Ping, [4]byte{1, 2, 3, 4}, nil))
 			w.feed(conns[0], w.in[:n])
 			w.flushAll()
 		},

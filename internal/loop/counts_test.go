@@ -9,6 +9,7 @@ import (
 
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // counts reads a loop of one worker, and holds its sums against what its connections have.
@@ -37,7 +38,7 @@ func TestWhatComesAndGoesIsCounted(t *testing.T) {
 	eachIO(t, func(t *testing.T, cfg Config) {
 		l := start(t, cfg)
 		far := connect(t, l, echo())
-		in := append(frameTo("one"), wire.AppendClientFrame(nil, true, wire.Ping, [4]byte{}, []byte("p"))...)
+		in := append(frameTo("one"), wsclient.Append(nil, true, wsclient.Ping, [4]byte{}, []byte("p"))...)
 		in = append(in, frameTo("two")...)
 		far.Write(in)
 		expect(t, far, text("one"), wire.AppendFrame(nil, wire.Pong, []byte("p")), text("two"))
@@ -50,9 +51,9 @@ func TestWhatComesAndGoesIsCounted(t *testing.T) {
 			t.Errorf("got %+v, want nothing held, dropped or closed", c)
 		}
 		// Half a message.
-		far.Write(wire.AppendClientFrame(nil, false, wire.Text, [4]byte{}, bytes.Repeat([]byte("x"), 5000)))
+		far.Write(wsclient.Append(nil, false, wsclient.Text, [4]byte{}, bytes.Repeat([]byte("x"), 5000)))
 		until(t, "the half is counted", func() bool { return counts(t, l).HalfReceived >= 5000 })
-		far.Write(wire.AppendClientFrame(nil, true, wire.Continuation, [4]byte{}, nil))
+		far.Write(wsclient.Append(nil, true, wsclient.Continuation, [4]byte{}, nil))
 		until(t, "the whole is not", func() bool { c := counts(t, l); return c.HalfReceived == 0 && c.MessagesReceived == 3 })
 		// Several in one frame, as rooms send them.
 		do(l.workers[0], func() {
@@ -61,7 +62,7 @@ func TestWhatComesAndGoesIsCounted(t *testing.T) {
 			w.slots[0].c.Send(f)
 		})
 		until(t, "three more are sent", func() bool { return counts(t, l).MessagesSent == 6 })
-		far.Write(wire.AppendClientFrame(nil, false, wire.Text, [4]byte{}, []byte("half")))
+		far.Write(wsclient.Append(nil, false, wsclient.Text, [4]byte{}, []byte("half")))
 		until(t, "a half again", func() bool { return counts(t, l).HalfReceived > 0 })
 		far.Close()
 		until(t, "it goes with its connection", func() bool { return counts(t, l).HalfReceived == 0 })
@@ -72,7 +73,7 @@ func TestClosesAreCountedByCode(t *testing.T) {
 	eachIO(t, func(t *testing.T, cfg Config) {
 		l := start(t, cfg)
 		by := func(code int) []byte {
-			return wire.AppendClientFrame(nil, true, wire.Close, [4]byte{}, []byte{byte(code >> 8), byte(code)})
+			return wsclient.Append(nil, true, wsclient.Close, [4]byte{}, []byte{byte(code >> 8), byte(code)})
 		}
 		want := map[int]int64{}
 		for _, c := range []struct {
@@ -82,7 +83,7 @@ func TestClosesAreCountedByCode(t *testing.T) {
 			{by(1000), 1000},
 			{by(1000), 1000},
 			{by(1001), 1001},
-			{wire.AppendClientFrame(nil, true, wire.Close, [4]byte{}, nil), wire.CloseNoStatus},
+			{wsclient.Append(nil, true, wsclient.Close, [4]byte{}, nil), wire.CloseNoStatus},
 			{by(1011), 0}, // a client's own trouble is not ours
 			{by(4000), 0}, // nor can it pass itself off as slow
 			{by(4321), 0},

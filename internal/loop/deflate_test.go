@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"compress/flate"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"testing"
 
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // inflating reads a server's frames as a client would that has one window for all of them.
@@ -22,27 +22,12 @@ type inflating struct {
 
 // next is a message, and how many bytes of payload it took; compressed says whether it had RSV1.
 func (z *inflating) next() (msg string, size int, compressed bool, err error) {
-	head := make([]byte, 10)
-	if _, err = io.ReadFull(z.r, head[:2]); err != nil {
-		return "", 0, false, err
+	f, err := wsclient.Read(z.r, 1<<30)
+	size = len(f.Payload)
+	if err != nil || !f.Deflated {
+		return string(f.Payload), size, false, err
 	}
-	size = int(head[1])
-	switch size {
-	case 126:
-		_, err = io.ReadFull(z.r, head[2:4])
-		size = int(binary.BigEndian.Uint16(head[2:]))
-	case 127:
-		_, err = io.ReadFull(z.r, head[2:10])
-		size = int(binary.BigEndian.Uint64(head[2:]))
-	}
-	p := make([]byte, size)
-	if err == nil {
-		_, err = io.ReadFull(z.r, p)
-	}
-	if err != nil || head[0]&0x40 == 0 {
-		return string(p), size, false, err
-	}
-	p = append(p, "\x00\x00\xff\xff\x01\x00\x00\xff\xff"...)
+	p := append(f.Payload, "\x00\x00\xff\xff\x01\x00\x00\xff\xff"...)
 	out, err := io.ReadAll(flate.NewReaderDict(bytes.NewReader(p), z.past))
 	z.past = append(z.past, out...)
 	z.past = z.past[max(0, len(z.past)-32768):]
@@ -227,9 +212,9 @@ func TestBoundsCountCompressedBytes(t *testing.T) {
 // A message comes in compressed, in one read or many, and the connection keeps nothing between two.
 func TestCompressedMessagesComeIn(t *testing.T) {
 	const hello = "\xf2\x48\xcd\xc9\xc9\x07\x00"
-	stream := wire.AppendClientFrame(nil, true, wire.Text|wire.Deflated, [4]byte{1, 2, 3, 4}, []byte(hello))
-	stream = wire.AppendClientFrame(stream, false, wire.Text|wire.Deflated, [4]byte{1, 2, 3, 4}, []byte(hello[:2]))
-	stream = wire.AppendClientFrame(stream, true, wire.Continuation, [4]byte{1, 2, 3, 4}, []byte(hello[2:]))
+	stream := wsclient.Append(nil, true, wsclient.Text|wsclient.Deflated, [4]byte{1, 2, 3, 4}, []byte(hello))
+	stream = wsclient.Append(stream, false, wsclient.Text|wsclient.Deflated, [4]byte{1, 2, 3, 4}, []byte(hello[:2]))
+	stream = wsclient.Append(stream, true, wsclient.Continuation, [4]byte{1, 2, 3, 4}, []byte(hello[2:]))
 	eachIO(t, func(t *testing.T, cfg Config) {
 		l := start(t, cfg)
 		conn := make(chan *Conn, 2)

@@ -9,6 +9,7 @@ import (
 
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // ends are ways in which a connection ends, and what the handler is told.
@@ -21,7 +22,7 @@ var ends = []struct {
 	{"the peer closes", func(_ *Loop, _ *Conn, far net.Conn) { far.Write(closeFrom(1000)) }, Ending{1000, ByPeer}, false},
 	{"the peer closes with a code of ours", func(_ *Loop, _ *Conn, far net.Conn) { far.Write(closeFrom(4500)) }, Ending{4500, ByPeer}, false},
 	{"the peer closes without a code", func(_ *Loop, _ *Conn, far net.Conn) {
-		far.Write(wire.AppendClientFrame(nil, true, wire.Close, [4]byte{1, 2, 3, 4}, nil))
+		far.Write(wsclient.Append(nil, true, wsclient.Close, [4]byte{1, 2, 3, 4}, nil))
 	}, Ending{wire.CloseNoStatus, ByPeer}, false},
 	{"the handler closes", func(l *Loop, c *Conn, _ net.Conn) { do(l.workers[0], func() { c.Close(4501, "refused") }) }, Ending{4501, ByUs}, true},
 	{"the loop stops", func(l *Loop, _ *Conn, _ net.Conn) { l.Stop(0) }, Ending{wire.CloseGoingAway, ByUs}, true},
@@ -45,7 +46,7 @@ var ends = []struct {
 }
 
 func closeFrom(code int) []byte {
-	return wire.AppendClientFrame(nil, true, wire.Close, [4]byte{1, 2, 3, 4}, []byte{byte(code >> 8), byte(code)})
+	return wsclient.Append(nil, true, wsclient.Close, [4]byte{1, 2, 3, 4}, []byte{byte(code >> 8), byte(code)})
 }
 
 // eachEnd begins each of them, on a connection with that handler.

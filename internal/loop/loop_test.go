@@ -15,6 +15,7 @@ import (
 
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 func echo() *script {
@@ -326,7 +327,7 @@ func TestCloseInTheMiddleOfAMessage(t *testing.T) {
 		do(w, func() { c.Close(4500, "kicked") })
 		expect(t, far, wire.AppendClose(nil, 4500, "kicked"))
 		far.Write(half[12:])
-		far.Write(wire.AppendClientFrame(nil, true, wire.Close, [4]byte{}, []byte{0x11, 0x94}))
+		far.Write(wsclient.Append(nil, true, wsclient.Close, [4]byte{}, []byte{0x11, 0x94}))
 		if rest, err := io.ReadAll(far); err != nil || len(rest) > 0 {
 			t.Errorf("after both Closes: %q, %v; want the end", rest, err)
 		}
@@ -414,7 +415,7 @@ func TestStopSaysGoodbyeAndRefusesMore(t *testing.T) {
 		l.Stop(0)
 		for _, far := range []net.Conn{a, b} {
 			expect(t, far, text("good-bye"), wire.AppendClose(nil, wire.CloseGoingAway, ""))
-			far.Write(wire.AppendClientFrame(nil, true, wire.Close, [4]byte{}, []byte{0x03, 0xe9}))
+			far.Write(wsclient.Append(nil, true, wsclient.Close, [4]byte{}, []byte{0x03, 0xe9}))
 		}
 		l.Wait()
 		near, far := net.Pipe()
@@ -441,7 +442,7 @@ func TestTheLargestDebtorsAreShed(t *testing.T) {
 		until(t, "all are in", func() (all bool) { do(w, func() { all = len(conns) == 3 }); return all })
 		stalled.(*net.TCPConn).SetReadBuffer(4 << 10)
 		small.Write(frameTo(strings.Repeat("s", 5000))[:4000])
-		head := wire.AppendClientFrame(nil, true, wire.Binary, [4]byte{}, make([]byte, 4<<20))
+		head := wsclient.Append(nil, true, wsclient.Binary, [4]byte{}, make([]byte, 4<<20))
 		half.Write(head[:4<<20-1])
 		until(t, "two half messages are held", func() bool { return l.Buffered() > 4<<20 })
 		if l.Overloaded() {

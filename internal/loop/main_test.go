@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -149,7 +150,7 @@ func (s *script) Stop(c *Conn) {
 
 // frameTo is a client's text frame.
 func frameTo(text string) []byte {
-	return wire.AppendClientFrame(nil, true, wire.Text, [4]byte{1, 2, 3, 4}, []byte(text))
+	return wsclient.Append(nil, true, wsclient.Text, [4]byte{1, 2, 3, 4}, []byte(text))
 }
 
 // expect reads exactly the bytes of the server's frames want.

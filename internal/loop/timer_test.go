@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 func TestWheelIsNeverEarlyAndAtMostASlotLate(t *testing.T) {
@@ -65,7 +66,7 @@ func answerPings(nc net.Conn) {
 		if _, err := io.ReadFull(nc, b); err != nil || b[0] != 0x80|byte(wire.Ping) || b[1] != 0 {
 			return
 		}
-		nc.Write(wire.AppendClientFrame(nil, true, wire.Pong, [4]byte{1, 2, 3, 4}, nil))
+		nc.Write(wsclient.Append(nil, true, wsclient.Pong, [4]byte{1, 2, 3, 4}, nil))
 	}
 }
 
@@ -165,7 +166,7 @@ func TestAnAnswerThatIsStillUnreadCounts(t *testing.T) {
 			return c.state != open
 		}
 		do(w, func() {
-			far.Write(wire.AppendClientFrame(nil, true, wire.Pong, [4]byte{}, nil))
+			far.Write(wsclient.Append(nil, true, wsclient.Pong, [4]byte{}, nil))
 			if p, ok := c.via.(*pump); ok {
 				until(t, "the pump has read it", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return len(p.in) > 0 })
 			}
@@ -238,7 +239,7 @@ func TestWhoWaitsToBeHeardIsNotSilent(t *testing.T) {
 				if _, err := io.ReadFull(far, ping); err != nil || ping[0] != 0x89 {
 					return
 				}
-				far.Write(wire.AppendClientFrame(nil, true, wire.Pong, [4]byte{1, 2, 3, 4}, nil))
+				far.Write(wsclient.Append(nil, true, wsclient.Pong, [4]byte{1, 2, 3, 4}, nil))
 			}
 		}()
 		select {

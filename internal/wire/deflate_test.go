@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"example.com/hubbub/internal/wsclient"
 )
 
 // squeeze compresses as RFC 7692 7.2.1 says, by the standard library.
@@ -259,7 +261,7 @@ func TestPeersContextIsTakenOver(t *testing.T) {
 		io.WriteString(w, s)
 		w.Flush()
 		p := bytes.TrimSuffix(b.Bytes(), []byte(flushed))
-		ev, _, ok, err := r.Next(AppendClientFrame(nil, true, Text|Deflated, testKey, p), testLimit, &z)
+		ev, _, ok, err := r.Next(wsclient.Append(nil, true, wsclient.Text|wsclient.Deflated, testKey, p), testLimit, &z)
 		if !ok || err != nil || string(ev.Payload) != s {
 			t.Fatal(i, ok, err)
 		}

@@ -77,7 +77,14 @@ const (
 // AppendHeader appends the header of a server's frame with n bytes of payload:
 // the whole of a message, unmasked.
 func AppendHeader(dst []byte, op Opcode, n int) []byte {
-	return appendHeader(dst, finBit|byte(op), 0, n)
+	switch first := finBit | byte(op); {
+	case n <= maxByte:
+		return append(dst, first, byte(n))
+	case n <= maxLen16:
+		return append(dst, first, len16, byte(n>>8), byte(n))
+	default:
+		return binary.BigEndian.AppendUint64(append(dst, first, len64), uint64(n))
+	}
 }
 
 // AppendFrame appends a server's frame: a whole message or a control frame.
@@ -100,21 +107,6 @@ func ServerFrame(b []byte) (op Opcode, payload []byte) {
 	return Opcode(b[0] &^ finBit), b[n:]
 }
 
-// AppendClientFrame appends a client's frame, masked; for clients and tests. It
-// checks nothing, so that a test can break any rule with it.
-func AppendClientFrame(dst []byte, fin bool, op Opcode, mask [4]byte, payload []byte) []byte {
-	dst = slices.Grow(dst, headerSize(len(payload))+len(mask)+len(payload))
-	first := byte(op)
-	if fin {
-		first |= finBit
-	}
-	dst = appendHeader(dst, first, maskBit, len(payload))
-	dst = append(dst, mask[:]...)
-	dst = append(dst, payload...)
-	Mask(dst[len(dst)-len(payload):], mask, 0)
-	return dst
-}
-
 // headerSize is the size of an unmasked header before n bytes of payload.
 func headerSize(n int) int {
 	switch {
@@ -124,19 +116,6 @@ func headerSize(n int) int {
 		return 4
 	}
 	return MaxHeader
-}
-
-// appendHeader appends the first byte, and the length n in its shortest form
-// with masked set beside it.
-func appendHeader(dst []byte, first, masked byte, n int) []byte {
-	switch {
-	case n <= maxByte:
-		return append(dst, first, masked|byte(n))
-	case n <= maxLen16:
-		return append(dst, first, masked|len16, byte(n>>8), byte(n))
-	}
-	dst = append(dst, first, masked|len64)
-	return binary.BigEndian.AppendUint64(dst, uint64(n))
 }
 
 // Accept is the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key.

@@ -49,18 +49,6 @@ func TestFrameHasNoSpareRoom(t *testing.T) {
 	}
 }
 
-func TestClientFrameLeavesThePayloadAlone(t *testing.T) {
-	payload := []byte("Hello")
-	got := AppendClientFrame(nil, true, Text, testKey, payload)
-	want := []byte{0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58} // RFC 6455 5.7
-	if !bytes.Equal(got, want) || string(payload) != "Hello" {
-		t.Errorf("frame % x of %q", got, payload)
-	}
-	if got := AppendClientFrame(nil, false, Text, testKey, nil); got[0] != 0x01 {
-		t.Errorf("a first fragment begins with %#x", got[0])
-	}
-}
-
 func TestAccept(t *testing.T) {
 	if got := Accept("dGhlIHNhbXBsZSBub25jZQ=="); got != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" { // RFC 6455 1.3
 		t.Error(got)

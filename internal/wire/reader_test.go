@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"example.com/hubbub/internal/wsclient"
 )
 
 func TestStreams(t *testing.T) {
@@ -229,7 +231,9 @@ func TestTinyFragments(t *testing.T) {
 func TestMemoryGrowsWithWhatArrived(t *testing.T) {
 	const claimed = 1 << 30
 	var r Reader
-	head := append(appendHeader(nil, finBit|byte(Binary), maskBit, claimed), testKey[:]...)
+	head := AppendHeader(nil, Binary, claimed)
+	head[1] |= maskBit
+	head = append(head, testKey[:]...)
 	if _, _, ok, err := r.Next(head, claimed, nil); ok || err != nil || r.Buffered() > 0 {
 		t.Fatalf("after the header: %v, %v, %d bytes held", ok, err, r.Buffered())
 	}
@@ -356,11 +360,11 @@ func TestRandomStreams(t *testing.T) {
 				if !fin {
 					n = rnd.IntN(len(rest) + 1)
 				}
-				stream = AppendClientFrame(stream, fin, frameOp, randomKey(rnd), []byte(rest[:n]))
+				stream = wsclient.Append(stream, fin, wsclient.Opcode(frameOp), randomKey(rnd), []byte(rest[:n]))
 				rest = rest[n:]
 				if !fin && rnd.IntN(2) == 0 {
 					ping := Event{Op: Ping, Payload: []byte(payload[:rnd.IntN(min(len(payload), 125)+1)])}
-					stream = AppendClientFrame(stream, true, Ping, randomKey(rnd), ping.Payload)
+					stream = wsclient.Append(stream, true, wsclient.Ping, randomKey(rnd), ping.Payload)
 					want = append(want, line(ping))
 				}
 			}

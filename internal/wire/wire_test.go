@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+
+	"example.com/hubbub/internal/wsclient"
 )
 
 // The tests write a stream as frames and what it gives as lines: one for each
@@ -17,11 +19,11 @@ var testKey = [4]byte{0x37, 0xfa, 0x21, 0x3d}
 
 // final and part are client's frames, the latter with more to follow.
 func final(op Opcode, payload string) []byte {
-	return AppendClientFrame(nil, true, op, testKey, []byte(payload))
+	return wsclient.Append(nil, true, wsclient.Opcode(op), testKey, []byte(payload))
 }
 
 func part(op Opcode, payload string) []byte {
-	return AppendClientFrame(nil, false, op, testKey, []byte(payload))
+	return wsclient.Append(nil, false, wsclient.Opcode(op), testKey, []byte(payload))
 }
 
 func join(frames ...[]byte) []byte { return slices.Concat(frames...) }

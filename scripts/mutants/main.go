@@ -18,9 +18,11 @@ var judges = map[string][]string{
 	"internal/wire":     {"internal/wire"},
 	"internal/protocol": {"internal/protocol"},
 	"internal/presence": {"internal/presence", "internal/hub"},
-	"internal/loop":     {"internal/loop", "internal/hub", ".", "hubbubtest"},
+	"internal/loop":     {"internal/loop", "internal/hub", ".", "hubbubtest", "conformance"},
 	"internal/hub":      {"internal/hub", ".", "hubbubtest"},
-	".":                 {".", "hubbubtest"},
+	"internal/front":    {"internal/front", ".", "conformance"},
+	"internal/glob":     {"internal/glob", "internal/hub", "."},
+	".":                 {".", "hubbubtest", "conformance"},
 }
 
 type options struct {
@@ -42,7 +44,7 @@ func main() {
 	flag.Parse()
 	pkgs := flag.Args()
 	if len(pkgs) == 0 {
-		pkgs = []string{"internal/wire", "internal/protocol", "internal/presence", "internal/loop", "internal/hub", "."}
+		pkgs = []string{"internal/wire", "internal/protocol", "internal/protocol/room", "internal/history", "internal/presence", "internal/loop", "internal/hub", "internal/front", "internal/glob", "."}
 	}
 	o.out = os.Stdout
 	t, err := openTree(".")

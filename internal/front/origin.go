@@ -1,4 +1,4 @@
-package hubbub
+package front
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/net/idna"
 
-	"example.com/hubbub/internal/hub"
+	"example.com/hubbub/internal/glob"
 )
 
 // A browser sends its users' cookies along wherever a page connects to, and enforces no same-origin rule on WebSockets
@@ -26,28 +26,26 @@ const (
 	originFile = "file://"
 )
 
-// checkOrigin says why the page that asks may not connect; nil: it may.
-func (s *Server) checkOrigin(r *http.Request) *refusal {
-	no := &refusal{status: http.StatusForbidden, result: upgradeOrigin, warn: true}
+// Origins are the patterns of those whose pages may connect, beside the server's own.
+type Origins []OriginPattern
+
+// Refuse says why the page that asks may not connect, and which pattern would let it in, if one can. An empty why: it may.
+func (all Origins) Refuse(r *http.Request) (why, pattern string) {
 	headers := r.Header["Origin"]
 	if len(headers) == 0 {
-		return nil
+		return "", ""
 	}
 	if len(headers) > 1 {
-		no.detail = "there are two headers Origin"
-		return no
+		return "there are two headers Origin", ""
 	}
 	o, err := normalOrigin(headers[0], false)
 	if err != nil {
-		no.detail = fmt.Sprintf("the header Origin, %.100q, is none that a browser sends: %v", headers[0], err)
-		return no
+		return fmt.Sprintf("the header Origin, %.100q, is none that a browser sends: %v", headers[0], err), ""
 	}
-	if ownOrigin(o, r.Host) || slices.ContainsFunc(s.origins, func(p originPattern) bool { return p.matches(o) }) {
-		return nil
+	if ownOrigin(o, r.Host) || slices.ContainsFunc(all, func(p OriginPattern) bool { return p.matches(o) }) {
+		return "", ""
 	}
-	no.detail = fmt.Sprintf("pages of %s may not connect, and the server was asked for as %.100q", o, r.Host)
-	no.flag = "--allowed-origins=" + o
-	return no
+	return fmt.Sprintf("pages of %s may not connect, and the server was asked for as %.100q", o, r.Host), o
 }
 
 // ownOrigin says whether the page is from the host that it connects to.
@@ -60,23 +58,23 @@ func ownOrigin(o, host string) bool {
 	return err == nil && own == o
 }
 
-// originPattern is one of Config.AllowedOrigins.
-type originPattern struct {
+// OriginPattern is one of them, as normalOrigin writes it.
+type OriginPattern struct {
 	text string
-	glob *hub.Pattern // nil where text stands for itself alone
+	glob *glob.Pattern // nil where text stands for itself alone
 }
 
-// parseOriginPattern takes what can match what a browser sends, and says of everything else what to write.
-func parseOriginPattern(text string) (originPattern, error) {
+// ParseOriginPattern takes what can match what a browser sends, and says of everything else what to write.
+func ParseOriginPattern(text string) (OriginPattern, error) {
 	o, err := normalOrigin(text, true)
 	if err != nil || !strings.Contains(o, "*") {
-		return originPattern{text: o}, err
+		return OriginPattern{text: o}, err
 	}
-	return originPattern{o, hub.NewPattern(o)}, nil
+	return OriginPattern{o, glob.New(o)}, nil
 }
 
 // matches takes an origin as normalOrigin writes it. A star for the port stands for the scheme's own too.
-func (p originPattern) matches(o string) bool {
+func (p OriginPattern) matches(o string) bool {
 	if p.glob == nil || o == originNull || o == originFile {
 		return p.text == o
 	}

@@ -1,4 +1,4 @@
-package hubbub
+package front
 
 import (
 	"context"
@@ -12,6 +12,19 @@ import (
 	"sync"
 	"syscall"
 )
+
+// Listen listens at an address of ListenAddress's, without TCP's own keep-alive.
+func Listen(addr string) (net.Listener, error) {
+	network, address, err := ListenAddress(addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen at %q: %w", addr, err)
+	}
+	if network == "unix" {
+		return listenUnix(address)
+	}
+	config := net.ListenConfig{KeepAlive: -1}
+	return config.Listen(context.Background(), network, address)
+}
 
 // ListenAddress gives what Listen calls package net with, and says of an address that it can't use what to write
 // instead. It doesn't find out whether somebody else listens there.

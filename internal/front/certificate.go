@@ -1,4 +1,4 @@
-package hubbub
+package front
 
 import (
 	"crypto/tls"
@@ -10,23 +10,10 @@ import (
 	"time"
 )
 
-// CertificateFiles is a TLS configuration whose certificate and key are PEM files. They are read again, within a second
-// of the next handshake, when one of them has changed; connections that are open keep theirs. A pair that can't be read
-// then is logged and the one before stays in use. A certificate that is expired, or will be within two weeks, or isn't
-// valid yet is used, and logged when it is read and once a day.
-func CertificateFiles(certFile, keyFile string, log *slog.Logger) (*tls.Config, error) {
-	if log == nil {
-		log = slog.Default()
-	}
-	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
-	if err := c.read(); err != nil {
-		return nil, fmt.Errorf("hubbub: %w", err)
-	}
-	return &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current(), nil }}, nil
-}
-
-// certificate is a pair of files and what was in them.
-type certificate struct {
+// Certificate is a pair of PEM files and what was in them. They are read again, within a second of the next handshake,
+// when one of them has changed. A pair that can't be read then is logged and the one before stays in use. One that is
+// expired, or will be within two weeks, or isn't valid yet is used, and logged when it is read and once a day.
+type Certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger
 
@@ -35,6 +22,12 @@ type certificate struct {
 	looked  time.Time
 	warned  time.Time // when its time was last looked at
 	version [2]fileVersion
+}
+
+// ReadCertificate reads the files. The error names them.
+func ReadCertificate(certFile, keyFile string, log *slog.Logger) (*Certificate, error) {
+	c := &Certificate{certFile: certFile, keyFile: keyFile, log: log}
+	return c, c.read()
 }
 
 // fileVersion tells one content of a file from another: a new file by its name may be as old as the one before.
@@ -57,8 +50,8 @@ func versionOf(file string) fileVersion {
 	return fileVersion{info.ModTime(), info.Size(), info}
 }
 
-// current looks at the files at most once a second.
-func (c *certificate) current() *tls.Certificate {
+// Get is tls.Config's GetCertificate. It looks at the files at most once a second, and never fails.
+func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if time.Since(c.looked) >= time.Second && c.changed() {
@@ -71,21 +64,21 @@ func (c *certificate) current() *tls.Certificate {
 	if time.Since(c.warned) >= 24*time.Hour {
 		c.checkTime()
 	}
-	return c.pair
+	return c.pair, nil
 }
 
-func (c *certificate) changed() bool {
+func (c *Certificate) changed() bool {
 	c.looked = time.Now()
 	return !versionOf(c.certFile).same(c.version[0]) || !versionOf(c.keyFile).same(c.version[1])
 }
 
-func (c *certificate) read() error {
+func (c *Certificate) read() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.readLocked()
 }
 
-func (c *certificate) readLocked() error {
+func (c *Certificate) readLocked() error {
 	// Also when the pair is bad or gone: it is complained of once, not at every handshake.
 	c.version = [2]fileVersion{versionOf(c.certFile), versionOf(c.keyFile)}
 	c.looked = time.Now()
@@ -102,7 +95,7 @@ func (c *certificate) readLocked() error {
 const soonExpired = 14 * 24 * time.Hour
 
 // checkTime warns of a certificate, or one of its chain, that clients refuse or will soon. The caller holds mu.
-func (c *certificate) checkTime() {
+func (c *Certificate) checkTime() {
 	now := time.Now()
 	c.warned = now
 	for _, der := range c.pair.Certificate {

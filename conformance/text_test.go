@@ -1,11 +1,12 @@
-package hubbub_test
+package conformance
 
 import (
 	"fmt"
 	"testing"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // Text is UTF-8, and the first octet that can't be fails the connection (RFC 6455 8.1; Autobahn's section 6).
@@ -33,7 +34,7 @@ func TestTextIsUTF8(t *testing.T) {
 			}
 			octets = append(octets, f)
 		}
-		want := echoed(line(wire.Text, []byte(good)))
+		want := echoed(line(wsclient.Text, []byte(good)))
 		stories = append(stories,
 			story{fmt.Sprintf("good %d whole", i), [][]byte{text(good), bye}, want},
 			story{fmt.Sprintf("good %d octet by octet", i), append(octets, bye), want})
@@ -56,7 +57,7 @@ func TestTextIsUTF8(t *testing.T) {
 		stories = append(stories,
 			story{fmt.Sprintf("bad %d whole", i), [][]byte{text(bad), bye}, failed(1007)},
 			story{fmt.Sprintf("bad %d in two", i), [][]byte{begin(bad[:half]), last(bad[half:]), bye}, failed(1007)},
-			story{fmt.Sprintf("bad %d after a good one", i), [][]byte{text(kosme), text(bad)}, failed(1007, line(wire.Text, []byte(kosme)))})
+			story{fmt.Sprintf("bad %d after a good one", i), [][]byte{text(kosme), text(bad)}, failed(1007, line(wsclient.Text, []byte(kosme)))})
 	}
 	stories = append(stories,
 		story{"6.2 cut between two runes, with a ping", [][]byte{begin("Hello-µ@ßöä"), ping(""), last("üàá-UTF-8!!"), bye},
@@ -80,25 +81,25 @@ func TestBadTextFailsAtItsFirstBadOctet(t *testing.T) {
 		{"6.4.2 a fragment with half of a bad rune", begin(kosme + "\xf4"), more("\x90")},
 		{"6.4.3 a frame up to behind a bad rune", whole[:head+len(kosme)], whole[head+len(kosme) : head+len(kosme)+4]},
 		{"6.4.4 a frame up to the bad octet", whole[:head+len(kosme)+1], whole[head+len(kosme)+1 : head+len(kosme)+2]},
-		{"a lead that leads nothing", whole[:head], []byte{0xc0 ^ testMask[0]}},
+		{"a lead that leads nothing", whole[:head], []byte{0xc0 ^ rawtest.Mask[0]}},
 		{"a surrogate's second octet", begin("\xed"), more("\xa0")},
 		{"an empty fragment in between", append(begin("\xe0"), more("")...), more("\x9f")},
 		{"a last fragment that ends too early", begin("\xf0\x9f"), last("\x98")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			eachIO(t, func(t *testing.T, io string) {
-				s := startServer(t, hubbub.Config{IO: io})
+			rawtest.EachIO(t, func(t *testing.T, io string) {
+				s := rawtest.Start(t, hubbub.Config{IO: io})
 				for _, path := range []string{"/echo", "/ws"} {
-					c := dial(t, s, path)
+					c := rawtest.Dial(t, s, path)
 					if path == "/ws" {
-						c.nextJSON()
+						c.NextJSON()
 					}
-					c.sendRaw(tt.first)
-					if c.r.Buffered() == 0 && tt.first[0]&0x80 == 0 { // between two frames a ping shows that all is well
-						c.quiet()
+					c.SendRaw(tt.first)
+					if c.R.Buffered() == 0 && tt.first[0]&0x80 == 0 { // between two frames a ping shows that all is well
+						c.Quiet()
 					}
-					c.sendRaw(tt.bad)
-					c.expectClose(1007)
+					c.SendRaw(tt.bad)
+					c.ExpectClose(1007)
 				}
 			})
 		})

@@ -1,4 +1,4 @@
-package hubbub_test
+package conformance
 
 import (
 	"bytes"
@@ -8,8 +8,11 @@ import (
 	"testing"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
+
+func TestMain(m *testing.M) { rawtest.Main(m) }
 
 // What a server owes a client by RFC 6455, told as stories: the frames that a client sends to /echo, and all that it
 // must get for them, up to the end of the stream. The cases follow the sections of Autobahn's fuzzing client, which
@@ -23,19 +26,19 @@ type story struct {
 }
 
 // play tells each story three times: with all frames in one packet, one packet a frame, and byte by byte.
-func play(t *testing.T, s *testServer, stories []story) {
+func play(t *testing.T, s *rawtest.Server, stories []story) {
 	t.Helper()
 	for _, st := range stories {
 		for _, how := range []string{"at once", "frame by frame", "byte by byte"} {
 			t.Run(st.name+" "+how, func(t *testing.T) {
 				t.Parallel()
-				c := dial(t, s, "/echo")
+				c := rawtest.Dial(t, s, "/echo")
 				sent := make(chan struct{})
 				go func() { // the server may answer, and hang up, before all is sent
 					defer close(sent)
-					c.sendAs(st.sent, how)
+					sendAs(c, st.sent, how)
 				}()
-				got := c.lines()
+				got := lines(c)
 				<-sent
 				if !slices.Equal(got, st.want) {
 					t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(st.want, "\n\t"))
@@ -45,7 +48,7 @@ func play(t *testing.T, s *testServer, stories []story) {
 	}
 }
 
-func (c *rawClient) sendAs(frames [][]byte, how string) {
+func sendAs(c *rawtest.Client, frames [][]byte, how string) {
 	switch how {
 	case "at once":
 		frames = [][]byte{slices.Concat(frames...)}
@@ -61,7 +64,7 @@ func (c *rawClient) sendAs(frames [][]byte, how string) {
 		}
 	}
 	for _, f := range frames {
-		if c.trySend(f) != nil {
+		if c.TrySend(f) != nil {
 			return
 		}
 	}
@@ -69,42 +72,42 @@ func (c *rawClient) sendAs(frames [][]byte, how string) {
 
 // lines reads all that comes up to the end of the stream. A reset after a Close counts as an end: the client sent
 // more than the server had to read.
-func (c *rawClient) lines() (lines []string) {
+func lines(c *rawtest.Client) (lines []string) {
 	for {
-		op, p, err := c.tryNext()
+		op, p, err := c.TryNext()
 		if err != nil {
 			closed := len(lines) > 0 && strings.HasPrefix(lines[len(lines)-1], "close")
-			if !closed || !isEndOrReset(err) {
+			if !closed || !rawtest.IsEndOrReset(err) {
 				lines = append(lines, err.Error())
 			}
 			return lines
 		}
-		if op != wire.Ping { // the heartbeat
+		if op != wsclient.Ping { // the heartbeat
 			lines = append(lines, line(op, p))
 		}
 	}
 }
 
-func line(op wire.Opcode, p []byte) string {
+func line(op wsclient.Opcode, p []byte) string {
 	switch {
-	case op == wire.Close && len(p) == 0:
+	case op == wsclient.Close && len(p) == 0:
 		return "close without a code"
-	case op == wire.Close:
+	case op == wsclient.Close:
 		return fmt.Sprintf("close %d", int(p[0])<<8|int(p[1])) // the reason is for people
 	}
-	return op.String() + " " + brief(p)
+	return op.String() + " " + rawtest.Brief(p)
 }
 
 // The client's frames, in short.
-func text(p string) []byte        { return frame(wire.Text, true, []byte(p)) }
-func binaryFrame(p string) []byte { return frame(wire.Binary, true, []byte(p)) }
-func begin(p string) []byte       { return frame(wire.Text, false, []byte(p)) }
-func more(p string) []byte        { return frame(wire.Continuation, false, []byte(p)) }
-func last(p string) []byte        { return frame(wire.Continuation, true, []byte(p)) }
-func ping(p string) []byte        { return frame(wire.Ping, true, []byte(p)) }
-func pong(p string) []byte        { return frame(wire.Pong, true, []byte(p)) }
+func text(p string) []byte        { return rawtest.Text(p) }
+func binaryFrame(p string) []byte { return rawtest.Frame(wsclient.Binary, true, []byte(p)) }
+func begin(p string) []byte       { return rawtest.Frame(wsclient.Text, false, []byte(p)) }
+func more(p string) []byte        { return rawtest.Frame(wsclient.Continuation, false, []byte(p)) }
+func last(p string) []byte        { return rawtest.Frame(wsclient.Continuation, true, []byte(p)) }
+func ping(p string) []byte        { return rawtest.Frame(wsclient.Ping, true, []byte(p)) }
+func pong(p string) []byte        { return rawtest.Frame(wsclient.Pong, true, []byte(p)) }
 func closing(code int, reason string) []byte {
-	return frame(wire.Close, true, closePayload(code, reason))
+	return wsclient.AppendClose(nil, rawtest.Mask, code, reason)
 }
 
 // reserved sets reserved bits of a frame.
@@ -126,8 +129,8 @@ func failed(code int, lines ...string) []string {
 // conform plays the stories against a server of each kind.
 func conform(t *testing.T, stories []story) {
 	t.Helper()
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io})
 		t.Run("stories", func(t *testing.T) { play(t, s, stories) })
 	})
 }
@@ -138,8 +141,8 @@ func TestEchoesEverySize(t *testing.T) {
 		p := strings.Repeat("*", n)
 		b := strings.Repeat("\xfe", n)
 		stories = append(stories,
-			story{fmt.Sprintf("1.1 text of %d", n), [][]byte{text(p), bye}, echoed(line(wire.Text, []byte(p)))},
-			story{fmt.Sprintf("1.2 binary of %d", n), [][]byte{binaryFrame(b), bye}, echoed(line(wire.Binary, []byte(b)))})
+			story{fmt.Sprintf("1.1 text of %d", n), [][]byte{text(p), bye}, echoed(line(wsclient.Text, []byte(p)))},
+			story{fmt.Sprintf("1.2 binary of %d", n), [][]byte{binaryFrame(b), bye}, echoed(line(wsclient.Binary, []byte(b)))})
 	}
 	conform(t, stories)
 }
@@ -151,13 +154,13 @@ func TestPingsAndPongs(t *testing.T) {
 	for i := range 10 {
 		p := fmt.Sprintf("payload-%d", i)
 		pings = append(pings, ping(p))
-		answers = append(answers, line(wire.Pong, []byte(p)))
+		answers = append(answers, line(wsclient.Pong, []byte(p)))
 	}
 	conform(t, []story{
 		{"2.1 empty ping", [][]byte{ping(""), bye}, echoed(`pong ""`)},
 		{"2.2 ping with text", [][]byte{ping("Hello, world!"), bye}, echoed(`pong "Hello, world!"`)},
 		{"2.3 ping with bytes", [][]byte{ping("\x00\xff\xfe\xfd\xfc\xfb\x00\xff"), bye}, echoed(`pong "\x00\xff\xfe\xfd\xfc\xfb\x00\xff"`)},
-		{"2.4 ping of 125 bytes", [][]byte{ping(long), bye}, echoed(line(wire.Pong, []byte(long)))},
+		{"2.4 ping of 125 bytes", [][]byte{ping(long), bye}, echoed(line(wsclient.Pong, []byte(long)))},
 		{"2.5 ping of 126 bytes", [][]byte{ping(long + "\xfe"), bye}, failed(1002)},
 		{"2.7 unsolicited empty pong", [][]byte{pong(""), bye}, echoed()},
 		{"2.8 unsolicited pong", [][]byte{pong("unsolicited"), bye}, echoed()},
@@ -184,8 +187,8 @@ func TestReservedBitsFail(t *testing.T) {
 
 func TestReservedOpcodesFail(t *testing.T) {
 	var stories []story
-	for _, op := range []wire.Opcode{3, 4, 5, 6, 7, 11, 12, 13, 14, 15} {
-		bare, full := frame(op, true, nil), frame(op, true, []byte("reserved opcode"))
+	for _, op := range []wsclient.Opcode{3, 4, 5, 6, 7, 11, 12, 13, 14, 15} {
+		bare, full := rawtest.Frame(op, true, nil), rawtest.Frame(op, true, []byte("reserved opcode"))
 		stories = append(stories,
 			story{fmt.Sprintf("4.x.1 opcode %d", op), [][]byte{bare}, failed(1002)},
 			story{fmt.Sprintf("4.x.2 opcode %d with a payload", op), [][]byte{full}, failed(1002)},
@@ -197,9 +200,9 @@ func TestReservedOpcodesFail(t *testing.T) {
 
 func TestFragments(t *testing.T) {
 	conform(t, []story{
-		{"5.1 ping in two", [][]byte{frame(wire.Ping, false, []byte("a")), last("b")}, failed(1002)},
-		{"5.2 pong in two", [][]byte{frame(wire.Pong, false, []byte("a")), last("b")}, failed(1002)},
-		{"close in two", [][]byte{frame(wire.Close, false, closePayload(1000, "")), last("b")}, failed(1002)},
+		{"5.1 ping in two", [][]byte{rawtest.Frame(wsclient.Ping, false, []byte("a")), last("b")}, failed(1002)},
+		{"5.2 pong in two", [][]byte{rawtest.Frame(wsclient.Pong, false, []byte("a")), last("b")}, failed(1002)},
+		{"close in two", [][]byte{rawtest.Frame(wsclient.Close, false, wsclient.ClosePayload(1000, "")), last("b")}, failed(1002)},
 		{"5.3 text in two", [][]byte{begin("a"), last("b"), bye}, echoed(`text "ab"`)},
 		{"5.6 ping between", [][]byte{begin("a"), ping("!"), last("b"), bye}, echoed(`pong "!"`, `text "ab"`)},
 		{"pong between", [][]byte{begin("a"), pong("!"), last("b"), bye}, echoed(`text "ab"`)},
@@ -216,19 +219,19 @@ func TestFragments(t *testing.T) {
 		{"6.1.1 empty text", [][]byte{text(""), bye}, echoed(`text ""`)},
 		{"6.1.2 three empty fragments", [][]byte{begin(""), more(""), last(""), bye}, echoed(`text ""`)},
 		{"6.1.3 only the middle one has bytes", [][]byte{begin(""), more("middle"), last(""), bye}, echoed(`text "middle"`)},
-		{"binary in three", [][]byte{frame(wire.Binary, false, []byte("\xff")), more("\xfe"), last("\xfd"), bye}, echoed(`binary "\xff\xfe\xfd"`)},
+		{"binary in three", [][]byte{rawtest.Frame(wsclient.Binary, false, []byte("\xff")), more("\xfe"), last("\xfd"), bye}, echoed(`binary "\xff\xfe\xfd"`)},
 		{"two messages in fragments", [][]byte{begin("a"), last("b"), begin("c"), last("d"), bye}, echoed(`text "ab"`, `text "cd"`)},
 		{"never finished", [][]byte{begin("a"), more("b"), bye}, echoed()},
 	})
 }
 
 func TestFramesMustBeMasked(t *testing.T) {
-	bare := func(op wire.Opcode, p string) []byte { return wire.AppendFrame(nil, op, []byte(p)) }
+	bare := func(op wsclient.Opcode, p string) []byte { return append([]byte{0x80 | byte(op), byte(len(p))}, p...) }
 	conform(t, []story{
-		{"text", [][]byte{bare(wire.Text, "bare")}, failed(1002)},
-		{"ping", [][]byte{bare(wire.Ping, "")}, failed(1002)},
-		{"close", [][]byte{bare(wire.Close, "\x03\xe8")}, failed(1002)},
-		{"after a good one", [][]byte{text("good"), bare(wire.Text, "bare")}, failed(1002, `text "good"`)},
+		{"text", [][]byte{bare(wsclient.Text, "bare")}, failed(1002)},
+		{"ping", [][]byte{bare(wsclient.Ping, "")}, failed(1002)},
+		{"close", [][]byte{bare(wsclient.Close, "\x03\xe8")}, failed(1002)},
+		{"after a good one", [][]byte{text("good"), bare(wsclient.Text, "bare")}, failed(1002, `text "good"`)},
 	})
 }
 
@@ -243,7 +246,7 @@ func TestLengthsMustBeMinimal(t *testing.T) {
 	conform(t, []story{
 		{"125 in two bytes", [][]byte{long16(125)}, failed(1002)},
 		{"0 in two bytes", [][]byte{long16(0)}, failed(1002)},
-		{"126 in two bytes is minimal", [][]byte{long16(126), bye}, echoed(line(wire.Text, bytes.Repeat([]byte("*"), 126)))},
+		{"126 in two bytes is minimal", [][]byte{long16(126), bye}, echoed(line(wsclient.Text, bytes.Repeat([]byte("*"), 126)))},
 		{"126 in eight bytes", [][]byte{long64(126)}, failed(1002)},
 		{"65535 in eight bytes", [][]byte{long64(65535)}, failed(1002)},
 		{"ping with its length in two bytes", [][]byte{{0x89, 0xfe, 0, 5, 0, 0, 0, 0, 1, 2, 3, 4, 5}}, failed(1002)},
@@ -255,8 +258,8 @@ func TestMasksOfEveryKind(t *testing.T) {
 	for _, mask := range [][4]byte{{}, {0xff, 0xff, 0xff, 0xff}, {1, 2, 3, 4}, {0, 0, 0, 1}} {
 		p := strings.Repeat("every byte once at each place of the key. ", 20)
 		stories = append(stories, story{fmt.Sprintf("%x", mask),
-			[][]byte{wire.AppendClientFrame(nil, true, wire.Text, mask, []byte(p)), bye},
-			echoed(line(wire.Text, []byte(p)))})
+			[][]byte{wsclient.Append(nil, true, wsclient.Text, mask, []byte(p)), bye},
+			echoed(line(wsclient.Text, []byte(p)))})
 	}
 	conform(t, stories)
 }

@@ -2,25 +2,17 @@ package main
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"strconv"
+
+	"example.com/hubbub/internal/wsclient"
 )
 
-// The client's side of RFC 6455 and of the room protocol, as much as a drill needs.
+// The client's side of the room protocol, as much as a drill needs.
 
-const (
-	opText  = 1
-	opClose = 8
-	opPing  = 9
-	opPong  = 10
-)
-
-const (
-	wsKey    = "dGhlIHNhbXBsZSBub25jZQ=="
-	wsAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-)
+// maxFrame bounds what a drill takes of a server at once, in bytes.
+const maxFrame = 1 << 30
 
 // appendUpgrade appends the handshake of a client that has this token, or "".
 func appendUpgrade(b []byte, token string) []byte {
@@ -28,50 +20,7 @@ func appendUpgrade(b []byte, token string) []byte {
 	if token != "" {
 		path += "?resume=" + token
 	}
-	return fmt.Appendf(b, "GET %s HTTP/1.1\r\nHost: drill\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n", path, wsKey)
-}
-
-// appendFrame appends a masked frame.
-func appendFrame(b []byte, op byte, payload []byte, mask uint32) []byte {
-	b = append(b, 0x80|op)
-	switch n := len(payload); {
-	case n < 126:
-		b = append(b, 0x80|byte(n))
-	case n < 1<<16:
-		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(n))
-	default:
-		b = binary.BigEndian.AppendUint64(append(b, 0x80|127), uint64(n))
-	}
-	b = binary.BigEndian.AppendUint32(b, mask)
-	start := len(b)
-	b = append(b, payload...)
-	for i := range b[start:] {
-		b[start+i] ^= byte(mask >> (24 - 8*(i&3)))
-	}
-	return b
-}
-
-// splitFrame takes one whole frame of a server off b; size is 0 while it isn't all there.
-func splitFrame(b []byte) (op byte, payload []byte, size int, err error) {
-	if len(b) < 2 {
-		return 0, nil, 0, nil
-	}
-	if b[0]&0xf0 != 0x80 || b[1]&0x80 != 0 {
-		return 0, nil, 0, fmt.Errorf("not a whole unmasked frame: %x", b[:2])
-	}
-	head, n := 2, uint64(b[1])
-	switch {
-	case n == 126 && len(b) >= 4:
-		head, n = 4, uint64(binary.BigEndian.Uint16(b[2:]))
-	case n == 127 && len(b) >= 10:
-		head, n = 10, binary.BigEndian.Uint64(b[2:])
-	case n >= 126:
-		return 0, nil, 0, nil
-	}
-	if uint64(len(b)-head) < n {
-		return 0, nil, 0, nil
-	}
-	return b[0] & 15, b[head : head+int(n)], head + int(n), nil
+	return append(b, wsclient.Upgrade("drill", path)...)
 }
 
 // appendPublish appends a room message whose content tells its publisher and its

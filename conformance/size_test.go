@@ -1,4 +1,4 @@
-package hubbub_test
+package conformance
 
 import (
 	"bytes"
@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // Large messages (Autobahn's sections 9 and 10), and those that are too large: 1009, in whatever shape the size comes.
@@ -26,84 +27,75 @@ func pattern(n int) []byte {
 	return p
 }
 
-// inFragments is a message in fragments of n bytes.
-func inFragments(op wire.Opcode, p []byte, n int) (b []byte) {
-	for len(p) > n {
-		b = wire.AppendClientFrame(b, false, op, testMask, p[:n])
-		op, p = wire.Continuation, p[n:]
-	}
-	return wire.AppendClientFrame(b, true, op, testMask, p)
-}
-
 // expectEchoOf sends a message in pieces of chop bytes, and reads it back meanwhile.
-func (c *rawClient) expectEchoOf(op wire.Opcode, message, p []byte, chop int) {
-	c.t.Helper()
+func expectEchoOf(c *rawtest.Client, op wsclient.Opcode, message, p []byte, chop int) {
+	c.T.Helper()
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		c.sendChopped(message, chop)
+		c.SendChopped(message, chop)
 	}()
-	c.expect(op, p)
+	c.Expect(op, p)
 	<-sent
 }
 
 func TestLargeMessages(t *testing.T) {
 	sizes := []int{64 << 10, 256 << 10, mib, 4 * mib, 8 * mib, 16 * mib}
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, MaxMessageBytes: 16 * mib, SendQueueBytes: 32 * mib})
-		for op, section := range map[wire.Opcode]string{wire.Text: "9.1", wire.Binary: "9.2"} {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, MaxMessageBytes: 16 * mib, SendQueueBytes: 32 * mib})
+		for op, section := range map[wsclient.Opcode]string{wsclient.Text: "9.1", wsclient.Binary: "9.2"} {
 			for _, n := range sizes {
 				t.Run(fmt.Sprintf("%s whole, %d", section, n), func(t *testing.T) {
-					c, p := dial(t, s, "/echo"), pattern(n)
-					c.expectEchoOf(op, frame(op, true, p), p, len(p)+14)
-					c.sendRaw(bye)
-					c.expectClose(1000)
+					c, p := rawtest.Dial(t, s, "/echo"), pattern(n)
+					expectEchoOf(c, op, rawtest.Frame(op, true, p), p, len(p)+14)
+					c.SendRaw(bye)
+					c.ExpectClose(1000)
 				})
 			}
 		}
 		for _, n := range []int{64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, mib, 4 * mib} {
 			t.Run(fmt.Sprintf("9.3 in fragments of %d", n), func(t *testing.T) {
-				c, p := dial(t, s, "/echo"), pattern(max(mib, n))
-				message := inFragments(wire.Text, p, n)
-				c.expectEchoOf(wire.Text, message, p, len(message))
-				c.sendRaw(bye)
-				c.expectClose(1000)
+				c, p := rawtest.Dial(t, s, "/echo"), pattern(max(mib, n))
+				message := rawtest.InFragments(wsclient.Text, p, n)
+				expectEchoOf(c, wsclient.Text, message, p, len(message))
+				c.SendRaw(bye)
+				c.ExpectClose(1000)
 			})
 		}
 		for _, chop := range []int{64, 128, 256, 512, 1024, 2048} {
 			t.Run(fmt.Sprintf("9.5 in writes of %d", chop), func(t *testing.T) {
-				c, p := dial(t, s, "/echo"), pattern(mib)
-				c.expectEchoOf(wire.Text, frame(wire.Text, true, p), p, chop)
-				c.sendRaw(bye)
-				c.expectClose(1000)
+				c, p := rawtest.Dial(t, s, "/echo"), pattern(mib)
+				expectEchoOf(c, wsclient.Text, rawtest.Frame(wsclient.Text, true, p), p, chop)
+				c.SendRaw(bye)
+				c.ExpectClose(1000)
 			})
 		}
 		t.Run("10.1 fragments of 1300", func(t *testing.T) {
-			c, p := dial(t, s, "/echo"), pattern(65536)
-			message := inFragments(wire.Text, p, 1300)
-			c.expectEchoOf(wire.Text, message, p, len(message))
-			c.sendRaw(bye)
-			c.expectClose(1000)
+			c, p := rawtest.Dial(t, s, "/echo"), pattern(65536)
+			message := rawtest.InFragments(wsclient.Text, p, 1300)
+			expectEchoOf(c, wsclient.Text, message, p, len(message))
+			c.SendRaw(bye)
+			c.ExpectClose(1000)
 		})
 	})
 }
 
 func TestManyMessages(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io})
 		for _, n := range []int{0, 16, 64, 256, 1024, 4096} {
 			t.Run(fmt.Sprintf("9.7 a thousand of %d", n), func(t *testing.T) {
-				c, p := dial(t, s, "/echo"), pattern(n)
+				c, p := rawtest.Dial(t, s, "/echo"), pattern(n)
 				for range 1000 {
-					c.send(wire.Text, true, p)
-					c.expect(wire.Text, p)
+					c.Send(wsclient.Text, true, p)
+					c.Expect(wsclient.Text, p)
 				}
-				go c.sendRaw(bytes.Repeat(frame(wire.Binary, true, p), 1000)) // and as many without waiting
+				go c.SendRaw(bytes.Repeat(rawtest.Frame(wsclient.Binary, true, p), 1000)) // and as many without waiting
 				for range 1000 {
-					c.expect(wire.Binary, p)
+					c.Expect(wsclient.Binary, p)
 				}
-				c.sendClose(1000, "")
-				c.expectClose(1000)
+				c.SendClose(1000, "")
+				c.ExpectClose(1000)
 			})
 		}
 	})
@@ -112,7 +104,7 @@ func TestManyMessages(t *testing.T) {
 // head64 is the header of a frame whose length stands in eight bytes, with nothing behind it.
 func head64(first byte, n uint64) []byte {
 	b := binary.BigEndian.AppendUint64([]byte{first, 0xff}, n)
-	return append(b, testMask[:]...)
+	return append(b, rawtest.Mask[:]...)
 }
 
 func TestTooBigInWhateverShape(t *testing.T) {
@@ -121,9 +113,9 @@ func TestTooBigInWhateverShape(t *testing.T) {
 	half := string(pattern(limit / 2))
 	finText, partText, finMore := byte(0x81), byte(0x01), byte(0x80)
 	stories := []story{
-		{"exactly the limit", [][]byte{text(full), bye}, echoed(line(wire.Text, []byte(full)))},
-		{"exactly the limit in two", [][]byte{begin(half), last(half), bye}, echoed(line(wire.Text, []byte(full)))},
-		{"exactly the limit, then nothing more", [][]byte{begin(half), more(half), last(""), bye}, echoed(line(wire.Text, []byte(full)))},
+		{"exactly the limit", [][]byte{text(full), bye}, echoed(line(wsclient.Text, []byte(full)))},
+		{"exactly the limit in two", [][]byte{begin(half), last(half), bye}, echoed(line(wsclient.Text, []byte(full)))},
+		{"exactly the limit, then nothing more", [][]byte{begin(half), more(half), last(""), bye}, echoed(line(wsclient.Text, []byte(full)))},
 		{"one byte over", [][]byte{text(full + "*"), bye}, failed(1009)},
 		{"one byte over by the last fragment", [][]byte{begin(half), more(half), last("*"), bye}, failed(1009)},
 		{"one byte over by the second of two", [][]byte{begin(half), last(half + "*"), bye}, failed(1009)},
@@ -135,7 +127,7 @@ func TestTooBigInWhateverShape(t *testing.T) {
 		{"a sum that overflows 32 bits", [][]byte{begin(half), head64(finMore, 1<<32-limit/2)}, failed(1009)},
 		{"an unfinished fragment", [][]byte{head64(partText, limit+1)}, failed(1009)},
 		{"a message in a fragment does not count to the next", [][]byte{begin(half), last(half), begin(half), last(half), bye},
-			echoed(line(wire.Text, []byte(full)), line(wire.Text, []byte(full)))},
+			echoed(line(wsclient.Text, []byte(full)), line(wsclient.Text, []byte(full)))},
 		{"what was good comes first", [][]byte{text("good"), head64(finText, 1<<40)}, failed(1009, `text "good"`)},
 	}
 	conform(t, stories)
@@ -148,11 +140,11 @@ func TestTooBigIsSaidBeforeThePayload(t *testing.T) {
 	second := append(begin(strings.Repeat("*", 1000)), 0x80, 0x80|25)
 	for name, bad := range map[string][]byte{"two bytes": over16, "eight bytes": over64, "a second fragment": second} {
 		t.Run(name, func(t *testing.T) {
-			eachIO(t, func(t *testing.T, io string) {
-				s := startServer(t, hubbub.Config{IO: io, MaxMessageBytes: 1024})
-				c := dial(t, s, "/echo")
-				c.sendRaw(bad)
-				c.expectClose(1009)
+			rawtest.EachIO(t, func(t *testing.T, io string) {
+				s := rawtest.Start(t, hubbub.Config{IO: io, MaxMessageBytes: 1024})
+				c := rawtest.Dial(t, s, "/echo")
+				c.SendRaw(bad)
+				c.ExpectClose(1009)
 			})
 		})
 	}
@@ -163,46 +155,46 @@ func TestTooManyTinyFragments(t *testing.T) {
 		b = begin("a")
 		return append(b, bytes.Repeat(more("a"), n-1)...)
 	}
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io})
 		for _, path := range []string{"/echo", "/ws"} {
-			c := dial(t, s, path)
+			c := rawtest.Dial(t, s, path)
 			if path == "/ws" {
-				c.nextJSON()
+				c.NextJSON()
 			}
-			c.sendRaw(ones(4097))
-			c.expectClose(1008)
+			c.SendRaw(ones(4097))
+			c.ExpectClose(1008)
 		}
 
-		c := dial(t, s, "/echo")
-		c.sendRaw(append(ones(4095), last("a")...))
-		c.expect(wire.Text, bytes.Repeat([]byte("a"), 4096))
-		c.sendRaw(append(begin(""), bytes.Repeat(more(""), 4095)...))
-		c.quiet()
-		c.sendRaw(more(""))
-		c.expectClose(1008)
+		c := rawtest.Dial(t, s, "/echo")
+		c.SendRaw(append(ones(4095), last("a")...))
+		c.Expect(wsclient.Text, bytes.Repeat([]byte("a"), 4096))
+		c.SendRaw(append(begin(""), bytes.Repeat(more(""), 4095)...))
+		c.Quiet()
+		c.SendRaw(more(""))
+		c.ExpectClose(1008)
 
-		c = dial(t, s, "/echo")
+		c = rawtest.Dial(t, s, "/echo")
 		p := pattern(16 * 4000)
-		c.sendRaw(inFragments(wire.Text, p, 15)) // 4267 of them, with a mean of 15
-		c.expectClose(1008)
+		c.SendRaw(rawtest.InFragments(wsclient.Text, p, 15)) // 4267 of them, with a mean of 15
+		c.ExpectClose(1008)
 	})
 }
 
 func TestClaimedLengthCostsNoMemory(t *testing.T) {
 	const conns, claim = 200, 60 << 10
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io})
-		var clients []*rawClient
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io})
+		var clients []*rawtest.Client
 		for range conns {
-			c := dial(t, s, "/echo")
-			c.quiet()
+			c := rawtest.Dial(t, s, "/echo")
+			c.Quiet()
 			clients = append(clients, c)
 		}
 		before := heap()
 		for _, c := range clients {
-			c.sendRaw(append(ping("x"), 0x82, 0xfe, claim>>8, claim&0xff, 1, 2, 3, 4, 0))
-			c.expect(wire.Pong, []byte("x"))
+			c.SendRaw(append(ping("x"), 0x82, 0xfe, claim>>8, claim&0xff, 1, 2, 3, 4, 0))
+			c.Expect(wsclient.Pong, []byte("x"))
 		}
 		if grew := heap() - before; grew > conns*2048 {
 			t.Errorf("%d connections that announced %d bytes grew the heap by %d", conns, claim, grew)
@@ -221,11 +213,11 @@ func heap() int64 {
 
 // A connection that is being read fast can't hold up the turn: others of its worker are served meanwhile.
 func TestGreedyEchoStarvesNobody(t *testing.T) {
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, Workers: 1})
-		greedy, other := dial(t, s, "/echo"), dial(t, s, "/echo")
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 1})
+		greedy, other := rawtest.Dial(t, s, "/echo"), rawtest.Dial(t, s, "/echo")
 		const rounds = 200
-		burst := bytes.Repeat(frame(wire.Binary, true, pattern(1000)), 1000)
+		burst := bytes.Repeat(rawtest.Frame(wsclient.Binary, true, pattern(1000)), 1000)
 		stop := make(chan struct{})
 		done := make(chan struct{}, 2)
 		go func() {
@@ -236,7 +228,7 @@ func TestGreedyEchoStarvesNobody(t *testing.T) {
 					return
 				default:
 				}
-				if greedy.trySend(burst) != nil {
+				if greedy.TrySend(burst) != nil {
 					return
 				}
 			}
@@ -244,7 +236,7 @@ func TestGreedyEchoStarvesNobody(t *testing.T) {
 		go func() {
 			defer func() { done <- struct{}{} }()
 			for {
-				if _, _, err := greedy.tryNext(); err != nil {
+				if _, _, err := greedy.TryNext(); err != nil {
 					return
 				}
 			}
@@ -252,11 +244,11 @@ func TestGreedyEchoStarvesNobody(t *testing.T) {
 		var worst time.Duration
 		for range rounds { // each has an answer while the greedy one goes on
 			began := time.Now()
-			other.quiet()
+			other.Quiet()
 			worst = max(worst, time.Since(began))
 		}
 		close(stop)
-		greedy.reset()
+		greedy.Reset()
 		<-done
 		<-done
 		t.Logf("the other client waited %s at worst", worst)

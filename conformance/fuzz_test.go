@@ -1,4 +1,4 @@
-package hubbub_test
+package conformance
 
 import (
 	"fmt"
@@ -10,29 +10,30 @@ import (
 	"time"
 
 	"example.com/hubbub"
-	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // Nothing that a client sends ends the process, or keeps others from being served.
 
 // witness is a client that asks again and again until stop is called, and fails the test when it isn't answered.
-func witness(t *testing.T, s *testServer) (stop func()) {
+func witness(t *testing.T, s *rawtest.Server) (stop func()) {
 	t.Helper()
-	c := dial(t, s, "/ws")
-	c.nextJSON()
+	c := rawtest.Dial(t, s, "/ws")
+	c.NextJSON()
 	ask := func(id int) error {
-		if err := c.trySend(text(fmt.Sprintf(`{"msg_type":"ping","id":%d}`, id))); err != nil {
+		if err := c.TrySend(text(fmt.Sprintf(`{"msg_type":"ping","id":%d}`, id))); err != nil {
 			return err
 		}
 		want := fmt.Sprintf(`"id":%d}`, id)
 		for {
-			op, p, err := c.tryNext()
+			op, p, err := c.TryNext()
 			switch {
 			case err != nil:
 				return err
-			case op == wire.Close:
+			case op == wsclient.Close:
 				return fmt.Errorf("closed: %x", p)
-			case op == wire.Text && len(p) > len(want) && string(p[len(p)-len(want):]) == want:
+			case op == wsclient.Text && len(p) > len(want) && string(p[len(p)-len(want):]) == want:
 				return nil
 			}
 		}
@@ -58,15 +59,15 @@ func witness(t *testing.T, s *testServer) (stop func()) {
 		if err := <-failed; err != nil {
 			t.Errorf("another client was not served all along: %v", err)
 		}
-		c.closeNow()
+		c.CloseNow()
 	}
 }
 
 func TestGarbageInsteadOfHandshakes(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io, HandshakeTimeout: 10 * time.Second})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io, HandshakeTimeout: 10 * time.Second})
 		stop := witness(t, s)
 		const clients, each = 50, 40
 		var all sync.WaitGroup
@@ -80,18 +81,18 @@ func TestGarbageInsteadOfHandshakes(t *testing.T) {
 		}
 		all.Wait()
 		stop()
-		dial(t, s, "/echo").quiet() // and who comes now is served too
+		rawtest.Dial(t, s, "/echo").Quiet() // and who comes now is served too
 	})
 }
 
 // garbage opens a connection and sends it bytes that are no handshake, or one with an end that is none.
-func garbage(s *testServer, rng *rand.Rand) {
-	nc, err := net.DialTimeout("tcp", s.addr, patience)
+func garbage(s *rawtest.Server, rng *rand.Rand) {
+	nc, err := net.DialTimeout("tcp", s.Addr, rawtest.Patience)
 	if err != nil {
 		return
 	}
 	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(patience))
+	nc.SetDeadline(time.Now().Add(rawtest.Patience))
 	b := make([]byte, rng.IntN(2000))
 	for i := range b {
 		b[i] = byte(rng.Uint32())
@@ -100,9 +101,9 @@ func garbage(s *testServer, rng *rand.Rand) {
 	case 0:
 		b = append([]byte("GET /ws HTTP/1.1\r\n"), b...)
 	case 1:
-		b = append([]byte(upgradeHead(s, "/ws")), b...)
+		b = append([]byte(rawtest.Upgrade(s, "/ws")), b...)
 	case 2:
-		b = []byte(upgradeHead(s, "/echo"))
+		b = []byte(rawtest.Upgrade(s, "/echo"))
 		b = b[:rng.IntN(len(b))]
 	}
 	nc.Write(b)
@@ -117,7 +118,7 @@ func mutated(rng *rand.Rand) []byte {
 	texts := []string{"", "hello", kosme, `{"msg_type":"chat","content":"hi"}`, `{"msg_type":"join_room","room":"r","id":1}`,
 		`{"msg_type":"room_message","room":"r","content":[1,{"a":null}]}`, `{"msg_type":"leave_room","room":"r"}`,
 		`{"msg_type":"direct_message","to":"nobody","content":1}`, `{"msg_type":"ping","id":"x"}`, `{"msg_type":`}
-	ops := []wire.Opcode{wire.Text, wire.Text, wire.Text, wire.Binary, wire.Continuation, wire.Ping, wire.Pong}
+	ops := []wsclient.Opcode{wsclient.Text, wsclient.Text, wsclient.Text, wsclient.Binary, wsclient.Continuation, wsclient.Ping, wsclient.Pong}
 	for range 1 + rng.IntN(20) {
 		p := []byte(texts[rng.IntN(len(texts))])
 		if rng.IntN(20) == 0 {
@@ -125,10 +126,10 @@ func mutated(rng *rand.Rand) []byte {
 		}
 		fin := rng.IntN(8) != 0
 		op := ops[rng.IntN(len(ops))]
-		if op == wire.Continuation && rng.IntN(4) != 0 {
-			op = wire.Text
+		if op == wsclient.Continuation && rng.IntN(4) != 0 {
+			op = wsclient.Text
 		}
-		b = append(b, frame(op, fin, p)...)
+		b = append(b, rawtest.Frame(op, fin, p)...)
 	}
 	if rng.IntN(8) == 0 {
 		b = append(b, bye...)
@@ -155,8 +156,8 @@ func mutated(rng *rand.Rand) []byte {
 func TestMutatedFrames(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	eachIO(t, func(t *testing.T, io string) {
-		s := startServer(t, hubbub.Config{IO: io})
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		s := rawtest.Start(t, hubbub.Config{IO: io})
 		stop := witness(t, s)
 		const fuzzers, streams, long = 64, 200, time.Second
 		var all sync.WaitGroup
@@ -174,21 +175,21 @@ func TestMutatedFrames(t *testing.T) {
 		}
 		all.Wait()
 		stop()
-		s.checkLog(t)
-		eventually(t, "no connection is left", func() bool { return s.Connections() == 0 })
+		s.CheckLog(t)
+		rawtest.Eventually(t, "no connection is left", func() bool { return s.Connections() == 0 })
 	})
 }
 
 // converse opens a WebSocket, sends it bytes in pieces of chop, and reads what comes: good frames up to a Close or an
 // end between two frames, whatever was sent. With rude it hangs up with a reset instead of reading.
-func converse(s *testServer, path string, b []byte, chop int, rude bool) error {
-	nc, err := net.DialTimeout("tcp", s.addr, patience)
+func converse(s *rawtest.Server, path string, b []byte, chop int, rude bool) error {
+	nc, err := net.DialTimeout("tcp", s.Addr, rawtest.Patience)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(patience))
-	if _, err := nc.Write([]byte(upgradeHead(s, path))); err != nil {
+	nc.SetDeadline(time.Now().Add(rawtest.Patience))
+	if _, err := nc.Write([]byte(rawtest.Upgrade(s, path))); err != nil {
 		return err
 	}
 	if err := skipHead(nc); err != nil {
@@ -214,13 +215,13 @@ func converse(s *testServer, path string, b []byte, chop int, rude bool) error {
 	defer func() { <-sent }()
 	closed := false
 	for {
-		op, _, err := readServerFrame(nc)
+		op, _, err := rawtest.ReadFrame(nc)
 		switch {
 		case err == nil && closed:
 			return fmt.Errorf("a frame %v behind a Close", op)
 		case err == nil:
-			closed = op == wire.Close
-		case rude, isEndOrReset(err):
+			closed = op == wsclient.Close
+		case rude, rawtest.IsEndOrReset(err):
 			return nil
 		default:
 			return err
@@ -238,7 +239,7 @@ func skipHead(r io.Reader) error {
 		head = append(head, b[0])
 	}
 	if len(head) < 12 || string(head[9:12]) != "101" {
-		return fmt.Errorf("got %s", brief(head))
+		return fmt.Errorf("got %s", rawtest.Brief(head))
 	}
 	return nil
 }
@@ -251,7 +252,7 @@ func FuzzServer(f *testing.F) {
 		f.Add(mutated(rng), uint16(0), false)
 	}
 	f.Add(append(text("good"), bye...), uint16(1), false)
-	s := startServer(f, hubbub.Config{Workers: 1})
+	s := rawtest.Start(f, hubbub.Config{Workers: 1})
 	f.Fuzz(func(t *testing.T, b []byte, chop uint16, rooms bool) {
 		path := "/echo"
 		if rooms {
@@ -261,6 +262,6 @@ func FuzzServer(f *testing.F) {
 		if err := converse(s, path, b, max(int(chop), 1+len(b)/16), false); err != nil {
 			t.Error(err)
 		}
-		s.checkLog(t)
+		s.CheckLog(t)
 	})
 }

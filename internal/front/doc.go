@@ -1,0 +1,18 @@
+// Package front is what stands before a session: what a listener, a handshake and a certificate need before anybody has
+// joined anything. It knows net/http and sockets, and neither rooms nor frames; what is said to those who are refused
+// is the caller's.
+//
+// Goroutines: all of it may be used from any; only Gate.Accept blocks, and Listen and ReadCertificate as package os
+// does.
+//
+// The map:
+//
+//	gate.go         Gate: how many connections may be between Accept and the upgrade
+//	lane.go         Lane: how many requests of a kind that want no WebSocket
+//	perip.go        PerIP: how many connections of an address
+//	origin.go       Origins: the pages that may connect
+//	address.go      Listen: addresses, and the files of Unix sockets
+//	certificate.go  Certificate: PEM files that are read again
+//	quiet.go        Quiet: gives memory back behind a burst of connects
+//	unread_*.go     whether a socket has anything to read
+package front

@@ -1,0 +1,258 @@
+package front
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"example.com/hubbub/internal/sparselog"
+)
+
+const (
+	// maxHandshakes is how many connections may be between Accept and the upgrade. net/http takes 11 KB for each,
+	// so a burst of 15,000 at once would leave its memory behind for minutes.
+	maxHandshakes = 256
+	// slowHead is how long a connection has before it is closed for others that wait, if its head isn't complete; and
+	// silentHead if all that has come of it was read. It lets 12,800 a second through that send half a head, or
+	// nothing. What is unread may be the rest of the head, on a busy machine.
+	slowHead   = time.Second
+	silentHead = 20 * time.Millisecond
+)
+
+// Gate is a listener that admits connections to net/http. Those on their way to an upgrade share maxHandshakes places:
+// Accept takes one, and hijacking, closing or finishing the request gives it back, or Admit or StepAside before that.
+// When none is free, the oldest connection whose head is still not complete must go. Of those without a place the
+// oldest goes when there are too many.
+//
+// Its http.Server must have Changed as its ConnState and Context as its ConnContext.
+type Gate struct {
+	net.Listener
+
+	// Static after NewGate.
+	maxBeside int
+	sorry     func() string
+	log       *slog.Logger
+
+	// Accept's.
+	spare *os.File      // a descriptor to refuse with; nil when not even it could be had
+	short sparselog.Log // of descriptors
+
+	mu      sync.Mutex
+	freed   sync.Cond
+	arrived map[net.Conn]time.Time // hold a place; the time is zero once the head is complete
+	beside  map[net.Conn]time.Time // hold none: in a lane, behind their first request, or at a later one
+	closed  bool
+}
+
+// NewGate stands before l. descriptors is how many there are for connections that are no WebSockets (yet). sorry is the
+// whole HTTP answer to one for which there is none; log gets a line of that.
+func NewGate(l net.Listener, descriptors int, sorry func() string, log *slog.Logger) *Gate {
+	g := &Gate{
+		Listener: l, maxBeside: max(lanes*laneWidth, descriptors-maxHandshakes), sorry: sorry, log: log,
+		arrived: map[net.Conn]time.Time{}, beside: map[net.Conn]time.Time{},
+	}
+	g.freed.L = &g.mu
+	g.spare, _ = os.Open(os.DevNull)
+	return g
+}
+
+// Accept waits for a place, then for a connection.
+func (g *Gate) Accept() (net.Conn, error) {
+	g.waitForPlace()
+	nc, err := g.Listener.Accept()
+	for errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		g.turnAway()
+		nc, err = g.Listener.Accept()
+	}
+	if err != nil {
+		g.spare.Close() // the listener is closed
+		return nil, err
+	}
+	g.mu.Lock()
+	g.arrived[nc] = time.Now()
+	g.mu.Unlock()
+	return nc, nil
+}
+
+// turnAway tells the next connection in the queue that there is no descriptor for it: a spare one is given up to accept
+// it. Else it would wait for an answer, and Accept would fail again and again. Only Accept calls.
+func (g *Gate) turnAway() {
+	g.short.Log(g.log, slog.LevelWarn, "out of file descriptors: a connection is turned away", "would_allow", "a higher limit of open files, or a lower --max-connections")
+	g.spare.Close() // of a nil file it does nothing
+	nc, err := g.Listener.Accept()
+	if err == nil {
+		nc.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		io.WriteString(nc, g.sorry())
+		nc.Close()
+	} else {
+		time.Sleep(10 * time.Millisecond) // somebody else took what was given up
+	}
+	g.spare, _ = os.Open(os.DevNull)
+}
+
+func (g *Gate) waitForPlace() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for len(g.arrived) >= maxHandshakes && !g.closed {
+		nc, since := oldest(g.arrived)
+		if nc == nil { // all heads are complete: a place will be free in a moment
+			g.freed.Wait()
+			continue
+		}
+		if time.Since(since) < slowHead {
+			nc = g.oldestSilent()
+		}
+		if nc != nil {
+			delete(g.arrived, nc)
+			nc.Close()
+			continue
+		}
+		look := time.AfterFunc(silentHead, g.freed.Broadcast)
+		g.freed.Wait()
+		look.Stop()
+	}
+}
+
+// oldestSilent is the oldest connection that its client keeps waiting, or nil. mu is held.
+func (g *Gate) oldestSilent() (found net.Conn) {
+	var since time.Time
+	for nc, t := range g.arrived {
+		if !t.IsZero() && time.Since(t) >= silentHead && (found == nil || t.Before(since)) && silent(nc) {
+			found, since = nc, t
+		}
+	}
+	return found
+}
+
+// silent says whether all that has come over a plain connection was read. Of TLS nobody knows: a handshake computes,
+// too.
+func silent(nc net.Conn) bool {
+	c, ok := nc.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	unread := true
+	err = raw.Control(func(fd uintptr) { unread = hasUnread(fd) })
+	return err == nil && !unread
+}
+
+func oldest(of map[net.Conn]time.Time) (found net.Conn, since time.Time) {
+	for nc, t := range of {
+		if !t.IsZero() && (found == nil || t.Before(since)) {
+			found, since = nc, t
+		}
+	}
+	return found, since
+}
+
+// Changed is net/http's ConnState.
+func (g *Gate) Changed(nc net.Conn, state http.ConnState) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch state {
+	case http.StateActive: // the head is complete, or a later one has begun
+		if _, ok := g.arrived[nc]; ok {
+			g.arrived[nc] = time.Time{}
+		}
+	case http.StateIdle:
+		g.pass(nc)
+	case http.StateHijacked, http.StateClosed:
+		g.forget(nc)
+	}
+}
+
+// pass gives the place of a connection back that is to stay. mu is held.
+func (g *Gate) pass(nc net.Conn) {
+	g.forget(nc)
+	if len(g.beside) >= g.maxBeside {
+		old, _ := oldest(g.beside)
+		delete(g.beside, old)
+		old.Close()
+	}
+	g.beside[nc] = time.Now()
+}
+
+// forget gives the place of a connection back. mu is held.
+func (g *Gate) forget(nc net.Conn) {
+	delete(g.beside, nc)
+	delete(g.arrived, nc)
+	g.freed.Signal()
+}
+
+// Unsettled says how many connections the gate still counts. net/http tells of the last ones a moment after it has
+// closed them, so it waits for that up to a second.
+func (g *Gate) Unsettled() []string {
+	for end := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+		g.mu.Lock()
+		arrived, beside := len(g.arrived), len(g.beside)
+		g.mu.Unlock()
+		switch {
+		case arrived+beside == 0:
+			return nil
+		case time.Now().After(end):
+			return []string{fmt.Sprintf("connections of the gate: %d, and %d beside it", arrived, beside)}
+		}
+	}
+}
+
+// Context is net/http's ConnContext.
+func (g *Gate) Context(ctx context.Context, nc net.Conn) context.Context {
+	return context.WithValue(ctx, gateKey{}, &ticket{g, nc})
+}
+
+type gateKey struct{}
+
+// ticket is a connection of the gate.
+type ticket struct {
+	gate *Gate
+	nc   net.Conn
+}
+
+// ticketOf is that of a request; nil where the listener isn't ours.
+func ticketOf(r *http.Request) *ticket {
+	t, _ := r.Context().Value(gateKey{}).(*ticket)
+	return t
+}
+
+// Admit lets an upgrade go which may take long: it holds no place in the gate any more, so the caller has to bound it.
+func Admit(r *http.Request) {
+	if t := ticketOf(r); t != nil {
+		t.gate.mu.Lock()
+		defer t.gate.mu.Unlock()
+		t.gate.forget(t.nc)
+	}
+}
+
+// StepAside lets a request go that wants no WebSocket. From here on its client has ten seconds to take the whole
+// answer.
+func StepAside(w http.ResponseWriter, r *http.Request) {
+	t := ticketOf(r)
+	if t == nil {
+		return // another's server, whose deadlines may hold for the connection's later requests
+	}
+	t.gate.mu.Lock()
+	t.gate.pass(t.nc)
+	t.gate.mu.Unlock()
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(readWithin))
+}
+
+// Close lets Accept go.
+func (g *Gate) Close() error {
+	g.mu.Lock()
+	g.closed = true
+	g.freed.Broadcast()
+	g.mu.Unlock()
+	return g.Listener.Close()
+}

@@ -1,0 +1,84 @@
+package front
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+)
+
+// PerIP counts the connections of each address. A nil one counts nothing and refuses nobody.
+type PerIP struct {
+	limit int
+
+	mu    sync.Mutex
+	conns map[netip.Addr]int // guarded by mu
+}
+
+// NewPerIP lets each address have that many.
+func NewPerIP(limit int) *PerIP { return &PerIP{limit: limit, conns: map[netip.Addr]int{}} }
+
+// ipKey is the address itself, or the /64 of an IPv6 one: a single customer has as many addresses as that.
+func ipKey(remote netip.AddrPort) netip.Addr {
+	a := remote.Addr().Unmap().WithZone("")
+	if a.Is6() {
+		return netip.PrefixFrom(a, 64).Masked().Addr()
+	}
+	return a
+}
+
+// Take counts one more connection of the address that net/http writes into a Request's RemoteAddr, unless it has its
+// fill. What is no address counts as one.
+func (p *PerIP) Take(remote string) (key netip.Addr, ok bool) {
+	if p == nil {
+		return key, true
+	}
+	ap, _ := netip.ParseAddrPort(remote)
+	key = ipKey(ap)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conns[key] >= p.limit {
+		return key, false
+	}
+	p.conns[key]++
+	return key, true
+}
+
+// Share is the address that pays for what is kept for its clients; none without a limit.
+func (p *PerIP) Share(remote string) netip.Addr {
+	if p == nil {
+		return netip.Addr{}
+	}
+	ap, _ := netip.ParseAddrPort(remote)
+	return ipKey(ap)
+}
+
+// Full says whether an address has its fill.
+func (p *PerIP) Full(remote string) bool {
+	key, ok := p.Take(remote)
+	if ok {
+		p.Leave(key)
+	}
+	return !ok
+}
+
+// Leave gives back what Take took.
+func (p *PerIP) Leave(key netip.Addr) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conns[key]--; p.conns[key] <= 0 {
+		delete(p.conns, key)
+	}
+}
+
+// Unsettled names the addresses that still have connections.
+func (p *PerIP) Unsettled() (all []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for addr, n := range p.conns {
+		all = append(all, fmt.Sprintf("connections of %s: %d", addr, n))
+	}
+	return all
+}

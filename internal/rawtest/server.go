@@ -1,0 +1,178 @@
+// Package rawtest is a Server on the loopback for tests, and a WebSocket client that knows its bytes and nothing else:
+// it holds every frame of the server against RFC 6455, and fails its test where one isn't as it should be. Frames are
+// internal/wsclient's.
+//
+//	func TestMain(m *testing.M) { rawtest.Main(m) }
+//
+//	s := rawtest.Start(t, hubbub.Config{})
+//	c := rawtest.Dial(t, s, "/echo")
+//	c.Text("hello")
+//	c.Expect(wsclient.Text, []byte("hello"))
+//	c.SendClose(1000, "")
+//	c.ExpectClose(1000)
+//
+// For clients that speak the room protocol, and for lines that break, there is hubbubtest.
+package rawtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"example.com/hubbub"
+)
+
+// Patience is how long a test waits for what must come: so long that a busy machine is no reason to fail.
+const Patience = 2 * time.Minute
+
+// Main runs a package's tests, and fails them if a goroutine or a descriptor is left.
+func Main(m *testing.M) {
+	code := m.Run()
+	if code == 0 && !fuzzing() {
+		if err := errors.Join(goleak.Find(), leakedDescriptors()); err != nil {
+			fmt.Fprintln(os.Stderr, "after all tests:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// fuzzing says whether this process fuzzes; then the goroutines of package testing live on.
+func fuzzing() bool {
+	f := flag.Lookup("test.fuzz")
+	return f != nil && f.Value.String() != ""
+}
+
+// leakedDescriptors finds what is still open, but for the epoll and the eventfd of the runtime itself.
+func leakedDescriptors() error {
+	if runtime.GOOS != "linux" {
+		return nil
+	}
+	var err error
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		open := map[string]int{}
+		list, _ := os.ReadDir("/proc/self/fd")
+		for _, e := range list {
+			if name, e := os.Readlink("/proc/self/fd/" + e.Name()); e == nil {
+				kind, _, _ := strings.Cut(name, ":[") // "socket:[1234]"
+				open[kind]++
+			}
+		}
+		sockets, polls := open["socket"], open["anon_inode:[eventpoll]"]
+		if sockets == 0 && polls <= 1 && open["anon_inode:[eventfd]"] <= 1 {
+			return nil
+		}
+		err = fmt.Errorf("descriptors are still open: %v", open)
+	}
+	return err
+}
+
+// EachIO runs a test once for each way of reading and writing connections.
+func EachIO(t *testing.T, test func(t *testing.T, io string)) {
+	t.Helper()
+	if runtime.GOOS == "linux" {
+		t.Run("epoll", func(t *testing.T) { test(t, "epoll") })
+	}
+	t.Run("pump", func(t *testing.T) { test(t, "pump") })
+}
+
+// Eventually waits for a condition.
+func Eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(Patience); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not after %s: %s", Patience, what)
+		}
+	}
+}
+
+// Server is a Server that listens on the loopback.
+type Server struct {
+	*hubbub.Server
+	Addr string
+	Log  *Log
+}
+
+// Start serves until the test ends; a panic in the server fails the test. Without a PingInterval there are no pings, or
+// one would come among the frames that a test expects.
+func Start(t testing.TB, cfg hubbub.Config) *Server {
+	t.Helper()
+	return StartOn(t, cfg, func(*slog.Logger) (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") })
+}
+
+// StartOn is Start on a listener of the test's own.
+func StartOn(t testing.TB, cfg hubbub.Config, listen func(log *slog.Logger) (net.Listener, error)) *Server {
+	t.Helper()
+	s := &Server{Log: &Log{}}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.NewTextHandler(s.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	if cfg.PingInterval == 0 {
+		cfg.PingInterval = time.Hour
+	}
+	server, err := hubbub.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := listen(cfg.Logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Server, s.Addr = server, l.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*Patience)
+		defer cancel()
+		if err := server.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("Serve: %v", err)
+		}
+		s.CheckLog(t)
+	})
+	return s
+}
+
+// CheckLog fails the test if something panicked in the server.
+func (s *Server) CheckLog(t testing.TB) {
+	t.Helper()
+	if log := s.Log.String(); strings.Contains(log, "panic") {
+		t.Errorf("the server's log speaks of a panic:\n%s", log)
+	}
+}
+
+// Log keeps the beginning of a log. The zero value is ready. Any goroutine.
+type Log struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *Log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.b.Len() < 4<<20 || bytes.Contains(p, []byte("panic")) {
+		l.b.Write(p)
+	}
+	return len(p), nil
+}
+
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
