@@ -150,7 +150,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 var closeCodes = []int{
 	wire.CloseNormal, wire.CloseGoingAway, wire.CloseProtocolError, wire.CloseNoStatus, wire.CloseAbnormal, wire.CloseInvalidData,
 	wire.ClosePolicy, wire.CloseTooBig, wire.CloseInternal, wire.CloseTryLater,
-	protocol.CloseSlowConsumer, protocol.CloseTakenOver, protocol.CloseNoSignOfLife, protocol.CloseRefused,
+	protocol.CloseSlowConsumer, protocol.CloseTakenOver, protocol.CloseNoSignOfLife, protocol.CloseKicked, protocol.CloseRefused,
 }
 
 const closedOther = "other"
