@@ -106,7 +106,7 @@ func (s *Server) publish(ctx context.Context, p *Publication) (at Position, err 
 	if out.Content, err = encode(p.Content); err != nil {
 		return at, err
 	}
-	place, duplicate, err := s.hub.Publish(&out)
+	place, duplicate, err := s.hub.Publish(ctx, &out)
 	return Position{place.Epoch, place.Offset, duplicate}, err
 }
 
@@ -206,7 +206,7 @@ func (s *Server) history(ctx context.Context, room string, q HistoryQuery) (page
 	if err != nil {
 		return page, err
 	}
-	messages, at, more, err := s.hub.History(room, hub.PageQuery{Since: asked(q.Since), Before: asked(q.Before), Limit: limit})
+	messages, at, more, err := s.hub.History(ctx, room, hub.PageQuery{Since: asked(q.Since), Before: asked(q.Before), Limit: limit})
 	if err != nil {
 		return page, err
 	}

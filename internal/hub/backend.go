@@ -15,7 +15,7 @@ import (
 )
 
 // What the application asks for, in its own name: from any goroutine, a hook's too. None blocks but Remove and Disconnect, which
-// wait for the client's worker.
+// wait for the client's worker, and those that ask a log which lies elsewhere: these wait for it.
 
 // Server stands in `from` for what the application itself publishes, where it doesn't say otherwise.
 const Server = "server"
@@ -59,7 +59,7 @@ func (p *Publication) message(kind protocol.Kind) *protocol.Message {
 // Publish sends what p says, and gives its position in a room with history. It goes nowhere when the room has no member and
 // keeps no history. duplicate says that the application has published it by this PublishID before, at this position.
 // ErrOverloaded says that nothing was sent, and so do ErrStopped, ErrUnknownClient and ErrUnknownUser.
-func (h *Hub) Publish(p *Publication) (at history.Position, duplicate bool, err error) {
+func (h *Hub) Publish(ctx context.Context, p *Publication) (at history.Position, duplicate bool, err error) {
 	switch {
 	case h.stopping():
 		return at, false, ErrStopped
@@ -73,6 +73,8 @@ func (h *Hub) Publish(p *Publication) (at history.Position, duplicate bool, err 
 			return at, false, ErrUnknownUser
 		}
 		return at, false, h.sendTo(ids, p)
+	case h.remoteLog(p.Room):
+		return h.publishRemotely(ctx, p)
 	case p.PublishID == "":
 		at, err = h.publishToRoom(p)
 		return at, false, err
@@ -176,9 +178,12 @@ type PageQuery struct {
 
 // History is a page of a room's history, oldest first, and the room's position; more says that there is more, the way that
 // was asked for. A page has 64 KiB or one message. ErrNoHistory, ErrNoPosition.
-func (h *Hub) History(room string, q PageQuery) (page []*protocol.Message, at history.Position, more bool, err error) {
+func (h *Hub) History(ctx context.Context, room string, q PageQuery) (page []*protocol.Message, at history.Position, more bool, err error) {
 	if h.cfg.Policies.For(room).History.Messages == 0 {
 		return nil, at, false, ErrNoHistory
+	}
+	if h.remoteLog(room) {
+		return h.readRemotely(ctx, room, q)
 	}
 	page, at, more, bad := h.page(room, q)
 	if bad != nil {

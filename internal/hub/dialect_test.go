@@ -181,7 +181,7 @@ func TestTwoDialectsMeetInARoom(t *testing.T) {
 	if n := encoded.Load() - before; n != 0 {
 		t.Errorf("encoded %d times for nobody", n)
 	}
-	if _, _, err := h.Publish(&Publication{Everyone: true, Content: []byte(`"all"`)}); err != nil {
+	if _, _, err := h.Publish(t.Context(), &Publication{Everyone: true, Content: []byte(`"all"`)}); err != nil {
 		t.Fatal(err)
 	}
 	x.want(`M  "all"`)
@@ -210,7 +210,7 @@ func TestNewsAndMissedMessagesComeInTheMembersDialect(t *testing.T) {
 		t.Errorf("got %v", m)
 	}
 	id, _ := ParseID([]byte(a.id))
-	if _, _, err := h.Publish(&Publication{Client: id, Content: []byte(`1`)}); err != nil {
+	if _, _, err := h.Publish(t.Context(), &Publication{Client: id, Content: []byte(`1`)}); err != nil {
 		t.Fatal(err)
 	}
 	if m := a.next(); m["msg_type"] != "direct_message" {

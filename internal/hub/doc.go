@@ -25,6 +25,8 @@
 //	permit.go   what a client may do: policies, hooks, limits
 //	backend.go  what the application asks for
 //	admit.go    who a new client is, and whether the application lets it in
+//	operations.go what a session has under way: commands that wait for hooks, or for logs
+//	logs.go     rooms whose logs lie elsewhere
 //	hooks.go    the application's own code, in order for each session
 //	events.go   what happens to clients and in rooms: sinks are told, and hooks called in order for each room
 //	runs.go     how it is called: off the workers, so many at once, and what Shutdown waits for

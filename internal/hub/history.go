@@ -86,6 +86,10 @@ func (s *session) readHistory(cmd *protocol.Command) {
 		s.answerError(&protocol.Error{Code: protocol.Forbidden, Message: "the room keeps no history"}, cmd.ID)
 		return
 	}
+	if h.remoteLog(name) && s.find(cmd.Room) < 0 {
+		s.readRemotely(cmd)
+		return
+	}
 	page, at, more, err := h.page(name, pageOf(cmd))
 	if err != nil {
 		s.answerError(err, cmd.ID)

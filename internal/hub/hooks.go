@@ -40,19 +40,6 @@ type Draft struct {
 	Content  []byte
 }
 
-// fewWaiting is how many messages of one session may wait for hooks before it isn't read any more.
-const fewWaiting = 8
-
-// hookQueue holds a session's messages from the one whose hook runs on, in the order of their arrival. Owned by the
-// session's worker.
-type hookQueue struct {
-	waiting [][]byte // whole messages
-	bytes   int      // of them
-	running *run     // nil when none is
-	ctx     context.Context
-	cancel  context.CancelFunc
-}
-
 // outcome is what a hook decided.
 type outcome struct {
 	content []byte // the reply of Custom, or what Publish put in place of the content
@@ -62,81 +49,18 @@ type outcome struct {
 
 type hook func(ctx context.Context) outcome
 
-// mustWait says that a command comes behind others whose hooks aren't done. A ping changes nothing and never waits.
-func (s *session) mustWait(cmd *protocol.Command) bool {
-	return s.more != nil && s.more.hooks != nil && s.more.hooks.running != nil && cmd.Kind != protocol.Ping
-}
-
-func (s *session) wait(raw []byte) {
-	q := s.more.hooks
-	q.waiting = append(q.waiting, append([]byte(nil), raw...))
-	q.count(s, len(raw))
-	if q.full(s) {
-		s.conn.PauseReading()
-	}
-}
-
-// full says that no more shall wait.
-func (q *hookQueue) full(s *session) bool {
-	return len(q.waiting) >= fewWaiting || q.bytes >= s.hub.cfg.MaxMessageBytes
-}
-
-// count counts bytes that wait, or don't any more.
-func (q *hookQueue) count(s *session, n int) {
-	q.bytes += n
-	s.hub.keep(KeptHooks, s.payer(), int64(n))
-}
-
 // start has the hook run; raw is obeyed, or answered, when it is done.
 func (s *session) start(r *run, raw []byte) {
-	q := s.extra().hooks
-	if q == nil {
-		q = &hookQueue{}
-		q.ctx, q.cancel = context.WithCancel(context.Background())
-		s.more.hooks = q
-	}
+	q := s.operations()
 	r.s, r.ctx, r.raw = s, q.ctx, append([]byte(nil), raw...)
 	s.hub.paysFor(r, s.payer(), int64(len(raw)))
 	q.running = r
 	s.hub.runs.start(r)
 }
 
-// goOn takes the messages that wait up to the next one that needs a hook.
-func (s *session) goOn() {
-	q := s.more.hooks
-	q.running = nil
-	cmd := &s.state().cmd
-	for q.running == nil && len(q.waiting) > 0 && s.conn.Open() {
-		raw := q.waiting[0]
-		q.waiting[0] = nil // what is counted no more must not be kept
-		q.waiting = q.waiting[1:]
-		q.count(s, -len(raw))
-		if s.again(raw, cmd) {
-			s.do(cmd, raw)
-		}
-	}
-	if !q.full(s) {
-		s.conn.ResumeReading()
-	}
-}
-
-// again reads a command that has waited. It was fine when it came.
-func (s *session) again(raw []byte, cmd *protocol.Command) bool {
-	d := s.speaker()
-	_, err := d.Next(raw, d.Binary(), cmd)
-	return err == nil
-}
-
-// hooksClosed forgets what waits, ends the context of what runs, and has Disconnect follow it, once.
+// hooksClosed forgets what is under way, and has Disconnect follow the hook that runs, once.
 func (s *session) hooksClosed(code int) {
-	var last *run
-	if s.more != nil && s.more.hooks != nil {
-		q := s.more.hooks
-		q.waiting = nil
-		q.count(s, -q.bytes)
-		q.cancel()
-		last = q.running
-	}
+	last := s.operationsClosed()
 	in := s.admitted() // asked whatever hooks there are: nobody waits for a Connect any more
 	if s.hub.cfg.Hooks.Disconnect != nil && in && !s.extra().dismissed {
 		s.more.dismissed = true // a panic in Closed has it called again
@@ -203,6 +127,7 @@ func (e hookEnded) Conn(*loop.Worker) *loop.Conn { return e.s.conn }
 
 func (e hookEnded) Run(*loop.Worker) {
 	if e.s.conn.Open() {
+		e.s.more.operations.running = nil
 		e.s.goOn()
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// Config sizes a Hub. Every field must be set, but those of Hooks may be nil, and there may be no Sinks.
+// Config sizes a Hub. Every field must be set, but those of Hooks may be nil, and there may be no Sinks and no Logs.
 type Config struct {
 	// Dialects make what clients may speak, once for each worker; the first is that of a session which names none. At most
 	// six.
@@ -29,6 +29,7 @@ type Config struct {
 	SlowConsumer      SlowConsumer // of chats, which belong to no room: the Latest ones count as DropOldest
 	Hooks             Hooks
 	Sinks             []Sink
+	Logs              Logs // nil where this node keeps the logs of its rooms itself
 	HookTimeout       time.Duration
 	HookLimit         int // hooks that run at once, over all sessions
 	DedupWindow       time.Duration

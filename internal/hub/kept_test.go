@@ -78,7 +78,7 @@ func TestAMessageThatHasWaitedIsNotKept(t *testing.T) {
 	id, _ := ParseID([]byte(a.id))
 	w := h.here(id).conn.Worker()
 	var raw weak.Pointer[byte]
-	w.Post(task(func() { raw = weak.Make(&h.clientShard(id).sessions[id].more.hooks.waiting[0][0]) }), 0)
+	w.Post(task(func() { raw = weak.Make(&h.clientShard(id).sessions[id].more.operations.waiting[0][0]) }), 0)
 	a.sync()
 	if raw.Value() == nil {
 		t.Fatal("nothing waits")

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"hash/maphash"
+	"strconv"
 	"sync"
 
 	"example.com/hubbub/internal/history"
@@ -71,6 +72,10 @@ func (s *session) roomMessage(cmd *protocol.Command) {
 	} else {
 		name = string(cmd.Room)
 	}
+	if s.hub.remoteLog(name) {
+		s.publishRemotely(cmd)
+		return
+	}
 	if cmd.PublishID == nil {
 		at, full := s.publish(r, name, cmd)
 		s.published(cmd, at, false, full)
@@ -133,6 +138,15 @@ type publishKey struct {
 	session ID
 	room    string
 	id      string
+}
+
+// text is the key as one string: each part behind its length.
+func (k publishKey) text() string {
+	text := ""
+	for _, part := range []string{k.user, string(k.session[:]), k.room, k.id} {
+		text += strconv.Itoa(len(part)) + ":" + part
+	}
+	return text
 }
 
 // publishCost is what one that is remembered counts for, beside its strings.

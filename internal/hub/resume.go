@@ -359,6 +359,15 @@ func (r *room) now() uint64 {
 // rooms that none has named are left. Where no session was resumed the rooms are joined. refused is what the application's
 // hook said of each, nil where none was asked.
 func (s *session) resumeRooms(cmd *protocol.Command, refused []*protocol.Error) {
+	if names := s.remoteRooms(cmd, refused); len(names) > 0 {
+		s.resumeWhenOpen(cmd, refused, names)
+		return
+	}
+	s.resume(cmd, refused)
+}
+
+// resume is resumeRooms for rooms whose positions are known.
+func (s *session) resume(cmd *protocol.Command, refused []*protocol.Error) {
 	if !s.coming() {
 		s.comeHome(nil)
 	}

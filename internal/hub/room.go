@@ -23,6 +23,7 @@ type room struct {
 	members  int
 	locals   []*local
 	log      history.Log[*payer] // of a room with history
+	remote   *remote             // nil where this node keeps the log itself
 	presence *roomPresence       // nil unless the policy's is full and somebody was here
 	active   int64               // when the last member left, or when it was published to last; the hub's clock
 	due      int64               // the tick of the wheel at which tidy looks at it; 0 for none
@@ -79,7 +80,10 @@ func (h *Hub) room(sh *roomShard, name string) *room {
 	r := sh.rooms[name]
 	if r == nil {
 		r = &room{name: name, policy: h.cfg.Policies.For(name), mu: &sh.mu}
-		if r.keeps() {
+		switch {
+		case r.keeps() && h.cfg.Logs != nil:
+			r.remote = &remote{}
+		case r.keeps():
 			r.log.Begin(history.Position{Epoch: h.cfg.Epoch + strconv.FormatUint(h.epochs.Add(1), 36)})
 		}
 		sh.rooms[name] = r
@@ -89,18 +93,30 @@ func (h *Hub) room(sh *roomShard, name string) *room {
 
 // joinRoom makes s a member, and begins with what it has missed.
 func (s *session) joinRoom(cmd *protocol.Command) {
-	var since *protocol.Position
-	if cmd.HasSince {
-		since = &cmd.Since
-	}
-	if i := s.find(cmd.Room); i >= 0 {
+	i := s.find(cmd.Room)
+	switch {
+	case i >= 0:
 		r := s.rooms[i].local.room // joining twice is joining once
-		at, reason := s.stays(r, since)
+		at, reason := s.stays(r, sinceOf(cmd))
 		s.answerJoined(cmd, r.name, at, reason)
-		return
+	case s.hub.remoteLog(string(cmd.Room)):
+		s.joinWhenOpen(cmd)
+	default:
+		s.join(cmd)
 	}
+}
+
+func sinceOf(cmd *protocol.Command) *protocol.Position {
+	if !cmd.HasSince {
+		return nil
+	}
+	return &cmd.Since
+}
+
+// join is joinRoom for a room that s isn't in and whose position is known.
+func (s *session) join(cmd *protocol.Command) {
 	name := string(cmd.Room)
-	at, reason, behind := s.enter(name, since, cmd.Data, false)
+	at, reason, behind := s.enter(name, sinceOf(cmd), cmd.Data, false)
 	s.answerJoined(cmd, name, at, reason)
 	if behind != nil {
 		s.fallBehind(behind)

@@ -37,13 +37,13 @@ type self struct {
 
 // more is what few sessions have.
 type more struct {
-	text   string         // the id as text, once it was asked for
-	byName map[string]int // index in rooms by name, made when a search would be long
-	payer  *payer         // for what is kept because of it; nil while nothing was
-	hooks  *hookQueue     // what waits for the application's code; nil while it never did
-	coming *homecoming    // what it says of its rooms before it has said all; nil else
-	pulls  []*pull        // rooms of which it misses something, in the order in which they are caught up with
-	flow   flow
+	text       string         // the id as text, once it was asked for
+	byName     map[string]int // index in rooms by name, made when a search would be long
+	payer      *payer         // for what is kept because of it; nil while nothing was
+	operations *operations    // what is under way; nil while nothing ever was
+	coming     *homecoming    // what it says of its rooms before it has said all; nil else
+	pulls      []*pull        // rooms of which it misses something, in the order in which they are caught up with
+	flow       flow
 
 	alarm     bool // tooLate is on its way
 	dismissed bool // the hook Disconnect has been called

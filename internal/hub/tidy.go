@@ -39,10 +39,13 @@ func (h *Hub) occupied(r *room) {
 	}
 }
 
+// needed says that the room has members, or somebody else whom it has to stay for. r.mu is held.
+func (r *room) needed() bool { return r.members > 0 || r.remote != nil && r.remote.users > 0 }
+
 // vacated is called when a room may have no member, because of p. It goes at once when nothing was ever published there,
 // or it keeps no history, since then nothing is lost, and else when its time, from r.active on, is up. r.mu is held.
 func (h *Hub) vacated(r *room, p *payer) {
-	if r.members > 0 || r.gone {
+	if r.needed() || r.gone {
 		return
 	}
 	if r.seq == 0 || !r.keeps() || r.policy.IdleTTL == 0 {
@@ -61,6 +64,9 @@ func (h *Hub) remove(r *room) {
 	h.clearHistory(r, 0)
 	h.dropPresence(r)
 	h.occupied(r) // it counts for nothing any more
+	if r.remote != nil && r.remote.close != nil {
+		r.remote.close()
+	}
 	r.gone = true
 	delete(h.roomShard(r.name).rooms, r.name)
 }
@@ -142,7 +148,7 @@ func (h *Hub) tidySlot(w *wheel, now int64) {
 }
 
 func (h *Hub) tidyRoom(r *room, now int64) {
-	if r.members == 0 && now >= r.active+r.policy.IdleTTL.Milliseconds() {
+	if !r.needed() && now >= r.active+r.policy.IdleTTL.Milliseconds() {
 		h.remove(r)
 		return
 	}
@@ -185,7 +191,7 @@ func (h *Hub) Relieve(excess int64) (freed int64) {
 		}
 	}
 	rooms(func(r *room) {
-		if r.members == 0 {
+		if !r.needed() {
 			h.remove(r)
 		}
 	})
@@ -222,7 +228,7 @@ func (h *Hub) Stop() {
 	}
 	for i := range h.rooms {
 		h.rooms[i].each(func(r *room) {
-			if r.members == 0 {
+			if !r.needed() {
 				h.remove(r)
 			}
 		})

@@ -1,5 +1,10 @@
 package protocol
 
+import (
+	"bytes"
+	"slices"
+)
+
 // Kind is what a client message asks for.
 type Kind uint8
 
@@ -46,6 +51,19 @@ type Command struct {
 	Data  []byte         // raw JSON, nil when absent; of join_room
 	Rooms []RoomPosition // at most MaxResumeRooms, no room twice; of resume, as is More
 	More  bool           // last is false: another resume follows
+}
+
+// Clone is a copy that lasts.
+func (c *Command) Clone() *Command {
+	d := *c
+	for _, b := range []*[]byte{&d.Type, &d.ID, &d.Room, &d.To, &d.Content, &d.Key, &d.PublishID, &d.Data, &d.Since.Epoch, &d.Before.Epoch} {
+		*b = bytes.Clone(*b)
+	}
+	d.Rooms = slices.Clone(d.Rooms)
+	for i := range d.Rooms {
+		d.Rooms[i].Room, d.Rooms[i].At.Epoch = bytes.Clone(d.Rooms[i].Room), bytes.Clone(d.Rooms[i].At.Epoch)
+	}
+	return &d
 }
 
 // Position is a place in a room's log.
