@@ -69,6 +69,7 @@ type client struct {
 	stalled bool
 	status  int    // of a refused upgrade
 	why     string // it ended
+	broken  bool   // a write has met the server's reset, which no read tells then
 	waiting int    // joins without an answer
 	retryAt int64
 	log     *clientLog
@@ -219,7 +220,7 @@ func (f *fleet) handle(c *client, events uint32) {
 func (f *fleet) flush(c *client) {
 	had := c.state == upgrading || len(c.out) > 0
 	for len(c.out) > 0 {
-		n, err := unix.Write(c.fd, c.out)
+		n, err := f.put(c, c.out)
 		if errors.Is(err, unix.EAGAIN) {
 			break
 		}
@@ -243,13 +244,21 @@ func (f *fleet) write(c *client, b []byte) {
 	}
 	n := 0
 	if len(c.out) == 0 {
-		n, _ = unix.Write(c.fd, b)
+		n, _ = f.put(c, b)
 		if n = max(n, 0); n == len(b) {
 			return
 		}
 	}
 	c.out = append(c.out, b[n:]...)
 	f.watch(c, unix.EPOLL_CTL_MOD)
+}
+
+// put is one write. The kernel tells of a reset once: after a write that met it, as the Pong to a Ping that came before it, a read
+// gives the end of the stream.
+func (f *fleet) put(c *client, b []byte) (int, error) {
+	n, err := unix.Write(c.fd, b)
+	c.broken = c.broken || errors.Is(err, unix.ECONNRESET)
+	return n, err
 }
 
 func (f *fleet) send(c *client, op wsclient.Opcode, payload []byte) {
@@ -264,7 +273,7 @@ func (f *fleet) read(c *client) {
 	switch {
 	case errors.Is(err, unix.EAGAIN):
 		return
-	case err != nil:
+	case err != nil, n == 0 && c.broken:
 		f.end(c, "reset")
 		return
 	case n == 0:
