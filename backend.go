@@ -234,6 +234,15 @@ func limited(limit, most int) (int, error) {
 	return cmp.Or(limit, 100), nil
 }
 
+// afterID is the id after which a page begins, zero for the first one.
+func afterID(after string) (id hub.ID, err error) {
+	id, ok := hub.ParseID([]byte(after))
+	if after != "" && !ok {
+		err = fmt.Errorf("After is no client's id: %s", protocol.Quote([]byte(after)))
+	}
+	return id, err
+}
+
 // maxList is how many a list has at most.
 const maxList = 1000
 
@@ -260,13 +269,14 @@ type Member struct {
 // Presence says who is in a room. ErrNoPresence, ctx's. It doesn't block.
 func (s *Server) Presence(ctx context.Context, room string, q PresenceQuery) (Presence, error) {
 	limit, err := limited(q.Limit, maxList)
+	after, badAfter := afterID(q.After)
 	if bad := protocol.CheckRoom([]byte(room)); bad != nil {
 		err = errors.Join(err, bad)
 	}
-	if err = errors.Join(ctx.Err(), err); err != nil {
+	if err = errors.Join(ctx.Err(), err, badAfter); err != nil {
 		return Presence{}, fmt.Errorf("hubbub: presence: %w", err)
 	}
-	count, members, more, err := s.hub.PresenceAfter(room, q.After, limit)
+	count, members, more, err := s.hub.PresenceAfter(room, after, limit)
 	if err != nil {
 		return Presence{}, fmt.Errorf("hubbub: presence of %s: %w", protocol.Quote([]byte(room)), err)
 	}
@@ -322,11 +332,8 @@ type ClientQuery struct {
 // goes over all clients.
 func (s *Server) Clients(ctx context.Context, q ClientQuery) (list []Client, more bool, err error) {
 	limit, err := limited(q.Limit, maxList)
-	after, ok := hub.ParseID([]byte(q.After))
-	if q.After != "" && !ok {
-		err = errors.Join(err, fmt.Errorf("After is no client's id: %s", protocol.Quote([]byte(q.After))))
-	}
-	if err = errors.Join(ctx.Err(), err); err != nil {
+	after, badAfter := afterID(q.After)
+	if err = errors.Join(ctx.Err(), err, badAfter); err != nil {
 		return nil, false, fmt.Errorf("hubbub: clients: %w", err)
 	}
 	clients, more := s.hub.ClientsAfter(after, limit)

@@ -439,6 +439,12 @@ func TestTheApplicationSeesWhoIsInARoom(t *testing.T) {
 		if slices.Sort(ids); !slices.Equal(got, ids) {
 			t.Errorf("got  %q\nwant %q", got, ids)
 		}
+		if p, err := s.Presence(ctx, "full", hubbub.PresenceQuery{After: strings.ToUpper(ids[9])}); err != nil || len(p.Members) != 2 || p.Members[0].ID != ids[10] {
+			t.Errorf("%+v, %v", p, err)
+		}
+		if _, err := s.Presence(ctx, "full", hubbub.PresenceQuery{After: "x"}); err == nil {
+			t.Error("After x is no id")
+		}
 		if p, err := s.Presence(ctx, "counted", hubbub.PresenceQuery{}); err != nil || p.Count != 12 || p.Members != nil || p.More {
 			t.Errorf("%+v, %v", p, err)
 		}

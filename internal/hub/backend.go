@@ -190,7 +190,7 @@ func (h *Hub) History(room string, q PageQuery) (page []*protocol.Message, at hi
 
 // PresenceAfter is how many are in the room, and where its policy is full the first so many of them, by id, that come after
 // one; more says that there are others behind them. ErrNoPresence.
-func (h *Hub) PresenceAfter(room, after string, limit int) (count int, members []protocol.Member, more bool, err error) {
+func (h *Hub) PresenceAfter(room string, after ID, limit int) (count int, members []protocol.Member, more bool, err error) {
 	if h.cfg.Policies.For(room).Presence == PresenceOff {
 		return 0, nil, false, ErrNoPresence
 	}
@@ -202,7 +202,7 @@ func (h *Hub) PresenceAfter(room, after string, limit int) (count int, members [
 		return 0, nil, false, nil
 	}
 	if r.presence != nil {
-		members, more = r.presence.After(after, limit)
+		members, more = r.presence.After(after.String(), limit)
 	}
 	return r.members, members, more, nil
 }
