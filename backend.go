@@ -234,6 +234,15 @@ func limited(limit, most int) (int, error) {
 	return cmp.Or(limit, 100), nil
 }
 
+// afterID is the id after which a page begins, zero for the first one.
+func afterID(after string) (id hub.ID, err error) {
+	id, ok := hub.ParseID([]byte(after))
+	if after != "" && !ok {
+		err = fmt.Errorf("After is no client's id: %s", protocol.Quote([]byte(after)))
+	}
+	return id, err
+}
+
 // maxList is how many a list has at most.
 const maxList = 1000
 
@@ -260,13 +269,14 @@ type Member struct {
 // Presence says who is in a room. ErrNoPresence, ctx's. It doesn't block.
 func (s *Server) Presence(ctx context.Context, room string, q PresenceQuery) (Presence, error) {
 	limit, err := limited(q.Limit, maxList)
+	after, badAfter := afterID(q.After)
 	if bad := protocol.CheckRoom([]byte(room)); bad != nil {
 		err = errors.Join(err, bad)
 	}
-	if err = errors.Join(ctx.Err(), err); err != nil {
+	if err = errors.Join(ctx.Err(), err, badAfter); err != nil {
 		return Presence{}, fmt.Errorf("hubbub: presence: %w", err)
 	}
-	count, members, more, err := s.hub.PresenceAfter(room, q.After, limit)
+	count, members, more, err := s.hub.PresenceAfter(room, after, limit)
 	if err != nil {
 		return Presence{}, fmt.Errorf("hubbub: presence of %s: %w", protocol.Quote([]byte(room)), err)
 	}
@@ -322,11 +332,8 @@ type ClientQuery struct {
 // goes over all clients.
 func (s *Server) Clients(ctx context.Context, q ClientQuery) (list []Client, more bool, err error) {
 	limit, err := limited(q.Limit, maxList)
-	after, ok := hub.ParseID([]byte(q.After))
-	if q.After != "" && !ok {
-		err = errors.Join(err, fmt.Errorf("After is no client's id: %s", protocol.Quote([]byte(q.After))))
-	}
-	if err = errors.Join(ctx.Err(), err); err != nil {
+	after, badAfter := afterID(q.After)
+	if err = errors.Join(ctx.Err(), err, badAfter); err != nil {
 		return nil, false, fmt.Errorf("hubbub: clients: %w", err)
 	}
 	clients, more := s.hub.ClientsAfter(after, limit)
@@ -337,7 +344,8 @@ func (s *Server) Clients(ctx context.Context, q ClientQuery) (list []Client, mor
 }
 
 // Remove takes a client out of a room; it is told so, with the reason "kicked", and may join again. ErrUnknownClient,
-// ErrNotMember, ErrStopped, ctx's. It waits until the client is out, or for ctx.
+// ErrNotMember, ErrStopped, ctx's. It waits until the client is out, or for ctx; an error says that nothing was done, nor
+// will be.
 func (s *Server) Remove(ctx context.Context, room, client string) error {
 	id, ok := hub.ParseID([]byte(client))
 	err := error(ErrUnknownClient)
@@ -352,7 +360,8 @@ func (s *Server) Remove(ctx context.Context, room, client string) error {
 
 // Disconnect closes a client's connection with a code from 4000 to 4999 (0 is 4500, "kicked": from 4500 on clients don't come
 // back by themselves) and a reason of at most 123 bytes, and ends its session: it can't be resumed. ErrUnknownClient,
-// ErrStopped, ctx's. It waits until the Close is on its way, or for ctx.
+// ErrStopped, ctx's. It waits until the Close is on its way, or for ctx; an error says that nothing was done, nor will be. A
+// client's own hook or Handler may call it, whose ctx ends then.
 func (s *Server) Disconnect(ctx context.Context, client string, code int, reason string) error {
 	code = cmp.Or(code, protocol.CloseKicked)
 	id, ok := hub.ParseID([]byte(client))

@@ -350,6 +350,64 @@ func TestTheApplicationEndsASession(t *testing.T) {
 	})
 }
 
+// The context of a client's own handler ends with the connection: that must not pass for a failure.
+func TestAHandlerEndsItsOwnSession(t *testing.T) {
+	var srv *hubbub.Server
+	said := make(chan error, 1)
+	handlers := map[string]hubbub.Handler{"bye": func(ctx context.Context, m *hubbub.Message) (any, error) {
+		said <- srv.Disconnect(ctx, m.Client, 4007, "bye")
+		return nil, nil
+	}}
+	eachServerWith(t, hubbub.Config{Handlers: handlers}, func(t *testing.T, s *rawtest.Server) {
+		srv = s.Server
+		for range 20 {
+			m := enter(t, s)
+			m.Text(`{"msg_type":"bye"}`)
+			if op, p := m.Next(); op != wsclient.Close || string(p) != "\x0f\xa7bye" { // 4007
+				t.Errorf("closed with %q", p)
+			}
+			if err := <-said; err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func TestWhatTheApplicationGivesUpIsNotDone(t *testing.T) {
+	eachServer(t, func(t *testing.T, s *rawtest.Server) {
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		a := enter(t, s).join("r")
+		b, _ := enterFor(t, s)
+		b.join("r")
+		b.Reset()
+		parked(t, s, 1)
+		for _, m := range []*member{a, b} {
+			if err := s.Remove(ended, "r", m.id); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+			if err := s.Disconnect(ended, m.id, 0, ""); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		}
+		a.hearsNothing()
+		if list, _, err := s.Rooms(context.Background(), hubbub.RoomQuery{}); err != nil || len(list) != 1 || list[0].Members != 2 {
+			t.Errorf("%+v, %v", list, err)
+		}
+		if err := s.Shutdown(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range []*member{a, b} {
+			if err := s.Remove(context.Background(), "r", m.id); !errors.Is(err, hubbub.ErrStopped) {
+				t.Error(err)
+			}
+			if err := s.Disconnect(context.Background(), m.id, 0, ""); !errors.Is(err, hubbub.ErrStopped) {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 func TestTheApplicationSeesWhoIsInARoom(t *testing.T) {
 	rooms := []hubbub.RoomPolicy{{Match: "full", Presence: "full"}, {Match: "off", Presence: "off"}}
 	eachServerWith(t, hubbub.Config{Rooms: rooms, Hooks: hubbub.Hooks{Connect: asUser}}, func(t *testing.T, s *rawtest.Server) {
@@ -380,6 +438,12 @@ func TestTheApplicationSeesWhoIsInARoom(t *testing.T) {
 		}
 		if slices.Sort(ids); !slices.Equal(got, ids) {
 			t.Errorf("got  %q\nwant %q", got, ids)
+		}
+		if p, err := s.Presence(ctx, "full", hubbub.PresenceQuery{After: strings.ToUpper(ids[9])}); err != nil || len(p.Members) != 2 || p.Members[0].ID != ids[10] {
+			t.Errorf("%+v, %v", p, err)
+		}
+		if _, err := s.Presence(ctx, "full", hubbub.PresenceQuery{After: "x"}); err == nil {
+			t.Error("After x is no id")
 		}
 		if p, err := s.Presence(ctx, "counted", hubbub.PresenceQuery{}); err != nil || p.Count != 12 || p.Members != nil || p.More {
 			t.Errorf("%+v, %v", p, err)

@@ -15,7 +15,7 @@
 //
 // Goroutines: a Server has one for each worker, each of which owns many connections; an idle connection costs a small
 // struct and neither a goroutine nor a buffer. A Handler runs on a goroutine of its own. All methods of Server may be
-// called from anywhere, and none but Serve, ListenAndServe and Shutdown block.
+// called from anywhere, and none but Serve, ListenAndServe, Shutdown, Remove and Disconnect block.
 //
 // To see what it does, give Config a Logger of level debug: each refused request, failed connection and slow client is
 // a line. To test with it, serve it on a listener at 127.0.0.1:0, as the tests of this package do.

@@ -27,8 +27,8 @@ import (
 // Server is the whole of Hubbub as an http.Handler: the room protocol at /ws (and at / when the request is an
 // upgrade), the echo at /echo, a page to try it at /, and /healthz, /readyz and /metrics. Below a path of a mux it needs
 // http.StripPrefix, or Config.BasePath. What a middleware has set in a ResponseWriter's Header, such as a cookie, goes
-// with the answer 101 too; a ResponseWriter of its own must have Hijack or Unwrap (http.ResponseController). Its methods may be called from any
-// goroutine, a Handler's too, and none but Serve, ListenAndServe and Shutdown block.
+// with the answer 101 too; a ResponseWriter of its own must have Hijack or Unwrap (http.ResponseController). Its methods may
+// be called from any goroutine, a Handler's too, and none but Serve, ListenAndServe, Shutdown, Remove and Disconnect block.
 type Server struct {
 	// Static after New.
 	cfg     Config

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"example.com/hubbub/internal/history"
@@ -194,7 +195,7 @@ func (h *Hub) History(ctx context.Context, room string, q PageQuery) (page []*pr
 
 // PresenceAfter is how many are in the room, and where its policy is full the first so many of them, by id, that come after
 // one; more says that there are others behind them. ErrNoPresence.
-func (h *Hub) PresenceAfter(room, after string, limit int) (count int, members []protocol.Member, more bool, err error) {
+func (h *Hub) PresenceAfter(room string, after ID, limit int) (count int, members []protocol.Member, more bool, err error) {
 	if h.cfg.Policies.For(room).Presence == PresenceOff {
 		return 0, nil, false, ErrNoPresence
 	}
@@ -206,7 +207,7 @@ func (h *Hub) PresenceAfter(room, after string, limit int) (count int, members [
 		return 0, nil, false, nil
 	}
 	if r.presence != nil {
-		members, more = r.presence.After(after, limit)
+		members, more = r.presence.After(after.String(), limit)
 	}
 	return r.members, members, more, nil
 }
@@ -266,8 +267,8 @@ func page[T any](list []T, limit int, order func(a, b T) int) (first []T, more b
 	return list, false
 }
 
-// Remove takes a client out of a room; it is told so, with the reason "kicked". ErrUnknownClient, ErrNotMember, or ctx's. It
-// waits until the client is out.
+// Remove takes a client out of a room; it is told so, with the reason "kicked". ErrUnknownClient, ErrNotMember, ErrStopped, or
+// ctx's. It waits until the client is out.
 func (h *Hub) Remove(ctx context.Context, room string, client ID) error {
 	var was bool
 	err := h.onClient(ctx, client, func(s *session) { was = s.kick(room) }, func(p *parked) func() {
@@ -314,8 +315,8 @@ func (h *Hub) takeRoom(p *parked, name string) *room {
 	return r
 }
 
-// Disconnect ends a client's session: its connection is closed with code and reason, and can't be resumed. ErrUnknownClient, or
-// ctx's. It waits until the Close is on its way.
+// Disconnect ends a client's session: its connection is closed with code and reason, and can't be resumed. ErrUnknownClient,
+// ErrStopped, or ctx's. It waits until the Close is on its way.
 func (h *Hub) Disconnect(ctx context.Context, client ID, code int, reason string) error {
 	return h.onClient(ctx, client, func(s *session) {
 		s.extra().over = true
@@ -327,29 +328,28 @@ func (h *Hub) Disconnect(ctx context.Context, client ID, code int, reason string
 }
 
 // onClient has something done with a client wherever it is: on its worker, or where its session is parked under the shard's
-// lock, and then what that returns without it. It waits for the worker or for ctx.
+// lock, and then what that returns without it. It waits for the worker or for ctx; an error says that nothing was done, nor
+// will be.
 func (h *Hub) onClient(ctx context.Context, id ID, live func(*session), lost func(*parked) (then func())) error {
 	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		s, then := h.liveOr(id, lost)
 		switch {
 		case then != nil:
 			then()
 			return nil
+		case s == nil && h.stopping():
+			return ErrStopped
 		case s == nil:
 			return ErrUnknownClient
 		}
 		v := &visit{s: s, do: live, done: make(chan bool, 1)}
 		s.conn.Worker().Post(v, 0)
-		select {
-		case done := <-v.done:
-			if done {
-				return nil
-			} // it has gone meanwhile, and may be parked or here again
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-h.swept:
-			return ErrStopped
-		}
+		if done, err := v.wait(ctx, h.swept); done || err != nil {
+			return err
+		} // it has gone meanwhile, and may be parked or here again
 	}
 }
 
@@ -368,17 +368,38 @@ func (h *Hub) liveOr(id ID, lost func(*parked) (then func())) (s *session, then 
 	return nil, lost(p)
 }
 
-// visit is something that is done with a session on its worker.
+// visit is something that is done with a session on its worker, unless who asked for it has given up before.
 type visit struct {
-	s    *session
-	do   func(*session)
-	done chan bool // false where its connection has ended
+	s     *session
+	do    func(*session)
+	taken atomic.Bool // by the worker, or by who gives up
+	done  chan bool   // false where its connection has ended
+}
+
+// wait waits for the worker, for ctx, or for the hub's end. What the worker has begun goes to its end, whatever ends
+// meanwhile: a client's own hook may have asked for it, whose ctx ends with the connection.
+func (v *visit) wait(ctx context.Context, stopped <-chan struct{}) (done bool, err error) {
+	select {
+	case done = <-v.done:
+		return done, nil
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-stopped:
+		err = ErrStopped
+	}
+	if v.taken.Swap(true) {
+		return <-v.done, nil
+	}
+	return false, err
 }
 
 // Conn implements loop.ConnTask.
 func (v *visit) Conn(*loop.Worker) *loop.Conn { return v.s.conn }
 
 func (v *visit) Run(*loop.Worker) {
+	if v.taken.Swap(true) {
+		return
+	}
 	is := false
 	defer func() { v.done <- is }() // also where it panics
 	if v.s.conn.Open() {

@@ -3,6 +3,7 @@ package presence
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -65,6 +66,46 @@ func TestNews(t *testing.T) {
 			}
 			if got := strings.Join(got, ", "); got != c.want {
 				t.Errorf("%s: %q, want %q", c.story, got, c.want)
+			}
+		})
+	}
+}
+
+func TestPagesById(t *testing.T) {
+	for _, limit := range []int{1, 7, 100, 299, 300, 1000} {
+		var r Room[int]
+		var want, got []string
+		for range 300 {
+			id := fmt.Sprintf("%016x", rand.Uint64())
+			want = append(want, id)
+			r.Set(protocol.Member{ClientID: id}, true, 0, 0)
+		}
+		slices.Sort(want)
+		for after, more := "", true; more; {
+			var page []protocol.Member
+			if page, more = r.After(after, limit); len(page) > limit || more && len(page) < limit {
+				t.Fatalf("limit %d: a page of %d, more: %t", limit, len(page), more)
+			}
+			for _, m := range page {
+				after, got = m.ClientID, append(got, m.ClientID)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("limit %d: got %d members, want %d, each once and in order", limit, len(got), len(want))
+		}
+	}
+}
+
+// The hub's lock is held over a page.
+func BenchmarkPage(b *testing.B) {
+	for _, limit := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprintf("limit=%d", limit), func(b *testing.B) {
+			var r Room[int]
+			for range 100_000 {
+				r.Set(protocol.Member{ClientID: fmt.Sprintf("%016x", rand.Uint64())}, true, 0, 0)
+			}
+			for b.Loop() {
+				r.After("", limit)
 			}
 		})
 	}
