@@ -207,8 +207,19 @@ func defaultMaxConnections() int {
 // Validate names every setting that can't be used; New calls it. Zero stands for the default.
 func (c Config) Validate() error {
 	c = c.withDefaults()
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests())
+	if _, err := c.policies(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// faults collects what is wrong with settings.
+type faults []error
+
+func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Errorf(format, args...)) }
+
+func (c Config) validateNumbers() (bad faults) {
 	const most = 1 << 30
 	for _, n := range []struct {
 		name        string
@@ -224,9 +235,19 @@ func (c Config) Validate() error {
 		{"max-hook-calls", c.MaxHookCalls, 1, most},
 	} {
 		if n.value < n.least || n.value > n.most {
-			bad("%s %d: not between %d and %d", n.name, n.value, n.least, n.most)
+			bad.add("%s %d: not between %d and %d", n.name, n.value, n.least, n.most)
 		}
 	}
+	if c.SendQueueBytes < c.MaxMessageBytes {
+		bad.add("send-queue-bytes %d: less than max-message-bytes, %d", c.SendQueueBytes, c.MaxMessageBytes)
+	}
+	if c.MaxBufferedBytes < int64(c.MaxMessageBytes) {
+		bad.add("max-buffered-bytes %d: less than max-message-bytes, %d", c.MaxBufferedBytes, c.MaxMessageBytes)
+	}
+	return bad
+}
+
+func (c Config) validateTimes() (bad faults) {
 	for _, t := range []struct {
 		name  string
 		value time.Duration
@@ -241,47 +262,42 @@ func (c Config) Validate() error {
 		{"shutdown-delay", c.ShutdownDelay, 0},
 	} {
 		if t.value < t.least || t.value > 24*time.Hour {
-			bad("%s %s: not between %s and 24h", t.name, t.value, t.least)
+			bad.add("%s %s: not between %s and 24h", t.name, t.value, t.least)
 		}
 	}
 	if w := c.ResumeWindow; w >= 0 && (w < time.Second || w > 24*time.Hour) {
-		bad("resume-window %s: not between 1s and 24h", w)
+		bad.add("resume-window %s: not between 1s and 24h", w)
 	}
-	if c.SendQueueBytes < c.MaxMessageBytes {
-		bad("send-queue-bytes %d: less than max-message-bytes, %d", c.SendQueueBytes, c.MaxMessageBytes)
-	}
-	if c.MaxBufferedBytes < 1 {
-		bad("max-buffered-bytes %d: less than 1", c.MaxBufferedBytes)
-	}
-	if _, err := c.policies(); err != nil {
-		errs = append(errs, err)
-	}
+	return bad
+}
+
+// validateNames looks at the settings whose values are words.
+func (c Config) validateNames() (bad faults) {
 	switch c.Compression {
 	case compressionOn, compressionOff, compressionContext:
 	default:
-		bad("compression %q: unknown; use %q, %q or %q", c.Compression, compressionOn, compressionOff, compressionContext)
+		bad.add("compression %q: unknown; use %q, %q or %q", c.Compression, compressionOn, compressionOff, compressionContext)
 	}
 	switch loop.IO(c.IO) {
 	case loop.Auto, loop.Pump:
 	case loop.Epoll:
 		if runtime.GOOS != "linux" {
-			bad("io %q: only on Linux; use %q", c.IO, loop.Pump)
+			bad.add("io %q: only on Linux; use %q", c.IO, loop.Pump)
 		}
 	case "uring":
-		bad("io %q: not available yet; use %q", c.IO, loop.Auto)
+		bad.add("io %q: not available yet; use %q", c.IO, loop.Auto)
 	default:
-		bad("io %q: unknown; use %q, %q or %q", c.IO, loop.Auto, loop.Epoll, loop.Pump)
+		bad.add("io %q: unknown; use %q, %q or %q", c.IO, loop.Auto, loop.Epoll, loop.Pump)
 	}
-	errs = append(errs, c.validateRequests()...)
 	for name, h := range c.Handlers {
 		if h == nil {
-			bad("handler %q: nil", name)
+			bad.add("handler %q: nil", name)
 		}
 		if name == "" || room.Defined(name) {
-			bad("handler %q: the name belongs to the protocol", name)
+			bad.add("handler %q: the name belongs to the protocol", name)
 		}
 	}
-	return errors.Join(errs...)
+	return bad
 }
 
 // validateRequests looks at what decides about requests.

@@ -70,8 +70,6 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	cfg = cfg.withDefaults()
-	policies, _ := cfg.policies() // Validate has looked
-	slow, _ := hub.ParseSlowConsumer(cfg.SlowConsumer)
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, page: console.Handler(), listening: map[*http.Server]bool{}, delayed: make(chan struct{}),
 		probes: front.NewLane(), scrapes: front.NewLane(), readers: front.NewLane(),
@@ -83,11 +81,24 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = front.NewPerIP(cfg.MaxConnectionsPerIP)
 	}
-	var key [32]byte
-	rand.Read(key[:])
-	s.hub = hub.New(hub.Config{
+	s.hub = hub.New(s.hubConfig())
+	l, err := loop.New(s.loopConfig())
+	if err != nil {
+		return nil, fmt.Errorf("hubbub: %w", err)
+	}
+	s.loop = l
+	s.hub.Start(l)
+	s.tally.workers = make([]workerTally, len(l.Workers()))
+	s.scrape = s.newScrape()
+	return s, nil
+}
+
+func (s *Server) hubConfig() hub.Config {
+	cfg := &s.cfg
+	policies, _ := cfg.policies() // Validate has looked
+	slow, _ := hub.ParseSlowConsumer(cfg.SlowConsumer)
+	h := hub.Config{
 		Dialects:          []func() protocol.Dialect{func() protocol.Dialect { return new(room.Dialect) }},
-		TokenKey:          key,
 		Epoch:             rand.Text()[:12] + ".",
 		MaxRoomsPerClient: cfg.MaxRoomsPerClient,
 		MaxMessageBytes:   cfg.MaxMessageBytes,
@@ -102,8 +113,14 @@ func New(cfg Config) (*Server, error) {
 		HookTimeout:       cfg.HookTimeout,
 		HookLimit:         cfg.MaxHookCalls,
 		Log:               cfg.Logger,
-	})
-	l, err := loop.New(loop.Config{
+	}
+	rand.Read(h.TokenKey[:])
+	return h
+}
+
+func (s *Server) loopConfig() loop.Config {
+	cfg := &s.cfg
+	return loop.Config{
 		Workers:          cfg.Workers,
 		IO:               loop.IO(cfg.IO),
 		MaxMessageBytes:  cfg.MaxMessageBytes,
@@ -114,15 +131,7 @@ func New(cfg Config) (*Server, error) {
 		PingInterval:     cfg.PingInterval,
 		PongTimeout:      cfg.PongTimeout,
 		Log:              cfg.Logger,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("hubbub: %w", err)
 	}
-	s.loop = l
-	s.hub.Start(l)
-	s.tally.workers = make([]workerTally, len(l.Workers()))
-	s.scrape = s.newScrape()
-	return s, nil
 }
 
 // ServeHTTP answers a request, or takes its connection over.

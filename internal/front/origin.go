@@ -113,12 +113,7 @@ func normalOrigin(text string, pattern bool) (string, error) {
 	case len(text) > maxOrigin:
 		return "", fmt.Errorf("it is longer than %d bytes", maxOrigin)
 	case strings.ContainsAny(text, quotes):
-		return "", instead("the quotes are taken for a part of it", strings.Map(func(c rune) rune {
-			if strings.ContainsRune(quotes, c) {
-				return -1
-			}
-			return c
-		}, text))
+		return "", instead("the quotes are taken for a part of it", withoutQuotes(text))
 	case strings.ContainsAny(text, " \t\r\n,;"):
 		return "", errors.New("it is more than one: write a comma, and nothing else, between two")
 	}
@@ -136,10 +131,25 @@ func normalOrigin(text string, pattern bool) (string, error) {
 	if end := strings.IndexAny(rest, `/\?#`); end >= 0 {
 		return "", instead("a path is no part of an origin", scheme+"://"+rest[:end])
 	}
-	host, port := rest, ""
-	if hasPort(rest) {
-		colon := strings.LastIndexByte(rest, ':')
-		host, port = rest[:colon], rest[colon+1:]
+	host, err := normalHostAndPort(scheme, rest, pattern)
+	return scheme + "://" + host, err
+}
+
+func withoutQuotes(text string) string {
+	return strings.Map(func(c rune) rune {
+		if strings.ContainsRune(quotes, c) {
+			return -1
+		}
+		return c
+	}, text)
+}
+
+// normalHostAndPort leaves the scheme's default port out.
+func normalHostAndPort(scheme, text string, pattern bool) (host string, err error) {
+	host, port := text, ""
+	if hasPort(text) {
+		colon := strings.LastIndexByte(text, ':')
+		host, port = text[:colon], text[colon+1:]
 		if err := checkPort(port, pattern); err != nil {
 			return "", err
 		}
@@ -153,7 +163,7 @@ func normalOrigin(text string, pattern bool) (string, error) {
 	if port != "" && port != defaultPort[scheme] {
 		host += ":" + port
 	}
-	return scheme + "://" + host, err
+	return host, err
 }
 
 // quotes are what a shell or an env file was meant to take away.

@@ -73,7 +73,6 @@ func (h *Hub) parks(e loop.Ending) bool {
 // park leaves the session behind: its rooms count it still. It is false where the server keeps too much for the client
 // already: then its session ends with its connection.
 func (s *session) park(code int) bool {
-	h := s.hub
 	p := s.old()
 	rooms := s.unnamed(p)
 	for _, m := range s.rooms {
@@ -88,15 +87,21 @@ func (s *session) park(code int) bool {
 	default:
 		p = &parked{id: s.id, user: s.name(), payer: s.payer(), gen: s.gen}
 	}
-	// What can fail comes first: who is parked is in no local any more, but still counted.
+	s.forgetRooms() // what can fail comes first: who is parked is in no local any more, but still counted
+	s.parkAs(p, rooms, cost, code)
+	return true
+}
+
+// forgetRooms takes the session out of its locals; its rooms count it still.
+func (s *session) forgetRooms() {
 	for len(s.rooms) > 0 {
 		last := len(s.rooms) - 1
 		if last >= manyRooms {
-			h.keep(KeptMemberships, s.more.payer, -membershipCost)
+			s.hub.keep(KeptMemberships, s.more.payer, -membershipCost)
 		}
 		m := s.rooms[last]
 		s.rooms = s.rooms[:last]
-		h.detach(m)
+		s.hub.detach(m)
 	}
 	s.rooms = nil
 	if m := s.more; m != nil {
@@ -105,6 +110,11 @@ func (s *session) park(code int) bool {
 	if s.self != nil && s.self.resume != nil {
 		s.self.resume.old = nil
 	}
+}
+
+// parkAs has the session's id lead to p until its time is up.
+func (s *session) parkAs(p *parked, rooms []*room, cost int64, code int) {
+	h := s.hub
 	sh := h.clientShard(p.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -126,7 +136,6 @@ func (s *session) park(code int) bool {
 	if len(sh.order) > 2*len(sh.parked)+staleParkings {
 		sh.order = slices.DeleteFunc(sh.order, func(o parking) bool { return sh.due(o) == nil })
 	}
-	return true
 }
 
 // due is the session whose time is up then, or nil where o is stale. mu is held.
