@@ -156,9 +156,11 @@ func (r *room) behind(l *local, offset uint64) pull {
 // catchUp goes on with a pull. It is over when it returns true.
 func (s *session) catchUp(p *pull) (done bool) {
 	messages, gap, done := s.take(p)
-	frames := make([]*loop.Frame, len(messages)) // before the room may let go of them
-	for i, m := range messages {
-		frames[i] = p.local.replayed(m)
+	frames := make([]*loop.Frame, 0, len(messages)) // before the room may let go of them
+	for _, m := range messages {
+		if f := p.local.replayed(m); f != nil {
+			frames = append(frames, f)
+		}
 	}
 	if done {
 		p.local.admit(s, p.seq)
@@ -175,7 +177,8 @@ func (s *session) catchUp(p *pull) (done bool) {
 	return done
 }
 
-// replayed is a frame of a message of the history, for all members who catch up at the same time.
+// replayed is a frame of a message of the history, for all members who catch up at the same time; nil where their dialect has
+// no word for it.
 func (l *local) replayed(m *protocol.Message) *loop.Frame {
 	f := l.replay[m.Offset]
 	if f == nil {
@@ -235,6 +238,9 @@ func (p *pulling) Run(*loop.Worker) {
 func (s *session) pull() {
 	for s.more != nil && len(s.more.pulls) > 0 && s.conn.Open() {
 		if !s.catchUp(s.more.pulls[0]) {
+			if s.conn.Unsent() == 0 {
+				continue // its dialect has no word for any of that
+			}
 			s.conn.TellDrained = true
 			return
 		}

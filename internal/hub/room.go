@@ -388,16 +388,20 @@ func (l *local) deliver(run []*delivery) {
 	}
 	frames := l.state.frames[:0]
 	for _, d := range run {
-		frames = append(frames, d.frame(l))
+		if f := d.frame(l); f != nil {
+			frames = append(frames, f)
+		}
 	}
-	l.mark(run, true)
-	all := loop.Join(frames)
-	if l.room.policy.SlowConsumer == Disconnect {
-		l.deliverOrClose(run, all)
-	} else {
-		l.deliverOrWait(run, all)
+	if len(frames) > 0 {
+		l.mark(run, true)
+		all := loop.Join(frames)
+		if l.room.policy.SlowConsumer == Disconnect {
+			l.deliverOrClose(run, all)
+		} else {
+			l.deliverOrWait(run, all)
+		}
+		l.mark(run, false)
 	}
-	l.mark(run, false)
 	l.seen = run[len(run)-1].seq
 	for s, since := range l.fresh {
 		if since <= l.seen {
@@ -420,8 +424,8 @@ func (l *local) deliverOrClose(run []*delivery, all *loop.Frame) {
 		s := l.members[i].s
 		since := l.since(s)
 		for _, d := range run {
-			if d.from != s && since < d.seq {
-				c.Send(d.frame(l))
+			if f := d.frame(l); f != nil && d.from != s && since < d.seq {
+				c.Send(f)
 			}
 		}
 	}
