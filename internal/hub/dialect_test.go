@@ -2,6 +2,7 @@ package hub
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -319,5 +320,33 @@ func TestPingsAndClosesComeInTheClientsDialect(t *testing.T) {
 	w.Post(task(func() { counts <- w.Counts() }), 0)
 	if c := <-counts; c.Closed[4500] != 1 {
 		t.Errorf("the metrics count %v, not the neutral code", c.Closed)
+	}
+}
+
+// The loop asks for a sign of life also before the welcome, but not in the client's dialect: the welcome comes before all else
+// there.
+func TestNoWordOfTheDialectComesBeforeTheWelcome(t *testing.T) {
+	var encoded atomic.Int32
+	h, l := newHubOf(t, 1, func(c *Config) {
+		c.Dialects = append(c.Dialects, func() protocol.Dialect { return letters{&encoded} })
+	})
+	goOn := make(chan bool)
+	s := h.session(Identity{ID: NewID()}, netip.Addr{}, &Resumption{ID: NewID()})
+	s.self.dialect = 1
+	s.self.resume.again = &again{context.Background(), func(context.Context, ID) (string, error) { <-goOn; return "", nil }}
+	x := lettersOf(t, l, s)
+	until(t, "it is asked about", func() bool {
+		h.runs.mu.Lock()
+		defer h.runs.mu.Unlock()
+		return h.runs.asked == 1
+	})
+	w := l.Workers()[0]
+	w.Post(task(func() { s.Ping(s.conn) }), 0)
+	if got := x.next(); got != "89 " {
+		t.Errorf("the ping is %q", got)
+	}
+	goOn <- true
+	if got := x.next(); !strings.HasPrefix(got, "82 W ") {
+		t.Errorf("got %q, want the welcome", got)
 	}
 }
