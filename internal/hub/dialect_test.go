@@ -231,7 +231,7 @@ func TestNewsAndMissedMessagesComeInTheMembersDialect(t *testing.T) {
 // Members who catch up at the same time share the frames, and nothing is left of these when all have.
 func TestThoseWhoCatchUpShareTheFrames(t *testing.T) {
 	var encoded atomic.Int32
-	l := &local{state: &workerState{speakers: speakers([]func() protocol.Dialect{func() protocol.Dialect { return letters{&encoded} }})}}
+	l := &local{w: new(loop.Worker), state: &workerState{speakers: speakers([]func() protocol.Dialect{func() protocol.Dialect { return letters{&encoded} }})}}
 	a, b := &session{}, &session{}
 	l.add(a, never)
 	l.add(b, never)

@@ -3,6 +3,7 @@ package hub
 import (
 	"cmp"
 	"strconv"
+	"time"
 
 	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/loop"
@@ -177,6 +178,9 @@ func (s *session) catchUp(p *pull) (done bool) {
 	return done
 }
 
+// replayTime is how long frames of the history are kept for others who catch up: nobody counts them.
+const replayTime = time.Second
+
 // replayed is a frame of a message of the history, for all members who catch up at the same time; nil where their dialect has
 // no word for it.
 func (l *local) replayed(m *protocol.Message) *loop.Frame {
@@ -186,11 +190,17 @@ func (l *local) replayed(m *protocol.Message) *loop.Frame {
 		f = x.frame(l)
 		if l.replay == nil {
 			l.replay = map[uint64]*loop.Frame{}
+			l.w.At(l.w.Now()+replayTime.Milliseconds(), replayEnds{l})
 		}
 		l.replay[m.Offset] = f
 	}
 	return f
 }
+
+// replayEnds lets go of what was replayed, also while somebody still catches up: it may be for long.
+type replayEnds struct{ *local }
+
+func (r replayEnds) Run(*loop.Worker) { r.replay = nil }
 
 // take is the next piece of a pull: what the connection has room for, and what went out of the history before. It is the
 // last one where done.

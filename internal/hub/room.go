@@ -40,7 +40,7 @@ type local struct {
 	members []member
 	seen    uint64                 // seq of the message delivered last
 	fresh   map[*session]uint64    // who has nothing of what was posted up to here: the room's seq at the join, or never while it catches up; nil when none
-	replay  map[uint64]*loop.Frame // by offset, what members who catch up have got of the history; nil when none does
+	replay  map[uint64]*loop.Frame // by offset, what members who catch up have got of the history within replayTime; nil when none does
 	lags    []*lag                 // of the members who can't keep up
 	run     []*delivery            // gathered, not yet delivered
 }
