@@ -337,7 +337,7 @@ func (s *Server) Clients(ctx context.Context, q ClientQuery) (list []Client, mor
 }
 
 // Remove takes a client out of a room; it is told so, with the reason "kicked", and may join again. ErrUnknownClient,
-// ErrNotMember, ErrStopped, ctx's. It waits until the client is out, or for ctx.
+// ErrNotMember, ErrStopped, ctx's: then nothing was done. It waits until the client is out, or for ctx.
 func (s *Server) Remove(ctx context.Context, room, client string) error {
 	id, ok := hub.ParseID([]byte(client))
 	err := error(ErrUnknownClient)
@@ -352,7 +352,7 @@ func (s *Server) Remove(ctx context.Context, room, client string) error {
 
 // Disconnect closes a client's connection with a code from 4000 to 4999 (0 is 4500, "kicked": from 4500 on clients don't come
 // back by themselves) and a reason of at most 123 bytes, and ends its session: it can't be resumed. ErrUnknownClient,
-// ErrStopped, ctx's. It waits until the Close is on its way, or for ctx.
+// ErrStopped, ctx's: then nothing was done. It waits until the Close is on its way, or for ctx.
 func (s *Server) Disconnect(ctx context.Context, client string, code int, reason string) error {
 	code = cmp.Or(code, protocol.CloseKicked)
 	id, ok := hub.ParseID([]byte(client))

@@ -248,6 +248,10 @@ func (h *Hub) detach(m membership) {
 func (h *Hub) left(r *room, who Identity, s *session, p *payer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	h.leftLocked(r, who, s, p)
+}
+
+func (h *Hub) leftLocked(r *room, who Identity, s *session, p *payer) {
 	r.members--
 	r.active = clock()
 	if r.members == 0 && s != nil && r.keeps() {
