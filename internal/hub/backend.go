@@ -89,12 +89,13 @@ func (h *Hub) publishToRoom(p *Publication) (at history.Position, err error) {
 	sh := h.roomShard(p.Room)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if h.stopping() {
+		return at, ErrStopped
+	}
 	r := h.published(sh, p.Room)
 	switch {
 	case r == nil:
 		return at, nil
-	case h.stopping():
-		return at, ErrStopped
 	case r.full():
 		return at, ErrOverloaded
 	}

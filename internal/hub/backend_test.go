@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/glob"
+	"example.com/hubbub/internal/history"
 )
 
 func idOf(c *client) ID {
@@ -170,6 +171,38 @@ func (a asked) Done() <-chan struct{} {
 	default:
 	}
 	return a.Context.Done()
+}
+
+// What comes when the hub has stopped is refused, and what was under way then leaves nothing behind.
+func TestNothingIsLeftOfWhatMeetsTheStop(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) {
+		resumable(c)
+		c.Policies = NewPolicies(Disconnect, plainRooms)
+	})
+	a := newClient(t, h, l)
+	a.say(`{"msg_type":"join_room","room":"r"}`)
+	a.say(`{"msg_type":"room_message","room":"r","content":1}`)
+	a.sync()
+	a.lose(h)
+	ending := h.takeParked(idOf(a))
+	l.Stop(0)
+	l.Wait()
+	h.Stop()
+	h.over(ending, 4500)
+	p := &Publication{Room: "other", Content: []byte(`1`)}
+	if _, err := h.publishToRoom(p); !errors.Is(err, ErrStopped) {
+		t.Error(err)
+	}
+	p.Room = "plain" // goes nowhere
+	if _, _, err := h.once(publishKey{id: "p"}, nil, func() (history.Position, error) { return h.publishToRoom(p) }); !errors.Is(err, ErrStopped) {
+		t.Error(err)
+	}
+	if n, kept := h.Rooms(), h.held(); n != 0 || kept != 0 {
+		t.Errorf("%d rooms, and %d bytes are kept", n, kept)
+	}
+	if err := h.Remove(context.Background(), "r", NewID()); !errors.Is(err, ErrStopped) {
+		t.Error(err)
+	}
 }
 
 // A client that is taken out of a room where it is parked, and comes back there at the same time, is in the room once, or
