@@ -1,6 +1,7 @@
 package hubbub
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -212,7 +213,7 @@ func (s *Server) history(ctx context.Context, room string, q HistoryQuery) (page
 	}
 	page = HistoryPage{Position: positionOf(at), More: more}
 	for _, m := range messages {
-		page.Messages = append(page.Messages, Published{m.From, m.User, m.Content, string(m.Key), time.UnixMilli(m.Time), m.Offset})
+		page.Messages = append(page.Messages, Published{m.From, m.User, bytes.Clone(m.Content), string(m.Key), time.UnixMilli(m.Time), m.Offset})
 	}
 	return page, nil
 }
@@ -282,7 +283,7 @@ func (s *Server) Presence(ctx context.Context, room string, q PresenceQuery) (Pr
 	}
 	p := Presence{Count: count, More: more}
 	for _, m := range members {
-		p.Members = append(p.Members, Member{m.ClientID, m.User, m.Data})
+		p.Members = append(p.Members, Member{m.ClientID, m.User, bytes.Clone(m.Data)})
 	}
 	return p, nil
 }

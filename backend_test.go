@@ -456,3 +456,34 @@ func TestTheApplicationSeesWhoIsInARoom(t *testing.T) {
 		}
 	})
 }
+
+// What the application was given is its own: it may change that while others read the same.
+func TestWhatTheApplicationWasGivenIsItsOwn(t *testing.T) {
+	s := rawtest.Start(t, hubbub.Config{Rooms: []hubbub.RoomPolicy{{Match: "r", Presence: "full"}}})
+	ctx := context.Background()
+	a := enter(t, s)
+	a.Text(`{"msg_type":"join_room","room":"r","data":"data"}`)
+	for range 2 {
+		if got := a.ask(`{"msg_type":"room_message","room":"r","content":"content"}`); got["msg_type"] != "ack" {
+			t.Fatal(got)
+		}
+		page, err := s.History(ctx, "r", hubbub.HistoryQuery{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		who, err := s.Presence(ctx, "r", hubbub.PresenceQuery{})
+		if err != nil || len(who.Members) != 1 {
+			t.Fatal(who, err)
+		}
+		given := [][]byte{who.Members[0].Data}
+		for _, m := range page.Messages {
+			given = append(given, m.Content)
+		}
+		for i, b := range given {
+			if !strings.Contains(`"content" "data"`, string(b)) {
+				t.Errorf("%d: %s", i, b)
+			}
+			clear(b)
+		}
+	}
+}

@@ -91,12 +91,13 @@ func (h *Hub) publishToRoom(p *Publication) (at history.Position, err error) {
 	sh := h.roomShard(p.Room)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if h.stopping() {
+		return at, ErrStopped
+	}
 	r := h.published(sh, p.Room)
 	switch {
 	case r == nil:
 		return at, nil
-	case h.stopping():
-		return at, ErrStopped
 	case r.full():
 		return at, ErrOverloaded
 	}
@@ -153,13 +154,19 @@ func (h *Hub) sendTo(ids []ID, p *Publication) error {
 
 // here is the session of a client that is connected, or nil. Only what is static of it may be read.
 func (h *Hub) here(id ID) *session {
-	if id == (ID{}) {
-		return nil
-	}
+	s, _ := h.lookUp(id)
+	return s
+}
+
+// lookUp is here; parked says that the client has lost its connection, and nobody has claimed its session yet.
+func (h *Hub) lookUp(id ID) (s *session, parked bool) {
 	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	return sh.sessions[id]
+	if p := sh.parked[id]; p != nil {
+		return p.by, p.by == nil
+	}
+	return sh.sessions[id], false
 }
 
 // clientsOf are the clients of a user, the parked ones too.
@@ -268,17 +275,12 @@ func page[T any](list []T, limit int, order func(a, b T) int) (first []T, more b
 }
 
 // Remove takes a client out of a room; it is told so, with the reason "kicked". ErrUnknownClient, ErrNotMember, ErrStopped, or
-// ctx's. It waits until the client is out.
+// ctx's, and then nothing was done. It waits until the client is out.
 func (h *Hub) Remove(ctx context.Context, room string, client ID) error {
 	var was bool
-	err := h.onClient(ctx, client, func(s *session) { was = s.kick(room) }, func(p *parked) func() {
-		r := h.takeRoom(p, room)
-		was = r != nil
-		return func() {
-			if was {
-				h.leftSafely(r, p)
-			}
-		}
+	err := h.onClient(ctx, client, func(s *session) { was = s.kick(room) }, func() (done bool) {
+		was, done = h.kickParked(room, client)
+		return done
 	})
 	if err == nil && !was {
 		return ErrNotMember
@@ -302,108 +304,102 @@ func (s *session) kick(room string) (was bool) {
 	return false
 }
 
-// takeRoom takes a room out of those of p, or gives nil. Its shard's mu is held.
-func (h *Hub) takeRoom(p *parked, name string) *room {
+// kickParked takes a client whose session is parked out of a room, if it is in it; not parked any more, nothing was done. Its
+// shard's lock is held to the end: who resumes joins the room anew, or leaves it for good, behind that.
+func (h *Hub) kickParked(name string, client ID) (was, parked bool) {
+	defer h.recovered("leaving a room")
+	rooms, sh := h.roomShard(name), h.clientShard(client)
+	rooms.mu.Lock()
+	defer rooms.mu.Unlock()
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	p := sh.parked[client]
+	if p == nil || p.by != nil {
+		return false, false
+	}
 	i := slices.IndexFunc(p.rooms, func(r *room) bool { return r.name == name })
 	if i < 0 {
-		return nil
+		return false, true
 	}
 	r := p.rooms[i]
 	p.rooms = slices.Delete(p.rooms, i, i+1)
 	p.cost -= parkedRoomCost
 	h.keep(KeptParked, p.payer, -parkedRoomCost)
-	return r
+	was, parked = true, true
+	h.leftLocked(r, Identity{p.id, p.user}, nil, p.payer)
+	return was, parked
 }
 
 // Disconnect ends a client's session: its connection is closed with code and reason, and can't be resumed. ErrUnknownClient,
-// ErrStopped, or ctx's. It waits until the Close is on its way.
+// ErrStopped, or ctx's, and then nothing was done. It waits until the Close is on its way.
 func (h *Hub) Disconnect(ctx context.Context, client ID, code int, reason string) error {
 	return h.onClient(ctx, client, func(s *session) {
 		s.extra().over = true
 		s.conn.Close(code, reason)
-	}, func(p *parked) func() {
-		h.takeLocked(h.clientShard(client), p)
-		return func() { h.over(p, code) }
-	})
+	}, func() (done bool) { return h.endParked(client, code) })
 }
 
-// onClient has something done with a client wherever it is: on its worker, or where its session is parked under the shard's
-// lock, and then what that returns without it. It waits for the worker or for ctx; an error says that nothing was done, nor
-// will be.
-func (h *Hub) onClient(ctx context.Context, id ID, live func(*session), lost func(*parked) (then func())) error {
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		s, then := h.liveOr(id, lost)
-		switch {
-		case then != nil:
-			then()
-			return nil
-		case s == nil && h.stopping():
+// endParked ends a client's session where it is parked.
+func (h *Hub) endParked(client ID, code int) (was bool) {
+	p := h.takeParked(client)
+	if p != nil {
+		h.over(p, code)
+	}
+	return p != nil
+}
+
+// onClient has something done with a client wherever it is: on its worker, or where its session is parked; that is false
+// where it isn't any more. It waits for the worker or for ctx.
+func (h *Hub) onClient(ctx context.Context, id ID, live func(*session), lost func() (done bool)) error {
+	for ctx.Err() == nil {
+		if h.stopping() {
 			return ErrStopped
+		}
+		s, parked := h.lookUp(id)
+		switch {
+		case parked:
+			if lost() {
+				return nil
+			}
+			continue
 		case s == nil:
 			return ErrUnknownClient
 		}
-		v := &visit{s: s, do: live, done: make(chan bool, 1)}
-		s.conn.Worker().Post(v, 0)
-		if done, err := v.wait(ctx, h.swept); done || err != nil {
-			return err
-		} // it has gone meanwhile, and may be parked or here again
+		w, v := s.conn.Worker(), &visit{s: s, do: live, done: make(chan struct{})}
+		w.Post(v, 0)
+		select {
+		case <-v.done:
+		case <-ctx.Done():
+		case <-w.Ended():
+		}
+		if v.begun.Swap(true) { // else it never will
+			if <-v.done; v.was {
+				return nil
+			} // it has gone meanwhile, and may be parked or here again
+		}
 	}
-}
-
-// liveOr is the session that is connected, or says what is to be done where it is parked; nil and nil where there is neither.
-func (h *Hub) liveOr(id ID, lost func(*parked) (then func())) (s *session, then func()) {
-	sh := h.clientShard(id)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	p := sh.parked[id]
-	switch {
-	case p == nil:
-		return sh.sessions[id], nil
-	case p.by != nil:
-		return p.by, nil
-	}
-	return nil, lost(p)
+	return ctx.Err()
 }
 
 // visit is something that is done with a session on its worker, unless who asked for it has given up before.
 type visit struct {
 	s     *session
 	do    func(*session)
-	taken atomic.Bool // by the worker, or by who gives up
-	done  chan bool   // false where its connection has ended
-}
-
-// wait waits for the worker, for ctx, or for the hub's end. What the worker has begun goes to its end, whatever ends
-// meanwhile: a client's own hook may have asked for it, whose ctx ends with the connection.
-func (v *visit) wait(ctx context.Context, stopped <-chan struct{}) (done bool, err error) {
-	select {
-	case done = <-v.done:
-		return done, nil
-	case <-ctx.Done():
-		err = ctx.Err()
-	case <-stopped:
-		err = ErrStopped
-	}
-	if v.taken.Swap(true) {
-		return <-v.done, nil
-	}
-	return false, err
+	begun atomic.Bool // or given up
+	was   bool        // it was done; its connection hadn't ended
+	done  chan struct{}
 }
 
 // Conn implements loop.ConnTask.
 func (v *visit) Conn(*loop.Worker) *loop.Conn { return v.s.conn }
 
 func (v *visit) Run(*loop.Worker) {
-	if v.taken.Swap(true) {
+	if v.begun.Swap(true) {
 		return
 	}
-	is := false
-	defer func() { v.done <- is }() // also where it panics
+	defer close(v.done) // also where it panics
 	if v.s.conn.Open() {
 		v.do(v.s)
-		is = true
+		v.was = true
 	}
 }

@@ -91,9 +91,12 @@ func (s *session) Wording(code int, reason string) (int, string) {
 	return s.speaker().Close(code, reason)
 }
 
-// Ping asks for a sign of life in the client's dialect.
+// Ping asks for a sign of life in the client's dialect; before the welcome nothing is said in that.
 func (s *session) Ping(c *loop.Conn) {
-	p := s.speaker().AppendAnswer(s.state().buf[:0], &ping)
+	p := s.state().buf[:0]
+	if s.all >= 0 {
+		p = s.speaker().AppendAnswer(p, &ping)
+	}
 	if len(p) == 0 {
 		loop.Plain{}.Ping(c)
 		return

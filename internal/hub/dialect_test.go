@@ -2,6 +2,7 @@ package hub
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"example.com/hubbub/internal/glob"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/wire"
@@ -16,7 +18,7 @@ import (
 )
 
 // letters is a dialect of binary frames, each of which may hold several commands, one a line: "J room", "L room" and
-// "P room content"; "H room" asks for a page. It has no word for acknowledgements.
+// "P room content"; "H room" asks for a page. It has no word for acknowledgements, nor for messages of content 0.
 type letters struct{ encoded *atomic.Int32 }
 
 func (letters) Next(frame []byte, _ bool, c *protocol.Command) (rest []byte, err *protocol.Error) {
@@ -41,6 +43,9 @@ func (letters) Next(frame []byte, _ bool, c *protocol.Command) (rest []byte, err
 }
 
 func (d letters) AppendMessage(dst []byte, m *protocol.Message) []byte {
+	if string(m.Content) == "0" {
+		return dst
+	}
 	d.encoded.Add(1)
 	return fmt.Appendf(dst, "M %s %s", m.Room, m.Content)
 }
@@ -85,6 +90,14 @@ type lettersClient struct {
 func newLetters(t *testing.T, h *Hub, l *loop.Loop) *lettersClient {
 	s := h.session(Identity{ID: NewID()}, netip.Addr{}, nil)
 	s.self = &self{dialect: 1}
+	c := lettersOf(t, l, s)
+	if w := c.next(); !strings.HasPrefix(w, "82 W ") {
+		t.Fatalf("the welcome is %q", w)
+	}
+	return c
+}
+
+func lettersOf(t *testing.T, l *loop.Loop, s *session) *lettersClient {
 	near, far := net.Pipe()
 	l.Reserve(1 << 20)
 	if err := l.Adopt(near, s, wire.Deflate{}, nil, nil); err != nil {
@@ -101,9 +114,6 @@ func newLetters(t *testing.T, h *Hub, l *loop.Loop) *lettersClient {
 			c.frames <- fmt.Sprintf("%x %s", int(f.Op)|0x80, f.Payload)
 		}
 	}()
-	if w := c.next(); !strings.HasPrefix(w, "82 W ") {
-		t.Fatalf("the welcome is %q", w)
-	}
 	return c
 }
 
@@ -221,7 +231,7 @@ func TestNewsAndMissedMessagesComeInTheMembersDialect(t *testing.T) {
 // Members who catch up at the same time share the frames, and nothing is left of these when all have.
 func TestThoseWhoCatchUpShareTheFrames(t *testing.T) {
 	var encoded atomic.Int32
-	l := &local{state: &workerState{speakers: speakers([]func() protocol.Dialect{func() protocol.Dialect { return letters{&encoded} }})}}
+	l := &local{w: new(loop.Worker), state: &workerState{speakers: speakers([]func() protocol.Dialect{func() protocol.Dialect { return letters{&encoded} }})}}
 	a, b := &session{}, &session{}
 	l.add(a, never)
 	l.add(b, never)
@@ -237,6 +247,54 @@ func TestThoseWhoCatchUpShareTheFrames(t *testing.T) {
 	l.admit(b, 0)
 	if l.replay != nil {
 		t.Errorf("%d frames are kept for nobody", len(l.replay))
+	}
+}
+
+// A message for which a dialect has no word costs its members nothing: they get the others, at once, in a recovery, and when
+// they have been too slow.
+func TestADialectMayHaveNoWordForAMessage(t *testing.T) {
+	for _, slow := range []SlowConsumer{Disconnect, DropOldest} {
+		t.Run(slow.String(), func(t *testing.T) {
+			var encoded atomic.Int32
+			h, l := newHubOf(t, 1, func(c *Config) {
+				c.Dialects = append(c.Dialects, func() protocol.Dialect { return letters{&encoded} })
+				many := DefaultPolicy()
+				many.SlowConsumer, many.History.Messages, many.History.Bytes = slow, 2000, 1<<20
+				c.Policies = NewPolicies(slow, Rule{glob.New("r"), many})
+			})
+			x, y := newLetters(t, h, l), newLetters(t, h, l)
+			x.say("J r")
+			x.want("J r")
+			y.say("J r\nP r 0\nP r 1\nP r 0")
+			y.want("J r")
+			x.want("M r 1")
+			local := h.roomShard("r").rooms["r"].locals[0]
+			first, second := local.members[0].s, local.members[1].s
+			publish := func(content string, exclude ID) {
+				if _, _, err := h.Publish(t.Context(), &Publication{Room: "r", Content: []byte(content), Exclude: exclude}); err != nil {
+					t.Error(err)
+				}
+			}
+			local.w.Post(task(func() { // these are delivered together, and one by one to whom one of them isn't for
+				publish("0", ID{})
+				publish("2", second.id)
+				publish("3", ID{})
+			}), 0)
+			x.want("M r 2", "M r 3")
+			y.want("M r 3")
+			local.w.Post(task(func() {
+				for range 1500 { // more than a page
+					publish("0", ID{})
+				}
+				publish("4", ID{})
+			}), 0)
+			x.want("M r 4")
+			local.w.Post(task(func() {
+				local.admit(first, never)
+				first.fallBehind(&pull{local: local})
+			}), 0)
+			x.want("M r 1", "M r 2", "M r 3", "M r 4")
+		})
 	}
 }
 
@@ -262,5 +320,33 @@ func TestPingsAndClosesComeInTheClientsDialect(t *testing.T) {
 	w.Post(task(func() { counts <- w.Counts() }), 0)
 	if c := <-counts; c.Closed[4500] != 1 {
 		t.Errorf("the metrics count %v, not the neutral code", c.Closed)
+	}
+}
+
+// The loop asks for a sign of life also before the welcome, but not in the client's dialect: the welcome comes before all else
+// there.
+func TestNoWordOfTheDialectComesBeforeTheWelcome(t *testing.T) {
+	var encoded atomic.Int32
+	h, l := newHubOf(t, 1, func(c *Config) {
+		c.Dialects = append(c.Dialects, func() protocol.Dialect { return letters{&encoded} })
+	})
+	goOn := make(chan bool)
+	s := h.session(Identity{ID: NewID()}, netip.Addr{}, &Resumption{ID: NewID()})
+	s.self.dialect = 1
+	s.self.resume.again = &again{context.Background(), func(context.Context, ID) (string, error) { <-goOn; return "", nil }}
+	x := lettersOf(t, l, s)
+	until(t, "it is asked about", func() bool {
+		h.runs.mu.Lock()
+		defer h.runs.mu.Unlock()
+		return h.runs.asked == 1
+	})
+	w := l.Workers()[0]
+	w.Post(task(func() { s.Ping(s.conn) }), 0)
+	if got := x.next(); got != "89 " {
+		t.Errorf("the ping is %q", got)
+	}
+	goOn <- true
+	if got := x.next(); !strings.HasPrefix(got, "82 W ") {
+		t.Errorf("got %q, want the welcome", got)
 	}
 }

@@ -93,8 +93,8 @@ func (l *local) deliverOrWait(run []*delivery, all *loop.Frame) {
 		}
 		since := l.since(m.s)
 		for _, d := range run {
-			if d.from != m.s && since < d.seq {
-				l.offer(m, &waiting{frame: d.frame(l), offset: d.message.Offset, key: d.key})
+			if f := d.frame(l); f != nil && d.from != m.s && since < d.seq {
+				l.offer(m, &waiting{frame: f, offset: d.message.Offset, key: d.key})
 			}
 		}
 	}

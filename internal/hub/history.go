@@ -3,6 +3,7 @@ package hub
 import (
 	"cmp"
 	"strconv"
+	"time"
 
 	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/loop"
@@ -160,9 +161,11 @@ func (r *room) behind(l *local, offset uint64) pull {
 // catchUp goes on with a pull. It is over when it returns true.
 func (s *session) catchUp(p *pull) (done bool) {
 	messages, gap, done := s.take(p)
-	frames := make([]*loop.Frame, len(messages)) // before the room may let go of them
-	for i, m := range messages {
-		frames[i] = p.local.replayed(m)
+	frames := make([]*loop.Frame, 0, len(messages)) // before the room may let go of them
+	for _, m := range messages {
+		if f := p.local.replayed(m); f != nil {
+			frames = append(frames, f)
+		}
 	}
 	if done {
 		p.local.admit(s, p.seq)
@@ -179,7 +182,11 @@ func (s *session) catchUp(p *pull) (done bool) {
 	return done
 }
 
-// replayed is a frame of a message of the history, for all members who catch up at the same time.
+// replayTime is how long frames of the history are kept for others who catch up: nobody counts them.
+const replayTime = time.Second
+
+// replayed is a frame of a message of the history, for all members who catch up at the same time; nil where their dialect has
+// no word for it.
 func (l *local) replayed(m *protocol.Message) *loop.Frame {
 	f := l.replay[m.Offset]
 	if f == nil {
@@ -187,11 +194,17 @@ func (l *local) replayed(m *protocol.Message) *loop.Frame {
 		f = x.frame(l)
 		if l.replay == nil {
 			l.replay = map[uint64]*loop.Frame{}
+			l.w.At(l.w.Now()+replayTime.Milliseconds(), replayEnds{l})
 		}
 		l.replay[m.Offset] = f
 	}
 	return f
 }
+
+// replayEnds lets go of what was replayed, also while somebody still catches up: it may be for long.
+type replayEnds struct{ *local }
+
+func (r replayEnds) Run(*loop.Worker) { r.replay = nil }
 
 // take is the next piece of a pull: what the connection has room for, and what went out of the history before. It is the
 // last one where done.
@@ -239,6 +252,9 @@ func (p *pulling) Run(*loop.Worker) {
 func (s *session) pull() {
 	for s.more != nil && len(s.more.pulls) > 0 && s.conn.Open() {
 		if !s.catchUp(s.more.pulls[0]) {
+			if s.conn.Unsent() == 0 {
+				continue // its dialect has no word for any of that
+			}
 			s.conn.TellDrained = true
 			return
 		}

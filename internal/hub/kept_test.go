@@ -2,6 +2,8 @@ package hub
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"net/netip"
 	"runtime"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"weak"
 
 	"example.com/hubbub/internal/glob"
+	"example.com/hubbub/internal/wire"
 )
 
 // A session that was parked and is here again leaves nothing behind until its window would have ended: what waited for it
@@ -142,4 +145,45 @@ func TestARoomWithoutHistoryGoesWithItsLastMember(t *testing.T) {
 	if n, bytes := h.Rooms(), h.Kept(KeptRooms); n != 0 || bytes != 0 {
 		t.Errorf("%d rooms are there, of %d bytes", n, bytes)
 	}
+}
+
+// Frames of what members have missed are shared for a moment, and not kept for one who doesn't take them: nobody counts them,
+// and the messages may have gone out of the history.
+func TestFramesOfWhatWasMissedAreNotKept(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) {
+		many := DefaultPolicy()
+		many.History.Bytes, many.History.Messages = 8<<20, 1000
+		c.Policies = NewPolicies(Disconnect, Rule{glob.New("r"), many})
+	})
+	a := newClient(t, h, l)
+	a.say(`{"msg_type":"join_room","room":"r","id":1}`)
+	join := fmt.Sprintf(`{"msg_type":"join_room","room":"r","id":1,"since":{"epoch":%q,"offset":0}}`, a.next()["epoch"])
+	for range 100 {
+		a.say(`{"msg_type":"room_message","room":"r","content":%q}`, strings.Repeat("x", 40_000))
+	}
+	a.sync()
+	slow, far := net.Pipe() // nobody reads from it
+	defer far.Close()
+	l.Reserve(1 << 20)
+	if err := l.Adopt(slow, h.Session(Identity{ID: NewID()}, netip.Addr{}, nil), wire.Deflate{}, nil, masked("%s", join)); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is a member", func() bool { _, n := h.whoIsHere("r"); return n == 2 })
+	b := newClient(t, h, l)
+	b.say("%s", join)
+	if b.next()["offset"] != 100.0 || b.next()["offset"] != 1.0 { // of joined, and of the first message
+		t.Fatal("it isn't told what it missed")
+	}
+	for b.next()["offset"] != 100.0 {
+	}
+	h.tidy(clock() + 10*time.Minute.Milliseconds())
+	if n := h.Kept(KeptHistory); n != 0 {
+		t.Fatalf("%d bytes of history are kept", n)
+	}
+	until(t, "they are let go", func() bool {
+		n := make(chan int, 1)
+		w := l.Workers()[0]
+		w.Post(task(func() { n <- len(h.roomShard("r").rooms["r"].locals[0].replay) }), 0)
+		return <-n == 0
+	})
 }

@@ -171,6 +171,19 @@ func (h *Hub) take(p *parked, s *session) (directs []waitingDirect) {
 	return p.directs
 }
 
+// takeParked takes the parked session of that id out of the shard, unless somebody has claimed it; nil where there is none.
+func (h *Hub) takeParked(id ID) *parked {
+	sh := h.clientShard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	p := sh.parked[id]
+	if p == nil || p.by != nil {
+		return nil
+	}
+	h.takeLocked(sh, p)
+	return p
+}
+
 // takeLocked is take where nobody has the id from here on. mu is held.
 func (h *Hub) takeLocked(sh *clientShard, p *parked) {
 	h.unpark(sh, p)

@@ -41,7 +41,7 @@ type local struct {
 	members []member
 	seen    uint64                 // seq of the message delivered last
 	fresh   map[*session]uint64    // who has nothing of what was posted up to here: the room's seq at the join, or never while it catches up; nil when none
-	replay  map[uint64]*loop.Frame // by offset, what members who catch up have got of the history; nil when none does
+	replay  map[uint64]*loop.Frame // by offset, what members who catch up have got of the history within replayTime; nil when none does
 	lags    []*lag                 // of the members who can't keep up
 	run     []*delivery            // gathered, not yet delivered
 }
@@ -264,6 +264,10 @@ func (h *Hub) detach(m membership) {
 func (h *Hub) left(r *room, who Identity, s *session, p *payer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	h.leftLocked(r, who, s, p)
+}
+
+func (h *Hub) leftLocked(r *room, who Identity, s *session, p *payer) {
 	r.members--
 	r.active = clock()
 	if r.members == 0 && s != nil && r.keeps() {
@@ -404,16 +408,20 @@ func (l *local) deliver(run []*delivery) {
 	}
 	frames := l.state.frames[:0]
 	for _, d := range run {
-		frames = append(frames, d.frame(l))
+		if f := d.frame(l); f != nil {
+			frames = append(frames, f)
+		}
 	}
-	l.mark(run, true)
-	all := loop.Join(frames)
-	if l.room.policy.SlowConsumer == Disconnect {
-		l.deliverOrClose(run, all)
-	} else {
-		l.deliverOrWait(run, all)
+	if len(frames) > 0 {
+		l.mark(run, true)
+		all := loop.Join(frames)
+		if l.room.policy.SlowConsumer == Disconnect {
+			l.deliverOrClose(run, all)
+		} else {
+			l.deliverOrWait(run, all)
+		}
+		l.mark(run, false)
 	}
-	l.mark(run, false)
 	l.seen = run[len(run)-1].seq
 	for s, since := range l.fresh {
 		if since <= l.seen {
@@ -436,8 +444,8 @@ func (l *local) deliverOrClose(run []*delivery, all *loop.Frame) {
 		s := l.members[i].s
 		since := l.since(s)
 		for _, d := range run {
-			if d.from != s && since < d.seq {
-				c.Send(d.frame(l))
+			if f := d.frame(l); f != nil && d.from != s && since < d.seq {
+				c.Send(f)
 			}
 		}
 	}

@@ -282,7 +282,12 @@ func (s *session) leave(i int) {
 				s.more.byName[s.rooms[i].local.room.name] = i
 			}
 		}
-		s.more.pulls = slices.DeleteFunc(s.more.pulls, func(p *pull) bool { return p.local == m.local })
+		of := func(p *pull) bool { return p.local == m.local }
+		s.more.pulls = slices.DeleteFunc(s.more.pulls, of)
+		if c := s.more.coming; c != nil { // the application takes it out
+			c.pulls = slices.DeleteFunc(c.pulls, of)
+			c.quiet = slices.DeleteFunc(c.quiet, func(l *local) bool { return l == m.local })
+		}
 	}
 	s.hub.leave(s, m)
 }

@@ -43,12 +43,13 @@ func (h *Hub) occupied(r *room) {
 func (r *room) needed() bool { return r.members > 0 || r.remote != nil && r.remote.users > 0 }
 
 // vacated is called when a room may have no member, because of p. It goes at once when nothing was ever published there,
-// or it keeps no history, since then nothing is lost, and else when its time, from r.active on, is up. r.mu is held.
+// or it keeps no history, since then nothing is lost, or the hub stops, and else when its time, from r.active on, is up. r.mu
+// is held.
 func (h *Hub) vacated(r *room, p *payer) {
 	if r.needed() || r.gone {
 		return
 	}
-	if r.seq == 0 || !r.keeps() || r.policy.IdleTTL == 0 {
+	if r.seq == 0 || !r.keeps() || r.policy.IdleTTL == 0 || h.stopping() {
 		h.remove(r)
 		return
 	}

@@ -44,6 +44,9 @@ func (w *Worker) Counts() Counts {
 	return c
 }
 
+// Ended is closed when the worker's goroutine has ended: what was posted and hasn't run never will. Any goroutine.
+func (w *Worker) Ended() <-chan struct{} { return w.ended }
+
 // endTurn ends a turn and counts how long it was. What the last breath costs is not the turn's.
 func (w *Worker) endTurn() {
 	took := w.breathe() - w.started

@@ -8,7 +8,7 @@ type Dialect interface {
 	// slices of c alias the frame or the dialect's scratch, and are good until the next call. Where err says what is wrong
 	// with the command, c.ID pairs it with the answer if it can be paired.
 	Next(frame []byte, binary bool, c *Command) (rest []byte, err *Error)
-	// AppendMessage appends what a client is sent of m.
+	// AppendMessage appends what a client is sent of m: nothing where the dialect has no word for it.
 	AppendMessage(dst []byte, m *Message) []byte
 	// AppendAnswer appends what a client is sent of a: nothing where the dialect has no word for it.
 	AppendAnswer(dst []byte, a *Answer) []byte
