@@ -39,8 +39,10 @@ func (h *Hub) arrive(r *room, s *session, data []byte, counted bool) (kept int) 
 		r.presence = &roomPresence{}
 	}
 	who := protocol.Member{ClientID: s.id.String(), User: s.name(), Data: data}
-	if was, here := r.presence.Find(who.ClientID); counted && here {
-		return len(was.Data)
+	if counted {
+		if was, here := r.presence.Find(who.ClientID); here {
+			return len(was.Data)
+		}
 	}
 	h.set(r, who, true, s.payer())
 	return len(data)
