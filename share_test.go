@@ -342,7 +342,7 @@ func TestOneReadIsNotOneTurn(t *testing.T) {
 			median, p95 := beside(t, s)
 			a.end()
 			after := scrape(t, s)
-		t.Logf("an innocent's round trip beside %d who send %d compressed messages a packet: median %s, p95 %s", attackers, len(packet)/len(bomb), median, p95)
+			t.Logf("an innocent's round trip beside %d who send %d compressed messages a packet: median %s, p95 %s", attackers, len(packet)/len(bomb), median, p95)
 			turns := after["hubbub_turn_seconds_count"] - before["hubbub_turn_seconds_count"]
 			messages := after["hubbub_messages_received_total"] - before["hubbub_messages_received_total"]
 			if messages < 1000 || messages/turns > 20 {
