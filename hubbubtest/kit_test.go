@@ -419,3 +419,39 @@ func BenchmarkCrowd(b *testing.B) {
 		c.ExpectNothing(0) // and never heard who came or went
 	}
 }
+
+// The checker takes whatever the application may publish, and to whom, for right.
+func TestTheCheckKnowsWhatTheApplicationMayPublish(t *testing.T) {
+	asUser := hubbub.Hooks{Connect: func(_ context.Context, c *hubbub.Connect) error { c.User = "u"; return nil }}
+	for name, p := range map[string]hubbub.Publication{
+		"to a room, but one":     {Room: "kitchen", Exclude: "bob"},
+		"to everyone, but one":   {Everyone: true, Exclude: "bob"},
+		"to a user, but one":     {User: "u", Exclude: "bob"},
+		"to a room by a name":    {Room: "kitchen", From: "the cook"},
+		"to everyone by a name":  {Everyone: true, From: "the cook"},
+		"to one client by name":  {Client: "bob", From: "the cook"},
+		"to a user by a name":    {User: "u", From: "the cook"},
+		"to a room once":         {Room: "kitchen", PublishID: "1"},
+		"to a room under a name": {Room: "kitchen", Key: "soup"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := hubbubtest.NewServer(t, hubbub.Config{Hooks: asUser})
+			ann, bob := srv.Connect("ann"), srv.Connect("bob")
+			ann.Join("kitchen")
+			bob.Join("kitchen")
+			if p.Exclude != "" {
+				p.Exclude = strings.ToUpper(bob.ID)
+			}
+			if p.Client != "" {
+				p.Client = bob.ID
+			}
+			p.Content = "soup"
+			for range 1 + len(p.PublishID) {
+				if _, err := srv.Publish(t.Context(), p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			srv.Check()
+		})
+	}
+}
