@@ -455,3 +455,40 @@ func TestTheCheckKnowsWhatTheApplicationMayPublish(t *testing.T) {
 		})
 	}
 }
+
+// The checker knows that the application may take clients out of rooms, and end their sessions.
+func TestTheCheckKnowsWhomTheApplicationRemoves(t *testing.T) {
+	for how, remove := range map[string]func(srv *hubbubtest.Server, client string) error{
+		"from a room": func(srv *hubbubtest.Server, client string) error { return srv.Remove(t.Context(), "lobby", client) },
+		"for good":    func(srv *hubbubtest.Server, client string) error { return srv.Disconnect(t.Context(), client, 0, "") },
+	} {
+		for _, noticed := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, noticed: %t", how, noticed), func(t *testing.T) {
+				srv := hubbubtest.NewServer(t, hubbub.Config{})
+				ann, bob := srv.Connect("ann"), srv.Connect("bob")
+				ann.Join("lobby")
+				bob.Join("lobby")
+				ann.Publish("lobby", "1")
+				bob.ExpectMessage("lobby", "1")
+				if err := remove(srv, bob.ID); err != nil {
+					t.Fatal(err)
+				}
+				if noticed && how == "for good" {
+					bob.ExpectClosed(4500)
+				} else if noticed {
+					bob.Request(map[string]any{"msg_type": "ping"})
+				}
+				if p := ann.Request(map[string]any{"msg_type": "presence", "room": "lobby"}); p.Count != 1 {
+					t.Errorf("got %s", p)
+				}
+				ann.Publish("lobby", "2")
+				if how == "from a room" {
+					bob.Join("lobby")
+					ann.Publish("lobby", "3")
+				}
+				ann.Request(map[string]any{"msg_type": "presence", "room": "lobby"})
+				srv.Check()
+			})
+		}
+	}
+}
