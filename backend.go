@@ -344,9 +344,9 @@ func (s *Server) Clients(ctx context.Context, q ClientQuery) (list []Client, mor
 	return list, more, nil
 }
 
-// Remove takes a client out of a room; it is told so, with the reason "kicked", and may join again. ErrUnknownClient,
-// ErrNotMember, ErrStopped, ctx's. It waits until the client is out, or for ctx; an error says that nothing was done, nor
-// will be.
+// Remove takes a client out of a room; it is told so where it is connected, with the reason "kicked", and may join again, also
+// by resuming its session. ErrUnknownClient, ErrNotMember, ErrStopped, ctx's: then nothing was done. It waits until the client
+// is out, or for ctx.
 func (s *Server) Remove(ctx context.Context, room, client string) error {
 	id, ok := hub.ParseID([]byte(client))
 	err := error(ErrUnknownClient)

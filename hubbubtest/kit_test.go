@@ -419,3 +419,76 @@ func BenchmarkCrowd(b *testing.B) {
 		c.ExpectNothing(0) // and never heard who came or went
 	}
 }
+
+// The checker takes whatever the application may publish, and to whom, for right.
+func TestTheCheckKnowsWhatTheApplicationMayPublish(t *testing.T) {
+	asUser := hubbub.Hooks{Connect: func(_ context.Context, c *hubbub.Connect) error { c.User = "u"; return nil }}
+	for name, p := range map[string]hubbub.Publication{
+		"to a room, but one":     {Room: "kitchen", Exclude: "bob"},
+		"to everyone, but one":   {Everyone: true, Exclude: "bob"},
+		"to a user, but one":     {User: "u", Exclude: "bob"},
+		"to a room by a name":    {Room: "kitchen", From: "the cook"},
+		"to everyone by a name":  {Everyone: true, From: "the cook"},
+		"to one client by name":  {Client: "bob", From: "the cook"},
+		"to a user by a name":    {User: "u", From: "the cook"},
+		"to a room once":         {Room: "kitchen", PublishID: "1"},
+		"to a room under a name": {Room: "kitchen", Key: "soup"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := hubbubtest.NewServer(t, hubbub.Config{Hooks: asUser})
+			ann, bob := srv.Connect("ann"), srv.Connect("bob")
+			ann.Join("kitchen")
+			bob.Join("kitchen")
+			if p.Exclude != "" {
+				p.Exclude = strings.ToUpper(bob.ID)
+			}
+			if p.Client != "" {
+				p.Client = bob.ID
+			}
+			p.Content = "soup"
+			for range 1 + len(p.PublishID) {
+				if _, err := srv.Publish(t.Context(), p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			srv.Check()
+		})
+	}
+}
+
+// The checker knows that the application may take clients out of rooms, and end their sessions.
+func TestTheCheckKnowsWhomTheApplicationRemoves(t *testing.T) {
+	for how, remove := range map[string]func(srv *hubbubtest.Server, client string) error{
+		"from a room": func(srv *hubbubtest.Server, client string) error { return srv.Remove(t.Context(), "lobby", client) },
+		"for good":    func(srv *hubbubtest.Server, client string) error { return srv.Disconnect(t.Context(), client, 0, "") },
+	} {
+		for _, noticed := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, noticed: %t", how, noticed), func(t *testing.T) {
+				srv := hubbubtest.NewServer(t, hubbub.Config{})
+				ann, bob := srv.Connect("ann"), srv.Connect("bob")
+				ann.Join("lobby")
+				bob.Join("lobby")
+				ann.Publish("lobby", "1")
+				bob.ExpectMessage("lobby", "1")
+				if err := remove(srv, bob.ID); err != nil {
+					t.Fatal(err)
+				}
+				if noticed && how == "for good" {
+					bob.ExpectClosed(4500)
+				} else if noticed {
+					bob.Request(map[string]any{"msg_type": "ping"})
+				}
+				if p := ann.Request(map[string]any{"msg_type": "presence", "room": "lobby"}); p.Count != 1 {
+					t.Errorf("got %s", p)
+				}
+				ann.Publish("lobby", "2")
+				if how == "from a room" {
+					bob.Join("lobby")
+					ann.Publish("lobby", "3")
+				}
+				ann.Request(map[string]any{"msg_type": "presence", "room": "lobby"})
+				srv.Check()
+			})
+		}
+	}
+}

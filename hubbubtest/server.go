@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,6 +49,7 @@ type Server struct {
 	mu      sync.Mutex
 	clients []*Client // all there ever were; guarded by mu
 	own     *model.Log
+	names   []string // by which it has published to users
 }
 
 // began is not before the clocks of the server's workers began.
@@ -109,18 +111,21 @@ func (s *Server) Publish(ctx context.Context, p hubbub.Publication) (at hubbub.P
 	case p.Client != "":
 		room = model.Direct(p.Client)
 	case p.User != "":
+		s.mu.Lock()
+		s.names = append(s.names, p.From)
+		s.mu.Unlock()
 		return s.Server.Publish(ctx, p)
 	}
-	err = s.note(room, p.Content, func() (err error) {
+	err = s.note(room, p, func() (err error) {
 		at, err = s.Server.Publish(ctx, p)
 		return err
 	})
 	return at, err
 }
 
-func (s *Server) note(room string, content any, do func() error) error {
-	text, _ := json.Marshal(content)
-	sent := model.Event{Kind: model.Sent, Room: room, Message: string(text), ID: fmt.Sprint(s.clock.Add(1))}
+func (s *Server) note(room string, p hubbub.Publication, do func() error) error {
+	text, _ := json.Marshal(p.Content)
+	sent := model.Event{Kind: model.Sent, Room: room, Message: string(text), From: p.From, Except: strings.ToLower(p.Exclude), ID: fmt.Sprint(s.clock.Add(1))}
 	s.add(sent)
 	err := do()
 	sent.Kind = model.Acked
@@ -190,8 +195,9 @@ func (s *Server) Faults() (all []string) {
 	}
 	s.mu.Lock()
 	logs = append(logs, &model.Log{Name: s.own.Name, Client: s.own.Client, Events: s.own.Events})
+	names := slices.Clone(s.names)
 	s.mu.Unlock()
-	for _, f := range model.Check(model.Run{Logs: logs, Policy: s.policy, Now: time.Now(), Window: max(0, s.cfg.Effective().ResumeWindow)}) {
+	for _, f := range model.Check(model.Run{Logs: logs, Policy: s.policy, Names: names, Now: time.Now(), Window: max(0, s.cfg.Effective().ResumeWindow)}) {
 		all = append(all, f.String())
 	}
 	return all

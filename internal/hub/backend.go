@@ -274,8 +274,8 @@ func page[T any](list []T, limit int, order func(a, b T) int) (first []T, more b
 	return list, false
 }
 
-// Remove takes a client out of a room; it is told so, with the reason "kicked". ErrUnknownClient, ErrNotMember, ErrStopped, or
-// ctx's, and then nothing was done. It waits until the client is out.
+// Remove takes a client out of a room; it is told so where it is connected, with the reason "kicked". ErrUnknownClient,
+// ErrNotMember, ErrStopped, or ctx's, and then nothing was done. It waits until the client is out.
 func (h *Hub) Remove(ctx context.Context, room string, client ID) error {
 	var was bool
 	err := h.onClient(ctx, client, func(s *session) { was = s.kick(room) }, func() (done bool) {
@@ -304,8 +304,8 @@ func (s *session) kick(room string) (was bool) {
 	return false
 }
 
-// kickParked takes a client whose session is parked out of a room, if it is in it; not parked any more, nothing was done. Its
-// shard's lock is held to the end: who resumes joins the room anew, or leaves it for good, behind that.
+// kickParked takes a client out of a room, if it is in it, where its session is parked; else nothing is done. Its shard's lock
+// is held to the end: behind that who resumes joins the room anew, and whose time is up is gone.
 func (h *Hub) kickParked(name string, client ID) (was, parked bool) {
 	defer h.recovered("leaving a room")
 	rooms, sh := h.roomShard(name), h.clientShard(client)

@@ -77,8 +77,8 @@ func TestADeadlineWakesAWorkerThatHasNoConnection(t *testing.T) {
 		w := l.workers[0]
 		ran := make(chan int64, 3)
 		began := Monotonic()
-		for _, d := range []int64{1200, 300, 0} {
-			do(w, func() {
+		do(w, func() {
+			for _, d := range []int64{1200, 300, 0} {
 				at := w.Now() + d
 				w.At(at, taskFunc(func(w *Worker) {
 					if w.Now() <= at {
@@ -86,8 +86,8 @@ func TestADeadlineWakesAWorkerThatHasNoConnection(t *testing.T) {
 					}
 					ran <- d
 				}))
-			})
-		}
+			}
+		})
 		for _, d := range []int64{0, 300, 1200} {
 			if got := <-ran; got != d {
 				t.Errorf("the one after %d ms ran, want that after %d ms", got, d)

@@ -13,6 +13,7 @@ const Server = "server"
 // checking is one call of Check.
 type checking struct {
 	policy func(room string) Policy
+	names  []string // see Run
 	rooms  map[string]*roomLog
 	got    map[receipt]string // of messages without position: the log that has it
 	faults []Fault
@@ -41,7 +42,8 @@ type message struct {
 	n        int // its index in the room's messages
 	text     string
 	key      string
-	from     []string // client ids that sent it: more than once where a publish was retried
+	from     []string // who sent it, as the server says: more than once where a publish was retried
+	except   []string // client ids that it isn't for
 	sentAt   int64    // first; 0 when nobody did
 	ackedAt  int64    // first; 0 when it was not
 	refused  string   // the first code with which it was refused
@@ -71,6 +73,8 @@ type Run struct {
 	Logs []*Log
 	// Policy is what a room promises, Everyone's too; nil: nothing is known of it. Where SlowConsumer is "", any gap may come.
 	Policy func(room string) Policy
+	// Names are by which the application may have published past every log, beside Server.
+	Names []string
 	// Now is the time at the end of the logs, and Window how long a session may outlive its connection. Without Now nobody's
 	// view of who is in a room is judged.
 	Now    time.Time
@@ -80,7 +84,7 @@ type Run struct {
 // Check holds a whole run against the promises, and says which were broken. What is still on its way must have arrived
 // when the logs end, but for those that are Waiting.
 func Check(run Run) []Fault {
-	c := &checking{policy: run.Policy, rooms: map[string]*roomLog{}, got: map[receipt]string{}}
+	c := &checking{policy: run.Policy, names: append(slices.Clip(run.Names), Server), rooms: map[string]*roomLog{}, got: map[receipt]string{}}
 	for _, l := range run.Logs {
 		c.collectSent(l)
 	}
@@ -163,7 +167,10 @@ func (c *checking) collectSent(l *Log) {
 			}
 			m.key = e.Key
 			published[r] = append(published[r], m.n)
-			m.from = append(m.from, l.Client)
+			m.from = append(m.from, cmp.Or(e.From, l.Client))
+			if e.Except != "" {
+				m.except = append(m.except, e.Except)
+			}
 			if e.ID != "" {
 				requests[e.ID] = m
 			}

@@ -61,10 +61,19 @@ func (r *run) rejoin(name string, since int64, recovered bool) {
 func (r *run) publish(name, text string) { r.publishKey(name, text, "") }
 
 func (r *run) publishKey(name, text, key string) {
+	r.publishEvent(name, Event{Message: text, Key: key})
+}
+
+func (r *run) publishExcept(name, text, except string) {
+	r.publishEvent(name, Event{Message: text, Except: except})
+}
+
+func (r *run) publishEvent(name string, e Event) {
 	id := r.id()
 	r.offset++
-	r.acked[text] = r.position()
-	r.add(name, Event{Kind: Sent, Room: "lobby", Message: text, Key: key, ID: id})
+	r.acked[e.Message] = r.position()
+	e.Kind, e.Room, e.ID = Sent, "lobby", id
+	r.add(name, e)
 	r.add(name, Event{Kind: Acked, Room: "lobby", ID: id, Position: r.position()})
 }
 
@@ -104,6 +113,15 @@ func TestTheCheckerFindsWhatWasPlanted(t *testing.T) {
 			r.get("bob", "ann", "1")
 			r.get("cat", "ann", "1")
 		}, ""},
+		{"a message that isn't for one of them", func(r *run) {
+			r.publishExcept("ann", "1", "id of cat")
+			r.get("bob", "ann", "1")
+		}, ""},
+		{"a message that comes to whom it isn't for", func(r *run) {
+			r.publishExcept("ann", "1", "id of cat")
+			r.get("bob", "ann", "1")
+			r.get("cat", "ann", "1")
+		}, "misdelivered cat 1"},
 		{"a lost message", func(r *run) {
 			r.publish("ann", "1")
 			r.get("bob", "ann", "1")

@@ -217,11 +217,18 @@ func (l *Log) alive() int64 {
 	return at
 }
 
-// leaves is when the client first left the room over this connection.
+// leaves is when the client first left the room over this connection, or from when on the server may have removed it.
 func (l *Log) leaves(room string) int64 {
+	var since int64
 	for _, e := range l.Events {
-		if e.Kind == LeaveSent && e.Room == room {
+		switch {
+		case e.Room != room:
+		case e.Kind == Joined:
+			since = e.At
+		case e.Kind == LeaveSent:
 			return e.At
+		case e.Kind == Left && e.ID == "":
+			return since
 		}
 	}
 	return forever
@@ -270,8 +277,15 @@ func (p *presence) where(client, room string, from, to int64, then time.Time) (i
 		over := false                 // the leave was answered
 		joins := map[string]bool{}    // by id, those that were not refused
 		gone := true                  // it certainly was not in before the join
+		removed := false              // the leave is the server's own doing, and was at any time before it was told
 		for _, e := range l.Events {
-			if e.Room != room || e.At >= to {
+			if e.Room != room {
+				continue
+			}
+			if e.Kind == Left && e.ID == "" && leaves == 0 {
+				leaves, removed = e.At, true
+			}
+			if e.At >= to {
 				continue
 			}
 			switch e.Kind {
@@ -297,6 +311,9 @@ func (p *presence) where(client, room string, from, to int64, then time.Time) (i
 			case Joined:
 				if joins[e.ID] { // else it is that of a join before the leave
 					since = e.At
+					if removed { // and joined again by one that was on its way
+						leaves, over, removed = 0, false, false
+					}
 				}
 			case LeaveSent:
 				leaves = e.At

@@ -84,8 +84,11 @@ func (c *checking) newSpan(l *Log, asked, joined Event) *span {
 	return s
 }
 
-// own says that m isn't for s because its client sent it.
+// own says that m isn't for s because its client sent it, or is excluded from it.
 func (c *checking) own(s *span, m *message) bool {
+	if slices.Contains(m.except, s.log.Client) {
+		return true
+	}
 	if s.room.name == Direct(s.log.Client) || s.room.policy.IncludeSender {
 		return false
 	}
@@ -137,12 +140,14 @@ func (c *checking) checkReceived(s *span, m *message, e Event) {
 		c.fault(kind, s.log.Name, s.room, m, "%s got %s, "+format, append([]any{s.log.Name, m}, args...)...)
 	}
 	switch {
-	case m.sentAt == 0 && e.From != Server:
+	case m.sentAt == 0 && !slices.Contains(c.names, e.From):
 		bad(Misdelivered, "which nobody sent")
 	case m.sentAt != 0 && !slices.Contains(m.from, e.From):
 		bad(Misdelivered, "as if from %s", e.From)
 	case m.wasRefused() && m.refused != "timeout" && m.refused != "internal":
 		bad(Misdelivered, "which was refused: %s", m.refused)
+	case slices.Contains(m.except, s.log.Client):
+		bad(Misdelivered, "from which it is excluded")
 	case c.own(s, m):
 		bad(Echoed, "its own")
 	}

@@ -162,16 +162,16 @@ func (r *Room[P]) List(limits Limits) []protocol.Member {
 // is told so isn't taken for one who follows the news.
 func (r *Room[P]) After(id string, limit int) (list []protocol.Member, more bool) {
 	order := func(a, b protocol.Member) int { return strings.Compare(a.ClientID, b.ClientID) }
-	last := "" // what comes behind is on no page; "" while that isn't known
+	most := "" // who comes behind that is too many; "" while nobody is
 	for _, o := range r.here {
-		if o.ClientID <= id || last != "" && o.ClientID > last {
+		if o.ClientID <= id || most != "" && o.ClientID > most {
 			continue
 		}
 		if list = append(list, o.Member); len(list) > 2*limit+1 {
 			slices.SortFunc(list, order)
 			clear(list[limit+1:])
 			list = list[:limit+1]
-			last = list[limit].ClientID
+			most = list[limit].ClientID
 		}
 	}
 	slices.SortFunc(list, order)

@@ -271,6 +271,19 @@ func BenchmarkComeAndGo(b *testing.B) {
 	}
 }
 
+// A page for the application of a large room, which is read under a lock: it should take about as long as a look at each
+// member.
+func BenchmarkAfter(b *testing.B) {
+	r, _ := filled(100_000)
+	for _, limit := range []int{10, 100, 1000} {
+		b.Run(fmt.Sprintf("limit=%d", limit), func(b *testing.B) {
+			for b.Loop() {
+				r.After("", limit)
+			}
+		})
+	}
+}
+
 // What a member that all have heard of takes, its id of 48 bytes included: MemberCost should be about that.
 func BenchmarkMember(b *testing.B) {
 	const n = 100_000
