@@ -107,20 +107,23 @@ func (s *Server) Publish(ctx context.Context, p hubbub.Publication) (at hubbub.P
 	case p.Everyone:
 		room = model.Everyone
 	case p.Client != "":
-		room = model.Direct(p.Client)
+		room = model.Direct(strings.ToLower(p.Client))
 	case p.User != "":
 		return s.Server.Publish(ctx, p)
 	}
-	err = s.note(room, p.Content, func() (err error) {
+	err = s.note(room, p, func() (err error) {
 		at, err = s.Server.Publish(ctx, p)
 		return err
 	})
 	return at, err
 }
 
-func (s *Server) note(room string, content any, do func() error) error {
-	text, _ := json.Marshal(content)
-	sent := model.Event{Kind: model.Sent, Room: room, Message: string(text), ID: fmt.Sprint(s.clock.Add(1))}
+func (s *Server) note(room string, p hubbub.Publication, do func() error) error {
+	text, _ := json.Marshal(p.Content)
+	sent := model.Event{
+		Kind: model.Sent, Room: room, Message: string(text), ID: fmt.Sprint(s.clock.Add(1)),
+		From: p.From, Key: p.Key, Exclude: strings.ToLower(p.Exclude),
+	}
 	s.add(sent)
 	err := do()
 	sent.Kind = model.Acked

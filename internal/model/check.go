@@ -42,6 +42,7 @@ type message struct {
 	text     string
 	key      string
 	from     []string // client ids that sent it: more than once where a publish was retried
+	exclude  string   // the client id of who doesn't get it
 	sentAt   int64    // first; 0 when nobody did
 	ackedAt  int64    // first; 0 when it was not
 	refused  string   // the first code with which it was refused
@@ -161,9 +162,9 @@ func (c *checking) collectSent(l *Log) {
 			if m.sentAt == 0 || e.At < m.sentAt {
 				m.sentAt = e.At
 			}
-			m.key = e.Key
+			m.key, m.exclude = e.Key, e.Exclude
 			published[r] = append(published[r], m.n)
-			m.from = append(m.from, l.Client)
+			m.from = append(m.from, cmp.Or(e.From, l.Client))
 			if e.ID != "" {
 				requests[e.ID] = m
 			}

@@ -58,7 +58,8 @@ type Event struct {
 	ID      string // of the request, on both sides; "" when none was given: then no answer comes
 	Room    string // also Everyone and Direct
 	Message string // the content, which tells it from all others of the room
-	From    string // the sender's client id
+	From    string // the sender's client id; of one that was Sent, where it isn't the log's
+	Exclude string // of one that was Sent: the client id of who doesn't get it
 	Key     string // by which it may be conflated
 	Data    string // of a join
 	Members []Member

@@ -84,8 +84,11 @@ func (c *checking) newSpan(l *Log, asked, joined Event) *span {
 	return s
 }
 
-// own says that m isn't for s because its client sent it.
+// own says that m isn't for s because its client sent it, or is excluded.
 func (c *checking) own(s *span, m *message) bool {
+	if m.exclude == s.log.Client {
+		return true
+	}
 	if s.room.name == Direct(s.log.Client) || s.room.policy.IncludeSender {
 		return false
 	}
@@ -144,7 +147,7 @@ func (c *checking) checkReceived(s *span, m *message, e Event) {
 	case m.wasRefused() && m.refused != "timeout" && m.refused != "internal":
 		bad(Misdelivered, "which was refused: %s", m.refused)
 	case c.own(s, m):
-		bad(Echoed, "its own")
+		bad(Echoed, "its own, or one that excludes it")
 	}
 	if m.position.Epoch != "" {
 		if m.position.Epoch != s.start.Epoch || m.position.Offset <= s.start.Offset {
