@@ -343,7 +343,8 @@ func (s *Server) Clients(ctx context.Context, q ClientQuery) (list []Client, mor
 	return list, more, nil
 }
 
-// Remove takes a client out of a room; it is told so, with the reason "kicked", and may join again. ErrUnknownClient,
+// Remove takes a client out of a room; it is told so, with the reason "kicked", and may join again. One that has lost its
+// connection isn't told, and joins again when it resumes: who is to stay out is refused by the hook Join. ErrUnknownClient,
 // ErrNotMember, ErrStopped, ctx's. It waits until the client is out, or for ctx; an error says that nothing was done, nor
 // will be.
 func (s *Server) Remove(ctx context.Context, room, client string) error {
