@@ -344,9 +344,10 @@ func (s *Server) Clients(ctx context.Context, q ClientQuery) (list []Client, mor
 	return list, more, nil
 }
 
-// Remove takes a client out of a room; it is told so where it is connected, with the reason "kicked", and may join again, also
-// by resuming its session. ErrUnknownClient, ErrNotMember, ErrStopped, ctx's: then nothing was done. It waits until the client
-// is out, or for ctx.
+// Remove takes a client out of a room; it is told so, with the reason "kicked", and may join again. One that has lost its
+// connection isn't told, and joins again when it resumes: who is to stay out is refused by the hook Join. ErrUnknownClient,
+// ErrNotMember, ErrStopped, ctx's. It waits until the client is out, or for ctx; an error says that nothing was done, nor
+// will be.
 func (s *Server) Remove(ctx context.Context, room, client string) error {
 	id, ok := hub.ParseID([]byte(client))
 	err := error(ErrUnknownClient)

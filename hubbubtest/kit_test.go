@@ -360,6 +360,29 @@ func TestCheckFindsAServersFault(t *testing.T) {
 	})
 }
 
+func TestCheckKnowsWhatTheApplicationSaid(t *testing.T) {
+	eachClock(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{})
+		ann, bob := srv.Connect("ann"), srv.Connect("bob")
+		ann.Join("r")
+		bob.Join("r")
+		for _, p := range []hubbub.Publication{
+			{Room: "r", Content: "tea", From: "the shop", Exclude: ann.ID},
+			{Everyone: true, Content: "closing time", Exclude: strings.ToUpper(ann.ID)},
+			{Client: strings.ToUpper(bob.ID), Content: "psst", From: "the cook"},
+		} {
+			if _, err := srv.Publish(t.Context(), p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bob.ExpectMessage("r", "tea")
+		bob.ExpectChat("closing time")
+		bob.ExpectDirect("psst")
+		ann.ExpectNothing(time.Millisecond)
+		srv.Check()
+	})
+}
+
 // BenchmarkCrowd fills one room that counts its members; an operation is a client that joins. When all are in, a third
 // leaves and a third loses its connections, and the count must be right at each step, and the rest get what is published.
 // The clients are in this process and on lines in memory, so that there may be more of them than a process has

@@ -109,7 +109,7 @@ func (s *Server) Publish(ctx context.Context, p hubbub.Publication) (at hubbub.P
 	case p.Everyone:
 		room = model.Everyone
 	case p.Client != "":
-		room = model.Direct(p.Client)
+		room = model.Direct(strings.ToLower(p.Client))
 	case p.User != "":
 		s.mu.Lock()
 		s.names = append(s.names, p.From)
@@ -125,7 +125,10 @@ func (s *Server) Publish(ctx context.Context, p hubbub.Publication) (at hubbub.P
 
 func (s *Server) note(room string, p hubbub.Publication, do func() error) error {
 	text, _ := json.Marshal(p.Content)
-	sent := model.Event{Kind: model.Sent, Room: room, Message: string(text), From: p.From, Except: strings.ToLower(p.Exclude), ID: fmt.Sprint(s.clock.Add(1))}
+	sent := model.Event{
+		Kind: model.Sent, Room: room, Message: string(text), ID: fmt.Sprint(s.clock.Add(1)),
+		From: p.From, Key: p.Key, Exclude: strings.ToLower(p.Exclude),
+	}
 	s.add(sent)
 	err := do()
 	sent.Kind = model.Acked

@@ -42,8 +42,8 @@ type message struct {
 	n        int // its index in the room's messages
 	text     string
 	key      string
-	from     []string // who sent it, as the server says: more than once where a publish was retried
-	except   []string // client ids that it isn't for
+	from     []string // client ids that sent it: more than once where a publish was retried
+	exclude  string   // the client id of who doesn't get it
 	sentAt   int64    // first; 0 when nobody did
 	ackedAt  int64    // first; 0 when it was not
 	refused  string   // the first code with which it was refused
@@ -165,12 +165,9 @@ func (c *checking) collectSent(l *Log) {
 			if m.sentAt == 0 || e.At < m.sentAt {
 				m.sentAt = e.At
 			}
-			m.key = e.Key
+			m.key, m.exclude = e.Key, e.Exclude
 			published[r] = append(published[r], m.n)
 			m.from = append(m.from, cmp.Or(e.From, l.Client))
-			if e.Except != "" {
-				m.except = append(m.except, e.Except)
-			}
 			if e.ID != "" {
 				requests[e.ID] = m
 			}

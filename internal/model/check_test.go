@@ -65,7 +65,7 @@ func (r *run) publishKey(name, text, key string) {
 }
 
 func (r *run) publishExcept(name, text, except string) {
-	r.publishEvent(name, Event{Message: text, Except: except})
+	r.publishEvent(name, Event{Message: text, Exclude: except})
 }
 
 func (r *run) publishEvent(name string, e Event) {
@@ -121,7 +121,7 @@ func TestTheCheckerFindsWhatWasPlanted(t *testing.T) {
 			r.publishExcept("ann", "1", "id of cat")
 			r.get("bob", "ann", "1")
 			r.get("cat", "ann", "1")
-		}, "misdelivered cat 1"},
+		}, "echoed cat 1"},
 		{"a lost message", func(r *run) {
 			r.publish("ann", "1")
 			r.get("bob", "ann", "1")
@@ -298,6 +298,22 @@ func TestTheCheckerFindsWhatWasPlanted(t *testing.T) {
 			r.get("bob", "ann", "1")
 			r.get("cat", "ann", "1")
 		}, "echoed ann 1"},
+		{"a message that excludes one", func(r *run) {
+			r.add("ann", Event{Kind: Sent, Room: "lobby", Message: "1", Exclude: "id of bob"})
+			r.get("cat", "ann", "1")
+		}, ""},
+		{"and comes to that one all the same", func(r *run) {
+			r.add("ann", Event{Kind: Sent, Room: "lobby", Message: "1", Exclude: "id of bob"})
+			r.get("bob", "ann", "1")
+			r.get("cat", "ann", "1")
+		}, "echoed bob 1"},
+		{"a message from another", func(r *run) {
+			r.add("ann", Event{Kind: Sent, Room: "lobby", Message: "1", From: "the shop"})
+			for _, n := range []string{"bob", "cat"} {
+				r.add(n, Event{Kind: Received, Room: "lobby", Message: "1", From: "the shop"})
+			}
+			r.logs["ann"].Waiting = true
+		}, ""},
 		{"a message of nobody", func(r *run) {
 			r.add("bob", Event{Kind: Received, Room: "lobby", Message: "1", From: "id of ann"})
 			r.logs["ann"].Waiting, r.logs["cat"].Waiting = true, true

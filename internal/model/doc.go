@@ -12,7 +12,7 @@
 //	Doubled       delivered to one client twice
 //	Disordered    two clients saw two orders, or one saw another than the offsets say
 //	Misdelivered  to one who hasn't joined, or from before its join, or never sent, or refused
-//	Echoed        delivered to its sender
+//	Echoed        delivered to its sender, or to whom it excludes
 //	Misplaced     two places for one message, or one place for two
 //	Stale         a policy that keeps the newest dropped the newest
 //	Overtold      a gap counts more than what is missing

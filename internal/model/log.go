@@ -58,8 +58,8 @@ type Event struct {
 	ID      string // of the request, on both sides; "" when none was given: then no answer comes
 	Room    string // also Everyone and Direct
 	Message string // the content, which tells it from all others of the room
-	From    string // the sender's client id; of Sent the name that the application has instead, "" for the log's own
-	Except  string // of Sent: the client that it isn't for
+	From    string // the sender's client id; of one that was Sent, where it isn't the log's
+	Exclude string // of one that was Sent: the client id of who doesn't get it
 	Key     string // by which it may be conflated
 	Data    string // of a join
 	Members []Member
@@ -89,7 +89,6 @@ func (e Event) String() string {
 	add("message", &message{text: e.Message}, e.Message != "")
 	add("key", e.Key, e.Key != "")
 	add("from", e.From, e.From != "")
-	add("except", e.Except, e.Except != "")
 	add("epoch", e.Epoch, e.Epoch != "")
 	add("offset", e.Offset, e.Offset != 0)
 	if e.Since != nil {

@@ -84,9 +84,9 @@ func (c *checking) newSpan(l *Log, asked, joined Event) *span {
 	return s
 }
 
-// own says that m isn't for s because its client sent it, or is excluded from it.
+// own says that m isn't for s because its client sent it, or is excluded.
 func (c *checking) own(s *span, m *message) bool {
-	if slices.Contains(m.except, s.log.Client) {
+	if m.exclude != "" && m.exclude == s.log.Client {
 		return true
 	}
 	if s.room.name == Direct(s.log.Client) || s.room.policy.IncludeSender {
@@ -146,10 +146,8 @@ func (c *checking) checkReceived(s *span, m *message, e Event) {
 		bad(Misdelivered, "as if from %s", e.From)
 	case m.wasRefused() && m.refused != "timeout" && m.refused != "internal":
 		bad(Misdelivered, "which was refused: %s", m.refused)
-	case slices.Contains(m.except, s.log.Client):
-		bad(Misdelivered, "from which it is excluded")
 	case c.own(s, m):
-		bad(Echoed, "its own")
+		bad(Echoed, "its own, or one that excludes it")
 	}
 	if m.position.Epoch != "" {
 		if m.position.Epoch != s.start.Epoch || m.position.Offset <= s.start.Offset {
