@@ -35,6 +35,7 @@ func TestPatternsOfOrigins(t *testing.T) {
 		{"http://localhost:*", []string{"http://localhost:3000", "http://localhost"}, []string{"https://localhost:3000", "http://localhost.evil.example:1"}},
 		{"*://a.example", []string{"http://a.example", "https://a.example"}, []string{"https://a.example:8443"}},
 		{"*://a.example:443", []string{"https://a.example", "http://a.example:443"}, []string{"http://a.example"}},
+		{"*://a.*:443", []string{"https://a.example"}, []string{"https://a.example:8443", "http://a.example"}}, // the scheme's own port is that of an origin without one
 		{"https://*.a.example", []string{"https://b.a.example", "https://c.b.a.example"}, []string{"https://a.example", "https://ba.example"}},
 		{"https://a\u200b.example", []string{"https://a.example"}, nil}, // browsers leave it out too
 		{"http://my_host", []string{"http://my_host"}, nil},

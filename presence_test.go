@@ -185,6 +185,39 @@ func TestDataIsBounded(t *testing.T) {
 	})
 }
 
+// The data of a client that has come back is its data still, and bounded with what it joins with then.
+func TestDataIsBoundedBehindAResume(t *testing.T) {
+	eachPresence(t, time.Minute, func(t *testing.T, s *rawtest.Server) {
+		a, token := enterFor(t, s)
+		joins := func(m *member, room int) any {
+			got := m.raw(`{"msg_type":"join_room","room":"full %d","data":%q,"id":1}`, room, strings.Repeat("x", 4094))
+			if got["msg_type"] == "error" {
+				return got["code"]
+			}
+			return got["msg_type"]
+		}
+		for i := range 16 { // 64 KiB in all
+			if got := joins(a, i); got != "joined" {
+				t.Fatalf("room %d: %v", i, got)
+			}
+		}
+		a.Reset()
+		parked(t, s, 1)
+		back, _ := comeBack(t, s, token)
+		rooms := make([]string, 15) // the last one isn't named, and left
+		for i := range rooms {
+			rooms[i] = fmt.Sprintf(`"full %d":null`, i)
+		}
+		back.raw(`{"msg_type":"resume","id":1,"rooms":{%s}}`, strings.Join(rooms, ","))
+		if got := joins(back, 15); got != "joined" {
+			t.Errorf("in the place of the room that it has left: %v", got)
+		}
+		if got := joins(back, 16); got != "limit_reached" {
+			t.Errorf("a client's data is more than a message's bytes, and the answer %v", got)
+		}
+	})
+}
+
 // A lost connection is no leave as long as its client may come back, with its id and its data.
 func TestAShortAbsenceIsNotTold(t *testing.T) {
 	eachPresence(t, 2*time.Second, func(t *testing.T, s *rawtest.Server) {

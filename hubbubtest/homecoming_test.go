@@ -338,3 +338,42 @@ func TestNoNewsOfMembersOnTheWayHome(t *testing.T) {
 		bob.Leave("a")
 	})
 }
+
+// What the client says of its rooms is in time also where the application takes long to answer it: until then the session is
+// in all of them, and in those that it has named from then on.
+func TestAHomecomingWaitsForTheHook(t *testing.T) {
+	const takes = 15 * time.Second // longer than the client would have for its next word
+	synctest.Test(t, func(t *testing.T) {
+		var slow atomic.Bool
+		var left atomic.Int32
+		srv := hubbubtest.NewServer(t, hubbub.Config{HookTimeout: 2 * takes, Hooks: hubbub.Hooks{
+			Join: func(context.Context, *hubbub.Join) error {
+				if slow.Load() {
+					time.Sleep(takes)
+				}
+				return nil
+			},
+			Left: func(context.Context, *hubbub.Left) { left.Add(1) },
+		}})
+		ann, bob := srv.Connect("ann"), srv.Connect("bob")
+		ann.Join("a")
+		bob.Join("a")
+		ann.Drop()
+		hubbubtest.Step(time.Second)
+		slow.Store(true)
+		back := backWith(t, srv, ann.Welcome.ResumeToken)
+		bob.Direct(ann, "waits until it has said all")
+		began := time.Now()
+		back.Send(map[string]any{"msg_type": "resume", "rooms": map[string]any{"a": nil}, "id": "r"})
+		if m := back.Receive(); m.Type != "resumed" || m.Rooms["a"].Epoch == "" || time.Since(began) < takes {
+			t.Fatalf("after %s came %s", time.Since(began), m)
+		}
+		back.ExpectDirect("waits until it has said all")
+		bob.Publish("a", 1)
+		back.ExpectMessage("a", 1)
+		if n := left.Load(); n != 0 {
+			t.Errorf("%d rooms were left", n)
+		}
+		srv.Check()
+	})
+}

@@ -316,6 +316,53 @@ func TestWhatAgesWhileAClientCatchesUpIsTold(t *testing.T) {
 	})
 }
 
+// Who goes out of a room that it is still catching up with hears no more of it, be it that it leaves or that it is taken out.
+func TestWhoGoesWhileItCatchesUpHearsNoMore(t *testing.T) {
+	for _, kicked := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			srv := hubbubtest.NewServer(t, hubbub.Config{
+				MaxMessageBytes: 8 << 10, SendQueueBytes: 32 << 10,
+				Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{Messages: 100, Bytes: 8 << 20}}},
+			})
+			ann, err := srv.ConnectWith("ann", hubbubtest.Options{Buffer: 4 << 10})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ann.Join("r")
+			ann.Publish("r", "kept, so that the room stays")
+			since := ann.Position("r")
+			ann.Leave("r")
+			for i := range 60 {
+				if err := publish(srv, "r", fmt.Sprint(i, strings.Repeat("x", 4000))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ann.Link.Stall(hubbubtest.ToClient)
+			ann.Send(map[string]any{"msg_type": "join_room", "room": "r", "since": since, "id": "back"})
+			hubbubtest.Step(0)
+			if kicked {
+				if err := srv.Remove(t.Context(), "r", ann.Welcome.ClientID); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				ann.Send(map[string]any{"msg_type": "leave_room", "room": "r", "id": "leave"})
+			}
+			hubbubtest.Step(0)
+			ann.Link.Resume(hubbubtest.ToClient)
+			heard := 0
+			for m := ann.Receive(); m.Type != "left"; m = ann.Receive() {
+				if m.Type == "room_message" {
+					heard++
+				}
+			}
+			if heard == 0 || heard > 50 {
+				t.Fatalf("it heard %d messages before it was out: the test shows nothing", heard)
+			}
+			ann.ExpectNothing(time.Second)
+		})
+	}
+}
+
 // Another user's token brings neither its session nor harm to it, whether its connection stands or has gone.
 func TestASessionIsItsUsersAlone(t *testing.T) {
 	for _, workers := range []int{1, 2} {

@@ -367,6 +367,66 @@ func TestARoomThatNobodyIsInGoesWhenItsTimeIsUp(t *testing.T) {
 	})
 }
 
+// Who is told that it is closed has five seconds to answer from when it could read that, however late that was.
+func TestTheWaitForTheAnswerToACloseBeginsWhenItIsTaken(t *testing.T) {
+	const wait = 5 * time.Second
+	for _, stalled := range []time.Duration{0, 2 * time.Second, 4900 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			srv := hubbubtest.NewServer(t, hubbub.Config{})
+			c, err := srv.ConnectWith("ann", hubbubtest.Options{Buffer: 1 << 10})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Link.Stall(hubbubtest.Both) // no answer comes
+			for range 120 {               // of 1 KB, more than the line and the pump take
+				if err := sendTo(srv, c.Welcome.ClientID, strings.Repeat("x", 1000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			hubbubtest.Step(0)
+			if err := srv.Disconnect(t.Context(), c.Welcome.ClientID, 0, ""); err != nil {
+				t.Fatal(err)
+			}
+			hubbubtest.Step(stalled)
+			c.Link.Resume(hubbubtest.ToClient)
+			began := time.Now()
+			within(t, fmt.Sprint("stalled for ", stalled, " it is cut off"), began, emptied(srv), wait)
+		})
+	}
+}
+
+// Behind the Close that follows a client's fault the stream ends at once, though its rest is read for a second more, also where
+// other messages had to go out before.
+func TestTheStreamEndsRightBehindTheCloseOfAFault(t *testing.T) {
+	for _, before := range []int{0, 1, 20} {
+		synctest.Test(t, func(t *testing.T) {
+			srv := hubbubtest.NewServer(t, hubbub.Config{})
+			c, err := srv.ConnectWith("ann", hubbubtest.Options{Buffer: 1 << 10})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Link.Stall(hubbubtest.ToClient)
+			for range before {
+				if err := sendTo(srv, c.Welcome.ClientID, strings.Repeat("x", 1000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			hubbubtest.Step(0)
+			c.SendFrame(3, true, nil) // an opcode that is none
+			hubbubtest.Step(0)
+			c.Link.Resume(hubbubtest.ToClient)
+			began := time.Now()
+			for range before {
+				c.Receive()
+			}
+			c.ExpectClosed(1002)
+			if took := time.Since(began); took > 100*time.Millisecond {
+				t.Errorf("behind %d messages it ended after %s", before, took)
+			}
+		})
+	}
+}
+
 // With a deadline the pace of a drain is faster: the last Close leaves by three quarters of the time.
 func TestTheDrainFitsItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -108,6 +108,38 @@ func TestARefusalComesBeforeTheHook(t *testing.T) {
 	}
 }
 
+// While the server keeps too much, what would have to be kept is refused, whoever asks for it, and nothing else.
+func TestWhatAnOverloadedServerRefuses(t *testing.T) {
+	h, l := newHub(t, 1)
+	a := newClient(t, h, l)
+	l.Hold(2 << 30)
+	for _, c := range []struct{ message, code string }{
+		{`{"msg_type":"join_room","room":"lobby","data":1,"id":1}`, "overloaded"},
+		{`{"msg_type":"join_room","room":"counted","data":1,"id":1}`, ""}, // nobody is shown its data
+		{`{"msg_type":"join_room","room":"lobby","id":1}`, ""},
+		{`{"msg_type":"room_message","room":"r","content":1,"publish_id":"p","id":1}`, "overloaded"},
+		{`{"msg_type":"room_message","room":"r","content":1,"id":1}`, ""},
+	} {
+		a.say("%s", c.message)
+		if got := a.next(); got["code"] != c.code && (c.code != "" || got["msg_type"] == "error") {
+			t.Errorf("%s: %v", c.message, got)
+		}
+	}
+	p := &Publication{Room: "r", Content: []byte("1"), PublishID: "p"}
+	if _, _, err := h.Publish(p); err != ErrOverloaded {
+		t.Errorf("the application's publish_id: %v", err)
+	}
+	l.Hold(-2 << 30)
+	a.say(`{"msg_type":"leave_room","room":"lobby"}`)
+	a.say(`{"msg_type":"join_room","room":"lobby","data":1,"id":1}`)
+	if got := a.next(); got["msg_type"] != "joined" {
+		t.Errorf("later: %v", got)
+	}
+	if _, _, err := h.Publish(p); err != nil {
+		t.Errorf("the application's publish_id, later: %v", err)
+	}
+}
+
 // A client whose share is used up may join again where it is: that is how it asks whether it has missed something.
 func TestAShareThatIsUsedUpForbidsNothingThatIsThere(t *testing.T) {
 	h, l := newHub(t, 1)

@@ -3,6 +3,7 @@ package loop
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"unsafe"
 
@@ -93,6 +94,43 @@ func TestJoinedBytesAreOnlySharedByTheSameFrames(t *testing.T) {
 		}
 		if got := w.join(&q); !bytes.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// Connections that got the same frames get all of them, whatever the socket of each takes at a time.
+func TestTheSameFramesReachSocketsThatTakeLittle(t *testing.T) {
+	for seed := range uint64(20) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		w := &Worker{}
+		var queues [6]queue
+		var got [len(queues)][]byte
+		var want []byte
+		for i := range 12 {
+			f := NewFrame(wire.Text, bytes.Repeat([]byte{byte('a' + i)}, random.IntN(8)))
+			want = append(want, f.b...)
+			for k := range queues {
+				queues[k].push(f, w)
+			}
+		}
+		for left := len(queues) * len(want); left > 0; {
+			k := random.IntN(len(queues))
+			if queues[k].first == nil {
+				continue
+			}
+			b := w.join(&queues[k])
+			n := len(b)
+			if random.IntN(2) == 0 {
+				n = 1 + random.IntN(n)
+			}
+			got[k] = append(got[k], b[:n]...)
+			queues[k].advance(n, w)
+			left -= n
+		}
+		for k := range got {
+			if !bytes.Equal(got[k], want) {
+				t.Fatalf("seed %d: connection %d got %q, want %q", seed, k, got[k], want)
+			}
 		}
 	}
 }

@@ -3,12 +3,14 @@ package loop
 import (
 	"bytes"
 	"io"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/wire"
 	"example.com/hubbub/internal/wsclient"
 )
@@ -208,6 +210,47 @@ func TestThePongTimeoutBeginsWithThePing(t *testing.T) {
 		if dead, least := c.seen+w.patience(), line.left+(w.now-w.real)+w.cfg.PongTimeout.Milliseconds(); c.state != open || line.left == 0 || dead < least {
 			t.Errorf("held up for %d ms it is closed %d ms before the time-out is over", heldUp, least-dead)
 		}
+	}
+}
+
+// lazyLine takes one write and keeps it to itself, as a link of TLS does when its socket is full.
+type lazyLine struct {
+	transport
+	has bool
+}
+
+func (z *lazyLine) send(b []byte) (int, error) {
+	if z.has {
+		return 0, errAgain
+	}
+	z.has = true
+	return len(b), nil
+}
+
+func (z *lazyLine) settle() error { return errAgain }
+
+// The age of what waits is looked at in time, also where nothing waited when the socket took no more.
+func TestWhatComesToWaitBehindAFullSocketHasItsAge(t *testing.T) {
+	w := &Worker{loop: &Loop{}, log: slog.New(slog.DiscardHandler), cfg: &Config{SendQueueAge: 2 * time.Second, SendQueueBytes: 1 << 20, PingInterval: time.Hour, PongTimeout: time.Hour}, poll: newChanPoller(), slots: make([]slot, 1), count: 1}
+	w.clock()
+	closed := 0
+	c := &Conn{w: w, h: &script{closed: func(_ *Conn, code int) { closed = code }}, via: &lazyLine{}, seen: w.now, due: w.now + time.Hour.Milliseconds()}
+	w.slots[0].c = c
+	w.rearm(c)
+	c.Send(NewFrame(wire.Text, []byte("all of it is taken")))
+	w.flushAll()
+	if !c.full || c.out.first != nil {
+		t.Fatal("the socket takes more: the test shows nothing")
+	}
+	f := NewFrame(wire.Text, []byte("waits"))
+	c.Send(f)
+	for end := w.now + 4000; w.now < end && closed == 0; {
+		w.now += 100
+		w.real += 100
+		w.tick()
+	}
+	if age := w.now - f.at; closed != protocol.CloseSlowConsumer || age < 2000 || age > 3000 {
+		t.Errorf("closed with %d after %d ms", closed, age)
 	}
 }
 

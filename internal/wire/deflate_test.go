@@ -139,6 +139,27 @@ func TestInflatedBytesAreLimited(t *testing.T) {
 }
 
 // 64 KiB that would become 64 MiB and more cost next to nothing.
+// The bound on compressed bytes is of the whole message, whatever they inflate to and however many fragments bring them.
+func TestCompressedFragmentsAreLimitedTogether(t *testing.T) {
+	const limit = 1000
+	empty := "\x00\x00\x00\xff\xff" // a block of nothing
+	for _, size := range []int{1, 20, 200} {
+		fragment := strings.Repeat(empty, size)
+		fits := maxDeflated(limit) / len(fragment)
+		stream := part(Binary|Deflated, fragment)
+		for range fits - 1 {
+			stream = join(stream, part(Continuation, fragment))
+		}
+		if got, want := receiveBy(t, new(Inflater), limit, stream, final(Continuation, "\x00")), []string{`binary ""`}; !slices.Equal(got, want) {
+			t.Errorf("%d fragments of %d bytes: %q", fits, len(fragment), got)
+		}
+		head := part(Continuation, fragment)[:4]
+		if got := receiveBy(t, new(Inflater), limit, stream, head); !slices.Equal(got, []string{"! 1009"}) {
+			t.Errorf("a header that claims one of %d bytes more than %d: %q", len(fragment), fits, got)
+		}
+	}
+}
+
 func TestBombCostsLittle(t *testing.T) {
 	bomb := final(Binary|Deflated, squeeze(t, strings.Repeat("\x00", 65<<20))) // deflate gains 1,032 at most
 	if len(bomb) < 64<<10 || len(bomb) > maxDeflated(64<<10) {

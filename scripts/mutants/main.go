@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -15,14 +16,16 @@ import (
 
 // judges are the packages whose faults are looked for, and whose tests look.
 var judges = map[string][]string{
-	"internal/wire":     {"internal/wire"},
-	"internal/protocol": {"internal/protocol"},
-	"internal/presence": {"internal/presence", "internal/hub"},
-	"internal/loop":     {"internal/loop", "internal/hub", ".", "hubbubtest", "conformance"},
-	"internal/hub":      {"internal/hub", ".", "hubbubtest"},
-	"internal/front":    {"internal/front", ".", "conformance"},
-	"internal/glob":     {"internal/glob", "internal/hub", "."},
-	".":                 {".", "hubbubtest", "conformance"},
+	"internal/wire":          {"internal/wire"},
+	"internal/protocol":      {"internal/protocol", "internal/protocol/room"},
+	"internal/protocol/room": {"internal/protocol/room"},
+	"internal/history":       {"internal/history", "internal/hub"},
+	"internal/presence":      {"internal/presence", "internal/hub"},
+	"internal/loop":          {"internal/loop", "internal/hub", ".", "hubbubtest", "conformance"},
+	"internal/hub":           {"internal/hub", ".", "hubbubtest"},
+	"internal/front":         {"internal/front", ".", "conformance"},
+	"internal/glob":          {"internal/glob", "internal/hub", "."},
+	".":                      {".", "hubbubtest", "conformance"},
 }
 
 type options struct {
@@ -44,7 +47,7 @@ func main() {
 	flag.Parse()
 	pkgs := flag.Args()
 	if len(pkgs) == 0 {
-		pkgs = []string{"internal/wire", "internal/protocol", "internal/protocol/room", "internal/history", "internal/presence", "internal/loop", "internal/hub", "internal/front", "internal/glob", "."}
+		pkgs = slices.Sorted(maps.Keys(judges))
 	}
 	o.out = os.Stdout
 	t, err := openTree(".")

@@ -183,22 +183,21 @@ import (
 )
 
 var (
-	is, _   = strconv.Atoi(os.Getenv("MUTANT"))
-	trace   = os.Getenv("MUTANT_TRACE")
-	tracing = trace != ""
-	seen    sync.Map
+	is, _ = strconv.Atoi(os.Getenv("MUTANT"))
+	trace = open(os.Getenv("MUTANT_TRACE")) // at once: some tests leave no descriptor for it
+	seen  sync.Map
 )
 
-func On(id int) bool { return id == is || tracing && note(id) }
+func open(name string) *os.File {
+	f, _ := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	return f
+}
+
+func On(id int) bool { return id == is || trace != nil && note(id) }
 
 func note(id int) bool {
-	if _, known := seen.LoadOrStore(id, true); known {
-		return false
-	}
-	f, err := os.OpenFile(trace, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err == nil {
-		fmt.Fprintln(f, id)
-		f.Close()
+	if _, known := seen.LoadOrStore(id, true); !known {
+		fmt.Fprintln(trace, id)
 	}
 	return false
 }
