@@ -42,7 +42,7 @@ type Gate struct {
 	log       *slog.Logger
 
 	// Accept's.
-	spare *os.File      // a descriptor to refuse with; nil when not even it could be had
+	reserve *os.File      // a descriptor to refuse with; nil when not even it could be had
 	short sparselog.Log // of descriptors
 
 	mu      sync.Mutex
@@ -60,7 +60,7 @@ func NewGate(l net.Listener, descriptors int, sorry func() string, log *slog.Log
 		arrived: map[net.Conn]time.Time{}, beside: map[net.Conn]time.Time{},
 	}
 	g.freed.L = &g.mu
-	g.spare, _ = os.Open(os.DevNull)
+	g.reserve, _ = os.Open(os.DevNull)
 	return g
 }
 
@@ -73,7 +73,7 @@ func (g *Gate) Accept() (net.Conn, error) {
 		nc, err = g.Listener.Accept()
 	}
 	if err != nil {
-		g.spare.Close() // the listener is closed
+		g.reserve.Close() // the listener is closed
 		return nil, err
 	}
 	g.mu.Lock()
@@ -86,7 +86,7 @@ func (g *Gate) Accept() (net.Conn, error) {
 // it. Else it would wait for an answer, and Accept would fail again and again. Only Accept calls.
 func (g *Gate) turnAway() {
 	g.short.Log(g.log, slog.LevelWarn, "out of file descriptors: a connection is turned away", "would_allow", "a higher limit of open files, or a lower --max-connections")
-	g.spare.Close() // of a nil file it does nothing
+	g.reserve.Close() // of a nil file it does nothing
 	nc, err := g.Listener.Accept()
 	if err == nil {
 		nc.SetDeadline(time.Now().Add(100 * time.Millisecond))
@@ -95,7 +95,7 @@ func (g *Gate) turnAway() {
 	} else {
 		time.Sleep(10 * time.Millisecond) // somebody else took what was given up
 	}
-	g.spare, _ = os.Open(os.DevNull)
+	g.reserve, _ = os.Open(os.DevNull)
 }
 
 func (g *Gate) waitForPlace() {

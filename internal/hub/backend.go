@@ -334,7 +334,7 @@ func (h *Hub) kickParked(name string, client ID) (was, parked bool) {
 // ErrStopped, or ctx's, and then nothing was done. It waits until the Close is on its way.
 func (h *Hub) Disconnect(ctx context.Context, client ID, code int, reason string) error {
 	return h.onClient(ctx, client, func(s *session) {
-		s.extra().over = true
+		s.extra().final = true
 		s.conn.Close(code, reason)
 	}, func() (done bool) { return h.endParked(client, code) })
 }

@@ -25,7 +25,7 @@ func TestADirectMessageCrossesTheEndOfAConnection(t *testing.T) {
 				<-goOn
 			}), 0)
 			<-begun
-			if _, _, err := h.Publish(&Publication{Client: id, From: Server, Content: []byte(`1`)}); err != nil {
+			if _, _, err := h.Publish(t.Context(), &Publication{Client: id, From: Server, Content: []byte(`1`)}); err != nil {
 				t.Fatal(err)
 			}
 			b.say(`{"msg_type":"direct_message","to":%q,"content":2,"id":1}`, a.id)

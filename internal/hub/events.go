@@ -65,8 +65,8 @@ func (h *Hub) parted(r *room, who Identity, s *session, p *payer) {
 // eventCost is what a call that waits or runs counts for, for --max-buffered-bytes.
 const eventCost = 512
 
-// spareEvents is how many calls a client may have waiting beside one for each room that it may be in.
-const spareEvents = 64
+// moreEvents is how many calls a client may have waiting beside one for each room that it may be in.
+const moreEvents = 64
 
 // hookEvent has the application's hook for e called, if there is one.
 func (h *Hub) hookEvent(e Event) {
@@ -121,7 +121,7 @@ func (s *session) mayBeHooked() *protocol.Error {
 	if hooks := &h.cfg.Hooks; hooks.Joined == nil && hooks.Left == nil && hooks.Occupied == nil && hooks.Vacated == nil {
 		return nil
 	}
-	p, most := s.payer(), min(int64(h.cfg.MaxRoomsPerClient+spareEvents), h.share/eventCost)
+	p, most := s.payer(), min(int64(h.cfg.MaxRoomsPerClient+moreEvents), h.share/eventCost)
 	if p.events.Load() >= most || p.up[0].waits() >= most || p.up[1].waits() >= addressShares*most {
 		return &protocol.Error{Code: protocol.RateLimited, Message: "too many of your joins and leaves still wait for the application"}
 	}

@@ -62,8 +62,8 @@ func (s *session) start(r *run, raw []byte) {
 func (s *session) hooksClosed(code int) {
 	last := s.operationsClosed()
 	in := s.admitted() // asked whatever hooks there are: nobody waits for a Connect any more
-	if s.hub.cfg.Hooks.Disconnect != nil && in && !s.extra().dismissed {
-		s.more.dismissed = true // a panic in Closed has it called again
+	if s.hub.cfg.Hooks.Disconnect != nil && in && !s.extra().disconnected {
+		s.more.disconnected = true // a panic in Closed has it called again
 		s.hub.dismiss(last, s.addr(), s.identity(), code)
 	}
 }

@@ -219,7 +219,7 @@ func (s *session) Closed(_ *loop.Conn, e loop.Ending) {
 	if greeted {
 		s.hub.depart(s)
 	}
-	if (greeted || s.old() != nil) && s.hub.parks(e) && !(s.more != nil && s.more.over) && s.park(e.Code) {
+	if (greeted || s.old() != nil) && s.hub.parks(e) && !(s.more != nil && s.more.final) && s.park(e.Code) {
 		return
 	}
 	began := greeted || s.old() != nil

@@ -46,8 +46,8 @@ type more struct {
 	flow       flow
 
 	alarm     bool // tooLate is on its way
-	dismissed bool // the hook Disconnect has been called
-	over      bool // the session ends with its connection
+	disconnected bool // the hook Disconnect has been called
+	final      bool // the session ends with its connection
 }
 
 func (s *session) extra() *more {

@@ -47,7 +47,7 @@ type half struct {
 	wire.Reader
 	left  []byte
 	whole int   // what left was when it was kept
-	held  int64 // bytes of both, as the worker counts them
+	counted  int64 // bytes of both, as the worker counts them
 }
 
 // transport is what looks like a non-blocking socket: errAgain says that there is nothing to read, or no room. recv may

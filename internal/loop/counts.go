@@ -110,14 +110,14 @@ func (c *Conn) drop(lost int64) {
 // measure keeps the worker's count of half received bytes true. c.in is not nil.
 func (c *Conn) measure() {
 	n := int64(c.in.Buffered() + len(c.in.left))
-	c.w.counts.HalfReceived += n - c.in.held
-	c.in.held = n
+	c.w.counts.HalfReceived += n - c.in.counted
+	c.in.counted = n
 }
 
 // forgetHalf drops what is half received.
 func (c *Conn) forgetHalf() {
 	if c.in != nil {
-		c.w.counts.HalfReceived -= c.in.held
+		c.w.counts.HalfReceived -= c.in.counted
 		c.in = nil
 	}
 }

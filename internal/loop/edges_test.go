@@ -363,7 +363,7 @@ func TestWhatWasLookedAtIsNotKept(t *testing.T) {
 			var held int64
 			do(c.Worker(), func() {
 				if c.in != nil {
-					held = c.in.held
+					held = c.in.counted
 				}
 			})
 			runtime.GC()

@@ -225,16 +225,16 @@ func (q *queue) abandon(w *Worker) {
 // keep copies what is lent by the arena, because it stays queued past the end of the turn.
 func (q *queue) keep() {
 	if q.first != nil && q.first.lent {
-		q.first = q.first.kept()
+		q.first = q.first.copied()
 	}
 	for i, f := range q.rest() {
 		if f.lent {
-			q.more.frames[i] = f.kept()
+			q.more.frames[i] = f.copied()
 		}
 	}
 }
 
-func (f *Frame) kept() *Frame {
+func (f *Frame) copied() *Frame {
 	return &Frame{b: append([]byte(nil), f.b...), holds: f.holds, at: f.at, answer: f.answer}
 }
 

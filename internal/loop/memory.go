@@ -79,7 +79,7 @@ func (w *Worker) shedOne(c *Conn) {
 func (c *Conn) debt() int64 {
 	n := int64(c.out.unsent()) + c.w.owed[c].bytes
 	if c.in != nil {
-		n += c.in.held
+		n += c.in.counted
 	}
 	return n
 }

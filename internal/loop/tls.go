@@ -38,7 +38,7 @@ type tlsLink struct {
 	moved  bool   // the worker owns fd
 	out    []byte // ciphertext that the socket hasn't taken; nil while there is none
 	lent   bool   // out is *spare
-	spare  *[]byte
+	cipher  *[]byte
 }
 
 const (
@@ -85,8 +85,8 @@ func (l *tlsLink) Write(b []byte) (int, error) {
 	if len(l.out)+len(b) > maxCipher {
 		return 0, io.ErrShortWrite // the peer asks for answers and doesn't read them
 	}
-	if len(l.out) == 0 && l.spare != nil {
-		l.out, l.lent = (*l.spare)[:0], true
+	if len(l.out) == 0 && l.cipher != nil {
+		l.out, l.lent = (*l.cipher)[:0], true
 	}
 	l.out = append(l.out, b...)
 	return len(b), nil

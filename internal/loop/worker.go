@@ -422,7 +422,7 @@ func (w *Worker) open(c *Conn, o *opening) {
 	w.rearm(c)
 	defer w.recoverConn(c)
 	if link, ok := c.via.(*tlsLink); ok {
-		link.spare = w.cipher
+		link.cipher = w.cipher
 	}
 	if p, ok := c.via.(*pump); ok {
 		p.start(c.Ref())
