@@ -423,6 +423,28 @@ func TestWhoReadsNothingHoldsUpNoShutdown(t *testing.T) {
 	}
 }
 
+// Who isn't read because its messages wait for a hook is read again when it is closed: its answer to the Close lies behind them.
+func TestWhoIsPausedIsClosedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{Handlers: map[string]hubbub.Handler{
+			"slow": func(ctx context.Context, _ *hubbub.Message) (any, error) { <-ctx.Done(); return nil, nil },
+		}})
+		c := srv.Connect("ann")
+		for range 50 { // more than may wait, and more than one read takes
+			c.Send(map[string]any{"msg_type": "slow", "content": strings.Repeat("x", 1000)})
+			hubbubtest.Step(0)
+		}
+		began := time.Now()
+		if err := srv.Disconnect(t.Context(), c.Welcome.ClientID, 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		c.ExpectClosed(4500)
+		if took := emptied(srv).Sub(began); took > 100*time.Millisecond {
+			t.Errorf("it took %s", took)
+		}
+	})
+}
+
 // Behind the Close that follows a client's fault the stream ends at once, though its rest is read for a second more, also where
 // other messages had to go out before.
 func TestTheStreamEndsRightBehindTheCloseOfAFault(t *testing.T) {
