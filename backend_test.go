@@ -204,6 +204,23 @@ func TestTheApplicationReadsHistoryInPages(t *testing.T) {
 	})
 }
 
+// A page may have 1000 entries and not one more, whatever is listed.
+func TestTheLimitOfAPageAtItsEdge(t *testing.T) {
+	s := rawtest.Start(t, hubbub.Config{})
+	ctx := context.Background()
+	for limit, fits := range map[int]bool{-1: false, 0: true, 1: true, 1000: true, 1001: false} {
+		_, history := s.History(ctx, "r", hubbub.HistoryQuery{Limit: limit})
+		_, presence := s.Presence(ctx, "r", hubbub.PresenceQuery{Limit: limit})
+		_, _, rooms := s.Rooms(ctx, hubbub.RoomQuery{Limit: limit})
+		_, _, clients := s.Clients(ctx, hubbub.ClientQuery{Limit: limit})
+		for i, err := range []error{history, presence, rooms, clients} {
+			if (err == nil) != fits || err != nil && !strings.Contains(err.Error(), fmt.Sprint("not ", limit)) {
+				t.Errorf("list %d by %d: %v", i, limit, err)
+			}
+		}
+	}
+}
+
 func TestRoomsAndClientsAreListedInPages(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		ctx := context.Background()
@@ -304,6 +321,10 @@ func TestTheApplicationTakesAClientOutOfARoom(t *testing.T) {
 		}
 		publish(s, "stays", 1)
 		back.hearsNothing()
+		b.hears("stays", 1, 1) // it is counted out once
+		if n := members("stays"); n != 1 {
+			t.Errorf("%d members", n)
+		}
 	})
 }
 

@@ -309,8 +309,8 @@ func TestQuietConnectionsMakeRoom(t *testing.T) {
 // When all places before the upgrade are taken by heads that aren't complete, the oldest of them goes.
 func TestTheOldestHalfARequestMakesRoom(t *testing.T) {
 	const places = 256
-	s := rawtest.Start(t, hubbub.Config{HandshakeTimeout: time.Minute})
-	halves := []*rawtest.Client{rawtest.Connect(t, s)} // which has sent nothing at all: what isn't read yet would give it time
+	s := rawtest.Start(t, hubbub.Config{HandshakeTimeout: time.Hour}) // or each would go by itself while the test waits for it
+	halves := []*rawtest.Client{rawtest.Connect(t, s)}                // which has sent nothing at all: what isn't read yet would give it time
 	for len(halves) < places {
 		c := rawtest.Connect(t, s)
 		c.SendRaw([]byte(rawtest.Upgrade(s, "/echo")[:20]))

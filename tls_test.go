@@ -168,11 +168,12 @@ func TestTLSEchoesEverySize(t *testing.T) {
 	})
 }
 
-// The client reads nothing for a while, so the server's writes must stop in the middle of records and go on.
+// The client reads nothing for a while, so the server's writes must stop in the middle of records and go on, whatever the same
+// worker sends to another one meanwhile.
 func TestTLSWritesThatWouldBlock(t *testing.T) {
 	rawtest.EachIO(t, func(t *testing.T, kind string) {
-		s, _, _ := startTLS(t, hubbub.Config{IO: kind})
-		c := dialTLS(t, s, "/echo", nil, nil)
+		s, _, _ := startTLS(t, hubbub.Config{IO: kind, Workers: 1})
+		c, other := dialTLS(t, s, "/echo", nil, nil), dialTLS(t, s, "/echo", nil, nil)
 		text := strings.Repeat("0123456789abcdef", 4000)
 		const n = 300 // 19 MB
 		sent := make(chan error, 1)
@@ -187,6 +188,11 @@ func TestTLSWritesThatWouldBlock(t *testing.T) {
 		}()
 		for last := int64(-1); last != count.Load(); time.Sleep(200 * time.Millisecond) { // until the sockets are full
 			last = count.Load()
+		}
+		for _, size := range []int{1, 100, 10_000, 60_000} {
+			said := strings.Repeat("x", size)
+			other.write(rawtest.Frame(wsclient.Text, true, []byte(said)))
+			other.expect(wsclient.Text, said)
 		}
 		for range n {
 			c.expect(wsclient.Text, text)
@@ -209,6 +215,42 @@ func TestTLSEndsByCloseNotifyAndByAHardEnd(t *testing.T) {
 		if _, p, err := rawtest.ReadFrame(polite.r); err != nil || !strings.Contains(string(p), "pong") {
 			t.Errorf("what came before close_notify is answered by %s, %v", p, err)
 		}
+	})
+}
+
+// corked holds back what is written until it is opened: then all of it goes in one packet.
+type corked struct {
+	net.Conn
+	held   []byte
+	closed bool
+}
+
+func (c *corked) Write(b []byte) (int, error) {
+	if !c.closed {
+		return c.Conn.Write(b)
+	}
+	c.held = append(c.held, b...)
+	return len(b), nil
+}
+
+// The end of TLS may come in the packet of the last message, and nothing behind it.
+func TestTLSEndsBesideTheLastMessage(t *testing.T) {
+	rawtest.EachIO(t, func(t *testing.T, kind string) {
+		s, _, _ := startTLS(t, hubbub.Config{IO: kind})
+		var cork *corked
+		c := dialTLS(t, s, "/echo", func(nc net.Conn) net.Conn {
+			cork = &corked{Conn: nc}
+			return cork
+		}, nil)
+		cork.closed = true
+		c.write(rawtest.Frame(wsclient.Text, true, []byte("last")))
+		c.CloseWrite()
+		cork.SetDeadline(time.Now().Add(rawtest.Patience)) // CloseWrite has ended the time for writes
+		if _, err := cork.Conn.Write(cork.held); err != nil {
+			t.Fatal(err)
+		}
+		c.expect(wsclient.Text, "last")
+		rawtest.Eventually(t, "it is gone", func() bool { return s.Connections() == 0 })
 	})
 }
 
@@ -296,6 +338,12 @@ func TestTheTimeOfACertificateIsLookedAt(t *testing.T) {
 			dialTLS(t, s, "/echo", nil, nil).Close()
 			return strings.Contains(s.Log.String(), tt.says)
 		})
+		for range 3 {
+			dialTLS(t, s, "/echo", nil, nil).Close()
+		}
+		if n := strings.Count(s.Log.String(), tt.says); n != 1 {
+			t.Errorf("%s: said %d times", tt.says, n)
+		}
 	}
 }
 

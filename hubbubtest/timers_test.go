@@ -324,9 +324,7 @@ func TestAHomecomingEndsInTime(t *testing.T) {
 				back.Request(map[string]any{"msg_type": "resume", "rooms": map[string]any{}, "last": false})
 				began = time.Now()
 			}
-			if !pinged(back, 2*limit) { // the direct message comes then
-				t.Fatal("its time is never up")
-			}
+			back.ExpectDirect("waits until it has said all, or its time is up")
 			within(t, "its time is up", began, time.Now(), limit)
 		})
 	}
@@ -393,6 +391,58 @@ func TestTheWaitForTheAnswerToACloseBeginsWhenItIsTaken(t *testing.T) {
 			within(t, fmt.Sprint("stalled for ", stalled, " it is cut off"), began, emptied(srv), wait)
 		})
 	}
+}
+
+// Who takes nothing of what was sent to it holds up no Shutdown: five seconds for its answer to the Close, and five more for what
+// the connection has accepted.
+func TestWhoReadsNothingHoldsUpNoShutdown(t *testing.T) {
+	for _, messages := range []int{0, 30, 120} { // of 1 KB: less and more than a pump takes
+		synctest.Test(t, func(t *testing.T) {
+			srv := hubbubtest.NewServer(t, hubbub.Config{})
+			c, err := srv.ConnectWith("ann", hubbubtest.Options{Buffer: 1 << 10})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Link.Stall(hubbubtest.Both)
+			for range messages {
+				if err := sendTo(srv, c.Welcome.ClientID, strings.Repeat("x", 1000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			hubbubtest.Step(0)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			began := time.Now()
+			if err := srv.Shutdown(ctx); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); took > 12*time.Second {
+				t.Errorf("with %d messages it took %s", messages, took)
+			}
+		})
+	}
+}
+
+// Who isn't read because its messages wait for a hook is read again when it is closed: its answer to the Close lies behind them.
+func TestWhoIsPausedIsClosedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{Handlers: map[string]hubbub.Handler{
+			"slow": func(ctx context.Context, _ *hubbub.Message) (any, error) { <-ctx.Done(); return nil, nil },
+		}})
+		c := srv.Connect("ann")
+		for range 50 { // more than may wait, and more than one read takes
+			c.Send(map[string]any{"msg_type": "slow", "content": strings.Repeat("x", 1000)})
+			hubbubtest.Step(0)
+		}
+		began := time.Now()
+		if err := srv.Disconnect(t.Context(), c.Welcome.ClientID, 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		c.ExpectClosed(4500)
+		if took := emptied(srv).Sub(began); took > 100*time.Millisecond {
+			t.Errorf("it took %s", took)
+		}
+	})
 }
 
 // Behind the Close that follows a client's fault the stream ends at once, though its rest is read for a second more, also where

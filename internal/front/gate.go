@@ -43,7 +43,7 @@ type Gate struct {
 
 	// Accept's.
 	reserve *os.File      // a descriptor to refuse with; nil when not even it could be had
-	short sparselog.Log // of descriptors
+	short   sparselog.Log // of descriptors
 
 	mu      sync.Mutex
 	freed   sync.Cond

@@ -74,6 +74,7 @@ func FuzzLog(f *testing.F) {
 	f.Add(bytes.Repeat([]byte{0, 1, 7}, 40))
 	f.Add(append(bytes.Repeat([]byte{0, 3, 250}, 9), bytes.Repeat([]byte{1, 0, 0, 2, 40, 2}, 9)...))
 	f.Add([]byte{0, 1, 250, 6, 0, 0, 0, 1, 9, 0, 1, 251, 6, 20, 0, 6, 30, 0})
+	f.Add([]byte{3, 0, 0, 0, 1, 9, 3, 0, 0, 0, 2, 9, 3, 2, 0, 0, 1, 9})
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		var l Log[int]
 		m := &model{begin: 7}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -126,7 +127,7 @@ func TestWhatAnOverloadedServerRefuses(t *testing.T) {
 		}
 	}
 	p := &Publication{Room: "r", Content: []byte("1"), PublishID: "p"}
-	if _, _, err := h.Publish(p); err != ErrOverloaded {
+	if _, _, err := h.Publish(t.Context(), p); err != ErrOverloaded {
 		t.Errorf("the application's publish_id: %v", err)
 	}
 	l.Hold(-2 << 30)
@@ -135,7 +136,7 @@ func TestWhatAnOverloadedServerRefuses(t *testing.T) {
 	if got := a.next(); got["msg_type"] != "joined" {
 		t.Errorf("later: %v", got)
 	}
-	if _, _, err := h.Publish(p); err != nil {
+	if _, _, err := h.Publish(t.Context(), p); err != nil {
 		t.Errorf("the application's publish_id, later: %v", err)
 	}
 }
@@ -218,4 +219,53 @@ func TestFramesOfWhatWasMissedAreNotKept(t *testing.T) {
 		w.Post(task(func() { n <- len(h.roomShard("r").rooms["r"].locals[0].replay) }), 0)
 		return <-n == 0
 	})
+}
+
+// Under an idle-ttl of 0 a room goes with its last member, too, and its history with it.
+func TestARoomThatMayNotBeIdleGoesWithItsLastMember(t *testing.T) {
+	h, l := newHub(t, 1)
+	h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{History: DefaultPolicy().History}})
+	a := newClient(t, h, l)
+	a.say(`{"msg_type":"join_room","room":"r"}`)
+	a.say(`{"msg_type":"room_message","room":"r","content":1}`)
+	a.sync()
+	if n := h.Rooms(); n != 1 {
+		t.Fatalf("%d rooms with a member", n)
+	}
+	a.say(`{"msg_type":"leave_room","room":"r"}`)
+	a.sync()
+	if n, bytes := h.Rooms(), h.Kept(KeptHistory); n != 0 || bytes != 0 {
+		t.Errorf("%d rooms are there, with %d bytes of history", n, bytes)
+	}
+}
+
+// What waits for one slow member under latest-by-key is bounded however many keys there are: what is too much waits as one
+// without a key does, and goes.
+func TestWhatWaitsByKeyIsBounded(t *testing.T) {
+	const queue = 1 << 20 // as newHub has it
+	h, l := newHub(t, 1)
+	h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{SlowConsumer: LatestByKey}})
+	a, b := newClient(t, h, l), newClient(t, h, l)
+	a.say(`{"msg_type":"join_room","room":"r"}`)
+	a.sync()
+	id, _ := ParseID([]byte(a.id))
+	s := h.here(id)
+	a.deaf.Lock()
+	defer a.deaf.Unlock()
+	content := []byte(`"` + strings.Repeat("x", 60_000) + `"`)
+	var keyed int64
+	for i := range 600 { // 36 MB
+		p := &Publication{Room: "r", From: Server, Content: content, Key: []byte(strconv.Itoa(i))}
+		until(t, "the worker has room", func() bool { _, _, err := h.Publish(t.Context(), p); return err == nil })
+	}
+	b.sync()
+	looked := make(chan bool)
+	s.conn.Worker().Post(task(func() { keyed = s.more.flow.keyed; close(looked) }), 0)
+	<-looked
+	if most := int64(keyedQueues * queue); keyed > most || keyed < most-100_000 {
+		t.Errorf("%d bytes wait by key, want %d at most, and about that", keyed, most)
+	}
+	if all := l.Buffered(); all > (keyedQueues+3)*queue {
+		t.Errorf("%d bytes are buffered", all)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -64,6 +65,8 @@ type client struct {
 	id  string
 	got chan map[string]any
 
+	deaf sync.Mutex // held while it shall read nothing
+
 	welcome map[string]any
 }
 
@@ -94,6 +97,8 @@ func (c *client) read() {
 		if err != nil {
 			return
 		}
+		c.deaf.Lock() // waits
+		c.deaf.Unlock()
 		if f.Op == wsclient.Text {
 			m := map[string]any{}
 			json.Unmarshal(f.Payload, &m)

@@ -45,9 +45,9 @@ type more struct {
 	pulls      []*pull        // rooms of which it misses something, in the order in which they are caught up with
 	flow       flow
 
-	alarm     bool // tooLate is on its way
+	alarm        bool // tooLate is on its way
 	disconnected bool // the hook Disconnect has been called
-	final      bool // the session ends with its connection
+	final        bool // the session ends with its connection
 }
 
 func (s *session) extra() *more {

@@ -45,9 +45,9 @@ type Conn struct {
 // half is what a connection keeps of a message that hasn't come whole, and of what was read and not yet looked at.
 type half struct {
 	wire.Reader
-	left  []byte
-	whole int   // what left was when it was kept
-	counted  int64 // bytes of both, as the worker counts them
+	left    []byte
+	whole   int   // what left was when it was kept
+	counted int64 // bytes of both, as the worker counts them
 }
 
 // transport is what looks like a non-blocking socket: errAgain says that there is nothing to read, or no room. recv may

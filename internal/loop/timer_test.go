@@ -249,7 +249,7 @@ func TestWhatComesToWaitBehindAFullSocketHasItsAge(t *testing.T) {
 		w.real += 100
 		w.tick()
 	}
-	if age := w.now - f.at; closed != protocol.CloseSlowConsumer || age < 2000 || age > 3000 {
+	if age := w.real - f.at; closed != protocol.CloseSlowConsumer || age < 2000 || age > 3000 {
 		t.Errorf("closed with %d after %d ms", closed, age)
 	}
 }

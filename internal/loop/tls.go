@@ -38,7 +38,7 @@ type tlsLink struct {
 	moved  bool   // the worker owns fd
 	out    []byte // ciphertext that the socket hasn't taken; nil while there is none
 	lent   bool   // out is *spare
-	cipher  *[]byte
+	cipher *[]byte
 }
 
 const (
