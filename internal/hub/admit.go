@@ -66,13 +66,13 @@ func Refuse(err error) Refusal {
 
 // asking is one call of a Connect, on a goroutine of its own, for an upgrade or for a session. Who waits for it waits for
 // the end of its ctx, which comes with the outcome or with the time's end, and then takes the outcome, once; what the
-// application lets in when nobody waits any more is dismissed.
+// application lets in when nobody waits any more has its Disconnect at once.
 type asking struct {
 	// Static.
 	hub     *Hub
 	connect Connect
 	addr    netip.Addr // who pays for a Disconnect
-	instead *Identity  // is dismissed before; nil for nobody
+	instead *Identity  // has its Disconnect before; nil for nobody
 	ctx     context.Context
 	cancel  context.CancelFunc
 
@@ -133,7 +133,7 @@ func (a *asking) call() {
 func (a *asking) wait() error {
 	if a.instead != nil {
 		select {
-		case <-a.hub.dismiss(nil, a.addr, *a.instead, wire.CloseAbnormal):
+		case <-a.hub.callDisconnect(nil, a.addr, *a.instead, wire.CloseAbnormal):
 		case <-a.ctx.Done():
 			return fmt.Errorf("wait for the hook Disconnect: %w", a.ctx.Err())
 		}
@@ -158,7 +158,7 @@ func (a *asking) settle(user string, err error) {
 	in := err == nil && (left || a.err != nil) // but comes to nothing
 	rs.mu.Unlock()
 	if in {
-		a.hub.dismiss(nil, a.addr, who, wire.CloseAbnormal)
+		a.hub.callDisconnect(nil, a.addr, who, wire.CloseAbnormal)
 	}
 	if left {
 		rs.add(&rs.asked, -1)
@@ -181,9 +181,9 @@ func (a *asking) take() (Identity, error) {
 	return a.who, a.err
 }
 
-// dismiss has the hook Disconnect called, once last has ended, for a client that was let in; told is closed when it has
+// callDisconnect has the hook Disconnect called, once last has ended, for a client that was let in; told is closed when it has
 // returned. It is the last that is kept for the client, whose session may have ended. Any goroutine; never blocks.
-func (h *Hub) dismiss(last *run, addr netip.Addr, who Identity, code int) (told <-chan struct{}) {
+func (h *Hub) callDisconnect(last *run, addr netip.Addr, who Identity, code int) (told <-chan struct{}) {
 	done := make(chan struct{})
 	disconnect := h.cfg.Hooks.Disconnect
 	if disconnect == nil {
@@ -248,7 +248,7 @@ func (m *readmitted) Run(*loop.Worker) {
 		s.conn.Close(no.Code, no.Reason)
 		return
 	}
-	s.greet(false)
+	s.welcome(false)
 	s.conn.ResumeReading()
 }
 

@@ -298,7 +298,7 @@ func (s *session) kick(room string) (was bool) {
 	if s.coming() && s.more.coming.left[room] != nil { // it hasn't named it yet
 		r := s.more.coming.left[room]
 		delete(s.more.coming.left, room)
-		s.hub.leftSafely(r, s.old())
+		s.hub.memberLeftSafely(r, s.old())
 		return true
 	}
 	return false
@@ -326,7 +326,7 @@ func (h *Hub) kickParked(name string, client ID) (was, parked bool) {
 	p.cost -= parkedRoomCost
 	h.keep(KeptParked, p.payer, -parkedRoomCost)
 	was, parked = true, true
-	h.leftLocked(r, Identity{p.id, p.user}, nil, p.payer)
+	h.memberLeftLocked(r, Identity{p.id, p.user}, nil, p.payer)
 	return was, parked
 }
 
@@ -336,14 +336,14 @@ func (h *Hub) Disconnect(ctx context.Context, client ID, code int, reason string
 	return h.onClient(ctx, client, func(s *session) {
 		s.extra().final = true
 		s.conn.Close(code, reason)
-	}, func() (done bool) { return h.endParked(client, code) })
+	}, func() (done bool) { return h.disconnectParked(client, code) })
 }
 
-// endParked ends a client's session where it is parked.
-func (h *Hub) endParked(client ID, code int) (was bool) {
+// disconnectParked ends a client's session where it is parked.
+func (h *Hub) disconnectParked(client ID, code int) (was bool) {
 	p := h.takeParked(client)
 	if p != nil {
-		h.over(p, code)
+		h.endParked(p, code)
 	}
 	return p != nil
 }

@@ -144,7 +144,7 @@ func TestAClientIsSoughtAgainWhenItsWorkerHasEnded(t *testing.T) {
 	l.Wait()
 	p := h.takeParked(s.id)
 	sh := h.clientShard(s.id)
-	sh.set(s) // as it was a moment before
+	sh.add(s) // as it was a moment before
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -156,7 +156,7 @@ func TestAClientIsSoughtAgainWhenItsWorkerHasEnded(t *testing.T) {
 	if err := <-failed; !errors.Is(err, ErrUnknownClient) {
 		t.Error(err)
 	}
-	h.over(p, 4500)
+	h.endParked(p, 4500)
 }
 
 // asked is a context that tells when it is first waited for.
@@ -188,7 +188,7 @@ func TestNothingIsLeftOfWhatMeetsTheStop(t *testing.T) {
 	l.Stop(0)
 	l.Wait()
 	h.Stop()
-	h.over(ending, 4500)
+	h.endParked(ending, 4500)
 	p := &Publication{Room: "other", Content: []byte(`1`)}
 	if _, err := h.publishToRoom(p); !errors.Is(err, ErrStopped) {
 		t.Error(err)
@@ -197,7 +197,7 @@ func TestNothingIsLeftOfWhatMeetsTheStop(t *testing.T) {
 	if _, _, err := h.once(publishKey{id: "p"}, nil, func() (history.Position, error) { return h.publishToRoom(p) }); !errors.Is(err, ErrStopped) {
 		t.Error(err)
 	}
-	if n, kept := h.Rooms(), h.held(); n != 0 || kept != 0 {
+	if n, kept := h.Rooms(), h.allKept(); n != 0 || kept != 0 {
 		t.Errorf("%d rooms, and %d bytes are kept", n, kept)
 	}
 	if err := h.Remove(context.Background(), "r", NewID()); !errors.Is(err, ErrStopped) {

@@ -190,10 +190,10 @@ func BenchmarkNewcomers(b *testing.B) {
 					}
 				}
 				for i := range sessions {
-					l.admit(&sessions[i], 1)
+					l.follow(&sessions[i], 1)
 				}
 				for i := range sessions {
-					l.admit(&sessions[i], 0)
+					l.follow(&sessions[i], 0)
 				}
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/member")

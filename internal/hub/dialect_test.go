@@ -239,12 +239,12 @@ func TestThoseWhoCatchUpShareTheFrames(t *testing.T) {
 	if f := l.replayed(one); l.replayed(one) != f || l.replayed(two) == f || encoded.Load() != 2 {
 		t.Errorf("two messages were encoded %d times", encoded.Load())
 	}
-	l.admit(a, 0)
+	l.follow(a, 0)
 	l.replayed(two)
 	if encoded.Load() != 2 {
 		t.Error("b had to have the message encoded anew")
 	}
-	l.admit(b, 0)
+	l.follow(b, 0)
 	if l.replay != nil {
 		t.Errorf("%d frames are kept for nobody", len(l.replay))
 	}
@@ -290,7 +290,7 @@ func TestADialectMayHaveNoWordForAMessage(t *testing.T) {
 			}), 0)
 			x.want("M r 4")
 			local.w.Post(task(func() {
-				local.admit(first, never)
+				local.follow(first, never)
 				first.fallBehind(&pull{local: local})
 			}), 0)
 			x.want("M r 1", "M r 2", "M r 3", "M r 4")

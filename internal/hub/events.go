@@ -43,16 +43,16 @@ func (h *Hub) happened(e Event) {
 	}
 }
 
-// joined tells of s's join. r.mu is held.
-func (h *Hub) joined(r *room, s *session) {
+// tellJoined tells of s's join. r.mu is held.
+func (h *Hub) tellJoined(r *room, s *session) {
 	if r.members == 1 {
 		h.happened(Event{Kind: Occupied, Room: r.name, s: s})
 	}
 	h.happened(Event{Kind: Joined, Room: r.name, Client: s.identity(), s: s})
 }
 
-// parted tells of a leave; s is nil when the session was lost and p paid for it. r.mu is held.
-func (h *Hub) parted(r *room, who Identity, s *session, p *payer) {
+// tellLeft tells of a leave; s is nil when the session was lost and p paid for it. r.mu is held.
+func (h *Hub) tellLeft(r *room, who Identity, s *session, p *payer) {
 	h.happened(Event{Kind: Left, Room: r.name, Client: who, s: s, p: p})
 	if r.members == 0 {
 		h.happened(Event{Kind: Vacated, Room: r.name, s: s, p: p})

@@ -37,7 +37,7 @@ func (h *Hub) store(r *room, e history.Entry[*payer]) {
 	h.count(KeptHistory, entryBytes(&e)-h.dropWhile(r, func() bool { return r.log.Over(&r.policy.History, e.At) }))
 	r.active = e.At
 	h.schedule(r, e.At+r.policy.History.Age.Milliseconds())
-	h.vacated(r, e.Payer)
+	h.unused(r, e.Payer)
 }
 
 // dropWhile drops the room's oldest messages while that is so, and says what they counted for; the caller takes it off.
@@ -118,7 +118,7 @@ func (h *Hub) page(name string, q PageQuery) (page []*protocol.Message, at histo
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := h.room(sh, name)
-	defer h.vacated(r, nil)
+	defer h.unused(r, nil)
 	h.trim(r, clock())
 	at = r.position()
 	ask := history.Query{Limit: q.Limit, Bytes: pageBytes}
@@ -168,7 +168,7 @@ func (s *session) catchUp(p *pull) (done bool) {
 		}
 	}
 	if done {
-		p.local.admit(s, p.seq)
+		p.local.follow(s, p.seq)
 	}
 	if gap.Count > 0 {
 		s.answer(gap)

@@ -64,7 +64,7 @@ func (s *session) hooksClosed(code int) {
 	in := s.admitted() // asked whatever hooks there are: nobody waits for a Connect any more
 	if s.hub.cfg.Hooks.Disconnect != nil && in && !s.extra().disconnected {
 		s.more.disconnected = true // a panic in Closed has it called again
-		s.hub.dismiss(last, s.addr(), s.identity(), code)
+		s.hub.callDisconnect(last, s.addr(), s.identity(), code)
 	}
 }
 

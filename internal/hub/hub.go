@@ -167,7 +167,7 @@ type clientShard struct {
 
 func (h *Hub) clientShard(id ID) *clientShard { return &h.clients[id[0]%shards] }
 
-func (sh *clientShard) set(s *session) {
+func (sh *clientShard) add(s *session) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.sessions[s.id] = s
@@ -179,8 +179,8 @@ func (sh *clientShard) set(s *session) {
 	}
 }
 
-// forget takes the id of a session that has ended from its user. mu is held.
-func (sh *clientShard) forget(id ID, user string) {
+// removeFromUser takes the id of a session that has ended from its user. mu is held.
+func (sh *clientShard) removeFromUser(id ID, user string) {
 	ids := slices.DeleteFunc(sh.users[user], func(o ID) bool { return o == id })
 	if len(ids) > 0 {
 		sh.users[user] = ids
@@ -220,6 +220,6 @@ func (sh *clientShard) remove(s *session) {
 	defer sh.mu.Unlock()
 	if sh.sessions[s.id] == s {
 		delete(sh.sessions, s.id)
-		sh.forget(s.id, s.name())
+		sh.removeFromUser(s.id, s.name())
 	}
 }

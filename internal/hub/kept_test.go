@@ -101,8 +101,8 @@ func TestARefusalComesBeforeTheHook(t *testing.T) {
 		return p.Content, nil
 	}
 	a := newClient(t, h, l)
-	l.Hold(2 << 30)
-	defer l.Hold(-2 << 30)
+	l.Keep(2 << 30)
+	defer l.Keep(-2 << 30)
 	a.say(`{"msg_type":"room_message","room":"r","content":1,"publish_id":"p","id":1}`)
 	if got := a.next(); got["code"] != "overloaded" || seen.Load() != 0 {
 		t.Errorf("the hook was called %d times, then %v", seen.Load(), got)
@@ -113,7 +113,7 @@ func TestARefusalComesBeforeTheHook(t *testing.T) {
 func TestWhatAnOverloadedServerRefuses(t *testing.T) {
 	h, l := newHub(t, 1)
 	a := newClient(t, h, l)
-	l.Hold(2 << 30)
+	l.Keep(2 << 30)
 	for _, c := range []struct{ message, code string }{
 		{`{"msg_type":"join_room","room":"lobby","data":1,"id":1}`, "overloaded"},
 		{`{"msg_type":"join_room","room":"counted","data":1,"id":1}`, ""}, // nobody is shown its data
@@ -130,7 +130,7 @@ func TestWhatAnOverloadedServerRefuses(t *testing.T) {
 	if _, _, err := h.Publish(t.Context(), p); err != ErrOverloaded {
 		t.Errorf("the application's publish_id: %v", err)
 	}
-	l.Hold(-2 << 30)
+	l.Keep(-2 << 30)
 	a.say(`{"msg_type":"leave_room","room":"lobby"}`)
 	a.say(`{"msg_type":"join_room","room":"lobby","data":1,"id":1}`)
 	if got := a.next(); got["msg_type"] != "joined" {

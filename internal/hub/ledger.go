@@ -153,7 +153,7 @@ func (h *Hub) charge(p *payer, n int64) {
 func (h *Hub) count(k Kind, n int64) {
 	if n != 0 {
 		h.kept[k].Add(n)
-		h.loop.Hold(n)
+		h.loop.Keep(n)
 	}
 }
 
@@ -174,8 +174,8 @@ func Kinds() iter.Seq[Kind] {
 // Kept is how many bytes of a kind are kept. Any goroutine.
 func (h *Hub) Kept(k Kind) int64 { return h.kept[k].Load() }
 
-// held is all that is kept.
-func (h *Hub) held() (n int64) {
+// allKept is all that is kept.
+func (h *Hub) allKept() (n int64) {
 	for k := range h.kept {
 		n += h.kept[k].Load()
 	}

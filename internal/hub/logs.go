@@ -59,7 +59,7 @@ func (h *Hub) unuse(name string) {
 	defer sh.mu.Unlock()
 	r := sh.rooms[name]
 	r.remote.users--
-	h.vacated(r, nil)
+	h.unused(r, nil)
 }
 
 // opened is called when a room's position is known, or can't be.
@@ -112,7 +112,7 @@ func unavailable(err error) *protocol.Error {
 // joinWhenOpen is join for a room whose log lies elsewhere.
 func (s *session) joinWhenOpen(cmd *protocol.Command) {
 	h, name, copied := s.hub, string(cmd.Room), cmd.Clone()
-	o := s.begin(cmd, operation{room: name, dropped: func() { h.unuse(name) }})
+	o := s.ask(cmd, operation{room: name, dropped: func() { h.unuse(name) }})
 	h.use(name, func(err error) {
 		o.end(func() {
 			defer h.unuse(name)
@@ -153,7 +153,7 @@ func (s *session) resumeWhenOpen(cmd *protocol.Command, refused []*protocol.Erro
 	if refused == nil {
 		refused = make([]*protocol.Error, len(cmd.Rooms))
 	}
-	o := s.begin(cmd, operation{dropped: unuse})
+	o := s.ask(cmd, operation{dropped: unuse})
 	a := &openings{left: len(names), failed: map[string]error{}}
 	for _, name := range names {
 		h.use(name, func(err error) {
@@ -198,7 +198,7 @@ func (s *session) publishRemotely(cmd *protocol.Command) {
 	if policy, _ := s.policyOf(cmd.Room); !policy.IncludeSender {
 		m.Except = m.From
 	}
-	o := s.begin(cmd, operation{room: m.Room, publish: true})
+	o := s.ask(cmd, operation{room: m.Room, publish: true})
 	acked := func(at history.Position, duplicate bool, err error) {
 		o.end(func() {
 			switch {
@@ -267,7 +267,7 @@ func (h *Hub) readRemotely(ctx context.Context, room string, q PageQuery) (page 
 func (s *session) readRemotely(cmd *protocol.Command) {
 	name := string(cmd.Room)
 	copied := cmd.Clone()
-	o := s.begin(cmd, operation{room: name})
+	o := s.ask(cmd, operation{room: name})
 	s.hub.cfg.Logs.Read(name, pageOf(copied), func(page []*protocol.Message, at history.Position, more bool, err error) {
 		o.end(func() {
 			if err != nil {

@@ -101,8 +101,8 @@ func (q *operations) count(s *session, n int) {
 	s.hub.keep(KeptHooks, s.payer(), int64(n))
 }
 
-// begin notes that cmd is asked of a log. o.end says what comes of it.
-func (s *session) begin(cmd *protocol.Command, o operation) *operation {
+// ask notes that cmd is asked of a log. o.end says what comes of it.
+func (s *session) ask(cmd *protocol.Command, o operation) *operation {
 	q := s.operations()
 	o.s, o.id = s, bytes.Clone(cmd.ID)
 	o.bytes = len(cmd.ID) + len(cmd.Content) + len(cmd.Data)
@@ -134,14 +134,14 @@ func (e *operationEnded) Run(*loop.Worker) {
 		return // operationsClosed has been here
 	}
 	e.o.done = e.done
-	s.more.operations.settle(s)
+	s.more.operations.finish(s)
 	if s.conn.Open() && s.more.operations.running == nil {
 		s.goOn()
 	}
 }
 
-// settle does what has come of those operations that aren't behind another one.
-func (q *operations) settle(s *session) {
+// finish does what has come of those operations that aren't behind another one.
+func (q *operations) finish(s *session) {
 	for i := 0; i < len(q.asked) && s.conn.Open(); i++ {
 		o := q.asked[i]
 		if o.done == nil || slices.ContainsFunc(q.asked[:i], func(before *operation) bool { return before.room == o.room || before.room == "" || o.room == "" }) {

@@ -101,7 +101,7 @@ func (s *session) forgetRooms() {
 		}
 		m := s.rooms[last]
 		s.rooms = s.rooms[:last]
-		s.hub.detach(m)
+		s.hub.removeMember(m)
 	}
 	s.rooms = nil
 	if m := s.more; m != nil {
@@ -157,15 +157,15 @@ func (s *session) unnamed(p *parked) []*room {
 	return slices.Collect(maps.Values(s.more.coming.left))
 }
 
-// take takes p out of the shard, and gives what waited for it. The id leads to s from here on, which may be nil.
-func (h *Hub) take(p *parked, s *session) (directs []waitingDirect) {
+// unpark takes p out of the shard, and gives what waited for it. The id leads to s from here on, which may be nil.
+func (h *Hub) unpark(p *parked, s *session) (directs []waitingDirect) {
 	sh := h.clientShard(p.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if s == nil {
-		h.takeLocked(sh, p)
+		h.unparkForGood(sh, p)
 	} else {
-		h.unpark(sh, p)
+		h.removeParked(sh, p)
 		sh.sessions[p.id] = s
 	}
 	return p.directs
@@ -180,18 +180,18 @@ func (h *Hub) takeParked(id ID) *parked {
 	if p == nil || p.by != nil {
 		return nil
 	}
-	h.takeLocked(sh, p)
+	h.unparkForGood(sh, p)
 	return p
 }
 
-// takeLocked is take where nobody has the id from here on. mu is held.
-func (h *Hub) takeLocked(sh *clientShard, p *parked) {
-	h.unpark(sh, p)
-	sh.forget(p.id, p.user)
+// unparkForGood is unpark where nobody has the id from here on. mu is held.
+func (h *Hub) unparkForGood(sh *clientShard, p *parked) {
+	h.removeParked(sh, p)
+	sh.removeFromUser(p.id, p.user)
 }
 
-// unpark takes p out of the shard. mu is held.
-func (h *Hub) unpark(sh *clientShard, p *parked) {
+// removeParked takes p out of the shard. mu is held.
+func (h *Hub) removeParked(sh *clientShard, p *parked) {
 	delete(sh.parked, p.id)
 	h.keep(KeptParked, p.payer, -p.cost)
 	for _, d := range p.directs {
@@ -200,40 +200,40 @@ func (h *Hub) unpark(sh *clientShard, p *parked) {
 	h.parkedNow.Add(-1)
 }
 
-// end takes a session that was parked out of the rooms that it is still counted in.
-func (h *Hub) end(p *parked, rooms []*room) {
+// leaveRooms takes a session that was parked out of the rooms that it is still counted in.
+func (h *Hub) leaveRooms(p *parked, rooms []*room) {
 	for _, r := range rooms {
-		h.leftSafely(r, p)
+		h.memberLeftSafely(r, p)
 	}
 }
 
-// over ends a session that was parked and is taken out of the shard.
-func (h *Hub) over(p *parked, code int) {
-	h.end(p, p.rooms)
+// endParked ends a session that was parked and is taken out of the shard.
+func (h *Hub) endParked(p *parked, code int) {
+	h.leaveRooms(p, p.rooms)
 	h.payers.leave(p.payer)
 	h.happened(Event{Kind: Disconnected, Client: Identity{p.id, p.user}, Code: code})
 }
 
-func (h *Hub) leftSafely(r *room, p *parked) {
+func (h *Hub) memberLeftSafely(r *room, p *parked) {
 	defer h.recovered("leaving a room")
-	h.left(r, Identity{p.id, p.user}, nil, p.payer)
+	h.memberLeft(r, Identity{p.id, p.user}, nil, p.payer)
 }
 
-// expire ends the parked sessions whose time is up.
-func (h *Hub) expire(sh *clientShard, now int64) {
-	for _, p := range h.expired(sh, now) {
-		h.over(p, p.code)
+// endDue ends the parked sessions whose time is up.
+func (h *Hub) endDue(sh *clientShard, now int64) {
+	for _, p := range h.takeDue(sh, now) {
+		h.endParked(p, p.code)
 	}
 }
 
-// expired takes out those whose time is up.
-func (h *Hub) expired(sh *clientShard, now int64) (over []*parked) {
+// takeDue takes out those whose time is up.
+func (h *Hub) takeDue(sh *clientShard, now int64) (over []*parked) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	n := 0
 	for ; n < len(sh.order) && sh.order[n].until <= now; n++ {
 		if p := sh.due(sh.order[n]); p != nil {
-			h.takeLocked(sh, p)
+			h.unparkForGood(sh, p)
 			over = append(over, p)
 		}
 	}

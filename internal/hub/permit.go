@@ -141,7 +141,7 @@ func (s *session) limit(cmd *protocol.Command) *protocol.Error {
 		if no := s.limitOfRooms(0); no != nil {
 			return no
 		}
-		return s.mayEnter(cmd)
+		return s.limitOfData(cmd)
 	case protocol.RoomMessage:
 		return s.limitOfPublishing(cmd)
 	}

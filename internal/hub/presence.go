@@ -26,11 +26,11 @@ type roomPresence struct {
 	runs  bool        // the timer does: there are news
 }
 
-// arrive notes that s became a member of r, or is one again if the room counted it already, and gives how many bytes of
+// noteJoined notes that s became a member of r, or is one again if the room counted it already, and gives how many bytes of
 // data the room keeps for it. r.mu is held; the goroutine of s's worker.
-func (h *Hub) arrive(r *room, s *session, data []byte, counted bool) (kept int) {
+func (h *Hub) noteJoined(r *room, s *session, data []byte, counted bool) (kept int) {
 	if !counted {
-		h.joined(r, s)
+		h.tellJoined(r, s)
 	}
 	if r.policy.Presence != PresenceFull {
 		return 0 // there is nobody to show the data to
@@ -48,10 +48,10 @@ func (h *Hub) arrive(r *room, s *session, data []byte, counted bool) (kept int) 
 	return len(data)
 }
 
-// part notes that who is no member of r any more; s is its session, or nil when that was lost and p paid for it. r.mu is
+// noteLeft notes that who is no member of r any more; s is its session, or nil when that was lost and p paid for it. r.mu is
 // held.
-func (h *Hub) part(r *room, who Identity, s *session, p *payer) {
-	h.parted(r, who, s, p)
+func (h *Hub) noteLeft(r *room, who Identity, s *session, p *payer) {
+	h.tellLeft(r, who, s, p)
 	if r.presence != nil {
 		h.set(r, protocol.Member{ClientID: who.ID.String()}, false, nil)
 	}
@@ -212,8 +212,8 @@ func (h *Hub) whoIsHere(name string) (members []protocol.Member, count int) {
 	return members, r.members
 }
 
-// mayEnter holds a join against what presence and hooks keep for each client.
-func (s *session) mayEnter(cmd *protocol.Command) *protocol.Error {
+// limitOfData holds a join against what presence and hooks keep for each client.
+func (s *session) limitOfData(cmd *protocol.Command) *protocol.Error {
 	if cmd.Data != nil && s.hub.cfg.Policies.For(string(cmd.Room)).Presence == PresenceFull {
 		all, most := len(cmd.Data), s.hub.cfg.MaxMessageBytes
 		for i := range s.rooms {

@@ -35,13 +35,13 @@ func TestAMessageOfMembersIsBounded(t *testing.T) {
 		s := &session{hub: h, id: NewID()}
 		defer s.end()
 		if i < 100 {
-			h.arrive(r, s, data, false)
+			h.noteJoined(r, s, data, false)
 		} else {
 			s.self = &self{user: strings.Repeat("\x01", 255)} // each is written as six bytes
 			if i > 200 {
 				s.self.user = ""
 			}
-			h.arrive(r, s, nil, false)
+			h.noteJoined(r, s, nil, false)
 		}
 	}
 	told := 0
@@ -172,7 +172,7 @@ func TestNewsOfALargeRoomAreToldLater(t *testing.T) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			for range n {
-				h.arrive(r, &session{hub: h, id: NewID()}, nil, false)
+				h.noteJoined(r, &session{hub: h, id: NewID()}, nil, false)
 			}
 		}
 		come(299)
@@ -204,7 +204,7 @@ func TestNewsWaitForTheWorkers(t *testing.T) {
 		w.Post(task(func() {}), 2<<20) // more than a mailbox should hold
 		other := &session{hub: h, id: NewID()}
 		r.mu.Lock()
-		h.arrive(r, other, nil, false)
+		h.noteJoined(r, other, nil, false)
 		r.mu.Unlock()
 		time.Sleep(150 * time.Millisecond)
 		synctest.Wait()
@@ -226,7 +226,7 @@ func TestNewsWaitForTheWorkers(t *testing.T) {
 			t.Errorf("%d messages, want the news", n)
 		}
 		r.mu.Lock()
-		h.part(r, other.identity(), nil, nil)
+		h.noteLeft(r, other.identity(), nil, nil)
 		r.mu.Unlock()
 		watcher.nc.Close()
 	})

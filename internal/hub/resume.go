@@ -101,7 +101,7 @@ func (s *session) Opened(c *loop.Conn) {
 			return
 		}
 	}
-	s.welcome()
+	s.begin()
 }
 
 // claim makes the parked session that s wants its own, if the token is good. Where another connection has it, it says
@@ -153,13 +153,13 @@ func (e *evicted) Run(*loop.Worker) {
 		rival.conn.Worker().Post(&evict{s, rival}, 0)
 		return
 	}
-	if s.welcome() {
+	if s.begin() {
 		s.conn.ResumeReading()
 	}
 }
 
-// welcome settles which session it is, and greets the client; or that waits for the application.
-func (s *session) welcome() (done bool) {
+// begin finds out which session it is, and welcomes the client; or that waits for the application.
+func (s *session) begin() (done bool) {
 	resumed := false
 	if s.self != nil && s.self.resume != nil {
 		if old := s.self.resume.old; old != nil {
@@ -169,20 +169,20 @@ func (s *session) welcome() (done bool) {
 			return false
 		}
 	}
-	s.greet(resumed)
+	s.welcome(resumed)
 	return true
 }
 
-// greet has the session found by its id and by chats, and is the first that the client hears.
-func (s *session) greet(resumed bool) {
+// welcome has the session found by its id and by chats, and is the first that the client hears.
+func (s *session) welcome(resumed bool) {
 	h := s.hub
 	w := h.welcome
 	w.Resumed = resumed
 	if !w.Resumed { // else it leads to what is parked, until the client has said what it had
-		h.clientShard(s.id).set(s)
+		h.clientShard(s.id).add(s)
 		h.happened(Event{Kind: Connected, Client: s.identity()})
 	}
-	s.all = h.arrival(s)
+	s.all = h.joinEveryone(s)
 	w.ClientID = s.id.String()
 	if h.cfg.ResumeWindow > 0 {
 		w.ResumeToken = h.token(s.id, s.gen)
@@ -195,8 +195,8 @@ func (s *session) greet(resumed bool) {
 	}
 }
 
-// arrival has chats reach s from now on, and gives its index among everyone on its worker.
-func (h *Hub) arrival(s *session) int32 {
+// joinEveryone has chats reach s from now on, and gives its index among everyone on its worker.
+func (h *Hub) joinEveryone(s *session) int32 {
 	r := h.everyone
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -217,7 +217,7 @@ func (s *session) Closed(_ *loop.Conn, e loop.Ending) {
 	}
 	greeted := s.all >= 0
 	if greeted {
-		s.hub.depart(s)
+		s.hub.leaveEveryone(s)
 	}
 	if (greeted || s.old() != nil) && s.hub.parks(e) && !(s.more != nil && s.more.final) && s.park(e.Code) {
 		return
@@ -234,11 +234,11 @@ func (s *session) end() {
 	h := s.hub
 	if old := s.old(); old != nil {
 		s.self.resume.old = nil
-		h.take(old, nil)
-		h.end(old, s.unnamed(old))
+		h.unpark(old, nil)
+		h.leaveRooms(old, s.unnamed(old))
 	}
 	for len(s.rooms) > 0 {
-		s.leaveSafely(len(s.rooms) - 1)
+		s.leaveRoomSafely(len(s.rooms) - 1)
 	}
 	h.clientShard(s.id).remove(s)
 	if s.more != nil {
@@ -247,7 +247,7 @@ func (s *session) end() {
 	}
 }
 
-func (s *session) leaveSafely(i int) {
+func (s *session) leaveRoomSafely(i int) {
 	defer s.hub.recovered("leaving a room")
 	s.leave(i)
 }
@@ -298,7 +298,7 @@ func (s *session) setAlarm() {
 // coming says that the client has not said yet all that it had.
 func (s *session) coming() bool { return s.more != nil && s.more.coming != nil }
 
-// tooLate settles a homecoming of which nothing more was said in time.
+// tooLate ends a homecoming of which nothing more was said in time.
 type tooLate struct{ s *session }
 
 // Conn implements loop.ConnTask.
@@ -312,7 +312,7 @@ func (t tooLate) Run(w *loop.Worker) {
 	case w.Now() <= c.until: // another resume has come meanwhile
 		s.setAlarm()
 	default:
-		s.settle()
+		s.endHomecoming()
 	}
 }
 
@@ -323,22 +323,22 @@ func (s *session) heard(resume bool) {
 		return
 	}
 	if s.more.coming.first = false; !resume {
-		s.settle()
+		s.endHomecoming()
 	}
 }
 
-// settle ends the homecoming: rooms that the client has not named are left, what was missed and what is new begins.
-func (s *session) settle() {
+// endHomecoming ends the homecoming: rooms that the client has not named are left, what was missed and what is new begins.
+func (s *session) endHomecoming() {
 	c, old := s.more.coming, s.old()
 	s.more.coming = nil
 	var directs []waitingDirect
 	if old != nil {
 		s.self.resume.old = nil
-		directs = s.hub.take(old, s)
-		s.hub.end(old, slices.Collect(maps.Values(c.left)))
+		directs = s.hub.unpark(old, s)
+		s.hub.leaveRooms(old, slices.Collect(maps.Values(c.left)))
 	}
 	for _, l := range c.quiet {
-		l.admit(s, l.room.now())
+		l.follow(s, l.room.now())
 	}
 	for _, d := range directs {
 		s.tell(d.message)
@@ -386,7 +386,7 @@ func (s *session) resume(cmd *protocol.Command, refused []*protocol.Error) {
 	case cmd.More:
 		s.await()
 	default:
-		s.settle()
+		s.endHomecoming()
 	}
 }
 
@@ -419,7 +419,7 @@ func (s *session) resumeRoom(at *protocol.RoomPosition, no *protocol.Error) (ans
 	} else {
 		var behind *pull
 		delete(c.left, answer.Room) // first: from here on it is s's, or nobody's
-		place, reason, behind = s.enter(answer.Room, since, nil, counted)
+		place, reason, behind = s.becomeMember(answer.Room, since, nil, counted)
 		if behind != nil {
 			c.pulls = append(c.pulls, behind)
 		}

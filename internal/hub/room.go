@@ -116,18 +116,18 @@ func sinceOf(cmd *protocol.Command) *protocol.Position {
 // join is joinRoom for a room that s isn't in and whose position is known.
 func (s *session) join(cmd *protocol.Command) {
 	name := string(cmd.Room)
-	at, reason, behind := s.enter(name, sinceOf(cmd), cmd.Data, false)
+	at, reason, behind := s.becomeMember(name, sinceOf(cmd), cmd.Data, false)
 	s.answerJoined(cmd, name, at, reason)
 	if behind != nil {
 		s.fallBehind(behind)
 	}
 }
 
-// enter makes s a member of a room that it is not in; counted says that the room counts it already, since it is a parked
+// becomeMember makes s a member of a room that it is not in; counted says that the room counts it already, since it is a parked
 // session's. With since the reason says why what has come behind it can't be brought, "" for no reason; behind is what
 // the caller then has to begin with, after its answer. Where the session is still coming home (resume.go) the member gets
-// nothing until it has settled.
-func (s *session) enter(name string, since *protocol.Position, data []byte, counted bool) (at history.Position, reason string, behind *pull) {
+// nothing until that is over.
+func (s *session) becomeMember(name string, since *protocol.Position, data []byte, counted bool) (at history.Position, reason string, behind *pull) {
 	h := s.hub
 	sh := h.roomShard(name)
 	sh.mu.Lock()
@@ -136,12 +136,12 @@ func (s *session) enter(name string, since *protocol.Position, data []byte, coun
 	l := r.localFor(s)
 	if !counted {
 		r.members++
-		h.occupied(r)
+		h.used(r)
 	}
 	// From here on the session leaves what it is counted in, whatever happens.
 	s.rooms = append(s.rooms, membership{local: l, at: l.add(s, r.seq)})
 	s.remember()
-	s.rooms[len(s.rooms)-1].data = int32(h.arrive(r, s, data, counted))
+	s.rooms[len(s.rooms)-1].data = int32(h.noteJoined(r, s, data, counted))
 	h.trim(r, clock())
 	at = r.position()
 	if since != nil {
@@ -152,11 +152,11 @@ func (s *session) enter(name string, since *protocol.Position, data []byte, coun
 		from = r.behind(l, since.Offset)
 	}
 	if (s.coming() || from.seq < r.seq) && r.keeps() {
-		l.admit(s, never)
+		l.follow(s, never)
 		return at, reason, &from
 	}
 	if s.coming() {
-		l.admit(s, never)
+		l.follow(s, never)
 		s.more.coming.quiet = append(s.more.coming.quiet, l)
 	}
 	return at, reason, nil
@@ -197,15 +197,15 @@ func (r *room) localFor(s *session) *local {
 
 // add appends s to the members and returns its index.
 func (l *local) add(s *session, since uint64) int32 {
-	l.admit(s, since)
+	l.follow(s, since)
 	l.members = append(l.members, member{s.conn, s})
 	return int32(len(l.members) - 1)
 }
 
-// admit lets a newcomer have what is posted from since on.
-func (l *local) admit(s *session, since uint64) {
+// follow lets a newcomer have what is posted from since on.
+func (l *local) follow(s *session, since uint64) {
 	if l.seen >= since {
-		l.settle(s)
+		l.forgetNewcomer(s)
 		return
 	}
 	if l.fresh == nil {
@@ -214,8 +214,8 @@ func (l *local) admit(s *session, since uint64) {
 	l.fresh[s] = since
 }
 
-// settle forgets that s is a newcomer.
-func (l *local) settle(s *session) {
+// forgetNewcomer forgets that s is a newcomer.
+func (l *local) forgetNewcomer(s *session) {
 	if delete(l.fresh, s); len(l.fresh) == 0 {
 		l.fresh, l.replay = nil, nil
 	}
@@ -236,17 +236,17 @@ func (l *local) remove(at int32) {
 	}
 	l.members[last] = member{}
 	l.members = l.members[:last]
-	l.settle(s)
+	l.forgetNewcomer(s)
 }
 
-// leave ends a membership of s. The goroutine of s's worker.
-func (h *Hub) leave(s *session, m membership) {
-	h.detach(m)
-	h.left(m.local.room, s.identity(), s, nil)
+// leaveRoom ends a membership of s. The goroutine of s's worker.
+func (h *Hub) leaveRoom(s *session, m membership) {
+	h.removeMember(m)
+	h.memberLeft(m.local.room, s.identity(), s, nil)
 }
 
-// detach takes a session's member away; the room counts it still. The goroutine of the session's worker.
-func (h *Hub) detach(m membership) {
+// removeMember takes a session's member away; the room counts it still. The goroutine of the session's worker.
+func (h *Hub) removeMember(m membership) {
 	l := m.local
 	l.remove(m.at)
 	if len(l.members) > 0 {
@@ -259,26 +259,26 @@ func (h *Hub) detach(m membership) {
 	r.locals = slices.DeleteFunc(r.locals, func(o *local) bool { return o == l })
 }
 
-// left is called when a session is a member no more: s, or one that was parked and that p paid for. An empty room that is
-// left is kept for whoever left it last.
-func (h *Hub) left(r *room, who Identity, s *session, p *payer) {
+// memberLeft is called when a session is a member no more: s, or one that was parked and that p paid for. An empty room that is
+// memberLeft is kept for whoever memberLeft it last.
+func (h *Hub) memberLeft(r *room, who Identity, s *session, p *payer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h.leftLocked(r, who, s, p)
+	h.memberLeftLocked(r, who, s, p)
 }
 
-func (h *Hub) leftLocked(r *room, who Identity, s *session, p *payer) {
+func (h *Hub) memberLeftLocked(r *room, who Identity, s *session, p *payer) {
 	r.members--
 	r.active = clock()
 	if r.members == 0 && s != nil && r.keeps() {
 		p = s.payer()
 	}
-	defer h.vacated(r, p) // also where a hook or the presence fails
-	h.part(r, who, s, p)
+	defer h.unused(r, p) // also where a hook or the presence fails
+	h.noteLeft(r, who, s, p)
 }
 
-// depart takes s out of everyone. The goroutine of s's worker.
-func (h *Hub) depart(s *session) {
+// leaveEveryone takes s out of everyone. The goroutine of s's worker.
+func (h *Hub) leaveEveryone(s *session) {
 	s.everyone().remove(s.all)
 	s.all = -1
 	h.everyone.mu.Lock()
@@ -425,7 +425,7 @@ func (l *local) deliver(run []*delivery) {
 	l.seen = run[len(run)-1].seq
 	for s, since := range l.fresh {
 		if since <= l.seen {
-			l.settle(s)
+			l.forgetNewcomer(s)
 		}
 	}
 	clear(frames)

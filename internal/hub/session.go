@@ -154,7 +154,7 @@ func (s *session) command(cmd *protocol.Command, raw []byte, err *protocol.Error
 // do gives a command to the application's hook for its kind, or obeys it.
 func (s *session) do(cmd *protocol.Command, raw []byte) {
 	if s.coming() && cmd.Kind != protocol.Resume && cmd.Kind != protocol.Ping {
-		s.settle() // it says no more of its rooms
+		s.endHomecoming() // it says no more of its rooms
 	}
 	if !s.conn.Open() {
 		return // what waited for it found it too slow: it is in no room any more, and must get into none
@@ -289,7 +289,7 @@ func (s *session) leave(i int) {
 			c.quiet = slices.DeleteFunc(c.quiet, func(l *local) bool { return l == m.local })
 		}
 	}
-	s.hub.leave(s, m)
+	s.hub.leaveRoom(s, m)
 }
 
 // place is where the session keeps its index in l.members. It is a member of l.

@@ -30,8 +30,8 @@ func (h *Hub) schedule(r *room, at int64) {
 	w.slots[tick%wheelSlots] = append(w.slots[tick%wheelSlots], r)
 }
 
-// occupied is called when a room has got a member. r.mu is held.
-func (h *Hub) occupied(r *room) {
+// used is called when a room has got a member. r.mu is held.
+func (h *Hub) used(r *room) {
 	if r.empty {
 		r.empty = false
 		h.keep(KeptRooms, r.payer, -roomCost)
@@ -42,10 +42,10 @@ func (h *Hub) occupied(r *room) {
 // needed says that the room has members, or somebody else whom it has to stay for. r.mu is held.
 func (r *room) needed() bool { return r.members > 0 || r.remote != nil && r.remote.users > 0 }
 
-// vacated is called when a room may have no member, because of p. It goes at once when nothing was ever published there,
+// unused is called when a room may have no member, because of p. It goes at once when nothing was ever published there,
 // or it keeps no history, since then nothing is lost, or the hub stops, and else when its time, from r.active on, is up. r.mu
 // is held.
-func (h *Hub) vacated(r *room, p *payer) {
+func (h *Hub) unused(r *room, p *payer) {
 	if r.needed() || r.gone {
 		return
 	}
@@ -64,7 +64,7 @@ func (h *Hub) vacated(r *room, p *payer) {
 func (h *Hub) remove(r *room) {
 	h.clearHistory(r, 0)
 	h.dropPresence(r)
-	h.occupied(r) // it counts for nothing any more
+	h.used(r) // it counts for nothing any more
 	if r.remote != nil && r.remote.close != nil {
 		r.remote.close()
 	}
@@ -111,7 +111,7 @@ func untilSlot(now int64) time.Duration {
 func (h *Hub) tidy(now int64) {
 	for i := range h.rooms {
 		h.tidyShard(&h.rooms[i], now)
-		h.expire(&h.clients[i], now)
+		h.endDue(&h.clients[i], now)
 		h.tidyMemory(&h.memories[i], now)
 	}
 }
@@ -173,14 +173,14 @@ func (h *Hub) Relieve(excess int64) (freed int64) {
 	if now < h.relieve.Load() {
 		return 0
 	}
-	before := h.held()
+	before := h.allKept()
 	defer func() {
 		if freed < excess {
 			h.relieve.Store(now + relieveEvery)
 		}
 	}()
 	enough := func() bool {
-		freed = before - h.held()
+		freed = before - h.allKept()
 		return freed >= excess
 	}
 	rooms := func(of func(*room)) {
@@ -199,7 +199,7 @@ func (h *Hub) Relieve(excess int64) (freed int64) {
 	const steps = 8 // of age
 	for i := int64(1); i <= steps && !enough(); i++ {
 		for c := range h.clients {
-			h.expire(&h.clients[c], clock()+h.cfg.ResumeWindow.Milliseconds()*i/steps)
+			h.endDue(&h.clients[c], clock()+h.cfg.ResumeWindow.Milliseconds()*i/steps)
 		}
 	}
 	if !enough() {
@@ -224,7 +224,7 @@ func (h *Hub) Stop() {
 	h.stopOnce.Do(func() { close(h.stop) })
 	<-h.swept
 	for i := range h.clients {
-		h.expire(&h.clients[i], math.MaxInt64)
+		h.endDue(&h.clients[i], math.MaxInt64)
 		h.tidyMemory(&h.memories[i], math.MaxInt64)
 	}
 	for i := range h.rooms {

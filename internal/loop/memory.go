@@ -11,8 +11,8 @@ import (
 // It is true as of each worker's last turn. Any goroutine.
 func (l *Loop) Buffered() int64 { return l.buffered.Load() }
 
-// Hold counts n more bytes, or less, that are kept elsewhere. Any goroutine.
-func (l *Loop) Hold(n int64) { l.buffered.Add(n) }
+// Keep counts n more bytes, or less, that are kept elsewhere. Any goroutine.
+func (l *Loop) Keep(n int64) { l.buffered.Add(n) }
 
 // Overloaded says that Buffered is above Config.MaxBufferedBytes. Any goroutine.
 func (l *Loop) Overloaded() bool { return l.Buffered() > l.cfg.MaxBufferedBytes }
