@@ -176,7 +176,8 @@ func TestARefusedClientKeepsNoPlace(t *testing.T) {
 	rawtest.Dial(t, s, "/echo")
 }
 
-// A client that hangs up while Connect is asked, or whose time is over: it may be let in all the same, and then it is gone.
+// A client that hangs up while Connect is asked, or whose time is over: it may be let in all the same, and then it is
+// gone.
 func TestConnectThatIsLate(t *testing.T) {
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var l ledger

@@ -19,9 +19,8 @@ import (
 
 const module = "example.com/hubbub"
 
-// allowedImports says which packages of ours each package may import: only what
-// lies below it. A package that is not here fails the test, so that a new one
-// finds its layer. "examples/*" stands for each folder in examples.
+// allowedImports says which packages of ours each package may import: only what lies below it. A package that is not
+// here fails the test, so that a new one finds its layer. "examples/*" stands for each folder in examples.
 var allowedImports = map[string][]string{
 	"cmd/hubbub": {".", "internal/bench", "internal/cgroup"},
 	"examples/*": {"."},
@@ -70,8 +69,8 @@ var alsoInTests = map[string][]string{
 	"internal/protocol/room": {"internal/wire"}, // how long a frame is
 }
 
-// purePackages are functions of values: no connection, no clock, no goroutine,
-// no lock. Their list is what they may not import.
+// purePackages are functions of values: no connection, no clock, no goroutine, no lock. Their list is what they may not
+// import.
 var purePackages = map[string][]string{
 	"internal/wire":          {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time"},
 	"internal/protocol/room": {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context"}, // time: for durations

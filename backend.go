@@ -38,33 +38,34 @@ var (
 
 // Publication is what the application publishes.
 type Publication struct {
-	// Where to: exactly one of these. Room reaches the room's members, as a room_message; that it has none is no error. Client
-	// is one client by its id, and User all clients of that name, as a direct_message. Everyone is all clients, as a chat.
+	// Where to: exactly one of these. Room reaches the room's members, as a room_message; that it has none is no error.
+	// Client is one client by its id, and User all clients of that name, as a direct_message. Everyone is all clients,
+	// as a chat.
 	Room     string
 	Client   string
 	User     string
 	Everyone bool
 
 	// Content is encoded as JSON. What clients would have to refuse is an error, also where a json.RawMessage holds it:
-	// invalid UTF-8, an escaped lone surrogate, more than 127 levels. Config.MaxMessageBytes, which is for what clients send,
-	// doesn't bound it: it goes to a client whose queue is empty whatever its size, and else counts as any other against
-	// SendQueueBytes; the newest message stays in the history even when it alone is larger than that. Whoever puts what
-	// users wrote into a message bounds it before, since every member's client must be able to take it.
+	// invalid UTF-8, an escaped lone surrogate, more than 127 levels. Config.MaxMessageBytes, which is for what clients
+	// send, doesn't bound it: it goes to a client whose queue is empty whatever its size, and else counts as any other
+	// against SendQueueBytes; the newest message stays in the history even when it alone is larger than that. Whoever
+	// puts what users wrote into a message bounds it before, since every member's client must be able to take it.
 	Content any
 	// From is who it is from: "server" where it is empty; at most 64 bytes, and never in the form of a client's id.
 	From string
 	// Exclude is the id of a client that doesn't get it.
 	Exclude string
 
-	// Of a Room alone. Key is by what the policy "latest-by-key" conflates, at most 255 bytes. PublishID has the message
-	// published once: a second call within Config.DedupWindow for the same room gives the first one's position, with
-	// Duplicate set; at most 64 bytes.
+	// Of a Room alone. Key is by what the policy "latest-by-key" conflates, at most 255 bytes. PublishID has the
+	// message published once: a second call within Config.DedupWindow for the same room gives the first one's position,
+	// with Duplicate set; at most 64 bytes.
 	Key       string
 	PublishID string
 }
 
-// Position is a place in the log of a room: behind the message with that offset. Another epoch means that the log was lost.
-// The zero Position is that of a room without history, of a client, of a user, of everyone.
+// Position is a place in the log of a room: behind the message with that offset. Another epoch means that the log was
+// lost. The zero Position is that of a room without history, of a client, of a user, of everyone.
 type Position struct {
 	Epoch     string
 	Offset    uint64
@@ -73,9 +74,9 @@ type Position struct {
 
 const maxFrom = 64 // bytes
 
-// Publish sends what p says, whoever the policy lets publish. It doesn't block: ErrOverloaded says that nothing was sent.
-// Others of its errors: ErrUnknownClient, ErrUnknownUser, ErrStopped, ctx's where that has ended, and what is wrong with a
-// field, which is named. Any goroutine, a hook's too.
+// Publish sends what p says, whoever the policy lets publish. It doesn't block: ErrOverloaded says that nothing was
+// sent. Others of its errors: ErrUnknownClient, ErrUnknownUser, ErrStopped, ctx's where that has ended, and what is
+// wrong with a field, which is named. Any goroutine, a hook's too.
 func (s *Server) Publish(ctx context.Context, p Publication) (Position, error) {
 	at, err := s.publish(ctx, &p)
 	if err != nil {
@@ -151,8 +152,8 @@ func (p *Publication) check() error {
 	return nil
 }
 
-// encode makes the JSON of what the application gives, and holds it to the protocol: json.Marshal takes a json.RawMessage,
-// wherever it lies, nearly as it is.
+// encode makes the JSON of what the application gives, and holds it to the protocol: json.Marshal takes a
+// json.RawMessage, wherever it lies, nearly as it is.
 func encode(content any) ([]byte, error) {
 	b, err := json.Marshal(content)
 	if err != nil {
@@ -161,8 +162,8 @@ func encode(content any) ([]byte, error) {
 	return room.CheckContent(b)
 }
 
-// HistoryQuery asks for a page of a room's history: what comes behind Since or what is before Before, at most one of which is
-// set, or else the newest messages.
+// HistoryQuery asks for a page of a room's history: what comes behind Since or what is before Before, at most one of
+// which is set, or else the newest messages.
 type HistoryQuery struct {
 	Since, Before *Position
 	Limit         int // messages, at most 1000; 0 is 100
@@ -184,7 +185,8 @@ type Published struct {
 	Offset     uint64
 }
 
-// History is a page of what a room keeps: 64 KiB or one message at most. ErrNoHistory, ErrNoPosition, ctx's. It doesn't block.
+// History is a page of what a room keeps: 64 KiB or one message at most. ErrNoHistory, ErrNoPosition, ctx's. It doesn't
+// block.
 func (s *Server) History(ctx context.Context, room string, q HistoryQuery) (HistoryPage, error) {
 	page, err := s.history(ctx, room, q)
 	if err != nil {
@@ -302,8 +304,8 @@ type RoomQuery struct {
 	Limit  int    // at most 1000; 0 is 100
 }
 
-// Rooms are those that have members or history, by name; more says that there are others behind them. It doesn't block, and
-// goes over all rooms.
+// Rooms are those that have members or history, by name; more says that there are others behind them. It doesn't block,
+// and goes over all rooms.
 func (s *Server) Rooms(ctx context.Context, q RoomQuery) (list []Room, more bool, err error) {
 	limit, err := limited(q.Limit, maxList)
 	if err = errors.Join(ctx.Err(), err); err != nil {
@@ -329,8 +331,8 @@ type ClientQuery struct {
 	Limit int    // at most 1000; 0 is 100
 }
 
-// Clients are all who are connected or may come back, by id; more says that there are others behind them. It doesn't block, and
-// goes over all clients.
+// Clients are all who are connected or may come back, by id; more says that there are others behind them. It doesn't
+// block, and goes over all clients.
 func (s *Server) Clients(ctx context.Context, q ClientQuery) (list []Client, more bool, err error) {
 	limit, err := limited(q.Limit, maxList)
 	after, badAfter := afterID(q.After)
@@ -344,10 +346,10 @@ func (s *Server) Clients(ctx context.Context, q ClientQuery) (list []Client, mor
 	return list, more, nil
 }
 
-// Remove takes a client out of a room; it is told so, with the reason "kicked", and may join again. One that has lost its
-// connection isn't told, and joins again when it resumes: who is to stay out is refused by the hook Join. ErrUnknownClient,
-// ErrNotMember, ErrStopped, ctx's. It waits until the client is out, or for ctx; an error says that nothing was done, nor
-// will be.
+// Remove takes a client out of a room; it is told so, with the reason "kicked", and may join again. One that has lost
+// its connection isn't told, and joins again when it resumes: who is to stay out is refused by the hook Join.
+// ErrUnknownClient, ErrNotMember, ErrStopped, ctx's. It waits until the client is out, or for ctx; an error says that
+// nothing was done, nor will be.
 func (s *Server) Remove(ctx context.Context, room, client string) error {
 	id, ok := hub.ParseID([]byte(client))
 	err := error(ErrUnknownClient)
@@ -360,10 +362,10 @@ func (s *Server) Remove(ctx context.Context, room, client string) error {
 	return nil
 }
 
-// Disconnect closes a client's connection with a code from 4000 to 4999 (0 is 4500, "kicked": from 4500 on clients don't come
-// back by themselves) and a reason of at most 123 bytes, and ends its session: it can't be resumed. ErrUnknownClient,
-// ErrStopped, ctx's. It waits until the Close is on its way, or for ctx; an error says that nothing was done, nor will be. A
-// client's own hook or Handler may call it, whose ctx ends then.
+// Disconnect closes a client's connection with a code from 4000 to 4999 (0 is 4500, "kicked": from 4500 on clients
+// don't come back by themselves) and a reason of at most 123 bytes, and ends its session: it can't be resumed.
+// ErrUnknownClient, ErrStopped, ctx's. It waits until the Close is on its way, or for ctx; an error says that nothing
+// was done, nor will be. A client's own hook or Handler may call it, whose ctx ends then.
 func (s *Server) Disconnect(ctx context.Context, client string, code int, reason string) error {
 	code = cmp.Or(code, protocol.CloseKicked)
 	id, ok := hub.ParseID([]byte(client))

@@ -34,7 +34,8 @@ func (l *stallingLog) Handle(ctx context.Context, r slog.Record) error {
 }
 
 // busyServer is a server of two workers, the first of which does nothing until release is called. Clients come to the
-// workers in turns: the next one to the second, then one to the first, and so on. Before it is stalled, first is called.
+// workers in turns: the next one to the second, then one to the first, and so on. Before it is stalled, first is
+// called.
 func busyServer(t *testing.T, cfg hubbub.Config, first func(s *rawtest.Server)) (s *rawtest.Server, release func()) {
 	t.Helper()
 	text := &rawtest.Log{}
@@ -70,7 +71,8 @@ func (m *member) hear(room string, from, to int) {
 	}
 }
 
-// counts reads messages of a kind whose contents begin with the numbers from, from+step and so on, below to. Any goroutine.
+// counts reads messages of a kind whose contents begin with the numbers from, from+step and so on, below to. Any
+// goroutine.
 func (m *member) counts(kind string, from, to, step int) error {
 	for i := from; i < to; i += step {
 		_, p, err := m.TryNext()
@@ -270,8 +272,8 @@ func TestJoinsAndLeavesBesideMessagesOnTheirWay(t *testing.T) {
 	})
 }
 
-// One packet joins, leaves and joins again, and publishes meanwhile: behind the last joined comes what was published behind
-// it, and no more.
+// One packet joins, leaves and joins again, and publishes meanwhile: behind the last joined comes what was published
+// behind it, and no more.
 func TestJoiningAgainInOnePacket(t *testing.T) {
 	eachServerWith(t, hubbub.Config{Rooms: []hubbub.RoomPolicy{{Match: "*", IncludeSender: true}}}, func(t *testing.T, s *rawtest.Server) {
 		m, other := enter(t, s), enter(t, s).join("r")

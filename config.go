@@ -22,41 +22,42 @@ import (
 type Config struct {
 	// Workers is how many event-loop workers own the connections. Default: GOMAXPROCS.
 	Workers int
-	// MaxConnections is how many WebSockets may be open; above it an upgrade gets 503. Default: the limit of open
-	// files less max(64, a 32nd), which stays free for requests that are not upgraded yet.
+	// MaxConnections is how many WebSockets may be open; above it an upgrade gets 503. Default: the limit of open files
+	// less max(64, a 32nd), which stays free for requests that are not upgraded yet.
 	MaxConnections int
 	// MaxConnectionsPerIP is how many of them may come from one address, the TCP peer's; of IPv6 from one /64. Above it
 	// an upgrade gets 429. Behind a proxy all clients have the proxy's address. Default: 0, no limit.
 	MaxConnectionsPerIP int
 	// MaxRoomsPerClient is how many rooms a client may be in. Default: 1000.
 	MaxRoomsPerClient int
-	// MaxMessageBytes bounds a client's message, all its fragments together; a larger one closes the connection
-	// with 1009. Default: 64 KiB.
+	// MaxMessageBytes bounds a client's message, all its fragments together; a larger one closes the connection with
+	// 1009. Default: 64 KiB.
 	MaxMessageBytes int
-	// SendQueueBytes and SendQueueAge are what a client may leave unsent before SlowConsumer acts: that many bytes,
-	// and the oldest of them that old. Less bytes than MaxMessageBytes are refused. Default: 1 MiB, 30 s.
+	// SendQueueBytes and SendQueueAge are what a client may leave unsent before SlowConsumer acts: that many bytes, and
+	// the oldest of them that old. Less bytes than MaxMessageBytes are refused. Default: 1 MiB, 30 s.
 	SendQueueBytes int
 	SendQueueAge   time.Duration
-	// MaxBufferedBytes bounds what all clients together leave unsent or half received, and what is kept for them: history,
-	// lost sessions, publish_ids, presence, what waits for hooks. Of the latter one client, or one user, may take a 64th, or
-	// what its other limits come to, up to an eighth; beyond it is told "rate_limited" or "limit_reached". Above it all the
-	// rooms that nobody is in go first, with their history; then parked sessions; then the largest debtors are closed with
-	// 1013; upgrades get 503 and /readyz says so. Default: a quarter of the memory that the process may use.
+	// MaxBufferedBytes bounds what all clients together leave unsent or half received, and what is kept for them:
+	// history, lost sessions, publish_ids, presence, what waits for hooks. Of the latter one client, or one user, may
+	// take a 64th, or what its other limits come to, up to an eighth; beyond it is told "rate_limited" or
+	// "limit_reached". Above it all the rooms that nobody is in go first, with their history; then parked sessions;
+	// then the largest debtors are closed with 1013; upgrades get 503 and /readyz says so. Default: a quarter of the
+	// memory that the process may use.
 	MaxBufferedBytes int64
 	// SlowConsumer is what happens to a client that can't keep up, in rooms whose policy names nothing else: see
 	// RoomPolicy.SlowConsumer. Default: "disconnect".
 	SlowConsumer string
-	// Rooms are the policies of rooms: the first counts whose Match matches. After them come two that are built in: the room
-	// "lobby" has full presence, and every other room the defaults of RoomPolicy. At most 1000.
+	// Rooms are the policies of rooms: the first counts whose Match matches. After them come two that are built in: the
+	// room "lobby" has full presence, and every other room the defaults of RoomPolicy. At most 1000.
 	Rooms []RoomPolicy
-	// DedupWindow is how long a publish_id counts: the same publisher's next message to the room with it is acknowledged and
-	// not delivered again. At least 1 s. Default: 2 min.
+	// DedupWindow is how long a publish_id counts: the same publisher's next message to the room with it is
+	// acknowledged and not delivered again. At least 1 s. Default: 2 min.
 	DedupWindow time.Duration
-	// ResumeWindow is how long a session is kept whose connection was lost, for its client to resume; until then the others
-	// don't see it leave. Whole seconds, at least 1 s; negative: not at all. Default: 30 s.
+	// ResumeWindow is how long a session is kept whose connection was lost, for its client to resume; until then the
+	// others don't see it leave. Whole seconds, at least 1 s; negative: not at all. Default: 30 s.
 	ResumeWindow time.Duration
-	// PingInterval is how often a client is pinged; one that gave no sign of life, not a single byte, for
-	// PingInterval and PongTimeout together is closed. Both at least 1 s. Default: 25 s, 10 s.
+	// PingInterval is how often a client is pinged; one that gave no sign of life, not a single byte, for PingInterval
+	// and PongTimeout together is closed. Both at least 1 s. Default: 25 s, 10 s.
 	PingInterval time.Duration
 	PongTimeout  time.Duration
 	// HandshakeTimeout is how long the head of a request may take, on a Server's own listener. Default: 10 s.
@@ -64,11 +65,11 @@ type Config struct {
 	// ShutdownDelay is how long Shutdown still accepts connections while /readyz says 503 already, so that a load
 	// balancer notices. Default: 0.
 	ShutdownDelay time.Duration
-	// AllowedOrigins are patterns of the origins whose pages may connect, beside the server's own; "*" stands for
-	// any run of characters: "https://*.example.com", "http://localhost:*". A bare "*" lets every page on the web
-	// act in the name of your users. Opened files and the shells of some desktop programs are "null" or "file://",
-	// which only these very words let in. A pattern that matches nothing that a browser sends is refused. Default:
-	// the server's own origin only.
+	// AllowedOrigins are patterns of the origins whose pages may connect, beside the server's own; "*" stands for any
+	// run of characters: "https://*.example.com", "http://localhost:*". A bare "*" lets every page on the web act in
+	// the name of your users. Opened files and the shells of some desktop programs are "null" or "file://", which only
+	// these very words let in. A pattern that matches nothing that a browser sends is refused. Default: the server's
+	// own origin only.
 	AllowedOrigins []string
 	// Subprotocols are the values of Sec-WebSocket-Protocol that the server agrees to: the first of a client's offers
 	// that is one of these is chosen, and means nothing more. Browsers close a connection for which they offered some
@@ -79,8 +80,8 @@ type Config struct {
 	BasePath string
 	// Compression is permessage-deflate (RFC 7692) with the clients that offer it: "on" compresses each message by
 	// itself, so that it is done once for all receivers and an idle client costs no memory; "context" lets messages
-	// refer to those before them, compresses for each client anew, and keeps 16 KiB for each, 40 KiB where the client does
-	// not let us bound its part; "off" declines. Default: "on".
+	// refer to those before them, compresses for each client anew, and keeps 16 KiB for each, 40 KiB where the client
+	// does not let us bound its part; "off" declines. Default: "on".
 	Compression string
 	// IO is how connections are read and written: "auto", "epoll" (Linux) or "pump" (portable). Default: "auto".
 	IO string
@@ -90,19 +91,19 @@ type Config struct {
 	Hooks Hooks
 	// HookTimeout bounds one call of a Handler or a hook. Default: 5 s.
 	HookTimeout time.Duration
-	// MaxHookCalls is how many of them run at once, over all clients, and how many of Connect beside them; the others wait.
-	// Those of one user, or of a client without a name, take a sixteenth of the places at most, but at least 4; where
-	// MaxConnectionsPerIP is set, those of one address four times as many. Default: 1024.
+	// MaxHookCalls is how many of them run at once, over all clients, and how many of Connect beside them; the others
+	// wait. Those of one user, or of a client without a name, take a sixteenth of the places at most, but at least 4;
+	// where MaxConnectionsPerIP is set, those of one address four times as many. Default: 1024.
 	MaxHookCalls int
 	// Logger gets what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
 }
 
 // Handler obeys a client's message of a type of your own. It runs on a goroutine of its own, one call at a time for
-// each client, so it may block; ctx ends when the client is gone or the time is up. The reply, what Server.Publish takes, is sent
-// to the client as {"msg_type": the same, "from": "server", "content": reply}, with the message's id; a nil reply is an
-// ack if the message had an id. An *Error goes to the client; any other error is logged, and the client is told
-// "internal". It may call every method of Server.
+// each client, so it may block; ctx ends when the client is gone or the time is up. The reply, what Server.Publish
+// takes, is sent to the client as {"msg_type": the same, "from": "server", "content": reply}, with the message's id; a
+// nil reply is an ack if the message had an id. An *Error goes to the client; any other error is logged, and the client
+// is told "internal". It may call every method of Server.
 type Handler func(ctx context.Context, m *Message) (reply any, err error)
 
 // Message is a client's message for a Handler.

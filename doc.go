@@ -1,5 +1,5 @@
-// Package hubbub is a real-time messaging server as a library: clients hold a WebSocket open, join rooms, and what
-// one of them or the application publishes reaches every member at once.
+// Package hubbub is a real-time messaging server as a library: clients hold a WebSocket open, join rooms, and what one
+// of them or the application publishes reaches every member at once.
 //
 //	srv, err := hubbub.New(hubbub.Config{})
 //	if err != nil {
@@ -10,8 +10,8 @@
 //	srv.Publish(ctx, hubbub.Publication{Everyone: true, Content: "hello, all"})
 //	srv.Publish(ctx, hubbub.Publication{Client: id, Content: "psst"}) // or User: a name
 //
-// What clients say is in docs/protocol.md; a kind of message of your own is a Handler in the Config. The same server
-// as a command is cmd/hubbub.
+// What clients say is in docs/protocol.md; a kind of message of your own is a Handler in the Config. The same server as
+// a command is cmd/hubbub.
 //
 // Goroutines: a Server has one for each worker, each of which owns many connections; an idle connection costs a small
 // struct and neither a goroutine nor a buffer. A Handler runs on a goroutine of its own. All methods of Server may be
@@ -20,9 +20,9 @@
 // To see what it does, give Config a Logger of level debug: each refused request, failed connection and slow client is
 // a line. To test with it, serve it on a listener at 127.0.0.1:0, as the tests of this package do.
 //
-// The map: config.go and roompolicy.go settings, Handler; server.go the Server; backend.go what you ask it for: Publish,
-// History, Disconnect and the like; listen.go its listeners; handshake.go from request to connection; hooks.go your code in a
-// client's life; memory.go, limit_*.go and metrics.go what their names say. Below it: internal/front (what stands before a
-// session), internal/hub (rooms, sessions), internal/loop (workers, connections), internal/protocol (messages),
-// internal/wire (frames). docs/architecture.md has a picture.
+// The map: config.go and roompolicy.go settings, Handler; server.go the Server; backend.go what you ask it for:
+// Publish, History, Disconnect and the like; listen.go its listeners; handshake.go from request to connection; hooks.go
+// your code in a client's life; memory.go, limit_*.go and metrics.go what their names say. Below it: internal/front
+// (what stands before a session), internal/hub (rooms, sessions), internal/loop (workers, connections),
+// internal/protocol (messages), internal/wire (frames). docs/architecture.md has a picture.
 package hubbub

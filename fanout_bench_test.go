@@ -30,9 +30,9 @@ import (
 
 var fanoutMembers = flag.Int("members", 1000, "how many members the room of BenchmarkFanout has")
 
-// BenchmarkFanout publishes to a room, one message an operation, in a closed loop: window of them are under way at once,
-// and one is done when its last receiver has it. This process is the server and a child all the clients, so what is
-// reported is the server's alone: allocations, and
+// BenchmarkFanout publishes to a room, one message an operation, in a closed loop: window of them are under way at
+// once, and one is done when its last receiver has it. This process is the server and a child all the clients, so what
+// is reported is the server's alone: allocations, and
 //
 //	cpu-ns/delivery  processor time, the kernel's included, for each message that a member received
 //	p50-ns, p99-ns   from the publish to the arrival at a member that reads
@@ -201,8 +201,8 @@ type clients struct {
 	measured atomic.Pointer[measurement]
 }
 
-// measurement is of one task. What is received is told apart by its order, which is the same for all: message i of
-// the task is every member's first+i-th.
+// measurement is of one task. What is received is told apart by its order, which is the same for all: message i of the
+// task is every member's first+i-th.
 type measurement struct {
 	first   int
 	sent    []atomic.Int64 // when each was published, nanoseconds

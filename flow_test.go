@@ -96,8 +96,8 @@ func flood(t *testing.T, s *rawtest.Server, policy string, from *member, next in
 	return next
 }
 
-// readOn reads up to the publication last, and holds it all against what was published from first on: each is got or told
-// to be lost, in order, once.
+// readOn reads up to the publication last, and holds it all against what was published from first on: each is got or
+// told to be lost, in order, once.
 func readOn(t *testing.T, m *member, policy string, history bool, first, last int, base float64) (got []int, lost int) {
 	t.Helper()
 	for due := first; due <= last; {

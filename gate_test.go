@@ -136,7 +136,8 @@ func TestSlowReadersHoldNobodyElseUp(t *testing.T) {
 	}
 }
 
-// A connection that is kept after its first request holds no place, but there is a bound on these too, whatever they do.
+// A connection that is kept after its first request holds no place, but there is a bound on these too, whatever they
+// do.
 func TestKeptConnectionsAreBounded(t *testing.T) {
 	s := rawtest.Start(t, hubbub.Config{MaxConnections: 1 << 20}) // all descriptors are for WebSockets: few are left for these
 	l := servePipes(t, s)

@@ -86,8 +86,8 @@ func TestAHandlerAnswersItsOwnMessages(t *testing.T) {
 	})
 }
 
-// One at a time and in order for a client, whatever each takes; and one that waits delays nobody else.
-// What a later version will have is refused with these words, and no application can take its place.
+// One at a time and in order for a client, whatever each takes; and one that waits delays nobody else. What a later
+// version will have is refused with these words, and no application can take its place.
 func TestReservedKindsAreNotAvailable(t *testing.T) {
 	m := enter(t, rawtest.Start(t, hubbub.Config{}))
 	for _, kind := range []string{"refresh", "request"} {
@@ -249,8 +249,8 @@ func TestABoundOnHandlersOfAllClients(t *testing.T) {
 	})
 }
 
-// A hook that panics, or ends its goroutine as a test's FailNow does, is answered for, and costs nobody else anything: there
-// is one place for all of them.
+// A hook that panics, or ends its goroutine as a test's FailNow does, is answered for, and costs nobody else anything:
+// there is one place for all of them.
 func TestAHookThatDoesNotReturnIsAnError(t *testing.T) {
 	for way, end := range map[string]func(){"panic": func() { panic("planted") }, "exit": runtime.Goexit, "both": func() {
 		defer runtime.Goexit()
@@ -372,7 +372,8 @@ func TestHandlersAnswerOnOneProcessorUnderFullFanOut(t *testing.T) {
 	})
 }
 
-// spinVariable is in the environment of a process that is a server with a handler that computes, and prints its address.
+// spinVariable is in the environment of a process that is a server with a handler that computes, and prints its
+// address.
 const spinVariable = "HUBBUB_TEST_SPIN"
 
 func init() {

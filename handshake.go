@@ -104,8 +104,8 @@ func (p *place) adopt(nc net.Conn, d wire.Deflate, answer, first []byte) error {
 	return err
 }
 
-// end gives back what was taken for an upgrade that came to nothing, also by a panic of somebody's ResponseWriter. Who was
-// admitted is gone again.
+// end gives back what was taken for an upgrade that came to nothing, also by a panic of somebody's ResponseWriter. Who
+// was admitted is gone again.
 func (p *place) end() {
 	if !p.granted {
 		p.s.loop.Release()
@@ -140,8 +140,8 @@ func (s *Server) shakeHands(w http.ResponseWriter, r *http.Request) (d wire.Defl
 			return d, nil, no
 		}
 	}
-	// By a POST the page at / learns why it can't connect: browsers tell it nothing of an upgrade, and send no Origin with
-	// a GET of its own.
+	// By a POST the page at / learns why it can't connect: browsers tell it nothing of an upgrade, and send no Origin
+	// with a GET of its own.
 	if r.Method == http.MethodPost && s.ips.Full(r.RemoteAddr) {
 		return d, nil, s.tooManyOfOne()
 	}

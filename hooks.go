@@ -15,45 +15,46 @@ import (
 )
 
 // Hooks are your own code in a client's life. Each is called on a goroutine of its own, never on a worker, so it may
-// block and may call every method of Server; and those up to Disconnect one at a time for each client, Handlers included,
-// in the order of what the client sent. What comes behind a message whose hook runs waits for it; after a few the client isn't read. ctx ends
-// when the client is gone, but for Disconnect, and after Config.HookTimeout: then the client is told "timeout". At most
-// Config.MaxHookCalls run at once, over all clients, and as many of Connect. Hooks that are nil cost nothing.
+// block and may call every method of Server; and those up to Disconnect one at a time for each client, Handlers
+// included, in the order of what the client sent. What comes behind a message whose hook runs waits for it; after a few
+// the client isn't read. ctx ends when the client is gone, but for Disconnect, and after Config.HookTimeout: then the
+// client is told "timeout". At most Config.MaxHookCalls run at once, over all clients, and as many of Connect. Hooks
+// that are nil cost nothing.
 //
-// An error of type *Error goes to the client; any other is logged, and the client is told "internal". So it is when a hook
-// panics or ends its goroutine by runtime.Goexit, as a test's FailNow does: what comes behind it goes on.
+// An error of type *Error goes to the client; any other is logged, and the client is told "internal". So it is when a
+// hook panics or ends its goroutine by runtime.Goexit, as a test's FailNow does: what comes behind it goes on.
 type Hooks struct {
-	// Connect is called before a client is let in, with the id that it will have. It may set c.User. An error closes the new
-	// connection: with 4501, "don't come back", where it is an *Error whose code says not to retry, and else with 1013, "try
-	// again later".
+	// Connect is called before a client is let in, with the id that it will have. It may set c.User. An error closes
+	// the new connection: with 4501, "don't come back", where it is an *Error whose code says not to retry, and else
+	// with 1013, "try again later".
 	//
-	// Each call that returns nil has one call of Disconnect, after it, with the same id and user, whatever becomes of the
-	// client: it hung up meanwhile, the time was over, the server stops. A call that returns an error has none.
+	// Each call that returns nil has one call of Disconnect, after it, with the same id and user, whatever becomes of
+	// the client: it hung up meanwhile, the time was over, the server stops. A call that returns an error has none.
 	//
-	// A client that wants a session back has its id, so Connect may be called for one that is connected still; its other
-	// connection ends then. Where Connect names another user than the session's, or the session ends or is given to
-	// another connection at that moment, Disconnect is called with 1006 and Connect once more, with a new id.
+	// A client that wants a session back has its id, so Connect may be called for one that is connected still; its
+	// other connection ends then. Where Connect names another user than the session's, or the session ends or is given
+	// to another connection at that moment, Disconnect is called with 1006 and Connect once more, with a new id.
 	Connect func(ctx context.Context, c *Connect) error
-	// Join may refuse that a client joins a room, also with a position from which on it wants what it missed, or as part of a
-	// resume.
+	// Join may refuse that a client joins a room, also with a position from which on it wants what it missed, or as
+	// part of a resume.
 	Join func(ctx context.Context, j *Join) error
-	// Read may refuse that a client which isn't in a room reads its history, or who is in it. Members may; Join isn't asked for
-	// that. Without Read anyone may, but where there is a Join only members: else the room could be read by those whom it
-	// refuses.
+	// Read may refuse that a client which isn't in a room reads its history, or who is in it. Members may; Join isn't
+	// asked for that. Without Read anyone may, but where there is a Join only members: else the room could be read by
+	// those whom it refuses.
 	Read func(ctx context.Context, r *Read) error
-	// Publish may refuse what a client publishes, or change p.Content. The order of a room's messages is that in
-	// which their hooks end.
+	// Publish may refuse what a client publishes, or change p.Content. The order of a room's messages is that in which
+	// their hooks end.
 	Publish func(ctx context.Context, p *Publish) error
 	// Disconnect comes last of those above, once for each client that was let in, however its connection ended.
 	Disconnect func(ctx context.Context, d *Disconnect)
 
-	// The rest tell what has happened in a room, and don't wait for those above, nor these for them. They are called one at
-	// a time for each room, in the order in which it happened: Occupied when the room gets its first member, then Joined
-	// and Left for each of them, then Vacated. None misses its pair while the process lives, whatever becomes of the
-	// client, the room or another hook; Shutdown waits for them. A client that is to be resumed has not left. ctx ends after
-	// Config.HookTimeout alone; the room's next call waits until this one has returned. A client because of which more
-	// than Config.MaxRoomsPerClient of them wait, or because of whose user, all its clients together, is told "rate_limited"
-	// when it joins.
+	// The rest tell what has happened in a room, and don't wait for those above, nor these for them. They are called
+	// one at a time for each room, in the order in which it happened: Occupied when the room gets its first member,
+	// then Joined and Left for each of them, then Vacated. None misses its pair while the process lives, whatever
+	// becomes of the client, the room or another hook; Shutdown waits for them. A client that is to be resumed has not
+	// left. ctx ends after Config.HookTimeout alone; the room's next call waits until this one has returned. A client
+	// because of which more than Config.MaxRoomsPerClient of them wait, or because of whose user, all its clients
+	// together, is told "rate_limited" when it joins.
 	Joined   func(ctx context.Context, j *Joined)
 	Left     func(ctx context.Context, l *Left)
 	Occupied func(ctx context.Context, room string)
@@ -79,8 +80,8 @@ type Publish struct {
 	Content                json.RawMessage // one JSON value; set it to publish another, which Server.Publish would take
 }
 
-// Disconnect is a client that is gone. Code is what its Close frame said, or 1006 where there was none, as of one that was
-// let in and got no connection.
+// Disconnect is a client that is gone. Code is what its Close frame said, or 1006 where there was none, as of one that
+// was let in and got no connection.
 type Disconnect struct {
 	Client, User string
 	Code         int
@@ -150,8 +151,8 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 	return encode(reply)
 }
 
-// admit finds out who asks and whether it may come in, on the goroutine of the handshake, and gives the handler that the
-// connection shall have.
+// admit finds out who asks and whether it may come in, on the goroutine of the handshake, and gives the handler that
+// the connection shall have.
 func (s *Server) admit(r *http.Request) loop.Handler {
 	token := r.URL.Query().Get("resume")
 	if s.cfg.Hooks.Connect == nil {

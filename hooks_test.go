@@ -220,7 +220,8 @@ func TestHooksKeepAClientsOrder(t *testing.T) {
 	})
 }
 
-// Who is refused by Join doesn't get at the room by reading: with a Join alone members read, and a Read decides for the others.
+// Who is refused by Join doesn't get at the room by reading: with a Join alone members read, and a Read decides for the
+// others.
 func TestWhoMayReadARoom(t *testing.T) {
 	var d diary
 	join := func(_ context.Context, j *hubbub.Join) error {

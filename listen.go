@@ -35,12 +35,12 @@ func ListenAddress(addr string) (network, address string, err error) {
 	return front.ListenAddress(addr)
 }
 
-// Listen is net.Listen for TCP, or tls.Listen where secure is not nil, with two differences: TCP's own keep-alive is off,
-// which would probe each idle connection every 15 s beside our pings; and a Server's workers can take the connections
-// over with their TLS, where those of any other TLS listener need two goroutines each.
+// Listen is net.Listen for TCP, or tls.Listen where secure is not nil, with two differences: TCP's own keep-alive is
+// off, which would probe each idle connection every 15 s beside our pings; and a Server's workers can take the
+// connections over with their TLS, where those of any other TLS listener need two goroutines each.
 //
-// An address "unix:PATH" is a Unix socket. A socket file that nobody listens at any more is replaced; the new one is open
-// to the process's user and group, whatever the umask, and removed when the listener is closed.
+// An address "unix:PATH" is a Unix socket. A socket file that nobody listens at any more is replaced; the new one is
+// open to the process's user and group, whatever the umask, and removed when the listener is closed.
 func Listen(addr string, secure *tls.Config) (net.Listener, error) {
 	l, err := front.Listen(addr)
 	if err != nil {

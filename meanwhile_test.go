@@ -71,8 +71,8 @@ func TestChatsHaveOneOrder(t *testing.T) {
 	})
 }
 
-// A client that has said all that it will say, and then reads: all that was sent to it arrives, though it didn't fit its
-// socket when it ended its half.
+// A client that has said all that it will say, and then reads: all that was sent to it arrives, though it didn't fit
+// its socket when it ended its half.
 func TestAClientThatOnlyListensAnyMoreGetsAll(t *testing.T) {
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		s := rawtest.Start(t, hubbub.Config{IO: io, SendQueueBytes: 64 << 20, Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{}}}})

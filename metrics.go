@@ -33,8 +33,8 @@ const (
 	// scrapeWait is how long a scrape waits for the workers. One that is busy for longer is shown as it was last seen;
 	// the depth of its mailbox is always that of now.
 	scrapeWait = 500 * time.Millisecond
-	// maxScrapes is how many scrapes may ask the workers at once: anyone who reaches the port can ask. The others wait for
-	// them, but not for those who read their answer slowly.
+	// maxScrapes is how many scrapes may ask the workers at once: anyone who reaches the port can ask. The others wait
+	// for them, but not for those who read their answer slowly.
 	maxScrapes = 4
 )
 

@@ -28,8 +28,8 @@ func withLabel(all map[string]float64, name, label string) (values []string) {
 	return values
 }
 
-// A close code that the code can produce has its row in /metrics from the start, or a rate would miss the first; and its
-// row in the docs.
+// A close code that the code can produce has its row in /metrics from the start, or a rate would miss the first; and
+// its row in the docs.
 func TestEveryCloseCodeIsCounted(t *testing.T) {
 	codes := closeConstants(t)
 	var want []string
@@ -94,7 +94,8 @@ func closeConstants(t *testing.T) map[string]string {
 	return codes
 }
 
-// usesOf says which of the constants the server's code uses, and where: beside metrics.go, whose table is held against it.
+// usesOf says which of the constants the server's code uses, and where: beside metrics.go, whose table is held against
+// it.
 func usesOf(t *testing.T, codes map[string]string) map[string]string {
 	t.Helper()
 	uses := map[string]string{}

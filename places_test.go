@@ -115,8 +115,8 @@ func TestWhichAddressesAreOne(t *testing.T) {
 	}
 }
 
-// Connections come and go from random addresses, under a bound for each and one for all: who is let in is who finds a place
-// under both.
+// Connections come and go from random addresses, under a bound for each and one for all: who is let in is who finds a
+// place under both.
 func TestPlacesAreCountedRight(t *testing.T) {
 	const each, all = 3, 12
 	s := serverFor(t, hubbub.Config{MaxConnectionsPerIP: each, MaxConnections: all})
@@ -277,8 +277,8 @@ func TestWhoIsKeptOutKeepsNoPlace(t *testing.T) {
 	})
 }
 
-// Connections that stay open behind their requests have few places where all descriptors are promised to WebSockets: who
-// was quiet for longest goes.
+// Connections that stay open behind their requests have few places where all descriptors are promised to WebSockets:
+// who was quiet for longest goes.
 func TestQuietConnectionsMakeRoom(t *testing.T) {
 	const places = 96 // three lanes of 32
 	s := rawtest.Start(t, hubbub.Config{MaxConnections: 1 << 20})
@@ -323,8 +323,8 @@ func TestTheOldestHalfARequestMakesRoom(t *testing.T) {
 	last.ExpectUpgrade()
 }
 
-// Half requests, and connections without one, come faster than they may stay. Who comes behind them isn't held up: those that
-// keep the server waiting go at once, and not a second for each 256 of them later.
+// Half requests, and connections without one, come faster than they may stay. Who comes behind them isn't held up:
+// those that keep the server waiting go at once, and not a second for each 256 of them later.
 func TestHalfRequestsHoldNobodyUp(t *testing.T) {
 	const places, rounds = 256, 20
 	s := rawtest.Start(t, hubbub.Config{HandshakeTimeout: time.Minute})

@@ -14,8 +14,8 @@ import (
 	"example.com/hubbub/internal/rawtest"
 )
 
-// eachPresence is eachServer with rooms that tell of their members all, a number, or nothing; a lost session is kept for
-// resume.
+// eachPresence is eachServer with rooms that tell of their members all, a number, or nothing; a lost session is kept
+// for resume.
 func eachPresence(t *testing.T, resume time.Duration, story func(t *testing.T, s *rawtest.Server)) {
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		for _, workers := range []int{1, 4} {

@@ -158,8 +158,8 @@ func TestTheOldTokenCountsUntilTheNewConnectionIsHeard(t *testing.T) {
 	})
 }
 
-// A client gave up a handshake and made another, and the server finished the first one last: the session is nobody's whom the
-// client can hear, until it comes back with the newest token that it knows.
+// A client gave up a handshake and made another, and the server finished the first one last: the session is nobody's
+// whom the client can hear, until it comes back with the newest token that it knows.
 func TestHandshakesThatCrossLoseNothing(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		for room, ended := range map[string]bool{"the given up one is there": false, "the given up one is lost": true} {
@@ -186,8 +186,8 @@ func TestHandshakesThatCrossLoseNothing(t *testing.T) {
 	})
 }
 
-// Of many handshakes at once with one token each gets the session, until the next one takes it, and none goes without: the
-// client may be waiting on any of them.
+// Of many handshakes at once with one token each gets the session, until the next one takes it, and none goes without:
+// the client may be waiting on any of them.
 func TestManyHandshakesAtOnceAllResume(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		first, token := enterFor(t, s)

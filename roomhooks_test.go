@@ -131,8 +131,8 @@ func TestRoomHooksComeInOrder(t *testing.T) {
 	})
 }
 
-// Clients come and go at random, are cut or resumed, and hooks are slow, panic or exit: at the end of the server nothing lacks
-// its pair.
+// Clients come and go at random, are cut or resumed, and hooks are slow, panic or exit: at the end of the server
+// nothing lacks its pair.
 func TestNoRoomHookMissesItsPair(t *testing.T) {
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var d roomDiary

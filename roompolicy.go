@@ -13,8 +13,8 @@ import (
 
 // RoomPolicy is what the rooms get whose names match. A field that is zero takes its default.
 type RoomPolicy struct {
-	// Match is a pattern for the whole name, byte for byte: "*" stands for any run of characters, also none, all else for
-	// itself. It must be set.
+	// Match is a pattern for the whole name, byte for byte: "*" stands for any run of characters, also none, all else
+	// for itself. It must be set.
 	Match string
 	// History is what the room keeps of its messages, for those who come back or look back; &History{} is nothing.
 	// Default: 100 messages, 2 min, 64 KiB.
@@ -26,13 +26,13 @@ type RoomPolicy struct {
 	Publish string
 	// IncludeSender gives a client its own messages too. Default: no.
 	IncludeSender bool
-	// SlowConsumer is what happens to a member that can't keep up: it is closed ("disconnect"), its oldest unsent messages
-	// go ("drop-oldest"), or only the newest waits, of the room ("latest") or of each key ("latest-by-key"). A client is told
-	// of what it lost. Default: Config.SlowConsumer.
+	// SlowConsumer is what happens to a member that can't keep up: it is closed ("disconnect"), its oldest unsent
+	// messages go ("drop-oldest"), or only the newest waits, of the room ("latest") or of each key ("latest-by-key"). A
+	// client is told of what it lost. Default: Config.SlowConsumer.
 	SlowConsumer string
 	// IdleTTL is how long a room without members keeps its history and its place in it, from when the last one left or
-	// something was published; pointing to 0, not at all. One without history has nothing to keep and goes at once. Whole
-	// seconds, rounded up, at most 24 h. Default: as long as History.Age, and without history 0.
+	// something was published; pointing to 0, not at all. One without history has nothing to keep and goes at once.
+	// Whole seconds, rounded up, at most 24 h. Default: as long as History.Age, and without history 0.
 	IdleTTL *time.Duration
 }
 
@@ -52,9 +52,9 @@ const (
 	maxRoomAge         = 24 * time.Hour
 )
 
-// PolicyOf is what a room of that name gets, with every field set, and Match that of the rule which gives it. The rule is
-// its index in c.Rooms, or -1 when it is built in: that of "lobby", or the default, "*". The error says that no room may
-// have the name, or is Validate's.
+// PolicyOf is what a room of that name gets, with every field set, and Match that of the rule which gives it. The rule
+// is its index in c.Rooms, or -1 when it is built in: that of "lobby", or the default, "*". The error says that no room
+// may have the name, or is Validate's.
 func (c Config) PolicyOf(room string) (p RoomPolicy, rule int, err error) {
 	if err := protocol.CheckRoom([]byte(room)); err != nil {
 		return RoomPolicy{}, 0, fmt.Errorf("%q: %s", room, err.Message)

@@ -12,8 +12,8 @@ import (
 	"example.com/hubbub/internal/wsclient"
 )
 
-// BenchmarkRooms says what a room costs; an operation is a room. The clients are few, a thousand rooms each, and in this
-// process, but what they keep doesn't grow with the rooms:
+// BenchmarkRooms says what a room costs; an operation is a room. The clients are few, a thousand rooms each, and in
+// this process, but what they keep doesn't grow with the rooms:
 //
 //	heap-B/room  live heap, after a collection
 //	rss-B/room   resident memory of the process, after the same; only the first kind of a process tells, as what one gave

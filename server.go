@@ -24,11 +24,12 @@ import (
 	"example.com/hubbub/internal/sparselog"
 )
 
-// Server is the whole of Hubbub as an http.Handler: the room protocol at /ws (and at / when the request is an
-// upgrade), the echo at /echo, a page to try it at /, and /healthz, /readyz and /metrics. Below a path of a mux it needs
+// Server is the whole of Hubbub as an http.Handler: the room protocol at /ws (and at / when the request is an upgrade),
+// the echo at /echo, a page to try it at /, and /healthz, /readyz and /metrics. Below a path of a mux it needs
 // http.StripPrefix, or Config.BasePath. What a middleware has set in a ResponseWriter's Header, such as a cookie, goes
-// with the answer 101 too; a ResponseWriter of its own must have Hijack or Unwrap (http.ResponseController). Its methods may
-// be called from any goroutine, a Handler's too, and none but Serve, ListenAndServe, Shutdown, Remove and Disconnect block.
+// with the answer 101 too; a ResponseWriter of its own must have Hijack or Unwrap (http.ResponseController). Its
+// methods may be called from any goroutine, a Handler's too, and none but Serve, ListenAndServe, Shutdown, Remove and
+// Disconnect block.
 type Server struct {
 	// Static after New.
 	cfg     Config
@@ -57,8 +58,8 @@ type Server struct {
 	gates     []*front.Gate         // of all that ever listened
 }
 
-// ErrUnsettled is what Shutdown returns when all has ended and an account of the server, which the error names, isn't back
-// at zero: a fault of Hubbub's own, to be reported.
+// ErrUnsettled is what Shutdown returns when all has ended and an account of the server, which the error names, isn't
+// back at zero: a fault of Hubbub's own, to be reported.
 var ErrUnsettled = errors.New("accounts are not back at zero")
 
 // ErrHooksRunning is what Shutdown returns when hooks or Handlers still run, and how many.
@@ -258,13 +259,13 @@ func (s *Server) RoomCount() int { return s.hub.Rooms() }
 // Shutdown ends the Server without a stampede. At once /readyz says 503; after Config.ShutdownDelay upgrades get 503,
 // and the clients are closed at a pace: 500 a second, or faster so that three quarters of the time until ctx's deadline
 // suffice. Each gets what is queued for it, a reconnect with a delay of its own, and 1001; the others are served
-// meanwhile. Shutdown returns when all are gone and the last hook has returned, or when ctx ends: then what is left is cut
-// off and the error is ctx's. Hooks can't be cut off: where some still run a second later the error is ErrHooksRunning too.
-// The Server can't be used afterwards. A second call waits like the first.
+// meanwhile. Shutdown returns when all are gone and the last hook has returned, or when ctx ends: then what is left is
+// cut off and the error is ctx's. Hooks can't be cut off: where some still run a second later the error is
+// ErrHooksRunning too. The Server can't be used afterwards. A second call waits like the first.
 //
-// A hook or Handler may call it. It waits then for all others, but neither for that one nor for what is to come behind it:
-// the Disconnect of its client, or the next hooks of its room. It would wait for itself in another goroutine than the
-// hook's own; a hook must not wait for such a one.
+// A hook or Handler may call it. It waits then for all others, but neither for that one nor for what is to come behind
+// it: the Disconnect of its client, or the next hooks of its room. It would wait for itself in another goroutine than
+// the hook's own; a hook must not wait for such a one.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if !s.draining.Swap(true) {
 		time.AfterFunc(s.cfg.ShutdownDelay, func() { close(s.delayed) })

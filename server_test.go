@@ -305,8 +305,8 @@ func TestRoomsThatTakeTurnsLoseNothing(t *testing.T) {
 	})
 }
 
-// A room that is put off costs the mailbox what it was posted with, whatever ran in its place: else an idle mailbox would
-// count bytes that nobody waits for, and its publishers would be paused for good.
+// A room that is put off costs the mailbox what it was posted with, whatever ran in its place: else an idle mailbox
+// would count bytes that nobody waits for, and its publishers would be paused for good.
 func TestAPublisherIsReadAgain(t *testing.T) {
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 1})

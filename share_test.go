@@ -18,8 +18,8 @@ import (
 	"example.com/hubbub/internal/wsclient"
 )
 
-// One client takes what all share: each of these fills what is kept for it until it is refused, alone, and the server stays
-// ready for the others.
+// One client takes what all share: each of these fills what is kept for it until it is refused, alone, and the server
+// stays ready for the others.
 func TestNobodyTakesWhatAllShare(t *testing.T) {
 	long := strings.Repeat("x", 1000)
 	for _, c := range []struct {
@@ -124,8 +124,8 @@ func (m *member) fill(prefix string) (taken int) {
 	}
 }
 
-// A user has one share over all of its sessions, also over those that have ended; an address some, where its connections
-// are bounded.
+// A user has one share over all of its sessions, also over those that have ended; an address some, where its
+// connections are bounded.
 func TestAUserAndAnAddressHaveShares(t *testing.T) {
 	cfg := hubbub.Config{MaxBufferedBytes: 64 << 20, Hooks: hubbub.Hooks{Connect: func(_ context.Context, c *hubbub.Connect) error {
 		c.User = c.Request.URL.Query().Get("user")
@@ -249,8 +249,8 @@ func TestAsManyRoomsAsAllowedCanBeResumed(t *testing.T) {
 	back.hearsNothing()
 }
 
-// Who has joined until its share was used up may lose its connection all the same: a parked session takes less than what its
-// rooms took before.
+// Who has joined until its share was used up may lose its connection all the same: a parked session takes less than
+// what its rooms took before.
 func TestWhoseShareIsUsedUpByRoomsCanResume(t *testing.T) {
 	s := rawtest.Start(t, hubbub.Config{MaxBufferedBytes: 1 << 20})
 	m, token := enterFor(t, s)
@@ -330,8 +330,8 @@ func beside(t *testing.T, s *rawtest.Server) (median, p95 time.Duration) {
 	return took[len(took)/2], took[len(took)*95/100]
 }
 
-// A read of 64 KiB may hold hundreds of messages that are large when they are inflated, or dear to obey. A connection is fed
-// its share of a turn, all such together little more, and what is left counts as half received.
+// A read of 64 KiB may hold hundreds of messages that are large when they are inflated, or dear to obey. A connection
+// is fed its share of a turn, all such together little more, and what is left counts as half received.
 func TestOneReadIsNotOneTurn(t *testing.T) {
 	rawtest.EachIO(t, func(t *testing.T, kind string) {
 		for _, attackers := range []int{1, 20} {
@@ -405,8 +405,8 @@ var floods = []struct {
 	}},
 }
 
-// BenchmarkBeside is how long an innocent client's round trip takes on the worker of those who attack; each operation is a
-// ping of the innocent.
+// BenchmarkBeside is how long an innocent client's round trip takes on the worker of those who attack; each operation
+// is a ping of the innocent.
 func BenchmarkBeside(b *testing.B) {
 	for _, kind := range []string{"epoll", "pump"} {
 		for _, n := range []int{1, 20} {

@@ -37,8 +37,8 @@ func untilClosed(c *rawtest.Client) {
 	}
 }
 
-// A hook may shut the server down: Shutdown waits for all others but the very one that called it, and they
-// have no place but that of this one.
+// A hook may shut the server down: Shutdown waits for all others but the very one that called it, and they have no
+// place but that of this one.
 func TestAHookShutsTheServerDown(t *testing.T) {
 	for _, kind := range []string{"handler", "join", "connect", "joined", "disconnect"} {
 		t.Run(kind, func(t *testing.T) {

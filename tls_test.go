@@ -168,8 +168,8 @@ func TestTLSEchoesEverySize(t *testing.T) {
 	})
 }
 
-// The client reads nothing for a while, so the server's writes must stop in the middle of records and go on, whatever the same
-// worker sends to another one meanwhile.
+// The client reads nothing for a while, so the server's writes must stop in the middle of records and go on, whatever
+// the same worker sends to another one meanwhile.
 func TestTLSWritesThatWouldBlock(t *testing.T) {
 	rawtest.EachIO(t, func(t *testing.T, kind string) {
 		s, _, _ := startTLS(t, hubbub.Config{IO: kind, Workers: 1})

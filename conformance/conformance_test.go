@@ -70,8 +70,8 @@ func sendAs(c *rawtest.Client, frames [][]byte, how string) {
 	}
 }
 
-// lines reads all that comes up to the end of the stream. A reset after a Close counts as an end: the client sent
-// more than the server had to read.
+// lines reads all that comes up to the end of the stream. A reset after a Close counts as an end: the client sent more
+// than the server had to read.
 func lines(c *rawtest.Client) (lines []string) {
 	for {
 		op, p, err := c.TryNext()

@@ -6,9 +6,8 @@ import (
 	"slices"
 )
 
-// A log is what one session did and saw, over all its connections: a client
-// that resumes goes on with the log that it had, one that comes back without its
-// session has another. Times are nanoseconds of one clock; the checker needs no
+// A log is what one session did and saw, over all its connections: a client that resumes goes on with the log that it
+// had, one that comes back without its session has another. Times are nanoseconds of one clock; the checker needs no
 // other.
 type clientLog struct {
 	id       string // client_id of its welcome
@@ -18,8 +17,7 @@ type clientLog struct {
 	closed   string // why it ended: a close code, "reset", ...; "" while it is open
 }
 
-// A join is also what a resume does that could not recover a room: from there on
-// the member gets what is new.
+// A join is also what a resume does that could not recover a room: from there on the member gets what is new.
 type join struct {
 	room        uint32
 	joined      int64 // when the answer came; 0: it has not
@@ -27,8 +25,8 @@ type join struct {
 	unrecovered bool
 }
 
-// resumed goes on with a log that was closed. Its cut is no excuse any more:
-// what the next connection doesn't bring is lost.
+// resumed goes on with a log that was closed. Its cut is no excuse any more: what the next connection doesn't bring is
+// lost.
 func (l *clientLog) resumed() { l.closed = "" }
 
 // unrecovered notes that a resume has told that what was missed in a room will not come.
@@ -51,8 +49,8 @@ type sent struct {
 	again  bool // sent a second time after a resume
 }
 
-// received is one delivery. from is the number of the publisher's log (by the
-// message's "from"), seq the counter in its content.
+// received is one delivery. from is the number of the publisher's log (by the message's "from"), seq the counter in its
+// content.
 type received struct {
 	room, from, seq uint32
 }
@@ -90,8 +88,7 @@ func (v *verdict) fault(count *int, format string, args ...any) {
 	}
 }
 
-// A checking numbers all messages of all logs through: message m of publisher p
-// is first[p] + its counter.
+// A checking numbers all messages of all logs through: message m of publisher p is first[p] + its counter.
 type checking struct {
 	verdict
 	logs  []*clientLog
@@ -110,9 +107,8 @@ type edge struct{ a, b, weight int }
 // certain outweighs every receiver: what its own publisher says of an order.
 const certain = 1 << 30
 
-// check judges a whole run. The order of a room is what its receivers agree on;
-// it is complete, and loss in front of a close is seen, where each room has
-// three members that stay.
+// check judges a whole run. The order of a room is what its receivers agree on; it is complete, and loss in front of a
+// close is seen, where each room has three members that stay.
 func check(logs []*clientLog) *verdict {
 	c := &checking{logs: logs, rooms: map[uint32]int{}, verdict: verdict{closed: map[string]int{}}}
 	c.number()
@@ -203,8 +199,8 @@ func (c *checking) wrong(n int, r received) string {
 	return ""
 }
 
-// arrange puts every room's messages into one order that follows from the
-// edges. Where they contradict each other, the majority decides.
+// arrange puts every room's messages into one order that follows from the edges. Where they contradict each other, the
+// majority decides.
 func (c *checking) arrange() {
 	slices.SortFunc(c.edges, func(x, y edge) int { return cmp.Or(x.a-y.a, x.b-y.b) })
 	merged := c.edges[:0]
@@ -286,9 +282,8 @@ func (c *checking) findDisorder(n int) {
 	}
 }
 
-// findLoss: from its join on, or from the first message that it got, a member
-// gets all that is acknowledged; until the end, or if it was closed or told that
-// more will not come, until the last that it got.
+// findLoss: from its join on, or from the first message that it got, a member gets all that is acknowledged; until the
+// end, or if it was closed or told that more will not come, until the last that it got.
 func (c *checking) findLoss(n int) {
 	log := c.logs[n]
 	for _, m := range c.kept[n] {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// history is a run without a fault: 3 rooms of 6 members, each of whom
-// publishes; every member is in one room and got all but its own.
+// history is a run without a fault: 3 rooms of 6 members, each of whom publishes; every member is in one room and got
+// all but its own.
 func history() []*clientLog {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var logs []*clientLog

@@ -119,8 +119,8 @@ func (d *drill) perform() (ok bool) {
 	return result == "PASS"
 }
 
-// othersBusy is how many seconds the processors have worked for what is not of
-// the drill. Servers count when they have ended.
+// othersBusy is how many seconds the processors have worked for what is not of the drill. Servers count when they have
+// ended.
 func othersBusy() float64 {
 	var name string
 	var user, nice, system float64

@@ -17,8 +17,8 @@ import (
 	"example.com/hubbub/internal/wsclient"
 )
 
-// A fleet is many clients on one epoll, in one goroutine: a drill's thread.
-// Nothing happens but inside of step, so a drill needs no locks.
+// A fleet is many clients on one epoll, in one goroutine: a drill's thread. Nothing happens but inside of step, so a
+// drill needs no locks.
 type fleet struct {
 	d        *drill
 	to       unix.SockaddrInet4
@@ -253,8 +253,8 @@ func (f *fleet) write(c *client, b []byte) {
 	f.watch(c, unix.EPOLL_CTL_MOD)
 }
 
-// put is one write. The kernel tells of a reset once: after a write that met it, as the Pong to a Ping that came before it, a read
-// gives the end of the stream.
+// put is one write. The kernel tells of a reset once: after a write that met it, as the Pong to a Ping that came before
+// it, a read gives the end of the stream.
 func (f *fleet) put(c *client, b []byte) (int, error) {
 	n, err := unix.Write(c.fd, b)
 	c.broken = c.broken || errors.Is(err, unix.ECONNRESET)

@@ -69,8 +69,7 @@ func (d *drill) dropped(ns string) (n int) {
 	return 0
 }
 
-// inside runs f with this thread in a network namespace. Sockets stay in the
-// one where they were made.
+// inside runs f with this thread in a network namespace. Sockets stay in the one where they were made.
 func (d *drill) inside(ns string, f func()) {
 	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	d.check(err)

@@ -23,8 +23,8 @@ func appendUpgrade(b []byte, token string) []byte {
 	return append(b, wsclient.Upgrade("drill", path)...)
 }
 
-// appendPublish appends a room message whose content tells its publisher and its
-// counter. One that is made to be sent again has a publish_id.
+// appendPublish appends a room message whose content tells its publisher and its counter. One that is made to be sent
+// again has a publish_id.
 func appendPublish(b []byte, room, from, seq uint32, size int, again bool) []byte {
 	b = fmt.Appendf(b, `{"msg_type":"room_message","room":"r%d","content":"%08x:%08x:`, room, from, seq)
 	for range size - 18 {
@@ -75,8 +75,8 @@ type delivery struct {
 	offset      uint64
 }
 
-// parseDelivery is the short cut for nearly all that comes. What isn't written
-// as the server does write today goes the long way.
+// parseDelivery is the short cut for nearly all that comes. What isn't written as the server does write today goes the
+// long way.
 func parseDelivery(p []byte) (d delivery, ok bool) {
 	rest, ok := bytes.CutPrefix(p, []byte(deliveryHead))
 	if !ok {

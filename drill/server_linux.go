@@ -106,8 +106,8 @@ func (s *server) end() {
 	}
 }
 
-// get is a GET from the thread's own network namespace. It is HTTP/1.0, whose answers have no chunks: the beginning of one
-// may stand in the middle of a figure.
+// get is a GET from the thread's own network namespace. It is HTTP/1.0, whose answers have no chunks: the beginning of
+// one may stand in the middle of a figure.
 func (s *server) get(path string) ([]byte, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -61,8 +61,8 @@ func (f *fleet) join(c *client, room uint32) {
 	f.send(c, wsclient.Text, fmt.Appendf(nil, `{"msg_type":"join_room","room":"r%d","id":"j"}`, room))
 }
 
-// welcomed says whether the session goes on: then it asks for its rooms. It does
-// so no earlier, since its first message takes the old token's force.
+// welcomed says whether the session goes on: then it asks for its rooms. It does so no earlier, since its first message
+// takes the old token's force.
 func (f *fleet) welcomed(c *client, m serverMessage) bool {
 	s, came := c.session, c.token() != ""
 	if m.Token == "" || m.Resumed && (!came || m.ClientID != c.log.id) {

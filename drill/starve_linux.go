@@ -29,8 +29,7 @@ func (d *drill) healthyOn(s *server, n int) *healthy {
 	return &healthy{f, f.openAll(n, func(i int) want { return want{rooms: []uint32{uint32(i % 5)}, watched: true} }), 20}
 }
 
-// talk publishes for so long, or until something is done, which is looked for 20
-// times a second.
+// talk publishes for so long, or until something is done, which is looked for 20 times a second.
 func (h *healthy) talk(long time.Duration, done func() bool) bool {
 	start := h.f.clock()
 	for n := 0; ; h.f.step(20 * time.Millisecond) {
@@ -59,8 +58,8 @@ func (h *healthy) judge(d *drill, s *server) {
 	d.say("p99 %.0f ms, max %.0f ms", ms(p99), ms(worst))
 }
 
-// descriptors: more clients than the server has descriptors for, once with its
-// own limit below theirs and once with one that lets it run out.
+// descriptors: more clients than the server has descriptors for, once with its own limit below theirs and once with one
+// that lets it run out.
 func descriptors(d *drill) {
 	for _, flags := range [][]string{nil, {"--max-connections", "5000"}} {
 		s := d.serveAs(how{under: []string{"prlimit", "--nofile=1000:1000"}, flags: flags})

@@ -72,8 +72,8 @@ func (c *crowd) talk(due int64) {
 	c.publish(c.stayed[i], uint32(i%c.rooms), 200, due)
 }
 
-// goAway resets all of the crowd. Who can resume stays away for a while, and is
-// cut in the middle of messages to every room, its own and those of others.
+// goAway resets all of the crowd. Who can resume stays away for a while, and is cut in the middle of messages to every
+// room, its own and those of others.
 func (c *crowd) goAway() {
 	if c.resumes {
 		for room := range c.rooms {
@@ -91,8 +91,8 @@ func (c *crowd) goAway() {
 	}
 }
 
-// comeBack has them all come back at once, and says how long it took. In the
-// first second some of those who can resume are cut again on their way.
+// comeBack has them all come back at once, and says how long it took. In the first second some of those who can resume
+// are cut again on their way.
 func (c *crowd) comeBack() time.Duration {
 	start := c.clock()
 	for _, one := range c.gone {
@@ -143,8 +143,7 @@ func (c *crowd) judgeResumes(s *server, least int) {
 	d.becomesNone(s, "hubbub_parked_sessions", patience)
 }
 
-// leftOver waits until a server has no more descriptors than it should, and as
-// many connections as it says.
+// leftOver waits until a server has no more descriptors than it should, and as many connections as it says.
 func (d *drill) leftOver(s *server, most int, when string) {
 	for end := time.Now().Add(patience); s.fds() > most+16 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		d.alive()

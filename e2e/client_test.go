@@ -25,8 +25,8 @@ func dialPython(t *testing.T, url string, headers ...string) *client {
 	return drive(t, "websockets", exec.Command(python, append([]string{"websockets_client.py", url}, headers...)...))
 }
 
-// client is one connection of a client that we did not write, in a process of
-// its own. ws/client.js lists its orders and events.
+// client is one connection of a client that we did not write, in a process of its own. ws/client.js lists its orders
+// and events.
 type client struct {
 	t      *testing.T
 	name   string
@@ -176,8 +176,8 @@ func (c *client) close(code int, reason string) {
 	c.order(map[string]any{"op": "close", "code": code, "reason": reason})
 }
 
-// message is the next event, which must be a message of this kind. News of members, in the lobby, may come at any time and
-// are passed over.
+// message is the next event, which must be a message of this kind. News of members, in the lobby, may come at any time
+// and are passed over.
 func (c *client) message(kind string) message {
 	c.t.Helper()
 	for {
@@ -203,8 +203,7 @@ func (c *client) join(room string) {
 	}
 }
 
-// sync proves that nothing has come but what was expected, and that all which
-// this client sent has been dealt with.
+// sync proves that nothing has come but what was expected, and that all which this client sent has been dealt with.
 func (c *client) sync() {
 	c.t.Helper()
 	if m := c.ask(`{"msg_type":"ping","id":"sync"}`, "pong"); m.raw("id") != `"sync"` {
@@ -212,8 +211,8 @@ func (c *client) sync() {
 	}
 }
 
-// settle proves that nothing else is under way from one client to another:
-// what one sends after a message arrives after it.
+// settle proves that nothing else is under way from one client to another: what one sends after a message arrives after
+// it.
 func settle(from, to *client) {
 	from.t.Helper()
 	from.sendf(`{"msg_type":"direct_message","to":%q,"content":"settle"}`, to.id)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// refused runs `hubbub serve` and `hubbub config` with what they must refuse,
-// and checks that the error names each of the words.
+// refused runs `hubbub serve` and `hubbub config` with what they must refuse, and checks that the error names each of
+// the words.
 func refused(t *testing.T, env, args []string, words ...string) {
 	t.Helper()
 	for _, command := range []string{"serve", "config"} {

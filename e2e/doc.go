@@ -1,23 +1,20 @@
-// Package e2e holds the end-to-end tests: they start the built hubbub binary
-// and talk to it only from outside, as its users do.
+// Package e2e holds the end-to-end tests: they start the built hubbub binary and talk to it only from outside, as its
+// users do.
 //
-// Three kinds of client speak to it: two WebSocket clients that we did not
-// write, the npm package ws (ws/client.js) and Debian's python3-websockets
-// (websockets_client.py), each driven by lines of JSON; raw TCP for what such
-// clients never send (raw_test.go); and a headless Chromium for the page at "/".
+// Three kinds of client speak to it: two WebSocket clients that we did not write, the npm package ws (ws/client.js) and
+// Debian's python3-websockets (websockets_client.py), each driven by lines of JSON; raw TCP for what such clients never
+// send (raw_test.go); and a headless Chromium for the page at "/".
 //
 //	make e2e                       # installs what it needs, runs everything
 //	go test ./e2e -run Simplest -v     # one story
 //
-// One story takes a minute: TestResumeThroughCutsAtRandom, whose clients dial through
-// a proxy that breaks their connections (proxy_test.go). When it fails it prints the
-// seed of its schedule; HUBBUB_E2E_SEED gives that again, and HUBBUB_E2E_CUT_FOR
-// another time than a minute (-short: 5 s).
+// One story takes a minute: TestResumeThroughCutsAtRandom, whose clients dial through a proxy that breaks their
+// connections (proxy_test.go). When it fails it prints the seed of its schedule; HUBBUB_E2E_SEED gives that again, and
+// HUBBUB_E2E_CUT_FOR another time than a minute (-short: 5 s).
 //
-// Each story runs once for each way of I/O (--io epoll and --io pump) and,
-// where a client matters, once for each client. A missing client fails the
-// tests; nothing is skipped.
+// Each story runs once for each way of I/O (--io epoll and --io pump) and, where a client matters, once for each
+// client. A missing client fails the tests; nothing is skipped.
 //
-// HUBBUB_E2E_BINARY names a binary to test in place of the one built from this
-// module; HUBBUB_E2E_BUILDFLAGS (such as -race) goes to its build.
+// HUBBUB_E2E_BINARY names a binary to test in place of the one built from this module; HUBBUB_E2E_BUILDFLAGS (such as
+// -race) goes to its build.
 package e2e

@@ -79,8 +79,8 @@ type server struct {
 	err    error  // of Wait, once exited is closed
 }
 
-// start runs `hubbub serve` on a free port until the test ends, with flags after
-// the listening address, and waits until it is ready.
+// start runs `hubbub serve` on a free port until the test ends, with flags after the listening address, and waits until
+// it is ready.
 func start(t *testing.T, flags ...string) *server {
 	t.Helper()
 	return startAt(t, freeAddr(t), flags...)
@@ -265,8 +265,8 @@ func eachIO(t *testing.T, flags []string, story func(t *testing.T, s *server)) {
 	}
 }
 
-// eachClient runs a story once for each way of I/O and each foreign client, on
-// a server of several workers, so that members of one room live on different ones.
+// eachClient runs a story once for each way of I/O and each foreign client, on a server of several workers, so that
+// members of one room live on different ones.
 func eachClient(t *testing.T, flags []string, story func(t *testing.T, s *server, dial dialer)) {
 	eachIO(t, append([]string{"--workers", "3"}, flags...), func(t *testing.T, s *server) {
 		for _, c := range []struct {

@@ -242,7 +242,8 @@ func TestHandshakeTimeout(t *testing.T) {
 	})
 }
 
-// notBefore checks that a timer was not early. How late it was is the machine's too: hubbubtest judges that, in virtual time.
+// notBefore checks that a timer was not early. How late it was is the machine's too: hubbubtest judges that, in virtual
+// time.
 func notBefore(t *testing.T, begin time.Time, least time.Duration) {
 	t.Helper()
 	if took := time.Since(begin); took < least {

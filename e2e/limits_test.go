@@ -10,8 +10,8 @@ import (
 	"example.com/hubbub/internal/wsclient"
 )
 
-// A peer whose machine has vanished sends neither FIN nor RST: it just never
-// answers. It is closed after ping interval and pong timeout together.
+// A peer whose machine has vanished sends neither FIN nor RST: it just never answers. It is closed after ping interval
+// and pong timeout together.
 func TestDeadPeerIsClosedWith4002(t *testing.T) {
 	flags := []string{"--ping-interval", "1s", "--pong-timeout", "2s"}
 	eachIO(t, flags, func(t *testing.T, s *server) {
@@ -90,9 +90,8 @@ func (c *rawConn) expectAny() (first byte, payload string) {
 	return first, payload
 }
 
-// flood publishes messages of 15 KiB to a room until the time is up. Before the
-// next one each has been acknowledged, and received by every reader. It returns
-// the number of the next message.
+// flood publishes messages of 15 KiB to a room until the time is up. Before the next one each has been acknowledged,
+// and received by every reader. It returns the number of the next message.
 func flood(publisher *rawConn, room string, n int, d time.Duration, readers ...*rawConn) int {
 	publisher.t.Helper()
 	pad := strings.Repeat("x", 15<<10)
@@ -108,8 +107,7 @@ func flood(publisher *rawConn, room string, n int, d time.Duration, readers ...*
 	return n
 }
 
-// A reader that does not keep up is closed with 4000 at its own bound, and
-// nobody else waits for it or misses anything.
+// A reader that does not keep up is closed with 4000 at its own bound, and nobody else waits for it or misses anything.
 func TestSlowReaderIsClosedWith4000(t *testing.T) {
 	flags := []string{"--workers", "2", "--send-queue-bytes", "64KiB", "--max-message-bytes", "16KiB"}
 	eachIO(t, flags, func(t *testing.T, s *server) {
@@ -158,8 +156,7 @@ func drain(c *rawConn) int {
 	}
 }
 
-// A reader that never reads again is forgotten: when its queue is full, and
-// when what stands in it is too old.
+// A reader that never reads again is forgotten: when its queue is full, and when what stands in it is too old.
 func TestStalledReaderIsForgotten(t *testing.T) {
 	for _, c := range []struct {
 		name, bytes, age string

@@ -86,7 +86,8 @@ func tryDial(t *testing.T, s *server, path string) (*rawConn, error) {
 	return c, nil
 }
 
-// lost says that err is the loss of a connection, or what follows from it. A server that doesn't answer is another thing.
+// lost says that err is the loss of a connection, or what follows from it. A server that doesn't answer is another
+// thing.
 func lost(err error) bool {
 	var op *net.OpError
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) && !op.Timeout()
@@ -129,8 +130,8 @@ func (c *rawConn) read() (first byte, payload string, err error) {
 	return first, string(f.Payload), err
 }
 
-// expect is the payload of the next frame, whose first byte must be this. The
-// server's pings are left out: the first comes at a random time.
+// expect is the payload of the next frame, whose first byte must be this. The server's pings are left out: the first
+// comes at a random time.
 func (c *rawConn) expect(first byte) string {
 	c.t.Helper()
 	_ = c.SetReadDeadline(time.Now().Add(patience))
@@ -151,8 +152,8 @@ func (c *rawConn) message(kind string) message {
 	return parse(c.t, c.expect(fin|opText), kind)
 }
 
-// expectClose reads up to the Close, which must have this code, and the end of
-// the connection after it, which must not be a reset. It does not answer.
+// expectClose reads up to the Close, which must have this code, and the end of the connection after it, which must not
+// be a reset. It does not answer.
 func (c *rawConn) expectClose(code int) {
 	c.t.Helper()
 	if got := c.untilClose(); got != code {

@@ -26,8 +26,9 @@ const (
 
 func roomOf(i int) string { return fmt.Sprintf("room %d", i) }
 
-// Forty people in five rooms, whose connections break all the time: cleanly, by resets, within frames, with bytes swallowed
-// before, in the handshake and long after it. What docs/delivery.md promises must hold for each of them in each room.
+// Forty people in five rooms, whose connections break all the time: cleanly, by resets, within frames, with bytes
+// swallowed before, in the handshake and long after it. What docs/delivery.md promises must hold for each of them in
+// each room.
 func TestResumeThroughCutsAtRandom(t *testing.T) {
 	length, seed := cutFor(t), cutSeed(t)
 	config := configFile(t, "rooms:\n  - match: \"*\"\n    history: {messages: 100000, age: 10m, bytes: 64MiB}\n")
@@ -241,8 +242,9 @@ type visit struct {
 	missed   map[string]int64 // the rooms' positions as it came back: what comes up to them was missed
 }
 
-// errOvertaken ends a connection whose session went to an earlier one of the same person: that one was given up during its
-// handshake, and the server finished it last. The server has heard nothing over either yet, or the old token wouldn't count.
+// errOvertaken ends a connection whose session went to an earlier one of the same person: that one was given up during
+// its handshake, and the server finished it last. The server has heard nothing over either yet, or the old token
+// wouldn't count.
 var errOvertaken = errors.New("closed with 4001 before anything was heard")
 
 // stay serves a connection until it is lost, or all is done.
@@ -543,8 +545,8 @@ func (run *cutRun) log(room string, i int) []entry {
 	return log
 }
 
-// checkItTookPlace holds that there were cuts, and that they did what they are for; and that the server ended no connection for
-// another reason. The bounds are far below what is usual.
+// checkItTookPlace holds that there were cuts, and that they did what they are for; and that the server ended no
+// connection for another reason. The bounds are far below what is usual.
 func (run *cutRun) checkItTookPlace(p *proxy, s *server, length time.Duration) {
 	cuts, kinds := p.tally()
 	metrics := scrape(run.t, s)

@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// It dials the bare address, sends no ids, and knows three
-// kinds.
+// It dials the bare address, sends no ids, and knows three kinds.
 func TestTheSimplestClientWorks(t *testing.T) {
 	eachClient(t, nil, func(t *testing.T, s *server, dial dialer) {
 		a, b, c := dial(t, s.ws("/")).welcomed(), dial(t, s.ws("/")).welcomed(), dial(t, s.ws("")).welcomed()

@@ -16,9 +16,9 @@ import (
 	"example.com/hubbub/internal/wsclient"
 )
 
-// Client is one connection that speaks the room protocol. It reads all that comes at once, answers Pings, and keeps a log
-// of what it sent and saw. Its methods are for the test's own goroutine: one that waits fails the test after Patience, and
-// then shows the log's end. Sending never waits: what the link doesn't take stays with the client.
+// Client is one connection that speaks the room protocol. It reads all that comes at once, answers Pings, and keeps a
+// log of what it sent and saw. Its methods are for the test's own goroutine: one that waits fails the test after
+// Patience, and then shows the log's end. Sending never waits: what the link doesn't take stays with the client.
 type Client struct {
 	Name    string  // what failures call it
 	ID      string  // its client_id

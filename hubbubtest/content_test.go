@@ -12,8 +12,8 @@ import (
 	"example.com/hubbub/hubbubtest"
 )
 
-// Whatever the application gives, clients get valid text frames of valid JSON: by every way that content, words and names
-// have from its code to a client, live, in a page of the history and after a resume.
+// Whatever the application gives, clients get valid text frames of valid JSON: by every way that content, words and
+// names have from its code to a client, live, in a page of the history and after a resume.
 func FuzzWhatTheApplicationGives(f *testing.F) {
 	for _, content := range []string{
 		`{"a":1}`, "\"\xff\"", "{\"\xc3\x28\":1}", `"\ud800"`, `"\ud83d\ude00"`, strings.Repeat("[", 200) + strings.Repeat("]", 200), "", " null ", "tru", "1 2", "\x00", "\xed\xa0\x80",

@@ -34,6 +34,6 @@
 // Server.DialContext and Server.HTTPClient; in a bubble such a client must be closed before the test ends.
 //
 // The map: server.go the server; client.go a connection, expect.go what a test asks of it, log.go what it remembers;
-// message.go and frame.go what goes over the line, by internal/wsclient; link.go and network.go the line; clock.go the clock. The checker is
-// internal/model.
+// message.go and frame.go what goes over the line, by internal/wsclient; link.go and network.go the line; clock.go the
+// clock. The checker is internal/model.
 package hubbubtest

@@ -12,8 +12,8 @@ import (
 	"example.com/hubbub/hubbubtest"
 )
 
-// Who is sent away because the server stops may come back to its session as long as the server lives: it counts in its rooms,
-// and no hook is told that it has left. Then each is told, once, and Shutdown waits for that.
+// Who is sent away because the server stops may come back to its session as long as the server lives: it counts in its
+// rooms, and no hook is told that it has left. Then each is told, once, and Shutdown waits for that.
 func TestADrainedSessionIsThereUntilTheServerHasStopped(t *testing.T) {
 	const clients = 300 // 0.6 s at the usual pace
 	synctest.Test(t, func(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 	"example.com/hubbub/hubbubtest"
 )
 
-// What Join says of each room of a resume, however it ends, is told with its reason; the session is in the rooms that it
-// allows, and counted nowhere else.
+// What Join says of each room of a resume, however it ends, is told with its reason; the session is in the rooms that
+// it allows, and counted nowhere else.
 func TestJoinDecidesOverEachRoomOfAResume(t *testing.T) {
 	type answer struct {
 		reason string
@@ -211,7 +211,8 @@ func TestAWayHomeThatIsCutOff(t *testing.T) {
 	}
 }
 
-// A client hangs up while the application is asked once more about it: it comes in nowhere, whatever other hooks there are.
+// A client hangs up while the application is asked once more about it: it comes in nowhere, whatever other hooks there
+// are.
 func TestAHangUpWhileConnectIsAskedAgain(t *testing.T) {
 	for _, told := range []bool{false, true} {
 		t.Run(fmt.Sprint("Disconnect: ", told), func(t *testing.T) {
@@ -282,7 +283,8 @@ func TestWhoIsTooSlowToComeHomeJoinsNothing(t *testing.T) {
 	})
 }
 
-// A ping between the messages of a resume ends nothing, also where the session that the client wants has ended meanwhile.
+// A ping between the messages of a resume ends nothing, also where the session that the client wants has ended
+// meanwhile.
 func TestAPingAmongTheMessagesOfAResume(t *testing.T) {
 	for _, gone := range []bool{false, true} {
 		t.Run(fmt.Sprint("gone: ", gone), func(t *testing.T) {
@@ -339,8 +341,8 @@ func TestNoNewsOfMembersOnTheWayHome(t *testing.T) {
 	})
 }
 
-// What the client says of its rooms is in time also where the application takes long to answer it: until then the session is
-// in all of them, and in those that it has named from then on.
+// What the client says of its rooms is in time also where the application takes long to answer it: until then the
+// session is in all of them, and in those that it has named from then on.
 func TestAHomecomingWaitsForTheHook(t *testing.T) {
 	const takes = 15 * time.Second // longer than the client would have for its next word
 	synctest.Test(t, func(t *testing.T) {

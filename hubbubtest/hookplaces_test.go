@@ -48,7 +48,8 @@ func TestOneClientsHooksDontHoldTheOthersUp(t *testing.T) {
 	})
 }
 
-// A hook that waits for its client's place gets it when that is free, though the calls behind those that ended are others'.
+// A hook that waits for its client's place gets it when that is free, though the calls behind those that ended are
+// others'.
 func TestAPlaceThatIsFreeIsTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := map[string]chan struct{}{"ann": make(chan struct{}), "bob": make(chan struct{})}
@@ -133,7 +134,8 @@ func TestTheHooksOfThoseWhoHaveGoneAreTheirUsers(t *testing.T) {
 	})
 }
 
-// Where the server bounds what one address may take, that is so of the places of hooks too, however many clients it has.
+// Where the server bounds what one address may take, that is so of the places of hooks too, however many clients it
+// has.
 func TestTheHooksOfOneAddressTakeAShareOfThePlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, called atomic.Int32

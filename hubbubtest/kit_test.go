@@ -384,9 +384,9 @@ func TestCheckKnowsWhatTheApplicationSaid(t *testing.T) {
 }
 
 // BenchmarkCrowd fills one room that counts its members; an operation is a client that joins. When all are in, a third
-// leaves and a third loses its connections, and the count must be right at each step, and the rest get what is published.
-// The clients are in this process and on lines in memory, so that there may be more of them than a process has
-// descriptors. Another figure is what the answer to presence takes at the full size:
+// leaves and a third loses its connections, and the count must be right at each step, and the rest get what is
+// published. The clients are in this process and on lines in memory, so that there may be more of them than a process
+// has descriptors. Another figure is what the answer to presence takes at the full size:
 //
 //	go test -run '^$' -bench Crowd -benchtime 100000x ./hubbubtest
 func BenchmarkCrowd(b *testing.B) {

@@ -90,7 +90,8 @@ func (l *Link) CutAfter(d Direction, n int) { l.endAfter(d, n, true) }
 // stream.
 func (l *Link) End() { l.each(Both, func(p *line) { p.fin, p.dropped = true, true }) }
 
-// EndAfter does so once n more bytes have crossed in that direction; of Both, in either. What comes behind them is lost.
+// EndAfter does so once n more bytes have crossed in that direction; of Both, in either. What comes behind them is
+// lost.
 func (l *Link) EndAfter(d Direction, n int) { l.endAfter(d, n, false) }
 
 func (l *Link) endAfter(d Direction, n int, abrupt bool) {

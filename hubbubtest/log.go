@@ -90,8 +90,8 @@ func (c *Client) resumed(id string, answer Message) {
 	delete(c.asked, id)
 }
 
-// enter notes that the client is in a room, and from where on. What has come behind the position of one that is recovered,
-// or was a member already, is still to come.
+// enter notes that the client is in a room, and from where on. What has come behind the position of one that is
+// recovered, or was a member already, is still to come.
 func (c *Client) enter(room string, answer Message, member bool) {
 	if c.rooms[room] = true; answer.Epoch != "" && !answer.Recovered && !member {
 		c.positions[room] = answer.Position

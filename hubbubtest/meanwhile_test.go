@@ -316,7 +316,8 @@ func TestWhatAgesWhileAClientCatchesUpIsTold(t *testing.T) {
 	})
 }
 
-// Who goes out of a room that it is still catching up with hears no more of it, be it that it leaves or that it is taken out.
+// Who goes out of a room that it is still catching up with hears no more of it, be it that it leaves or that it is
+// taken out.
 func TestWhoGoesWhileItCatchesUpHearsNoMore(t *testing.T) {
 	for _, kicked := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

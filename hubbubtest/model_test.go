@@ -140,8 +140,8 @@ func TestTheHistoryOfAQuietRoomAgesOut(t *testing.T) {
 	}
 }
 
-// A room without members goes when its time is up, counted from the last leave or the last message; not before, and at most
-// a second later.
+// A room without members goes when its time is up, counted from the last leave or the last message; not before, and at
+// most a second later.
 func TestARoomWithoutMembersLivesForItsTime(t *testing.T) {
 	for _, c := range []struct{ age, ttl time.Duration }{
 		{5 * time.Second, time.Minute}, {time.Minute, 5 * time.Second}, {20 * time.Second, 20 * time.Second}, {time.Second, 200 * time.Second}, {300 * time.Second, 70 * time.Second},
@@ -304,8 +304,8 @@ func text(v any) string {
 	return string(b)
 }
 
-// How a client says good-bye decides whether its session is kept: 1000, 1001 and no code end it, any other keeps it, also
-// those by which the server tells clients not to come back: they are the server's to say.
+// How a client says good-bye decides whether its session is kept: 1000, 1001 and no code end it, any other keeps it,
+// also those by which the server tells clients not to come back: they are the server's to say.
 func TestTheClosersCodeDecidesAboutTheSession(t *testing.T) {
 	ends := func(codes ...int) map[int]bool {
 		m := map[int]bool{}

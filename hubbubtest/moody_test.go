@@ -16,8 +16,8 @@ import (
 	"example.com/hubbub"
 )
 
-// moody is an application whose hooks do at random all that they should not. It notes what it was told, which must come in
-// pairs whatever the hooks do. Which hook meets which mood is not repeated by a seed: they run beside each other.
+// moody is an application whose hooks do at random all that they should not. It notes what it was told, which must come
+// in pairs whatever the hooks do. Which hook meets which mood is not repeated by a seed: they run beside each other.
 type moody struct {
 	log logBuffer
 

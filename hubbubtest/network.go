@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// network is where a Server listens: in memory, so that it works in a synctest bubble, where a goroutine that waits
-// for a socket would stop the clock.
+// network is where a Server listens: in memory, so that it works in a synctest bubble, where a goroutine that waits for
+// a socket would stop the clock.
 type network struct {
 	addr     *net.TCPAddr // static
 	incoming chan net.Conn

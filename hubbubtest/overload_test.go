@@ -26,8 +26,8 @@ func ready(t *testing.T, srv *hubbubtest.Server) int {
 	return r.StatusCode
 }
 
-// The newest message of a room that has members is kept whatever happens; so rooms enough can be too much for good, and then
-// nobody is let in, and /readyz says so.
+// The newest message of a room that has members is kept whatever happens; so rooms enough can be too much for good, and
+// then nobody is let in, and /readyz says so.
 func TestAnOverloadedServerLetsNobodyIn(t *testing.T) {
 	const most, size = 1 << 20, 50_000
 	synctest.Test(t, func(t *testing.T) {

@@ -7,9 +7,9 @@ import (
 )
 
 // Reconnect connects anew with the same name, Options and session, and names the rooms that the old connection was in,
-// each with its Position: the server leaves the others, and brings what was missed. Where the session is gone, the rooms
-// are joined; Welcome.Resumed says which it was, and Resumed what became of each room. If the old connection still stands,
-// the server closes it with 4001.
+// each with its Position: the server leaves the others, and brings what was missed. Where the session is gone, the
+// rooms are joined; Welcome.Resumed says which it was, and Resumed what became of each room. If the old connection
+// still stands, the server closes it with 4001.
 func (c *Client) Reconnect() *Client {
 	c.t.Helper()
 	if c.Welcome.ResumeToken == "" && !c.Closed() {
@@ -24,8 +24,8 @@ func (c *Client) Reconnect() *Client {
 }
 
 // ReconnectAnew connects anew with the same name and Options, after the old connection has ended, as a client does that
-// doesn't know how to resume: with another session, and in no room. The new Client knows how far the old one had come in
-// each room: JoinSince with its Position goes on from there.
+// doesn't know how to resume: with another session, and in no room. The new Client knows how far the old one had come
+// in each room: JoinSince with its Position goes on from there.
 func (c *Client) ReconnectAnew() *Client {
 	c.t.Helper()
 	if !c.Closed() {

@@ -46,8 +46,8 @@ func (w *world) takeOver(t *rapid.T) {
 	w.back(t, p, rapid.SampledFrom([]string{"resume", "cut"}).Draw(t, "way"))
 }
 
-// back brings one back with the token: the line is cut again before all is said; it is late with its message resume; or it
-// sends another first.
+// back brings one back with the token: the line is cut again before all is said; it is late with its message resume; or
+// it sends another first.
 func (w *world) back(t *rapid.T, p *person, way string) {
 	old, o := p.Client, p.options
 	o.Token = old.Welcome.ResumeToken
@@ -186,8 +186,9 @@ func (w *world) judge(t *rapid.T, p *person, room string, since Position, a Mess
 	}
 }
 
-// covers says that the room, which is at a position now, must have all that came since another one. Each message is taken
-// for a little older and larger than it is; one that nobody has seen with its offset, for the oldest and largest of these.
+// covers says that the room, which is at a position now, must have all that came since another one. Each message is
+// taken for a little older and larger than it is; one that nobody has seen with its offset, for the oldest and largest
+// of these.
 func (w *world) covers(room string, since, now Position) bool {
 	known, worst := w.known(room, since.Epoch)
 	if now.Epoch != since.Epoch { // it must not be gone while a message may be kept

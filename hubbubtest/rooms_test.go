@@ -73,7 +73,8 @@ type person struct {
 	bye   bool            // it has said good-bye, or tried to
 }
 
-// histories are none; the default; one that is soon full; and two that don't fit into the buffers on the way to a client.
+// histories are none; the default; one that is soon full; and two that don't fit into the buffers on the way to a
+// client.
 var histories = []hubbub.History{
 	{},
 	{Messages: 100, Age: 2 * time.Minute, Bytes: 64 << 10},
@@ -199,8 +200,8 @@ func (w *world) leave(t *rapid.T) {
 	p.Send(map[string]any{"msg_type": "leave_room", "room": room, "id": w.id()})
 }
 
-// leaveAndReturn has one join a room again, from where it is, while others publish there. It doesn't look away while it is
-// gone, so its position can't move in between.
+// leaveAndReturn has one join a room again, from where it is, while others publish there. It doesn't look away while it
+// is gone, so its position can't move in between.
 func (w *world) leaveAndReturn(t *rapid.T) {
 	p, room := w.someone(t), w.room(t)
 	for range rapid.IntRange(0, 3).Draw(t, "own") {

@@ -177,8 +177,8 @@ func (s *Server) nextAddr(ip string) net.Addr {
 
 // Check holds what all clients, also those that have gone, saw since the server started against what the server
 // promises, and fails the test with each message that was lost in silence, doubled, out of order, or given to one whom
-// it was not for. Every content must be another within its room. It waits until what was acknowledged has arrived,
-// but for clients whose link is stalled.
+// it was not for. Every content must be another within its room. It waits until what was acknowledged has arrived, but
+// for clients whose link is stalled.
 func (s *Server) Check() {
 	s.t.Helper()
 	for _, f := range s.Faults() {

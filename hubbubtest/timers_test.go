@@ -393,8 +393,8 @@ func TestTheWaitForTheAnswerToACloseBeginsWhenItIsTaken(t *testing.T) {
 	}
 }
 
-// Who takes nothing of what was sent to it holds up no Shutdown: five seconds for its answer to the Close, and five more for what
-// the connection has accepted.
+// Who takes nothing of what was sent to it holds up no Shutdown: five seconds for its answer to the Close, and five
+// more for what the connection has accepted.
 func TestWhoReadsNothingHoldsUpNoShutdown(t *testing.T) {
 	for _, messages := range []int{0, 30, 120} { // of 1 KB: less and more than a pump takes
 		synctest.Test(t, func(t *testing.T) {
@@ -423,7 +423,8 @@ func TestWhoReadsNothingHoldsUpNoShutdown(t *testing.T) {
 	}
 }
 
-// Who isn't read because its messages wait for a hook is read again when it is closed: its answer to the Close lies behind them.
+// Who isn't read because its messages wait for a hook is read again when it is closed: its answer to the Close lies
+// behind them.
 func TestWhoIsPausedIsClosedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := hubbubtest.NewServer(t, hubbub.Config{Handlers: map[string]hubbub.Handler{
@@ -445,8 +446,8 @@ func TestWhoIsPausedIsClosedAtOnce(t *testing.T) {
 	})
 }
 
-// Behind the Close that follows a client's fault the stream ends at once, though its rest is read for a second more, also where
-// other messages had to go out before.
+// Behind the Close that follows a client's fault the stream ends at once, though its rest is read for a second more,
+// also where other messages had to go out before.
 func TestTheStreamEndsRightBehindTheCloseOfAFault(t *testing.T) {
 	for _, before := range []int{0, 1, 20} {
 		synctest.Test(t, func(t *testing.T) {

@@ -1,11 +1,9 @@
-// Report turns the measurements of compare.py into a page with tables and
-// charts:
+// Report turns the measurements of compare.py into a page with tables and charts:
 //
 //	compare.py ... --json FILE --about ABOUT
 //	report -about ABOUT -out docs FILE
 //
-// writes docs/benchmarks.md, and its charts into docs/benchmarks/. What it
-// writes depends on the two files alone.
+// writes docs/benchmarks.md, and its charts into docs/benchmarks/. What it writes depends on the two files alone.
 package main
 
 import (

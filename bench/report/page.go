@@ -81,8 +81,7 @@ func write(r *report) (map[string]string, error) {
 	return files, err
 }
 
-// overview is the multiples of the limit: a row for each scenario, a column for
-// each server.
+// overview is the multiples of the limit: a row for each scenario, a column for each server.
 func (r *report) overview() string {
 	servers := r.servers()
 	header := []string{"scenario"}
@@ -103,8 +102,7 @@ func (r *report) overview() string {
 	return table(header, rows)
 }
 
-// multiples is a figure of each server as a multiple of the limit's, which
-// stands there in microseconds too.
+// multiples is a figure of each server as a multiple of the limit's, which stands there in microseconds too.
 func (s *scenario) multiples(servers []string, of func(measurement) float64) (cells []string) {
 	base := s.result("limit").figure(of)
 	for _, name := range servers {
@@ -225,8 +223,7 @@ func (r *result) mark(cell string) string {
 	return cell
 }
 
-// table writes a Markdown table with all columns but the first to the right.
-// A row may be short.
+// table writes a Markdown table with all columns but the first to the right. A row may be short.
 func table(header []string, rows [][]string) string {
 	var b strings.Builder
 	line := func(cells []string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }

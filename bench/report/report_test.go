@@ -16,8 +16,8 @@ const aboutText = `{"cpu": "AMD EPYC", "cores": 2, "kernel": "6.1", "go": "go1.2
 	{"name": "gws", "package": "github.com/lxzan/gws", "version": "v1.8.9"},
 	{"name": "ws", "package": "ws", "version": "8.23.0"}]}`
 
-// Three rounds of a fan-out in which gws is 10 % behind Hubbub and loses
-// messages in one round, and ws answers once; and one round of memory.
+// Three rounds of a fan-out in which gws is 10 % behind Hubbub and loses messages in one round, and ws answers once;
+// and one round of memory.
 const measurementsText = `
 {"scenario": "fan1k-w1", "label": "gws", "core_us_per_delivery": 4.4, "deliveries_per_s": 227272}
 {"scenario": "fan1k-w1", "label": "limit", "core_us_per_delivery": 2.0, "deliveries_per_s": 1234567}

@@ -7,8 +7,7 @@ import (
 	"strings"
 )
 
-// level is the difference between two servers that counts as none: the noise of
-// a shared machine is as large.
+// level is the difference between two servers that counts as none: the noise of a shared machine is as large.
 const level = 0.15
 
 // report is what the page says.
@@ -70,8 +69,7 @@ func perSecond(m measurement) float64 { return m.PerSecond }
 func p99(m measurement) float64       { return m.LatencyUsec.P99 }
 func rss(m measurement) float64       { return m.RSS }
 
-// faults says what a server did wrong, which makes its figures worth less; ""
-// if nothing.
+// faults says what a server did wrong, which makes its figures worth less; "" if nothing.
 func (r *result) faults() string {
 	var lost, dups, closed, refused int
 	for _, m := range r.rounds {
@@ -100,8 +98,8 @@ func (r *result) faults() string {
 	return strings.Join(said, "; ")
 }
 
-// These sort scenarios by compare.py's names. A rate is a fan-out too, but one
-// whose latency says something: publishes come whether or not the last arrived.
+// These sort scenarios by compare.py's names. A rate is a fan-out too, but one whose latency says something: publishes
+// come whether or not the last arrived.
 func (s *scenario) isMemory() bool { return strings.HasPrefix(s.name, "mem") }
 func (s *scenario) isEcho() bool   { return strings.HasPrefix(s.name, "echo") }
 func (s *scenario) isRate() bool   { return strings.HasPrefix(s.name, "rate") }

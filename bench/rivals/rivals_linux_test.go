@@ -1,5 +1,4 @@
-// Package rivals_test starts each rival as compare.py does, and talks to it as
-// one of its clients would.
+// Package rivals_test starts each rival as compare.py does, and talks to it as one of its clients would.
 package rivals_test
 
 import (

@@ -19,8 +19,8 @@ import (
 	"example.com/hubbub/internal/bench"
 )
 
-// benchCmd has a command for each mode. None of their flags is an environment
-// variable: HUBBUB_COMPRESSION and its like are the server's.
+// benchCmd has a command for each mode. None of their flags is an environment variable: HUBBUB_COMPRESSION and its like
+// are the server's.
 type benchCmd struct {
 	Idle    benchIdle    `cmd:"" help:"Hold connections: what memory each costs the server."`
 	Connect benchConnect `cmd:"" help:"Open connections and close them again: handshakes a second."`
@@ -243,8 +243,8 @@ func (c *benchTarget) secure() (*tls.Config, error) {
 	return config, nil
 }
 
-// progress shows how far a run is: on a terminal on one line that changes, elsewhere on a line now and then. erase takes
-// the line away.
+// progress shows how far a run is: on a terminal on one line that changes, elsewhere on a line now and then. erase
+// takes the line away.
 func progress(f *os.File) (show func(bench.Status), every time.Duration, erase func()) {
 	if !term.IsTerminal(int(f.Fd())) {
 		return func(s bench.Status) { fmt.Fprintln(f, s) }, 5 * time.Second, func() {}

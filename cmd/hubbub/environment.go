@@ -29,9 +29,9 @@ func variables(environ []string) (all []variable) {
 	return all
 }
 
-// checkEnvironment holds every variable against the flags, those too that a flag counts before. The error names all that
-// are wrong. A name that is no setting's is an error where it looks like one that was mistyped; else it may be another
-// program's.
+// checkEnvironment holds every variable against the flags, those too that a flag counts before. The error names all
+// that are wrong. A name that is no setting's is an error where it looks like one that was mistyped; else it may be
+// another program's.
 func checkEnvironment(environ []string, flags []*kong.Flag) (unknown []string, err error) {
 	flagOf := map[string]*kong.Flag{}
 	for _, f := range flags {

@@ -9,8 +9,8 @@ import (
 )
 
 // limitMemory has the collector work harder near the limit of the process's control group, at which the kernel would
-// kill it: from nine tenths on, the rest is for what Go doesn't count and the kernel does, its socket buffers above all.
-// GOMEMLIMIT in the environment counts first.
+// kill it: from nine tenths on, the rest is for what Go doesn't count and the kernel does, its socket buffers above
+// all. GOMEMLIMIT in the environment counts first.
 func limitMemory(log *slog.Logger) {
 	if own := os.Getenv("GOMEMLIMIT"); own != "" {
 		log.Info("memory limit", "gomemlimit", own, "from", "the environment")

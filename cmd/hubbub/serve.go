@@ -127,8 +127,9 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	return nil
 }
 
-// sameSignal is how far apart two signals are that one cause has sent. Who stops a whole group of processes sends them to
-// each process and to the group, as timeout(1) does, or passes on a Control-C that the terminal has sent to all already.
+// sameSignal is how far apart two signals are that one cause has sent. Who stops a whole group of processes sends them
+// to each process and to the group, as timeout(1) does, or passes on a Control-C that the terminal has sent to all
+// already.
 const sameSignal = 20 * time.Millisecond
 
 // passOneSignal takes what comes together with the first signal.
@@ -139,8 +140,8 @@ func passOneSignal(signals <-chan os.Signal) {
 	}
 }
 
-// prepare makes of the settings what the server is given. hubbub config calls it too, so it fails where serve would, but
-// for what only trying tells: whether an address is free.
+// prepare makes of the settings what the server is given. hubbub config calls it too, so it fails where serve would,
+// but for what only trying tells: whether an address is free.
 func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Config, secure *tls.Config, err error) {
 	cfg = c.config(log)
 	errs := []error{c.noZeros(), cfg.Validate()}

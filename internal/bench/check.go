@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// seen is what one connection has had of each publisher: from it follows what was
-// lost, doubled or out of order. It belongs to the lock of the connection's shard.
+// seen is what one connection has had of each publisher: from it follows what was lost, doubled or out of order. It
+// belongs to the lock of the connection's shard.
 type seen struct {
 	next    []uint32            // by publisher: the number that is expected
 	missing map[uint64]struct{} // publisher and number of what was jumped over
@@ -18,8 +18,7 @@ type seen struct {
 // maxMissing bounds what one connection remembers of what it lacks.
 const maxMissing = 1 << 16
 
-// arrive takes the next message of a publisher. It is fresh when it came for the
-// first time.
+// arrive takes the next message of a publisher. It is fresh when it came for the first time.
 func (s *seen) arrive(publisher int, seq uint32) (fresh bool) {
 	next := s.next[publisher]
 	key := uint64(publisher)<<32 | uint64(seq)
@@ -58,13 +57,11 @@ func (s *seen) judge(f *Faults) {
 	f.OutOfOrder += s.late
 }
 
-// A room's messages are numbered, ranked, in the order in which its members get
-// them, and every member's ranks have to rise: then all have one order. A member
-// doesn't get its own messages, so it may rank a message only when all that it has
-// published are ranked; and when all that came to it before are. What was ranked is
-// then always a beginning of the room's order, if there is one, and a rank that
-// falls proves that there is none. It costs two loads a delivery, and the room's
-// lock once a message.
+// A room's messages are numbered, ranked, in the order in which its members get them, and every member's ranks have to
+// rise: then all have one order. A member doesn't get its own messages, so it may rank a message only when all that it
+// has published are ranked; and when all that came to it before are. What was ranked is then always a beginning of the
+// room's order, if there is one, and a rank that falls proves that there is none. It costs two loads a delivery, and
+// the room's lock once a message.
 
 // room is what is known of one room.
 type room struct {
@@ -110,8 +107,7 @@ func (s *slot) begin(id uint32, receivers, now int64) (left int64) {
 // is says whether the slot is still that message's.
 func (s *slot) is(id uint32) bool { return uint32(s.order.Load()>>32) == id }
 
-// follow moves a member on by a message. own is the member as a publisher that is
-// not sent its own messages, or nil.
+// follow moves a member on by a message. own is the member as a publisher that is not sent its own messages, or nil.
 func (p *placed) follow(r *room, from *publisher, own *publisher, s *slot, id uint32) {
 	order := s.order.Load()
 	if uint32(order>>32) != id {

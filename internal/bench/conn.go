@@ -123,8 +123,7 @@ func (c *conn) receive(first []byte) error {
 	}
 }
 
-// feed takes the frames that are whole in b. need is at least what the next one
-// takes.
+// feed takes the frames that are whole in b. need is at least what the next one takes.
 func (c *conn) feed(b []byte) (used, need int, err error) {
 	now := c.f.clock.now()
 	c.shard.mu.Lock()
@@ -182,8 +181,7 @@ func (c *conn) frame(f wsclient.Frame, now int64) error {
 	return nil
 }
 
-// queue appends a frame to what waits; flush sees that it is written. Neither
-// waits for the server.
+// queue appends a frame to what waits; flush sees that it is written. Neither waits for the server.
 func (c *conn) queue(op wsclient.Opcode, payload []byte) {
 	var mask [4]byte
 	binary.NativeEndian.PutUint32(mask[:], rand.Uint32())
@@ -207,8 +205,8 @@ func (c *conn) flush() {
 	}
 }
 
-// write writes until nothing waits: a goroutine of its own, because a reader that
-// waited for the server could wait for ever, when the server waits for it.
+// write writes until nothing waits: a goroutine of its own, because a reader that waited for the server could wait for
+// ever, when the server waits for it.
 func (c *conn) write() {
 	defer c.f.tasks.Done()
 	c.mu.Lock()

@@ -151,15 +151,13 @@ func (d *dialer) dial(ctx context.Context) (c dialed, err error) {
 	return c, nil
 }
 
-// abandon closes a connection without TIME_WAIT, which would keep its port from
-// those that follow.
+// abandon closes a connection without TIME_WAIT, which would keep its port from those that follow.
 func abandon(tcp *net.TCPConn) {
 	tcp.SetLinger(0)
 	tcp.Close()
 }
 
-// reason says in a few words why a connection failed: the same for all that
-// failed alike, so that they can be counted.
+// reason says in a few words why a connection failed: the same for all that failed alike, so that they can be counted.
 func reason(err error) string {
 	var refused *refusal
 	var errno syscall.Errno

@@ -1,7 +1,6 @@
-// Package bench is the load generator behind `hubbub bench`. It opens
-// connections to a WebSocket server by URL, has them send, and says how fast what
-// was sent arrived, what it cost the server, and whether anything was lost,
-// doubled or out of order.
+// Package bench is the load generator behind `hubbub bench`. It opens connections to a WebSocket server by URL, has
+// them send, and says how fast what was sent arrived, what it cost the server, and whether anything was lost, doubled
+// or out of order.
 //
 //	r, err := bench.Run(ctx, bench.Options{Mode: bench.Fanout, Members: 1000})
 //	if err != nil {
@@ -10,13 +9,12 @@
 //	r.Print(os.Stdout)
 //	return r.Err() // what went wrong, counted
 //
-// Run blocks until the run is over or ctx has ended, and leaves no goroutine and
-// no connection behind. docs/bench.md says what the figures mean.
+// Run blocks until the run is over or ctx has ended, and leaves no goroutine and no connection behind. docs/bench.md
+// says what the figures mean.
 //
-// A connection has one goroutine that reads; another exists while it has
-// something to write. What they count lies in shards, each with a lock that is
-// taken once a read. The state of a connection's checks belongs to its shard's
-// lock as well. The order of locks: shard, then room, then connection.
+// A connection has one goroutine that reads; another exists while it has something to write. What they count lies in
+// shards, each with a lock that is taken once a read. The state of a connection's checks belongs to its shard's lock as
+// well. The order of locks: shard, then room, then connection.
 //
 // The map:
 //

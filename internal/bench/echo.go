@@ -36,8 +36,7 @@ func (l *echo) deliver(c *conn, m marker) bool {
 	return true
 }
 
-// again goes on after a read that brought messages back, under the shard's lock:
-// as many new ones leave, in one write.
+// again goes on after a read that brought messages back, under the shard's lock: as many new ones leave, in one write.
 func (l *echo) again(c *conn) {
 	n := c.echoed
 	c.echoed = 0

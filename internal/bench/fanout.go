@@ -54,8 +54,8 @@ func newFanout(f *fleet) *fanout {
 	return l
 }
 
-// enlist gives a connection its place: connection i is in room i modulo Rooms, and
-// the first Publishers of them publish.
+// enlist gives a connection its place: connection i is in room i modulo Rooms, and the first Publishers of them
+// publish.
 func (l *fanout) enlist(c *conn) {
 	r := &l.rooms[c.room]
 	c.live = &r.live
@@ -130,8 +130,8 @@ func (l *fanout) drive(ctx context.Context, until int64) {
 	}
 }
 
-// publish has the next publisher send a message that was due at a time. It says
-// whether there was one with somebody to receive it.
+// publish has the next publisher send a message that was due at a time. It says whether there was one with somebody to
+// receive it.
 func (l *fanout) publish(due int64) bool {
 	for range l.pubs {
 		p := &l.pubs[l.turn]
@@ -159,8 +159,8 @@ func (l *fanout) publish(due int64) bool {
 	return false
 }
 
-// expire has messages that some receiver never got no longer take a place in the
-// window. Whether they were lost is judged at the end.
+// expire has messages that some receiver never got no longer take a place in the window. Whether they were lost is
+// judged at the end.
 func (l *fanout) expire(now int64) {
 	if now-l.looked < int64(look) {
 		return

@@ -27,8 +27,8 @@ type load interface {
 	// deliver takes a message that came to a connection, under the lock of its shard, and says whether it was the first
 	// time.
 	deliver(c *conn, m marker) bool
-	// drive sends until a time on the run's clock, until ctx ends or nobody is there to send to. It returns at once then,
-	// whatever is under way.
+	// drive sends until a time on the run's clock, until ctx ends or nobody is there to send to. It returns at once
+	// then, whatever is under way.
 	drive(ctx context.Context, until int64)
 	// stop has nothing more sent.
 	stop()
@@ -173,8 +173,7 @@ func (f *fleet) begin(num int, d dialed) {
 // enlister is a load that gives each connection a part to play, before it reads.
 type enlister interface{ enlist(c *conn) }
 
-// sendInits sends the frames of Init, or with InitWait the next one, under the
-// lock of the connection's shard.
+// sendInits sends the frames of Init, or with InitWait the next one, under the lock of the connection's shard.
 func (f *fleet) sendInits(c *conn) {
 	for c.inits < len(f.inits) {
 		c.shard.composer.send(c, f.inits[c.inits], nil)

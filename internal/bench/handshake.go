@@ -28,8 +28,7 @@ func (r *refusal) Error() string {
 	return "refused with " + r.status + ": " + r.body
 }
 
-// upgrade does the handshake of RFC 6455 on a connection whose deadline is set.
-// rest is what came behind the answer.
+// upgrade does the handshake of RFC 6455 on a connection whose deadline is set. rest is what came behind the answer.
 func (d *dialer) upgrade(nc net.Conn) (rest []byte, deflate bool, err error) {
 	var nonce [16]byte
 	rand.Read(nonce[:]) // never fails
@@ -68,8 +67,7 @@ func readHead(nc net.Conn) (head, rest []byte, err error) {
 	}
 }
 
-// checkAnswer holds the answer against RFC 6455 4.1, and says whether compression
-// was agreed on.
+// checkAnswer holds the answer against RFC 6455 4.1, and says whether compression was agreed on.
 func (d *dialer) checkAnswer(head, body []byte, key string) (deflate bool, err error) {
 	lines := strings.Split(string(head), "\r\n")
 	version, status, _ := strings.Cut(lines[0], " ")

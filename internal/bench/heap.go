@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// heap asks a Hubbub's /metrics how much its Go heap holds: what lives, and what
-// the collector has not got to yet. 0: it does not say.
+// heap asks a Hubbub's /metrics how much its Go heap holds: what lives, and what the collector has not got to yet. 0:
+// it does not say.
 func (r *runner) heap(ctx context.Context) int64 {
 	if !r.o.hubbub || len(r.server.pids) == 0 {
 		return 0

@@ -19,9 +19,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience is how long a test waits for what must come: so long that a busy machine is no reason to fail.
 const patience = 3 * time.Minute
 
-// chatServer is a server of rooms with a protocol of its own, on a WebSocket
-// library that is not ours: who connects gets "hello"; "J room number" joins and is
-// answered "joined room"; "P room text" goes as "M text" to the room's other
+// chatServer is a server of rooms with a protocol of its own, on a WebSocket library that is not ours: who connects
+// gets "hello"; "J room number" joins and is answered "joined room"; "P room text" goes as "M text" to the room's other
 // members, all in one order.
 type chatServer struct {
 	URL string

@@ -5,9 +5,8 @@ import (
 	"math/rand/v2"
 )
 
-// A payload begins with a marker, by which it is known again in whatever the
-// server wraps around it: "#", the run's id, the message, and "#". It is of
-// digits and small letters, so that no JSON encoder changes it.
+// A payload begins with a marker, by which it is known again in whatever the server wraps around it: "#", the run's id,
+// the message, and "#". It is of digits and small letters, so that no JSON encoder changes it.
 const (
 	runSize    = 8
 	markerSize = 1 + runSize + 8 + 6 + 8 + 12 + 1
@@ -53,8 +52,7 @@ func (p *payloads) append(dst []byte, m marker) []byte {
 	return append(dst, p.filler...)
 }
 
-// find gives the first marker in b, and where it begins; hint is where it
-// probably does.
+// find gives the first marker in b, and where it begins; hint is where it probably does.
 func (p *payloads) find(b []byte, hint int) (m marker, at int, ok bool) {
 	if hint <= len(b) && bytes.HasPrefix(b[hint:], p.prefix) {
 		if m, ok = p.parse(b[hint:]); ok {
@@ -93,8 +91,8 @@ func (p *payloads) parse(b []byte) (m marker, ok bool) {
 	return m, bad < 16
 }
 
-// intact says whether the rest of a payload whose marker is at b's front came
-// as it was sent, and gives what follows it.
+// intact says whether the rest of a payload whose marker is at b's front came as it was sent, and gives what follows
+// it.
 func (p *payloads) intact(b []byte) (rest []byte, ok bool) {
 	b = b[markerSize:]
 	if !bytes.HasPrefix(b, p.filler) {

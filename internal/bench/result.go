@@ -14,8 +14,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Result is what a run found. In JSON times are milliseconds or seconds, as their
-// names say, and memory is bytes.
+// Result is what a run found. In JSON times are milliseconds or seconds, as their names say, and memory is bytes.
 type Result struct {
 	Mode        Mode    `json:"mode"`
 	URL         string  `json:"url"`
@@ -126,8 +125,7 @@ func perSecond(n, span int64) float64 {
 	return math.Round(10*float64(n)/time.Duration(span).Seconds()) / 10
 }
 
-// finish works out what follows from the samples. each is what processor time is
-// divided by: deliveries, or handshakes.
+// finish works out what follows from the samples. each is what processor time is divided by: deliveries, or handshakes.
 func (r *runner) finish(p *pacer, each int64) {
 	res, before, after := r.result, r.before, r.after
 	span := after.at - before.at

@@ -38,10 +38,9 @@ type runner struct {
 	ends   int64 // when the phase does; 0: not known
 }
 
-// Run does what o says and blocks until that is done, or until soon after ctx has
-// ended: then the result holds what there was until then. An error says that it
-// could not begin: an option that can't be, no server, too few files. What went
-// wrong later is in the result.
+// Run does what o says and blocks until that is done, or until soon after ctx has ended: then the result holds what
+// there was until then. An error says that it could not begin: an option that can't be, no server, too few files. What
+// went wrong later is in the result.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	o = o.withDefaults()
 	u, err := o.parseURL()
@@ -183,8 +182,7 @@ func (r *runner) load(ctx context.Context, f *fleet) error {
 	return ctx.Err()
 }
 
-// drain waits for what is under way. It says whether what has not come by then
-// is lost.
+// drain waits for what is under way. It says whether what has not come by then is lost.
 func (r *runner) drain(ctx context.Context, f *fleet) bool {
 	wait := r.o.Drain
 	if ctx.Err() != nil {

@@ -205,7 +205,8 @@ func TestConversationBeforeTheLoad(t *testing.T) {
 	}
 }
 
-// Latency counts from when a message was due: a server that stands still shows it in all messages that were due meanwhile.
+// Latency counts from when a message was due: a server that stands still shows it in all messages that were due
+// meanwhile.
 func TestAStalledServerIsSeenInEveryMessageDue(t *testing.T) {
 	s := newChatServer(t, nil)
 	s.publish = func(n int) {

@@ -69,9 +69,8 @@ func isLocal(ip netip.Addr) bool {
 	})
 }
 
-// listeners gives the sockets, as /proc/PID/fd names them, that listen at an
-// address, in the form of /proc/net/tcp and tcp6: those of the address itself, or
-// else of all addresses.
+// listeners gives the sockets, as /proc/PID/fd names them, that listen at an address, in the form of /proc/net/tcp and
+// tcp6: those of the address itself, or else of all addresses.
 func listeners(table string, addr netip.AddrPort) []string {
 	var exact, all []string
 	for line := range strings.Lines(table) {
@@ -116,8 +115,7 @@ func tableAddr(s string) (netip.Addr, bool) {
 // clockTick is what /proc counts processor time in: USER_HZ, 100 on every Linux.
 const clockTick = 10 * time.Millisecond
 
-// cpu is the processor time that the server has used, the kernel's on its behalf
-// included. ok is false when it is gone.
+// cpu is the processor time that the server has used, the kernel's on its behalf included. ok is false when it is gone.
 func (p process) cpu() (total time.Duration, ok bool) {
 	for _, pid := range p.pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -160,8 +158,7 @@ func (p process) memory() (total int64, ok bool) {
 	return total, len(p.pids) > 0
 }
 
-// machineIdle is how long the machine's processors were idle and busy, all
-// together.
+// machineIdle is how long the machine's processors were idle and busy, all together.
 func machineIdle() (idle, busy time.Duration, ok bool) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {

@@ -16,8 +16,7 @@ type clock struct{ start time.Time }
 
 func (k clock) now() int64 { return int64(time.Since(k.start)) }
 
-// newHistogram holds latencies in nanoseconds up to ten minutes, to three digits
-// from a microsecond on.
+// newHistogram holds latencies in nanoseconds up to ten minutes, to three digits from a microsecond on.
 func newHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(int64(time.Microsecond), int64(10*time.Minute), 3)
 }
@@ -63,8 +62,7 @@ type stats struct {
 	from atomic.Int64
 }
 
-// newStats makes more shards than there are processors, so that two goroutines
-// seldom meet at one lock.
+// newStats makes more shards than there are processors, so that two goroutines seldom meet at one lock.
 func newStats(run string, compression bool) *stats {
 	s := &stats{shards: make([]*shard, min(4*runtime.GOMAXPROCS(0), 64))}
 	for i := range s.shards {

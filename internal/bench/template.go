@@ -20,8 +20,8 @@ type part struct {
 	holder  byte
 }
 
-// parseTemplate reads a text with %r (the room's name), %n (its number), %i (the
-// connection's number), %p (the payload) and %%.
+// parseTemplate reads a text with %r (the room's name), %n (its number), %i (the connection's number), %p (the payload)
+// and %%.
 func parseTemplate(text string) (template, error) {
 	var t template
 	literal := ""

@@ -13,9 +13,9 @@ import (
 // none is from where on a limit is none: version 1 writes the largest multiple of a page below 2^63.
 const none = 1 << 62
 
-// Memory is the least memory limit of the process's own group and of those around it, in bytes, and the file that
-// has it; ok is false when there is none. self and mounts are what /proc/self/cgroup and /proc/self/mountinfo hold;
-// read gives a file's text.
+// Memory is the least memory limit of the process's own group and of those around it, in bytes, and the file that has
+// it; ok is false when there is none. self and mounts are what /proc/self/cgroup and /proc/self/mountinfo hold; read
+// gives a file's text.
 func Memory(self, mounts string, read func(file string) (string, error)) (limit int64, file string, ok bool) {
 	group, kind, name := memoryGroup(self)
 	if group == "" {

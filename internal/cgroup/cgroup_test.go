@@ -10,7 +10,8 @@ import (
 	"example.com/hubbub/internal/cgroup"
 )
 
-// Each folder of testdata is a machine: what /proc/self/cgroup and mountinfo held, and files, a line each, "path value".
+// Each folder of testdata is a machine: what /proc/self/cgroup and mountinfo held, and files, a line each, "path
+// value".
 func TestMemory(t *testing.T) {
 	const (
 		mib  = 1 << 20

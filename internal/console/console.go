@@ -1,10 +1,8 @@
 // Package console is the page at "/" on which a newcomer tries Hubbub.
 //
-// The page is one HTML file with its style and script inside. It opens a
-// WebSocket to the path "ws" beside it, joins the room "lobby", and shows what
-// comes. It loads nothing else, and its content security policy says so: the
-// policy names the style and the script by their hashes, which are computed
-// from the embedded file when the program starts.
+// The page is one HTML file with its style and script inside. It opens a WebSocket to the path "ws" beside it, joins
+// the room "lobby", and shows what comes. It loads nothing else, and its content security policy says so: the policy
+// names the style and the script by their hashes, which are computed from the embedded file when the program starts.
 package console
 
 import (
@@ -22,8 +20,7 @@ import (
 //go:embed index.html
 var page []byte
 
-// Handler serves the page at "/" to GET and HEAD. Any other path is 404, any
-// other method 405.
+// Handler serves the page at "/" to GET and HEAD. Any other path is 404, any other method 405.
 func Handler() http.Handler {
 	sum := sha256.Sum256(page)
 	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`
@@ -51,12 +48,10 @@ func Handler() http.Handler {
 	})
 }
 
-// policy allows the page its own style and script, WebSockets to its own
-// origin, and nothing else.
+// policy allows the page its own style and script, WebSockets to its own origin, and nothing else.
 func policy(host, script, style string) string {
 	connect := "'self'"
-	// CSP 3 lets 'self' cover ws: and wss: of the same host; Safari before 15.4
-	// does not, and needs the host by name.
+	// CSP 3 lets 'self' cover ws: and wss: of the same host; Safari before 15.4 does not, and needs the host by name.
 	if plainHost(host) {
 		connect += " ws://" + host + " wss://" + host
 	}
@@ -64,9 +59,8 @@ func policy(host, script, style string) string {
 		"; connect-src " + connect + "; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }
 
-// plainHost says whether a Host header is nothing but a host and a port. It
-// comes from the client and goes into a header: a ";" or a space in it would
-// be read as a part of the policy.
+// plainHost says whether a Host header is nothing but a host and a port. It comes from the client and goes into a
+// header: a ";" or a space in it would be read as a part of the policy.
 func plainHost(host string) bool {
 	if host == "" {
 		return false
@@ -82,8 +76,8 @@ func plainHost(host string) bool {
 	return true
 }
 
-// inlineHash is the policy's name for the one <tag> element of the page: the
-// hash of exactly what stands between its tags.
+// inlineHash is the policy's name for the one <tag> element of the page: the hash of exactly what stands between its
+// tags.
 func inlineHash(tag string) string {
 	_, rest, opened := strings.Cut(string(page), "<"+tag+">")
 	body, _, closed := strings.Cut(rest, "</"+tag+">")

@@ -137,9 +137,8 @@ func checkProblem(t *testing.T, res *http.Response, status int) {
 	}
 }
 
-// The hashes cover one <style> and one <script>; anything else that the policy
-// would block must not creep into the page, nor anything that makes HTML of a
-// stranger's text.
+// The hashes cover one <style> and one <script>; anything else that the policy would block must not creep into the
+// page, nor anything that makes HTML of a stranger's text.
 func TestPageKeepsItsOwnRules(t *testing.T) {
 	html := string(page)
 	for _, tag := range []string{"<style>", "<script>"} {

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// maxHandshakes is how many connections may be between Accept and the upgrade. net/http takes 11 KB for each,
-	// so a burst of 15,000 at once would leave its memory behind for minutes.
+	// maxHandshakes is how many connections may be between Accept and the upgrade. net/http takes 11 KB for each, so a
+	// burst of 15,000 at once would leave its memory behind for minutes.
 	maxHandshakes = 256
 	// slowHead is how long a connection has before it is closed for others that wait, if its head isn't complete; and
 	// silentHead if all that has come of it was read. It lets 12,800 a second through that send half a head, or

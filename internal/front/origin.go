@@ -29,7 +29,8 @@ const (
 // Origins are the patterns of those whose pages may connect, beside the server's own.
 type Origins []OriginPattern
 
-// Refuse says why the page that asks may not connect, and which pattern would let it in, if one can. An empty why: it may.
+// Refuse says why the page that asks may not connect, and which pattern would let it in, if one can. An empty why: it
+// may.
 func (all Origins) Refuse(r *http.Request) (why, pattern string) {
 	headers := r.Header["Origin"]
 	if len(headers) == 0 {

@@ -7,8 +7,8 @@ import (
 )
 
 // Quiet gives memory back after a burst of connects: net/http's share of each handshake is garbage by then, and the
-// runtime would keep it for minutes. One collection, a second after the last connect, and only after many.
-// The zero value is ready. Any goroutine.
+// runtime would keep it for minutes. One collection, a second after the last connect, and only after many. The zero
+// value is ready. Any goroutine.
 type Quiet struct {
 	mu      sync.Mutex
 	timer   *time.Timer

@@ -9,8 +9,9 @@
 //		l.Drop()
 //	}
 //
-// A message's offset says where it stands, and Prev where the one before it does. Nothing is computed with offsets but by who
-// gives them (Next): they increase, not always by one, and whether something is missing shows by the chain alone.
+// A message's offset says where it stands, and Prev where the one before it does. Nothing is computed with offsets but
+// by who gives them (Next): they increase, not always by one, and whether something is missing shows by the chain
+// alone.
 package history
 
 import (
@@ -20,8 +21,8 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// Position is a place in a room's log: behind the message of that offset, 0 before the first one. The zero Position is that of a
-// room without history.
+// Position is a place in a room's log: behind the message of that offset, 0 before the first one. The zero Position is
+// that of a room without history.
 type Position struct {
 	Epoch  string // another one means that the log was lost
 	Offset uint64
@@ -136,7 +137,8 @@ func (l *Log[P]) After(seq uint64) int {
 	return sort.Search(l.n, func(i int) bool { return l.At(i).Seq > seq })
 }
 
-// Query asks for a page: what comes behind Since or what is before Before, at most one of which is given, or else the newest.
+// Query asks for a page: what comes behind Since or what is before Before, at most one of which is given, or else the
+// newest.
 type Query struct {
 	Since, Before *uint64
 	Limit         int // messages

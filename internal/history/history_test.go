@@ -33,7 +33,8 @@ func (m *model) floor() uint64 {
 	return m.all[m.dropped-1].Offset
 }
 
-// over says that the bounds don't keep the oldest: more messages, or more bytes than the newest alone has, or one too old.
+// over says that the bounds don't keep the oldest: more messages, or more bytes than the newest alone has, or one too
+// old.
 func (m *model) over(b Bounds, now int64) bool {
 	kept, size := m.kept(), 0
 	for _, e := range kept {

@@ -15,12 +15,13 @@ import (
 type Connect func(ctx context.Context, id ID) (user string, err error)
 
 // Admit finds out who a new client is and whether it may come in, and gives the handler for its connection. addr is its
-// address where what is kept for one address is bounded, and token that of the session that it wants back, "" for none. connect is asked with the id that the client gets; nil lets everyone in. An
-// error is connect's, or says why it could not be asked; Refuse makes a handler of it.
+// address where what is kept for one address is bounded, and token that of the session that it wants back, "" for none.
+// connect is asked with the id that the client gets; nil lets everyone in. An error is connect's, or says why it could
+// not be asked; Refuse makes a handler of it.
 //
-// Each time that connect lets a client in, the hook Disconnect follows, once, for the same id and user: where nobody waits for
-// the answer any more, where another id has to be asked about, and else at the handler's Closed. So that must be called
-// also when the handler gets no connection; the Conn is nil then.
+// Each time that connect lets a client in, the hook Disconnect follows, once, for the same id and user: where nobody
+// waits for the answer any more, where another id has to be asked about, and else at the handler's Closed. So that must
+// be called also when the handler gets no connection; the Conn is nil then.
 //
 // Any goroutine, between UpgradeBegins and UpgradeEnds; it waits for connect or for ctx.
 func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, connect Connect) (loop.Handler, error) {
@@ -51,8 +52,8 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, connect 
 	return s, nil
 }
 
-// Refuse is the handler of a client that isn't let in because of err: with 4501, "don't come back", where it is an error of
-// the application for the client, with a code that says not to retry, and else with 1013.
+// Refuse is the handler of a client that isn't let in because of err: with 4501, "don't come back", where it is an
+// error of the application for the client, with a code that says not to retry, and else with 1013.
 func Refuse(err error) Refusal {
 	var e *protocol.Error
 	switch {
@@ -64,9 +65,9 @@ func Refuse(err error) Refusal {
 	return Refusal{Code: protocol.CloseRefused, Reason: e.Message}
 }
 
-// asking is one call of a Connect, on a goroutine of its own, for an upgrade or for a session. Who waits for it waits for
-// the end of its ctx, which comes with the outcome or with the time's end, and then takes the outcome, once; what the
-// application lets in when nobody waits any more has its Disconnect at once.
+// asking is one call of a Connect, on a goroutine of its own, for an upgrade or for a session. Who waits for it waits
+// for the end of its ctx, which comes with the outcome or with the time's end, and then takes the outcome, once; what
+// the application lets in when nobody waits any more has its Disconnect at once.
 type asking struct {
 	// Static.
 	hub     *Hub
@@ -94,8 +95,8 @@ func (h *Hub) ask(ctx context.Context, addr netip.Addr, id ID, connect Connect, 
 	return a
 }
 
-// await asks on behalf of an upgrade. What counts meanwhile is the call alone: that may be the one which shuts the server
-// down, and then it doesn't wait for its own upgrade.
+// await asks on behalf of an upgrade. What counts meanwhile is the call alone: that may be the one which shuts the
+// server down, and then it doesn't wait for its own upgrade.
 func (h *Hub) await(ctx context.Context, addr netip.Addr, id ID, connect Connect, instead *Identity) (Identity, error) {
 	a := h.ask(ctx, addr, id, connect, instead)
 	h.UpgradeEnds()
@@ -166,7 +167,8 @@ func (a *asking) settle(user string, err error) {
 	a.cancel()
 }
 
-// take gives the outcome. Where there is none nobody waits any more: the time is up, or the client or the server is gone.
+// take gives the outcome. Where there is none nobody waits any more: the time is up, or the client or the server is
+// gone.
 func (a *asking) take() (Identity, error) {
 	rs := &a.hub.runs
 	rs.mu.Lock()
@@ -181,8 +183,9 @@ func (a *asking) take() (Identity, error) {
 	return a.who, a.err
 }
 
-// callDisconnect has the hook Disconnect called, once last has ended, for a client that was let in; told is closed when it has
-// returned. It is the last that is kept for the client, whose session may have ended. Any goroutine; never blocks.
+// callDisconnect has the hook Disconnect called, once last has ended, for a client that was let in; told is closed when
+// it has returned. It is the last that is kept for the client, whose session may have ended. Any goroutine; never
+// blocks.
 func (h *Hub) callDisconnect(last *run, addr netip.Addr, who Identity, code int) (told <-chan struct{}) {
 	done := make(chan struct{})
 	disconnect := h.cfg.Hooks.Disconnect
@@ -215,9 +218,9 @@ type again struct {
 	connect Connect
 }
 
-// readmit gives the session an id of its own: since it was admitted under that of the one which its client wants back, this one
-// has ended or another connection has got it. It waits where the application has to be asked about that id; readmitted
-// comes then. The goroutine of the session's worker.
+// readmit gives the session an id of its own: since it was admitted under that of the one which its client wants back,
+// this one has ended or another connection has got it. It waits where the application has to be asked about that id;
+// readmitted comes then. The goroutine of the session's worker.
 func (s *session) readmit() (waits bool) {
 	r, told := s.self.resume, s.identity()
 	s.id = NewID()

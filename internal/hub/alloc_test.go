@@ -23,9 +23,9 @@ func TestTheEchoAllocatesNothing(t *testing.T) {
 	}
 }
 
-// mostForAMessage is what a client's message to a room may allocate, whoever gets it: the message and its content, the frame
-// and its bytes, what the deliveries share and the delivery to the worker, and the room's name where the publisher is no
-// member.
+// mostForAMessage is what a client's message to a room may allocate, whoever gets it: the message and its content, the
+// frame and its bytes, what the deliveries share and the delivery to the worker, and the room's name where the
+// publisher is no member.
 const mostForAMessage = 7
 
 func TestARoomMessageAllocatesNothingForAMember(t *testing.T) {

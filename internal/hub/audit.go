@@ -7,8 +7,8 @@ import (
 	"example.com/hubbub/internal/loop"
 )
 
-// Unsettled names each account of the hub that is not back at zero, with what it holds: none, once Stop has returned and no
-// hook runs any more. Any goroutine.
+// Unsettled names each account of the hub that is not back at zero, with what it holds: none, once Stop has returned
+// and no hook runs any more. Any goroutine.
 func (h *Hub) Unsettled() (all []string) {
 	account := func(n int64, what string) {
 		if n != 0 {
@@ -64,9 +64,9 @@ func (c *recount) keep(k Kind, p *payer, n int64) {
 	}
 }
 
-// Audit counts anew all that the hub keeps, and names each account that says something else. It is for a moment at which
-// nothing is under way: no message, no hook, no connection that comes or goes. It blocks for some milliseconds; any
-// goroutine but a worker's.
+// Audit counts anew all that the hub keeps, and names each account that says something else. It is for a moment at
+// which nothing is under way: no message, no hook, no connection that comes or goes. It blocks for some milliseconds;
+// any goroutine but a worker's.
 func (h *Hub) Audit() []string {
 	c := &recount{payers: map[*payer]int64{}, members: map[*room]int64{}}
 	found := make(chan *recount, len(h.workers))

@@ -15,8 +15,8 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// What the application asks for, in its own name: from any goroutine, a hook's too. None blocks but Remove and Disconnect, which
-// wait for the client's worker, and those that ask a log which lies elsewhere: these wait for it.
+// What the application asks for, in its own name: from any goroutine, a hook's too. None blocks but Remove and
+// Disconnect, which wait for the client's worker, and those that ask a log which lies elsewhere: these wait for it.
 
 // Server stands in `from` for what the application itself publishes, where it doesn't say otherwise.
 const Server = "server"
@@ -57,9 +57,9 @@ func (p *Publication) message(kind protocol.Kind) *protocol.Message {
 	return m
 }
 
-// Publish sends what p says, and gives its position in a room with history. It goes nowhere when the room has no member and
-// keeps no history. duplicate says that the application has published it by this PublishID before, at this position.
-// ErrOverloaded says that nothing was sent, and so do ErrStopped, ErrUnknownClient and ErrUnknownUser.
+// Publish sends what p says, and gives its position in a room with history. It goes nowhere when the room has no member
+// and keeps no history. duplicate says that the application has published it by this PublishID before, at this
+// position. ErrOverloaded says that nothing was sent, and so do ErrStopped, ErrUnknownClient and ErrUnknownUser.
 func (h *Hub) Publish(ctx context.Context, p *Publication) (at history.Position, duplicate bool, err error) {
 	switch {
 	case h.stopping():
@@ -177,15 +177,15 @@ func (h *Hub) clientsOf(user string) (ids []ID) {
 	return ids
 }
 
-// PageQuery asks for a page of a room's history: what comes behind Since or what is before Before, at most one of which is
-// given, or else the newest.
+// PageQuery asks for a page of a room's history: what comes behind Since or what is before Before, at most one of which
+// is given, or else the newest.
 type PageQuery struct {
 	Since, Before *protocol.Position
 	Limit         int // messages, 1 to protocol.MaxPage
 }
 
-// History is a page of a room's history, oldest first, and the room's position; more says that there is more, the way that
-// was asked for. A page has 64 KiB or one message. ErrNoHistory, ErrNoPosition.
+// History is a page of a room's history, oldest first, and the room's position; more says that there is more, the way
+// that was asked for. A page has 64 KiB or one message. ErrNoHistory, ErrNoPosition.
 func (h *Hub) History(ctx context.Context, room string, q PageQuery) (page []*protocol.Message, at history.Position, more bool, err error) {
 	if h.cfg.Policies.For(room).History.Messages == 0 {
 		return nil, at, false, ErrNoHistory
@@ -200,8 +200,8 @@ func (h *Hub) History(ctx context.Context, room string, q PageQuery) (page []*pr
 	return page, at, more, nil
 }
 
-// PresenceAfter is how many are in the room, and where its policy is full the first so many of them, by id, that come after
-// one; more says that there are others behind them. ErrNoPresence.
+// PresenceAfter is how many are in the room, and where its policy is full the first so many of them, by id, that come
+// after one; more says that there are others behind them. ErrNoPresence.
 func (h *Hub) PresenceAfter(room string, after ID, limit int) (count int, members []protocol.Member, more bool, err error) {
 	if h.cfg.Policies.For(room).Presence == PresenceOff {
 		return 0, nil, false, ErrNoPresence
@@ -304,8 +304,8 @@ func (s *session) kick(room string) (was bool) {
 	return false
 }
 
-// kickParked takes a client out of a room, if it is in it, where its session is parked; else nothing is done. Its shard's lock
-// is held to the end: behind that who resumes joins the room anew, and whose time is up is gone.
+// kickParked takes a client out of a room, if it is in it, where its session is parked; else nothing is done. Its
+// shard's lock is held to the end: behind that who resumes joins the room anew, and whose time is up is gone.
 func (h *Hub) kickParked(name string, client ID) (was, parked bool) {
 	defer h.recovered("leaving a room")
 	rooms, sh := h.roomShard(name), h.clientShard(client)
@@ -330,8 +330,8 @@ func (h *Hub) kickParked(name string, client ID) (was, parked bool) {
 	return was, parked
 }
 
-// Disconnect ends a client's session: its connection is closed with code and reason, and can't be resumed. ErrUnknownClient,
-// ErrStopped, or ctx's, and then nothing was done. It waits until the Close is on its way.
+// Disconnect ends a client's session: its connection is closed with code and reason, and can't be resumed.
+// ErrUnknownClient, ErrStopped, or ctx's, and then nothing was done. It waits until the Close is on its way.
 func (h *Hub) Disconnect(ctx context.Context, client ID, code int, reason string) error {
 	return h.onClient(ctx, client, func(s *session) {
 		s.extra().final = true
@@ -348,8 +348,8 @@ func (h *Hub) disconnectParked(client ID, code int) (was bool) {
 	return p != nil
 }
 
-// onClient has something done with a client wherever it is: on its worker, or where its session is parked; that is false
-// where it isn't any more. It waits for the worker or for ctx.
+// onClient has something done with a client wherever it is: on its worker, or where its session is parked; that is
+// false where it isn't any more. It waits for the worker or for ctx.
 func (h *Hub) onClient(ctx context.Context, id ID, live func(*session), lost func() (done bool)) error {
 	for ctx.Err() == nil {
 		if h.stopping() {

@@ -33,7 +33,8 @@ func (c *client) lose(h *Hub) (token string) {
 
 func resumable(c *Config) { c.ResumeWindow = time.Minute }
 
-// Who is taken out of a room while it comes home gets nothing of it any more: neither what it missed there, nor what is new.
+// Who is taken out of a room while it comes home gets nothing of it any more: neither what it missed there, nor what is
+// new.
 func TestWhoIsRemovedWhileItComesHomeGetsNothingMore(t *testing.T) {
 	for name, policy := range map[string]string{"with history": "kept", "without": "plain"} {
 		t.Run(name, func(t *testing.T) {
@@ -205,8 +206,8 @@ func TestNothingIsLeftOfWhatMeetsTheStop(t *testing.T) {
 	}
 }
 
-// A client that is taken out of a room where it is parked, and comes back there at the same time, is in the room once, or
-// not at all; and whoever counts, counts so.
+// A client that is taken out of a room where it is parked, and comes back there at the same time, is in the room once,
+// or not at all; and whoever counts, counts so.
 func TestARemovalMeetsAResume(t *testing.T) {
 	sink := newLedgerOfEvents()
 	h, l := newHubOf(t, 2, func(c *Config) {

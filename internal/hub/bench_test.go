@@ -103,9 +103,9 @@ type fullRoom struct {
 	bytes     int // of one message, on each of fars
 }
 
-// newFullRoom gives each member a socket of its own, or has share of them be duplicates of one, so that many need neither
-// two descriptors nor a reader each: 500 at most, since the kernel allows no more ways from a socket to the runtime's
-// epoll. What a write costs the server is real either way, but for what has to be fetched for each socket.
+// newFullRoom gives each member a socket of its own, or has share of them be duplicates of one, so that many need
+// neither two descriptors nor a reader each: 500 at most, since the kernel allows no more ways from a socket to the
+// runtime's epoll. What a write costs the server is real either way, but for what has to be fetched for each socket.
 func newFullRoom(t testing.TB, members, share int) *fullRoom {
 	r := &fullRoom{socketHub: newSocketHub(t), message: masked(`{"msg_type":"room_message","room":"full","content":"%s"}`, strings.Repeat("x", 128))}
 	var shared *os.File
@@ -174,7 +174,8 @@ func BenchmarkRoomMessage(b *testing.B) {
 	run("own", 1000, 1)
 }
 
-// Members who all join behind messages that are on their way, or catch up, each asked for at a delivery: for one of them.
+// Members who all join behind messages that are on their way, or catch up, each asked for at a delivery: for one of
+// them.
 func BenchmarkNewcomers(b *testing.B) {
 	for _, n := range []int{100, 1000, 10_000} {
 		b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {

@@ -7,8 +7,8 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// What is on its way to a client whose connection ends reaches it: it waits where the session is parked by then, or goes on to
-// the connection that has the session.
+// What is on its way to a client whose connection ends reaches it: it waits where the session is parked by then, or
+// goes on to the connection that has the session.
 func TestADirectMessageCrossesTheEndOfAConnection(t *testing.T) {
 	for name, isBack := range map[string]bool{"the session is parked": false, "it is resumed already": true} {
 		t.Run(name, func(t *testing.T) {

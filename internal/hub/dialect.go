@@ -8,8 +8,8 @@ import (
 	"example.com/hubbub/internal/wire"
 )
 
-// A dialect is an index into Config.Dialects: what a session's client speaks. Members of a room on one worker lie in one local
-// for each dialect, so a delivery asks no member for it.
+// A dialect is an index into Config.Dialects: what a session's client speaks. Members of a room on one worker lie in
+// one local for each dialect, so a delivery asks no member for it.
 type dialect uint8
 
 // maxDialects bounds Config.Dialects.
@@ -32,8 +32,8 @@ func speakers(dialects []func() protocol.Dialect) (all []speaker) {
 	return all
 }
 
-// shared is something that several clients get: a message, or an answer. Each dialect's frame of it is made once, by the
-// first worker that needs it.
+// shared is something that several clients get: a message, or an answer. Each dialect's frame of it is made once, by
+// the first worker that needs it.
 type shared struct {
 	message *protocol.Message
 	answer  *protocol.Answer // where message is nil

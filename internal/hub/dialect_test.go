@@ -17,8 +17,8 @@ import (
 	"example.com/hubbub/internal/wsclient"
 )
 
-// letters is a dialect of binary frames, each of which may hold several commands, one a line: "J room", "L room" and
-// "P room content"; "H room" asks for a page. It has no word for acknowledgements, nor for messages of content 0.
+// letters is a dialect of binary frames, each of which may hold several commands, one a line: "J room", "L room" and "P
+// room content"; "H room" asks for a page. It has no word for acknowledgements, nor for messages of content 0.
 type letters struct{ encoded *atomic.Int32 }
 
 func (letters) Next(frame []byte, _ bool, c *protocol.Command) (rest []byte, err *protocol.Error) {
@@ -139,8 +139,8 @@ func (c *lettersClient) want(frames ...string) {
 	}
 }
 
-// Clients of two dialects meet in one room: what one publishes reaches the members of both, each in its own, and is made
-// once for each dialect that has members there, and for none that has not.
+// Clients of two dialects meet in one room: what one publishes reaches the members of both, each in its own, and is
+// made once for each dialect that has members there, and for none that has not.
 func TestTwoDialectsMeetInARoom(t *testing.T) {
 	var encoded atomic.Int32
 	h, l := newHubOf(t, 1, func(c *Config) {
@@ -250,8 +250,8 @@ func TestThoseWhoCatchUpShareTheFrames(t *testing.T) {
 	}
 }
 
-// A message for which a dialect has no word costs its members nothing: they get the others, at once, in a recovery, and when
-// they have been too slow.
+// A message for which a dialect has no word costs its members nothing: they get the others, at once, in a recovery, and
+// when they have been too slow.
 func TestADialectMayHaveNoWordForAMessage(t *testing.T) {
 	for _, slow := range []SlowConsumer{Disconnect, DropOldest} {
 		t.Run(slow.String(), func(t *testing.T) {
@@ -323,8 +323,8 @@ func TestPingsAndClosesComeInTheClientsDialect(t *testing.T) {
 	}
 }
 
-// The loop asks for a sign of life also before the welcome, but not in the client's dialect: the welcome comes before all else
-// there.
+// The loop asks for a sign of life also before the welcome, but not in the client's dialect: the welcome comes before
+// all else there.
 func TestNoWordOfTheDialectComesBeforeTheWelcome(t *testing.T) {
 	var encoded atomic.Int32
 	h, l := newHubOf(t, 1, func(c *Config) {

@@ -1,10 +1,10 @@
 // Package hub is what a message means: sessions, rooms, and who gets what. It is the Handler of the loop's connections.
 //
 // Ownership: a session, the list of its rooms and its place among the members of each belong to the session's worker,
-// and are touched by that worker's goroutine only. A room is split: what it is as a whole (its name, order, counts,
-// and which workers have members) is guarded by a lock of one of 64 shards; its members lie in one local for each
-// worker and dialect. Publishing posts one delivery to each of these under the room's lock, so all members see one order,
-// and no lock stands between a message and the members.
+// and are touched by that worker's goroutine only. A room is split: what it is as a whole (its name, order, counts, and
+// which workers have members) is guarded by a lock of one of 64 shards; its members lie in one local for each worker
+// and dialect. Publishing posts one delivery to each of these under the room's lock, so all members see one order, and
+// no lock stands between a message and the members.
 //
 // Everyone is a room too, without a name: a chat is a message in it.
 //

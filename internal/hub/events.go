@@ -30,9 +30,9 @@ const (
 	Vacated  // the last one has left, which comes behind its Left
 )
 
-// Sink is told of all that happens, in its order for each client and for each room, and none misses its pair: who connected is
-// disconnected, who joined has left, and what was occupied is vacated, by Stop at the latest. It is called by any goroutine and under
-// locks of the hub, so it must neither block nor call the hub.
+// Sink is told of all that happens, in its order for each client and for each room, and none misses its pair: who
+// connected is disconnected, who joined has left, and what was occupied is vacated, by Stop at the latest. It is called
+// by any goroutine and under locks of the hub, so it must neither block nor call the hub.
 type Sink interface{ Event(e Event) }
 
 // happened tells every sink. Of a room's events r.mu is held.
@@ -59,8 +59,9 @@ func (h *Hub) tellLeft(r *room, who Identity, s *session, p *payer) {
 	}
 }
 
-// The hooks Joined, Left, Occupied and Vacated are called one at a time for each room and in the order of its events, also over the room's
-// end and its next beginning. Each is queued under the room's lock, where the membership begins and ends.
+// The hooks Joined, Left, Occupied and Vacated are called one at a time for each room and in the order of its events,
+// also over the room's end and its next beginning. Each is queued under the room's lock, where the membership begins
+// and ends.
 
 // eventCost is what a call that waits or runs counts for, for --max-buffered-bytes.
 const eventCost = 512

@@ -111,8 +111,8 @@ func pageOf(cmd *protocol.Command) (q PageQuery) {
 	return q
 }
 
-// page is what q asks for of the room of that name, and the room's position. A room that isn't there is made for the answer,
-// since its epoch is part of it.
+// page is what q asks for of the room of that name, and the room's position. A room that isn't there is made for the
+// answer, since its epoch is part of it.
 func (h *Hub) page(name string, q PageQuery) (page []*protocol.Message, at history.Position, more bool, err *protocol.Error) {
 	sh := h.roomShard(name)
 	sh.mu.Lock()
@@ -185,8 +185,8 @@ func (s *session) catchUp(p *pull) (done bool) {
 // replayTime is how long frames of the history are kept for others who catch up: nobody counts them.
 const replayTime = time.Second
 
-// replayed is a frame of a message of the history, for all members who catch up at the same time; nil where their dialect has
-// no word for it.
+// replayed is a frame of a message of the history, for all members who catch up at the same time; nil where their
+// dialect has no word for it.
 func (l *local) replayed(m *protocol.Message) *loop.Frame {
 	f := l.replay[m.Offset]
 	if f == nil {
@@ -206,8 +206,8 @@ type replayEnds struct{ *local }
 
 func (r replayEnds) Run(*loop.Worker) { r.replay = nil }
 
-// take is the next piece of a pull: what the connection has room for, and what went out of the history before. It is the
-// last one where done.
+// take is the next piece of a pull: what the connection has room for, and what went out of the history before. It is
+// the last one where done.
 func (s *session) take(p *pull) (messages []*protocol.Message, gap protocol.Answer, done bool) {
 	r := p.local.room
 	r.mu.Lock()

@@ -12,8 +12,8 @@ import (
 // Hooks are the application's code. Each is called on a goroutine of its own, off the workers, and one at a time for a
 // session; nil ones cost nothing. ctx ends with the connection, but for Disconnect, and when the time is up.
 type Hooks struct {
-	// Join, Read and Publish may refuse by an error. Read is for a room that the client isn't in: its history and who is in it;
-	// where it is nil and Join isn't, that is refused. Publish may give other content; nil leaves it.
+	// Join, Read and Publish may refuse by an error. Read is for a room that the client isn't in: its history and who
+	// is in it; where it is nil and Join isn't, that is refused. Publish may give other content; nil leaves it.
 	Join    func(ctx context.Context, who Identity, room string) error
 	Read    func(ctx context.Context, who Identity, room string) error
 	Publish func(ctx context.Context, who Identity, d Draft) (content []byte, err error)
@@ -23,7 +23,8 @@ type Hooks struct {
 	// Disconnect is the last of these for its session, and comes once for each client that was let in: see Admit.
 	Disconnect func(ctx context.Context, who Identity, code int)
 
-	// What has happened in a room, one at a time for each room and each with its pair: Occupied, Joined and Left, Vacated.
+	// What has happened in a room, one at a time for each room and each with its pair: Occupied, Joined and Left,
+	// Vacated.
 	Joined, Left      func(ctx context.Context, who Identity, room string)
 	Occupied, Vacated func(ctx context.Context, room string)
 }

@@ -15,8 +15,8 @@ import (
 
 // Config sizes a Hub. Every field must be set, but those of Hooks may be nil, and there may be no Sinks and no Logs.
 type Config struct {
-	// Dialects make what clients may speak, once for each worker; the first is that of a session which names none. At most
-	// six.
+	// Dialects make what clients may speak, once for each worker; the first is that of a session which names none. At
+	// most six.
 	Dialects          []func() protocol.Dialect
 	TokenKey          [32]byte // signs the tokens that resume sessions
 	Epoch             string   // what the epochs of rooms begin with: no other process may have it
@@ -37,8 +37,8 @@ type Config struct {
 	Log               *slog.Logger
 }
 
-// share is how many bytes of what the hub keeps one client may take: a 64th of all, or what the limits on a client allow
-// together where that is more, since what one limit allows the others must not forbid; but at most an eighth.
+// share is how many bytes of what the hub keeps one client may take: a 64th of all, or what the limits on a client
+// allow together where that is more, since what one limit allows the others must not forbid; but at most an eighth.
 func (c *Config) share() int64 {
 	rooms := int64(c.MaxRoomsPerClient) * (membershipCost + presence.MemberCost + parkedRoomCost)
 	log := int64(0) // one client may fill a room's

@@ -17,8 +17,8 @@ import (
 	"example.com/hubbub/internal/wire"
 )
 
-// A session that was parked and is here again leaves nothing behind until its window would have ended: what waited for it
-// is counted no more, so it must not be kept.
+// A session that was parked and is here again leaves nothing behind until its window would have ended: what waited for
+// it is counted no more, so it must not be kept.
 func TestAResumedSessionKeepsNothingOfItsParking(t *testing.T) {
 	h, l := newHub(t, 1)
 	h.cfg.ResumeWindow = time.Hour
@@ -163,8 +163,8 @@ func TestAShareThatIsUsedUpForbidsNothingThatIsThere(t *testing.T) {
 	}
 }
 
-// A room that keeps no history has nothing to come back to, whatever its idle-ttl: when nobody is in it any more it goes, and
-// nobody could be told to pay for it.
+// A room that keeps no history has nothing to come back to, whatever its idle-ttl: when nobody is in it any more it
+// goes, and nobody could be told to pay for it.
 func TestARoomWithoutHistoryGoesWithItsLastMember(t *testing.T) {
 	h, l := newHub(t, 1)
 	h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{IdleTTL: time.Hour}})
@@ -180,8 +180,8 @@ func TestARoomWithoutHistoryGoesWithItsLastMember(t *testing.T) {
 	}
 }
 
-// Frames of what members have missed are shared for a moment, and not kept for one who doesn't take them: nobody counts them,
-// and the messages may have gone out of the history.
+// Frames of what members have missed are shared for a moment, and not kept for one who doesn't take them: nobody counts
+// them, and the messages may have gone out of the history.
 func TestFramesOfWhatWasMissedAreNotKept(t *testing.T) {
 	h, l := newHubOf(t, 1, func(c *Config) {
 		many := DefaultPolicy()
@@ -239,8 +239,8 @@ func TestARoomThatMayNotBeIdleGoesWithItsLastMember(t *testing.T) {
 	}
 }
 
-// What waits for one slow member under latest-by-key is bounded however many keys there are: what is too much waits as one
-// without a key does, and goes.
+// What waits for one slow member under latest-by-key is bounded however many keys there are: what is too much waits as
+// one without a key does, and goes.
 func TestWhatWaitsByKeyIsBounded(t *testing.T) {
 	const queue = 1 << 20 // as newHub has it
 	h, l := newHub(t, 1)

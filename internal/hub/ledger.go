@@ -7,9 +7,9 @@ import (
 	"sync/atomic"
 )
 
-// The ledger counts what the hub keeps: by kind, and for whom it is kept. Together with what the loop counts itself it is
-// what --max-buffered-bytes bounds; and what one payer may take of it is small against the whole, so that nobody fills it for
-// all. Hub.keep changes both sides at once; audit holds them against what is really there.
+// The ledger counts what the hub keeps: by kind, and for whom it is kept. Together with what the loop counts itself it
+// is what --max-buffered-bytes bounds; and what one payer may take of it is small against the whole, so that nobody
+// fills it for all. Hub.keep changes both sides at once; audit holds them against what is really there.
 
 // Kind is a kind of what is kept.
 type Kind uint8
@@ -31,9 +31,9 @@ var kindNames = [kinds]string{"history", "rooms", "memberships", "publish_ids", 
 
 func (k Kind) String() string { return kindNames[k] }
 
-// payer is for whom something is kept: a session, and above it its user, over all sessions of that name, and its address
-// where the server bounds these. What a session has left behind is still its user's and its address's. A nil one is
-// the application, which pays for nothing.
+// payer is for whom something is kept: a session, and above it its user, over all sessions of that name, and its
+// address where the server bounds these. What a session has left behind is still its user's and its address's. A nil
+// one is the application, which pays for nothing.
 type payer struct {
 	bytes atomic.Int64
 	most  int64
@@ -119,8 +119,8 @@ func (ps *payers) forget(p *payer) {
 	}
 }
 
-// may says that n more bytes stay within the shares of p. Whoever has nothing yet may have anything: no bound on a share
-// forbids what another limit allows. Any goroutine.
+// may says that n more bytes stay within the shares of p. Whoever has nothing yet may have anything: no bound on a
+// share forbids what another limit allows. Any goroutine.
 func (p *payer) may(n int64) bool {
 	if p == nil {
 		return true

@@ -9,14 +9,15 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// Logs keeps the logs of the rooms with history for several nodes. Where there is none, each node keeps its own, and nothing of
-// this file is in the way. No method waits, or calls back before it returns, and each may be called under a room's lock; what
-// is called back is called once, by any goroutine.
+// Logs keeps the logs of the rooms with history for several nodes. Where there is none, each node keeps its own, and
+// nothing of this file is in the way. No method waits, or calls back before it returns, and each may be called under a
+// room's lock; what is called back is called once, by any goroutine.
 type Logs interface {
-	// Open has a room's entries come by Hub.Deliver until close is called: those behind the position that opened is given.
+	// Open has a room's entries come by Hub.Deliver until close is called: those behind the position that opened is
+	// given.
 	Open(room string, opened func(at history.Position, err error)) (close func())
-	// Publish appends m, whose place in the log isn't known yet, to its room's log: once for each id, unless that is "". The position
-	// is that of the first time where it is a duplicate.
+	// Publish appends m, whose place in the log isn't known yet, to its room's log: once for each id, unless that is
+	// "". The position is that of the first time where it is a duplicate.
 	Publish(m *protocol.Message, id string, done func(at history.Position, duplicate bool, err error))
 	// Read reads a page of a room's log.
 	Read(room string, q PageQuery, done func(page []*protocol.Message, at history.Position, more bool, err error))
@@ -82,8 +83,8 @@ func (h *Hub) opened(r *room, at history.Position, err error) {
 	r.remote.opened = nil
 }
 
-// Deliver applies the next entry of a room's log. It is false, and nothing is done, where one is missing before it. Any goroutine,
-// one at a time for a room; it doesn't block.
+// Deliver applies the next entry of a room's log. It is false, and nothing is done, where one is missing before it. Any
+// goroutine, one at a time for a room; it doesn't block.
 func (h *Hub) Deliver(m *protocol.Message) bool {
 	sh := h.roomShard(m.Room)
 	sh.mu.Lock()

@@ -170,8 +170,8 @@ func (c *client) answer(id any, see func(map[string]any)) map[string]any {
 	}
 }
 
-// What is published on one node reaches the members on both, once and in the log's order, from the position of their join on; each
-// publisher's acknowledgements come in the order of its messages for each room.
+// What is published on one node reaches the members on both, once and in the log's order, from the position of their
+// join on; each publisher's acknowledgements come in the order of its messages for each room.
 func TestNodesShareALogThatLiesElsewhere(t *testing.T) {
 	logs, clientOf := twoHubs(t)
 	const clients, each, rooms = 6, 60, 3
@@ -308,8 +308,8 @@ func TestOperationsAreBoundedAndInOrder(t *testing.T) {
 	<-sent
 }
 
-// While the logs are down joins, messages, pages and resumes are told so, with "retry", and nothing is left behind; a room that
-// is open goes on.
+// While the logs are down joins, messages, pages and resumes are told so, with "retry", and nothing is left behind; a
+// room that is open goes on.
 func TestWhatCannotBeAskedIsUnavailable(t *testing.T) {
 	logs, clientOf := twoHubs(t)
 	c, b := clientOf(0), clientOf(0)

@@ -9,11 +9,13 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// A command that can't be obeyed at once is an operation: it waits for the application's code, or for the log of a room that
-// lies elsewhere (logs.go). A session's operations are few and in order: one hook runs at a time, and what comes behind it waits;
-// what is asked of logs goes on side by side, and is answered in order for each room. Past the bounds the client isn't read.
+// A command that can't be obeyed at once is an operation: it waits for the application's code, or for the log of a room
+// that lies elsewhere (logs.go). A session's operations are few and in order: one hook runs at a time, and what comes
+// behind it waits; what is asked of logs goes on side by side, and is answered in order for each room. Past the bounds
+// the client isn't read.
 
-// fewWaiting is how many commands of one session may wait before it isn't read any more, and fewAsked how many may be asked of logs.
+// fewWaiting is how many commands of one session may wait before it isn't read any more, and fewAsked how many may be
+// asked of logs.
 const (
 	fewWaiting = 8
 	fewAsked   = 64
@@ -115,7 +117,8 @@ func (s *session) ask(cmd *protocol.Command, o operation) *operation {
 	return &o
 }
 
-// end has done called on the session's worker, behind what comes of the room's operations before it. Once; any goroutine.
+// end has done called on the session's worker, behind what comes of the room's operations before it. Once; any
+// goroutine.
 func (o *operation) end(done func()) {
 	o.s.conn.Worker().Post(&operationEnded{o, done}, 0)
 }

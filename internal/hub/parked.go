@@ -44,20 +44,20 @@ const (
 	tokenLife      = 30 * 24 * time.Hour // far beyond any window: that the session is still here is what counts
 )
 
-// parking is when a parked session's time is up. It is stale when that has changed, or the session is here again; then it
-// must not keep what was parked.
+// parking is when a parked session's time is up. It is stale when that has changed, or the session is here again; then
+// it must not keep what was parked.
 type parking struct {
 	id    ID
 	until int64
 }
 
-// staleParkings is how many a shard keeps beside as many as it has parked sessions: a client can come and go often in its
-// window.
+// staleParkings is how many a shard keeps beside as many as it has parked sessions: a client can come and go often in
+// its window.
 const staleParkings = 64
 
 // parks says whether a connection that ended so leaves its session behind. A client that says good-bye by 1000, 1001 or
-// without a code doesn't come back, and one that we told not to needn't. Whom we send away because the server stops may: its
-// session is there until the Hub stops.
+// without a code doesn't come back, and one that we told not to needn't. Whom we send away because the server stops
+// may: its session is there until the Hub stops.
 func (h *Hub) parks(e loop.Ending) bool {
 	switch {
 	case h.cfg.ResumeWindow == 0:
@@ -171,7 +171,8 @@ func (h *Hub) unpark(p *parked, s *session) (directs []waitingDirect) {
 	return p.directs
 }
 
-// takeParked takes the parked session of that id out of the shard, unless somebody has claimed it; nil where there is none.
+// takeParked takes the parked session of that id out of the shard, unless somebody has claimed it; nil where there is
+// none.
 func (h *Hub) takeParked(id ID) *parked {
 	sh := h.clientShard(id)
 	sh.mu.Lock()
@@ -243,8 +244,8 @@ func (h *Hub) takeDue(sh *clientShard, now int64) (over []*parked) {
 	return over
 }
 
-// direct sends a message to the client, or keeps it where its session is parked; from, nil for the application, pays. full is
-// a worker that is above high water, or nil.
+// direct sends a message to the client, or keeps it where its session is parked; from, nil for the application, pays.
+// full is a worker that is above high water, or nil.
 func (h *Hub) direct(id ID, m *protocol.Message, from *session) (full *loop.Worker, err *protocol.Error) {
 	sh := h.clientShard(id)
 	sh.mu.Lock()

@@ -8,8 +8,8 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// Whether a client may do a thing is asked in one place, permit: what it decides holds for commands, and for each room of a
-// resume. What a limit or a share forbids is another question (limit), and comes behind it.
+// Whether a client may do a thing is asked in one place, permit: what it decides holds for commands, and for each room
+// of a resume. What a limit or a share forbids is another question (limit), and comes behind it.
 
 // verb is a thing that a client may do in a room, or not.
 type verb uint8
@@ -77,8 +77,9 @@ func askPublish(hooks *Hooks, who Identity, cmd *protocol.Command) hook {
 	}
 }
 
-// question is what the application has to be asked before a command is obeyed, nil for nothing, or what is wrong with it.
-// It comes before the hook Publish that something can't be kept: what the application has taken for published must be.
+// question is what the application has to be asked before a command is obeyed, nil for nothing, or what is wrong with
+// it. It comes before the hook Publish that something can't be kept: what the application has taken for published must
+// be.
 func (s *session) question(cmd *protocol.Command, raw []byte) (ask *run, no *protocol.Error) {
 	var do hook
 	switch cmd.Kind {

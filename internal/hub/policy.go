@@ -118,7 +118,8 @@ func (p *Policies) For(room string) *Policy {
 	return &rule.Policy
 }
 
-// Rule is the first rule that matches the room, and its index: at the number of NewPolicies' rules the built-in ones begin.
+// Rule is the first rule that matches the room, and its index: at the number of NewPolicies' rules the built-in ones
+// begin.
 func (p *Policies) Rule(room string) (int, *Rule) {
 	last := len(p.rules) - 1 // matches everything
 	for i := range p.rules[:last] {

@@ -26,8 +26,8 @@ type roomPresence struct {
 	runs  bool        // the timer does: there are news
 }
 
-// noteJoined notes that s became a member of r, or is one again if the room counted it already, and gives how many bytes of
-// data the room keeps for it. r.mu is held; the goroutine of s's worker.
+// noteJoined notes that s became a member of r, or is one again if the room counted it already, and gives how many
+// bytes of data the room keeps for it. r.mu is held; the goroutine of s's worker.
 func (h *Hub) noteJoined(r *room, s *session, data []byte, counted bool) (kept int) {
 	if !counted {
 		h.tellJoined(r, s)
@@ -48,8 +48,8 @@ func (h *Hub) noteJoined(r *room, s *session, data []byte, counted bool) (kept i
 	return len(data)
 }
 
-// noteLeft notes that who is no member of r any more; s is its session, or nil when that was lost and p paid for it. r.mu is
-// held.
+// noteLeft notes that who is no member of r any more; s is its session, or nil when that was lost and p paid for it.
+// r.mu is held.
 func (h *Hub) noteLeft(r *room, who Identity, s *session, p *payer) {
 	h.tellLeft(r, who, s, p)
 	if r.presence != nil {
@@ -143,8 +143,8 @@ func (h *Hub) dropPresence(r *room) {
 	}
 }
 
-// announce sends news of members to all of them but one, in its place among the room's messages. It has no offset and is in
-// no history: who comes later asks who is here. r.mu is held.
+// announce sends news of members to all of them but one, in its place among the room's messages. It has no offset and
+// is in no history: who comes later asks who is here. r.mu is held.
 func (r *room) announce(news *protocol.Answer, but ID) {
 	x := &shared{answer: news}
 	cost := 0
@@ -157,8 +157,8 @@ func (r *room) announce(news *protocol.Answer, but ID) {
 }
 
 // announcement is a message about members on its way to those of one worker. A member who has joined since then gets it
-// too, and may know it already: what it says is true of the members as of then, and what follows makes it true again. One
-// that is still coming home asks who is here when it has come.
+// too, and may know it already: what it says is true of the members as of then, and what follows makes it true again.
+// One that is still coming home asks who is here when it has come.
 type announcement struct {
 	local *local
 	*shared

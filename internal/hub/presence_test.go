@@ -90,7 +90,8 @@ func TestHooksOfRoomsLeaveNothingBehind(t *testing.T) {
 	}
 }
 
-// In virtual time: what comes together is told together, when its time has come, and what comes and goes meanwhile is not.
+// In virtual time: what comes together is told together, when its time has come, and what comes and goes meanwhile is
+// not.
 func TestNewsAreBatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, l := newHub(t, 2)

@@ -10,9 +10,9 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// apply gives m its place in the room's order on this node, keeps it in the history and sends it to the members but from:
-// once a local, not once a member. m has its place in the log; p pays for what is kept. r.mu is held, so all workers get
-// the room's messages in one order. It returns a worker whose mailbox is above high water, or nil.
+// apply gives m its place in the room's order on this node, keeps it in the history and sends it to the members but
+// from: once a local, not once a member. m has its place in the log; p pays for what is kept. r.mu is held, so all
+// workers get the room's messages in one order. It returns a worker whose mailbox is above high water, or nil.
 func (h *Hub) apply(r *room, m *protocol.Message, from *session, p *payer) (full *loop.Worker) {
 	r.seq++
 	if len(r.locals) > 0 {

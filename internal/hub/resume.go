@@ -126,8 +126,8 @@ func (s *session) claim() (rival *session) {
 	return nil
 }
 
-// evict closes the connection of rival, whose session s claims; then s claims it again, and goes without where that one is
-// still in the way. Of several handshakes at once the one that ended last has the session in the end.
+// evict closes the connection of rival, whose session s claims; then s claims it again, and goes without where that one
+// is still in the way. Of several handshakes at once the one that ended last has the session in the end.
 type evict struct{ s, rival *session }
 
 func (e *evict) Conn(*loop.Worker) *loop.Conn { return e.rival.conn }
@@ -260,8 +260,9 @@ func (s *session) old() *parked {
 	return s.self.resume.old
 }
 
-// oldest is the generation of the oldest token that counts: the newest alone, once a message has come over the connection
-// that got it. Until then its client may never have seen the welcome, nor those of the connections before. Any goroutine.
+// oldest is the generation of the oldest token that counts: the newest alone, once a message has come over the
+// connection that got it. Until then its client may never have seen the welcome, nor those of the connections before.
+// Any goroutine.
 func (s *session) oldest() uint32 {
 	if s.self != nil && s.self.resume != nil && s.gen != 0 && !s.self.resume.heard.Load() {
 		return s.self.resume.oldest
@@ -327,7 +328,8 @@ func (s *session) heard(resume bool) {
 	}
 }
 
-// endHomecoming ends the homecoming: rooms that the client has not named are left, what was missed and what is new begins.
+// endHomecoming ends the homecoming: rooms that the client has not named are left, what was missed and what is new
+// begins.
 func (s *session) endHomecoming() {
 	c, old := s.more.coming, s.old()
 	s.more.coming = nil
@@ -355,9 +357,9 @@ func (r *room) now() uint64 {
 	return r.seq
 }
 
-// resumeRooms obeys the message resume: it answers for every room; after the last such message what was missed is brought, and
-// rooms that none has named are left. Where no session was resumed the rooms are joined. refused is what the application's
-// hook said of each, nil where none was asked.
+// resumeRooms obeys the message resume: it answers for every room; after the last such message what was missed is
+// brought, and rooms that none has named are left. Where no session was resumed the rooms are joined. refused is what
+// the application's hook said of each, nil where none was asked.
 func (s *session) resumeRooms(cmd *protocol.Command, refused []*protocol.Error) {
 	if names := s.remoteRooms(cmd, refused); len(names) > 0 {
 		s.resumeWhenOpen(cmd, refused, names)

@@ -123,10 +123,10 @@ func (s *session) join(cmd *protocol.Command) {
 	}
 }
 
-// becomeMember makes s a member of a room that it is not in; counted says that the room counts it already, since it is a parked
-// session's. With since the reason says why what has come behind it can't be brought, "" for no reason; behind is what
-// the caller then has to begin with, after its answer. Where the session is still coming home (resume.go) the member gets
-// nothing until that is over.
+// becomeMember makes s a member of a room that it is not in; counted says that the room counts it already, since it is
+// a parked session's. With since the reason says why what has come behind it can't be brought, "" for no reason; behind
+// is what the caller then has to begin with, after its answer. Where the session is still coming home (resume.go) the
+// member gets nothing until that is over.
 func (s *session) becomeMember(name string, since *protocol.Position, data []byte, counted bool) (at history.Position, reason string, behind *pull) {
 	h := s.hub
 	sh := h.roomShard(name)
@@ -162,8 +162,8 @@ func (s *session) becomeMember(name string, since *protocol.Position, data []byt
 	return at, reason, nil
 }
 
-// stays answers a member that joins again: what came since then was sent, so only a position that is not behind the room's
-// proves that nothing is missing.
+// stays answers a member that joins again: what came since then was sent, so only a position that is not behind the
+// room's proves that nothing is missing.
 func (s *session) stays(r *room, since *protocol.Position) (at history.Position, reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -259,8 +259,8 @@ func (h *Hub) removeMember(m membership) {
 	r.locals = slices.DeleteFunc(r.locals, func(o *local) bool { return o == l })
 }
 
-// memberLeft is called when a session is a member no more: s, or one that was parked and that p paid for. An empty room that is
-// memberLeft is kept for whoever memberLeft it last.
+// memberLeft is called when a session is a member no more: s, or one that was parked and that p paid for. An empty room
+// that is memberLeft is kept for whoever memberLeft it last.
 func (h *Hub) memberLeft(r *room, who Identity, s *session, p *payer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -370,8 +370,8 @@ func (st *workerState) gather(d *delivery) {
 	l.run = append(l.run, d)
 }
 
-// deliverAll delivers run in parts of which each fits into one frame. Where that panics some members have got what others
-// have not: all of them are closed, and come back for what they miss.
+// deliverAll delivers run in parts of which each fits into one frame. Where that panics some members have got what
+// others have not: all of them are closed, and come back for what they miss.
 func (l *local) deliverAll(run []*delivery) {
 	whole := false
 	defer func() {

@@ -142,8 +142,8 @@ type task func()
 
 func (t task) Run(*loop.Worker) { t() }
 
-// A fault in the delivery to one room costs the others nothing, though they are behind it in the same turn, and more than
-// a turn's writes. Its own members are closed: some may have got what others have not.
+// A fault in the delivery to one room costs the others nothing, though they are behind it in the same turn, and more
+// than a turn's writes. Its own members are closed: some may have got what others have not.
 func TestAPanicInADeliveryStaysInItsRoom(t *testing.T) {
 	t.Run("more follows", func(t *testing.T) { panicInADelivery(t, true) })
 	t.Run("nothing follows", func(t *testing.T) { panicInADelivery(t, false) })

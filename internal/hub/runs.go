@@ -77,15 +77,15 @@ func (rs *runs) count(r *run, n int) {
 	}
 }
 
-// payerPlaces is the part of all places that the hooks of one payer may take, and fewPlaces what they always may; those of
-// an address may take addressShares times as many.
+// payerPlaces is the part of all places that the hooks of one payer may take, and fewPlaces what they always may; those
+// of an address may take addressShares times as many.
 const (
 	payerPlaces = 16
 	fewPlaces   = 4
 )
 
-// mayRun says that r may run beside the others of its client: slow hooks of one must not take the places of all. mu is held,
-// as for all that follow.
+// mayRun says that r may run beside the others of its client: slow hooks of one must not take the places of all. mu is
+// held, as for all that follow.
 func (rs *runs) mayRun(r *run) bool {
 	if r.payer == nil {
 		return true
@@ -182,8 +182,8 @@ func (rs *runs) fill() {
 	}
 }
 
-// pop is the next that may run, or nil. It passes those who have their share of the places: there can't be many of them, as
-// they have it, but for the clients of an address that has.
+// pop is the next that may run, or nil. It passes those who have their share of the places: there can't be many of
+// them, as they have it, but for the clients of an address that has.
 func (rs *runs) pop() *run {
 	for i, p := range rs.queued {
 		r := p.hooks[0]
@@ -224,8 +224,8 @@ func goroutine() uint64 {
 	return n
 }
 
-// UpgradeBegins and UpgradeEnds stand around a handshake that may ask Admit, so that a shutdown waits for what comes of it.
-// Any goroutine.
+// UpgradeBegins and UpgradeEnds stand around a handshake that may ask Admit, so that a shutdown waits for what comes of
+// it. Any goroutine.
 func (h *Hub) UpgradeBegins() { h.runs.add(&h.runs.upgrades, +1) }
 
 // UpgradeEnds is what UpgradeBegins says.
@@ -238,9 +238,9 @@ func (rs *runs) add(what *int, n int) {
 	rs.less.Broadcast()
 }
 
-// WaitHooks waits until no hook runs and no handshake is under way, or ctx ends, and says how many there are still. A hook
-// that calls it waits neither for itself nor for what is to come behind it, but for all others; one of these has its place
-// meanwhile, or they might all wait for that. Any goroutine.
+// WaitHooks waits until no hook runs and no handshake is under way, or ctx ends, and says how many there are still. A
+// hook that calls it waits neither for itself nor for what is to come behind it, but for all others; one of these has
+// its place meanwhile, or they might all wait for that. Any goroutine.
 func (h *Hub) WaitHooks(ctx context.Context) (left int) {
 	rs := &h.runs
 	stop := context.AfterFunc(ctx, func() {
@@ -354,8 +354,8 @@ func (h *Hub) hookBroke(client ID, why any) {
 
 var errInternal = &protocol.Error{Code: protocol.Internal, Message: "internal error"}
 
-// answer posts the first outcome. When it returns, that has been posted, whoever did: what comes behind it, as hookEnded
-// does, is behind it in the mailbox too.
+// answer posts the first outcome. When it returns, that has been posted, whoever did: what comes behind it, as
+// hookEnded does, is behind it in the mailbox too.
 func (r *run) answer(out outcome) {
 	if r.raw != nil {
 		r.answered.Do(func() { r.s.conn.Worker().Post(&hookDone{r, out}, len(out.content)) })
@@ -412,8 +412,8 @@ func (r *run) callJoins() {
 	}
 }
 
-// obeyTime is how long after the end of its time a Join may return, so that the rooms behind it are still asked about: one
-// that obeys its context does so a moment later.
+// obeyTime is how long after the end of its time a Join may return, so that the rooms behind it are still asked about:
+// one that obeys its context does so a moment later.
 const obeyTime = 100 * time.Millisecond
 
 // callJoin asks about one room; false says that it was too late.

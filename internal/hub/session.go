@@ -85,8 +85,8 @@ func (s *session) payer() *payer {
 	return m.payer
 }
 
-// manyRooms is when a session gets a map of its rooms, and from when on each is counted for it: what fewer of them take is
-// bounded by how many clients there are.
+// manyRooms is when a session gets a map of its rooms, and from when on each is counted for it: what fewer of them take
+// is bounded by how many clients there are.
 const (
 	manyRooms      = 16
 	membershipCost = 256

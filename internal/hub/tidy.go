@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// wheel is when a shard's rooms are looked at: slots of half a second. An entry is never taken out; it is stale when its
-// room is gone or is due at another time. Guarded by the shard's mu.
+// wheel is when a shard's rooms are looked at: slots of half a second. An entry is never taken out; it is stale when
+// its room is gone or is due at another time. Guarded by the shard's mu.
 type wheel struct {
 	slots [wheelSlots][]*room
 	tick  int64 // the last one whose slot was visited
@@ -43,8 +43,8 @@ func (h *Hub) used(r *room) {
 func (r *room) needed() bool { return r.members > 0 || r.remote != nil && r.remote.users > 0 }
 
 // unused is called when a room may have no member, because of p. It goes at once when nothing was ever published there,
-// or it keeps no history, since then nothing is lost, or the hub stops, and else when its time, from r.active on, is up. r.mu
-// is held.
+// or it keeps no history, since then nothing is lost, or the hub stops, and else when its time, from r.active on, is
+// up. r.mu is held.
 func (h *Hub) unused(r *room, p *payer) {
 	if r.needed() || r.gone {
 		return
@@ -166,8 +166,8 @@ const relieveEvery = 100 // milliseconds
 
 // Relieve frees so many bytes of what the hub keeps, as far as there are: first the rooms without members go, and their
 // epochs with them; then the parked sessions, oldest first; where that isn't enough, the other rooms keep their newest
-// message only. After a call that could not free enough the next ones free nothing for relieveEvery: what is too much then
-// is not the hub's, and each call goes over all rooms. Any goroutine.
+// message only. After a call that could not free enough the next ones free nothing for relieveEvery: what is too much
+// then is not the hub's, and each call goes over all rooms. Any goroutine.
 func (h *Hub) Relieve(excess int64) (freed int64) {
 	now := clock()
 	if now < h.relieve.Load() {
@@ -218,8 +218,8 @@ func (sh *roomShard) each(f func(*room)) {
 	}
 }
 
-// Stop ends what Start began, the parked sessions, and then all that is kept. Any goroutine but a worker's, once the loop has
-// ended.
+// Stop ends what Start began, the parked sessions, and then all that is kept. Any goroutine but a worker's, once the
+// loop has ended.
 func (h *Hub) Stop() {
 	h.stopOnce.Do(func() { close(h.stop) })
 	<-h.swept

@@ -7,8 +7,8 @@ import (
 	"example.com/hubbub/internal/wsclient"
 )
 
-// What a worker does in a turn takes no memory, once its lists have grown to what the load needs: memory is taken by
-// a message that others are to share, when it is made, and not by those who get it.
+// What a worker does in a turn takes no memory, once its lists have grown to what the load needs: memory is taken by a
+// message that others are to share, when it is made, and not by those who get it.
 func TestATurnAllocatesNothing(t *testing.T) {
 	small, large := frameTo("hello"), frameTo(string(make([]byte, 16<<10)))
 	frames := make([]*Frame, 16)

@@ -2,8 +2,8 @@ package loop
 
 import "example.com/hubbub/internal/wire"
 
-// arena holds the answers of one turn. Most are written at its end, so they need no memory of their own; what
-// isn't is copied by queue.keep.
+// arena holds the answers of one turn. Most are written at its end, so they need no memory of their own; what isn't is
+// copied by queue.keep.
 type arena struct {
 	b      []byte
 	frames []Frame // a frame is lent to one connection for the turn

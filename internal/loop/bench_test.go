@@ -19,7 +19,8 @@ func (discard) settle() error              { return nil }
 func (discard) shutdownWrite()             {}
 func (discard) hangUp(bool)                {}
 
-// byHand is a worker without a goroutine, whose steps a benchmark takes itself, and n connections whose sockets discard.
+// byHand is a worker without a goroutine, whose steps a benchmark takes itself, and n connections whose sockets
+// discard.
 func byHand(n int, h Handler) (*Worker, []*Conn) {
 	l := &Loop{cfg: Config{Workers: 1, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30, Log: slog.New(slog.DiscardHandler)}}
 	w := &Worker{loop: l, cfg: &l.cfg, log: l.cfg.Log, poll: newChanPoller(), arena: newArena(), in: make([]byte, readSize)}

@@ -7,8 +7,8 @@ import (
 	"example.com/hubbub/internal/wire"
 )
 
-// Conn is one WebSocket connection. Its worker's goroutine owns all of it: every method but Ref is called there.
-// While nothing is half read or unsent it holds no buffer, and takes 112 bytes (TestAnIdleConnectionIsSmall).
+// Conn is one WebSocket connection. Its worker's goroutine owns all of it: every method but Ref is called there. While
+// nothing is half read or unsent it holds no buffer, and takes 112 bytes (TestAnIdleConnectionIsSmall).
 type Conn struct {
 	// Static after Adopt, the slot after it was given to the worker.
 	w    *Worker
@@ -51,8 +51,8 @@ type half struct {
 }
 
 // transport is what looks like a non-blocking socket: errAgain says that there is nothing to read, or no room. recv may
-// give bytes and the error that follows them, and gives it again at the next call. send may
-// keep what it took for a while; settle pushes that on, and is errAgain while some is left. Only the worker calls.
+// give bytes and the error that follows them, and gives it again at the next call. send may keep what it took for a
+// while; settle pushes that on, and is errAgain while some is left. Only the worker calls.
 type transport interface {
 	recv(b []byte) (int, error)
 	send(b []byte) (int, error)
@@ -160,8 +160,8 @@ func (c *Conn) Open() bool { return c.state == open }
 // Unsent is the number of bytes that wait for the socket.
 func (c *Conn) Unsent() int { return c.out.unsent() }
 
-// Send queues f; it is written at the end of the turn. Where the queue would exceed its bound, the socket is tried
-// at once, and if it takes too little the client is too slow: it is closed with 4000 and Send is false.
+// Send queues f; it is written at the end of the turn. Where the queue would exceed its bound, the socket is tried at
+// once, and if it takes too little the client is too slow: it is closed with 4000 and Send is false.
 func (c *Conn) Send(f *Frame) bool {
 	if c.state != open {
 		return false
@@ -210,8 +210,8 @@ func (c *Conn) Bound() int { return c.w.cfg.SendQueueBytes }
 func (c *Conn) Room() int { return max(0, c.Bound()-c.out.unsent()) }
 
 // Forgive says that the queue holds what waited elsewhere before, or that more waits there. Until the queue is empty it
-// isn't too old while the socket takes a byte now and then, and each is a sign of life: no ping gets through before what
-// is queued.
+// isn't too old while the socket takes a byte now and then, and each is a sign of life: no ping gets through before
+// what is queued.
 func (c *Conn) Forgive() {
 	if c.out.first == nil {
 		return
@@ -239,8 +239,8 @@ func (c *Conn) push(f *Frame) {
 	}
 }
 
-// Answer queues a frame for this client alone, copying payload. In the turn's common case that takes no memory:
-// the bytes lie in the worker's arena, behind the connection's earlier answers.
+// Answer queues a frame for this client alone, copying payload. In the turn's common case that takes no memory: the
+// bytes lie in the worker's arena, behind the connection's earlier answers.
 func (c *Conn) Answer(op wire.Opcode, payload []byte) bool {
 	if c.state != open {
 		return false
@@ -309,8 +309,8 @@ func (c *Conn) stopped() bool {
 	return c.state == open && (c.paused != 0 || c.HoldReads && c.full)
 }
 
-// Close sends what is queued, then a Close frame in the handler's Wording, and waits a while for the peer's. The handler's
-// Closed is called before it returns.
+// Close sends what is queued, then a Close frame in the handler's Wording, and waits a while for the peer's. The
+// handler's Closed is called before it returns.
 func (c *Conn) Close(code int, reason string) {
 	if c.state != open {
 		return

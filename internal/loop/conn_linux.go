@@ -18,8 +18,8 @@ func newPoller(kind IO) (poller, error) {
 	return newEpoller()
 }
 
-// takeOver gives a duplicate of nc's descriptor, which the caller owns, and closes nc, which takes it out of
-// the runtime's poller; the connection itself stays open.
+// takeOver gives a duplicate of nc's descriptor, which the caller owns, and closes nc, which takes it out of the
+// runtime's poller; the connection itself stays open.
 func takeOver(tcp *net.TCPConn) (fd int, err error) {
 	raw, err := tcp.SyscallConn()
 	if err != nil {

@@ -71,8 +71,8 @@ func (w *Worker) countClose(code int, by Ender) {
 	w.counts.Closed[code]++
 }
 
-// peersCode is the code under which a Close that the peer began is counted. 1000, 1001 and none are usual; any other
-// is 0, or a client could raise the counts of our own faults and make as many of them as there are codes.
+// peersCode is the code under which a Close that the peer began is counted. 1000, 1001 and none are usual; any other is
+// 0, or a client could raise the counts of our own faults and make as many of them as there are codes.
 func peersCode(code int) int {
 	switch code {
 	case wire.CloseNormal, wire.CloseGoingAway, wire.CloseNoStatus:
@@ -122,8 +122,8 @@ func (c *Conn) forgetHalf() {
 	}
 }
 
-// Depth is how many tasks are posted to the worker and not yet run; those of the turn that is under way count until
-// all have run. Any goroutine.
+// Depth is how many tasks are posted to the worker and not yet run; those of the turn that is under way count until all
+// have run. Any goroutine.
 func (w *Worker) Depth() int {
 	w.mail.mu.Lock()
 	defer w.mail.mu.Unlock()
@@ -162,8 +162,8 @@ func (l *look) Run(w *Worker) {
 	close(l.done)
 }
 
-// Unsettled names each account of the loop that is not back at zero, with what it holds: none, once Wait has returned and
-// what Hold counted was taken back. Any goroutine, after Wait.
+// Unsettled names each account of the loop that is not back at zero, with what it holds: none, once Wait has returned
+// and what Hold counted was taken back. Any goroutine, after Wait.
 func (l *Loop) Unsettled() (all []string) {
 	account := func(n int64, format string, args ...any) {
 		if n != 0 {
@@ -188,8 +188,8 @@ func (l *Loop) Unsettled() (all []string) {
 	return all
 }
 
-// Recount counts anew what the worker's connections and its mailbox hold, and names each account that says something else.
-// The worker's goroutine, inside Run.
+// Recount counts anew what the worker's connections and its mailbox hold, and names each account that says something
+// else. The worker's goroutine, inside Run.
 func (w *Worker) Recount() (faults []string) {
 	account := func(what string, has, is int64) {
 		if has != is {

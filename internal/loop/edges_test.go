@@ -52,7 +52,8 @@ func frameOf(n int, answer bool) *Frame {
 	return f
 }
 
-// Of rooms' messages as many bytes wait as --send-queue-bytes says, and not one more; of answers 64 KiB and one message.
+// Of rooms' messages as many bytes wait as --send-queue-bytes says, and not one more; of answers 64 KiB and one
+// message.
 func TestTheQueuesBoundsAreExact(t *testing.T) {
 	eachIO(t, func(t *testing.T, cfg Config) {
 		cfg.SendQueueBytes = 1 << 20
@@ -293,8 +294,8 @@ func TestAnEmptyMailboxHoldsNobodyUp(t *testing.T) {
 	})
 }
 
-// What a mailbox counts for is nothing when it is empty: the same number of posts fills it again and again, whatever was
-// run, skipped or taken together meanwhile.
+// What a mailbox counts for is nothing when it is empty: the same number of posts fills it again and again, whatever
+// was run, skipped or taken together meanwhile.
 func TestAMailboxHoldsAsMuchAgain(t *testing.T) {
 	eachIO(t, func(t *testing.T, cfg Config) {
 		l := start(t, cfg)

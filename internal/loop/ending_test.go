@@ -113,8 +113,8 @@ func closePayload(code int, reason string) string {
 	return string([]byte{byte(code >> 8), byte(code)}) + reason
 }
 
-// What the loop or the handler closes with reads as the handler says; what is counted, and what the handler is told, is the
-// code as it was. The peer's own code comes back as it is.
+// What the loop or the handler closes with reads as the handler says; what is counted, and what the handler is told, is
+// the code as it was. The peer's own code comes back as it is.
 func TestACloseReadsAsTheHandlerSays(t *testing.T) {
 	eachEnd(t, func(t *testing.T, h *script, begin func() (*Loop, net.Conn), want Ending, says bool) {
 		ended := make(chan Ending, 1)

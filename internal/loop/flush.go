@@ -61,8 +61,8 @@ func (w *Worker) flush(c *Conn) {
 	}
 }
 
-// joined is the buffer in which the frames of one write are put side by side, and which frames lie in it: members
-// of a room mostly get the same ones.
+// joined is the buffer in which the frames of one write are put side by side, and which frames lie in it: members of a
+// room mostly get the same ones.
 type joined struct {
 	b      []byte
 	frames []*Frame

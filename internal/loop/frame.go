@@ -7,8 +7,8 @@ import (
 	"example.com/hubbub/internal/wire"
 )
 
-// Frame is one WebSocket frame, or several joined, ready for the wire. It is immutable once it was made and
-// may be queued on any number of connections of any worker; the garbage collector ends it.
+// Frame is one WebSocket frame, or several joined, ready for the wire. It is immutable once it was made and may be
+// queued on any number of connections of any worker; the garbage collector ends it.
 type Frame struct {
 	b      []byte
 	at     int64 // when it was made, milliseconds of the monotonic clock: the age of what waits

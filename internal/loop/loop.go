@@ -48,8 +48,8 @@ type Config struct {
 	Log          *slog.Logger
 }
 
-// Handler is what a connection does with messages. All methods are called by the goroutine of the connection's
-// worker and must not block.
+// Handler is what a connection does with messages. All methods are called by the goroutine of the connection's worker
+// and must not block.
 type Handler interface {
 	Controls
 	// Opened is called before anything else; what it sends is the first that the client gets.
@@ -64,10 +64,11 @@ type Handler interface {
 	Drained(c *Conn)
 }
 
-// Controls are what the loop itself has to say to a client: how that reads is the handler's. Plain has those of RFC 6455.
+// Controls are what the loop itself has to say to a client: how that reads is the handler's. Plain has those of RFC
+// 6455.
 type Controls interface {
-	// Wording says how a Close of ours reads to this client: what the loop gives, and what Conn.Close was told. It may be
-	// called after Closed; metrics, logs and Closed have the code as it was.
+	// Wording says how a Close of ours reads to this client: what the loop gives, and what Conn.Close was told. It may
+	// be called after Closed; metrics, logs and Closed have the code as it was.
 	Wording(code int, reason string) (int, string)
 	// Ping asks the peer for a sign of life, by something that makes it answer: any byte will do.
 	Ping(c *Conn)
@@ -159,9 +160,10 @@ func (l *Loop) Release() { l.total.Add(-1) }
 // Connections is how many there are, and places reserved for more. Any goroutine.
 func (l *Loop) Connections() int { return int(l.total.Load()) }
 
-// Adopt fills a place that Reserve took: it gives nc to the worker with the fewest connections, and h its events. preface is written first, in one piece
-// with what Opened sends; first is what was read from nc already; d is what the handshake agreed on. nc must not be used any more, unless Adopt returns an
-// error: then it is the caller's as before, and the place is given back. Any goroutine; does not block.
+// Adopt fills a place that Reserve took: it gives nc to the worker with the fewest connections, and h its events.
+// preface is written first, in one piece with what Opened sends; first is what was read from nc already; d is what the
+// handshake agreed on. nc must not be used any more, unless Adopt returns an error: then it is the caller's as before,
+// and the place is given back. Any goroutine; does not block.
 func (l *Loop) Adopt(nc net.Conn, h Handler, d wire.Deflate, preface, first []byte) error {
 	l.mu.RLock()
 	defer l.mu.RUnlock()

@@ -33,8 +33,8 @@ type mailbox struct {
 	asleep atomic.Bool // the worker parks, or is about to: a post must wake it
 }
 
-// Post leaves t for the worker; cost is the size of the frame that it holds. It reports whether the mailbox is
-// above high water: who published then pauses with Throttle, or refuses. Any goroutine; never blocks.
+// Post leaves t for the worker; cost is the size of the frame that it holds. It reports whether the mailbox is above
+// high water: who published then pauses with Throttle, or refuses. Any goroutine; never blocks.
 func (w *Worker) Post(t Task, cost int) (full bool) {
 	m := &w.mail
 	m.mu.Lock()
@@ -98,8 +98,8 @@ func (m *mailbox) done(n, cost int) {
 	}
 }
 
-// end forgets what is left and what still comes: nobody is there to run it. left is the cost of tasks that the worker took
-// and did not run.
+// end forgets what is left and what still comes: nobody is there to run it. left is the cost of tasks that the worker
+// took and did not run.
 func (m *mailbox) end(left []posted) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -130,8 +130,8 @@ func (u unthrottle) Run(w *Worker) {
 // mailTurn is how many tasks run before the worker looks whether others want the processor.
 const mailTurn = 64
 
-// A turn is long enough with turnWrites writes, about a millisecond of them, besides those that it had before it ran the
-// mailbox. But where more than maxLeft tasks wait, nothing is put off: reading must not run ahead of delivering.
+// A turn is long enough with turnWrites writes, about a millisecond of them, besides those that it had before it ran
+// the mailbox. But where more than maxLeft tasks wait, nothing is put off: reading must not run ahead of delivering.
 const (
 	turnWrites = 128
 	maxLeft    = 512
@@ -198,8 +198,8 @@ func (w *Worker) recoverTask(t Task) {
 	}
 }
 
-// Peek is the task that comes after the running one in this turn, or nil; Skip takes it off. With both a task
-// can do the work of its like that follow it in one pass. The worker's goroutine, inside Run.
+// Peek is the task that comes after the running one in this turn, or nil; Skip takes it off. With both a task can do
+// the work of its like that follow it in one pass. The worker's goroutine, inside Run.
 func (w *Worker) Peek() Task {
 	if w.next < len(w.tasks) {
 		return w.tasks[w.next].Task
@@ -210,8 +210,8 @@ func (w *Worker) Peek() Task {
 // Skip marks the task that Peek returned as done.
 func (w *Worker) Skip() { w.nextTask() }
 
-// nextTask takes the next task off the turn's list. With PutOff it is the one place where the account of what ran in this
-// turn changes: what stands in the list afterwards need not be what ran.
+// nextTask takes the next task off the turn's list. With PutOff it is the one place where the account of what ran in
+// this turn changes: what stands in the list afterwards need not be what ran.
 func (w *Worker) nextTask() Task {
 	t := w.tasks[w.next]
 	w.next++
@@ -226,8 +226,8 @@ func (w *Worker) Enough() bool {
 }
 
 // PutOff makes t the first task of the next turn, before all those that follow the running one: the turn ends with the
-// running one. t was taken off in this turn, by Run or Skip, and cost is what it was posted with; of several, the one put
-// off last comes first. The worker's goroutine, inside Run.
+// running one. t was taken off in this turn, by Run or Skip, and cost is what it was posted with; of several, the one
+// put off last comes first. The worker's goroutine, inside Run.
 func (w *Worker) PutOff(t Task, cost int) {
 	w.next--
 	w.ran -= taskCost + cost

@@ -7,8 +7,8 @@ import (
 	"example.com/hubbub/internal/wire"
 )
 
-// Buffered is how many bytes all connections hold: unsent, as if no two clients shared a frame, and half received.
-// It is true as of each worker's last turn. Any goroutine.
+// Buffered is how many bytes all connections hold: unsent, as if no two clients shared a frame, and half received. It
+// is true as of each worker's last turn. Any goroutine.
 func (l *Loop) Buffered() int64 { return l.buffered.Load() }
 
 // Keep counts n more bytes, or less, that are kept elsewhere. Any goroutine.

@@ -13,9 +13,8 @@ import (
 
 const pollBatch = 512 // events a turn
 
-// epoller is an epoll instance that is polled with raw system calls while there is work, and parks in the
-// runtime's own poller, which watches the epoll descriptor, while there is none
-// (docs/decisions/0001-takeover-and-wake.md).
+// epoller is an epoll instance that is polled with raw system calls while there is work, and parks in the runtime's own
+// poller, which watches the epoll descriptor, while there is none (docs/decisions/0001-takeover-and-wake.md).
 type epoller struct {
 	fd     int
 	file   *os.File
@@ -129,8 +128,8 @@ func (p *epoller) park(until time.Time) {
 	}
 }
 
-// yield parks although there is work, and wakes itself: only a scheduler that runs dry polls the network, so a
-// Gosched would leave requests waiting for the runtime's monitor, up to 10 ms.
+// yield parks although there is work, and wakes itself: only a scheduler that runs dry polls the network, so a Gosched
+// would leave requests waiting for the runtime's monitor, up to 10 ms.
 func (p *epoller) yield() {
 	if p.late {
 		p.arm(time.Time{})
@@ -163,8 +162,8 @@ func (p *epoller) wake() {
 }
 
 // WakeMonitor sees to it that the goroutine that calls it, and whatever it then does, loses the processor after 10 ms
-// as any other would: only the runtime's monitor takes it away, that sleeps while all is idle, and ordinary system calls
-// wake it, but not the raw ones of a worker. Any goroutine; it doesn't block.
+// as any other would: only the runtime's monitor takes it away, that sleeps while all is idle, and ordinary system
+// calls wake it, but not the raw ones of a worker. Any goroutine; it doesn't block.
 func WakeMonitor() { syscall.Syscall(unix.SYS_GETPID, 0, 0, 0) }
 
 func (p *epoller) close() {

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// pump makes any net.Conn look like a non-blocking socket: one goroutine reads ahead by one buffer, one writes from
-// a bounded buffer, and both post to the worker what became possible. It serves where the descriptor can't be taken
-// over: other systems than Linux, a user's own TLS server, Unix sockets.
+// pump makes any net.Conn look like a non-blocking socket: one goroutine reads ahead by one buffer, one writes from a
+// bounded buffer, and both post to the worker what became possible. It serves where the descriptor can't be taken over:
+// other systems than Linux, a user's own TLS server, Unix sockets.
 type pump struct {
 	nc  net.Conn
 	ref Ref // static after start

@@ -2,9 +2,9 @@ package loop
 
 import "time"
 
-// A connection's share of a turn. A read may hold hundreds of small messages, each of which is dear to obey, or large when
-// it is inflated, and the others would wait for all of them. The clock is looked at after so much work, and counts from
-// the first look. Whose read came to that look is heavy: those are read when all else of a turn is done, and have
+// A connection's share of a turn. A read may hold hundreds of small messages, each of which is dear to obey, or large
+// when it is inflated, and the others would wait for all of them. The clock is looked at after so much work, and counts
+// from the first look. Whose read came to that look is heavy: those are read when all else of a turn is done, and have
 // heavyTime of it together, however many they are (docs/decisions/0009-shares.md).
 const (
 	shareTime   = 250 * time.Microsecond
@@ -31,8 +31,8 @@ func (s *share) over(w *Worker) bool {
 	return now-s.looked >= shareTime
 }
 
-// readHeavy reads from those whose reads are much work, in the order in which they came, as long as there is time. What they
-// publish goes out in the next turn, behind what the others have said until then.
+// readHeavy reads from those whose reads are much work, in the order in which they came, as long as there is time. What
+// they publish goes out in the next turn, behind what the others have said until then.
 func (w *Worker) readHeavy() {
 	n := len(w.heavy) // who is read comes behind them again
 	if n == 0 {

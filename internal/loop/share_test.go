@@ -10,8 +10,8 @@ import (
 	"example.com/hubbub/internal/wire"
 )
 
-// Of many who send as much as is read, and each message of whom is work, few are heard in a turn, each in its time, and after
-// everybody else.
+// Of many who send as much as is read, and each message of whom is work, few are heard in a turn, each in its time, and
+// after everybody else.
 func TestThoseWhoAreMuchWorkAreHeardLast(t *testing.T) {
 	const (
 		greedy = 20

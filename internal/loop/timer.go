@@ -6,9 +6,9 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// wheel fires connections' timers, and runs what was left for a time: slots of a quarter of a second, by the worker's clock.
-// An entry is never taken out; a connection's is stale when it is gone or has moved its time, so a timer costs 8 bytes and no
-// search.
+// wheel fires connections' timers, and runs what was left for a time: slots of a quarter of a second, by the worker's
+// clock. An entry is never taken out; a connection's is stale when it is gone or has moved its time, so a timer costs 8
+// bytes and no search.
 type wheel struct {
 	slots     [wheelSlots][]entry
 	deadlines [wheelSlots][]deadline
@@ -33,8 +33,9 @@ const (
 	lookEvery  = 1000 / slotTime // slots, though they be empty: clock must see a stall
 )
 
-// advance moves the worker's clock to so many nanoseconds since the process began. After a stall (SIGSTOP, a machine that
-// slept) the timers' clock moves by afterStall only: the peers could not be heard meanwhile, so their silence doesn't count.
+// advance moves the worker's clock to so many nanoseconds since the process began. After a stall (SIGSTOP, a machine
+// that slept) the timers' clock moves by afterStall only: the peers could not be heard meanwhile, so their silence
+// doesn't count.
 func (w *Worker) advance(nanos int64) {
 	real := nanos / int64(time.Millisecond)
 	step := real - w.real
@@ -51,12 +52,13 @@ func (w *Worker) advance(nanos int64) {
 // timed says that the wheel holds something, so that the clock is looked at each second.
 func (w *Worker) timed() bool { return w.count > 0 || w.wheel.pending > 0 }
 
-// Now is the time by the clock of timers, in milliseconds: a stall of the process hardly moves it. The worker's goroutine.
+// Now is the time by the clock of timers, in milliseconds: a stall of the process hardly moves it. The worker's
+// goroutine.
 func (w *Worker) Now() int64 { return w.now }
 
-// At runs t once Now has passed at: never early, at most a slot and a turn late. Nothing takes it back; a t that is moot by then
-// finds that out itself, and until then it keeps what it names from being collected. What isn't due when the worker ends never
-// runs. It costs no connection anything. The worker's goroutine.
+// At runs t once Now has passed at: never early, at most a slot and a turn late. Nothing takes it back; a t that is
+// moot by then finds that out itself, and until then it keeps what it names from being collected. What isn't due when
+// the worker ends never runs. It costs no connection anything. The worker's goroutine.
 func (w *Worker) At(at int64, t Task) {
 	tick := max(at/slotTime, w.wheel.tick) + 1
 	s := &w.wheel.deadlines[tick%wheelSlots]
@@ -80,8 +82,8 @@ func (wh *wheel) empty(tick int64) bool {
 	return len(wh.slots[tick%wheelSlots])+len(wh.deadlines[tick%wheelSlots]) == 0
 }
 
-// schedule asks for fire(c) once the worker's clock has passed at (milliseconds): never early, at most a slot
-// and a turn late. A time that c already has, if it is earlier, stays: fire looks again.
+// schedule asks for fire(c) once the worker's clock has passed at (milliseconds): never early, at most a slot and a
+// turn late. A time that c already has, if it is earlier, stays: fire looks again.
 func (w *Worker) schedule(c *Conn, at int64) {
 	tick := max(at/slotTime, w.wheel.tick) + 1
 	if c.timer != 0 && int64(c.timer) <= tick {
@@ -217,8 +219,8 @@ func (w *Worker) fire(c *Conn) {
 	}
 }
 
-// asked says that a ping has left since the peer's last byte: where the worker was held up, the time-out may seem to be over
-// before the ping has left.
+// asked says that a ping has left since the peer's last byte: where the worker was held up, the time-out may seem to be
+// over before the ping has left.
 func (w *Worker) asked(c *Conn) bool { return c.seen < c.due-w.cfg.PingInterval.Milliseconds() }
 
 // silent says, of a connection that seems dead, that there is really nothing to read: where many are heard at once, or

@@ -72,9 +72,9 @@ func answerPings(nc net.Conn) {
 	}
 }
 
-// Nobody is closed who answers, at the smallest settings, over real time; also where the worker is held up for longer than
-// the time-out. The clients are in this process: where the machine keeps it from running for long they don't answer in
-// time, and it is tried again.
+// Nobody is closed who answers, at the smallest settings, over real time; also where the worker is held up for longer
+// than the time-out. The clients are in this process: where the machine keeps it from running for long they don't
+// answer in time, and it is tried again.
 func TestWhoAnswersEachPingIsNeverClosed(t *testing.T) {
 	settings := []answering{
 		{time.Second, time.Second, 0}, {2 * time.Second, time.Second, 0}, {5 * time.Second, time.Second, 0},
@@ -254,8 +254,8 @@ func TestWhatComesToWaitBehindAFullSocketHasItsAge(t *testing.T) {
 	}
 }
 
-// What a client sent in one packet takes the worker longer than a client may be silent: its Pongs lie behind that, so its
-// silence is the server's.
+// What a client sent in one packet takes the worker longer than a client may be silent: its Pongs lie behind that, so
+// its silence is the server's.
 func TestWhoWaitsToBeHeardIsNotSilent(t *testing.T) {
 	eachIO(t, func(t *testing.T, cfg Config) {
 		cfg.PingInterval, cfg.PongTimeout = 200*time.Millisecond, 200*time.Millisecond

@@ -131,8 +131,8 @@ func (w *Worker) run() {
 	w.poll.close()
 }
 
-// sleep parks until an event, a post or the next tick. A post that comes after asleep was set wakes it; one that
-// came before is seen by the check.
+// sleep parks until an event, a post or the next tick. A post that comes after asleep was set wakes it; one that came
+// before is seen by the check.
 func (w *Worker) sleep() {
 	w.mail.asleep.Store(true)
 	if w.mail.empty() {
@@ -152,9 +152,9 @@ func (w *Worker) clock() {
 	w.advance(w.started)
 }
 
-// breathe lets other goroutines run when the worker has had the processor for a millisecond: its system calls are
-// raw, so nothing else would take it away for ten. It moves the worker's clock on, so that what is read is never taken
-// for much older than it is.
+// breathe lets other goroutines run when the worker has had the processor for a millisecond: its system calls are raw,
+// so nothing else would take it away for ten. It moves the worker's clock on, so that what is read is never taken for
+// much older than it is.
 func (w *Worker) breathe() (now int64) {
 	if now = int64(time.Since(began)); now-w.breath > turnTime {
 		w.poll.yield()
@@ -243,7 +243,8 @@ func (w *Worker) hear(c *Conn) {
 	}
 }
 
-// receive reads once, unless some of the last read is left. A read that fills the buffer leaves the rest for the next turn.
+// receive reads once, unless some of the last read is left. A read that fills the buffer leaves the rest for the next
+// turn.
 func (w *Worker) receive(c *Conn) {
 	c.turn = w.turns
 	if c.in != nil && len(c.in.left) > 0 {
@@ -291,8 +292,8 @@ func (w *Worker) peerEnded(c *Conn) {
 	w.rearm(c)
 }
 
-// feed hands bytes from the peer through the frame reader to the handler. It stops when the connection is paused, or has
-// had its share of the turn: what is left then waits in c.in for the next one.
+// feed hands bytes from the peer through the frame reader to the handler. It stops when the connection is paused, or
+// has had its share of the turn: what is left then waits in c.in for the next one.
 func (w *Worker) feed(c *Conn, b []byte) {
 	if c.state != open && c.state != closing {
 		return // thrown away
@@ -373,8 +374,8 @@ func (w *Worker) lost(c *Conn) {
 	w.destroy(c, false)
 }
 
-// destroy takes the connection away; its descriptor is closed at the end of the turn. With reset the peer gets a
-// RST and the kernel forgets what it had not delivered.
+// destroy takes the connection away; its descriptor is closed at the end of the turn. With reset the peer gets a RST
+// and the kernel forgets what it had not delivered.
 func (w *Worker) destroy(c *Conn, reset bool) {
 	if c.state == dead {
 		return
@@ -392,8 +393,8 @@ func (w *Worker) destroy(c *Conn, reset bool) {
 	w.dying = append(w.dying, dying{c, reset})
 }
 
-// bury closes the descriptors of the dead. Not before the end of the turn: the kernel gives a number out again at
-// once, and an event of this turn could then mean another socket.
+// bury closes the descriptors of the dead. Not before the end of the turn: the kernel gives a number out again at once,
+// and an event of this turn could then mean another socket.
 func (w *Worker) bury() {
 	for _, d := range w.dying {
 		d.c.hangUp(d.reset)

@@ -71,12 +71,13 @@ func (m *message) accepted() bool { return m.ackedAt != 0 || m.received }
 // Run is what happened between a server and its clients.
 type Run struct {
 	Logs []*Log
-	// Policy is what a room promises, Everyone's too; nil: nothing is known of it. Where SlowConsumer is "", any gap may come.
+	// Policy is what a room promises, Everyone's too; nil: nothing is known of it. Where SlowConsumer is "", any gap
+	// may come.
 	Policy func(room string) Policy
 	// Names are by which the application may have published past every log, beside Server.
 	Names []string
-	// Now is the time at the end of the logs, and Window how long a session may outlive its connection. Without Now nobody's
-	// view of who is in a room is judged.
+	// Now is the time at the end of the logs, and Window how long a session may outlive its connection. Without Now
+	// nobody's view of who is in a room is judged.
 	Now    time.Time
 	Window time.Duration
 }

@@ -4,9 +4,9 @@
 //	faults := model.Check(model.Run{Logs: logs})  // one Log a connection; nil when every promise was kept
 //
 // The checker knows nothing of how a run came about. It needs one Log for each connection: what it sent, what was
-// acknowledged, what it received, gaps and the end. The order of a room's messages it takes from their offsets, and where
-// a room has none from what all its members and publishers saw of it. Each fault names the client, the room and the
-// message:
+// acknowledged, what it received, gaps and the end. The order of a room's messages it takes from their offsets, and
+// where a room has none from what all its members and publishers saw of it. Each fault names the client, the room and
+// the message:
 //
 //	Lost          accepted, due, and neither delivered nor told by a gap
 //	Doubled       delivered to one client twice
@@ -22,6 +22,6 @@
 //
 // Messages are told apart by their content: within a room each must be another.
 //
-// The map: log.go events and logs; check.go the checks, in order.go what came before what, in span.go a member's
-// view, in gap.go what it may miss; presence.go who is in a room; room.go the reference model of a room and its history.
+// The map: log.go events and logs; check.go the checks, in order.go what came before what, in span.go a member's view,
+// in gap.go what it may miss; presence.go who is in a room; room.go the reference model of a room and its history.
 package model

@@ -99,8 +99,8 @@ func (c *checking) checkDropped(s *span, m *message, gap Event) {
 // frameCost is more than what a message counts for beside its content.
 const frameCost = 512
 
-// waited is how many bytes may have waited for the client, in all its rooms, together with m, which a gap told to be gone:
-// what was sent before the gap came, and had not arrived before m was sent.
+// waited is how many bytes may have waited for the client, in all its rooms, together with m, which a gap told to be
+// gone: what was sent before the gap came, and had not arrived before m was sent.
 func (c *checking) waited(s *span, m *message, gap Event) (bytes int) {
 	for _, r := range c.rooms {
 		if r.policy.Presence == "full" {

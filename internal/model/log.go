@@ -110,8 +110,8 @@ type Log struct {
 	Name   string // for people
 	Client string // the client id; a session that was resumed has the same one
 	Events []Event
-	// Waiting says that something may still be on its way to the client when the run ends: its line is stalled, say. Then
-	// what it has not got yet isn't lost.
+	// Waiting says that something may still be on its way to the client when the run ends: its line is stalled, say.
+	// Then what it has not got yet isn't lost.
 	Waiting bool
 }
 

@@ -12,8 +12,8 @@ import (
 // MemberCost is how many bytes a member counts for, beside its user and its data.
 const MemberCost = 256
 
-// News are collected for a millisecond for each member, within these bounds: more of them make more news, and each message
-// goes to more.
+// News are collected for a millisecond for each member, within these bounds: more of them make more news, and each
+// message goes to more.
 const (
 	collectMin = 100 // milliseconds
 	collectMax = 1000
@@ -28,8 +28,8 @@ type Room[P any] struct {
 	asked uint64                  // how often somebody was told who is here
 }
 
-// occupant is a client in a room, and what the room's members know of it. Told is what the news so far amount to; when it
-// equals here again before the next ones, nobody need hear of what was between, unless somebody asked then.
+// occupant is a client in a room, and what the room's members know of it. Told is what the news so far amount to; when
+// it equals here again before the next ones, nobody need hear of what was between, unless somebody asked then.
 type occupant[P any] struct {
 	protocol.Member
 	payer  P
@@ -110,9 +110,9 @@ func (r *Room[P]) PutOff(now int64) {
 	r.due = now + min(max(int64(len(r.here)), collectMin), collectMax)
 }
 
-// News takes the oldest news, when they are due, as many as two pages hold: first of those who joined, then of those who
-// left. Who came and went meanwhile is in both if somebody was told of it, and else in none. What is kept no more is freed.
-// If there are more news they are due after another while.
+// News takes the oldest news, when they are due, as many as two pages hold: first of those who joined, then of those
+// who left. Who came and went meanwhile is in both if somebody was told of it, and else in none. What is kept no more
+// is freed. If there are more news they are due after another while.
 func (r *Room[P]) News(now int64, limits Limits) (joined, left []protocol.Member, freed []Charge[P]) {
 	if now < r.due {
 		return nil, nil, nil
@@ -158,8 +158,8 @@ func (r *Room[P]) List(limits Limits) []protocol.Member {
 	return p.members
 }
 
-// After are the first so many who are here, by ClientID, that come after one; more says that there are others behind them. Who
-// is told so isn't taken for one who follows the news.
+// After are the first so many who are here, by ClientID, that come after one; more says that there are others behind
+// them. Who is told so isn't taken for one who follows the news.
 func (r *Room[P]) After(id string, limit int) (list []protocol.Member, more bool) {
 	order := func(a, b protocol.Member) int { return strings.Compare(a.ClientID, b.ClientID) }
 	most := "" // who comes behind that is too many; "" while nobody is

@@ -271,8 +271,8 @@ func BenchmarkComeAndGo(b *testing.B) {
 	}
 }
 
-// A page for the application of a large room, which is read under a lock: it should take about as long as a look at each
-// member.
+// A page for the application of a large room, which is read under a lock: it should take about as long as a look at
+// each member.
 func BenchmarkAfter(b *testing.B) {
 	r, _ := filled(100_000)
 	for _, limit := range []int{10, 100, 1000} {

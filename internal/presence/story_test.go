@@ -11,9 +11,10 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// Whatever happens in a room, everybody who asked at any time and then heard the news believes what is so as soon as there
-// are no more; who heard everything from the beginning sees nobody come whom it knows, unless it was with other data or
-// somebody had asked meanwhile, and nobody go whom it doesn't know. What is said twice, at once or later, changes nothing.
+// Whatever happens in a room, everybody who asked at any time and then heard the news believes what is so as soon as
+// there are no more; who heard everything from the beginning sees nobody come whom it knows, unless it was with other
+// data or somebody had asked meanwhile, and nobody go whom it doesn't know. What is said twice, at once or later,
+// changes nothing.
 func TestTheNewsAddUp(t *testing.T) {
 	acts := []act{comes, comes, goes, goes, asks, repeats, waits, tells, listens, delays}
 	one := rapid.Custom(func(t *rapid.T) step {

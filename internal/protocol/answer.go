@@ -2,8 +2,8 @@ package protocol
 
 import "time"
 
-// Answer is what the server says to clients, but for messages: to one of them, or of a room to its members. Which fields
-// count depends on the kind, where they are named; the others are zero.
+// Answer is what the server says to clients, but for messages: to one of them, or of a room to its members. Which
+// fields count depends on the kind, where they are named; the others are zero.
 type Answer struct {
 	Kind AnswerKind
 	ID   []byte // raw, as it came with the command; nil for none

@@ -8,8 +8,7 @@ import (
 // Code is the `code` of an error message.
 type Code uint8
 
-// The codes up to BadPosition mean that the same message would fail again; from RateLimited on it
-// may succeed later.
+// The codes up to BadPosition mean that the same message would fail again; from RateLimited on it may succeed later.
 const (
 	BadJSON Code = iota + 1
 	BadMessage
@@ -48,8 +47,8 @@ var codeNames = [...]string{
 	Internal:      "internal",
 }
 
-// String is the code's name on the wire. A number outside the table is an error of ours, so it
-// reads "internal": clients never see a code that the contract doesn't list.
+// String is the code's name on the wire. A number outside the table is an error of ours, so it reads "internal":
+// clients never see a code that the contract doesn't list.
 func (c Code) String() string {
 	if c == 0 || int(c) >= len(codeNames) {
 		return codeNames[Internal]
@@ -72,8 +71,7 @@ func (e *Error) Error() string {
 	return e.Code.String() + ": " + e.Message
 }
 
-// Close codes of the application. From 4000 to 4499 the client comes back, from 4500 to 4999 it
-// doesn't.
+// Close codes of the application. From 4000 to 4499 the client comes back, from 4500 to 4999 it doesn't.
 const (
 	CloseSlowConsumer = 4000
 	CloseTakenOver    = 4001
@@ -107,8 +105,8 @@ const (
 // maxQuote bounds what an error message repeats of the client's own bytes.
 const maxQuote = 64
 
-// Quote returns text in single quotes for an Error's Message: at most its first 64 bytes, and
-// always printable UTF-8, since the message ends in people's terminals and logs.
+// Quote returns text in single quotes for an Error's Message: at most its first 64 bytes, and always printable UTF-8,
+// since the message ends in people's terminals and logs.
 func Quote(text []byte) string {
 	more := ""
 	if len(text) > maxQuote {

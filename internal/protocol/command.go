@@ -8,8 +8,8 @@ import (
 // Kind is what a client message asks for.
 type Kind uint8
 
-// The kinds there are. Custom is one that the protocol does not define: a program that embeds the server may handle it, and
-// where nobody does, the answer is UnknownType.
+// The kinds there are. Custom is one that the protocol does not define: a program that embeds the server may handle it,
+// and where nobody does, the answer is UnknownType.
 const (
 	Custom Kind = iota
 	Chat
@@ -24,8 +24,8 @@ const (
 	Reserved // a later version of the protocol gives it a meaning
 )
 
-// Command is one thing that a client asks for. Its slices alias the frame that it came in, or a dialect's scratch, and are
-// good until that dialect reads the next one.
+// Command is one thing that a client asks for. Its slices alias the frame that it came in, or a dialect's scratch, and
+// are good until that dialect reads the next one.
 type Command struct {
 	Kind Kind
 	Type []byte // msg_type, unescaped
@@ -36,8 +36,8 @@ type Command struct {
 	Room []byte // unescaped and checked; of join_room, leave_room, room_message, presence and history
 	To   []byte // unescaped; of direct_message
 
-	// Content is the raw JSON value, without white space around it; of chat (where `""` stands for
-	// a missing one), room_message, direct_message and Custom (nil when missing).
+	// Content is the raw JSON value, without white space around it; of chat (where `""` stands for a missing one),
+	// room_message, direct_message and Custom (nil when missing).
 	Content []byte
 
 	Key       []byte // unescaped, nil when absent; of room_message, as is PublishID

@@ -1,6 +1,6 @@
-// Package protocol is what clients and server say to each other, whatever the bytes: a Command is what a client asks for, a
-// Message what somebody has published, an Answer what the server says besides. A Dialect turns bytes into the one and the
-// others into bytes; package room below is the room protocol of docs/protocol.md, the first of them.
+// Package protocol is what clients and server say to each other, whatever the bytes: a Command is what a client asks
+// for, a Message what somebody has published, an Answer what the server says besides. A Dialect turns bytes into the
+// one and the others into bytes; package room below is the room protocol of docs/protocol.md, the first of them.
 //
 //	rest, err := dialect.Next(frame, false, &cmd)
 //	...

@@ -1,7 +1,7 @@
 package protocol
 
-// Message is what somebody has published, whatever dialect it came in by and goes out by. It is immutable once it has its
-// place, and may be read by any goroutine then.
+// Message is what somebody has published, whatever dialect it came in by and goes out by. It is immutable once it has
+// its place, and may be read by any goroutine then.
 type Message struct {
 	Kind    Kind   // RoomMessage, Chat or DirectMessage
 	Room    string // of a RoomMessage
@@ -12,7 +12,8 @@ type Message struct {
 	Time    int64  // Unix milliseconds
 	Except  string // the client that doesn't get it; "" for nobody
 
-	// The message's place in the log of a room with history, and that of the room's message before it; 0 where there is none.
+	// The message's place in the log of a room with history, and that of the room's message before it; 0 where there is
+	// none.
 	Offset, Prev uint64
 
 	size int // see Place

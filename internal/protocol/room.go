@@ -10,8 +10,8 @@ import (
 // MaxRoomName is the longest name of a room, in bytes.
 const MaxRoomName = 255
 
-// CheckRoom refuses a name that a room may not have. Names are compared byte for byte, so what is
-// invisible or turns the text around would let one room pose as another.
+// CheckRoom refuses a name that a room may not have. Names are compared byte for byte, so what is invisible or turns
+// the text around would let one room pose as another.
 func CheckRoom(name []byte) *Error {
 	if len(name) == 0 {
 		return &Error{BadRoom, "room is empty"}
@@ -57,8 +57,7 @@ func checkRoomRunes(name []byte) *Error {
 // Default_Ignorable_Code_Point, which is made of these tables.
 var showNothing = []*unicode.RangeTable{unicode.White_Space, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector}
 
-// allowedInRoom is false for controls (Cc), the line and paragraph separators, and what Unicode
-// calls Bidi_Control.
+// allowedInRoom is false for controls (Cc), the line and paragraph separators, and what Unicode calls Bidi_Control.
 func allowedInRoom(r rune) bool {
 	switch {
 	case r < 0x20, r >= 0x7f && r <= 0x9f:

@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// The contract names Cc, the separators and the bidirectional controls; Unicode's own tables say
-// which characters those are.
+// The contract names Cc, the separators and the bidirectional controls; Unicode's own tables say which characters those
+// are.
 func TestEveryCharacterIsJudgedByUnicodesTables(t *testing.T) {
 	for r := rune(0); r <= unicode.MaxRune; r++ {
 		if !utf8.ValidRune(r) {

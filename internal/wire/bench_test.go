@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// benchNext parses one frame again and again; each time it has to be masked
-// anew, so the time of one copy of the frame is in the figure.
+// benchNext parses one frame again and again; each time it has to be masked anew, so the time of one copy of the frame
+// is in the figure.
 func benchNext(b *testing.B, frame []byte, pieces int) {
 	var r Reader
 	p := make([]byte, len(frame))

@@ -25,9 +25,8 @@ const (
 // ValidCloseCode says whether code may stand in a Close frame.
 func ValidCloseCode(code int) bool {
 	switch {
-	// RFC 6455 7.4.1: 1004 is reserved, 1005, 1006 and 1015 "MUST NOT be set as
-	// a status code in a Close control frame by an endpoint". 1012 to 1014 are
-	// IANA's.
+	// RFC 6455 7.4.1: 1004 is reserved, 1005, 1006 and 1015 "MUST NOT be set as a status code in a Close control frame
+	// by an endpoint". 1012 to 1014 are IANA's.
 	case code >= 1000 && code <= 1003, code >= 1007 && code <= 1014:
 		return true
 	// RFC 6455 7.4.2: 3000-3999 are registered, 4000-4999 for private use.
@@ -71,9 +70,8 @@ var (
 // maxReason is what a Close frame's payload has left beside the code.
 const maxReason = maxControl - 2
 
-// AppendClose appends a server's Close frame. The reason is cut between two
-// runes where it is too long. A code that may not stand in a frame, such as
-// CloseNoStatus, gives a frame without code and reason.
+// AppendClose appends a server's Close frame. The reason is cut between two runes where it is too long. A code that may
+// not stand in a frame, such as CloseNoStatus, gives a frame without code and reason.
 func AppendClose(dst []byte, code int, reason string) []byte {
 	if !ValidCloseCode(code) {
 		return AppendHeader(dst, Close, 0)
@@ -92,8 +90,7 @@ func AppendClose(dst []byte, code int, reason string) []byte {
 	return append(dst, reason...)
 }
 
-// parseClose reads the unmasked payload of a Close frame, which is never of one
-// byte (Reader.length saw to that).
+// parseClose reads the unmasked payload of a Close frame, which is never of one byte (Reader.length saw to that).
 func parseClose(ev *Event, p []byte) *Error {
 	if len(p) == 0 {
 		ev.Op, ev.Code = Close, CloseNoStatus
@@ -103,9 +100,8 @@ func parseClose(ev *Event, p []byte) *Error {
 	if !ValidCloseCode(code) {
 		return errCloseCode
 	}
-	// 8.1: "When an endpoint is to interpret a byte stream as UTF-8 but finds
-	// that the byte stream is not, in fact, a valid UTF-8 stream, that endpoint
-	// MUST _Fail the WebSocket Connection_."
+	// 8.1: "When an endpoint is to interpret a byte stream as UTF-8 but finds that the byte stream is not, in fact, a
+	// valid UTF-8 stream, that endpoint MUST _Fail the WebSocket Connection_."
 	if !utf8.Valid(p[2:]) {
 		return errCloseReason
 	}

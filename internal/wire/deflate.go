@@ -9,11 +9,11 @@ import (
 )
 
 const (
-	// flushed is the empty block that ends what a sync flush wrote. RFC 7692 7.2.1
-	// takes it off each message, and 7.2.2 puts it back.
+	// flushed is the empty block that ends what a sync flush wrote. RFC 7692 7.2.1 takes it off each message, and 7.2.2
+	// puts it back.
 	flushed = "\x00\x00\xff\xff"
-	// last is an empty block with BFINAL set, behind which the decoder says EOF:
-	// so the message must have ended between two blocks.
+	// last is an empty block with BFINAL set, behind which the decoder says EOF: so the message must have ended between
+	// two blocks.
 	last = "\x01\x00\x00\xff\xff"
 
 	// maxKept is the largest buffer that is kept from one message to the next.
@@ -22,24 +22,23 @@ const (
 	minInflated = 4 << 10
 )
 
-// maxDeflated bounds a compressed payload whose message may have limit bytes.
-// What can't be compressed grows: an eighth is zlib's own bound.
+// maxDeflated bounds a compressed payload whose message may have limit bytes. What can't be compressed grows: an eighth
+// is zlib's own bound.
 func maxDeflated(limit int) int { return limit + limit/8 + 64 }
 
-// Window is the end of what was sent in one direction, to which the messages
-// that follow may refer: context takeover. It grows with what passes, to its size.
+// Window is the end of what was sent in one direction, to which the messages that follow may refer: context takeover.
+// It grows with what passes, to its size.
 type Window struct {
 	size int
 	b    []byte
 }
 
-// NewWindow makes the window of 1<<bits bytes that the server keeps of what it
-// sends. It keeps 8 KiB at most: each message is compressed behind the whole of
-// it again, and more costs more time than it saves bytes.
+// NewWindow makes the window of 1<<bits bytes that the server keeps of what it sends. It keeps 8 KiB at most: each
+// message is compressed behind the whole of it again, and more costs more time than it saves bytes.
 func NewWindow(bits uint8) *Window { return &Window{size: 1 << min(bits, takeoverBits)} }
 
-// NewPeerWindow makes the window of what the peer sends; it decides what it
-// refers to. zlib takes 9 bits where it is told 8, so that much is kept.
+// NewPeerWindow makes the window of what the peer sends; it decides what it refers to. zlib takes 9 bits where it is
+// told 8, so that much is kept.
 func NewPeerWindow(bits uint8) *Window { return &Window{size: 1 << max(bits, minBits+1)} }
 
 func (w *Window) bytes() []byte {
@@ -66,12 +65,10 @@ func (w *Window) add(p []byte) {
 	w.b = append(w.b, p...)
 }
 
-// Inflater undoes permessage-deflate for any number of connections, one whole
-// message at a time: between two it holds nothing of either. The zero value is
-// ready; it takes its memory with the first message.
+// Inflater undoes permessage-deflate for any number of connections, one whole message at a time: between two it holds
+// nothing of either. The zero value is ready; it takes its memory with the first message.
 type Inflater struct {
-	// Window is that of the connection whose messages come next; nil without
-	// context takeover.
+	// Window is that of the connection whose messages come next; nil without context takeover.
 	Window *Window
 
 	flate io.ReadCloser
@@ -96,17 +93,15 @@ func (z *Inflater) message(ev *Event, op Opcode, p []byte, limit int) *Error {
 	return nil
 }
 
-// refersBack says, of a payload that is broken by itself, that it would be whole
-// behind something: some clients' libraries take a context over although they
-// agreed not to.
+// refersBack says, of a payload that is broken by itself, that it would be whole behind something: some clients'
+// libraries take a context over although they agreed not to.
 func (z *Inflater) refersBack(p []byte, limit int) bool {
 	_, err := z.inflateBehind(make([]byte, 1<<maxBits), p, limit)
 	return err == nil
 }
 
-// inflate gives the message that p is the compressed form of. It is good until
-// the next call. The limit counts what comes out, while it comes out: 64 KiB can
-// become 64 MiB (CVE-2026-27571 of nats-server).
+// inflate gives the message that p is the compressed form of. It is good until the next call. The limit counts what
+// comes out, while it comes out: 64 KiB can become 64 MiB (CVE-2026-27571 of nats-server).
 func (z *Inflater) inflate(p []byte, limit int) ([]byte, *Error) {
 	return z.inflateBehind(z.Window.bytes(), p, limit)
 }
@@ -149,8 +144,8 @@ func (z *Inflater) inflateBehind(dict, p []byte, limit int) ([]byte, *Error) {
 		if left < len(last) {
 			return nil, errDeflate
 		}
-		// RFC 7692 7.2.3.4: the peer may set BFINAL, which ends a stream of deflate
-		// but not the message. Behind it another begins, without history.
+		// RFC 7692 7.2.3.4: the peer may set BFINAL, which ends a stream of deflate but not the message. Behind it
+		// another begins, without history.
 		z.start(nil)
 	}
 	return out, nil
@@ -164,8 +159,8 @@ func (z *Inflater) start(dict []byte) {
 	z.flate.(flate.Resetter).Reset(&z.src, dict) // its error is always nil
 }
 
-// Deflater compresses messages of any number of connections, one at a time. The
-// zero value is ready. Each window size that was asked for holds 0.8 to 1.1 MB.
+// Deflater compresses messages of any number of connections, one at a time. The zero value is ready. Each window size
+// that was asked for holds 0.8 to 1.1 MB.
 type Deflater struct {
 	writers [maxBits + 1]*flate.Writer // by bits
 	out     sink
@@ -181,9 +176,8 @@ func (s *sink) Write(p []byte) (int, error) {
 // level is flate's for the largest window; docs/decisions/0004 has its figures.
 const level = 1
 
-// Deflate compresses a message for a connection whose window has 1<<bits bytes;
-// w is nil without context takeover. It is good until the next call. Where it
-// would be no smaller it is not for sending: ok is false, and w as it was.
+// Deflate compresses a message for a connection whose window has 1<<bits bytes; w is nil without context takeover. It
+// is good until the next call. Where it would be no smaller it is not for sending: ok is false, and w as it was.
 func (z *Deflater) Deflate(payload []byte, bits uint8, w *Window) (p []byte, ok bool) {
 	p = z.deflate(payload, bits, w.bytes())
 	if len(p) >= len(payload) {

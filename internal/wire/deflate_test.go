@@ -138,8 +138,8 @@ func TestInflatedBytesAreLimited(t *testing.T) {
 	}
 }
 
-// 64 KiB that would become 64 MiB and more cost next to nothing.
-// The bound on compressed bytes is of the whole message, whatever they inflate to and however many fragments bring them.
+// 64 KiB that would become 64 MiB and more cost next to nothing. The bound on compressed bytes is of the whole message,
+// whatever they inflate to and however many fragments bring them.
 func TestCompressedFragmentsAreLimitedTogether(t *testing.T) {
 	const limit = 1000
 	empty := "\x00\x00\x00\xff\xff" // a block of nothing
@@ -181,8 +181,7 @@ func TestBombCostsLittle(t *testing.T) {
 	}
 }
 
-// The window's bounds hold, by a decoder that measures them, and three decoders
-// find the same message.
+// The window's bounds hold, by a decoder that measures them, and three decoders find the same message.
 func TestDeflateKeepsToItsWindow(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	var out Deflater
@@ -214,8 +213,7 @@ func TestDeflateKeepsToItsWindow(t *testing.T) {
 	}
 }
 
-// With takeover every message refers to those before it, and both ends agree on
-// how far.
+// With takeover every message refers to those before it, and both ends agree on how far.
 func TestContextIsTakenOver(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	var out Deflater

@@ -1,10 +1,9 @@
-// Package wire is the WebSocket protocol, RFC 6455, on byte slices: what came
-// in becomes whole messages, what goes out becomes frames. It is pure: no
-// connection, no clock, no goroutine. A Reader belongs to one goroutine at a
-// time; the functions may be called from any.
+// Package wire is the WebSocket protocol, RFC 6455, on byte slices: what came in becomes whole messages, what goes out
+// becomes frames. It is pure: no connection, no clock, no goroutine. A Reader belongs to one goroutine at a time; the
+// functions may be called from any.
 //
-// The receiving half is Reader. Its owner reads bytes from wherever they come
-// and asks for events until they are used up:
+// The receiving half is Reader. Its owner reads bytes from wherever they come and asks for events until they are used
+// up:
 //
 //	for len(b) > 0 {
 //		ev, n, ok, err := r.Next(b, maxMessage, nil)
@@ -17,13 +16,11 @@
 //		}
 //	}
 //
-// A frame that lies whole in b costs no copy and no memory: it is unmasked in
-// place and the Reader stays zero. So one Reader can serve all connections that
-// have nothing half received: it is copied for keeps when it is not Idle.
+// A frame that lies whole in b costs no copy and no memory: it is unmasked in place and the Reader stays zero. So one
+// Reader can serve all connections that have nothing half received: it is copied for keeps when it is not Idle.
 //
-// The sending half is functions that append: AppendFrame, AppendHeader (for a
-// payload that is written from elsewhere) and AppendClose. A server's frames
-// are neither masked nor fragmented.
+// The sending half is functions that append: AppendFrame, AppendHeader (for a payload that is written from elsewhere)
+// and AppendClose. A server's frames are neither masked nor fragmented.
 //
 // The map:
 //
@@ -35,10 +32,9 @@
 //	extension.go  the header Sec-WebSocket-Extensions, permessage-deflate in it
 //	deflate.go    Inflater, Deflater, and the windows of context takeover
 //
-// Compression, RFC 7692: AcceptDeflate agrees on it, Next gets an Inflater and
-// then gives messages as they were before; a Deflater makes payloads for frames
-// whose opcode has Deflated beside it.
+// Compression, RFC 7692: AcceptDeflate agrees on it, Next gets an Inflater and then gives messages as they were before;
+// a Deflater makes payloads for frames whose opcode has Deflated beside it.
 //
-// To debug a stream, put its bytes into the table of TestStreams or the seeds of
-// FuzzReader: they feed it whole, split at every place, and byte by byte.
+// To debug a stream, put its bytes into the table of TestStreams or the seeds of FuzzReader: they feed it whole, split
+// at every place, and byte by byte.
 package wire

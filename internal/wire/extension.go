@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// Offer is one extension that a client would like, as it stands in the header
-// Sec-WebSocket-Extensions.
+// Offer is one extension that a client would like, as it stands in the header Sec-WebSocket-Extensions.
 type Offer struct {
 	name   string
 	params []param
@@ -20,10 +19,9 @@ type param struct {
 
 var errExtensions = errors.New("malformed Sec-WebSocket-Extensions")
 
-// ParseExtensions reads the lines of Sec-WebSocket-Extensions, which are one
-// list (RFC 6455 9.1). An error has to fail the handshake: "If a value is
-// received [...] that does not conform to the ABNF below, the recipient of such
-// malformed data MUST immediately _Fail the WebSocket Connection_."
+// ParseExtensions reads the lines of Sec-WebSocket-Extensions, which are one list (RFC 6455 9.1). An error has to fail
+// the handshake: "If a value is received [...] that does not conform to the ABNF below, the recipient of such malformed
+// data MUST immediately _Fail the WebSocket Connection_."
 func ParseExtensions(lines []string) (offers []Offer, err error) {
 	for _, line := range lines {
 		s := scanner{line}
@@ -43,8 +41,7 @@ func ParseExtensions(lines []string) (offers []Offer, err error) {
 	return offers, nil
 }
 
-// scanner reads a header's value from its front. White space may stand between
-// any two parts.
+// scanner reads a header's value from its front. White space may stand between any two parts.
 type scanner struct{ rest string }
 
 func (s *scanner) space()         { s.rest = strings.TrimLeft(s.rest, " \t") }
@@ -90,9 +87,8 @@ func (s *scanner) token() (string, bool) {
 	return t, n > 0
 }
 
-// value reads a token or a quoted string. RFC 6455 9.1: "When using the
-// quoted-string syntax variant, the value after quoted-string unescaping MUST
-// conform to the 'token' ABNF."
+// value reads a token or a quoted string. RFC 6455 9.1: "When using the quoted-string syntax variant, the value after
+// quoted-string unescaping MUST conform to the 'token' ABNF."
 func (s *scanner) value() (string, bool) {
 	if !s.skip('"') {
 		return s.token()
@@ -116,8 +112,7 @@ func (s *scanner) value() (string, bool) {
 	return "", false
 }
 
-// IsToken says whether s is a token (RFC 2616 2.2), as the name of a
-// subprotocol has to be (RFC 6455 4.1).
+// IsToken says whether s is a token (RFC 2616 2.2), as the name of a subprotocol has to be (RFC 6455 4.1).
 func IsToken(s string) bool {
 	for i := range len(s) {
 		if !tokenByte(s[i]) {
@@ -132,28 +127,25 @@ func tokenByte(c byte) bool {
 	return c > ' ' && c < 0x7F && !strings.ContainsRune(`()<>@,;:\"/[]?={}`, rune(c))
 }
 
-// Deflate is what was agreed on for one connection (RFC 7692). The zero value:
-// nothing is compressed.
+// Deflate is what was agreed on for one connection (RFC 7692). The zero value: nothing is compressed.
 type Deflate struct {
-	// ServerBits is the window of what the server sends, 8 to 15, and ClientBits
-	// that of what it receives; 0 without compression.
+	// ServerBits is the window of what the server sends, 8 to 15, and ClientBits that of what it receives; 0 without
+	// compression.
 	ServerBits, ClientBits uint8
-	// ServerTakeover and ClientTakeover say that a message may refer to those
-	// before it.
+	// ServerTakeover and ClientTakeover say that a message may refer to those before it.
 	ServerTakeover, ClientTakeover bool
 }
 
 const (
 	minBits = 8
 	maxBits = 15
-	// takeoverBits bounds the windows that are kept with context takeover, where
-	// the protocol lets us: 8 KiB a connection and direction.
+	// takeoverBits bounds the windows that are kept with context takeover, where the protocol lets us: 8 KiB a
+	// connection and direction.
 	takeoverBits = 13
 )
 
-// AcceptDeflate takes the first offer of permessage-deflate that it can, and
-// gives the value of the answer's header; the empty one when there is none. The
-// offers come in the client's order of preference (RFC 7692 5.1). Contexts are
+// AcceptDeflate takes the first offer of permessage-deflate that it can, and gives the value of the answer's header;
+// the empty one when there is none. The offers come in the client's order of preference (RFC 7692 5.1). Contexts are
 // taken over only with takeover.
 func AcceptDeflate(offers []Offer, takeover bool) (d Deflate, answer string) {
 	for _, o := range offers {
@@ -171,9 +163,8 @@ type wish struct {
 	clientAny                bool // client_max_window_bits without a value
 }
 
-// deflate reads an offer. RFC 7692 7.1: decline where it "contains an extension
-// parameter not defined for use in an offer", "with an invalid value", or
-// "multiple extension parameters with the same name".
+// deflate reads an offer. RFC 7692 7.1: decline where it "contains an extension parameter not defined for use in an
+// offer", "with an invalid value", or "multiple extension parameters with the same name".
 func (o Offer) deflate() (w wish, ok bool) {
 	if o.name != "permessage-deflate" {
 		return w, false
@@ -196,8 +187,7 @@ func (o Offer) deflate() (w wish, ok bool) {
 	return w, true
 }
 
-// windowBits reads "a decimal integer value without leading zeroes between 8 to
-// 15, inclusive" (RFC 7692 7.1.2.1).
+// windowBits reads "a decimal integer value without leading zeroes between 8 to 15, inclusive" (RFC 7692 7.1.2.1).
 func windowBits(s string) (uint8, bool) {
 	n, err := strconv.Atoi(s)
 	if err != nil || n < minBits || n > maxBits || strconv.Itoa(n) != s {
@@ -225,9 +215,8 @@ func (w wish) accept(takeover bool) (Deflate, string) {
 		d.ServerBits = w.serverBits
 		answer += "; server_max_window_bits=" + strconv.Itoa(int(d.ServerBits))
 	}
-	// 7.1.2.2: the answer may have it only where the offer did. A client that names
-	// 8 is not held to it: zlib's raw deflate has no such window, so a client that
-	// rests on it would have to hang up when it reads that in our answer.
+	// 7.1.2.2: the answer may have it only where the offer did. A client that names 8 is not held to it: zlib's raw
+	// deflate has no such window, so a client that rests on it would have to hang up when it reads that in our answer.
 	if w.clientBits != 0 {
 		d.ClientBits = w.clientBits
 	}

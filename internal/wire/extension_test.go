@@ -106,8 +106,7 @@ func checkAgreed(t *testing.T, d Deflate, answer string) {
 	}
 }
 
-// Whatever a client writes there, it is read in linear time and never answered by
-// what it didn't offer.
+// Whatever a client writes there, it is read in linear time and never answered by what it didn't offer.
 func FuzzExtensions(f *testing.F) {
 	f.Add("permessage-deflate; client_max_window_bits", "foo; a=\"b\\c\"")
 	f.Add(",;=\"", "permessage-deflate;server_max_window_bits=\"9\"")

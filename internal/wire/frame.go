@@ -21,12 +21,12 @@ const (
 	Pong         Opcode = 10
 )
 
-// Deflated beside Text or Binary, where a frame is made, says that its payload
-// is compressed: RSV1, as it stands in the header (RFC 7692 6.1).
+// Deflated beside Text or Binary, where a frame is made, says that its payload is compressed: RSV1, as it stands in the
+// header (RFC 7692 6.1).
 const Deflated Opcode = rsv1
 
-// Control says whether op is of the control frames, defined or reserved.
-// RFC 6455 5.5: "opcodes where the most significant bit of the opcode is 1".
+// Control says whether op is of the control frames, defined or reserved. RFC 6455 5.5: "opcodes where the most
+// significant bit of the opcode is 1".
 func (op Opcode) Control() bool { return op&8 != 0 }
 
 // known says whether RFC 6455 gives op a meaning.
@@ -69,13 +69,12 @@ const (
 	MaxHeader = 10
 	// maxClientHeader is that of a client, which has a masking key too.
 	maxClientHeader = MaxHeader + 4
-	// maxControl bounds a control frame's payload. RFC 6455 5.5: "All control
-	// frames MUST have a payload length of 125 bytes or less".
+	// maxControl bounds a control frame's payload. RFC 6455 5.5: "All control frames MUST have a payload length of 125
+	// bytes or less".
 	maxControl = 125
 )
 
-// AppendHeader appends the header of a server's frame with n bytes of payload:
-// the whole of a message, unmasked.
+// AppendHeader appends the header of a server's frame with n bytes of payload: the whole of a message, unmasked.
 func AppendHeader(dst []byte, op Opcode, n int) []byte {
 	switch first := finBit | byte(op); {
 	case n <= maxByte:
@@ -87,8 +86,8 @@ func AppendHeader(dst []byte, op Opcode, n int) []byte {
 	}
 }
 
-// AppendFrame appends a server's frame: a whole message or a control frame.
-// Where dst has no room it grows to what the frame needs.
+// AppendFrame appends a server's frame: a whole message or a control frame. Where dst has no room it grows to what the
+// frame needs.
 func AppendFrame(dst []byte, op Opcode, payload []byte) []byte {
 	dst = slices.Grow(dst, headerSize(len(payload))+len(payload))
 	dst = AppendHeader(dst, op, len(payload))
@@ -118,8 +117,8 @@ func headerSize(n int) int {
 	return MaxHeader
 }
 
-// Accept is the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key.
-// RFC 6455 4.2.2: the key and the GUID, hashed by SHA-1 and encoded by base64.
+// Accept is the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key. RFC 6455 4.2.2: the key and the GUID, hashed by
+// SHA-1 and encoded by base64.
 func Accept(key string) string {
 	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 	sum := sha1.Sum([]byte(key + guid))

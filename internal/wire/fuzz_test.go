@@ -53,8 +53,8 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// Whatever a peer sends as compressed is what the standard library makes of it, or a fault where that finds one; and what
-// we compress, in any window and behind any history, three decoders undo.
+// Whatever a peer sends as compressed is what the standard library makes of it, or a fault where that finds one; and
+// what we compress, in any window and behind any history, three decoders undo.
 func FuzzInflate(f *testing.F) {
 	for _, p := range []string{"", "\x00", "\xf2\x48\xcd\xc9\xc9\x07\x00", "\x00\x05\x00\xfa\xffHello\x00", "\x02\x00", "\x06", squeeze(f, strings.Repeat("abcd", 1000))} {
 		f.Add([]byte(p), uint8(len(p)))

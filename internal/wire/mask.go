@@ -5,11 +5,10 @@ import (
 	"math/bits"
 )
 
-// Mask XORs b in place with the masking key, as if b began at offset pos of
-// the payload. It masks and unmasks, and says whether the result is ASCII
-// alone: that costs nothing here, and saves a look at each byte of most texts.
-// RFC 6455 5.3: "octet i of the transformed data is the XOR of octet i of the
-// original data with octet at index i modulo 4 of the masking key".
+// Mask XORs b in place with the masking key, as if b began at offset pos of the payload. It masks and unmasks, and says
+// whether the result is ASCII alone: that costs nothing here, and saves a look at each byte of most texts. RFC 6455
+// 5.3: "octet i of the transformed data is the XOR of octet i of the original data with octet at index i modulo 4 of
+// the masking key".
 func Mask(b []byte, key [4]byte, pos int) (ascii bool) {
 	k := bits.RotateLeft32(binary.LittleEndian.Uint32(key[:]), -8*(pos&3))
 	w := uint64(k)<<32 | uint64(k)
@@ -19,9 +18,8 @@ func Mask(b []byte, key [4]byte, pos int) (ascii bool) {
 
 const high = 0x8080_8080_8080_8080 // the bits that ASCII hasn't
 
-// maskWords masks b, and gives the sum of all bits of the result. Eight words a
-// turn measured best (BenchmarkUnmask), ahead of crypto/subtle's assembly with a
-// pad of keys too.
+// maskWords masks b, and gives the sum of all bits of the result. Eight words a turn measured best (BenchmarkUnmask),
+// ahead of crypto/subtle's assembly with a pad of keys too.
 func maskWords(b []byte, w uint64) (seen uint64) {
 	le := binary.LittleEndian
 	for len(b) >= 64 {

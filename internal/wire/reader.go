@@ -5,16 +5,15 @@ import "unicode/utf8"
 // Event is one whole message or one control frame.
 type Event struct {
 	Op Opcode // Text or Binary for a message; Close, Ping or Pong
-	// Payload is unmasked. It is valid until the next call of Next and may
-	// alias the bytes that Next was given. Of a Close it is the reason alone.
+	// Payload is unmasked. It is valid until the next call of Next and may alias the bytes that Next was given. Of a
+	// Close it is the reason alone.
 	Payload []byte
 	Code    int // of a Close; CloseNoStatus when the frame had none
 }
 
 const (
-	// A message in more than maxTinyFragments pieces has to have minMeanFragment
-	// bytes a piece: each costs a turn of the loop and a header, whatever it
-	// brings (CVE-2026-48779 of ws: one-byte fragments).
+	// A message in more than maxTinyFragments pieces has to have minMeanFragment bytes a piece: each costs a turn of
+	// the loop and a header, whatever it brings (CVE-2026-48779 of ws: one-byte fragments).
 	maxTinyFragments = 4096
 	minMeanFragment  = 16
 
@@ -22,9 +21,8 @@ const (
 	minBuffer = 64
 )
 
-// Reader is the receiving half of a server's connection. The zero value is
-// ready. It is a plain value: copied, with the original forgotten, it goes on
-// from where it was.
+// Reader is the receiving half of a server's connection. The zero value is ready. It is a plain value: copied, with the
+// original forgotten, it goes on from where it was.
 type Reader struct {
 	// The message that is being assembled.
 	op       Opcode // Text or Binary; Continuation, the zero value: there is none
@@ -42,8 +40,7 @@ type Reader struct {
 	headLen uint8
 }
 
-// frame is a header, and how much of its payload has come. A frame that is not
-// open is zero.
+// frame is a header, and how much of its payload has come. A frame that is not open is zero.
 type frame struct {
 	open     bool
 	fin      bool
@@ -54,22 +51,19 @@ type frame struct {
 	done     int
 }
 
-// Idle says that nothing is half received: the Reader equals its zero value,
-// and its owner may forget it.
+// Idle says that nothing is half received: the Reader equals its zero value, and its owner may forget it.
 func (r *Reader) Idle() bool {
 	return r.op == Continuation && !r.frame.open && r.headLen == 0
 }
 
-// Buffered is how many bytes of heap the Reader holds, at most twice what came
-// of the unfinished message and a small constant.
+// Buffered is how many bytes of heap the Reader holds, at most twice what came of the unfinished message and a small
+// constant.
 func (r *Reader) Buffered() int { return cap(r.buf) + cap(r.ctl) }
 
-// Next consumes the first n bytes of b. Where ok is true they ended with ev;
-// otherwise they are all of b and more are needed. limit bounds a message's
-// payload, over all its fragments, and once inflated. z is nil where compression
-// was not negotiated. An error is final: the owner answers it and gives no more
-// bytes, and the Reader is zero again. What follows a Close is for the owner to
-// ignore.
+// Next consumes the first n bytes of b. Where ok is true they ended with ev; otherwise they are all of b and more are
+// needed. limit bounds a message's payload, over all its fragments, and once inflated. z is nil where compression was
+// not negotiated. An error is final: the owner answers it and gives no more bytes, and the Reader is zero again. What
+// follows a Close is for the owner to ignore.
 func (r *Reader) Next(b []byte, limit int, z *Inflater) (ev Event, n int, ok bool, err *Error) {
 	for {
 		if !r.frame.open {
@@ -108,8 +102,8 @@ func (r *Reader) Next(b []byte, limit int, z *Inflater) (ev Event, n int, ok boo
 	}
 }
 
-// header reads a header into f, from b[n:] after what came of it before, and
-// gives where it ends. f is not open where b ends within the header.
+// header reads a header into f, from b[n:] after what came of it before, and gives where it ends. f is not open where b
+// ends within the header.
 func (r *Reader) header(f *frame, b []byte, n, limit int, deflate bool) (end int, err *Error) {
 	if r.headLen == 0 {
 		size, err := r.parse(f, b[n:], limit, deflate)
@@ -130,9 +124,8 @@ func (r *Reader) header(f *frame, b []byte, n, limit int, deflate bool) (end int
 	return n + size - had, nil
 }
 
-// parse reads a header at the front of h into f and gives its size. Where h
-// ends within the header f is not opened. A fault is found with the byte that
-// makes it one, whether or not the rest is there.
+// parse reads a header at the front of h into f and gives its size. Where h ends within the header f is not opened. A
+// fault is found with the byte that makes it one, whether or not the rest is there.
 func (r *Reader) parse(f *frame, h []byte, limit int, deflate bool) (n int, err *Error) {
 	if len(h) == 0 {
 		return 0, nil
@@ -141,8 +134,7 @@ func (r *Reader) parse(f *frame, h []byte, limit int, deflate bool) (n int, err 
 	if err := r.checkFirst(h[0], op, fin, deflate); err != nil || len(h) == 1 {
 		return 0, err
 	}
-	// 5.1: "The server MUST close the connection upon receiving a frame that is
-	// not masked."
+	// 5.1: "The server MUST close the connection upon receiving a frame that is not masked."
 	if h[1]&maskBit == 0 {
 		return 0, errUnmasked
 	}
@@ -150,23 +142,20 @@ func (r *Reader) parse(f *frame, h []byte, limit int, deflate bool) (n int, err 
 	if err != nil || n == 0 || len(h) < n+4 {
 		return 0, err
 	}
-	// Filled in place: handing frames around by value took a third of the time
-	// of a small message.
+	// Filled in place: handing frames around by value took a third of the time of a small message.
 	f.open, f.fin, f.op, f.key, f.size = true, fin, op, [4]byte(h[n:]), int(size)
 	f.deflated = h[0]&rsv1 != 0
 	return n + 4, nil
 }
 
-// checkFirst holds a header's first byte against the rules and the message that
-// is being assembled.
+// checkFirst holds a header's first byte against the rules and the message that is being assembled.
 func (r *Reader) checkFirst(first byte, op Opcode, fin, deflate bool) *Error {
 	switch {
-	// 5.2: RSV1 to RSV3 "MUST be 0 unless an extension is negotiated". RFC 7692 6.1
-	// has RSV1 on the first frame of a compressed message, and 6 nowhere else.
+	// 5.2: RSV1 to RSV3 "MUST be 0 unless an extension is negotiated". RFC 7692 6.1 has RSV1 on the first frame of a
+	// compressed message, and 6 nowhere else.
 	case first&rsvBits != 0 && (!deflate || first&rsvBits != rsv1 || op != Text && op != Binary):
 		return errReservedBits
-	// 5.2: "If an unknown opcode is received, the receiving endpoint MUST _Fail
-	// the WebSocket Connection_."
+	// 5.2: "If an unknown opcode is received, the receiving endpoint MUST _Fail the WebSocket Connection_."
 	case !op.known():
 		return errOpcode
 	// 5.5: control frames "MUST NOT be fragmented".
@@ -174,22 +163,20 @@ func (r *Reader) checkFirst(first byte, op Opcode, fin, deflate bool) *Error {
 		if !fin {
 			return errControlPart
 		}
-	// 5.4: a fragmented message is a first frame with another opcode than 0,
-	// then frames with opcode 0.
+	// 5.4: a fragmented message is a first frame with another opcode than 0, then frames with opcode 0.
 	case op == Continuation:
 		if r.op == Continuation {
 			return errNoMessage
 		}
-	// 5.4: "The fragments of one message MUST NOT be interleaved between the
-	// fragments of another message".
+	// 5.4: "The fragments of one message MUST NOT be interleaved between the fragments of another message".
 	case r.op != Continuation:
 		return errInterleaved
 	}
 	return nil
 }
 
-// length reads the length from the header's second byte on, and gives the
-// header's size up to it. Where h ends within the length that is 0.
+// length reads the length from the header's second byte on, and gives the header's size up to it. Where h ends within
+// the length that is 0.
 func (r *Reader) length(h []byte, op Opcode, limit int) (size uint64, n int, err *Error) {
 	short := h[1] & lenBits
 	if op.Control() {
@@ -197,8 +184,7 @@ func (r *Reader) length(h []byte, op Opcode, limit int) (size uint64, n int, err
 		// 5.5: control frames "MUST have a payload length of 125 bytes or less".
 		case short > maxControl:
 			return 0, 0, errControlSize
-		// 5.5.1: "If there is a body, the first two bytes of the body MUST be a
-		// 2-byte unsigned integer".
+		// 5.5.1: "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned integer".
 		case op == Close && short == 1:
 			return 0, 0, errCloseSize
 		}
@@ -218,8 +204,8 @@ func (r *Reader) length(h []byte, op Opcode, limit int) (size uint64, n int, err
 			return 0, 0, errLengthForm
 		}
 	}
-	// 10.4: limits on "the total message size after reassembly from multiple
-	// frames". Unsigned, and never by a sum that could overflow.
+	// 10.4: limits on "the total message size after reassembly from multiple frames". Unsigned, and never by a sum that
+	// could overflow.
 	if least > uint64(max(limit-len(r.buf), 0)) {
 		deflated := r.deflated || h[0]&rsv1 != 0
 		if !deflated || least > uint64(max(maxDeflated(limit)-len(r.buf), 0)) {
@@ -236,9 +222,8 @@ func (r *Reader) length(h []byte, op Opcode, limit int) (size uint64, n int, err
 	return least, n, nil
 }
 
-// extended reads a length of two or eight bytes as far as it came: what it is
-// at least and at most, the shortest that may stand in this form, and the
-// header's size up to it.
+// extended reads a length of two or eight bytes as far as it came: what it is at least and at most, the shortest that
+// may stand in this form, and the header's size up to it.
 func extended(h []byte) (least, most, shortest uint64, n int) {
 	n, shortest = 4, maxByte+1
 	if h[1]&lenBits == len64 {
@@ -282,8 +267,8 @@ func (r *Reader) begin(f frame) {
 	r.parts++
 }
 
-// take receives the next piece of the open frame's payload, of any size up to
-// what it lacks. It closes the frame with its last byte.
+// take receives the next piece of the open frame's payload, of any size up to what it lacks. It closes the frame with
+// its last byte.
 func (r *Reader) take(ev *Event, p []byte, limit int, z *Inflater) (ok bool, err *Error) {
 	f := &r.frame
 	if f.op.Control() {
@@ -299,8 +284,8 @@ func (r *Reader) take(ev *Event, p []byte, limit int, z *Inflater) (ok bool, err
 	p = r.store(p)
 	ascii := Mask(p, f.key, f.done)
 	f.done += len(p)
-	// 8.1, and 5.6: "a particular text frame might include a partial UTF-8
-	// sequence; however, the whole message MUST contain valid UTF-8".
+	// 8.1, and 5.6: "a particular text frame might include a partial UTF-8 sequence; however, the whole message MUST
+	// contain valid UTF-8".
 	if r.op == Text && !r.deflated && !(ascii && r.text.done()) && !r.text.feed(p) {
 		return false, errText
 	}
@@ -323,9 +308,8 @@ func (r *Reader) take(ev *Event, p []byte, limit int, z *Inflater) (ok bool, err
 	return true, nil
 }
 
-// store appends p to the message and gives it back from there. The buffer
-// doubles with what has arrived, and the length that a frame claims only makes
-// it smaller.
+// store appends p to the message and gives it back from there. The buffer doubles with what has arrived, and the length
+// that a frame claims only makes it smaller.
 func (r *Reader) store(p []byte) []byte {
 	have, need := len(r.buf), len(r.buf)+len(p)
 	if need > cap(r.buf) {

@@ -68,8 +68,8 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// Each stream of TestFaults ends with the byte that makes it faulty: without
-// that byte it is none, with it it is, whatever follows.
+// Each stream of TestFaults ends with the byte that makes it faulty: without that byte it is none, with it it is,
+// whatever follows.
 func TestFaults(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -245,8 +245,8 @@ func TestMemoryGrowsWithWhatArrived(t *testing.T) {
 	}
 }
 
-// tungstenite, CVE-2023-43669: byte by byte costs no more than it must. What is
-// copied when the buffer grows is all that a byte could cost again.
+// tungstenite, CVE-2023-43669: byte by byte costs no more than it must. What is copied when the buffer grows is all
+// that a byte could cost again.
 func TestWorkIsLinear(t *testing.T) {
 	const size = 1 << 20
 	text := strings.Repeat("Ж", size/2)
@@ -341,8 +341,7 @@ func TestFastPathAllocatesNothing(t *testing.T) {
 	}
 }
 
-// Any messages, in any fragments, with control frames between them, cut
-// anywhere, come out as they were sent.
+// Any messages, in any fragments, with control frames between them, cut anywhere, come out as they were sent.
 func TestRandomStreams(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

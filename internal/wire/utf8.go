@@ -2,9 +2,8 @@ package wire
 
 import "unicode/utf8"
 
-// textCheck checks UTF-8 that comes in pieces and fails at the first byte that
-// no valid text can have there. It holds what a sequence cut by the end of a
-// piece still lacks. The zero value stands between two sequences.
+// textCheck checks UTF-8 that comes in pieces and fails at the first byte that no valid text can have there. It holds
+// what a sequence cut by the end of a piece still lacks. The zero value stands between two sequences.
 type textCheck struct {
 	need   uint8 // continuation bytes to come
 	lo, hi uint8 // what the next of them may be
@@ -73,8 +72,8 @@ func (c *textCheck) next(b byte) bool {
 	return true
 }
 
-// openTail is the length of the sequence at the end of p that p cuts short, 0
-// when there is none. It looks at lengths alone; the bytes are for others.
+// openTail is the length of the sequence at the end of p that p cuts short, 0 when there is none. It looks at lengths
+// alone; the bytes are for others.
 func openTail(p []byte) int {
 	for n := 1; n <= min(len(p), utf8.UTFMax-1); n++ {
 		switch b := p[len(p)-n]; {

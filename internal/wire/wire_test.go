@@ -10,8 +10,8 @@ import (
 	"example.com/hubbub/internal/wsclient"
 )
 
-// The tests write a stream as frames and what it gives as lines: one for each
-// event, and "! code" for the fault at its end.
+// The tests write a stream as frames and what it gives as lines: one for each event, and "! code" for the fault at its
+// end.
 
 const testLimit = 1 << 20
 
@@ -35,9 +35,8 @@ func line(ev Event) string {
 	return fmt.Sprintf("%v %q", ev.Op, ev.Payload)
 }
 
-// receive feeds a Reader the chunks one after the other, as a connection's
-// owner would, and tells what came out. It holds the Reader to its contract on
-// the way, and moves it to another place after each chunk.
+// receive feeds a Reader the chunks one after the other, as a connection's owner would, and tells what came out. It
+// holds the Reader to its contract on the way, and moves it to another place after each chunk.
 func receive(t testing.TB, limit int, chunks ...[]byte) []string {
 	t.Helper()
 	return receiveBy(t, nil, limit, chunks...)
@@ -103,8 +102,7 @@ func cuts(b []byte, rnd *rand.Rand) (pieces [][]byte) {
 	return pieces
 }
 
-// wantLines checks that a stream gives the lines whole, cut at every position
-// and byte by byte.
+// wantLines checks that a stream gives the lines whole, cut at every position and byte by byte.
 func wantLines(t *testing.T, stream []byte, limit int, want ...string) {
 	t.Helper()
 	if got := receive(t, limit, stream); !slices.Equal(got, want) {

@@ -92,8 +92,8 @@ func ClosePayload(code int, reason string) []byte {
 	return append(binary.BigEndian.AppendUint16(nil, uint16(code)), reason...)
 }
 
-// xor writes the XOR of src and the mask to dst, which is as long. Eight words a turn make it as fast as wire's up to
-// 2 KiB, beyond which that has vectors (BenchmarkAppend).
+// xor writes the XOR of src and the mask to dst, which is as long. Eight words a turn make it as fast as wire's up to 2
+// KiB, beyond which that has vectors (BenchmarkAppend).
 func xor(dst, src []byte, mask [4]byte) {
 	le := binary.LittleEndian
 	m := le.Uint32(mask[:])

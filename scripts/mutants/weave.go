@@ -170,8 +170,8 @@ func (t *tree) overlay(dir string, sources []*source, all []*fault) (string, err
 	return name, os.WriteFile(name, text, 0o600)
 }
 
-// helperText is the switch. MUTANT is the number of the fault that is on; with MUTANT_TRACE the numbers of all places that
-// are come by are appended to that file.
+// helperText is the switch. MUTANT is the number of the fault that is on; with MUTANT_TRACE the numbers of all places
+// that are come by are appended to that file.
 const helperText = `package mutant
 
 import (

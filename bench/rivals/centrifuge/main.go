@@ -1,7 +1,6 @@
-// Centrifuge is a server on github.com/centrifugal/centrifuge, as its tutorial
-// has it: anybody may subscribe and publish. It speaks that library's own JSON
-// protocol, in which a room is a channel, the sender gets its message too, and
-// several messages may share a frame, one a line. Its echo is a remote call.
+// Centrifuge is a server on github.com/centrifugal/centrifuge, as its tutorial has it: anybody may subscribe and
+// publish. It speaks that library's own JSON protocol, in which a room is a channel, the sender gets its message too,
+// and several messages may share a frame, one a line. Its echo is a remote call.
 package main
 
 import (

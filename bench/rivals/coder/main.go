@@ -1,9 +1,7 @@
-// Coder is the seed's server on github.com/coder/websocket, in the shape of that
-// library's chat example: the request's goroutine reads, another one writes
-// what comes through a bounded channel, and a client whose channel is full is
-// closed. The library has no message prepared for many: each client's is framed
-// anew. Deadlines, which the seed lacks too, are left out in this server's
-// favour: a context that can end costs the library a timer's work a message.
+// Coder is the seed's server on github.com/coder/websocket, in the shape of that library's chat example: the request's
+// goroutine reads, another one writes what comes through a bounded channel, and a client whose channel is full is
+// closed. The library has no message prepared for many: each client's is framed anew. Deadlines, which the seed lacks
+// too, are left out in this server's favour: a context that can end costs the library a timer's work a message.
 package main
 
 import (

@@ -1,10 +1,8 @@
-// Gorilla is the seed's server on github.com/gorilla/websocket, in the shape of
-// that library's chat example: two goroutines and a bounded channel for each
-// client, who is closed when the channel is full. A message to many is a
-// PreparedMessage, which is framed once. Write buffers come from a pool, as the
-// documentation advises for many connections with few writes; the read buffer
-// has the example's size. Heartbeats and deadlines, which the seed lacks too,
-// are left out in this server's favour.
+// Gorilla is the seed's server on github.com/gorilla/websocket, in the shape of that library's chat example: two
+// goroutines and a bounded channel for each client, who is closed when the channel is full. A message to many is a
+// PreparedMessage, which is framed once. Write buffers come from a pool, as the documentation advises for many
+// connections with few writes; the read buffer has the example's size. Heartbeats and deadlines, which the seed lacks
+// too, are left out in this server's favour.
 package main
 
 import (

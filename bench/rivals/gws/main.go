@@ -1,8 +1,7 @@
-// Gws is the seed's server on github.com/lxzan/gws: a goroutine for each client
-// reads, and a Broadcaster, which frames a message once, hands it to each
-// client's own write queue. The library's "best practice" processes the
-// messages of one connection in parallel; that is off here, since it loses
-// their order. So are heartbeats, which the seed lacks too.
+// Gws is the seed's server on github.com/lxzan/gws: a goroutine for each client reads, and a Broadcaster, which frames
+// a message once, hands it to each client's own write queue. The library's "best practice" processes the messages of
+// one connection in parallel; that is off here, since it loses their order. So are heartbeats, which the seed lacks
+// too.
 package main
 
 import (

@@ -1,8 +1,6 @@
-// Nbio is the seed's server on github.com/lesismal/nbio, by the library's own
-// poller (IOModNonBlocking, its default and what its benchmark of a million
-// connections uses): no goroutine for a connection, and writes that don't
-// block. The library has no message prepared for many: each client's is framed
-// anew.
+// Nbio is the seed's server on github.com/lesismal/nbio, by the library's own poller (IOModNonBlocking, its default and
+// what its benchmark of a million connections uses): no goroutine for a connection, and writes that don't block. The
+// library has no message prepared for many: each client's is framed anew.
 package main
 
 import (

@@ -1,6 +1,5 @@
-// Package seed is what the Go rivals share: the messages of the seed, the Rust
-// server that Hubbub grew from, and its manager of connections and rooms. What
-// a rival adds is its library's own way to read, and to write to many.
+// Package seed is what the Go rivals share: the messages of the seed, the Rust server that Hubbub grew from, and its
+// manager of connections and rooms. What a rival adds is its library's own way to read, and to write to many.
 package seed
 
 import (
@@ -12,9 +11,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// QueuedMessages is how many messages may wait for one client where a rival
-// needs a bound; past it the client is closed. It is four times what the
-// scenarios have outstanding. (The seed's own queue has no bound.)
+// QueuedMessages is how many messages may wait for one client where a rival needs a bound; past it the client is
+// closed. It is four times what the scenarios have outstanding. (The seed's own queue has no bound.)
 const QueuedMessages = 256
 
 type incoming struct {
@@ -29,8 +27,8 @@ type outgoing struct {
 	Content string `json:"content"`
 }
 
-// Manager knows the clients and the rooms that they are in. C is a rival's own
-// client. Any goroutine may call its methods.
+// Manager knows the clients and the rooms that they are in. C is a rival's own client. Any goroutine may call its
+// methods.
 type Manager[C comparable] struct {
 	broadcast func(text []byte, to iter.Seq[C])
 
@@ -44,9 +42,8 @@ type member struct {
 	rooms []string
 }
 
-// NewManager makes a manager that calls broadcast with each message and the
-// clients that shall get it, on the goroutine that called Handle. It must
-// neither wait for a client nor call the manager; text is its own to keep.
+// NewManager makes a manager that calls broadcast with each message and the clients that shall get it, on the goroutine
+// that called Handle. It must neither wait for a client nor call the manager; text is its own to keep.
 func NewManager[C comparable](broadcast func(text []byte, to iter.Seq[C])) *Manager[C] {
 	return &Manager[C]{broadcast: broadcast, members: map[C]*member{}, rooms: map[string]map[C]struct{}{}}
 }
@@ -75,8 +72,8 @@ func (m *Manager[C]) Remove(client C) {
 	}
 }
 
-// Handle does what a client's message says. What it doesn't understand it
-// ignores, as the seed does. It doesn't keep text.
+// Handle does what a client's message says. What it doesn't understand it ignores, as the seed does. It doesn't keep
+// text.
 func (m *Manager[C]) Handle(client C, text []byte) {
 	var in incoming
 	if json.Unmarshal(text, &in) != nil {
@@ -100,8 +97,8 @@ func (m *Manager[C]) Handle(client C, text []byte) {
 	}
 }
 
-// publish encodes a message and has it sent to all but its sender. The lock is
-// held all the while, for reading, as it is in the seed.
+// publish encodes a message and has it sent to all but its sender. The lock is held all the while, for reading, as it
+// is in the seed.
 func (m *Manager[C]) publish(sender C, kind, content string, to iter.Seq[C]) {
 	from, ok := m.members[sender]
 	if !ok {

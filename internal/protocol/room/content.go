@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// What the application around the server gives is held to the rules that a client's message is held to: nobody may be sent
-// what he would have to refuse, least of all again and again out of a history.
+// What the application around the server gives is held to the rules that a client's message is held to: nobody may be
+// sent what he would have to refuse, least of all again and again out of a history.
 
 // CheckContent gives the one JSON value of b without white space around it, or says what is wrong with it and where:
 // broken JSON, invalid UTF-8, an escaped lone surrogate, or more levels than leave the message within its bound.

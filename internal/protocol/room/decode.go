@@ -15,9 +15,10 @@ const Version = 1
 // Dialect is the room protocol as a protocol.Dialect. The zero value is ready.
 type Dialect struct{ decoder }
 
-// Next reads one client message, a text. When several things are wrong the error is the first of: broken JSON or its depth, a
-// key given twice, the id, the msg_type, the fields of the kind in the order of the document's table. c.ID is set also
-// beside an error other than BadJSON or TooDeep; an id that is itself at fault (of the wrong form, or given twice) is not.
+// Next reads one client message, a text. When several things are wrong the error is the first of: broken JSON or its
+// depth, a key given twice, the id, the msg_type, the fields of the kind in the order of the document's table. c.ID is
+// set also beside an error other than BadJSON or TooDeep; an id that is itself at fault (of the wrong form, or given
+// twice) is not.
 func (d *Dialect) Next(frame []byte, binary bool, c *protocol.Command) (rest []byte, err *protocol.Error) {
 	d.Command = c
 	d.reset()
@@ -157,8 +158,8 @@ func (c *decoder) decode(b []byte) *protocol.Error {
 	return c.takeFields(&f)
 }
 
-// scanMessage reads the whole text, so that what is broken at its end is known before anything is
-// believed, and notes where the fields are.
+// scanMessage reads the whole text, so that what is broken at its end is known before anything is believed, and notes
+// where the fields are.
 func (c *decoder) scanMessage(b []byte, f *fields) (int, fault) {
 	i := skipSpace(b, 0)
 	if i >= len(b) || b[i] != '{' {
@@ -230,8 +231,8 @@ func (c *decoder) givenTwice(f *fields) []byte {
 	return c.keyTwice(0)
 }
 
-// keyTwice finds one that stands twice among c.keys from that index on; nil when there is none. The
-// table keeps it from being quadratic: 64 KiB hold 8,000 keys.
+// keyTwice finds one that stands twice among c.keys from that index on; nil when there is none. The table keeps it from
+// being quadratic: 64 KiB hold 8,000 keys.
 func (c *decoder) keyTwice(from int) []byte {
 	keys := c.keys[from:]
 	if len(keys) <= fewKeys {

@@ -81,8 +81,7 @@ func TestQuoteIsBoundedAndPrintable(t *testing.T) {
 	}
 }
 
-// Escapes are unescaped into one scratch that moves as it grows: what was taken from it before must
-// stay what it was.
+// Escapes are unescaped into one scratch that moves as it grows: what was taken from it before must stay what it was.
 func TestEveryTextSurvivesAGrowingScratch(t *testing.T) {
 	long := strings.Repeat(`\u0061`, 50)
 	var c decoding
@@ -121,8 +120,8 @@ func TestDecodeDoesNotWriteToItsInput(t *testing.T) {
 	}
 }
 
-// Every cut of a message is broken JSON, wherever it falls in the eight bytes that the scanner
-// takes at a time; and white space before it moves what stands where.
+// Every cut of a message is broken JSON, wherever it falls in the eight bytes that the scanner takes at a time; and
+// white space before it moves what stands where.
 func TestATextCutAnywhereIsBroken(t *testing.T) {
 	whole := ` {"msg_type":"room_message","room":"\u00e9\ud83d\ude00語","content":{"a":[1.5e+3,true,"x\\"]},"id":12} `
 	var c decoding
@@ -183,8 +182,8 @@ func TestACommandLetsGoOfAHugeScratch(t *testing.T) {
 	}
 }
 
-// Sixteen times the bytes may take sixteen times as long, and not 256 times. A wide margin and many
-// tries, because the machines that run this are busy.
+// Sixteen times the bytes may take sixteen times as long, and not 256 times. A wide margin and many tries, because the
+// machines that run this are busy.
 func TestTimeIsLinear(t *testing.T) {
 	for name, text := range map[string]func(n int) string{
 		"many keys":         func(n int) string { return `{"msg_type":"ping"` + manyKeys(n) + `}` },

@@ -8,8 +8,9 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// What is appended is one JSON object without white space. The keys come in this order: msg_type, from, content, then as
-// docs/protocol.md names them. Content, data and id are raw JSON and are written byte for byte; an id that is nil is left out.
+// What is appended is one JSON object without white space. The keys come in this order: msg_type, from, content, then
+// as docs/protocol.md names them. Content, data and id are raw JSON and are written byte for byte; an id that is nil is
+// left out.
 
 // AppendMessage appends a chat, a room_message or a direct_message.
 func (*Dialect) AppendMessage(dst []byte, m *protocol.Message) []byte {
@@ -216,8 +217,8 @@ func appendError(dst []byte, a *protocol.Answer) []byte {
 	return appendEnd(dst, a.ID)
 }
 
-// appendReply appends what the application answers. A content that is empty is written as null, so that the object stays
-// whole.
+// appendReply appends what the application answers. A content that is empty is written as null, so that the object
+// stays whole.
 func appendReply(dst []byte, a *protocol.Answer) []byte {
 	dst = appendText(dst, `{"msg_type":`, a.Type)
 	content := a.Content
@@ -287,8 +288,8 @@ func milliseconds(d time.Duration) int64 {
 	return int64((d + time.Millisecond - 1) / time.Millisecond)
 }
 
-// AppendString appends s as a JSON string. It escapes only what RFC 8259 section 7 demands: the
-// quote, the backslash and U+0000 to U+001F. Bytes that aren't UTF-8 become U+FFFD.
+// AppendString appends s as a JSON string. It escapes only what RFC 8259 section 7 demands: the quote, the backslash
+// and U+0000 to U+001F. Bytes that aren't UTF-8 become U+FFFD.
 func AppendString(dst []byte, s string) []byte { return appendString(dst, s) }
 
 func appendString[T string | []byte](dst []byte, s T) []byte {

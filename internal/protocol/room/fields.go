@@ -6,8 +6,8 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// takeFields checks and sets the fields that the kind uses; the others are not looked at, because
-// some clients send "room":null with a chat.
+// takeFields checks and sets the fields that the kind uses; the others are not looked at, because some clients send
+// "room":null with a chat.
 func (c *decoder) takeFields(f *fields) (err *protocol.Error) {
 	switch c.Kind {
 	case protocol.Custom:
@@ -121,8 +121,8 @@ func (c *decoder) needID(what string) *protocol.Error {
 	return nil
 }
 
-// takeResume reads {"name": position or null, ...}. The first fault in the text is answered, and a
-// room named twice after all else.
+// takeResume reads {"name": position or null, ...}. The first fault in the text is answered, and a room named twice
+// after all else.
 func (c *decoder) takeResume(f *fields) *protocol.Error {
 	if err := c.needID("resume"); err != nil {
 		return err
@@ -179,8 +179,8 @@ func (c *decoder) takePosition(f *fields, k field) (p protocol.Position, given b
 	return p, true, nil
 }
 
-// position reads {"epoch": string, "offset": integer}; other keys are ignored. A fault is what
-// follows the name of that which should be a position.
+// position reads {"epoch": string, "offset": integer}; other keys are ignored. A fault is what follows the name of that
+// which should be a position.
 func (c *decoder) position(raw []byte) (p protocol.Position, fault string) {
 	if raw[0] != '{' {
 		return p, " must be an object with epoch and offset"

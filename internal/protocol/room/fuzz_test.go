@@ -15,8 +15,8 @@ import (
 	"example.com/hubbub/internal/wire"
 )
 
-// reference decodes as the contract says, slowly, on encoding/json. It shares no code with Decode
-// but CheckRoom, which room_test.go holds against Unicode's tables.
+// reference decodes as the contract says, slowly, on encoding/json. It shares no code with Decode but CheckRoom, which
+// room_test.go holds against Unicode's tables.
 func reference(in []byte) (want decodeVector) {
 	trimmed := bytes.Trim(in, " \t\r\n")
 	broken := !json.Valid(in) || !utf8.Valid(in) || trimmed[0] != '{' || refLoneSurrogate(in)
@@ -336,8 +336,8 @@ func FuzzAppendString(f *testing.F) {
 	})
 }
 
-// Messages come out as JSON whatever their texts and their content hold; an element of a history is the room's message without
-// two of its members; and Size counts the bytes.
+// Messages come out as JSON whatever their texts and their content hold; an element of a history is the room's message
+// without two of its members; and Size counts the bytes.
 func FuzzAppendMessage(f *testing.F) {
 	f.Add("server", `{"a":1,"room":"b","time":2}`, "lobby", "", "", uint64(1), int64(5))
 	f.Add(`,"room":`, `",\"room\":\"a\""`, `,"room":"`, `,"room":"a",`, `\,"room":`, uint64(1<<53-1), int64(1760000000000))

@@ -12,8 +12,8 @@ import (
 // maxDepth is how deep a text may nest; the message's own object is depth 1.
 const maxDepth = 128
 
-// fault is what the scanner found wrong. It is a small number and not an Error, so that the
-// functions below stay cheap to call; faultError makes the Error.
+// fault is what the scanner found wrong. It is a small number and not an Error, so that the functions below stay cheap
+// to call; faultError makes the Error.
 type fault uint8
 
 const (
@@ -55,8 +55,8 @@ func faultError(f fault, at int) *protocol.Error {
 	return &protocol.Error{Code: protocol.BadJSON, Message: "broken JSON at byte " + strconv.Itoa(at) + ": " + faultTexts[f]}
 }
 
-// Every scan function takes the text and where to begin, and returns where it stopped: behind what
-// it read, or at the fault.
+// Every scan function takes the text and where to begin, and returns where it stopped: behind what it read, or at the
+// fault.
 
 // skipSpace skips what RFC 8259 section 2 calls ws.
 func skipSpace(b []byte, i int) int {
@@ -66,8 +66,8 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
-// scanKey reads a key with its quotes, the colon and the space around it. The key's text is
-// b[i+1:end-1], the value begins at next.
+// scanKey reads a key with its quotes, the colon and the space around it. The key's text is b[i+1:end-1], the value
+// begins at next.
 func scanKey(b []byte, i int) (end, next int, escaped bool, f fault) {
 	if i >= len(b) {
 		return i, i, false, faultEnd
@@ -97,8 +97,8 @@ func scanValue(b []byte, i int) (int, fault) {
 	return scanScalar(b, i)
 }
 
-// scanNested reads an object or an array with all that it holds. The kinds of the open brackets lie
-// in a fixed array, so an attacker's nesting costs neither memory nor the goroutine's stack.
+// scanNested reads an object or an array with all that it holds. The kinds of the open brackets lie in a fixed array,
+// so an attacker's nesting costs neither memory nor the goroutine's stack.
 func scanNested(b []byte, i int) (int, fault) {
 	var isObject [maxDepth + 1]bool
 	depth := 1 // the message's own object
@@ -223,20 +223,19 @@ const (
 	highs = 0x80 * ones
 )
 
-// marks sets the top bit of bytes of w at which a string's plain run ends: a quote, a backslash or
-// a control character. Only the lowest bit set is exact, those above it may be a borrow's; none is
-// set when there is no such byte.
+// marks sets the top bit of bytes of w at which a string's plain run ends: a quote, a backslash or a control character.
+// Only the lowest bit set is exact, those above it may be a borrow's; none is set when there is no such byte.
 //
-// Flipping bit 1 puts the quote (0x22) right above the controls, so that one subtraction finds
-// both; a byte of the UTF-8 beyond ASCII has its top bit set in w and is masked out.
+// Flipping bit 1 puts the quote (0x22) right above the controls, so that one subtraction finds both; a byte of the
+// UTF-8 beyond ASCII has its top bit set in w and is masked out.
 func marks(w uint64) uint64 {
 	low := (w ^ 0x02*ones) - 0x21*ones
 	back := (w ^ '\\'*ones) - ones
 	return (low | back) & ^w & highs
 }
 
-// lastWord returns what is left of b from i, fewer than eight bytes, filled up with zeros, which
-// count as controls: a search in it always ends.
+// lastWord returns what is left of b from i, fewer than eight bytes, filled up with zeros, which count as controls: a
+// search in it always ends.
 func lastWord(b []byte, i int) uint64 {
 	left := len(b) - i
 	if len(b) >= 8 {
@@ -249,9 +248,9 @@ func lastWord(b []byte, i int) uint64 {
 	return w
 }
 
-// scanString reads the string whose opening quote is b[i], and tells whether it holds escapes.
-// Strings are most of a message's bytes, so it takes eight at a time. Bytes outside ASCII are only
-// noticed on the way; a string that has some is then checked as a whole.
+// scanString reads the string whose opening quote is b[i], and tells whether it holds escapes. Strings are most of a
+// message's bytes, so it takes eight at a time. Bytes outside ASCII are only noticed on the way; a string that has some
+// is then checked as a whole.
 func scanString(b []byte, i int) (end int, escaped bool, f fault) {
 	start := i
 	var seen uint64
