@@ -207,7 +207,7 @@ func TestTimeIsLinear(t *testing.T) {
 		took := func(in []byte) float64 { return elapsed(func() { decode(in, &c) }) }
 		shortText, longText := []byte(text(64<<10)), []byte(text(1<<20))
 		short, long := took(shortText), took(longText)
-		for try := 0; try < 50 && long > 100*short && long < 1e9; try++ { // a second is beyond doubt
+		for try := 0; try < 50 && long > 100*short && (try < 8 || long < 1e9); try++ { // a second is beyond doubt, but for other programs
 			short, long = min(short, took(shortText)), min(long, took(longText))
 		}
 		if long > 100*short {
