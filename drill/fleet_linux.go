@@ -426,17 +426,6 @@ func (f *fleet) deliver(c *client, d delivery) {
 	c.last = f.now
 }
 
-// publish sends a room message that was due at a time, from which its latency counts.
-func (f *fleet) publish(c *client, room uint32, size int, due int64) {
-	if c.state != opened {
-		return
-	}
-	seq := uint32(len(c.log.sent))
-	c.log.sent = append(c.log.sent, sent{room: room, at: due})
-	f.text = appendPublish(f.text[:0], room, c.num, seq, size, c.session != nil)
-	f.send(c, wsclient.Text, f.text)
-}
-
 // until steps until a condition holds, for at most so long.
 func (f *fleet) until(limit time.Duration, done func() bool) bool {
 	for end := f.clock() + int64(limit); !done(); {

@@ -105,3 +105,14 @@ func newDelivery(from, content, room []byte, offset uint64) (delivery, bool) {
 	number, err3 := strconv.ParseUint(string(room), 10, 32)
 	return delivery{from, uint32(sender), uint32(seq), uint32(number), offset}, err1 == nil && err2 == nil && err3 == nil
 }
+
+// publish sends a room message that was due at a time, from which its latency counts.
+func (f *fleet) publish(c *client, room uint32, size int, due int64) {
+	if c.state != opened {
+		return
+	}
+	seq := uint32(len(c.log.sent))
+	c.log.sent = append(c.log.sent, sent{room: room, at: due})
+	f.text = appendPublish(f.text[:0], room, c.num, seq, size, c.session != nil)
+	f.send(c, wsclient.Text, f.text)
+}
