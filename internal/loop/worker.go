@@ -54,6 +54,7 @@ type Worker struct {
 	told   int64 // what the loop knows of the bytes that the connections hold
 	meter
 	writes int64 // calls that wrote to a connection
+	took   int64 // nanoseconds of the last turn
 
 	tasks  []posted // of this turn, and what the one before left; next is the index of the one to run next
 	next   int
@@ -83,6 +84,7 @@ const (
 	afterStall  = 250  // what the clock of timers moves then: pongs that came meanwhile must be read before their time is up
 	events2work = 32   // events, and writes, between looks at the clock
 	moreLooks   = 8
+	lookPart    = 64 // of the last turn's time
 )
 
 var began = time.Now()
@@ -187,14 +189,24 @@ func (w *Worker) read(ready []ready) {
 
 // readOn looks again, before what was posted goes out, whether more has come: each message that is read now shares the
 // writes of those before it. An empty look costs 0.3 us; the figures are in docs/decisions/0007-speed.md.
+// After a long turn, with much to write, it goes on looking for a little of the time that this took: the next will take as
+// long, whatever it brings.
 func (w *Worker) readOn() {
+	var until int64
 	for range moreLooks {
 		if w.mail.empty() && len(w.tasks) == 0 {
 			return
 		}
 		ready := w.poll.poll()
-		if len(ready) == 0 {
-			return
+		for len(ready) == 0 {
+			now := int64(time.Since(began))
+			if until == 0 {
+				until = now + w.took/lookPart
+			}
+			if now >= until {
+				return
+			}
+			ready = w.poll.poll()
 		}
 		w.read(ready)
 	}
