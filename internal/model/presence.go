@@ -278,6 +278,7 @@ func (p *presence) where(client, room string, from, to int64, then time.Time) (i
 		joins := map[string]bool{}    // by id, those that were not refused
 		gone := true                  // it certainly was not in before the join
 		removed := false              // the leave is the server's own doing, and was at any time before it was told
+		rejoined := false             // the join is behind a leave over the same connection
 		for _, e := range l.Events {
 			if e.Room != room {
 				continue
@@ -321,7 +322,9 @@ func (p *presence) where(client, room string, from, to int64, then time.Time) (i
 				over = over || leaves > 0 && e.At < from
 			}
 		}
-		if resumed := i > 0 && l.asked(room, sent); resumed && was && l.keeps(room) {
+		if resumed := i > 0 && l.asked(room, sent); resumed && rejoined {
+			data = "" // it had left: then the message resume joins, and brings no data
+		} else if resumed && was && l.keeps(room) {
 			data = before
 		} else if resumed {
 			data = unknown
