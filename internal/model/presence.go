@@ -297,7 +297,7 @@ func (p *presence) where(client, room string, from, to int64, then time.Time) (i
 				anew := sent == 0 || leaves > 0 || len(joins) == 0 // else it was in, or was about to be
 				joins[e.ID] = true
 				if anew {
-					gone = sent == 0 || over
+					gone, rejoined = sent == 0 || over, rejoined || leaves > 0
 					sent, since, leaves, over, data = e.At, 0, 0, false, e.Data
 				}
 			case Refused:
