@@ -198,3 +198,19 @@ func TestTheHandlerAsksForASignOfLife(t *testing.T) {
 		}
 	})
 }
+
+// A fault of the peer behind a Close of ours ends the connection at once: a second Close is not allowed.
+func TestAFaultBehindOurCloseEndsTheConnection(t *testing.T) {
+	w, conns := byHand(1, echo())
+	c := conns[0]
+	w.slots = []slot{{c: c}}
+	c.Close(wire.CloseGoingAway, "")
+	w.flushAll()
+	if c.state != closing {
+		t.Fatalf("its state is %d", c.state)
+	}
+	hear(w, c, []byte{0x81, 1, 'x'}) // not masked
+	if c.state != dead {
+		t.Errorf("its state is %d, want %d", c.state, dead)
+	}
+}
