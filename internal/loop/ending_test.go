@@ -214,3 +214,23 @@ func TestAFaultBehindOurCloseEndsTheConnection(t *testing.T) {
 		t.Errorf("its state is %d, want %d", c.state, dead)
 	}
 }
+
+// A peer that has ended its half and takes nothing of what is still unsent has closeWait for it.
+func TestAPeerThatHasEndedItsHalfTakesWhatWaitsOrIsReset(t *testing.T) {
+	w, conns := byHand(1, echo())
+	c := conns[0]
+	w.slots = []slot{{c: c}}
+	c.due = w.now + time.Hour.Milliseconds() // its ping
+	c.full = true
+	c.Send(NewFrame(wire.Text, []byte("waits")))
+	w.peerEnded(c)
+	for _, step := range []struct {
+		after int64
+		state state
+	}{{closeWait, ending}, {1, dead}} {
+		w.now += step.after
+		if w.fire(c); c.state != step.state {
+			t.Errorf("%d ms behind its end: its state is %d, want %d", w.now, c.state, step.state)
+		}
+	}
+}
