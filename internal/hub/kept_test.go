@@ -327,3 +327,16 @@ func TestWhatWaitsWithoutAKeyBeginsAnew(t *testing.T) {
 		}
 	})
 }
+
+// Who has nothing yet may have one thing, though it is larger than a share: no share forbids what another limit allows.
+func TestAShareTakesOneThingWhateverItsSize(t *testing.T) {
+	h, l := newHub(t, 1)
+	h.share = 100
+	a := newClient(t, h, l)
+	for i, code := range []any{nil, "rate_limited"} {
+		a.say(`{"msg_type":"room_message","room":"r","content":%q,"id":%d}`, strings.Repeat("x", 1000), i)
+		if got := a.next(); got["code"] != code {
+			t.Errorf("message %d: %v, want the code %v", i, got, code)
+		}
+	}
+}
