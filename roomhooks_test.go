@@ -205,6 +205,9 @@ func TestRoomHooksThatWaitAreBounded(t *testing.T) {
 		if !refused {
 			t.Error("a hundred joins and leaves wait for the application")
 		}
+		if got := a.ask(`{"msg_type":"resume","rooms":{"other":null}}`); got["code"] != "rate_limited" {
+			t.Errorf("a resume, which joins too: %v", got)
+		}
 		b.join("r")
 		close(gate)
 		rawtest.Eventually(t, "a may join again", func() bool {

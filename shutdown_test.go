@@ -244,3 +244,33 @@ func TestShutdownCutsOffHalfARequest(t *testing.T) {
 		t.Errorf("half a request after Shutdown: %v, want the end of the stream", err)
 	}
 }
+
+// Who serves behind Shutdown is told so at once, and its listener is closed.
+func TestServeBehindShutdown(t *testing.T) {
+	server, err := hubbub.New(hubbub.Config{Logger: quietLogger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Shutdown(longTime(t)); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	select {
+	case err := <-served:
+		if !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	case <-time.After(rawtest.Patience):
+		t.Error("it serves on")
+	}
+	if nc, err := net.Dial("tcp", l.Addr().String()); err == nil {
+		nc.Close()
+		t.Error("somebody listens still")
+	}
+}

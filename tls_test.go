@@ -203,10 +203,36 @@ func TestTLSWritesThatWouldBlock(t *testing.T) {
 	})
 }
 
+// heard keeps all that was read.
+type heard struct {
+	net.Conn
+	all []byte
+}
+
+func (h *heard) Read(b []byte) (int, error) {
+	n, err := h.Conn.Read(b)
+	h.all = append(h.all, b[:n]...)
+	return n, err
+}
+
+// lastRecord is the type of the last TLS record.
+func (h *heard) lastRecord() (kind byte) {
+	for rest := h.all; len(rest) >= 5; {
+		kind = rest[0]
+		rest = rest[min(len(rest), 5+int(rest[3])<<8+int(rest[4])):]
+	}
+	return kind
+}
+
 func TestTLSEndsByCloseNotifyAndByAHardEnd(t *testing.T) {
 	rawtest.EachIO(t, func(t *testing.T, kind string) {
 		s, _, _ := startTLS(t, hubbub.Config{IO: kind})
-		polite, rude := dialTLS(t, s, "/ws", nil, nil), dialTLS(t, s, "/ws", nil, nil)
+		var wire *heard
+		polite := dialTLS(t, s, "/ws", func(nc net.Conn) net.Conn {
+			wire = &heard{Conn: nc}
+			return wire
+		}, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}) // which hides no alert
+		rude := dialTLS(t, s, "/ws", nil, nil)
 		polite.write(rawtest.Frame(wsclient.Text, true, []byte(`{"msg_type":"ping"}`)))
 		polite.CloseWrite() // close_notify alone: TCP stays open
 		rude.NetConn().Close()
@@ -214,6 +240,13 @@ func TestTLSEndsByCloseNotifyAndByAHardEnd(t *testing.T) {
 		rawtest.ReadFrame(polite.r) // welcome
 		if _, p, err := rawtest.ReadFrame(polite.r); err != nil || !strings.Contains(string(p), "pong") {
 			t.Errorf("what came before close_notify is answered by %s, %v", p, err)
+		}
+		if rest, err := io.ReadAll(polite.r); len(rest) > 0 || err != nil {
+			t.Errorf("then come %q, %v", rest, err)
+		}
+		const alert = 21 // RFC 5246 A.1
+		if last := wire.lastRecord(); last != alert {
+			t.Errorf("the server's last record is of the type %d: no close_notify", last)
 		}
 	})
 }

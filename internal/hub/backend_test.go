@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -125,8 +126,9 @@ func TestWhoGivesUpHasDoneNothing(t *testing.T) {
 	w, goOn := l.Workers()[0], make(chan bool)
 	w.Post(task(func() { <-goOn }), 0)
 	ctx, cancel := context.WithCancel(t.Context())
-	failed := make(chan error)
-	go func() { failed <- h.Remove(ctx, "r", idOf(a)) }()
+	waits, failed := make(chan bool, 1), make(chan error)
+	go func() { failed <- h.Remove(asked{ctx, waits}, "r", idOf(a)) }()
+	<-waits
 	cancel()
 	err := <-failed
 	goOn <- true
@@ -260,6 +262,20 @@ func TestARemovalMeetsAResume(t *testing.T) {
 	defer sink.mu.Unlock()
 	if len(sink.faults) > 0 {
 		t.Errorf("%d faults, the first: %s", len(sink.faults), sink.faults[0])
+	}
+}
+
+// What is left for clients that are away is held against the share of who sends it.
+func TestWhatWaitsForThoseWhoAreAwayIsTheSenders(t *testing.T) {
+	h, l := newHubOf(t, 1, resumable)
+	h.share = 20_000
+	a, b := newClient(t, h, l), newClient(t, h, l)
+	a.lose(h)
+	for i, code := range []any{nil, nil, "rate_limited"} {
+		b.say(`{"msg_type":"direct_message","to":%q,"content":%q,"id":%d}`, a.id, strings.Repeat("x", 9_000), i)
+		if got := b.next(); got["code"] != code {
+			t.Errorf("message %d: %v, want the code %v", i, got, code)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -135,5 +136,36 @@ func play(t *testing.T, h *Hub, l *loop.Loop, r *rand.Rand) {
 			continue
 		}
 		c.sync()
+	}
+}
+
+// Who waits for the hooks from outside waits too for one that itself waits for the others.
+func TestAHookThatWaitsForTheOthersIsWaitedFor(t *testing.T) {
+	h, l := newHub(t, 1)
+	open := make(chan bool)
+	h.cfg.Hooks.Known = func(string) bool { return true }
+	h.cfg.Hooks.Custom = func(_ context.Context, _ Identity, what string, _ []byte) ([]byte, error) {
+		if what == "slow" {
+			<-open
+		} else if left := h.WaitHooks(context.Background()); left != 0 {
+			t.Errorf("the hook has waited, and %d others are left", left)
+		}
+		return nil, nil
+	}
+	newClient(t, h, l).say(`{"msg_type":"slow"}`)
+	newClient(t, h, l).say(`{"msg_type":"waits"}`)
+	until(t, "one waits for the other", func() bool {
+		h.runs.mu.Lock()
+		defer h.runs.mu.Unlock()
+		return h.runs.n == 1 && h.runs.inside == 1
+	})
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if left := h.WaitHooks(over); left != 2 {
+		t.Errorf("from outside %d are left, want 2", left)
+	}
+	close(open)
+	if left := h.WaitHooks(t.Context()); left != 0 {
+		t.Errorf("%d are left", left)
 	}
 }

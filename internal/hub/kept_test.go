@@ -269,3 +269,74 @@ func TestWhatWaitsByKeyIsBounded(t *testing.T) {
 		t.Errorf("%d bytes are buffered", all)
 	}
 }
+
+// A room that a client leaves behind without members is kept at its cost, as is what it has published there.
+func TestAnEmptyRoomIsPaidForByWhoLeftItLast(t *testing.T) {
+	h, l := newHub(t, 1)
+	a, b := newClient(t, h, l), newClient(t, h, l)
+	a.say(`{"msg_type":"join_room","room":"r"}`)
+	b.say(`{"msg_type":"room_message","room":"r","content":1}`)
+	b.sync()
+	a.say(`{"msg_type":"leave_room","room":"r"}`)
+	a.sync()
+	paid := func(c *client) int64 {
+		s, bytes := h.here(idOf(c)), make(chan int64)
+		s.conn.Worker().Post(task(func() { bytes <- s.payer().bytes.Load() }), 0)
+		return <-bytes
+	}
+	if room, message := paid(a), paid(b); room != roomCost || room+message != h.allKept() {
+		t.Errorf("who left last pays for %d bytes, who published for %d, of %d", room, message, h.allKept())
+	}
+}
+
+// A member that has got all that waited without a key lags on for what waits by key; what comes without one then is
+// bounded as before.
+func TestWhatWaitsWithoutAKeyBeginsAnew(t *testing.T) {
+	const queue = 1 << 20 // as newHub has it
+	h, l := newHub(t, 1)
+	h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{SlowConsumer: LatestByKey}})
+	a, b := newClient(t, h, l), newClient(t, h, l)
+	a.say(`{"msg_type":"join_room","room":"r"}`)
+	a.sync()
+	s := h.here(idOf(a))
+	a.deaf.Lock()
+	defer a.deaf.Unlock()
+	publish := func(n int, key []byte) {
+		p := &Publication{Room: "r", From: Server, Content: []byte(`"` + strings.Repeat("x", 60_000) + `"`), Key: key}
+		for range n {
+			until(t, "the worker has room", func() bool { _, _, err := h.Publish(t.Context(), p); return err == nil })
+		}
+		b.sync()
+	}
+	onWorker := func(f func(g *lag)) {
+		looked := make(chan bool)
+		s.conn.Worker().Post(task(func() { defer close(looked); f(s.more.flow.lags[0]) }), 0)
+		<-looked
+	}
+	publish(40, nil)
+	publish(1, []byte("key"))
+	onWorker(func(g *lag) {
+		for g.plain[0] != nil { // as send does
+			g.take(g.plain[0])
+		}
+	})
+	publish(40, nil)
+	onWorker(func(g *lag) {
+		if n := s.more.flow.plain; n > queue || n < queue-100_000 || g.first.key != "key" {
+			t.Errorf("%d bytes wait without a key, behind %q", n, g.first.key)
+		}
+	})
+}
+
+// Who has nothing yet may have one thing, though it is larger than a share: no share forbids what another limit allows.
+func TestAShareTakesOneThingWhateverItsSize(t *testing.T) {
+	h, l := newHub(t, 1)
+	h.share = 100
+	a := newClient(t, h, l)
+	for i, code := range []any{nil, "rate_limited"} {
+		a.say(`{"msg_type":"room_message","room":"r","content":%q,"id":%d}`, strings.Repeat("x", 1000), i)
+		if got := a.next(); got["code"] != code {
+			t.Errorf("message %d: %v, want the code %v", i, got, code)
+		}
+	}
+}

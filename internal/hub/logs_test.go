@@ -379,3 +379,27 @@ func TestOperationsEndWithTheirSession(t *testing.T) {
 	}
 	logs.slow = false
 }
+
+// A room that could not be opened is opened anew for the next who needs it, though the one before isn't done with it.
+func TestARoomThatCouldNotBeOpenedIsOpenedAnew(t *testing.T) {
+	logs, at := newSlowLogs(), new(*Hub)
+	t.Cleanup(logs.all.Wait)
+	h, _ := newHubOf(t, 1, func(c *Config) { c.Logs = logs.of(at) })
+	*at = h
+	for _, down := range []bool{true, false} {
+		logs.mu.Lock()
+		logs.down = down
+		logs.mu.Unlock()
+		opened := make(chan error, 1)
+		h.use("r", func(err error) { opened <- err })
+		defer h.unuse("r")
+		select {
+		case err := <-opened:
+			if (err != nil) != down {
+				t.Errorf("the logs are down: %t; the room is opened: %v", down, err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("nobody is told whether the room is open")
+		}
+	}
+}

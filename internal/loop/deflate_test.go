@@ -104,6 +104,13 @@ func TestABroadcastIsDeflatedOnceForEachWindow(t *testing.T) {
 		if n := l.Deflates.Load(); n != 4 {
 			t.Errorf("two messages and two windows took %d deflates", n)
 		}
+		var sent int64
+		for _, w := range l.Workers() {
+			do(w, func() { sent += w.counts.MessagesSent })
+		}
+		if sent != 6*members {
+			t.Errorf("%d messages are counted as sent, want %d", sent, 6*members)
+		}
 	})
 }
 

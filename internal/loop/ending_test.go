@@ -198,3 +198,39 @@ func TestTheHandlerAsksForASignOfLife(t *testing.T) {
 		}
 	})
 }
+
+// A fault of the peer behind a Close of ours ends the connection at once: a second Close is not allowed.
+func TestAFaultBehindOurCloseEndsTheConnection(t *testing.T) {
+	w, conns := byHand(1, echo())
+	c := conns[0]
+	w.slots = []slot{{c: c}}
+	c.Close(wire.CloseGoingAway, "")
+	w.flushAll()
+	if c.state != closing {
+		t.Fatalf("its state is %d", c.state)
+	}
+	hear(w, c, []byte{0x81, 1, 'x'}) // not masked
+	if c.state != dead {
+		t.Errorf("its state is %d, want %d", c.state, dead)
+	}
+}
+
+// A peer that has ended its half and takes nothing of what is still unsent has closeWait for it.
+func TestAPeerThatHasEndedItsHalfTakesWhatWaitsOrIsReset(t *testing.T) {
+	w, conns := byHand(1, echo())
+	c := conns[0]
+	w.slots = []slot{{c: c}}
+	c.due = w.now + time.Hour.Milliseconds() // its ping
+	c.full = true
+	c.Send(NewFrame(wire.Text, []byte("waits")))
+	w.peerEnded(c)
+	for _, step := range []struct {
+		after int64
+		state state
+	}{{closeWait, ending}, {1, dead}} {
+		w.now += step.after
+		if w.fire(c); c.state != step.state {
+			t.Errorf("%d ms behind its end: its state is %d, want %d", w.now, c.state, step.state)
+		}
+	}
+}

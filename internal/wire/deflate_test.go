@@ -287,6 +287,29 @@ func TestPeersContextIsTakenOver(t *testing.T) {
 	}
 }
 
+// A client that has named a window of 8 bits may refer back as far as zlib does then, which takes one of 9.
+func TestThePeersSmallestWindowIsZlibs(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(11, 12))
+	letters := make([]byte, 350) // at random: nothing repeats itself
+	for i := range letters {
+		letters[i] = byte('!' + rnd.IntN(90))
+	}
+	var b bytes.Buffer
+	w, _ := flate.NewWriter(&b, flate.BestCompression)
+	z := Inflater{Window: NewPeerWindow(8)}
+	var r Reader
+	for _, s := range []string{string(letters), string(letters[:50])} {
+		b.Reset()
+		io.WriteString(w, s)
+		w.Flush()
+		p := bytes.TrimSuffix(b.Bytes(), []byte(flushed))
+		ev, _, ok, err := r.Next(final(Text|Deflated, string(p)), testLimit, &z)
+		if !ok || err != nil || string(ev.Payload) != s {
+			t.Fatal(len(s), ok, err)
+		}
+	}
+}
+
 func TestInflateTakesNoMemoryAgain(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(9, 10))
 	frame := final(Text|Deflated, squeeze(t, sample(16<<10, rnd)))
