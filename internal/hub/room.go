@@ -260,7 +260,7 @@ func (h *Hub) removeMember(m membership) {
 }
 
 // memberLeft is called when a session is a member no more: s, or one that was parked and that p paid for. An empty room
-// that is memberLeft is kept for whoever memberLeft it last.
+// that is left is kept for whoever left it last.
 func (h *Hub) memberLeft(r *room, who Identity, s *session, p *payer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

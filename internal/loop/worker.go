@@ -84,7 +84,9 @@ const (
 	afterStall  = 250  // what the clock of timers moves then: pongs that came meanwhile must be read before their time is up
 	events2work = 32   // events, and writes, between looks at the clock
 	moreLooks   = 8
-	lookPart    = 64 // of the last turn's time
+	lookPart    = 64  // of the last turn's time
+	lookTime    = 300 // nanoseconds, about
+	mostLooks   = 1000
 )
 
 var began = time.Now()
@@ -192,18 +194,14 @@ func (w *Worker) read(ready []ready) {
 // After a long turn, with much to write, it goes on looking for a little of the time that this took: the next will take as
 // long, whatever it brings.
 func (w *Worker) readOn() {
-	var until int64
+	looks := min(w.took/(lookPart*lookTime), mostLooks)
 	for range moreLooks {
 		if w.mail.empty() && len(w.tasks) == 0 {
 			return
 		}
 		ready := w.poll.poll()
-		for len(ready) == 0 {
-			now := int64(time.Since(began))
-			if until == 0 {
-				until = now + w.took/lookPart
-			}
-			if now >= until {
+		for ; len(ready) == 0; looks-- {
+			if looks <= 0 {
 				return
 			}
 			ready = w.poll.poll()
