@@ -234,7 +234,7 @@ func TestShutdownWhileConnectIsAsked(t *testing.T) {
 		go func() {
 			done <- s.Shutdown(longTime(t))
 		}()
-		rawtest.Eventually(t, "the server stops", func() bool { return errors.Is(publish(s, "r", 1), hubbub.ErrStopped) })
+		rawtest.Eventually(t, "the server stops", func() bool { return errors.Is(rawtest.Publish(s, "r", 1), hubbub.ErrStopped) })
 		select {
 		case err := <-done:
 			t.Errorf("Shutdown returns (%v) while Connect is asked", err)

@@ -14,30 +14,6 @@ import (
 	"example.com/hubbub/internal/wsclient"
 )
 
-// publisher is a Server, or the kit's.
-type publisher interface {
-	Publish(context.Context, hubbub.Publication) (hubbub.Position, error)
-}
-
-// publish sends content to a room, broadcast to everyone, and sendTo to one client.
-func publish(s publisher, room string, content any) error {
-	_, err := s.Publish(context.Background(), hubbub.Publication{Room: room, Content: content})
-	return err
-}
-
-func broadcast(s publisher, content any) error {
-	_, err := s.Publish(context.Background(), hubbub.Publication{Everyone: true, Content: content})
-	return err
-}
-
-func sendTo(s publisher, client string, content any) error {
-	_, err := s.Publish(context.Background(), hubbub.Publication{Client: client, Content: content})
-	return err
-}
-
-// positionText is a position as clients write it.
-func positionText(epoch string, offset int) string { return at(epoch, offset) }
-
 // asUser has a client's query name its user.
 func asUser(_ context.Context, c *hubbub.Connect) error {
 	c.User = c.Request.URL.Query().Get("user")
@@ -58,9 +34,9 @@ func TestPublishReachesWhomItNames(t *testing.T) {
 		for _, m := range []*member{ann, ann2, bob} {
 			m.join("r")
 		}
-		at, err := s.Publish(ctx, hubbub.Publication{Room: "r", Content: 1, From: "the shop", Key: "tea", Exclude: strings.ToUpper(bob.id)})
-		if err != nil || at.Epoch == "" || at.Offset != 1 || at.Duplicate {
-			t.Fatalf("%+v, %v", at, err)
+		first, err := s.Publish(ctx, hubbub.Publication{Room: "r", Content: 1, From: "the shop", Key: "tea", Exclude: strings.ToUpper(bob.id)})
+		if err != nil || first.Epoch == "" || first.Offset != 1 || first.Duplicate {
+			t.Fatalf("%+v, %v", first, err)
 		}
 		want := map[string]any{"msg_type": "room_message", "from": "the shop", "content": 1.0, "room": "r", "key": "tea"}
 		ann.gets(want)
@@ -70,7 +46,7 @@ func TestPublishReachesWhomItNames(t *testing.T) {
 		if got := bob.raw(`{"msg_type":"leave_room","room":"r","id":1}`); got["msg_type"] != "left" {
 			t.Fatal(got)
 		}
-		if got := bob.raw(`{"msg_type":"join_room","room":"r","since":%s,"id":1}`, positionText(at.Epoch, 0)); got["recovered"] != true {
+		if got := bob.raw(`{"msg_type":"join_room","room":"r","since":%s,"id":1}`, at(first.Epoch, 0)); got["recovered"] != true {
 			t.Fatal(got)
 		}
 		bob.hearsNothing()
@@ -100,6 +76,25 @@ func TestPublishReachesWhomItNames(t *testing.T) {
 		}
 		ann.hearsNothing()
 	})
+}
+
+// To all clients of a user or to none: one that has lost its connection, and for whom too much waits, is seen before.
+func TestAUsersClientsGetAMessageAllOrNone(t *testing.T) {
+	s := rawtest.Start(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: asUser}, MaxMessageBytes: 256 << 10})
+	ann, lost := enterAs(t, s, "ann"), enterAs(t, s, "ann")
+	lost.Reset()
+	parked(t, s, 1)
+	if err := rawtest.SendTo(s, lost.id, strings.Repeat("x", 200<<10)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Publish(t.Context(), hubbub.Publication{User: "ann", Content: 1}); !errors.Is(err, hubbub.ErrOverloaded) {
+		t.Errorf("%v, though too much waits for one of them", err)
+	}
+	ann.hearsNothing()
+	if _, err := s.Publish(t.Context(), hubbub.Publication{User: "ann", Content: 2, Exclude: lost.id}); err != nil {
+		t.Error(err)
+	}
+	ann.gets(map[string]any{"msg_type": "direct_message", "from": "server", "content": 2.0})
 }
 
 func TestThePublishIDOfTheApplicationIsItsOwn(t *testing.T) {
@@ -297,7 +292,7 @@ func TestTheApplicationTakesAClientOutOfARoom(t *testing.T) {
 				t.Errorf("%s: %v", id, err)
 			}
 		}
-		publish(s, "r", 1)
+		rawtest.Publish(s, "r", 1)
 		a.hearsNothing()
 		b.hears("r", 1, 1)
 
@@ -319,7 +314,7 @@ func TestTheApplicationTakesAClientOutOfARoom(t *testing.T) {
 		if got := back.ask(`{"msg_type":"resume","rooms":{}}`); got["msg_type"] != "resumed" {
 			t.Error(got)
 		}
-		publish(s, "stays", 1)
+		rawtest.Publish(s, "stays", 1)
 		back.hearsNothing()
 		b.hears("stays", 1, 1) // it is counted out once
 		if n := members("stays"); n != 1 {

@@ -180,7 +180,7 @@ func TestWhatWaitsForAParkedSessionIsBounded(t *testing.T) {
 		if bytes := sent * len(filler); bytes < most-2*len(filler) || bytes > most {
 			t.Errorf("%d bytes wait for a client that is away, want about %d", bytes, most)
 		}
-		if err := sendTo(s, b.id, filler); !errors.Is(err, hubbub.ErrOverloaded) {
+		if err := rawtest.SendTo(s, b.id, filler); !errors.Is(err, hubbub.ErrOverloaded) {
 			t.Errorf("Send: %v", err)
 		}
 		back, _ := comeBack(t, s, token)
@@ -190,7 +190,7 @@ func TestWhatWaitsForAParkedSessionIsBounded(t *testing.T) {
 				t.Fatalf("got %v, want number %d", rawtest.Brief(fmt.Append(nil, got)), i)
 			}
 		}
-		if err := sendTo(s, back.id, "again"); err != nil {
+		if err := rawtest.SendTo(s, back.id, "again"); err != nil {
 			t.Error(err)
 		}
 		back.gets(map[string]any{"msg_type": "direct_message", "from": "server", "content": "again"})
@@ -207,10 +207,10 @@ func TestOneLargeMessageWaitsForAParkedSession(t *testing.T) {
 	b.Reset()
 	parked(t, s, 1)
 	large := strings.Repeat("x", 200<<10)
-	if err := sendTo(s, b.id, large); err != nil {
+	if err := rawtest.SendTo(s, b.id, large); err != nil {
 		t.Fatal(err)
 	}
-	if err := sendTo(s, b.id, "one more"); !errors.Is(err, hubbub.ErrOverloaded) {
+	if err := rawtest.SendTo(s, b.id, "one more"); !errors.Is(err, hubbub.ErrOverloaded) {
 		t.Errorf("behind it: %v", err)
 	}
 	back, _ := comeBack(t, s, token)

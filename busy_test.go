@@ -106,7 +106,7 @@ func TestTheApplicationIsToldOfABusyWorker(t *testing.T) {
 		filler := strings.Repeat("x", 10_000)
 		sent := 0
 		for ; sent < 1000; sent++ {
-			if err := publish(s, "both", []any{sent, filler}); errors.Is(err, hubbub.ErrOverloaded) {
+			if err := rawtest.Publish(s, "both", []any{sent, filler}); errors.Is(err, hubbub.ErrOverloaded) {
 				break
 			} else if err != nil {
 				t.Fatal(err)
@@ -115,14 +115,14 @@ func TestTheApplicationIsToldOfABusyWorker(t *testing.T) {
 		if bytes := sent * len(filler); bytes < highWater-2*len(filler) || bytes > highWater+2*len(filler) {
 			t.Errorf("%d bytes were taken for a worker that does nothing, want about %d", bytes, highWater)
 		}
-		if err := broadcast(s, "to all"); !errors.Is(err, hubbub.ErrOverloaded) {
+		if err := rawtest.Broadcast(s, "to all"); !errors.Is(err, hubbub.ErrOverloaded) {
 			t.Errorf("Broadcast: %v", err)
 		}
-		if err := sendTo(s, on[0].id, "to one there"); !errors.Is(err, hubbub.ErrOverloaded) {
+		if err := rawtest.SendTo(s, on[0].id, "to one there"); !errors.Is(err, hubbub.ErrOverloaded) {
 			t.Errorf("Send: %v", err)
 		}
 		on[1].hear("both", 0, sent-1) // the other worker goes on
-		if err := errors.Join(sendTo(s, on[1].id, "to one here"), publish(s, "idle", []any{7}), publish(s, "nobody's", 1)); err != nil {
+		if err := errors.Join(rawtest.SendTo(s, on[1].id, "to one here"), rawtest.Publish(s, "idle", []any{7}), rawtest.Publish(s, "nobody's", 1)); err != nil {
 			t.Errorf("where nobody of the busy worker is: %v", err)
 		}
 		on[1].gets(map[string]any{"msg_type": "direct_message", "from": "server", "content": "to one here"})
@@ -130,8 +130,8 @@ func TestTheApplicationIsToldOfABusyWorker(t *testing.T) {
 		on[1].hearsNothing()
 		release()
 		on[0].hear("both", 0, sent-1) // all that was taken, and nothing of what was refused
-		rawtest.Eventually(t, "the worker takes more", func() bool { return publish(s, "both", []any{sent}) == nil })
-		if err := errors.Join(broadcast(s, "again"), sendTo(s, on[0].id, "again")); err != nil {
+		rawtest.Eventually(t, "the worker takes more", func() bool { return rawtest.Publish(s, "both", []any{sent}) == nil })
+		if err := errors.Join(rawtest.Broadcast(s, "again"), rawtest.SendTo(s, on[0].id, "again")); err != nil {
 			t.Error(err)
 		}
 		for _, m := range on {
@@ -226,7 +226,7 @@ func TestJoinsAndLeavesBesideMessagesOnTheirWay(t *testing.T) {
 		const before, after = 20, 20
 		publish := func(from, to int) {
 			for i := from; i <= to; i++ {
-				if err := publish(s, "r", i); err != nil {
+				if err := rawtest.Publish(s, "r", i); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -51,9 +51,9 @@ func TestWhatTheApplicationPublishesIsHeldToTheProtocol(t *testing.T) {
 		a := enter(t, s)
 		a.join("r")
 		for name, give := range map[string]func(content any) error{
-			"Publish":   func(content any) error { return publish(s, "r", content) },
-			"Broadcast": func(content any) error { return broadcast(s, content) },
-			"Send":      func(content any) error { return sendTo(s, a.id, content) },
+			"Publish":   func(content any) error { return rawtest.Publish(s, "r", content) },
+			"Broadcast": func(content any) error { return rawtest.Broadcast(s, content) },
+			"Send":      func(content any) error { return rawtest.SendTo(s, a.id, content) },
 		} {
 			for _, bad := range badContents {
 				for _, content := range []any{json.RawMessage(bad.content), map[string]any{"in": json.RawMessage(bad.content)}} {

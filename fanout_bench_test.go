@@ -107,7 +107,7 @@ func fillStalled(b *testing.B, s *rawtest.Server) {
 		if scrape(b, s)["hubbub_buffered_bytes"] > 0 {
 			return true
 		}
-		if err := publish(s, stalledRoom, content); err != nil {
+		if err := rawtest.Publish(s, stalledRoom, content); err != nil {
 			b.Fatal(err)
 		}
 		return false

@@ -57,7 +57,7 @@ func TestAHandlerAnswersItsOwnMessages(t *testing.T) {
 			"broken": func(context.Context, *hubbub.Message) (any, error) { return nil, errors.New("secret") },
 			// A handler may call the server, for the very client that it serves.
 			"to me": func(_ context.Context, m *hubbub.Message) (any, error) {
-				return "sent", errors.Join(sendTo(s, m.Client, "psst"), publish(s, "r", "psst"), broadcast(s, "psst"))
+				return "sent", errors.Join(rawtest.SendTo(s, m.Client, "psst"), rawtest.Publish(s, "r", "psst"), rawtest.Broadcast(s, "psst"))
 			},
 		}})
 		a := enter(t, s)

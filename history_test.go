@@ -215,7 +215,7 @@ func TestALargeRecoveryIsReadAsTheSocketTakesIt(t *testing.T) {
 		var all sync.WaitGroup
 		send := func(n int) {
 			for i := range n {
-				if err := publish(s, "r", fmt.Sprint(i, filler)); err == hubbub.ErrOverloaded {
+				if err := rawtest.Publish(s, "r", fmt.Sprint(i, filler)); err == hubbub.ErrOverloaded {
 					time.Sleep(time.Millisecond)
 				}
 			}
@@ -229,7 +229,7 @@ func TestALargeRecoveryIsReadAsTheSocketTakesIt(t *testing.T) {
 			t.Fatalf("got %v", first)
 		}
 		all.Wait()
-		publish(s, "r", "the end")
+		rawtest.Publish(s, "r", "the end")
 		last := 0.0
 		for last = 0.0; ; {
 			got := m.NextJSON()
@@ -261,7 +261,7 @@ func TestRecoveryMeetsTheLiveStreamWithoutAGap(t *testing.T) {
 					case <-stop:
 						return
 					default:
-						publish(s, "r", n)
+						rawtest.Publish(s, "r", n)
 						time.Sleep(200 * time.Microsecond)
 					}
 				}
@@ -346,7 +346,7 @@ func TestWhoMayPublish(t *testing.T) {
 		if got := say(b, "news"); got != "forbidden" {
 			t.Errorf("a client in the news gets %v", got)
 		}
-		if err := publish(s, "news", 2); err != nil {
+		if err := rawtest.Publish(s, "news", 2); err != nil {
 			t.Error(err)
 		}
 		b.gets(map[string]any{"msg_type": "room_message", "from": "server", "content": 2.0, "room": "news"})
@@ -365,11 +365,11 @@ func TestHistoryOfEmptyRoomsGoesFirst(t *testing.T) {
 	epoch, _ := a.epochOf("mine")
 	content := strings.Repeat("x", 50_000)
 	for i := range 300 {
-		for publish(s, fmt.Sprint("room ", i), content) != nil {
+		for rawtest.Publish(s, fmt.Sprint("room ", i), content) != nil {
 			time.Sleep(time.Millisecond)
 		}
 		if i < 5 {
-			publish(s, "mine", i)
+			rawtest.Publish(s, "mine", i)
 			a.NextJSON()
 		}
 		if i%10 == 0 {

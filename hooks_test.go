@@ -255,7 +255,7 @@ func TestWhoMayReadARoom(t *testing.T) {
 				d.lines = nil
 				story.hooks.Connect = connect
 				s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 2, Hooks: story.hooks})
-				if err := errors.Join(publish(s, "secret", "x"), publish(s, "public", "x")); err != nil {
+				if err := errors.Join(rawtest.Publish(s, "secret", "x"), rawtest.Publish(s, "public", "x")); err != nil {
 					t.Fatal(err)
 				}
 				m := enter(t, s)

@@ -81,7 +81,7 @@ func TestAClientThatOnlyListensAnyMoreGetsAll(t *testing.T) {
 		sent := 0
 		for steady := 0; steady < 3; { // until some of it doesn't leave
 			for range 20 {
-				for publish(s, "r", []any{sent, filler}) != nil { // the worker is behind
+				for rawtest.Publish(s, "r", []any{sent, filler}) != nil { // the worker is behind
 					enter(t, s).Quiet()
 				}
 				sent++
@@ -132,9 +132,9 @@ func TestADirectMessageReachesNobodyElse(t *testing.T) {
 						id = ids[max(0, len(ids)-1-random.IntN(6))]
 					}
 					mu.Unlock()
-					err := sendTo(s, id, id)
+					err := rawtest.SendTo(s, id, id)
 					if i%20 == 0 {
-						err = errors.Join(err, publish(s, "busy", 1))
+						err = errors.Join(err, rawtest.Publish(s, "busy", 1))
 					}
 					if errors.Is(err, hubbub.ErrOverloaded) {
 						time.Sleep(time.Millisecond) // the worker has enough to do

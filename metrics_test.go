@@ -163,7 +163,7 @@ func TestMetricsOfSlowAndDeadClients(t *testing.T) {
 		}()
 		content := strings.Repeat("x", 32<<10)
 		for range 1000 {
-			if err := publish(s, "r", content); err != nil && !errors.Is(err, hubbub.ErrOverloaded) {
+			if err := rawtest.Publish(s, "r", content); err != nil && !errors.Is(err, hubbub.ErrOverloaded) {
 				t.Fatal(err)
 			}
 			if s.RoomCount() == 0 {

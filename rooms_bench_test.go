@@ -59,7 +59,7 @@ func BenchmarkRooms(b *testing.B) {
 					if !kind.saids {
 						break
 					}
-					if err := publish(s, roomNumber(i*each+n), content); err != nil {
+					if err := rawtest.Publish(s, roomNumber(i*each+n), content); err != nil {
 						b.Fatal(err)
 					}
 				}

@@ -288,7 +288,7 @@ func TestRoomsThatTakeTurnsLoseNothing(t *testing.T) {
 		}
 		for i := range each {
 			for r := range rooms {
-				if err := publish(s, name(r), i); err != nil {
+				if err := rawtest.Publish(s, name(r), i); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -338,29 +338,29 @@ func TestAPublisherIsReadAgain(t *testing.T) {
 func TestTheBackendPublishes(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		a, b := enter(t, s).join("r"), enter(t, s)
-		if err := publish(s, "r", map[string]int{"n": 1}); err != nil {
+		if err := rawtest.Publish(s, "r", map[string]int{"n": 1}); err != nil {
 			t.Error(err)
 		}
 		a.gets(map[string]any{"msg_type": "room_message", "from": "server", "content": map[string]any{"n": 1.0}, "room": "r"})
-		if err := broadcast(s, "to all"); err != nil {
+		if err := rawtest.Broadcast(s, "to all"); err != nil {
 			t.Error(err)
 		}
 		a.gets(map[string]any{"msg_type": "chat", "from": "server", "content": "to all"})
 		b.gets(map[string]any{"msg_type": "chat", "from": "server", "content": "to all"})
-		if err := sendTo(s, b.id, 7); err != nil {
+		if err := rawtest.SendTo(s, b.id, 7); err != nil {
 			t.Error(err)
 		}
 		b.gets(map[string]any{"msg_type": "direct_message", "from": "server", "content": 7.0})
-		if err := sendTo(s, "nobody", 7); !errors.Is(err, hubbub.ErrUnknownClient) {
+		if err := rawtest.SendTo(s, "nobody", 7); !errors.Is(err, hubbub.ErrUnknownClient) {
 			t.Errorf("to nobody: %v", err)
 		}
-		if err := publish(s, "nobody is here", 1); err != nil {
+		if err := rawtest.Publish(s, "nobody is here", 1); err != nil {
 			t.Error(err)
 		}
-		if err := publish(s, "bad\x00room", 1); err == nil {
+		if err := rawtest.Publish(s, "bad\x00room", 1); err == nil {
 			t.Error("a room's name with a control character was accepted")
 		}
-		if err := publish(s, "r", func() {}); err == nil {
+		if err := rawtest.Publish(s, "r", func() {}); err == nil {
 			t.Error("what is no JSON was accepted")
 		}
 	})
@@ -700,7 +700,7 @@ func TestTheDrainIsPaced(t *testing.T) {
 				if r := c.Response("GET"); r.StatusCode != http.StatusServiceUnavailable {
 					t.Errorf("an upgrade gets %s", r.Status)
 				}
-				if err := publish(s, "r", "still here"); err != nil {
+				if err := rawtest.Publish(s, "r", "still here"); err != nil {
 					t.Errorf("Publish while draining: %v", err)
 				}
 			}

@@ -431,7 +431,7 @@ func benchmarkBeside(b *testing.B, kind string, attackers int) {
 		go io.Copy(io.Discard, watchers[i].R)
 	}
 	for range 100 {
-		if err := publish(s, "full", strings.Repeat("x", 500)); err != nil {
+		if err := rawtest.Publish(s, "full", strings.Repeat("x", 500)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -197,20 +197,20 @@ func TestNothingIsPublishedAfterShutdown(t *testing.T) {
 		var s *rawtest.Server
 		told := make(chan error, 1)
 		s = rawtest.Start(t, hubbub.Config{IO: io, Hooks: hubbub.Hooks{Disconnect: func(_ context.Context, d *hubbub.Disconnect) {
-			for publish(s, "r", "x") == nil { // the others may be served still
+			for rawtest.Publish(s, "r", "x") == nil { // the others may be served still
 				time.Sleep(time.Millisecond)
 			}
-			told <- publish(s, "r", "x")
+			told <- rawtest.Publish(s, "r", "x")
 		}}})
 		a := enter(t, s).join("r")
-		if err := errors.Join(publish(s, "r", 1), broadcast(s, 1), sendTo(s, a.id, 1)); err != nil {
+		if err := errors.Join(rawtest.Publish(s, "r", 1), rawtest.Broadcast(s, 1), rawtest.SendTo(s, a.id, 1)); err != nil {
 			t.Fatal(err)
 		}
 		go untilClosed(a.Client)
 		if err := s.Shutdown(longTime(t)); err != nil {
 			t.Error(err)
 		}
-		for what, err := range map[string]error{"a hook": <-told, "Publish": publish(s, "r", 1), "Broadcast": broadcast(s, 1), "Send": sendTo(s, a.id, 1)} {
+		for what, err := range map[string]error{"a hook": <-told, "Publish": rawtest.Publish(s, "r", 1), "Broadcast": rawtest.Broadcast(s, 1), "Send": rawtest.SendTo(s, a.id, 1)} {
 			if !errors.Is(err, hubbub.ErrStopped) {
 				t.Errorf("%s: %v", what, err)
 			}

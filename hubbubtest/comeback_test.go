@@ -8,6 +8,7 @@ import (
 
 	"example.com/hubbub"
 	"example.com/hubbub/hubbubtest"
+	"example.com/hubbub/internal/rawtest"
 )
 
 // Coming back, and being lost on the way.
@@ -57,7 +58,7 @@ func TestNobodyExpiresWhileItIsBack(t *testing.T) {
 		hubbubtest.Step(4 * time.Second)
 		back := backWith(t, srv, ann.Welcome.ResumeToken)
 		hubbubtest.Step(5 * time.Second) // past its window, within its 10 s
-		publish(srv, "r", "meanwhile")
+		rawtest.Publish(srv, "r", "meanwhile")
 		a := back.Request(map[string]any{"msg_type": "resume", "rooms": map[string]any{"r": since}})
 		if !back.Welcome.Resumed || !a.Rooms["r"].Recovered {
 			t.Errorf("got %s, then %s", back.Welcome, a)

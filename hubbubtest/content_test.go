@@ -10,6 +10,7 @@ import (
 
 	"example.com/hubbub"
 	"example.com/hubbub/hubbubtest"
+	"example.com/hubbub/internal/rawtest"
 )
 
 // Whatever the application gives, clients get valid text frames of valid JSON: by every way that content, words and
@@ -50,8 +51,8 @@ func FuzzWhatTheApplicationGives(f *testing.F) {
 		ann := srv.Connect("ann")
 		ann.Join("r")
 		ann.Join("changed")
-		for _, err := range []error{publish(srv.Server, "r", raw()), publish(srv.Server, string(content), 1),
-			broadcast(srv.Server, map[string]any{"in": raw()}), sendTo(srv.Server, ann.ID, raw())} {
+		for _, err := range []error{rawtest.Publish(srv.Server, "r", raw()), rawtest.Publish(srv.Server, string(content), 1),
+			rawtest.Broadcast(srv.Server, map[string]any{"in": raw()}), rawtest.SendTo(srv.Server, ann.ID, raw())} {
 			if err != nil && !utf8.ValidString(err.Error()) {
 				t.Errorf("an error that is not UTF-8: %q", err)
 			}

@@ -17,6 +17,7 @@ import (
 
 	"example.com/hubbub"
 	"example.com/hubbub/hubbubtest"
+	"example.com/hubbub/internal/rawtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -43,11 +44,11 @@ func TestAStoryWithEveryVerb(t *testing.T) {
 		bob.ExpectChat("hello")
 		ann.Direct(cat, 1)
 		cat.ExpectDirect(1)
-		publish(srv, "kitchen", "wash up")
+		rawtest.Publish(srv, "kitchen", "wash up")
 		ann.ExpectMessage("kitchen", "wash up")
 		bob.ExpectMessage("kitchen", "wash up")
-		broadcast(srv, "good night")
-		sendTo(srv, cat.ID, "you too")
+		rawtest.Broadcast(srv, "good night")
+		rawtest.SendTo(srv, cat.ID, "you too")
 		for _, c := range []*hubbubtest.Client{ann, bob, cat} {
 			c.ExpectChat("good night")
 		}
@@ -434,7 +435,7 @@ func BenchmarkCrowd(b *testing.B) {
 			b.Fatalf("when nobody can come back there are %d, and %d are counted", len(stay), count())
 		}
 	}
-	if err := publish(s, "crowd", "who is left"); err != nil {
+	if err := rawtest.Publish(s, "crowd", "who is left"); err != nil {
 		b.Fatal(err)
 	}
 	for _, c := range stay {

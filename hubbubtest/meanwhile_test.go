@@ -11,6 +11,7 @@ import (
 
 	"example.com/hubbub"
 	"example.com/hubbub/hubbubtest"
+	"example.com/hubbub/internal/rawtest"
 )
 
 // One thing while another is under way.
@@ -269,7 +270,7 @@ func TestWhatAgesWhileAClientCatchesUpIsTold(t *testing.T) {
 		publish := func(n int) {
 			for range n {
 				latest++
-				if err := publish(srv, "r", fmt.Sprint(latest, filler)); err != nil {
+				if err := rawtest.Publish(srv, "r", fmt.Sprint(latest, filler)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -334,7 +335,7 @@ func TestWhoGoesWhileItCatchesUpHearsNoMore(t *testing.T) {
 			since := ann.Position("r")
 			ann.Leave("r")
 			for i := range 60 {
-				if err := publish(srv, "r", fmt.Sprint(i, strings.Repeat("x", 4000))); err != nil {
+				if err := rawtest.Publish(srv, "r", fmt.Sprint(i, strings.Repeat("x", 4000))); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -15,6 +15,7 @@ import (
 
 	"example.com/hubbub"
 	"example.com/hubbub/hubbubtest"
+	"example.com/hubbub/internal/rawtest"
 )
 
 // Rules that can be stated in a few lines, held against the server in virtual time.
@@ -118,7 +119,7 @@ func TestTheHistoryOfAQuietRoomAgesOut(t *testing.T) {
 				empty := figure(t, srv, "hubbub_history_bytes")
 				var after []float64 // bytes behind each message
 				for i := range 4 {
-					if err := publish(srv, "r", i); err != nil {
+					if err := rawtest.Publish(srv, "r", i); err != nil {
 						t.Fatal(err)
 					}
 					after = append(after, figure(t, srv, "hubbub_history_bytes"))
@@ -151,7 +152,7 @@ func TestARoomWithoutMembersLivesForItsTime(t *testing.T) {
 			"a message": func(ann *hubbubtest.Client, srv *hubbubtest.Server) {
 				ann.Leave("r")
 				hubbubtest.Step(c.ttl / 2)
-				publish(srv, "r", "the last")
+				rawtest.Publish(srv, "r", "the last")
 			},
 		} {
 			t.Run(fmt.Sprint(c.age, ", ", c.ttl, " after ", name), func(t *testing.T) {
@@ -159,7 +160,7 @@ func TestARoomWithoutMembersLivesForItsTime(t *testing.T) {
 					srv := hubbubtest.NewServer(t, hubbub.Config{Rooms: []hubbub.RoomPolicy{{Match: "r", History: &hubbub.History{Age: c.age}, IdleTTL: &c.ttl}}})
 					ann := srv.Connect("ann")
 					ann.Join("r")
-					publish(srv, "r", "one")
+					rawtest.Publish(srv, "r", "one")
 					hubbubtest.Step(3 * time.Second)
 					last(ann, srv)
 					for left := c.ttl - 10*time.Millisecond; left > 0; left -= time.Second {
@@ -358,13 +359,13 @@ func TestADebtorOutlivesWhatNobodyNeeds(t *testing.T) {
 		filler := strings.Repeat("x", size)
 		owed := 0
 		for ; owed*size < debt; owed++ {
-			if err := publish(srv, "live", fmt.Sprint(owed, filler)); err != nil {
+			if err := rawtest.Publish(srv, "live", fmt.Sprint(owed, filler)); err != nil {
 				t.Fatal(err)
 			}
 			hubbubtest.Step(0)
 		}
 		for i := range 2 * most / size {
-			if err := publish(srv, fmt.Sprint("room ", i), fmt.Sprint(i, filler)); err != nil {
+			if err := rawtest.Publish(srv, fmt.Sprint("room ", i), fmt.Sprint(i, filler)); err != nil {
 				t.Fatal(err)
 			}
 			debtor.SendText(`{"msg_type":"ping"}`) // a turn of its worker, which looks then

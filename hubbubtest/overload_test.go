@@ -11,6 +11,7 @@ import (
 
 	"example.com/hubbub"
 	"example.com/hubbub/hubbubtest"
+	"example.com/hubbub/internal/rawtest"
 )
 
 // Too much is held, and who has to go.
@@ -37,7 +38,7 @@ func TestAnOverloadedServerLetsNobodyIn(t *testing.T) {
 		for ; rooms*size < 2*most; rooms++ {
 			room := fmt.Sprint("room ", rooms)
 			ann.Join(room)
-			if err := publish(srv, room, strings.Repeat("x", size)); err != nil {
+			if err := rawtest.Publish(srv, room, strings.Repeat("x", size)); err != nil {
 				t.Fatal(err)
 			}
 			ann.Receive()
@@ -77,7 +78,7 @@ func TestTheOldestParkedSessionsMakeRoom(t *testing.T) {
 			c.Drop()
 			hubbubtest.Step(100 * time.Millisecond)
 			for range 2 {
-				if err := sendTo(srv, c.ID, strings.Repeat("x", size)); err != nil {
+				if err := rawtest.SendTo(srv, c.ID, strings.Repeat("x", size)); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -11,6 +11,7 @@ import (
 
 	"example.com/hubbub"
 	"example.com/hubbub/hubbubtest"
+	"example.com/hubbub/internal/rawtest"
 )
 
 // Each timer of the server, at its smallest setting: it is never early, and at most late after its time.
@@ -112,7 +113,7 @@ func TestASlowLineIsAlive(t *testing.T) {
 		srv := hubbubtest.NewServer(t, hubbub.Config{PingInterval: time.Second, PongTimeout: time.Second, MaxMessageBytes: 1 << 20, SendQueueBytes: 1 << 20})
 		c := srv.Connect("slow")
 		c.Link.Slow(hubbubtest.ToClient, 60<<10)
-		if err := sendTo(srv, c.ID, strings.Repeat("x", 900<<10)); err != nil {
+		if err := rawtest.SendTo(srv, c.ID, strings.Repeat("x", 900<<10)); err != nil {
 			t.Fatal(err)
 		}
 		hubbubtest.Step(12 * time.Second)
@@ -167,7 +168,7 @@ func TestAMessageThatWaitsTooLongEndsItsClient(t *testing.T) {
 			hubbubtest.Step(time.Duration(i) * 37 * time.Millisecond)
 			c.Link.Stall(hubbubtest.ToClient)
 			began := time.Now()
-			if err := sendTo(srv, c.ID, strings.Repeat("x", 300<<10)); err != nil { // more than line and pump hold
+			if err := rawtest.SendTo(srv, c.ID, strings.Repeat("x", 300<<10)); err != nil { // more than line and pump hold
 				t.Fatal(err)
 			}
 			end := <-left
@@ -220,10 +221,10 @@ func TestWhatIsKeptGoesInTime(t *testing.T) {
 	}{
 		{"history of a room that is occupied and quiet", func(t *testing.T, srv *hubbubtest.Server) {
 			srv.Connect("bob").Join("short")
-			publish(srv, "short", 1)
+			rawtest.Publish(srv, "short", 1)
 		}, func(t *testing.T, srv *hubbubtest.Server) int { return int(figure(t, srv, "hubbub_history_bytes")) }},
 		{"history of a room that nobody is in", func(t *testing.T, srv *hubbubtest.Server) {
-			publish(srv, "short", 1)
+			rawtest.Publish(srv, "short", 1)
 		}, func(t *testing.T, srv *hubbubtest.Server) int {
 			const record = 512 // of the empty room
 			return int(figure(t, srv, "hubbub_history_bytes")) - record
@@ -231,7 +232,7 @@ func TestWhatIsKeptGoesInTime(t *testing.T) {
 		{"a room that was left", func(t *testing.T, srv *hubbubtest.Server) {
 			c := srv.Connect("ann")
 			c.Join("idle")
-			publish(srv, "idle", 1)
+			rawtest.Publish(srv, "idle", 1)
 			c.Leave("idle")
 		}, func(t *testing.T, srv *hubbubtest.Server) int { return srv.RoomCount() }},
 		{"a parked session", func(t *testing.T, srv *hubbubtest.Server) {
@@ -382,7 +383,7 @@ func TestTheWaitForTheAnswerToACloseBeginsWhenItIsTaken(t *testing.T) {
 			}
 			c.Link.Stall(hubbubtest.Both) // no answer comes
 			for range 120 {               // of 1 KB, more than the line and the pump take
-				if err := sendTo(srv, c.Welcome.ClientID, strings.Repeat("x", 1000)); err != nil {
+				if err := rawtest.SendTo(srv, c.Welcome.ClientID, strings.Repeat("x", 1000)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -410,7 +411,7 @@ func TestWhoReadsNothingHoldsUpNoShutdown(t *testing.T) {
 			}
 			c.Link.Stall(hubbubtest.Both)
 			for range messages {
-				if err := sendTo(srv, c.Welcome.ClientID, strings.Repeat("x", 1000)); err != nil {
+				if err := rawtest.SendTo(srv, c.Welcome.ClientID, strings.Repeat("x", 1000)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -463,7 +464,7 @@ func TestTheStreamEndsRightBehindTheCloseOfAFault(t *testing.T) {
 			}
 			c.Link.Stall(hubbubtest.ToClient)
 			for range before {
-				if err := sendTo(srv, c.Welcome.ClientID, strings.Repeat("x", 1000)); err != nil {
+				if err := rawtest.SendTo(srv, c.Welcome.ClientID, strings.Repeat("x", 1000)); err != nil {
 					t.Fatal(err)
 				}
 			}

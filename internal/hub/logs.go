@@ -210,15 +210,7 @@ func (s *session) publishRemotely(cmd *protocol.Command) {
 			}
 		})
 	}
-	s.hub.cfg.Logs.Publish(m, s.publishKeyOf(cmd), acked)
-}
-
-// publishKeyOf is what a log knows a message with a publish_id by, "" for one without.
-func (s *session) publishKeyOf(cmd *protocol.Command) string {
-	if cmd.PublishID == nil {
-		return ""
-	}
-	return s.publishKey(cmd).text()
+	s.hub.cfg.Logs.Publish(m, s.publishKey(cmd).text(), acked)
 }
 
 // publishRemotely is publishToRoom where the room's log lies elsewhere. It waits for the log.
@@ -228,10 +220,7 @@ func (h *Hub) publishRemotely(ctx context.Context, p *Publication) (at history.P
 		duplicate bool
 		err       error
 	}
-	key := ""
-	if p.PublishID != "" {
-		key = publishKey{room: p.Room, id: p.PublishID}.text()
-	}
+	key := publishKey{room: p.Room, id: p.PublishID}.text()
 	done := make(chan outcome, 1)
 	h.cfg.Logs.Publish(p.message(protocol.RoomMessage), key, func(at history.Position, duplicate bool, err error) {
 		done <- outcome{at, duplicate, err}

@@ -163,13 +163,16 @@ func (s *session) goOn() {
 	cmd := &s.state().cmd
 	for q.running == nil && len(q.waiting) > 0 && s.conn.Open() {
 		raw := q.waiting[0]
-		if !s.again(raw, cmd) || q.blocks(cmd) {
+		fine := s.again(raw, cmd)
+		if fine && q.blocks(cmd) {
 			break
 		}
 		q.waiting[0] = nil // what is counted no more must not be kept
 		q.waiting = q.waiting[1:]
 		q.count(s, -len(raw))
-		s.do(cmd, raw)
+		if fine {
+			s.do(cmd, raw)
+		}
 	}
 	q.bound(s)
 }

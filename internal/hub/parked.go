@@ -273,7 +273,7 @@ func (h *Hub) direct(id ID, m *protocol.Message, from *session) (full *loop.Work
 // leaveDirect leaves a message for a parked session. Its shard's mu is held.
 func (h *Hub) leaveDirect(p *parked, m *protocol.Message, from *payer) *protocol.Error {
 	switch {
-	case p.unsent > 0 && p.unsent+m.Size() > maxDirects:
+	case !p.takes(m):
 		return &protocol.Error{Code: protocol.Overloaded, Message: "too much waits for the client, which has lost its connection"}
 	case !from.may(int64(m.Size())):
 		return tooMuch(protocol.RateLimited, "its messages to clients that have lost their connections")
@@ -282,6 +282,22 @@ func (h *Hub) leaveDirect(p *parked, m *protocol.Message, from *payer) *protocol
 	p.unsent += m.Size()
 	h.keep(KeptParked, from, int64(m.Size()))
 	return nil
+}
+
+// takes says that no more waits for the parked session than may, with one message more. Its shard's mu is held.
+func (p *parked) takes(m *protocol.Message) bool {
+	return p.unsent == 0 || p.unsent+m.Size() <= maxDirects
+}
+
+// takes says that the client can be sent one message more, as far as the application's go: nobody's id takes any.
+func (sh *clientShard) takes(id ID, m *protocol.Message) bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if s := sh.sessions[id]; s != nil {
+		return !s.conn.Worker().Full()
+	}
+	p := sh.parked[id]
+	return p == nil || p.takes(m)
 }
 
 // direct is a message on its way to one client.

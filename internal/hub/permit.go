@@ -23,14 +23,14 @@ const (
 // permit says whether the client may do it in that room, by cmd: no where the room's policy forbids it, else what the
 // application has still to be asked; where that is nil too, it may. Members may join, which changes nothing, and read.
 func (s *session) permit(v verb, room []byte, cmd *protocol.Command) (ask hook, no *protocol.Error) {
-	hooks, member := &s.hub.cfg.Hooks, s.find(room) >= 0
+	hooks := &s.hub.cfg.Hooks
 	switch {
 	case v == mayPublish:
 		if no = s.policyOfPublishing(cmd); no == nil && hooks.Publish != nil {
 			ask = askPublish(hooks, s.identity(), cmd)
 		}
 		return ask, no
-	case member:
+	case s.find(room) >= 0:
 		return nil, nil
 	case v == mayJoin && hooks.Join != nil:
 		return askRoom(hooks.Join, s.identity(), room), nil
@@ -105,17 +105,17 @@ func (s *session) question(cmd *protocol.Command, raw []byte) (ask *run, no *pro
 	return &run{do: do}, nil
 }
 
-// questionOfRooms asks about each room of a resume.
-func (s *session) questionOfRooms(cmd *protocol.Command) *run {
-	r := &run{joins: make([]join, len(cmd.Rooms))}
-	undecided := false
+// questionOfRooms asks about each room of a resume; nil where it may be in all of them.
+func (s *session) questionOfRooms(cmd *protocol.Command) (r *run) {
 	for i, at := range cmd.Rooms {
-		j := &r.joins[i]
-		j.ask, j.no = s.permit(mayJoin, at.Room, cmd)
-		undecided = undecided || j.ask != nil || j.no != nil
-	}
-	if !undecided {
-		return nil
+		ask, no := s.permit(mayJoin, at.Room, cmd)
+		if ask == nil && no == nil {
+			continue
+		}
+		if r == nil {
+			r = &run{joins: make([]join, len(cmd.Rooms))}
+		}
+		r.joins[i] = join{ask, no}
 	}
 	return r
 }

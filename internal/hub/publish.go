@@ -140,8 +140,11 @@ type publishKey struct {
 	id      string
 }
 
-// text is the key as one string: each part behind its length.
+// text is the key as one string, each part behind its length; "" for a message without a publish_id.
 func (k publishKey) text() string {
+	if k.id == "" {
+		return ""
+	}
 	text := ""
 	for _, part := range []string{k.user, string(k.session[:]), k.room, k.id} {
 		text += strconv.Itoa(len(part)) + ":" + part

@@ -215,14 +215,13 @@ func (s *session) Closed(_ *loop.Conn, e loop.Ending) {
 	if s.conn == nil {
 		return // it never came so far as to a connection
 	}
-	greeted := s.all >= 0
-	if greeted {
+	began := s.all >= 0 || s.old() != nil
+	if s.all >= 0 {
 		s.hub.leaveEveryone(s)
 	}
-	if (greeted || s.old() != nil) && s.hub.parks(e) && !(s.more != nil && s.more.final) && s.park(e.Code) {
+	if began && s.hub.parks(e) && !(s.more != nil && s.more.final) && s.park(e.Code) {
 		return
 	}
-	began := greeted || s.old() != nil
 	s.end()
 	if began {
 		s.hub.happened(Event{Kind: Disconnected, Client: s.identity(), Code: e.Code})

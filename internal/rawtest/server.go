@@ -176,3 +176,26 @@ func (l *Log) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// Publisher is a Server, or hubbubtest's.
+type Publisher interface {
+	Publish(context.Context, hubbub.Publication) (hubbub.Position, error)
+}
+
+// Publish sends content to a room, Broadcast to everyone, and SendTo to one client.
+func Publish(s Publisher, room string, content any) error {
+	_, err := s.Publish(context.Background(), hubbub.Publication{Room: room, Content: content})
+	return err
+}
+
+// Broadcast is what Publish says.
+func Broadcast(s Publisher, content any) error {
+	_, err := s.Publish(context.Background(), hubbub.Publication{Everyone: true, Content: content})
+	return err
+}
+
+// SendTo is what Publish says.
+func SendTo(s Publisher, client string, content any) error {
+	_, err := s.Publish(context.Background(), hubbub.Publication{Client: client, Content: content})
+	return err
+}
