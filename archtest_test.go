@@ -25,16 +25,17 @@ var allowedImports = map[string][]string{
 	"cmd/hubbub": {".", "internal/bench", "internal/cgroup"},
 	"examples/*": {"."},
 	".": {
-		"internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/wire",
+		"internal/auth", "internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/wire",
 		"internal/audit", "internal/cgroup", "internal/console", "internal/glob", "internal/metrics", "internal/sparselog",
 	},
 
 	"internal/front": {"internal/glob", "internal/sparselog"},
-	"internal/hub":   {"internal/loop", "internal/history", "internal/presence", "internal/protocol", "internal/wire", "internal/glob"},
+	"internal/hub":   {"internal/auth", "internal/loop", "internal/history", "internal/presence", "internal/protocol", "internal/wire", "internal/glob"},
 	"internal/loop":  {"internal/protocol", "internal/wire", "internal/sparselog"},
 
 	"internal/bench": {"internal/wire", "internal/wsclient"}, // it knows the server only from outside
 
+	"internal/auth":          {"internal/glob"},
 	"internal/history":       {"internal/protocol"},
 	"internal/presence":      {"internal/protocol"},
 	"internal/protocol/room": {"internal/protocol"},

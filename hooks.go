@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
@@ -156,14 +157,15 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 func (s *Server) admit(r *http.Request) loop.Handler {
 	token := r.URL.Query().Get("resume")
 	if s.cfg.Hooks.Connect == nil {
-		h, _ := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, nil)
+		h, _ := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, auth.Identity{}, nil)
 		return h
 	}
 	front.Admit(r) // the hook may take long
-	h, err := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, func(ctx context.Context, id hub.ID) (string, error) {
+	h, err := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, auth.Identity{}, func(ctx context.Context, id hub.ID, who *auth.Identity) error {
 		c := &Connect{Client: id.String(), Request: r.WithContext(ctx)}
 		err := s.cfg.Hooks.Connect(ctx, c)
-		return c.User, err
+		who.User = c.User
+		return err
 	})
 	var e *Error
 	switch {

@@ -353,7 +353,8 @@ func TestOneReadIsNotOneTurn(t *testing.T) {
 			t.Logf("an innocent's round trip beside %d who send %d compressed messages a packet: median %s, p95 %s", attackers, len(packet)/len(bomb), median, p95)
 			turns := after["hubbub_turn_seconds_count"] - before["hubbub_turn_seconds_count"]
 			messages := received(after) - received(before)
-			if messages < 1000 || messages/turns > 20 {
+			// How many a turn's share is of depends on the machine; all that came in one read, and of 20, is far more.
+			if messages < 1000 || messages/turns > float64(len(packet)/len(bomb)/5) {
 				t.Errorf("%d attackers: %v messages in %v turns", attackers, messages, turns)
 			}
 		}

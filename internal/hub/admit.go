@@ -6,48 +6,53 @@ import (
 	"fmt"
 	"net/netip"
 
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/wire"
 )
 
-// Connect asks the application whether the client with that id may come in, and by which name.
-type Connect func(ctx context.Context, id ID) (user string, err error)
+// Connect asks the application whether the client with that id may come in. It gets what is known of the client, in a
+// copy of its own, and adds to that.
+type Connect func(ctx context.Context, id ID, who *auth.Identity) error
 
 // Admit finds out who a new client is and whether it may come in, and gives the handler for its connection. addr is its
 // address where what is kept for one address is bounded, and token that of the session that it wants back, "" for none.
 // connect is asked with the id that the client gets; nil lets everyone in. An error is connect's, or says why it could
-// not be asked; Refuse makes a handler of it.
+// not be asked; Refuse makes a handler of it. known is who the client is by what it has shown.
 //
 // Each time that connect lets a client in, the hook Disconnect follows, once, for the same id and user: where nobody
 // waits for the answer any more, where another id has to be asked about, and else at the handler's Closed. So that must
 // be called also when the handler gets no connection; the Conn is nil then.
 //
 // Any goroutine, between UpgradeBegins and UpgradeEnds; it waits for connect or for ctx.
-func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, connect Connect) (loop.Handler, error) {
+func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known auth.Identity, connect Connect) (loop.Handler, error) {
 	var resume *Resumption
-	who := Identity{ID: NewID()}
+	id := NewID()
 	if token != "" {
 		if of, ok := h.Resume(token); ok {
-			resume, who.ID = &of, of.ID
+			resume, id = &of, of.ID
 		}
 	}
 	if connect == nil {
-		return h.Session(who, addr, resume), nil
+		if resume != nil && known.User != resume.User {
+			resume, id = nil, NewID()
+		}
+		return h.session(id, known, addr, resume), nil
 	}
-	who, err := h.await(ctx, addr, who.ID, connect, nil)
+	id, who, err := h.await(ctx, addr, id, known, connect, nil)
 	if err == nil && resume != nil && who.User != resume.User {
 		resume = nil // that session isn't this user's: the hook was told an id that the client can't have
-		told := who
-		who, err = h.await(ctx, addr, NewID(), connect, &told)
+		told := Identity{id, who.User}
+		id, who, err = h.await(ctx, addr, NewID(), known, connect, &told)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s := h.session(who, addr, resume)
+	s := h.session(id, who, addr, resume)
 	if resume != nil {
 		// The values of the handshake's context are of use after the handshake; its end is not.
-		s.self.resume.again = &again{context.WithoutCancel(ctx), connect}
+		s.self.resume.again = &again{context.WithoutCancel(ctx), known, connect}
 	}
 	return s, nil
 }
@@ -71,6 +76,8 @@ func Refuse(err error) Refusal {
 type asking struct {
 	// Static.
 	hub     *Hub
+	id      ID
+	known   auth.Identity
 	connect Connect
 	addr    netip.Addr // who pays for a Disconnect
 	instead *Identity  // has its Disconnect before; nil for nobody
@@ -78,15 +85,15 @@ type asking struct {
 	cancel  context.CancelFunc
 
 	// Guarded by runs.mu.
-	who  Identity
+	who  auth.Identity
 	err  error
 	over bool // the outcome is there
 	left bool // nobody waits for it
 }
 
 // ask begins to ask. Never blocks.
-func (h *Hub) ask(ctx context.Context, addr netip.Addr, id ID, connect Connect, instead *Identity) *asking {
-	a := &asking{hub: h, connect: connect, addr: addr, instead: instead, who: Identity{ID: id}}
+func (h *Hub) ask(ctx context.Context, addr netip.Addr, id ID, known auth.Identity, connect Connect, instead *Identity) *asking {
+	a := &asking{hub: h, connect: connect, addr: addr, instead: instead, id: id, known: known}
 	a.ctx, a.cancel = context.WithTimeout(ctx, h.cfg.HookTimeout)
 	h.runs.mu.Lock()
 	defer h.runs.mu.Unlock()
@@ -97,27 +104,28 @@ func (h *Hub) ask(ctx context.Context, addr netip.Addr, id ID, connect Connect, 
 
 // await asks on behalf of an upgrade. What counts meanwhile is the call alone: that may be the one which shuts the
 // server down, and then it doesn't wait for its own upgrade.
-func (h *Hub) await(ctx context.Context, addr netip.Addr, id ID, connect Connect, instead *Identity) (Identity, error) {
-	a := h.ask(ctx, addr, id, connect, instead)
+func (h *Hub) await(ctx context.Context, addr netip.Addr, id ID, known auth.Identity, connect Connect, instead *Identity) (ID, auth.Identity, error) {
+	a := h.ask(ctx, addr, id, known, connect, instead)
 	h.UpgradeEnds()
 	select {
 	case <-a.ctx.Done():
 	case <-h.stop: // there is nobody who would serve the client
 	}
 	h.UpgradeBegins()
-	return a.take()
+	who, err := a.take()
+	return id, who, err
 }
 
 var errBroke = errors.New("it panicked or ended its goroutine")
 
 // call calls the hook. However that ends, there is an outcome.
 func (a *asking) call() {
-	user, err, broke := "", errBroke, true
+	who, err, broke := a.known, errBroke, true
 	defer func() {
 		if broke {
-			a.hub.hookBroke(a.who.ID, recover())
+			a.hub.hookBroke(a.id, recover())
 		}
-		a.settle(user, err)
+		a.settle(who, err)
 	}()
 	defer a.hub.runs.calls(&caller{of: &a.hub.runs.asked})()
 	if no := a.wait(); no != nil {
@@ -125,7 +133,7 @@ func (a *asking) call() {
 	} else {
 		defer func() { <-a.hub.runs.connects }()
 		loop.WakeMonitor() // as for every hook
-		user, err = a.connect(a.ctx, a.who.ID)
+		err = a.connect(a.ctx, a.id, &who)
 	}
 	broke = false
 }
@@ -148,18 +156,18 @@ func (a *asking) wait() error {
 }
 
 // settle notes the outcome.
-func (a *asking) settle(user string, err error) {
+func (a *asking) settle(who auth.Identity, err error) {
 	rs := &a.hub.runs
 	rs.mu.Lock()
-	a.who.User, a.err, a.over = user, err, true
-	if err == nil && user != "" {
-		a.err = protocol.CheckUser(user)
+	a.who, a.err, a.over = who, err, true
+	if err == nil && who.User != "" {
+		a.err = protocol.CheckUser(who.User)
 	}
-	who, left := a.who, a.left
+	left := a.left
 	in := err == nil && (left || a.err != nil) // but comes to nothing
 	rs.mu.Unlock()
 	if in {
-		a.hub.callDisconnect(nil, a.addr, who, wire.CloseAbnormal)
+		a.hub.callDisconnect(nil, a.addr, Identity{a.id, who.User}, wire.CloseAbnormal)
 	}
 	if left {
 		rs.add(&rs.asked, -1)
@@ -169,14 +177,14 @@ func (a *asking) settle(user string, err error) {
 
 // take gives the outcome. Where there is none nobody waits any more: the time is up, or the client or the server is
 // gone.
-func (a *asking) take() (Identity, error) {
+func (a *asking) take() (auth.Identity, error) {
 	rs := &a.hub.runs
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	if !a.over {
 		a.left = true
 		a.cancel()
-		return Identity{}, fmt.Errorf("no answer: %w", a.ctx.Err())
+		return auth.Identity{}, fmt.Errorf("no answer: %w", a.ctx.Err())
 	}
 	rs.asked--
 	rs.less.Broadcast()
@@ -215,6 +223,7 @@ type readmission struct {
 // again is what asks the application once more.
 type again struct {
 	ctx     context.Context
+	known   auth.Identity
 	connect Connect
 }
 
@@ -228,7 +237,7 @@ func (s *session) readmit() (waits bool) {
 		return false
 	}
 	s.conn.PauseReading()
-	r.asking = s.hub.ask(r.again.ctx, s.self.addr, s.id, r.again.connect, &told)
+	r.asking = s.hub.ask(r.again.ctx, s.self.addr, s.id, r.again.known, r.again.connect, &told)
 	r.again = nil
 	w := s.conn.Worker()
 	context.AfterFunc(r.asking.ctx, func() { w.Post(&readmitted{s}, 0) })
@@ -261,7 +270,7 @@ func (s *session) letIn() error {
 	who, err := r.asking.take()
 	r.asking, r.refused = nil, err != nil
 	if err == nil {
-		s.self.user = who.User
+		s.self.is(who)
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/glob"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
@@ -88,7 +89,7 @@ type lettersClient struct {
 }
 
 func newLetters(t *testing.T, h *Hub, l *loop.Loop) *lettersClient {
-	s := h.session(Identity{ID: NewID()}, netip.Addr{}, nil)
+	s := h.session(NewID(), auth.Identity{}, netip.Addr{}, nil)
 	s.self = &self{dialect: 1}
 	c := lettersOf(t, l, s)
 	if w := c.next(); !strings.HasPrefix(w, "82 W ") {
@@ -331,9 +332,9 @@ func TestNoWordOfTheDialectComesBeforeTheWelcome(t *testing.T) {
 		c.Dialects = append(c.Dialects, func() protocol.Dialect { return letters{&encoded} })
 	})
 	goOn := make(chan bool)
-	s := h.session(Identity{ID: NewID()}, netip.Addr{}, &Resumption{ID: NewID()})
+	s := h.session(NewID(), auth.Identity{}, netip.Addr{}, &Resumption{ID: NewID()})
 	s.self.dialect = 1
-	s.self.resume.again = &again{context.Background(), func(context.Context, ID) (string, error) { <-goOn; return "", nil }}
+	s.self.resume.again = &again{context.Background(), auth.Identity{}, func(context.Context, ID, *auth.Identity) error { <-goOn; return nil }}
 	x := lettersOf(t, l, s)
 	until(t, "it is asked about", func() bool {
 		h.runs.mu.Lock()

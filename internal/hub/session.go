@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
@@ -30,9 +31,10 @@ type session struct {
 // self is what a session began with, where that was more than a connection.
 type self struct {
 	dialect dialect
-	user    string      // the name that a Connect hook gave it
-	addr    netip.Addr  // where the server bounds what one address may take
-	resume  *resumption // nil for one that began without a token
+	user    string
+	who     *auth.Identity // nil where there is no more to it than the name. The worker's
+	addr    netip.Addr     // where the server bounds what one address may take
+	resume  *resumption    // nil for one that began without a token
 }
 
 // more is what few sessions have.
@@ -94,16 +96,25 @@ const (
 
 func (s *session) state() *workerState { return s.hub.workers[s.conn.Worker().Index()] }
 
+// is notes who the session is.
+func (s *self) is(who auth.Identity) {
+	s.user, s.who = who.User, nil
+	if who.BeyondName() {
+		s.who = &who
+	}
+}
+
 // Session is the loop.Handler of a new connection, that of who. addr is its address where one address may take so much
 // only, and resume what its token stands for, nil for none.
 func (h *Hub) Session(who Identity, addr netip.Addr, resume *Resumption) loop.Handler {
-	return h.session(who, addr, resume)
+	return h.session(who.ID, auth.Identity{User: who.User}, addr, resume)
 }
 
-func (h *Hub) session(who Identity, addr netip.Addr, resume *Resumption) *session {
-	s := &session{hub: h, id: who.ID, all: -1}
-	if who.User != "" || addr.IsValid() || resume != nil {
-		s.self = &self{user: who.User, addr: addr}
+func (h *Hub) session(id ID, who auth.Identity, addr netip.Addr, resume *Resumption) *session {
+	s := &session{hub: h, id: id, all: -1}
+	if who.User != "" || who.BeyondName() || addr.IsValid() || resume != nil {
+		s.self = &self{addr: addr}
+		s.self.is(who)
 		if resume != nil {
 			s.self.resume = &resumption{of: *resume}
 		}
