@@ -26,3 +26,14 @@ type Grants struct {
 	Join, Read, Publish []*glob.Pattern
 	Chat, Direct        bool
 }
+
+// NewGrants compiles patterns of rooms. The error names the pattern that can't be one.
+func NewGrants(join, read, publish []string, chat, direct bool) (*Grants, error) {
+	compile := func(texts []string) (all []*glob.Pattern) {
+		for _, text := range texts {
+			all = append(all, glob.New(text))
+		}
+		return all
+	}
+	return &Grants{compile(join), compile(read), compile(publish), chat, direct}, nil
+}
