@@ -427,4 +427,3 @@ func BenchmarkUsers(b *testing.B) {
 		h.UsersAfter("user 5", 100)
 	}
 }
-
