@@ -1,6 +1,7 @@
 package hubbub
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/front"
+	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
@@ -50,6 +52,10 @@ type Config struct {
 	// Rooms are the policies of rooms: the first counts whose Match matches. After them come two that are built in: the
 	// room "lobby" has full presence, and every other room the defaults of RoomPolicy. At most 1000.
 	Rooms []RoomPolicy
+	// Chat and Direct are who may send chats and direct messages: "anyone", "users" (who has a name), "granted" (whose
+	// token says so), or "server", the application alone. Default: "anyone", but "users" where some way of identifying
+	// clients is set.
+	Chat, Direct string
 	// DedupWindow is how long a publish_id counts: the same publisher's next message to the room with it is
 	// acknowledged and not delivered again. At least 1 s. Default: 2 min.
 	DedupWindow time.Duration
@@ -87,7 +93,7 @@ type Config struct {
 	IO string
 	// Handlers are your own kinds of messages, by msg_type. The names of the protocol can't be taken.
 	Handlers map[string]Handler
-	// Hooks are your code in a client's life: connect, join, read, publish, disconnect.
+	// Hooks are your code in a client's life: connect, join, read, publish, request, disconnect.
 	Hooks Hooks
 	// HookTimeout bounds one call of a Handler or a hook. Default: 5 s.
 	HookTimeout time.Duration
@@ -182,6 +188,7 @@ func (c Config) withDefaults() Config {
 	if c.SlowConsumer == "" {
 		c.SlowConsumer = disconnect
 	}
+	c.Chat, c.Direct = cmp.Or(c.Chat, c.outsiders()), cmp.Or(c.Direct, c.outsiders())
 	c.Rooms = slices.Clone(c.Rooms)
 	for i, r := range c.Rooms {
 		c.Rooms[i] = r.withDefaults(c.SlowConsumer)
@@ -198,6 +205,17 @@ func (c Config) withDefaults() Config {
 	}
 	return c
 }
+
+// outsiders are those who may do by default what belongs to no room.
+func (c Config) outsiders() string {
+	if c.identifies() {
+		return hub.Users.String()
+	}
+	return hub.Anyone.String()
+}
+
+// identifies says that some way of identifying clients is set.
+func (c Config) identifies() bool { return false }
 
 // defaultMaxConnections leaves part of the open files to requests, logs and the rest of the process.
 func defaultMaxConnections() int {
@@ -289,6 +307,11 @@ func (c Config) validateNames() (bad faults) {
 		bad.add("io %q: not available yet; use %q", c.IO, loop.Auto)
 	default:
 		bad.add("io %q: unknown; use %q, %q or %q", c.IO, loop.Auto, loop.Epoll, loop.Pump)
+	}
+	for _, of := range []struct{ name, value string }{{"chat", c.Chat}, {"direct", c.Direct}} {
+		if _, err := hub.ParseOutsider(of.value); err != nil {
+			bad.add("%s %w", of.name, err)
+		}
 	}
 	for name, h := range c.Handlers {
 		if h == nil {
