@@ -148,7 +148,7 @@ func (h *Hub) recountMembers(everyone *local, c *recount) {
 		}
 		if s.coming() {
 			for _, r := range s.more.coming.left {
-				c.members[r]++
+				c.members[r.room]++
 			}
 		}
 	}
@@ -169,7 +169,7 @@ func (h *Hub) recountParked(sh *clientShard, c *recount) {
 		}
 		if p.by == nil {
 			for _, r := range p.rooms {
-				c.members[r]++
+				c.members[r.room]++
 			}
 		}
 	}

@@ -134,8 +134,9 @@ func (s *session) published(cmd *protocol.Command, at history.Position, duplicat
 
 // publishKey is who published what where: fields, never one joined string, or two could be taken for one another.
 type publishKey struct {
-	user    string // or, where it is "", the session; both are zero for the application
+	user    string // of these three one at most: all are zero for the application itself
 	session ID
+	apiKey  string // the name of the key by which the application's backend came
 	room    string
 	id      string
 }
@@ -146,7 +147,7 @@ func (k publishKey) text() string {
 		return ""
 	}
 	text := ""
-	for _, part := range []string{k.user, string(k.session[:]), k.room, k.id} {
+	for _, part := range []string{k.user, string(k.session[:]), k.apiKey, k.room, k.id} {
 		text += strconv.Itoa(len(part)) + ":" + part
 	}
 	return text
@@ -168,7 +169,9 @@ type remembered struct {
 	payer *payer
 }
 
-func (k publishKey) cost() int64 { return publishCost + int64(len(k.user)+len(k.room)+len(k.id)) }
+func (k publishKey) cost() int64 {
+	return publishCost + int64(len(k.user)+len(k.apiKey)+len(k.room)+len(k.id))
+}
 
 // once publishes, unless that was done within the window: then it tells where. What fails may be tried again.
 func (h *Hub) once(key publishKey, p *payer, publish func() (history.Position, error)) (at history.Position, duplicate bool, err error) {
