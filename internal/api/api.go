@@ -21,9 +21,9 @@ import (
 // Config is what an API is made of.
 type Config struct {
 	Hub             *hub.Hub
-	Keys            auth.Keys   // none: every call is refused with how to set one
-	MaxMessageBytes int         // of a content
-	Info            func() Info // what GET /info says of the server
+	Keys            auth.APIKeys // none: every call is refused with how to set one
+	MaxMessageBytes int          // of a content
+	Info            func() Info  // what GET /info says of the server
 	Log             *slog.Logger
 }
 
@@ -33,7 +33,6 @@ type API struct {
 	Config
 	maxBody int64 // bytes
 	calls   front.Lane
-	tails   front.Lane
 
 	counts counts
 	noKey  sparselog.Log // calls without a key that counts
@@ -44,7 +43,7 @@ const Path = "/api/v1"
 
 // New is ready at once.
 func New(cfg Config) *API {
-	return &API{Config: cfg, maxBody: 1<<20 + int64(cfg.MaxMessageBytes), calls: front.NewWideLane(), tails: front.NewLane()}
+	return &API{Config: cfg, maxBody: 1<<20 + int64(cfg.MaxMessageBytes), calls: front.NewWideLane(), counts: newCounts()}
 }
 
 // route is a call.
@@ -56,18 +55,59 @@ type route struct {
 	query  []string // what a query may have
 	body   bool     // it has one, in JSON
 	do     func(*API, *call) ([]byte, *problem)
+
+	index int // in routes
 }
 
-// routes are all calls but the description.
+// routes are all calls but the description. Each call of a batch has its right.
 var routes = []route{
-	{"publish", "POST", segments("publish"), auth.RightPublish, nil, true, (*API).publish},
-	{"batch", "POST", segments("batch"), 0, nil, true, (*API).batch}, // each of its calls has its right
-	{"rooms", "GET", segments("rooms"), auth.RightRead, []string{"prefix", "after", "limit"}, false, (*API).listRooms},
-	{"room", "GET", segments("rooms/{room}"), auth.RightRead, nil, false, (*API).room},
-	{"history", "GET", segments("rooms/{room}/history"), auth.RightRead, []string{"since", "before", "limit"}, false, (*API).history},
-	{"presence", "GET", segments("rooms/{room}/presence"), auth.RightRead, []string{"after", "limit"}, false, (*API).presence},
-	{"clients", "GET", segments("clients"), auth.RightRead, []string{"after", "limit"}, false, (*API).listClients},
-	{"info", "GET", segments("info"), auth.RightRead, nil, false, (*API).info},
+	post("publish", auth.RightPublish, (*API).publish),
+	post("batch", 0, (*API).batch),
+	get("rooms", "rooms", (*API).listRooms, "prefix", "after", "limit"),
+	get("room", "rooms/{room}", (*API).room),
+	get("history", "rooms/{room}/history", (*API).history, "since", "before", "limit"),
+	manage("delete_history", "DELETE", "rooms/{room}/history", (*API).deleteHistory),
+	manage("delete_message", "DELETE", "rooms/{room}/history/{offset}", (*API).deleteMessage, "epoch"),
+	get("presence", "rooms/{room}/presence", (*API).presence, "after", "limit"),
+	manage("join", "PUT", "rooms/{room}/members/{client}", (*API).join),
+	manage("leave", "DELETE", "rooms/{room}/members/{client}", (*API).leave),
+	get("clients", "clients", (*API).listClients, "after", "limit"),
+	get("client", "clients/{client}", (*API).client),
+	manage("disconnect_client", "DELETE", "clients/{client}", (*API).disconnectClient, "code", "reason"),
+	get("users", "users", (*API).listUsers, "after", "limit"),
+	get("user", "users/{user}", (*API).user),
+	manage("disconnect_user", "DELETE", "users/{user}", (*API).disconnectUser, "code", "reason"),
+	get("info", "info", (*API).info),
+	{name: tailCall, method: "GET", path: segments("tail"), right: auth.RightTail, query: []string{"room", "client", "user", "content"}},
+}
+
+// tailCall is answered as long as its caller likes.
+const tailCall = "tail"
+
+func init() {
+	for i := range routes {
+		routes[i].index = i
+	}
+}
+
+func post(name string, right auth.Rights, do func(*API, *call) ([]byte, *problem)) route {
+	return route{name: name, method: "POST", path: segments(name), right: right, body: true, do: do}
+}
+
+func get(name, path string, do func(*API, *call) ([]byte, *problem), query ...string) route {
+	return route{name: name, method: "GET", path: segments(path), right: auth.RightRead, query: query, do: do}
+}
+
+func manage(name, method, path string, do func(*API, *call) ([]byte, *problem), query ...string) route {
+	return route{name: name, method: method, path: segments(path), right: auth.RightManage, query: query, do: do}
+}
+
+// success is the status of a call that was done.
+func (to *route) success() int {
+	if to.right == auth.RightManage {
+		return http.StatusNoContent
+	}
+	return http.StatusOK
 }
 
 // description needs no key.
@@ -78,7 +118,7 @@ func segments(path string) []string { return strings.Split(path, "/") }
 // call is one that is being done.
 type call struct {
 	r     *http.Request
-	key   *auth.Key
+	key   *auth.APIKey
 	args  [2]string // what stood for the braces of the path
 	query url.Values
 	body  []byte // good until the call is answered
@@ -112,7 +152,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, before []string) {
 		a.refuse(w, &c, nil, nothing("there is no such call; GET "+Path+"/openapi.yaml has them all"))
 	case c.key.Rights&to.right != to.right:
 		a.refuse(w, &c, to, fault(protocol.Forbidden, "this key hasn't got the right "+to.right.String()))
-	case to.name == "tail":
+	case to.name == tailCall:
 		a.tail(w, &c, to)
 	case !a.calls.Enter():
 		a.refuse(w, &c, to, tooMuch("too many calls at once"))
@@ -220,11 +260,9 @@ func (a *API) answer(w http.ResponseWriter, c *call, to *route) {
 		a.refuse(w, c, to, no)
 		return
 	}
-	status := http.StatusOK
+	status := to.success()
 	h := w.Header()
-	if out == nil {
-		status = http.StatusNoContent
-	} else {
+	if out != nil {
 		h["Content-Type"] = jsonType
 		h["Cache-Control"] = noStore
 	}

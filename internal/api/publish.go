@@ -2,12 +2,11 @@ package api
 
 import (
 	"bytes"
-	"context"
 	"cmp"
+	"context"
 	"strconv"
 	"time"
 
-	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/protocol"
@@ -170,5 +169,3 @@ func (a *API) operate(ctx context.Context, c *call, op *operation, dst []byte) (
 	}
 	return append(dst, "{}"...), no
 }
-
-var _ = auth.AllRights

@@ -129,3 +129,6 @@ func (p *Policies) Rule(room string) (int, *Rule) {
 	}
 	return last, &p.rules[last]
 }
+
+// Policy is what a room of that name gets. Any goroutine.
+func (h *Hub) Policy(room string) *Policy { return h.cfg.Policies.For(room) }

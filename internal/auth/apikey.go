@@ -52,24 +52,24 @@ func (r Rights) String() string {
 
 // How long a key may be, in bytes. A longer one isn't even hashed.
 const (
-	MinKey = 16
-	MaxKey = 512
+	minAPIKey = 16
+	maxAPIKey = 512
 )
 
-// Key is one that the HTTP API takes.
-type Key struct {
+// APIKey is one that the HTTP API takes.
+type APIKey struct {
 	Name   string
 	Digest [sha256.Size]byte
 	Rights Rights
 }
 
-// Keys are those that the HTTP API takes. Immutable, so of use to any goroutine.
-type Keys []Key
+// APIKeys are those that the HTTP API takes. Immutable, so of use to any goroutine.
+type APIKeys []APIKey
 
 // Find is the key that a client has sent, or nil. It compares the digest with every key's, so the time that it takes
 // says nothing of any of them.
-func (k Keys) Find(secret string) *Key {
-	if len(secret) > MaxKey {
+func (k APIKeys) Find(secret string) *APIKey {
+	if len(secret) > maxAPIKey {
 		return nil
 	}
 	digest := sha256.Sum256([]byte(secret))
@@ -86,8 +86,8 @@ func (k Keys) Find(secret string) *Key {
 
 // DigestOf is what is kept of a key. The error says why it can't be one, and nothing of it.
 func DigestOf(secret string) (digest [sha256.Size]byte, err error) {
-	if len(secret) < MinKey || len(secret) > MaxKey {
-		return digest, fmt.Errorf("it has %d bytes; a key has %d to %d (hubbub key makes one)", len(secret), MinKey, MaxKey)
+	if len(secret) < minAPIKey || len(secret) > maxAPIKey {
+		return digest, fmt.Errorf("it has %d bytes; a key has %d to %d (hubbub key makes one)", len(secret), minAPIKey, maxAPIKey)
 	}
 	for i := range len(secret) {
 		if secret[i] <= ' ' || secret[i] > '~' {
