@@ -95,6 +95,12 @@ func problemOf(err error) *problem {
 		return fault(protocol.Overloaded, "too much waits already; nothing was done")
 	case errors.Is(err, hub.ErrStopped):
 		return fault(protocol.Unavailable, "the server is stopping; nothing was done")
+	case errors.Is(err, hub.ErrLimitReached):
+		return fault(protocol.LimitReached, "client: it is in as many rooms as it may be (--max-rooms-per-client)")
+	case errors.Is(err, hub.ErrTooManyTails):
+		return fault(protocol.LimitReached, "too many tails are open already; close one first")
+	case errors.Is(err, errors.ErrUnsupported):
+		return fault(protocol.Forbidden, "this can't be done where the room's log lies elsewhere")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return fault(protocol.Timeout, "it was not done in time, and will not be")
 	}

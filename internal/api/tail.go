@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -69,9 +68,7 @@ func (a *API) tail(w http.ResponseWriter, c *call, to *route) {
 	if no == nil {
 		var err error
 		t, err = a.Hub.Tail(of)
-		if no = problemOf(err); errors.Is(err, hub.ErrTooManyTails) {
-			no = fault(protocol.LimitReached, "too many tails are open already; close one first")
-		}
+		no = problemOf(err)
 	}
 	if no != nil {
 		a.refuse(w, c, to, no)
@@ -161,11 +158,11 @@ func appendItem(dst []byte, i *hub.TailItem) []byte {
 		return id.String()
 	}
 	data, err := json.Marshal(event{
-		i.Time, i.Room, id(i.Client), i.User, id(i.To), i.From, i.Key, i.Size, i.Epoch, i.Offset, i.ToOffset, i.Code, i.Content,
+		i.Time, i.Room, id(i.Client.ID), i.Client.User, id(i.To), i.From, i.Key, i.Size, i.Epoch, i.Offset, i.ToOffset, i.Code, i.Content,
 	})
 	if err != nil { // of a content that is no JSON, which nothing lets in
 		return dst
 	}
-	dst = append(append(dst, "event: "...), i.Kind...)
+	dst = append(append(dst, "event: "...), string(i.Kind)...)
 	return append(append(append(dst, "\ndata: "...), data...), "\n\n"...)
 }
