@@ -91,6 +91,12 @@ type Config struct {
 	Compression string
 	// IO is how connections are read and written: "auto", "epoll" (Linux) or "pump" (portable). Default: "auto".
 	IO string
+	// APIKeys are the keys of the HTTP API at /api/v1, for the application's backend. Default: none, and every call is
+	// refused.
+	APIKeys []APIKey
+	// AdminApart takes /api/v1 and /metrics off the Server's paths: they are AdminHandler's alone then, for ServeAdmin
+	// on another address. Default: no.
+	AdminApart bool
 	// Handlers are your own kinds of messages, by msg_type. The names of the protocol can't be taken.
 	Handlers map[string]Handler
 	// Hooks are your code in a client's life: connect, join, read, publish, request, disconnect.
@@ -228,6 +234,9 @@ func (c Config) Validate() error {
 	c = c.withDefaults()
 	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests())
 	if _, err := c.policies(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := c.apiKeys(); err != nil {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

@@ -25,6 +25,8 @@ import (
 type serveCmd struct {
 	Config              configFile    `placeholder:"FILE" help:"YAML file of settings, by the names of the flags."`
 	Listen              string        `default:":8080" placeholder:"ADDR" help:"Address for HTTP and WebSockets: :8080, 127.0.0.1:8080, or unix:PATH for a Unix socket (${default})."`
+	AdminListen         string        `placeholder:"ADDR" help:"Address for the API, /metrics and /debug/pprof, which the public one hasn't got then; :9000 is this machine's alone."`
+	APIKey              secret        `name:"api-key" placeholder:"KEY" help:"A key of the API with every right; better in the environment, since all on the machine see the command line. hubbub key makes one."`
 	Workers             int           `default:"0" placeholder:"N" help:"Event-loop workers (0: one for each processor that Go uses)."`
 	MaxConnections      int           `default:"0" placeholder:"N" help:"Open WebSockets; above it an upgrade gets 503 (0: the limit of open files less max(64, a 32nd))."`
 	MaxConnectionsPerIP int           `name:"max-connections-per-ip" default:"0" placeholder:"N" help:"Of these from one address, or one /64 of IPv6; above it 429 (0: no limit)."`
@@ -86,6 +88,11 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	if err != nil {
 		return fmt.Errorf("--listen %s: %w", c.Listen, err)
 	}
+	admin, err := c.admin(log)
+	if err != nil {
+		l.Close()
+		return fmt.Errorf("--admin-listen %s: %w", c.AdminListen, err)
+	}
 	srv, err := hubbub.New(cfg)
 	if err != nil {
 		l.Close()
@@ -95,8 +102,12 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 
 	log.Info("hubbub listens", append(c.where(l.Addr(), secure != nil), "processors", runtime.GOMAXPROCS(0))...)
-	served := make(chan error, 1)
+	served := make(chan error, 2)
 	go func() { served <- srv.Serve(l) }()
+	if admin != nil {
+		log.Info("the admin listener has the API and /metrics", "admin-listen", admin.Addr().String())
+		go func() { served <- srv.ServeAdmin(admin, withPprof(srv.AdminHandler())) }()
+	}
 
 	select {
 	case err := <-served:
@@ -150,6 +161,12 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 	if _, _, err := hubbub.ListenAddress(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("listen %s: %w", c.Listen, err))
 	}
+	if _, _, err := hubbub.ListenAddress(adminAddress(c.AdminListen)); c.AdminListen != "" && err != nil {
+		errs = append(errs, fmt.Errorf("admin-listen %s: %w", c.AdminListen, err))
+	}
+	if _, err := c.apiKeys(); err != nil {
+		errs = append(errs, err)
+	}
 	if strings.HasPrefix(c.Listen, "unix:") && c.MaxConnectionsPerIP > 0 {
 		errs = append(errs, fmt.Errorf("max-connections-per-ip %d: it can't be counted at a Unix socket, whose clients have no addresses", c.MaxConnectionsPerIP))
 	}
@@ -166,6 +183,7 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 // config is what the library is given.
 func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 	var rooms []hubbub.RoomPolicy
+	keys, _ := c.apiKeys() // prepare says what is wrong
 	if c.file != nil {
 		rooms = c.file.rooms
 	}
@@ -182,6 +200,8 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		Rooms:               rooms,
 		Chat:                c.Chat,
 		Direct:              c.Direct,
+		APIKeys:             keys,
+		AdminApart:          c.AdminListen != "",
 		PingInterval:        c.PingInterval,
 		PongTimeout:         c.PongTimeout,
 		DedupWindow:         c.DedupWindow,
