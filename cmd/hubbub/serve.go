@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"reflect"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,6 +43,7 @@ type serveCmd struct {
 	ShutdownDelay       time.Duration `default:"0s" placeholder:"TIME" help:"After SIGTERM: how long connections are still accepted while /readyz says 503 already (${default})."`
 	ShutdownTimeout     time.Duration `default:"30s" placeholder:"TIME" help:"How long clients may take to go after that (${default})."`
 	AllowedOrigins      []string      `placeholder:"PATTERN" help:"Origins whose pages may connect beside the server's own, such as https://*.example.com or http://localhost:*; opened files and desktop shells are null or file://, and no star lets them in."`
+	TrustedProxies      []string      `placeholder:"CIDR" help:"Proxies whose X-Forwarded-For or Forwarded is believed: addresses, ranges such as 10.0.0.0/8, or unix for whoever connects by a Unix socket."`
 	Subprotocols        []string      `placeholder:"NAME" help:"Values of Sec-WebSocket-Protocol to agree to; the first that a client offers is chosen."`
 	BasePath            string        `placeholder:"PATH" help:"What all paths begin with, such as /live for /live/ws, where a proxy passes it on."`
 	TLSCert             string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
@@ -148,8 +150,8 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 	if _, _, err := hubbub.ListenAddress(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("listen %s: %w", c.Listen, err))
 	}
-	if strings.HasPrefix(c.Listen, "unix:") && c.MaxConnectionsPerIP > 0 {
-		errs = append(errs, fmt.Errorf("max-connections-per-ip %d: it can't be counted at a Unix socket, whose clients have no addresses", c.MaxConnectionsPerIP))
+	if strings.HasPrefix(c.Listen, "unix:") && c.MaxConnectionsPerIP > 0 && !slices.Contains(c.TrustedProxies, "unix") {
+		errs = append(errs, fmt.Errorf("max-connections-per-ip %d: it can't be counted at a Unix socket, whose clients have no addresses, unless a proxy tells them and --trusted-proxies has unix", c.MaxConnectionsPerIP))
 	}
 	secure, err = c.secure(log)
 	if err := errors.Join(append(errs, err)...); err != nil {
@@ -185,6 +187,7 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		HandshakeTimeout:    c.HandshakeTimeout,
 		ShutdownDelay:       c.ShutdownDelay,
 		AllowedOrigins:      c.AllowedOrigins,
+		TrustedProxies:      c.TrustedProxies,
 		Subprotocols:        c.Subprotocols,
 		BasePath:            c.BasePath,
 		Compression:         c.Compression,

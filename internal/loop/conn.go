@@ -100,8 +100,11 @@ func (c *Conn) hangUp(reset bool) {
 	rawHangUp(c.fd, reset)
 }
 
-// remote is the peer's address for a log; empty where it can't be told any more.
+// remote is the client's address for a log; empty where it can't be told any more.
 func (c *Conn) remote() string {
+	if a, ok := c.h.(Addressed); ok {
+		return a.Address()
+	}
 	if p, ok := c.via.(*pump); ok {
 		return p.nc.RemoteAddr().String()
 	}

@@ -64,6 +64,9 @@ type Handler interface {
 	Drained(c *Conn)
 }
 
+// Addressed is a Handler that knows its client's address, where the socket's is a proxy's.
+type Addressed interface{ Address() string }
+
 // Controls are what the loop itself has to say to a client: how that reads is the handler's. Plain has those of RFC
 // 6455.
 type Controls interface {
