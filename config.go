@@ -77,6 +77,11 @@ type Config struct {
 	// them must write one of the first two headers itself, and none may be reached by a client with the address of one.
 	// Default: none.
 	TrustedProxies []string
+	// ProxyProtocol has each connection from TrustedProxies, which it needs, begin with a header of the PROXY protocol,
+	// version 1 or 2: who the client is. One without a header is refused. A connection from elsewhere is served as it
+	// is, and such a header of it is no HTTP. For Serve and ListenAndServe, with listeners of Listen or without TLS; where
+	// a Server is another server's handler it does nothing. Default: false.
+	ProxyProtocol bool
 	// Subprotocols are the values of Sec-WebSocket-Protocol that the server agrees to: the first of a client's offers
 	// that is one of these is chosen, and means nothing more. Browsers close a connection for which they offered some
 	// and none was chosen. Default: none is ever chosen.
@@ -325,6 +330,9 @@ func (c Config) validateRequests() (errs []error) {
 		if _, err := front.ParseProxy(p); err != nil {
 			bad("trusted-proxies %q: %w", p, err)
 		}
+	}
+	if c.ProxyProtocol && len(c.TrustedProxies) == 0 {
+		bad("proxy-protocol on: it needs trusted-proxies: everyone could make up an address")
 	}
 	for _, p := range c.AllowedOrigins {
 		if _, err := front.ParseOriginPattern(p); err != nil {

@@ -2,8 +2,10 @@ package hubbub
 
 import (
 	"log/slog"
+	"net"
 	"net/http"
 
+	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/loop"
 )
 
@@ -16,6 +18,14 @@ func (s *Server) asked(r *http.Request) *http.Request {
 			"proxy", r.RemoteAddr, "setting", "--trusted-proxies")
 	}
 	return asked
+}
+
+// withProxyHeaders has the PROXY protocol's header read of each connection before TLS.
+func (s *Server) withProxyHeaders(l net.Listener) net.Listener {
+	if over, ok := l.(*tlsListener); ok {
+		return &tlsListener{s.withProxyHeaders(over.Listener), over.config}
+	}
+	return front.NewProxyListener(l, s.proxies, s.cfg.HandshakeTimeout, s.log)
 }
 
 // behindProxy is a connection's handler whose client has another address than the socket's peer.

@@ -44,6 +44,7 @@ type serveCmd struct {
 	ShutdownTimeout     time.Duration `default:"30s" placeholder:"TIME" help:"How long clients may take to go after that (${default})."`
 	AllowedOrigins      []string      `placeholder:"PATTERN" help:"Origins whose pages may connect beside the server's own, such as https://*.example.com or http://localhost:*; opened files and desktop shells are null or file://, and no star lets them in."`
 	TrustedProxies      []string      `placeholder:"CIDR" help:"Proxies whose X-Forwarded-For or Forwarded is believed: addresses, ranges such as 10.0.0.0/8, or unix for whoever connects by a Unix socket."`
+	ProxyProtocol       string        `default:"off" enum:"on,off" placeholder:"on|off" help:"on: connections from --trusted-proxies begin with a header of the PROXY protocol, version 1 or 2 (${default})."`
 	Subprotocols        []string      `placeholder:"NAME" help:"Values of Sec-WebSocket-Protocol to agree to; the first that a client offers is chosen."`
 	BasePath            string        `placeholder:"PATH" help:"What all paths begin with, such as /live for /live/ws, where a proxy passes it on."`
 	TLSCert             string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
@@ -188,6 +189,7 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		ShutdownDelay:       c.ShutdownDelay,
 		AllowedOrigins:      c.AllowedOrigins,
 		TrustedProxies:      c.TrustedProxies,
+		ProxyProtocol:       c.ProxyProtocol == "on",
 		Subprotocols:        c.Subprotocols,
 		BasePath:            c.BasePath,
 		Compression:         c.Compression,

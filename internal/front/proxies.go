@@ -67,7 +67,7 @@ func (all Proxies) trustsPeer(r *http.Request) bool {
 		return all.Trusts(peer.Addr())
 	}
 	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	return ok && local.Network() == "unix" && slices.Contains(all, netip.Prefix{})
+	return ok && local.Network() == "unix" && r.RemoteAddr != unknownAddress && slices.Contains(all, netip.Prefix{})
 }
 
 // Asked gives a request as its client has sent it, where it came from a proxy that is trusted: its RemoteAddr is that of
