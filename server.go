@@ -40,6 +40,8 @@ type Server struct {
 	page    http.Handler
 	ips     *front.PerIP // nil without a limit
 	origins front.Origins
+	proxies front.Proxies // who may say for whom it speaks
+	clash   sparselog.Log // of headers that contradict each other
 	unasked sparselog.Log // clients for whom Connect gave no answer
 	probes  front.Lane
 	scrapes front.Lane
@@ -82,6 +84,10 @@ func New(cfg Config) (*Server, error) {
 	for _, text := range cfg.AllowedOrigins {
 		p, _ := front.ParseOriginPattern(text) // Validate has looked
 		s.origins = append(s.origins, p)
+	}
+	for _, text := range cfg.TrustedProxies {
+		p, _ := front.ParseProxy(text) // the same
+		s.proxies = append(s.proxies, p)
 	}
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = front.NewPerIP(cfg.MaxConnectionsPerIP)
@@ -147,6 +153,7 @@ func (s *Server) loopConfig() loop.Config {
 
 // ServeHTTP answers a request, or takes its connection over.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r = s.asked(r)
 	path := s.pathOf(r)
 	if isAPI(path) && !s.cfg.AdminApart {
 		s.calls.ServeHTTP(w, r)
