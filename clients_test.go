@@ -72,6 +72,17 @@ func TestClientsAndUsersAreManaged(t *testing.T) {
 	})
 }
 
+// A client's address is what a trusted proxy says of it.
+func TestAClientsAddressBehindAProxy(t *testing.T) {
+	s := rawtest.Start(t, hubbub.Config{TrustedProxies: []string{"127.0.0.1"}})
+	for header, want := range map[string]string{"X-Forwarded-For: 2001:db8::7": "2001:db8::7", "X-Other: 1": "127.0.0.1"} {
+		id := rawtest.Dial(t, s, "/ws", header).NextJSON()["client_id"].(string)
+		if c, err := s.Client(t.Context(), id); err != nil || c.Address != want {
+			t.Errorf("%s: %q, %v", header, c.Address, err)
+		}
+	}
+}
+
 // Who has lost its connection is put into a room, and hears so when it is back, though it names no room and nobody may
 // join; what it missed there it doesn't get, as at a join.
 func TestWhoIsAwayIsPutIntoARoom(t *testing.T) {
