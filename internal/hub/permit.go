@@ -90,7 +90,11 @@ func (s *session) question(cmd *protocol.Command, raw []byte) (ask *run, no *pro
 	case protocol.Chat, protocol.RoomMessage, protocol.DirectMessage:
 		do, no = s.permit(mayPublish, cmd.Room, cmd)
 	case protocol.Resume:
-		return s.questionOfRooms(cmd), s.mayBeHooked()
+		ask, no = s.questionOfRooms(cmd)
+		if no == nil {
+			no = s.mayBeHooked()
+		}
+		return ask, no
 	case protocol.Custom:
 		do, no = s.askCustom(cmd, raw)
 	case protocol.Reserved:
@@ -106,9 +110,18 @@ func (s *session) question(cmd *protocol.Command, raw []byte) (ask *run, no *pro
 }
 
 // questionOfRooms asks about each room of a resume; nil where it may be in all of them.
-func (s *session) questionOfRooms(cmd *protocol.Command) (r *run) {
+func (s *session) questionOfRooms(cmd *protocol.Command) (r *run, closed *protocol.Error) {
+	limited := false
 	for i, at := range cmd.Rooms {
 		ask, no := s.permit(mayJoin, at.Room, cmd)
+		if no == nil {
+			if no = s.mayJoinAgain(at.Room, &limited); no != nil {
+				ask = nil
+			}
+		}
+		if no != nil && !s.conn.Open() {
+			return nil, no
+		}
 		if ask == nil && no == nil {
 			continue
 		}
@@ -117,7 +130,7 @@ func (s *session) questionOfRooms(cmd *protocol.Command) (r *run) {
 		}
 		r.joins[i] = join{ask, no}
 	}
-	return r
+	return r, nil
 }
 
 func (s *session) askCustom(cmd *protocol.Command, raw []byte) (hook, *protocol.Error) {
@@ -142,7 +155,10 @@ func (s *session) limit(cmd *protocol.Command) *protocol.Error {
 		if no := s.limitOfRooms(0); no != nil {
 			return no
 		}
-		return s.limitOfData(cmd)
+		if no := s.limitOfData(cmd); no != nil {
+			return no
+		}
+		return s.mayJoin()
 	case protocol.RoomMessage:
 		return s.limitOfPublishing(cmd)
 	}
