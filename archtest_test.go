@@ -26,7 +26,7 @@ var allowedImports = map[string][]string{
 	"examples/*": {"."},
 	".": {
 		"internal/auth", "internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/wire",
-		"internal/audit", "internal/cgroup", "internal/console", "internal/glob", "internal/metrics", "internal/sparselog",
+		"internal/audit", "internal/cgroup", "internal/console", "internal/glob", "internal/metrics", "internal/rate", "internal/sparselog",
 	},
 
 	"internal/front": {"internal/glob", "internal/sparselog"},

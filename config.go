@@ -50,6 +50,8 @@ type Config struct {
 	// Rooms are the policies of rooms: the first counts whose Match matches. After them come two that are built in: the
 	// room "lobby" has full presence, and every other room the defaults of RoomPolicy. At most 1000.
 	Rooms []RoomPolicy
+	// Limits are how often a client, a user and an address may do a thing. Default: as often as they like.
+	Limits Limits
 	// DedupWindow is how long a publish_id counts: the same publisher's next message to the room with it is
 	// acknowledged and not delivered again. At least 1 s. Default: 2 min.
 	DedupWindow time.Duration
@@ -186,6 +188,7 @@ func (c Config) withDefaults() Config {
 	for i, r := range c.Rooms {
 		c.Rooms[i] = r.withDefaults(c.SlowConsumer)
 	}
+	c.limitsWithDefaults()
 	c.BasePath = strings.TrimRight(c.BasePath, "/")
 	if c.Compression == "" {
 		c.Compression = compressionOn
@@ -208,7 +211,7 @@ func defaultMaxConnections() int {
 // Validate names every setting that can't be used; New calls it. Zero stands for the default.
 func (c Config) Validate() error {
 	c = c.withDefaults()
-	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests())
+	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests(), c.validateLimits())
 	if _, err := c.policies(); err != nil {
 		errs = append(errs, err)
 	}

@@ -61,7 +61,7 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 	if err != nil {
 		return err
 	}
-	out.WriteString("\n" + rules)
+	out.WriteString("\n" + rules + "\n" + c.limitLines(cfg.Limits))
 	_, err = os.Stdout.Write(out.Bytes())
 	return err
 }
@@ -71,9 +71,9 @@ func (c *configCmd) roomLines(ctx *kong.Context, rules []hubbub.RoomPolicy) (str
 	var out strings.Builder
 	out.WriteString(comment("Policies of rooms, in the file alone: the first rule counts whose match is the room's whole name, in which * is any run of characters. After these come two that are built in: the room lobby has full presence, and all others get the default. hubbub config --room NAME prints what a room gets."))
 	if len(rules) == 0 {
-		return out.String() + roomsKey + ": [] # " + c.roomOrigin(roomsKey) + "\n", nil
+		return out.String() + roomsKey + ": [] # " + c.fileOrigin(roomsKey) + "\n", nil
 	}
-	fmt.Fprintf(&out, "%s: # %s\n", roomsKey, c.roomOrigin(roomsKey))
+	fmt.Fprintf(&out, "%s: # %s\n", roomsKey, c.fileOrigin(roomsKey))
 	for i, p := range rules {
 		keys, err := ruleKeys(p)
 		if err != nil {
@@ -98,7 +98,7 @@ func (c *configCmd) printRoom(ctx *kong.Context, cfg hubbub.Config) error {
 	if err != nil {
 		return err
 	}
-	by := fmt.Sprintf("the rule for %q (%s, %s)", p.Match, ruleName(i), c.roomOrigin(ruleName(i)))
+	by := fmt.Sprintf("the rule for %q (%s, %s)", p.Match, ruleName(i), c.fileOrigin(ruleName(i)))
 	switch {
 	case i < 0 && p.Match == "*":
 		by = "the default: no rule has a match for it"
@@ -159,8 +159,8 @@ func ruleKeys(p hubbub.RoomPolicy) ([]ruleKey, error) {
 // ruleName is how the library calls a rule.
 func ruleName(i int) string { return fmt.Sprintf("%s[%d]", roomsKey, i) }
 
-// roomOrigin says where what stands in rooms is from.
-func (c *configCmd) roomOrigin(path string) string {
+// fileOrigin says where what stands in rooms or limits is from.
+func (c *configCmd) fileOrigin(path string) string {
 	if c.file != nil && c.file.lines[path] != 0 {
 		return fmt.Sprintf("from the file %s, line %d", c.file.path, c.file.lines[path])
 	}
@@ -171,7 +171,7 @@ func (c *configCmd) roomOrigin(path string) string {
 func (c *configCmd) ruleOrigin(ctx *kong.Context, rule int, key string) string {
 	from := "built in"
 	if rule >= 0 {
-		from = c.roomOrigin(ruleName(rule) + "." + key)
+		from = c.fileOrigin(ruleName(rule) + "." + key)
 	}
 	if key == "slow-consumer" && !strings.HasPrefix(from, "from ") {
 		return c.origin(ctx, byName(ctx.Selected().Flags, key))

@@ -151,6 +151,9 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 	if strings.HasPrefix(c.Listen, "unix:") && c.MaxConnectionsPerIP > 0 {
 		errs = append(errs, fmt.Errorf("max-connections-per-ip %d: it can't be counted at a Unix socket, whose clients have no addresses", c.MaxConnectionsPerIP))
 	}
+	if strings.HasPrefix(c.Listen, "unix:") && cfg.Limits.Address != (hubbub.AddressLimits{}) {
+		errs = append(errs, errors.New("limits.address: it can't be counted at a Unix socket, whose clients have no addresses"))
+	}
 	secure, err = c.secure(log)
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return cfg, nil, usageError{locate(ctx, c, err)}
@@ -164,8 +167,9 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 // config is what the library is given.
 func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 	var rooms []hubbub.RoomPolicy
+	var limits hubbub.Limits
 	if c.file != nil {
-		rooms = c.file.rooms
+		rooms, limits = c.file.rooms, c.file.limits
 	}
 	return hubbub.Config{
 		Workers:             c.Workers,
@@ -178,6 +182,7 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		SendQueueAge:        c.SendQueueAge,
 		SlowConsumer:        c.SlowConsumer,
 		Rooms:               rooms,
+		Limits:              limits,
 		PingInterval:        c.PingInterval,
 		PongTimeout:         c.PongTimeout,
 		DedupWindow:         c.DedupWindow,

@@ -34,8 +34,8 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known au
 			resume, id = &of, of.ID
 		}
 	}
-	if err := h.userConnects(known.User, resume); err != nil {
-		return nil, err
+	if no := h.userConnects(known.User, resume); no != nil {
+		return nil, no
 	}
 	if connect == nil {
 		if resume != nil && known.User != resume.User {
@@ -53,9 +53,9 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known au
 		return nil, err
 	}
 	if known.User == "" {
-		if err := h.userConnects(who.User, resume); err != nil {
+		if no := h.userConnects(who.User, resume); no != nil {
 			h.callDisconnect(nil, addr, Identity{id, who.User}, wire.CloseAbnormal)
-			return nil, err
+			return nil, no
 		}
 	}
 	s := h.session(id, who, addr, resume)

@@ -96,7 +96,7 @@ func (s *session) charge(cost *rate.Amounts) (no *protocol.Error, of rate.Kind, 
 		h.limits.refused[b][of].Add(1)
 		no = &protocol.Error{
 			Code:    protocol.RateLimited,
-			Message: fmt.Sprintf("too many %s of this %s: limits.%s.%s of the server", of, b, b, of),
+			Message: fmt.Sprintf("too many %s of this %s (limits.%s.%s)", of, b, b, of),
 			After:   time.Duration(wait) * time.Millisecond,
 		}
 		return no, of, [bys]*rate.Limits{&h.limits.Client, &h.limits.User, &h.limits.Address}[b][of]
@@ -192,14 +192,17 @@ type Limited struct {
 
 func (e *Limited) Error() string { return fmt.Sprintf("too many %s of this %s", e.Limit, e.By) }
 
+// Setting is the name of what limits it.
+func (e *Limited) Setting() string { return "limits." + e.By + "." + e.Limit }
+
 // limited counts a refusal.
 func (h *Hub) limited(b by, of rate.Kind, wait int64) *Limited {
 	h.limits.refused[b][of].Add(1)
 	return &Limited{b.String(), limitName(of), time.Duration(wait) * time.Millisecond}
 }
 
-// AddressConnects counts one connect of an address; the error is a *Limited. Any goroutine.
-func (h *Hub) AddressConnects(addr netip.Addr) error {
+// AddressConnects counts one connect of an address, or says why it may not; nil: it may. Any goroutine.
+func (h *Hub) AddressConnects(addr netip.Addr) *Limited {
 	if !addr.IsValid() {
 		return nil
 	}
@@ -210,7 +213,7 @@ func (h *Hub) AddressConnects(addr netip.Addr) error {
 }
 
 // AddressMayConnect says what AddressConnects would, and counts nothing. Any goroutine.
-func (h *Hub) AddressMayConnect(addr netip.Addr) error {
+func (h *Hub) AddressMayConnect(addr netip.Addr) *Limited {
 	if wait, of := h.limits.addresses.wait(payerName{addr: addr}, &rate.Amounts{rate.Connects: 1}); wait > 0 {
 		return &Limited{byAddress.String(), limitName(of), time.Duration(wait) * time.Millisecond}
 	}
@@ -219,7 +222,7 @@ func (h *Hub) AddressMayConnect(addr netip.Addr) error {
 
 // userConnects counts one connect of a user. resume is the session that it wants back, nil for none: the connection
 // that this has goes then, so the new one isn't one more.
-func (h *Hub) userConnects(user string, resume *Resumption) error {
+func (h *Hub) userConnects(user string, resume *Resumption) *Limited {
 	if user == "" {
 		return nil
 	}

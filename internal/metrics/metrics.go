@@ -20,6 +20,7 @@ type Snapshot struct {
 	Errors   map[string]int64 // by code
 	Upgrades map[string]int64 // by result
 	Panics   int64
+	Limited  []Limited
 
 	BufferedBytes int64
 	HistoryBytes  int64
@@ -28,6 +29,12 @@ type Snapshot struct {
 	MailboxDepth  []int // by worker
 
 	Turns Histogram
+}
+
+// Limited is how often a limit has refused something.
+type Limited struct {
+	Limit, By string
+	Times     int64
 }
 
 // Histogram is a distribution of times.
@@ -81,6 +88,12 @@ var figures = []figure{
 		func(s *Snapshot, emit func(float64, ...string)) {
 			for i, n := range s.MailboxDepth {
 				emit(float64(n), strconv.Itoa(i))
+			}
+		}},
+	{prometheus.NewDesc("hubbub_limited_total", "What was refused because a client, a user or an address did too much of it, by limit and by whom.", []string{"limit", "by"}, nil), prometheus.CounterValue,
+		func(s *Snapshot, emit func(float64, ...string)) {
+			for _, l := range s.Limited {
+				emit(float64(l.Times), l.Limit, l.By)
 			}
 		}},
 	one("panics_total", "Faults of the program that were caught.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.Panics) }),
