@@ -46,11 +46,21 @@ func limitName(of rate.Kind) string {
 	return of.String()
 }
 
+// tooMany is what a client is told: those who are refused are many, or quick.
+var tooMany = func() (texts [bys][rate.Kinds]string) {
+	for b := range bys {
+		for of := range rate.Kinds {
+			texts[b][of] = fmt.Sprintf("too many %s of this %s (limits.%s.%s)", of, b, b, of)
+		}
+	}
+	return texts
+}()
+
 // limits are what Limits come to.
 type limits struct {
 	Limits           // static
-	commands    bool // what clients send is limited; static
-	client      bool // by limits of their own; static
+	commands    bool      // what clients send is limited; static
+	of          [bys]bool // by limits of whom; static
 	users       meters
 	addresses   meters
 	connections seats // of each user
@@ -61,8 +71,8 @@ type limits struct {
 
 func (l *limits) init(of Limits) {
 	command := rate.Amounts{rate.Messages: 1, rate.Bytes: 1, rate.Joins: 1}
-	l.Limits, l.client = of, of.Client.Covers(&command)
-	l.commands = l.client || of.User.Covers(&command) || of.Address.Covers(&command)
+	l.Limits, l.of = of, [bys]bool{of.Client.Covers(&command), of.User.Covers(&command), of.Address.Covers(&command)}
+	l.commands = l.of != [bys]bool{}
 	l.users.limits, l.addresses.limits = of.User, of.Address
 	l.connections.most = of.UserConnections
 }
@@ -85,6 +95,9 @@ func (s *session) meter() *meter {
 // Else it says who has too little, and counts that.
 func (s *session) charge(cost *rate.Amounts) (no *protocol.Error, of rate.Kind, than rate.Limit) {
 	for b := range bys {
+		if !s.hub.limits.of[b] {
+			continue
+		}
 		wait, of := s.chargeOne(b, cost)
 		if wait == 0 {
 			continue
@@ -96,7 +109,7 @@ func (s *session) charge(cost *rate.Amounts) (no *protocol.Error, of rate.Kind, 
 		h.limits.refused[b][of].Add(1)
 		no = &protocol.Error{
 			Code:    protocol.RateLimited,
-			Message: fmt.Sprintf("too many %s of this %s (limits.%s.%s)", of, b, b, of),
+			Message: tooMany[b][of],
 			After:   time.Duration(wait) * time.Millisecond,
 		}
 		return no, of, [bys]*rate.Limits{&h.limits.Client, &h.limits.User, &h.limits.Address}[b][of]
@@ -108,9 +121,7 @@ func (s *session) chargeOne(b by, cost *rate.Amounts) (wait int64, of rate.Kind)
 	l := &s.hub.limits
 	switch {
 	case b == byClient:
-		if l.client {
-			return s.meter().buckets.Take(&l.Client, s.conn.Worker().Now(), cost)
-		}
+		return s.meter().buckets.Take(&l.Client, s.conn.Worker().Now(), cost)
 	case b == byUser && s.name() != "":
 		return l.users.take(payerName{user: s.name()}, cost)
 	case b == byAddress && s.addr().IsValid():
@@ -122,9 +133,9 @@ func (s *session) chargeOne(b by, cost *rate.Amounts) (wait int64, of rate.Kind)
 func (s *session) uncharge(b by, cost *rate.Amounts) {
 	l := &s.hub.limits
 	switch {
-	case b == byClient && l.client:
+	case b == byClient && l.of[byClient]:
 		s.more.meter.buckets.Give(&l.Client, cost)
-	case b == byUser && s.name() != "":
+	case b == byUser && l.of[byUser] && s.name() != "":
 		l.users.giveBack(payerName{user: s.name()}, cost)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"example.com/hubbub/internal/rate"
 )
@@ -14,6 +15,7 @@ import (
 type meters struct {
 	limits rate.Limits // static
 	shards [shards]meterShard
+	tidied atomic.Uint32 // how often a shard was tidied
 }
 
 type meterShard struct {
@@ -94,7 +96,7 @@ func (sh *meterShard) forgetOne(l *rate.Limits, now int64) {
 
 // tidy forgets those of one shard that are full again; each slot's time another one's.
 func (ms *meters) tidy(now int64) {
-	sh := &ms.shards[uint64(now/slotTime)%shards] // virtual time begins before 0
+	sh := &ms.shards[ms.tidied.Add(1)%shards]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	for name, b := range sh.all {
