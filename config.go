@@ -95,7 +95,7 @@ type Config struct {
 	HookTimeout time.Duration
 	// MaxHookCalls is how many of them run at once, over all clients, and how many of Connect beside them; the others
 	// wait. Those of one user, or of a client without a name, take a sixteenth of the places at most, but at least 4;
-	// where MaxConnectionsPerIP is set, those of one address four times as many. Default: 1024.
+	// where MaxConnectionsPerIP or one of Limits.Address is set, those of one address four times as many. Default: 1024.
 	MaxHookCalls int
 	// Logger gets what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
