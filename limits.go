@@ -40,7 +40,7 @@ type UserLimits struct {
 	Joins       Rate
 }
 
-// AddressLimits are those of an address, the TCP peer's. Behind a proxy all clients have the proxy's. Where one of them
+// AddressLimits are those of an address: the TCP peer's, or what one of TrustedProxies tells. Where one of them
 // is set, what is kept for one address is bounded, too: see Config.MaxBufferedBytes.
 type AddressLimits struct {
 	Connects Rate

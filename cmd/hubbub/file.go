@@ -8,6 +8,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -28,10 +29,12 @@ type fileValue struct {
 // file is what the config file sets, by name.
 type file struct {
 	path   string
-	values map[string]fileValue // rooms and limits too, without a text
+	values map[string]fileValue // the sections too, without a text
 	rooms  []hubbub.RoomPolicy
-	limits hubbub.Limits
-	lines  map[string]int // of what stands in rooms and limits: see rulesReader
+	lines  map[string]int // of what stands in the sections: see rulesReader
+
+	apiKeys []hubbub.APIKey
+	limits  hubbub.Limits
 }
 
 // readFile reads the file and holds every key and value against the flags. The error names all that is wrong, each with
@@ -88,7 +91,7 @@ func parseFile(b []byte, flags []*kong.Flag) (*file, error) {
 	var errs []error
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		key, value := top.Content[i], top.Content[i+1]
-		if _, twice := f.values[key.Value]; !twice && (key.Value == roomsKey || key.Value == limitsKey) {
+		if _, twice := f.values[key.Value]; !twice && slices.Contains(sections, key.Value) {
 			errs = append(errs, f.section(key, value)...)
 			continue
 		}
@@ -105,7 +108,10 @@ func parseFile(b []byte, flags []*kong.Flag) (*file, error) {
 	return f, errors.Join(errs...)
 }
 
-// section reads what is no flag's value.
+// sections are the settings that are no flags.
+var sections = []string{roomsKey, apiKeysKey, limitsKey}
+
+// section reads one of them.
 func (f *file) section(key, value *yaml.Node) []error {
 	f.values[key.Value] = fileValue{line: key.Line}
 	f.lines[key.Value] = key.Line
@@ -113,6 +119,8 @@ func (f *file) section(key, value *yaml.Node) []error {
 	switch key.Value {
 	case roomsKey:
 		f.rooms = read.rules(value)
+	case apiKeysKey:
+		f.apiKeys = read.keys(value)
 	case limitsKey:
 		read.limits(value, &f.limits)
 	}
@@ -181,7 +189,7 @@ func fileSetting(name string, value *yaml.Node, flags []*kong.Flag) (string, err
 	}
 	flag := byName(flags, name)
 	if flag == nil {
-		if like := nearest(name, append(names(flags), roomsKey, limitsKey)); like != "" {
+		if like := nearest(name, append(names(flags), sections...)); like != "" {
 			return "", fmt.Errorf("there is no such setting; did you mean %s?", like)
 		}
 		return "", errors.New("there is no such setting; hubbub config lists all")
@@ -216,7 +224,7 @@ func names(flags []*kong.Flag) (all []string) {
 // settings are the flags that are settings of the server; the others say what hubbub is to do.
 func settings(flags []*kong.Flag) (all []*kong.Flag) {
 	for _, f := range flags {
-		if f.Name != "help" && f.Name != "config" && f.Name != "room" {
+		if f.Name != "help" && f.Name != "config" && f.Name != "room" && f.Name != "user" {
 			all = append(all, f)
 		}
 	}

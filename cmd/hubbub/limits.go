@@ -140,14 +140,14 @@ func (c *configCmd) limitLines(l hubbub.Limits) string {
 	var out strings.Builder
 	out.WriteString(comment("How often a client (client:), all clients of a user (user:) or of an address (address:) may do a thing, in the file alone: messages, bytes and joins; connects, but of a client; and connections, of a user. 50/s burst 100 is 50 a second and 100 at once; also /m and /h. What isn't named has no limit."))
 	if l == (hubbub.Limits{}) {
-		return out.String() + limitsKey + ": {} # " + c.fileOrigin(limitsKey) + "\n"
+		return out.String() + limitsKey + ": {} # " + c.roomOrigin(limitsKey) + "\n"
 	}
-	fmt.Fprintf(&out, "%s: # %s\n", limitsKey, c.fileOrigin(limitsKey))
+	fmt.Fprintf(&out, "%s: # %s\n", limitsKey, c.roomOrigin(limitsKey))
 	for _, g := range limitGroups(&l) {
 		head := "  " + g.by + ":\n"
 		for _, k := range g.keys {
 			if k.set() {
-				fmt.Fprintf(&out, "%s    %s: %s # %s\n", head, k.name, k.text(), c.fileOrigin(limitsKey+"."+g.by+"."+k.name))
+				fmt.Fprintf(&out, "%s    %s: %s # %s\n", head, k.name, k.text(), c.roomOrigin(limitsKey+"."+g.by+"."+k.name))
 				head = ""
 			}
 		}

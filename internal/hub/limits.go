@@ -58,7 +58,7 @@ var tooMany = func() (texts [bys][rate.Kinds]string) {
 
 // limits are what Limits come to.
 type limits struct {
-	Limits           // static
+	Limits                // static
 	commands    bool      // what clients send is limited; static
 	of          [bys]bool // by limits of whom; static
 	users       meters
@@ -181,18 +181,33 @@ func (s *session) mayJoin() *protocol.Error {
 	return s.mayDo(&rate.Amounts{rate.Joins: 1})
 }
 
-// mayJoinAgain charges for a room of a resume. A room that the session was in when its connection was lost costs
-// nothing. What is refused of one resume counts as one where it is judged who goes on: before has it from room to room.
-func (s *session) mayJoinAgain(room []byte, before *bool) *protocol.Error {
-	if !s.hub.limits.commands || s.find(room) >= 0 || s.coming() && s.more.coming.left[string(room)] != nil {
+// limitedRooms charges for the rooms of a resume, and says which of them the client may not join now; nil for none.
+// Those that the session was in when its connection was lost cost nothing. What is refused of one resume counts once
+// where it is judged who goes on: then the client may be closed behind this.
+func (s *session) limitedRooms(cmd *protocol.Command) (refused []*protocol.Error) {
+	if !s.hub.limits.commands {
 		return nil
 	}
-	no, of, than := s.charge(&rate.Amounts{rate.Joins: 1})
-	if no != nil && !*before {
-		*before = true
-		s.goesOn(of, than, 1)
+	for i, r := range cmd.Rooms {
+		if s.find(r.Room) >= 0 || s.counted(r.Room) {
+			continue
+		}
+		no, of, than := s.charge(&rate.Amounts{rate.Joins: 1})
+		if no == nil {
+			continue
+		}
+		if refused == nil {
+			refused = make([]*protocol.Error, len(cmd.Rooms))
+			s.goesOn(of, than, 1)
+		}
+		refused[i] = no
 	}
-	return no
+	return refused
+}
+
+// counted says that the room counts the session though it isn't there yet: it is coming home.
+func (s *session) counted(room []byte) bool {
+	return s.coming() && s.more.coming.left[string(room)].room != nil
 }
 
 // Limited is why a client isn't let in just now.
