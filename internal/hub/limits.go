@@ -161,7 +161,7 @@ func (s *session) goesOn(of rate.Kind, than rate.Limit, n int64) {
 	}
 	s.more.final = true
 	s.hub.limits.closed.Log(s.hub.cfg.Log, slog.LevelWarn, "a client goes on at ten times its limit and is closed",
-		"limit", of.String(), "client", s.id, "user", s.name(), "remote", s.addr())
+		"limit", of.String(), "client", s.id, "user", s.name())
 	s.conn.Close(wire.ClosePolicy, "too many "+of.String())
 }
 

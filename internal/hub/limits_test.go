@@ -1,8 +1,10 @@
 package hub
 
 import (
+	"bufio"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"runtime"
 	"testing"
@@ -11,6 +13,8 @@ import (
 
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/rate"
+	"example.com/hubbub/internal/wire"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // perSecond limits everything to n a second.
@@ -130,6 +134,45 @@ func TestAskingLimitsAllocatesNothing(t *testing.T) {
 			t.Errorf("%v allocations", n)
 		}
 	})
+}
+
+// A session that was lost and whose client finds no connection free for its user is lost again, and not ended. Admit
+// looks before; here another one comes in between.
+func TestASessionThatFindsNoConnectionFreeStays(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) { c.ResumeWindow, c.Limits.UserConnections = time.Hour, 1 })
+	c := newSession(t, l, h.Session(Identity{ID: NewID(), User: "ann"}, netip.Addr{}, nil))
+	c.say(`{"msg_type":"join_room","room":"r","id":1}`)
+	c.next()
+	c.nc.Close()
+	for deadline := time.Now().Add(time.Minute); h.ParkedSessions() == 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	resume := func() loop.Handler {
+		of, ok := h.Resume(c.welcome["resume_token"].(string))
+		if !ok {
+			t.Fatal("the token isn't good any more")
+		}
+		return h.Session(Identity{ID: of.ID, User: "ann"}, netip.Addr{}, &of)
+	}
+	refused := resume()
+	if !h.limits.connections.take("ann") {
+		t.Fatal("her connection that was lost is counted still")
+	}
+	near, far := net.Pipe()
+	l.Reserve(1 << 20)
+	if err := l.Adopt(near, refused, wire.Deflate{}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	f, err := wsclient.Read(bufio.NewReader(far), 1<<20)
+	if err != nil || f.Op != wsclient.Close || binary.BigEndian.Uint16(f.Payload) != wire.CloseTryLater {
+		t.Errorf("want a Close with 1013, got %v %q, %v", f.Op, f.Payload, err)
+	}
+	far.Close()
+	h.limits.connections.leave("ann")
+	again := newSession(t, l, resume())
+	if again.welcome["resumed"] != true || again.id != c.id {
+		t.Errorf("then: %v", again.welcome)
+	}
 }
 
 // What a command costs where limits are asked.
