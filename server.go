@@ -129,6 +129,7 @@ func (s *Server) hubConfig() hub.Config {
 		Hooks:             s.hubHooks(),
 		HookTimeout:       cfg.HookTimeout,
 		HookLimit:         cfg.MaxHookCalls,
+		Limits:            cfg.hubLimits(),
 		Log:               cfg.Logger,
 	}
 	rand.Read(h.TokenKey[:])
@@ -248,7 +249,7 @@ func (s *Server) Echo() http.Handler {
 }
 
 // echo is the handler of connections that want no rooms; no hook is asked.
-func echo(*http.Request) loop.Handler { return hub.Echo{} }
+func echo(*http.Request) (loop.Handler, *refusal) { return hub.Echo{}, nil }
 
 func (s *Server) health(w http.ResponseWriter, r *http.Request) { s.status(w, r, "alive") }
 
