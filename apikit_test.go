@@ -1,12 +1,14 @@
 package hubbub_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strconv"
@@ -47,6 +49,8 @@ type backend struct {
 	base string // what stands before /api/v1
 	key  string
 	desc *description
+
+	through http.Handler // nil: over the network
 }
 
 // startAPI starts a server with a key.
@@ -54,7 +58,7 @@ func startAPI(t testing.TB, cfg hubbub.Config) (*rawtest.Server, *backend) {
 	t.Helper()
 	cfg, secrets := keyed(t, cfg)
 	s := rawtest.Start(t, cfg)
-	return s, &backend{t, "http://" + s.Addr, secrets["all"], described(t)}
+	return s, &backend{t: t, base: "http://" + s.Addr, key: secrets["all"], desc: described(t)}
 }
 
 // answer is what came back.
@@ -95,6 +99,13 @@ func (b *backend) call(method, path, body string, headers ...string) answer {
 
 func (b *backend) do(r *http.Request, body string) answer {
 	b.t.Helper()
+	if b.through != nil {
+		w := httptest.NewRecorder()
+		b.through.ServeHTTP(w, r)
+		a := answer{status: w.Code, header: w.Header(), body: w.Body.Bytes()}
+		b.took(r, body, &a)
+		return a
+	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	got, err := client.Do(r)
 	if err != nil {
@@ -333,4 +344,42 @@ func errorCode(result map[string]any) string {
 	e, _ := result["error"].(map[string]any)
 	code, _ := e["code"].(string)
 	return code
+}
+
+// tail listens; next gives the kind of the next event and its data, and stop ends it.
+func (b *backend) tail(query string) (next func() (kind string, data map[string]any), stop func()) {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	r := b.request("GET", "/tail?"+query, "").WithContext(ctx)
+	got, err := client.Do(r)
+	if err != nil || got.StatusCode != http.StatusOK {
+		b.t.Fatal(got, err)
+	}
+	b.took(r, "", &answer{status: got.StatusCode, header: got.Header})
+	lines := bufio.NewScanner(got.Body)
+	schema := b.desc.doc.Components.Schemas["TailEvent"]
+	next = func() (kind string, data map[string]any) {
+		b.t.Helper()
+		for lines.Scan() {
+			switch name, value, _ := strings.Cut(lines.Text(), ": "); name {
+			case "event":
+				kind = value
+			case "data":
+				if err := json.Unmarshal([]byte(value), &data); err != nil {
+					b.t.Fatalf("%s: %v", value, err)
+				}
+				if kind == "lost" || kind == "end" {
+					return kind, data
+				}
+				if err := schema.Value.VisitJSON(data, openapi3.EnableJSONSchema2020()); err != nil {
+					b.t.Errorf("%s %s: %v", kind, value, err)
+				}
+				b.desc.mark("TailEvent", schema, data)
+				return kind, data
+			}
+		}
+		return "", nil
+	}
+	return next, func() { cancel(); got.Body.Close() }
 }
