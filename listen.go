@@ -86,6 +86,9 @@ func CertificateFiles(certFile, keyFile string, log *slog.Logger) (*tls.Config, 
 // Serve answers what comes in on l until Shutdown; then it returns http.ErrServerClosed. Next to http.Serve it bounds
 // what connections that are not upgraded yet can cost, in number, in time and in bytes.
 func (s *Server) Serve(l net.Listener) error {
+	if s.cfg.ProxyProtocol {
+		l = s.withProxyHeaders(l)
+	}
 	return s.serve(l, s, openFileLimit()-s.cfg.MaxConnections-fdsOfOurs)
 }
 

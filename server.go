@@ -40,6 +40,8 @@ type Server struct {
 	page    http.Handler
 	ips     *front.PerIP // nil without a limit
 	origins front.Origins
+	proxies front.Proxies // who may say for whom it speaks
+	clash   sparselog.Log // of headers that contradict each other
 	unasked sparselog.Log // clients for whom Connect gave no answer
 	probes  front.Lane
 	scrapes front.Lane
@@ -83,6 +85,10 @@ func New(cfg Config) (*Server, error) {
 		p, _ := front.ParseOriginPattern(text) // Validate has looked
 		s.origins = append(s.origins, p)
 	}
+	for _, text := range cfg.TrustedProxies {
+		p, _ := front.ParseProxy(text) // the same
+		s.proxies = append(s.proxies, p)
+	}
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = front.NewPerIP(cfg.MaxConnectionsPerIP)
 	}
@@ -104,6 +110,8 @@ func (s *Server) hubConfig() hub.Config {
 	cfg := &s.cfg
 	policies, _ := cfg.policies() // Validate has looked
 	slow, _ := hub.ParseSlowConsumer(cfg.SlowConsumer)
+	chat, _ := hub.ParseOutsider(cfg.Chat)
+	direct, _ := hub.ParseOutsider(cfg.Direct)
 	h := hub.Config{
 		Dialects:          []func() protocol.Dialect{func() protocol.Dialect { return new(room.Dialect) }},
 		Epoch:             rand.Text()[:12] + ".",
@@ -116,6 +124,8 @@ func (s *Server) hubConfig() hub.Config {
 		ResumeWindow:      max(0, cfg.ResumeWindow),
 		Policies:          policies,
 		SlowConsumer:      slow,
+		Chat:              chat,
+		Direct:            direct,
 		Hooks:             s.hubHooks(),
 		HookTimeout:       cfg.HookTimeout,
 		HookLimit:         cfg.MaxHookCalls,
@@ -143,6 +153,7 @@ func (s *Server) loopConfig() loop.Config {
 
 // ServeHTTP answers a request, or takes its connection over.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r = s.asked(r)
 	path := s.pathOf(r)
 	if isAPI(path) && !s.cfg.AdminApart {
 		s.calls.ServeHTTP(w, r)

@@ -34,7 +34,7 @@ func (usageError) ExitCode() int   { return statusUsage }
 // of more of them begin with.
 var (
 	reserved = strings.Fields(`
-	trusted-proxies proxy-protocol limits chat direct anonymous page nats nats-creds
+	limits anonymous page nats nats-creds
 	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo`)
 	reservedGroups = []string{"jwt-", "webhook-", "hook-"}
 )
