@@ -127,6 +127,7 @@ func (h *Hub) publishToRoom(p *Publication) (at history.Position, err error) {
 	r := h.published(sh, p.Room)
 	switch {
 	case r == nil:
+		h.tailMessage(m, "")
 		return at, nil
 	case r.full():
 		return at, ErrOverloaded

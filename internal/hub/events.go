@@ -38,6 +38,7 @@ type Sink interface{ Event(e Event) }
 // happened tells every sink. Of a room's events r.mu is held.
 func (h *Hub) happened(e Event) {
 	h.hookEvent(e)
+	h.tailEvent(&e)
 	for _, sink := range h.cfg.Sinks {
 		sink.Event(e)
 	}

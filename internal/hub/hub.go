@@ -76,6 +76,7 @@ type Hub struct {
 	swept     chan struct{} // closed when sweep has ended
 
 	memories [shards]memory
+	tails    tails
 	comeBack atomic.Int64 // nanoseconds over which those who are told to go come back
 }
 

@@ -262,19 +262,25 @@ func (h *Hub) direct(id ID, m *protocol.Message, from *session) (full *loop.Work
 		if from != nil && h.cfg.ResumeWindow > 0 {
 			p = from.payer() // it may be parked by the time that the message is there
 		}
+		h.tailDirect(m, id, s.name())
 		if w := s.conn.Worker(); w.Post(&direct{s, m, p}, m.Size()) {
 			full = w
 		}
 		return full, nil
 	}
-	if sh.parked[id] == nil {
+	parked := sh.parked[id]
+	if parked == nil {
 		return nil, &protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote([]byte(id.String())) + " is connected"}
 	}
 	var p *payer
 	if from != nil {
 		p = from.payer()
 	}
-	return nil, h.leaveDirect(sh.parked[id], m, p)
+	if no := h.leaveDirect(parked, m, p); no != nil {
+		return nil, no
+	}
+	h.tailDirect(m, id, parked.user)
+	return nil, nil
 }
 
 // leaveDirect leaves a message for a parked session. Its shard's mu is held.

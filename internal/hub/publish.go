@@ -15,6 +15,7 @@ import (
 // workers get the room's messages in one order. It returns a worker whose mailbox is above high water, or nil.
 func (h *Hub) apply(r *room, m *protocol.Message, from *session, p *payer) (full *loop.Worker) {
 	r.seq++
+	h.tailMessage(m, r.position().Epoch)
 	if len(r.locals) > 0 {
 		x := &posting{shared: shared{message: m}, from: from, seq: r.seq, cost: m.Size()}
 		if r.policy.SlowConsumer == LatestByKey {
@@ -101,6 +102,7 @@ func (s *session) publish(r *room, name string, cmd *protocol.Command) (at histo
 		r = s.hub.published(sh, name)
 	}
 	if r == nil {
+		s.hub.tailMessage(m, "")
 		return at, nil
 	}
 	var from *session

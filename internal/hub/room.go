@@ -149,11 +149,11 @@ func (s *session) becomeMember(name string, since *protocol.Position, data []byt
 	if since != nil {
 		reason = r.recover(since)
 	}
-	from := pull{l, r.seq, at.Offset}
+	from := pull{local: l, seq: r.seq, offset: at.Offset, since: at.Offset}
 	if since != nil && reason == "" {
 		from = r.behind(l, since.Offset)
 	}
-	if (s.coming() || from.seq < r.seq) && r.keeps() {
+	if r.keeps() && (s.coming() || from.seq < r.seq || since != nil && reason == "" && len(r.deletedSince(since.Offset)) > 0) {
 		l.follow(s, never)
 		return at, reason, &from
 	}

@@ -24,7 +24,7 @@ type Answer struct {
 	More     bool       // there are others beside these Messages or Members
 	Count    int64
 
-	// Of a Gap: the offsets of the first and the last message; 0 and 0 where they have none.
+	// Of a Gap: the offsets of the first and the last message; 0 and 0 where they have none. Of a Deleted one of them.
 	From, To uint64
 
 	Time    int64         // Unix milliseconds
@@ -59,6 +59,7 @@ const (
 	AnswerMemberLeft                         // as AnswerMemberJoined
 	AnswerRefreshed                          // ID, Expires
 	AnswerResponse                           // ID, Content: what the application answers a request
+	AnswerDeleted                            // Room, To: all up to there was taken back; or From: this message was
 )
 
 // Welcome is what the server tells a client before all else.

@@ -81,6 +81,8 @@ func (*Dialect) AppendAnswer(dst []byte, a *protocol.Answer) []byte {
 	case protocol.AnswerResponse:
 		dst = append(append(dst, `{"msg_type":"response","content":`...), orNull(a.Content)...)
 		return appendEnd(dst, a.ID)
+	case protocol.AnswerDeleted:
+		return appendDeleted(dst, a)
 	}
 	return dst
 }
@@ -257,6 +259,16 @@ func appendGap(dst []byte, a *protocol.Answer) []byte {
 	if a.To != 0 {
 		dst = appendUint(dst, `,"from_offset":`, a.From)
 		dst = appendUint(dst, `,"to_offset":`, a.To)
+	}
+	return append(dst, '}')
+}
+
+func appendDeleted(dst []byte, a *protocol.Answer) []byte {
+	dst = appendText(dst, `{"msg_type":"deleted","room":`, a.Room)
+	if a.To != 0 {
+		dst = appendUint(dst, `,"to_offset":`, a.To)
+	} else {
+		dst = appendUint(dst, `,"offset":`, a.From)
 	}
 	return append(dst, '}')
 }
