@@ -216,6 +216,10 @@ type piece struct {
 	done     bool // it is the last one
 }
 
+// fewUnsent is how much may be unsent to a client that is told what was taken back in a room: a hundred deletions then
+// stay within the bound on answers, whatever the room's name.
+const fewUnsent = 4 << 10
+
 // take is the next piece of a pull: as much as the connection has room for.
 func (s *session) take(p *pull) (next piece) {
 	r := p.local.room
@@ -226,8 +230,8 @@ func (s *session) take(p *pull) (next piece) {
 		clear(p.local.replay) // most of it has gone out of the history
 	}
 	if !p.told {
-		if next.before = r.deletedSince(p.since); len(next.before) > 0 && s.conn.Unsent() > 0 {
-			return piece{} // answers of all rooms together could be too much for it
+		if next.before = r.deletedSince(p.since); len(next.before) > 0 && s.conn.Unsent() > fewUnsent {
+			return piece{} // the answers of all rooms together would be too many for it
 		}
 		p.told = true
 	}
