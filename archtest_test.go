@@ -33,6 +33,8 @@ var allowedImports = map[string][]string{
 	"internal/hub":   {"internal/auth", "internal/loop", "internal/history", "internal/presence", "internal/protocol", "internal/wire", "internal/glob"},
 	"internal/loop":  {"internal/protocol", "internal/wire", "internal/sparselog"},
 
+	"internal/webhook": {"internal/auth", "internal/protocol"},
+
 	"internal/bench": {"internal/wire", "internal/wsclient"}, // it knows the server only from outside
 
 	"internal/auth":          {"internal/glob"},
