@@ -33,7 +33,7 @@ type refusal struct {
 }
 
 // upgrade checks the opening handshake and gives the connection to the loop, with the handler that admit gives for it.
-func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*http.Request) loop.Handler) {
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*http.Request) (loop.Handler, *refusal)) {
 	ignoreBody(w, r)
 	deflate, answer, no := s.shakeHands(w, r)
 	if no != nil {
@@ -46,7 +46,12 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 		return
 	}
 	defer u.end()
-	u.admitted(admit(r))
+	h, no := admit(r)
+	if no != nil {
+		s.refuse(w, r, *no)
+		return
+	}
+	u.admitted(h)
 	nc, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		s.refuse(w, r, *noHijack(w, err))

@@ -63,6 +63,7 @@ const (
 	upgradeConnections
 	upgradeOverloaded
 	upgradePerIP
+	upgradeBackend
 	upgradeFailed
 	upgradeResults // how many there are
 )
@@ -78,6 +79,7 @@ var upgradeNames = [upgradeResults]string{
 	upgradeConnections: "max_connections",
 	upgradeOverloaded:  "overloaded",
 	upgradePerIP:       "max_connections_per_ip",
+	upgradeBackend:     "backend",
 	upgradeFailed:      "failed",
 }
 
@@ -134,6 +136,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		snap.BufferedBytes += s.hub.Kept(k)
 	}
 	snap.BufferedBytes -= snap.HistoryBytes
+	s.questionsTo(&snap)
 	for _, most := range loop.TurnBounds {
 		snap.Turns.Bounds = append(snap.Turns.Bounds, float64(most)/1e9)
 	}

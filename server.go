@@ -22,6 +22,7 @@ import (
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/sparselog"
+	"example.com/hubbub/internal/webhook"
 )
 
 // Server is the whole of Hubbub as an http.Handler: the room protocol at /ws (and at / when the request is an upgrade),
@@ -32,19 +33,20 @@ import (
 // Disconnect block.
 type Server struct {
 	// Static after New.
-	cfg     Config
-	log     *slog.Logger
-	loop    *loop.Loop
-	hub     *hub.Hub
-	page    http.Handler
-	ips     *front.PerIP // nil without a limit
-	origins front.Origins
-	unasked sparselog.Log // clients for whom Connect gave no answer
-	probes  front.Lane
-	scrapes front.Lane
-	readers front.Lane // of the page
-	scrape  http.Handler
-	tally   tally
+	cfg       Config
+	log       *slog.Logger
+	loop      *loop.Loop
+	hub       *hub.Hub
+	page      http.Handler
+	ips       *front.PerIP // nil without a limit
+	origins   front.Origins
+	questions *webhook.Questions // nil where the backend is asked nothing
+	unasked   sparselog.Log      // clients for whom Connect gave no answer
+	probes    front.Lane
+	scrapes   front.Lane
+	readers   front.Lane // of the page
+	scrape    http.Handler
+	tally     tally
 
 	draining atomic.Bool   // not ready any more
 	delayed  chan struct{} // closed when it has been so for Config.ShutdownDelay
@@ -82,6 +84,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = front.NewPerIP(cfg.MaxConnectionsPerIP)
 	}
+	s.questions = cfg.newQuestions()
 	s.hub = hub.New(s.hubConfig())
 	l, err := loop.New(s.loopConfig())
 	if err != nil {
@@ -111,7 +114,7 @@ func (s *Server) hubConfig() hub.Config {
 		Policies:          policies,
 		SlowConsumer:      slow,
 		Hooks:             s.hubHooks(),
-		HookTimeout:       cfg.HookTimeout,
+		HookTimeout:       cfg.HookTimeout + cfg.Questions.Timeout,
 		HookLimit:         cfg.MaxHookCalls,
 		Log:               cfg.Logger,
 	}
@@ -219,7 +222,7 @@ func (s *Server) Echo() http.Handler {
 }
 
 // echo is the handler of connections that want no rooms; no hook is asked.
-func echo(*http.Request) loop.Handler { return hub.Echo{} }
+func echo(*http.Request) (loop.Handler, *refusal) { return hub.Echo{}, nil }
 
 func (s *Server) health(w http.ResponseWriter, r *http.Request) { s.status(w, r, "alive") }
 
@@ -267,6 +270,7 @@ func (s *Server) RoomCount() int { return s.hub.Rooms() }
 // it: the Disconnect of its client, or the next hooks of its room. It would wait for itself in another goroutine than
 // the hook's own; a hook must not wait for such a one.
 func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.questions.Close()
 	if !s.draining.Swap(true) {
 		time.AfterFunc(s.cfg.ShutdownDelay, func() { close(s.delayed) })
 	}

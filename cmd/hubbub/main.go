@@ -34,8 +34,9 @@ func (usageError) ExitCode() int   { return statusUsage }
 var (
 	reserved = strings.Fields(`
 	admin-listen api-key api-keys trusted-proxies proxy-protocol limits chat direct anonymous page nats nats-creds
-	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo`)
-	reservedGroups = []string{"jwt-", "webhook-", "hook-"}
+	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo
+	webhook-url webhook-events`)
+	reservedGroups = []string{"jwt-"}
 )
 
 func main() {

@@ -28,6 +28,9 @@ type Snapshot struct {
 	MailboxDepth  []int // by worker
 
 	Turns Histogram
+
+	Questions     map[string]map[string]int64 // by kind and result, of the kinds that are asked
+	QuestionTimes map[string]Histogram        // by kind
 }
 
 // Histogram is a distribution of times.
@@ -83,8 +86,18 @@ var figures = []figure{
 				emit(float64(n), strconv.Itoa(i))
 			}
 		}},
+	{prometheus.NewDesc("hubbub_questions_total", "Questions for the application's backend, by kind and by what became of them.", []string{"kind", "result"}, nil), prometheus.CounterValue,
+		func(s *Snapshot, emit func(float64, ...string)) {
+			for kind, results := range s.Questions {
+				for result, n := range results {
+					emit(float64(n), kind, result)
+				}
+			}
+		}},
 	one("panics_total", "Faults of the program that were caught.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.Panics) }),
 }
+
+var questions = prometheus.NewDesc("hubbub_question_seconds", "How long questions took that were put to the application's backend.", []string{"kind"}, nil)
 
 var turns = prometheus.NewDesc("hubbub_turn_seconds", "How long the workers' turns took: while one lasts, its worker's other connections wait.", nil, nil)
 
@@ -97,6 +110,7 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 		ch <- f.desc
 	}
 	ch <- turns
+	ch <- questions
 }
 
 // Collect implements prometheus.Collector.
@@ -107,10 +121,13 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(f.desc, f.kind, value, labels...)
 		})
 	}
-	ch <- s.Turns.metric()
+	ch <- s.Turns.metric(turns)
+	for kind, times := range s.QuestionTimes {
+		ch <- times.metric(questions, kind)
+	}
 }
 
-func (h Histogram) metric() prometheus.Metric {
+func (h Histogram) metric(desc *prometheus.Desc, labels ...string) prometheus.Metric {
 	buckets := make(map[float64]uint64, len(h.Bounds))
 	var n uint64
 	for i, c := range h.Counts {
@@ -119,7 +136,7 @@ func (h Histogram) metric() prometheus.Metric {
 			buckets[h.Bounds[i]] = n // Prometheus counts all up to the bound
 		}
 	}
-	return prometheus.MustNewConstHistogram(turns, n, h.Sum, buckets)
+	return prometheus.MustNewConstHistogram(desc, n, h.Sum, buckets, labels...)
 }
 
 // Registry has Hubbub's metrics, and those of the Go runtime and the process.
