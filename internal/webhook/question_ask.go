@@ -113,8 +113,8 @@ func (q *Questions) try(ctx context.Context, k Question, body any, take func(raw
 		return unavailable, fmt.Errorf("it answers with the status %d", status)
 	case status != http.StatusOK:
 		return notClear, fmt.Errorf("it answers with the status %d%s, not 200", status, redirection(header))
-	case len(raw) > q.maxAnswer():
-		return notClear, fmt.Errorf("the answer has more than %d bytes", q.maxAnswer())
+	case len(raw) > q.maxAnswer(k):
+		return notClear, fmt.Errorf("the answer has more than %d bytes", q.maxAnswer(k))
 	}
 	if kind, _, err := mime.ParseMediaType(header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return notClear, fmt.Errorf("the answer's Content-Type is %s, not application/json", protocol.Quote([]byte(header.Get("Content-Type"))))
@@ -137,8 +137,14 @@ func redirection(header http.Header) string {
 	return " and a Location, which is not followed"
 }
 
-// maxAnswer bounds an answer: a content, and what a connect may say beside.
-func (q *Questions) maxAnswer() int { return q.cfg.MaxContent + 64<<10 }
+// maxAnswer bounds an answer, in bytes.
+func (q *Questions) maxAnswer(k Question) int {
+	const rest = 64 << 10 // what a connect may say, and white space
+	if k == AskPublish || k == AskRequest {
+		return q.cfg.MaxContent + rest
+	}
+	return rest
+}
 
 // post sends one question and reads the answer, whatever it is: one that has been read to its end leaves the connection
 // to the next question. Of one that is too long it reads a byte too many.
@@ -169,6 +175,6 @@ func (q *Questions) post(ctx context.Context, k Question, body any) (status int,
 		return 0, nil, nil, err
 	}
 	defer answered.Body.Close()
-	answer, err = io.ReadAll(io.LimitReader(answered.Body, int64(q.maxAnswer())+1))
+	answer, err = io.ReadAll(io.LimitReader(answered.Body, int64(q.maxAnswer(k))+1))
 	return answered.StatusCode, answered.Header, answer, err
 }
