@@ -3,7 +3,6 @@ package hub
 import (
 	"bytes"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,6 +72,7 @@ type Hub struct {
 	swept     chan struct{} // closed when sweep has ended
 
 	memories [shards]memory
+	tails    tails
 	comeBack atomic.Int64 // nanoseconds over which those who are told to go come back
 }
 
@@ -161,8 +161,8 @@ type clientShard struct {
 	mu       sync.Mutex
 	sessions map[ID]*session // only what is static of them may be read
 	parked   map[ID]*parked
-	order    []parking       // by time
-	users    map[string][]ID // the ids, here or parked, of those who have a name
+	order    []parking      // by time
+	users    map[string]ids // those, here or parked, who have a name
 }
 
 func (h *Hub) clientShard(id ID) *clientShard { return &h.clients[id[0]%shards] }
@@ -173,16 +173,15 @@ func (sh *clientShard) add(s *session) {
 	sh.sessions[s.id] = s
 	if user := s.name(); user != "" {
 		if sh.users == nil {
-			sh.users = map[string][]ID{}
+			sh.users = map[string]ids{}
 		}
-		sh.users[user] = append(sh.users[user], s.id)
+		sh.users[user] = sh.users[user].with(s.id)
 	}
 }
 
 // removeFromUser takes the id of a session that has ended from its user. mu is held.
 func (sh *clientShard) removeFromUser(id ID, user string) {
-	ids := slices.DeleteFunc(sh.users[user], func(o ID) bool { return o == id })
-	if len(ids) > 0 {
+	if ids := sh.users[user].without(id); len(ids.all) > 0 {
 		sh.users[user] = ids
 	} else {
 		delete(sh.users, user)
@@ -193,16 +192,16 @@ func (sh *clientShard) removeFromUser(id ID, user string) {
 func (sh *clientShard) ofUser(ids []ID, user string) []ID {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	return append(ids, sh.users[user]...)
+	return append(ids, sh.users[user].all...)
 }
 
 // after adds the clients whose ids come after one.
-func (sh *clientShard) after(list []ClientInfo, after ID) []ClientInfo {
+func (sh *clientShard) after(list *firsts[ClientInfo], after ID) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	add := func(who Identity, parked bool) {
 		if bytes.Compare(who.ID[:], after[:]) > 0 {
-			list = append(list, ClientInfo{who, parked})
+			list.add(ClientInfo{who, parked})
 		}
 	}
 	for _, s := range sh.sessions {
@@ -211,7 +210,6 @@ func (sh *clientShard) after(list []ClientInfo, after ID) []ClientInfo {
 	for _, p := range sh.parked {
 		add(Identity{p.id, p.user}, p.by == nil)
 	}
-	return list
 }
 
 // remove takes s out, where the id leads to it.

@@ -30,7 +30,7 @@ func (s *session) permit(v verb, room []byte, cmd *protocol.Command) (ask hook, 
 			ask = askPublish(hooks, s.identity(), cmd)
 		}
 		return ask, no
-	case s.find(room) >= 0:
+	case s.find(room) >= 0 || v == mayJoin && s.putInto(room):
 		return nil, nil
 	case v == mayJoin && hooks.Join != nil:
 		return askRoom(hooks.Join, s.identity(), room), nil
@@ -40,6 +40,11 @@ func (s *session) permit(v verb, room []byte, cmd *protocol.Command) (ask hook, 
 		return nil, &protocol.Error{Code: protocol.NotMember, Message: "only members may read this room"}
 	}
 	return nil, nil
+}
+
+// putInto says that the server has put the session, which is coming home, into the room.
+func (s *session) putInto(room []byte) bool {
+	return s.coming() && s.more.coming.left[string(room)].put
 }
 
 // policyOfPublishing holds a message against its room's policy.

@@ -24,7 +24,7 @@ type Answer struct {
 	More     bool       // there are others beside these Messages or Members
 	Count    int64
 
-	// Of a Gap: the offsets of the first and the last message; 0 and 0 where they have none.
+	// Of a Gap: the offsets of the first and the last message; 0 and 0 where they have none. Of a Deleted one of them.
 	From, To uint64
 
 	Time    int64         // Unix milliseconds
@@ -56,6 +56,7 @@ const (
 	AnswerReconnect                          // After, Reason: before a planned close
 	AnswerMemberJoined                       // Room, Count, Members: who has joined; Count is of all who are there now
 	AnswerMemberLeft                         // as AnswerMemberJoined
+	AnswerDeleted                            // Room, To: all up to there was taken back; or From: this message was
 )
 
 // Welcome is what the server tells a client before all else.

@@ -340,9 +340,9 @@ func kindOf(name []byte) protocol.Kind {
 // application may give it another meaning.
 func Defined(name string) bool {
 	switch name {
-	case "welcome", "joined", "left", "ack", "gap", "member_joined", "member_left", "resumed", "pong", "error", "reconnect":
+	case "welcome", "joined", "left", "ack", "gap", "deleted", "member_joined", "member_left", "resumed", "pong", "error", "reconnect":
 		return true
-	case "refreshed", "response", "deleted":
+	case "refreshed", "response":
 		return true
 	}
 	return kindOf([]byte(name)) != protocol.Custom

@@ -69,7 +69,7 @@ func TestTheDocumentsExamplesAreWhatTheCodeDoes(t *testing.T) {
 			t.Errorf("the document has no example of a client's %s", kind)
 		}
 	}
-	for _, kind := range strings.Fields("welcome chat room_message direct_message joined left ack history gap presence member_joined member_left resumed pong error reconnect") {
+	for _, kind := range strings.Fields("welcome chat room_message direct_message joined left ack history gap deleted presence member_joined member_left resumed pong error reconnect") {
 		if !seen["server "+kind] {
 			t.Errorf("the document has no example of the server's %s", kind)
 		}

@@ -75,6 +75,8 @@ func (*Dialect) AppendAnswer(dst []byte, a *protocol.Answer) []byte {
 		return appendMembers(dst, `{"msg_type":"member_joined","room":`, a)
 	case protocol.AnswerMemberLeft:
 		return appendMembers(dst, `{"msg_type":"member_left","room":`, a)
+	case protocol.AnswerDeleted:
+		return appendDeleted(dst, a)
 	}
 	return dst
 }
@@ -238,6 +240,16 @@ func appendGap(dst []byte, a *protocol.Answer) []byte {
 	if a.To != 0 {
 		dst = appendUint(dst, `,"from_offset":`, a.From)
 		dst = appendUint(dst, `,"to_offset":`, a.To)
+	}
+	return append(dst, '}')
+}
+
+func appendDeleted(dst []byte, a *protocol.Answer) []byte {
+	dst = appendText(dst, `{"msg_type":"deleted","room":`, a.Room)
+	if a.To != 0 {
+		dst = appendUint(dst, `,"to_offset":`, a.To)
+	} else {
+		dst = appendUint(dst, `,"offset":`, a.From)
 	}
 	return append(dst, '}')
 }

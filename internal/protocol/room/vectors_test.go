@@ -215,6 +215,9 @@ func (m *message) answer() *protocol.Answer {
 		a.Kind = protocol.AnswerMemberLeft
 	case "gap":
 		a.Kind = protocol.AnswerGap
+	case "deleted":
+		a.Kind = protocol.AnswerDeleted
+		a.From = m.Offset
 	case "resumed":
 		a.Kind = protocol.AnswerResumed
 		for _, name := range slices.Sorted(maps.Keys(m.Rooms)) {
