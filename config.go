@@ -1,6 +1,7 @@
 package hubbub
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,9 +13,11 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/front"
+	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
+	"example.com/hubbub/internal/webhook"
 	"example.com/hubbub/internal/wire"
 )
 
@@ -50,6 +53,10 @@ type Config struct {
 	// Rooms are the policies of rooms: the first counts whose Match matches. After them come two that are built in: the
 	// room "lobby" has full presence, and every other room the defaults of RoomPolicy. At most 1000.
 	Rooms []RoomPolicy
+	// Chat and Direct are who may send chats and direct messages: "anyone", "users" (who has a name), "granted" (whose
+	// token says so), or "server", the application alone. Default: "anyone", but "users" where some way of identifying
+	// clients is set.
+	Chat, Direct string
 	// DedupWindow is how long a publish_id counts: the same publisher's next message to the room with it is
 	// acknowledged and not delivered again. At least 1 s. Default: 2 min.
 	DedupWindow time.Duration
@@ -87,7 +94,7 @@ type Config struct {
 	IO string
 	// Handlers are your own kinds of messages, by msg_type. The names of the protocol can't be taken.
 	Handlers map[string]Handler
-	// Hooks are your code in a client's life: connect, join, read, publish, disconnect.
+	// Hooks are your code in a client's life: connect, join, read, publish, request, disconnect.
 	Hooks Hooks
 	// Questions are what the application's backend is asked by HTTP, before the hook of the same kind.
 	Questions Questions
@@ -185,6 +192,7 @@ func (c Config) withDefaults() Config {
 		c.SlowConsumer = disconnect
 	}
 	c.Questions = c.Questions.withDefaults()
+	c.Chat, c.Direct = cmp.Or(c.Chat, c.outsiders()), cmp.Or(c.Direct, c.outsiders())
 	c.Rooms = slices.Clone(c.Rooms)
 	for i, r := range c.Rooms {
 		c.Rooms[i] = r.withDefaults(c.SlowConsumer)
@@ -200,6 +208,19 @@ func (c Config) withDefaults() Config {
 		c.Logger = slog.Default()
 	}
 	return c
+}
+
+// outsiders are those who may do by default what belongs to no room.
+func (c Config) outsiders() string {
+	if c.identifies() {
+		return hub.Users.String()
+	}
+	return hub.Anyone.String()
+}
+
+// identifies says that some way of identifying clients is set.
+func (c Config) identifies() bool {
+	return c.Questions.URL != "" && slices.Contains(c.Questions.Events, webhook.AskConnect.String())
 }
 
 // defaultMaxConnections leaves part of the open files to requests, logs and the rest of the process.
@@ -292,6 +313,11 @@ func (c Config) validateNames() (bad faults) {
 		bad.add("io %q: not available yet; use %q", c.IO, loop.Auto)
 	default:
 		bad.add("io %q: unknown; use %q, %q or %q", c.IO, loop.Auto, loop.Epoll, loop.Pump)
+	}
+	for _, of := range []struct{ name, value string }{{"chat", c.Chat}, {"direct", c.Direct}} {
+		if _, err := hub.ParseOutsider(of.value); err != nil {
+			bad.add("%s %w", of.name, err)
+		}
 	}
 	for name, h := range c.Handlers {
 		if h == nil {

@@ -95,6 +95,7 @@ type workerTally struct {
 	loop.Counts
 	errors  hub.Errors
 	dropped hub.Dropped
+	denied  hub.Denied
 }
 
 // snapshot asks every worker for its counts; they are plain numbers that nobody else may read.
@@ -105,7 +106,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		depth[i] = w.Depth()
 	}
 	s.loop.Inspect(scrapeWait, func(w *loop.Worker) {
-		now := workerTally{w.Counts(), s.hub.Errors(w), s.hub.Dropped(w)}
+		now := workerTally{w.Counts(), s.hub.Errors(w), s.hub.Dropped(w), s.hub.Denied(w)}
 		s.tally.mu.Lock()
 		defer s.tally.mu.Unlock()
 		s.tally.workers[w.Index()] = now
@@ -116,6 +117,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		Dropped:      map[string]int64{},
 		Closed:       map[string]int64{closedOther: 0},
 		Errors:       map[string]int64{},
+		Denied:       map[string]int64{},
 		Upgrades:     map[string]int64{},
 		Panics:       s.loop.Panics.Load(),
 		HistoryBytes: s.hub.Kept(hub.KeptHistory) + s.hub.Kept(hub.KeptRooms),
@@ -153,7 +155,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 var closeCodes = []int{
 	wire.CloseNormal, wire.CloseGoingAway, wire.CloseProtocolError, wire.CloseNoStatus, wire.CloseAbnormal, wire.CloseInvalidData,
 	wire.ClosePolicy, wire.CloseTooBig, wire.CloseInternal, wire.CloseTryLater,
-	protocol.CloseSlowConsumer, protocol.CloseTakenOver, protocol.CloseNoSignOfLife, protocol.CloseKicked, protocol.CloseRefused,
+	protocol.CloseSlowConsumer, protocol.CloseTakenOver, protocol.CloseNoSignOfLife, protocol.CloseTokenExpired, protocol.CloseKicked, protocol.CloseRefused,
 }
 
 const closedOther = "other"
@@ -178,6 +180,7 @@ func (w *workerTally) addTo(snap *metrics.Snapshot) {
 	for code := protocol.BadJSON; code <= protocol.Internal; code++ {
 		snap.Errors[code.String()] += w.errors[code]
 	}
+	w.denied.Each(func(verb string, n int64) { snap.Denied[verb] += n })
 	for i, n := range w.Turns {
 		snap.Turns.Counts[i] += n
 	}

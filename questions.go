@@ -75,6 +75,9 @@ func (c Config) validateQuestions() (bad faults) {
 	if len(q.Secrets) == 0 {
 		bad.add("hook-url %s: it needs --webhook-secret (Questions.Secrets), by which the backend knows who asks", q.URL)
 	}
+	if set[webhook.AskRequest] && c.Hooks.Request != nil {
+		bad.add("hook-events request: the hook Request answers requests already; there can be one of them")
+	}
 	if q.Timeout < time.Millisecond || q.Timeout > time.Minute {
 		bad.add("Questions.Timeout %s: not between 1ms and 1m", q.Timeout)
 	}
@@ -115,6 +118,11 @@ func (s *Server) askFirst(h *hub.Hooks) {
 				return err
 			}
 			return hook(ctx, who, room)
+		}
+	}
+	if q.Asks(webhook.AskRequest) { // Validate sees to it that there is no hook: who would answer?
+		h.Request = func(ctx context.Context, who hub.Identity, method string, content []byte) ([]byte, error) {
+			return q.Request(ctx, asker(who), method, content)
 		}
 	}
 	if q.Asks(webhook.AskPublish) {

@@ -131,6 +131,92 @@ func TestTheBackendIsAskedInAClientsLife(t *testing.T) {
 	})
 }
 
+// What a client asks of the backend, and what that answers, is between these two.
+func TestTheBackendAnswersRequests(t *testing.T) {
+	b := backendOf(t, func(q question) string {
+		switch q.Method {
+		case "price":
+			return fmt.Sprintf(`{"content":{"of":%s,"for":%q}}`, q.Content, q.User)
+		case "none":
+			return `{"content":null}`
+		case "broken":
+			return `{}`
+		}
+		return `{"error":{"code":"bad_message","message":"no such method"}}`
+	})
+	s := rawtest.Start(t, hubbub.Config{Questions: asking(b, "request"), Hooks: hubbub.Hooks{Connect: asUser}})
+	m := enterAs(t, s, "ann")
+	got := m.ask(`{"msg_type":"request","method":"price","content":"tea"}`)
+	if got["msg_type"] != "response" || fmt.Sprint(got["content"]) != "map[for:ann of:tea]" {
+		t.Errorf("got %v", got)
+	}
+	if got := m.ask(`{"msg_type":"request","method":"none"}`); got["msg_type"] != "response" || got["content"] != nil {
+		t.Errorf("got %v", got)
+	}
+	for method, code := range map[string]string{"sing": "bad_message", "broken": "internal"} {
+		if got := m.ask(`{"msg_type":"request","method":"` + method + `"}`); got["code"] != code {
+			t.Errorf("%s: %v", method, got)
+		}
+	}
+}
+
+// Who a client is, by the backend's answer, is what the rules of rooms go by.
+func TestTheBackendSaysWhoAClientIs(t *testing.T) {
+	expires := time.Now().Add(time.Hour).UnixMilli()
+	b := backendOf(t, func(q question) string {
+		if q.Headers["cookie"] == "" {
+			return "{}"
+		}
+		return fmt.Sprintf(`{"user":"ann","data":{"name":"Ann"},"rooms":["team"],"join":["own.${user}"],"publish":["news"],"direct":true,"expires_at":%d}`, expires)
+	})
+	s := rawtest.Start(t, hubbub.Config{Questions: asking(b, "connect"), Direct: "granted", Rooms: []hubbub.RoomPolicy{
+		{Match: "team", Join: "server", Presence: "full"}, {Match: "own.*", Join: "granted"}, {Match: "news", Publish: "granted"},
+	}})
+	ann := &member{Client: rawtest.Dial(t, s, "/ws", "Cookie: a")}
+	welcome := ann.NextJSON()
+	if welcome["user"] != "ann" || welcome["expires_at"] != float64(expires) {
+		t.Errorf("the welcome is %v", welcome)
+	}
+	ann.id = welcome["client_id"].(string)
+	if got := ann.NextJSON(); got["msg_type"] != "joined" || got["room"] != "team" || got["id"] != nil {
+		t.Errorf("got %v", got)
+	}
+	if got := ann.ask(`{"msg_type":"presence","room":"team"}`); !strings.Contains(fmt.Sprint(got["members"]), "map[name:Ann]") {
+		t.Errorf("got %v", got)
+	}
+	stranger := enter(t, s)
+	may := func(m *member, msg string) bool {
+		m.Text(strings.TrimSuffix(msg, "}") + `,"id":"ask"}`)
+		for {
+			if got := m.NextJSON(); got["id"] == "ask" {
+				return got["msg_type"] != "error"
+			}
+		}
+	}
+	for _, c := range []struct {
+		msg           string
+		ann, stranger bool
+	}{
+		{`{"msg_type":"join_room","room":"own.ann"}`, true, false},
+		{`{"msg_type":"join_room","room":"own.ann","since":{"epoch":"e","offset":0}}`, true, false},
+		{`{"msg_type":"join_room","room":"own.bob"}`, false, false},
+		{`{"msg_type":"join_room","room":"team"}`, true, false},
+		{`{"msg_type":"history","room":"team"}`, true, false},
+		{`{"msg_type":"presence","room":"own.ann"}`, true, false},
+		{`{"msg_type":"room_message","room":"news","content":1}`, true, false},
+		{`{"msg_type":"room_message","room":"else","content":1}`, true, true},
+		{`{"msg_type":"direct_message","to":"` + ann.id + `","content":1}`, true, false},
+		{`{"msg_type":"chat","content":1}`, true, false}, // of those with a name, since the backend gives them
+	} {
+		if got := may(stranger, c.msg); got != c.stranger {
+			t.Errorf("a stranger: %s: %v", c.msg, got)
+		}
+		if got := may(ann, c.msg); got != c.ann {
+			t.Errorf("ann: %s: %v", c.msg, got)
+		}
+	}
+}
+
 // What a handshake tells of a client, and what it doesn't.
 func TestTheBackendIsToldOfAHandshake(t *testing.T) {
 	asked := make(chan question, 2)
@@ -187,7 +273,7 @@ func TestWithoutAnAnswerNobodyMay(t *testing.T) {
 			over := make(chan struct{})
 			b := backendOf(t, func(q question) string {
 				if _, ok := in.LoadOrStore("first", true); !ok {
-					return "{}"
+					return `{"user":"ann"}`
 				}
 				if said == "slow" {
 					<-over
@@ -331,12 +417,14 @@ func TestWhatQuestionsNeed(t *testing.T) {
 		{func(q *hubbub.Questions) { q.Events = nil }, "hook-url https://backend.example/hook: it needs --hook-events"},
 		{func(q *hubbub.Questions) { q.Secrets = nil }, "it needs --webhook-secret"},
 		{func(q *hubbub.Questions) { q.Secrets = []string{"abc"} }, `webhook-secret: secret 1: it doesn't begin with "whsec_"`},
+		{func(q *hubbub.Questions) { q.Events = []string{"request"} }, "hook-events request: the hook Request answers requests already"},
 		{func(q *hubbub.Questions) { q.Timeout = time.Hour }, "Questions.Timeout 1h0m0s: not between 1ms and 1m"},
 		{func(q *hubbub.Questions) { q.AtOnce = -1 }, "Questions.AtOnce -1: not between 1 and 65536"},
 	} {
 		q := good
 		c.change(&q)
-		if err := (hubbub.Config{Questions: q}).Validate(); err == nil || !strings.Contains(err.Error(), c.says) {
+		answers := hubbub.Hooks{Request: func(context.Context, *hubbub.Request) (json.RawMessage, error) { return nil, nil }}
+		if err := (hubbub.Config{Questions: q, Hooks: answers}).Validate(); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%+v: %v, and not %q", q, err, c.says)
 		}
 	}

@@ -101,6 +101,8 @@ func (s *Server) hubConfig() hub.Config {
 	cfg := &s.cfg
 	policies, _ := cfg.policies() // Validate has looked
 	slow, _ := hub.ParseSlowConsumer(cfg.SlowConsumer)
+	chat, _ := hub.ParseOutsider(cfg.Chat)
+	direct, _ := hub.ParseOutsider(cfg.Direct)
 	h := hub.Config{
 		Dialects:          []func() protocol.Dialect{func() protocol.Dialect { return new(room.Dialect) }},
 		Epoch:             rand.Text()[:12] + ".",
@@ -113,6 +115,8 @@ func (s *Server) hubConfig() hub.Config {
 		ResumeWindow:      max(0, cfg.ResumeWindow),
 		Policies:          policies,
 		SlowConsumer:      slow,
+		Chat:              chat,
+		Direct:            direct,
 		Hooks:             s.hubHooks(),
 		HookTimeout:       cfg.HookTimeout + cfg.Questions.Timeout,
 		HookLimit:         cfg.MaxHookCalls,

@@ -66,7 +66,7 @@ func TestTheReceiverOfTheDocs(t *testing.T) {
 		r.Body.Close()
 	}
 	// Two secrets: one that is to come, and the one that the receiver has.
-	s := start(t, "--hook-url", url, "--hook-events", "connect,join,publish",
+	s := start(t, "--hook-url", url, "--hook-events", "connect,join,publish,request",
 		"--webhook-secret", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDb2Z2c3RhcnM=", "--webhook-secret", secret)
 	if e := dialWS(t, s.ws("/ws")).opened().expect("close"); e.Code != 4501 || e.Reason != "sign in first" {
 		t.Errorf("a stranger: %+v", e)
@@ -86,6 +86,9 @@ func TestTheReceiverOfTheDocs(t *testing.T) {
 	ann.send(`{"msg_type":"room_message","room":"r","content":"damn it"}`)
 	if m := bob.message("room_message"); m.str("content") != "d**n it" || m.str("user") != "ann" {
 		t.Errorf("bob hears %s", m.text)
+	}
+	if m := bob.ask(`{"msg_type":"request","method":"who am I","id":"q"}`, "response"); m.str("content") != "bob" {
+		t.Errorf("bob is answered %s", m.text)
 	}
 	stop()
 	bob.send(`{"msg_type":"room_message","room":"r","content":"damn it","id":3}`)

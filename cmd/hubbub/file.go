@@ -204,7 +204,7 @@ func names(flags []*kong.Flag) (all []string) {
 // settings are the flags that are settings of the server; the others say what hubbub is to do.
 func settings(flags []*kong.Flag) (all []*kong.Flag) {
 	for _, f := range flags {
-		if f.Name != "help" && f.Name != "config" && f.Name != "room" {
+		if f.Name != "help" && f.Name != "config" && f.Name != "room" && f.Name != "user" {
 			all = append(all, f)
 		}
 	}

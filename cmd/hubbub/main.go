@@ -33,7 +33,7 @@ func (usageError) ExitCode() int   { return statusUsage }
 // of more of them begin with.
 var (
 	reserved = strings.Fields(`
-	admin-listen api-key api-keys trusted-proxies proxy-protocol limits chat direct anonymous page nats nats-creds
+	admin-listen api-key api-keys trusted-proxies proxy-protocol limits anonymous page nats nats-creds
 	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo
 	webhook-url webhook-events`)
 	reservedGroups = []string{"jwt-"}

@@ -34,6 +34,8 @@ type serveCmd struct {
 	SendQueueBytes      size          `default:"1MiB" placeholder:"SIZE" help:"Unsent bytes that make a client a slow consumer (${default})."`
 	SendQueueAge        time.Duration `default:"30s" placeholder:"TIME" help:"Age of the oldest unsent message that makes a client a slow consumer (${default})."`
 	SlowConsumer        string        `default:"disconnect" placeholder:"POLICY" help:"What happens to a slow consumer in rooms whose policy doesn't say: disconnect, drop-oldest, latest or latest-by-key (${default})."`
+	Chat                string        `default:"" placeholder:"WHO" help:"Who may send chats: anyone, users, granted or server (empty: anyone, but users where a way of identifying clients is set)."`
+	Direct              string        `default:"" placeholder:"WHO" help:"Who may send direct messages; as chat."`
 	DedupWindow         time.Duration `default:"2m" placeholder:"TIME" help:"How long a publish_id is remembered: the same one again is acknowledged and not delivered (${default})."`
 	ResumeWindow        time.Duration `default:"30s" placeholder:"TIME" help:"How long the session of a lost connection is kept for its client to resume; 0s: not at all (${default})."`
 	PingInterval        time.Duration `default:"25s" placeholder:"TIME" help:"How often clients are pinged (${default})."`
@@ -181,6 +183,8 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		SendQueueAge:        c.SendQueueAge,
 		SlowConsumer:        c.SlowConsumer,
 		Rooms:               rooms,
+		Chat:                c.Chat,
+		Direct:              c.Direct,
 		PingInterval:        c.PingInterval,
 		PongTimeout:         c.PongTimeout,
 		DedupWindow:         c.DedupWindow,

@@ -53,28 +53,16 @@ func (s *session) put(name string) error {
 		s.rooms[i].put = true
 		return nil
 	}
-	others := 0
 	if s.coming() {
 		left := s.more.coming.left
 		if r, in := left[name]; in {
 			left[name] = parkedRoom{r.room, true}
 			return nil
 		}
-		others = len(left)
 	}
-	no := s.limitOfRooms(others)
-	if no == nil {
-		no = s.mayBeHooked()
-	}
-	if no != nil {
+	if no := s.enter(name, true); no != nil {
 		return limited(no)
 	}
-	at, _, behind := s.becomeMember(name, nil, nil, false)
-	s.rooms[len(s.rooms)-1].put = true
-	if behind != nil { // it is coming home
-		s.more.coming.pulls = append(s.more.coming.pulls, behind)
-	}
-	s.answer(joinedByServer(name, at))
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/presence"
 	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/sparselog"
 )
 
 // Config sizes a Hub. Every field must be set, but those of Hooks may be nil, and there may be no Sinks and no Logs.
@@ -25,7 +26,9 @@ type Config struct {
 	PingInterval      time.Duration
 	PongTimeout       time.Duration
 	Policies          *Policies
-	SlowConsumer      SlowConsumer // of chats, which belong to no room: the Latest ones count as DropOldest
+	Chat, Direct      Who           // who may send chats and direct messages
+	Leeway            time.Duration // how long after it has expired an identity's connection is closed
+	SlowConsumer      SlowConsumer  // of chats, which belong to no room: the Latest ones count as DropOldest
 	Hooks             Hooks
 	Sinks             []Sink
 	Logs              Logs // nil where this node keeps the logs of its rooms itself
@@ -66,6 +69,7 @@ type Hub struct {
 	relieve  atomic.Int64 // when Relieve may go over the rooms again, by clock
 
 	parkedNow atomic.Int64
+	denials   sparselog.Log
 	runs      runs
 	stop      chan struct{}
 	stopOnce  sync.Once
@@ -91,6 +95,9 @@ type workerState struct {
 	runs     [][]*delivery // spare
 	errors   Errors
 	dropped  Dropped
+	denied   Denied
+	expiring expiries
+	alarm    int64 // when the next look at these is due, by the worker's clock; 0 for none
 }
 
 // New makes a Hub; Start must be called before connections come.

@@ -187,6 +187,7 @@ func (s *session) welcome(resumed bool) {
 	}
 	s.all = h.joinEveryone(s)
 	w.ClientID = s.id.String()
+	w.User, w.Expires = s.name(), expiresAt(s.known())
 	if h.cfg.ResumeWindow > 0 {
 		w.ResumeToken = h.token(s.id, s.gen())
 	}
@@ -196,6 +197,8 @@ func (s *session) welcome(resumed bool) {
 		c.first = true
 		s.await()
 	}
+	s.expire()
+	s.joinNamed()
 }
 
 // joinEveryone has chats reach s from now on, and gives its index among everyone on its worker.
@@ -220,6 +223,7 @@ func (s *session) Closed(_ *loop.Conn, e loop.Ending) {
 	}
 	began := s.all >= 0 || s.old() != nil
 	if s.all >= 0 {
+		s.forgetExpiry()
 		s.hub.leaveEveryone(s)
 	}
 	if began && s.hub.parks(e) && !(s.more != nil && s.more.final) && s.park(e.Code) {
@@ -347,7 +351,7 @@ func (s *session) endHomecoming() {
 	if old != nil {
 		s.self.resume.old = nil
 		directs = s.hub.unpark(old, s)
-		s.hub.leaveRooms(old, slices.DeleteFunc(slices.Collect(maps.Values(c.left)), func(r parkedRoom) bool { return r.put }))
+		s.hub.leaveRooms(old, slices.DeleteFunc(slices.Collect(maps.Values(c.left)), func(r parkedRoom) bool { return r.put || s.named(r.name) }))
 	}
 	for _, l := range c.quiet {
 		l.follow(s, l.room.now())
@@ -366,9 +370,9 @@ func (s *session) endHomecoming() {
 // backIn makes the session a member of those rooms that the server has put it into, and gives what it is told of it.
 func (s *session) backIn(rooms map[string]parkedRoom) (joined []protocol.Answer) {
 	for name, r := range rooms {
-		if r.put {
+		if r.put || s.named(name) {
 			at, _, _ := s.becomeMember(name, nil, nil, true)
-			s.rooms[len(s.rooms)-1].put = true
+			s.rooms[len(s.rooms)-1].put = r.put
 			joined = append(joined, joinedByServer(name, at))
 		}
 	}
@@ -386,6 +390,7 @@ func (r *room) now() uint64 {
 // brought, and rooms that none has named are left. Where no session was resumed the rooms are joined. refused is what
 // the application's hook said of each, nil where none was asked.
 func (s *session) resumeRooms(cmd *protocol.Command, refused []*protocol.Error) {
+	refused = s.forbiddenRooms(cmd, refused)
 	if names := s.remoteRooms(cmd, refused); len(names) > 0 {
 		s.resumeWhenOpen(cmd, refused, names)
 		return
@@ -423,10 +428,7 @@ func (s *session) resumeRoom(at *protocol.RoomPosition, no *protocol.Error) (ans
 	c := s.more.coming
 	was, counted := c.left[answer.Room]
 	member := s.find(at.Room)
-	switch {
-	case no != nil:
-	case member >= 0 || counted:
-	default:
+	if no == nil && member < 0 && !counted {
 		no = s.limitOfRooms(len(c.left))
 	}
 	if no != nil {

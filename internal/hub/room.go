@@ -139,6 +139,7 @@ func (s *session) becomeMember(name string, since *protocol.Position, data []byt
 		r.members++
 		h.used(r)
 	}
+	data = s.shows(data)
 	// From here on the session leaves what it is counted in, whatever happens.
 	s.rooms = append(s.rooms, membership{local: l, at: l.add(s, r.seq)})
 	s.remember()

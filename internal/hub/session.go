@@ -35,6 +35,7 @@ type self struct {
 	who     *auth.Identity // nil where there is no more to it than the name. The worker's
 	addr    netip.Addr     // where the server bounds what one address may take
 	resume  *resumption    // nil for one that began without a token
+	expiry  *expiry        // nil where who doesn't expire. The worker's
 }
 
 // more is what few sessions have.

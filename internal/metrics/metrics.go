@@ -18,6 +18,7 @@ type Snapshot struct {
 	Dropped  map[string]int64 // by policy
 	Closed   map[string]int64 // by code
 	Errors   map[string]int64 // by code
+	Denied   map[string]int64 // by verb
 	Upgrades map[string]int64 // by result
 	Panics   int64
 
@@ -76,6 +77,7 @@ var figures = []figure{
 	byLabel("dropped_total", "policy", "Messages that did not reach a client because it was too slow, by the policy that dropped them.", func(s *Snapshot) map[string]int64 { return s.Dropped }),
 	byLabel("closed_total", "code", "Connections that ended, by close code.", func(s *Snapshot) map[string]int64 { return s.Closed }),
 	byLabel("errors_total", "code", "Error messages sent to clients, by code.", func(s *Snapshot) map[string]int64 { return s.Errors }),
+	byLabel("denied_total", "verb", "What policies denied clients: join, read and publish of rooms, chat and direct messages.", func(s *Snapshot) map[string]int64 { return s.Denied }),
 	byLabel("upgrades_total", "result", "Requests for a WebSocket, by result: accepted, or why it was refused.", func(s *Snapshot) map[string]int64 { return s.Upgrades }),
 	one("buffered_bytes", "Bytes that wait for clients or are half received, and all that is kept for clients but history: with hubbub_history_bytes what --max-buffered-bytes bounds.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.BufferedBytes) }),
 	one("history_bytes", "Bytes that rooms keep of their messages, the record of each and of rooms without members included.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.HistoryBytes) }),

@@ -75,6 +75,12 @@ func (*Dialect) AppendAnswer(dst []byte, a *protocol.Answer) []byte {
 		return appendMembers(dst, `{"msg_type":"member_joined","room":`, a)
 	case protocol.AnswerMemberLeft:
 		return appendMembers(dst, `{"msg_type":"member_left","room":`, a)
+	case protocol.AnswerRefreshed:
+		dst = appendID(append(dst, `{"msg_type":"refreshed"`...), a.ID)
+		return append(appendExpires(dst, a.Expires), '}')
+	case protocol.AnswerResponse:
+		dst = append(append(dst, `{"msg_type":"response","content":`...), orNull(a.Content)...)
+		return appendEnd(dst, a.ID)
 	case protocol.AnswerDeleted:
 		return appendDeleted(dst, a)
 	}
@@ -92,7 +98,15 @@ func appendWelcome(dst []byte, w *protocol.Welcome) []byte {
 		dst = appendInt(dst, `,"resume_window_ms":`, milliseconds(w.ResumeWindow))
 		dst = appendBool(dst, `,"resumed":`, w.Resumed)
 	}
-	return append(dst, '}')
+	dst = appendUser(dst, w.User)
+	return append(appendExpires(dst, w.Expires), '}')
+}
+
+func appendExpires(dst []byte, at int64) []byte {
+	if at == 0 {
+		return dst
+	}
+	return appendInt(dst, `,"expires_at":`, at)
 }
 
 func appendJoined(dst []byte, a *protocol.Answer) []byte {
@@ -219,15 +233,20 @@ func appendError(dst []byte, a *protocol.Answer) []byte {
 	return appendEnd(dst, a.ID)
 }
 
-// appendReply appends what the application answers. A content that is empty is written as null, so that the object
-// stays whole.
+// appendReply appends what the application answers.
 func appendReply(dst []byte, a *protocol.Answer) []byte {
 	dst = appendText(dst, `{"msg_type":`, a.Type)
-	content := a.Content
+	return appendEnd(appendFrom(dst, "server", orNull(a.Content)), a.ID)
+}
+
+var null = []byte("null")
+
+// orNull writes a content that is empty as null, so that the object stays whole.
+func orNull(content []byte) []byte {
 	if len(content) == 0 {
-		content = []byte("null")
+		return null
 	}
-	return appendEnd(appendFrom(dst, "server", content), a.ID)
+	return content
 }
 
 func appendGap(dst []byte, a *protocol.Answer) []byte {
