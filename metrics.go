@@ -124,6 +124,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		Kept:         map[string]int64{},
 		Parked:       s.hub.ParkedSessions(),
 		MailboxDepth: depth,
+		APICalls:     map[[2]string]int64{},
 		Turns:        metrics.Histogram{Counts: make([]int64, len(loop.TurnBounds)+1)},
 	}
 	// What has not happened yet is there too, as 0: a rate needs a value before the first.
@@ -133,6 +134,11 @@ func (s *Server) snapshot() metrics.Snapshot {
 	for r := upgradeAccepted; r < upgradeResults; r++ {
 		snap.Upgrades[upgradeNames[r]] = s.tally.upgrades[r].Load()
 	}
+	calls, unauthorized, tails := s.api.Counts()
+	for _, c := range calls {
+		snap.APICalls[[2]string{c.Call, strconv.Itoa(c.Status)}] = c.Count
+	}
+	snap.APIUnauthorized, snap.APITails = unauthorized, tails
 	for k := range hub.Kinds() {
 		snap.Kept[k.String()] = s.hub.Kept(k)
 		snap.BufferedBytes += s.hub.Kept(k)

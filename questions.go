@@ -3,8 +3,8 @@ package hubbub
 import (
 	"context"
 	"maps"
-	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -156,8 +156,8 @@ func handshake(r *http.Request, id hub.ID) webhook.Handshake {
 		Query:   url.Values(query).Encode(),
 		Headers: map[string]string{"host": r.Host},
 	}
-	if address, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
-		h.Address = address
+	if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		h.Address = from.Addr().String()
 	}
 	for _, name := range toldHeaders {
 		separator := ", " // RFC 9110 5.3: lines of one name mean the same as one line

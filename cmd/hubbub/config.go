@@ -62,6 +62,10 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 		case "direct":
 			value = cfg.Direct
 		}
+		if text, is := value.(secret); is && text != "" {
+			fmt.Fprintf(&out, "\n%s# %s: not shown, %s\n", comment(flag.Help), flag.Name, c.origin(ctx, flag))
+			continue
+		}
 		text, err := yamlValue(value)
 		if err != nil {
 			return fmt.Errorf("%s: %w", flag.Name, err)
@@ -72,7 +76,11 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 	if err != nil {
 		return err
 	}
-	out.WriteString("\n" + rules)
+	keys, err := c.keyLines(ctx)
+	if err != nil {
+		return err
+	}
+	out.WriteString("\n" + keys + "\n" + rules)
 	_, err = os.Stdout.Write(out.Bytes())
 	return err
 }

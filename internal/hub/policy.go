@@ -196,3 +196,6 @@ func (p *Policies) AccessFor(room, user string) (a *Access, personal int) {
 	}
 	return &rule.Policy.Access, -1
 }
+
+// Policy is what a room of that name gets. Any goroutine.
+func (h *Hub) Policy(room string) *Policy { return h.cfg.Policies.For(room) }

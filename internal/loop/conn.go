@@ -100,8 +100,11 @@ func (c *Conn) hangUp(reset bool) {
 	rawHangUp(c.fd, reset)
 }
 
-// Remote is the peer's address and port; empty where they can't be told any more.
+// Remote is the client's address and port; empty where they can't be told any more.
 func (c *Conn) Remote() string {
+	if a, ok := c.h.(Addressed); ok {
+		return a.Address()
+	}
 	if p, ok := c.via.(*pump); ok {
 		return p.nc.RemoteAddr().String()
 	}

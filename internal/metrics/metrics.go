@@ -22,6 +22,10 @@ type Snapshot struct {
 	Upgrades map[string]int64 // by result
 	Panics   int64
 
+	APICalls        map[[2]string]int64 // by call and status
+	APIUnauthorized int64
+	APITails        int64
+
 	BufferedBytes int64
 	HistoryBytes  int64
 	Kept          map[string]int64 // by kind, history too
@@ -96,6 +100,14 @@ var figures = []figure{
 				}
 			}
 		}},
+	{prometheus.NewDesc("hubbub_api_calls_total", "Answers of the HTTP API, by call and status; the call is none where the path is no call.", []string{"call", "status"}, nil), prometheus.CounterValue,
+		func(s *Snapshot, emit func(float64, ...string)) {
+			for of, n := range s.APICalls {
+				emit(float64(n), of[:]...)
+			}
+		}},
+	one("api_unauthorized_total", "Calls of the HTTP API without a key that counts.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.APIUnauthorized) }),
+	one("api_tails", "Open tails of the HTTP API.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.APITails) }),
 	one("panics_total", "Faults of the program that were caught.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.Panics) }),
 }
 

@@ -57,9 +57,9 @@ const (
 	AnswerReconnect                          // After, Reason: before a planned close
 	AnswerMemberJoined                       // Room, Count, Members: who has joined; Count is of all who are there now
 	AnswerMemberLeft                         // as AnswerMemberJoined
+	AnswerDeleted                            // Room, To: all up to there was taken back; or From: this message was
 	AnswerRefreshed                          // ID, Expires
 	AnswerResponse                           // ID, Content: what the application answers a request
-	AnswerDeleted                            // Room, To: all up to there was taken back; or From: this message was
 )
 
 // Welcome is what the server tells a client before all else.

@@ -75,14 +75,14 @@ func (*Dialect) AppendAnswer(dst []byte, a *protocol.Answer) []byte {
 		return appendMembers(dst, `{"msg_type":"member_joined","room":`, a)
 	case protocol.AnswerMemberLeft:
 		return appendMembers(dst, `{"msg_type":"member_left","room":`, a)
+	case protocol.AnswerDeleted:
+		return appendDeleted(dst, a)
 	case protocol.AnswerRefreshed:
 		dst = appendID(append(dst, `{"msg_type":"refreshed"`...), a.ID)
 		return append(appendExpires(dst, a.Expires), '}')
 	case protocol.AnswerResponse:
 		dst = append(append(dst, `{"msg_type":"response","content":`...), orNull(a.Content)...)
 		return appendEnd(dst, a.ID)
-	case protocol.AnswerDeleted:
-		return appendDeleted(dst, a)
 	}
 	return dst
 }
@@ -177,16 +177,8 @@ func appendRecovered(dst []byte, recovered bool, reason string) []byte {
 func appendHistory(dst []byte, a *protocol.Answer) []byte {
 	dst = appendText(dst, `{"msg_type":"history","room":`, a.Room)
 	dst = appendPosition(dst, a.Epoch, a.Offset)
-	dst = append(dst, `,"messages":[`...)
-	for i, m := range a.Messages {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = appendText(dst, `{"from":`, m.From)
-		dst = append(append(dst, `,"content":`...), m.Content...)
-		dst = appendMessageTail(dst, m)
-	}
-	dst = appendBool(dst, `],"more":`, a.More)
+	dst = AppendMessages(append(dst, `,"messages":`...), a.Messages)
+	dst = appendBool(dst, `,"more":`, a.More)
 	return appendEnd(dst, a.ID)
 }
 
@@ -207,19 +199,7 @@ func appendMembers(dst []byte, head string, a *protocol.Answer) []byte {
 }
 
 func appendMemberList(dst []byte, members []protocol.Member) []byte {
-	dst = append(dst, `,"members":[`...)
-	for i, m := range members {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = appendText(dst, `{"client_id":`, m.ClientID)
-		dst = appendUser(dst, m.User)
-		if m.Data != nil {
-			dst = append(append(dst, `,"data":`...), m.Data...)
-		}
-		dst = append(dst, '}')
-	}
-	return append(dst, ']')
+	return AppendMembers(append(dst, `,"members":`...), members)
 }
 
 func appendError(dst []byte, a *protocol.Answer) []byte {
