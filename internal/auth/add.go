@@ -9,10 +9,23 @@ import (
 // end counts, and so does the later one's data. A user's name that is set can't become another; then the error names
 // both, and nothing is added.
 func (i *Identity) Add(more Identity) error {
-	if more.User != "" {
-		if i.User != "" && i.User != more.User {
-			return fmt.Errorf("user: %q, but it has been identified as %q already", more.User, i.User)
+	if more.User != "" && i.User != "" && i.User != more.User {
+		return fmt.Errorf("user: %q, but it has been identified as %q already", more.User, i.User)
+	}
+	if more.BeyondName() {
+		var beside Identity
+		if i.Beside != nil {
+			beside = *i.Beside
 		}
+		beside.merge(&more)
+		i.Beside = &beside
+	}
+	i.merge(&more)
+	return nil
+}
+
+func (i *Identity) merge(more *Identity) {
+	if more.User != "" {
 		i.User = more.User
 	}
 	if i.Expires.IsZero() || !more.Expires.IsZero() && more.Expires.Before(i.Expires) {
@@ -27,7 +40,6 @@ func (i *Identity) Add(more Identity) error {
 		}
 	}
 	i.Grants = i.Grants.and(more.Grants)
-	return nil
 }
 
 // and is what both grant together. Neither is changed, and nil is none.

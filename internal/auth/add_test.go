@@ -29,6 +29,12 @@ func TestTwoWaysOfIdentifyingAddUp(t *testing.T) {
 	if g := is.Grants; len(g.Join) != 2 || len(g.Read) != 0 || len(g.Publish) != 1 || !g.Chat || !g.Direct {
 		t.Errorf("it is granted %+v", g)
 	}
+	if b := is.Beside; b == nil || b.Expires != soon || string(b.Data) != "2" || !slices.Equal(b.Rooms, []string{"b", "c"}) || len(b.Grants.Join) != 1 || b.Beside != nil {
+		t.Errorf("beside the token it is %+v", b)
+	}
+	if err := is.Add(Identity{Rooms: []string{"d"}}); err != nil || len(is.Beside.Rooms) != 3 || is.Beside.Expires != soon {
+		t.Errorf("a third way: %+v, %v", is.Beside, err)
+	}
 	if len(token.Grants.Join) != 1 || token.Grants.Direct || len(token.Rooms) != 2 {
 		t.Errorf("the token's identity was changed: %+v", token)
 	}
@@ -37,7 +43,7 @@ func TestTwoWaysOfIdentifyingAddUp(t *testing.T) {
 func TestWhatIsNotSaidChangesNothing(t *testing.T) {
 	token := Identity{User: "ann", Expires: time.UnixMilli(1000), Data: []byte("1"), Rooms: []string{"a"}, Grants: grants(t, "a", "", false, false)}
 	is := token
-	if err := is.Add(Identity{}); err != nil || is.User != "ann" || is.Expires != token.Expires || string(is.Data) != "1" || len(is.Rooms) != 1 || is.Grants != token.Grants {
+	if err := is.Add(Identity{User: "ann"}); err != nil || is.Beside != nil || is.User != "ann" || is.Expires != token.Expires || string(is.Data) != "1" || len(is.Rooms) != 1 || is.Grants != token.Grants {
 		t.Errorf("it is %+v, %v", is, err)
 	}
 	var nobody Identity

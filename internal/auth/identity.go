@@ -17,6 +17,7 @@ type Identity struct {
 	Rooms   []string   // it is put into these at once
 	Grants  *Grants    // nil for none
 	Address netip.Addr // of the client, where its connection's peer is a proxy; else not valid
+	Beside  *Identity  // what Add has added, and a new token takes nothing away from; nil for nothing
 }
 
 // BeyondName says that there is more to the client than a name, which the server must keep.
