@@ -176,19 +176,27 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 }
 
 // admit finds out who asks and whether it may come in, on the goroutine of the handshake, and gives the handler that
-// the connection shall have; or a refusal where that can't be found out.
+// the connection shall have, or what it gets instead.
 func (s *Server) admit(r *http.Request) (loop.Handler, *refusal) {
 	token := r.URL.Query().Get("resume")
-	connect := s.connects(r)
+	connect := s.asksOf(r)
 	if connect != nil {
 		front.Admit(r) // it may take long
 	}
-	h, err := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, auth.Identity{}, connect)
+	h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, auth.Identity{}, connect)
+	return s.admission(r, h, err)
+}
+
+// admission is what becomes of who asks.
+func (s *Server) admission(r *http.Request, h loop.Handler, err error) (loop.Handler, *refusal) {
 	var e *Error
+	var often *hub.Limited
 	var unanswered *webhook.Unanswered
 	switch {
 	case err == nil:
 		return h, nil
+	case errors.As(err, &often):
+		return nil, s.limited(often)
 	case errors.As(err, &unanswered): // which has its own line
 		return nil, &refusal{status: http.StatusServiceUnavailable, detail: unanswered.Tell.Message, result: upgradeBackend}
 	case errors.As(err, &e) && e != nil:
@@ -200,8 +208,8 @@ func (s *Server) admit(r *http.Request) (loop.Handler, *refusal) {
 	return hub.Refuse(err), nil
 }
 
-// connects is what the application says of a client: its backend first, then its hook. Nil where nobody is asked.
-func (s *Server) connects(r *http.Request) hub.Connect {
+// asksOf is what the application says of a client: its backend first, then its hook. Nil where nobody is asked.
+func (s *Server) asksOf(r *http.Request) hub.Connect {
 	asks, hook := s.questions.Asks(webhook.AskConnect), s.cfg.Hooks.Connect
 	if !asks && hook == nil {
 		return nil

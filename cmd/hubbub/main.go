@@ -34,7 +34,7 @@ func (usageError) ExitCode() int   { return statusUsage }
 // of more of them begin with.
 var (
 	reserved = strings.Fields(`
-	limits anonymous page nats nats-creds
+	anonymous page nats nats-creds
 	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo
 	webhook-url webhook-events`)
 	reservedGroups = []string{"jwt-"}

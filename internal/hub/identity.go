@@ -150,7 +150,6 @@ func (s *session) refresh(cmd *protocol.Command, fresh auth.Identity) {
 	if old == nil {
 		old = &auth.Identity{}
 	}
-	fresh.Address = old.Address
 	if old.Beside != nil { // of the same user, so it is no other's
 		fresh.Add(*old.Beside)
 	}
