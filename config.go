@@ -17,7 +17,6 @@ import (
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
-	"example.com/hubbub/internal/webhook"
 	"example.com/hubbub/internal/wire"
 )
 
@@ -232,16 +231,14 @@ func (c Config) withDefaults() Config {
 
 // outsiders are those who may do by default what belongs to no room.
 func (c Config) outsiders() string {
-	if c.identifies() {
+	if c.identifies() || c.Questions.identify() {
 		return hub.Users.String()
 	}
 	return hub.Anyone.String()
 }
 
 // identifies says that some way of identifying clients is set.
-func (c Config) identifies() bool {
-	return c.Questions.URL != "" && slices.Contains(c.Questions.Events, webhook.AskConnect.String())
-}
+func (c Config) identifies() bool { return false }
 
 // defaultMaxConnections leaves part of the open files to requests, logs and the rest of the process.
 func defaultMaxConnections() int {

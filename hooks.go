@@ -199,6 +199,8 @@ func (s *Server) admission(r *http.Request, h loop.Handler, err error) (loop.Han
 		return nil, s.limited(often)
 	case errors.As(err, &unanswered): // which has its own line
 		return nil, &refusal{status: http.StatusServiceUnavailable, detail: unanswered.Tell.Message, result: upgradeBackend}
+	case errors.Is(err, context.DeadlineExceeded) && s.questions.Asks(webhook.AskConnect): // the others took all the time
+		return nil, &refusal{status: http.StatusServiceUnavailable, detail: "the application took too long", result: upgradeBackend}
 	case errors.As(err, &e) && e != nil:
 	case r.Context().Err() != nil || s.stopping.Load():
 		s.log.Debug("nobody waits for the hook Connect any more", "remote", r.RemoteAddr, "err", err)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +44,11 @@ func (q Questions) withDefaults() Questions {
 		q.AtOnce = 256
 	}
 	return q
+}
+
+// identify says that the backend says who clients are.
+func (q Questions) identify() bool {
+	return q.URL != "" && slices.Contains(q.Events, webhook.AskConnect.String())
 }
 
 // validateQuestions names the settings by their flags.

@@ -175,6 +175,9 @@ func (q *Questions) post(ctx context.Context, k Question, body any) (status int,
 		return 0, nil, nil, err
 	}
 	defer answered.Body.Close()
+	if answered.StatusCode == http.StatusSwitchingProtocols {
+		return answered.StatusCode, answered.Header, nil, nil // no ctx ends what is no HTTP any more
+	}
 	answer, err = io.ReadAll(io.LimitReader(answered.Body, int64(q.maxAnswer(k))+1))
 	return answered.StatusCode, answered.Header, answer, err
 }

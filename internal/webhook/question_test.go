@@ -380,6 +380,31 @@ func TestABackendThatIsTooSlow(t *testing.T) {
 	}
 }
 
+// A backend that has been taken over, or no HTTP server at all, gets no hold of who asks.
+func TestABackendThatLeavesHTTP(t *testing.T) {
+	for head, logs := range map[string]string{
+		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n": "status 101, not 200",
+		"SSH-2.0-OpenSSH\r\n":           "malformed HTTP",
+		"HTTP/1.1 100 Continue\r\n\r\n": "no answer within",
+		"HTTP/1.0 200 OK\r\n\r\n{}":     "no answer within", // and no end
+	} {
+		q, _ := serve(t, func(w http.ResponseWriter, _ *http.Request, _ map[string]any) {
+			nc, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer nc.Close()
+			io.WriteString(nc, head)
+			io.Copy(io.Discard, nc) // until the other end is closed
+		}).asks(func(c *QuestionsConfig) { c.Timeout = 200 * time.Millisecond })
+		var u *Unanswered
+		if err := q.Join(t.Context(), ann, "r"); !errors.As(err, &u) || !strings.Contains(u.Why.Error(), logs) {
+			t.Errorf("%q: %v", head, err)
+		}
+	}
+}
+
 func TestWhoIsGoneIsNotAskedFor(t *testing.T) {
 	asked, left := make(chan struct{}), make(chan struct{})
 	q, lines := serve(t, func(_ http.ResponseWriter, r *http.Request, _ map[string]any) {
