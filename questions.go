@@ -51,7 +51,8 @@ func (q Questions) identify() bool {
 	return q.URL != "" && slices.Contains(q.Events, webhook.AskConnect.String())
 }
 
-// validateQuestions names the settings by their flags.
+// validateQuestions names the settings by their flags. An error repeats no secret, nor the address, of which a part may
+// be one.
 func (c Config) validateQuestions() (bad faults) {
 	q := c.Questions
 	if q.URL == "" {
@@ -64,14 +65,14 @@ func (c Config) validateQuestions() (bad faults) {
 		return bad
 	}
 	if err := webhook.CheckURL(q.URL); err != nil {
-		bad.add("hook-url %q: %w", withoutPassword(q.URL), err)
+		bad.add("hook-url: %w", err)
 	}
 	set, err := webhook.ParseQuestions(q.Events)
 	switch {
 	case err != nil:
 		bad.add("hook-events %w", err)
 	case set == webhook.QuestionSet{}:
-		bad.add("hook-url %s: it needs --hook-events (Questions.Events), such as connect,join", q.URL)
+		bad.add("hook-url: it needs --hook-events (Questions.Events), such as connect,join")
 	}
 	if _, err := webhook.ParseSecrets(q.Secrets); err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
@@ -79,7 +80,7 @@ func (c Config) validateQuestions() (bad faults) {
 		}
 	}
 	if len(q.Secrets) == 0 {
-		bad.add("hook-url %s: it needs --webhook-secret (Questions.Secrets), by which the backend knows who asks", q.URL)
+		bad.add(`hook-url: it needs --webhook-secret (Questions.Secrets), by which the backend knows who asks; make one: echo "whsec_$(openssl rand -base64 32)"`)
 	}
 	if set[webhook.AskRequest] && c.Hooks.Request != nil {
 		bad.add("hook-events request: the hook Request answers requests already; there can be one of them")
@@ -91,13 +92,6 @@ func (c Config) validateQuestions() (bad faults) {
 		bad.add("Questions.AtOnce %d: not between 1 and %d", q.AtOnce, 1<<16)
 	}
 	return bad
-}
-
-func withoutPassword(text string) string {
-	if u, err := url.Parse(text); err == nil {
-		return u.Redacted()
-	}
-	return text
 }
 
 // newQuestions is nil where nothing is asked. Validate has looked at all.

@@ -412,9 +412,9 @@ func TestWhatQuestionsNeed(t *testing.T) {
 	}{
 		{func(q *hubbub.Questions) { q.URL = "" }, "hook-events join: it needs --hook-url"},
 		{func(q *hubbub.Questions) { *q = hubbub.Questions{Timeout: 1} }, "hook-url: it is empty"},
-		{func(q *hubbub.Questions) { q.URL = "https://ann:pass@x/" }, `hook-url "https://ann:xxxxx@x/": it has a user's name`},
+		{func(q *hubbub.Questions) { q.URL = "https://ann:pass@x/" }, "hook-url: it has a user's name"},
 		{func(q *hubbub.Questions) { q.Events = []string{"join", "leave"} }, `hook-events "leave": unknown`},
-		{func(q *hubbub.Questions) { q.Events = nil }, "hook-url https://backend.example/hook: it needs --hook-events"},
+		{func(q *hubbub.Questions) { q.Events = nil }, "hook-url: it needs --hook-events"},
 		{func(q *hubbub.Questions) { q.Secrets = nil }, "it needs --webhook-secret"},
 		{func(q *hubbub.Questions) { q.Secrets = []string{"abc"} }, `webhook-secret: secret 1: it doesn't begin with "whsec_"`},
 		{func(q *hubbub.Questions) { q.Events = []string{"request"} }, "hook-events request: the hook Request answers requests already"},
