@@ -2,10 +2,8 @@ package hubbub
 
 import (
 	"context"
-	"maps"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -16,7 +14,8 @@ import (
 )
 
 // Questions are what the application's backend is asked by HTTP, one POST for each; docs/questions.md has their bodies
-// and the answers. The zero value asks nothing.
+// and the answers. Both the backend and the hook of the same kind must allow; the hook Connect finds the name that the
+// backend gave in c.User, and can't give another. The zero value asks nothing.
 type Questions struct {
 	// URL is where they are posted to, http or https. A redirect is not followed.
 	URL string
@@ -149,11 +148,11 @@ var toldHeaders = []string{"accept-language", "authorization", "cookie", "origin
 // handshake is a client that wants in, as the backend is told of it. The token of the session that it may want back is
 // left out: that is good for a session, and nobody else's business.
 func handshake(r *http.Request, id hub.ID) webhook.Handshake {
-	query := maps.Clone(r.URL.Query())
-	delete(query, "resume")
+	query := r.URL.Query()
+	query.Del("resume")
 	h := webhook.Handshake{
 		Asker:   webhook.Asker{Client: id.String()},
-		Query:   url.Values(query).Encode(),
+		Query:   query.Encode(),
 		Headers: map[string]string{"host": r.Host},
 	}
 	if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {

@@ -17,12 +17,12 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// CheckURL says why a URL can't be posted to.
+// CheckURL says why a URL can't be posted to, and repeats nothing of it.
 func CheckURL(text string) error {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil:
-		return errors.Unwrap(err) // without the URL
+		return errors.New("it is no URL: write https://HOST/PATH")
 	case u.Scheme != "http" && u.Scheme != "https":
 		return errors.New("it doesn't begin with http:// or https://")
 	case u.Hostname() == "":
