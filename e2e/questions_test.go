@@ -103,6 +103,6 @@ func TestQuestionsNeedTheirSettings(t *testing.T) {
 	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 	refused(t, nil, []string{"--hook-events", "join"}, "hook-events", "--hook-url")
 	refused(t, nil, []string{"--hook-url", "http://127.0.0.1:1"}, "hook-url", "--hook-events", "--webhook-secret")
-	refused(t, []string{"HUBBUB_WEBHOOK_SECRET=" + secret}, []string{"--hook-url", "127.0.0.1:1", "--hook-events", "join"}, "hook-url", "http://")
+	refused(t, []string{"HUBBUB_WEBHOOK_SECRET=" + secret}, []string{"--hook-url", "127.0.0.1:1", "--hook-events", "join"}, "hook-url", "https://HOST")
 	refused(t, nil, []string{"--hook-url", "http://127.0.0.1:1", "--hook-events", "join,leave", "--webhook-secret", secret}, "hook-events", `"leave"`)
 }
