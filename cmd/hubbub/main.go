@@ -39,8 +39,9 @@ func (usageError) ExitCode() int   { return statusUsage }
 var (
 	reserved = strings.Fields(`
 	anonymous page nats nats-creds
-	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo`)
-	reservedGroups = []string{"jwt-", "webhook-", "hook-"}
+	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo
+	webhook-url webhook-events`)
+	reservedGroups = []string{"jwt-"}
 )
 
 func main() {
