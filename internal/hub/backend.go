@@ -94,7 +94,7 @@ func (h *Hub) publishToRoom(p *Publication) (at history.Position, err error) {
 	if h.stopping() {
 		return at, ErrStopped
 	}
-	r := h.published(sh, p.Room)
+	r := h.published(sh, m)
 	switch {
 	case r == nil:
 		return at, nil

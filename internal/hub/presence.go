@@ -30,7 +30,7 @@ type roomPresence struct {
 // bytes of data the room keeps for it. r.mu is held; the goroutine of s's worker.
 func (h *Hub) noteJoined(r *room, s *session, data []byte, counted bool) (kept int) {
 	if !counted {
-		h.tellJoined(r, s)
+		h.tellJoined(r, s, data)
 	}
 	if r.policy.Presence != PresenceFull {
 		return 0 // there is nobody to show the data to
