@@ -46,6 +46,9 @@ type Hooks struct {
 	// Publish may refuse what a client publishes, or change p.Content. The order of a room's messages is that in which
 	// their hooks end.
 	Publish func(ctx context.Context, p *Publish) error
+	// Request answers a client's request: its method and content are between you and your clients. What it returns, one
+	// JSON value or nil for null, goes to the client as the response. Without it a request is "unavailable".
+	Request func(ctx context.Context, r *Request) (content json.RawMessage, err error)
 	// Disconnect comes last of those above, once for each client that was let in, however its connection ended.
 	Disconnect func(ctx context.Context, d *Disconnect)
 
@@ -79,6 +82,12 @@ type Read struct{ Client, User, Room string }
 type Publish struct {
 	Client, User, Room, To string
 	Content                json.RawMessage // one JSON value; set it to publish another, which Server.Publish would take
+}
+
+// Request is what a client asks of the application.
+type Request struct {
+	Client, User, Method string          // Method has 1 to 64 bytes
+	Content              json.RawMessage // one JSON value; nil where the client gave none
 }
 
 // Disconnect is a client that is gone. Code is what its Close frame said, or 1006 where there was none, as of one that
@@ -122,6 +131,18 @@ func (s *Server) hubHooks() hub.Hooks {
 				return nil, fmt.Errorf("what the hook Publish left: %w", err)
 			}
 			return content, nil
+		}
+	}
+	if hooks.Request != nil {
+		h.Request = func(ctx context.Context, who hub.Identity, method string, content []byte) ([]byte, error) {
+			reply, err := hooks.Request(ctx, &Request{Client: who.ID.String(), User: who.User, Method: method, Content: content})
+			if err != nil || reply == nil {
+				return nil, err
+			}
+			if reply, err = room.CheckContent(reply); err != nil {
+				return nil, fmt.Errorf("what the hook Request answered: %w", err)
+			}
+			return reply, nil
 		}
 	}
 	if hooks.Disconnect != nil {

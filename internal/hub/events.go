@@ -18,7 +18,7 @@ type Event struct {
 	Message *protocol.Message
 	Epoch   string // of the room's log; "" where it has none
 
-	s *session // whose doing it is, or where it was lost
+	s *session // whose doing it is, or nil where that is parked or was lost
 	p *payer   // who paid for it
 }
 
@@ -44,6 +44,7 @@ type Sink interface{ Event(e Event) }
 // happened tells every sink. Of a room's events r.mu is held.
 func (h *Hub) happened(e Event) {
 	h.hookEvent(e)
+	h.tailEvent(&e)
 	for _, sink := range h.cfg.Sinks {
 		sink.Event(e)
 	}
@@ -57,12 +58,12 @@ func (h *Hub) tellPublished(m *protocol.Message, epoch string) {
 	h.happened(Event{Kind: Published, Room: m.Room, Message: m, Epoch: epoch})
 }
 
-// tellJoined tells of s's join. r.mu is held.
-func (h *Hub) tellJoined(r *room, s *session, data []byte) {
+// tellJoined tells of a join; s is nil when the session is parked and p pays for it. r.mu is held.
+func (h *Hub) tellJoined(r *room, who Identity, s *session, p *payer, data []byte) {
 	if r.members == 1 {
-		h.happened(Event{Kind: Occupied, Room: r.name, s: s})
+		h.happened(Event{Kind: Occupied, Room: r.name, s: s, p: p})
 	}
-	h.happened(Event{Kind: Joined, Room: r.name, Client: s.identity(), Data: data, s: s})
+	h.happened(Event{Kind: Joined, Room: r.name, Client: who, Data: data, s: s, p: p})
 }
 
 // tellLeft tells of a leave; s is nil when the session was lost and p paid for it. r.mu is held.
