@@ -27,6 +27,7 @@ var allowedImports = map[string][]string{
 	".": {
 		"internal/api", "internal/auth", "internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/wire",
 		"internal/audit", "internal/cgroup", "internal/console", "internal/glob", "internal/metrics", "internal/sparselog",
+		"internal/datadir", "internal/outbox", "internal/webhook",
 	},
 
 	"internal/api":   {"internal/auth", "internal/front", "internal/hub", "internal/history", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
@@ -34,7 +35,9 @@ var allowedImports = map[string][]string{
 	"internal/hub":   {"internal/auth", "internal/loop", "internal/history", "internal/presence", "internal/protocol", "internal/wire", "internal/glob", "internal/sparselog"},
 	"internal/loop":  {"internal/protocol", "internal/wire", "internal/sparselog"},
 
+	"internal/outbox":  {"internal/hub", "internal/protocol", "internal/protocol/room", "internal/sparselog", "internal/webhook"},
 	"internal/webhook": {"internal/auth", "internal/protocol"},
+	"internal/datadir": {},
 
 	"internal/bench": {"internal/wire", "internal/wsclient"}, // it knows the server only from outside
 

@@ -1,4 +1,4 @@
-package webhook
+package outbox
 
 import (
 	"bytes"
@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"example.com/hubbub/internal/webhook"
 )
 
 // answer is what has become of a request.
@@ -42,7 +44,7 @@ func (o *Outbox) send(ctx context.Context, id string, body []byte) answer {
 	if err != nil {
 		return answer{err: bare(err)}
 	}
-	req.Header = Sign(o.cfg.Secrets, id, time.Now(), body)
+	req.Header = webhook.Sign(o.cfg.Secrets, id, time.Now(), body)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "Hubbub")
 	resp, err := o.client.Do(req)

@@ -1,4 +1,4 @@
-package webhook
+package outbox
 
 import (
 	"bufio"
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/hub"
+	"example.com/hubbub/internal/webhook"
 )
 
 // What a child process of a test is told, and what it does then.
@@ -26,7 +27,7 @@ const (
 
 // writeUntilKilled tells of events as fast as the disk takes them, and says from time to time how many are written.
 func writeUntilKilled() {
-	secrets, _ := ParseSecrets([]string{secret})
+	secrets, _ := webhook.ParseSecrets([]string{secret})
 	all, _ := Select(nil)
 	o, err := Open(Config{
 		URL: os.Getenv(childURL), Secrets: secrets, Events: all, Node: "n1", Dir: os.Getenv(childDir), Log: slog.New(slog.DiscardHandler),

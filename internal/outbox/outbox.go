@@ -1,4 +1,4 @@
-package webhook
+package outbox
 
 import (
 	"context"
@@ -13,12 +13,13 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/sparselog"
+	"example.com/hubbub/internal/webhook"
 )
 
 // Config is what an Outbox needs. All must be set, but Dir.
 type Config struct {
 	URL     string // where the events go: CheckURL has looked
-	Secrets Secrets
+	Secrets webhook.Secrets
 	Events  Selection
 	Node    string // the name of this node
 	Dir     string // the folder where events wait, this process's alone; "" is memory

@@ -1,4 +1,4 @@
-package webhook
+package outbox
 
 import (
 	"bytes"
@@ -18,6 +18,7 @@ import (
 
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/webhook"
 )
 
 const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -171,7 +172,7 @@ type outbox struct {
 func open(t *testing.T, url string, with func(c *Config)) *outbox {
 	t.Helper()
 	o := &outbox{t: t, log: &log{}}
-	secrets, err := ParseSecrets([]string{secret})
+	secrets, err := webhook.ParseSecrets([]string{secret})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package webhook
+package outbox
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/hub"
+	"example.com/hubbub/internal/webhook"
 )
 
 // 100,000 events while the backend is down: whoever tells of them never waits for the disk or the backend, and what is
@@ -158,7 +159,7 @@ func TestWhatIsLostWithTheProcessIsCounted(t *testing.T) {
 
 // What a worker pays for an event.
 func BenchmarkEvent(b *testing.B) {
-	secrets, _ := ParseSecrets([]string{secret})
+	secrets, _ := webhook.ParseSecrets([]string{secret})
 	all, _ := Select(nil)
 	o, err := Open(Config{URL: "http://127.0.0.1:1", Secrets: secrets, Events: all, Node: "n", Dir: b.TempDir(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
