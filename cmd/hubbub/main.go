@@ -35,8 +35,8 @@ func (usageError) ExitCode() int   { return statusUsage }
 var (
 	reserved = strings.Fields(`
 	limits anonymous page nats nats-creds
-	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo`)
-	reservedGroups = []string{"jwt-", "webhook-", "hook-"}
+	cluster-listen cluster-name cluster-secret join replicas pusher-app centrifugo`)
+	reservedGroups = []string{"jwt-", "hook-"}
 )
 
 func main() {
