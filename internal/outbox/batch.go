@@ -39,6 +39,18 @@ type taken struct {
 	kind    kind
 }
 
+// in is how many events of each kind the batch has from a segment. A nil batch has none.
+func (b *batch) in(g *segment) (n [kinds]int64) {
+	if b != nil {
+		for _, t := range b.taken {
+			if t.segment == g {
+				n[t.kind]++
+			}
+		}
+	}
+	return n
+}
+
 // compose makes the next request, if there is anything to tell, and notes it where an outbox on disk will find it again.
 func (o *Outbox) compose() {
 	if o.stopped.Load() {
@@ -250,19 +262,11 @@ func (o *Outbox) stop() {
 	o.cfg.Log.Error("the backend answered 410: it is told nothing any more until the server is started again", "url", o.url, "dropped", o.waiting())
 	o.skip(uint64(b.events))
 	o.done(b)
-	for c, s := range o.spools {
-		for _, g := range s.segments {
-			for k, n := range g.left {
-				o.figures.dropped[k].Add(n)
-			}
-			g.left = [kinds]int64{}
+	for _, s := range o.spools {
+		for k, n := range s.drop(0, s.next, nil) {
+			o.figures.dropped[k].Add(n)
 		}
-		s.head = place{s.next, 0}
-		o.cursor.heads[c] = s.head
-		for len(s.segments) > 0 {
-			s.segments[0].remove()
-			s.segments = s.segments[1:]
-		}
+		o.goOnBehind(s, s.next)
 		s.next++
 	}
 	o.save()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -112,6 +113,7 @@ func TestAFullOutboxDropsTheOldestStates(t *testing.T) {
 					last = e.User
 				}
 			}
+			behindTheLoss(t, b.taken)
 			if toldOf["member.joined"] != dropped["member.joined"] || joins+dropped["member.joined"] != n {
 				t.Errorf("of %d joins %d came, %d were dropped, and the backend was told of %v", n, joins, dropped["member.joined"], toldOf)
 			}
@@ -122,6 +124,29 @@ func TestAFullOutboxDropsTheOldestStates(t *testing.T) {
 				t.Errorf("the log is %s", o.log)
 			}
 		})
+	}
+}
+
+// behindTheLoss holds that no join is told behind the last request that tells of dropped ones but those that followed
+// them: a snapshot that is read then isn't changed back.
+func behindTheLoss(t *testing.T, taken []request) {
+	t.Helper()
+	var joins []string
+	for _, r := range taken {
+		if r.Dropped["member.joined"] > 0 {
+			joins = nil
+		}
+		for _, e := range r.Events {
+			if e.Type == "member.joined" {
+				joins = append(joins, e.User)
+			}
+		}
+	}
+	for i, user := range joins {
+		last, _ := strconv.Atoi(strings.TrimPrefix(joins[len(joins)-1], "user-"))
+		if want := fmt.Sprint("user-", last-len(joins)+1+i); user != want {
+			t.Fatalf("behind what was dropped comes %s where %s should, %d before the last", user, want, len(joins)-i)
+		}
 	}
 }
 

@@ -197,6 +197,9 @@ func (o *Outbox) wait() time.Duration {
 func (o *Outbox) store() {
 	all, dropped := o.intake.take()
 	o.drop(dropped)
+	if s := o.spools[states]; dropped != [kinds]int64{published: dropped[published]} && len(s.segments) > 0 {
+		o.dropTo(s, s.next-1) // it is older, see dropOldest
+	}
 	for c, q := range all {
 		var b []byte
 		var of []outline
@@ -248,19 +251,54 @@ func (o *Outbox) write(c class, b []byte, of []outline) {
 func (o *Outbox) bound() {
 	for {
 		disk, memory := o.bytes()
-		var left [kinds]int64
-		var ok bool
-		switch {
-		case memory > o.limits.memory:
-			left, ok = o.dropOldest(true)
-		case disk > o.limits.disk:
-			left, ok = o.dropOldest(false)
+		inMemory := memory > o.limits.memory
+		if !inMemory && disk <= o.limits.disk || !o.dropOldest(inMemory) {
+			return
 		}
-		if !ok {
-			return // what is under way is left
-		}
-		o.drop(left)
 	}
+}
+
+// dropOldest drops a segment that is in memory, or one that is on the disk; of states also all that is older, wherever
+// it is: the backend reads the snapshot when it is told, and what is older would change that back. It is false where
+// there is nothing but what is under way.
+func (o *Outbox) dropOldest(memory bool) bool {
+	for _, s := range o.spools[:starts] {
+		number, ok := s.oldest(memory, o.underWay(s))
+		switch {
+		case !ok:
+			continue
+		case s.class == states:
+			o.dropTo(s, number)
+		default:
+			o.drop(s.drop(number, number, o.batch))
+		}
+		return true
+	}
+	return false
+}
+
+// dropTo drops all of a spool up to a segment, but for what is under way.
+func (o *Outbox) dropTo(s *spool, number uint64) {
+	o.drop(s.drop(0, number, o.batch))
+	o.goOnBehind(s, number)
+}
+
+// goOnBehind has what is told next of a spool begin behind a segment.
+func (o *Outbox) goOnBehind(s *spool, number uint64) {
+	to := place{number + 1, 0}
+	if o.batch != nil {
+		o.batch.ends[s.class] = to
+		return
+	}
+	s.head, o.cursor.heads[s.class] = to, to
+}
+
+// underWay is the segment up to which events may be under way.
+func (o *Outbox) underWay(s *spool) uint64 {
+	if o.batch != nil {
+		return max(s.head.segment, o.batch.ends[s.class].segment)
+	}
+	return s.head.segment
 }
 
 func (o *Outbox) bytes() (disk, memory int64) {
@@ -269,19 +307,6 @@ func (o *Outbox) bytes() (disk, memory int64) {
 		disk, memory = disk+d, memory+m
 	}
 	return disk, memory
-}
-
-func (o *Outbox) dropOldest(memory bool) (left [kinds]int64, ok bool) {
-	for _, s := range o.spools[:starts] {
-		behind := s.head.segment
-		if o.batch != nil {
-			behind = max(behind, o.batch.ends[s.class].segment)
-		}
-		if left, ok = s.dropOldest(memory, behind); ok {
-			return left, true
-		}
-	}
-	return left, false
 }
 
 // drop counts what was dropped, which the next request says.

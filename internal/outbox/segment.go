@@ -88,6 +88,7 @@ type segment struct {
 	size   int64  // of magic and the whole records
 	left   [kinds]int64
 	dirty  bool // not on the disk for sure
+	sealed bool // nothing is written to it any more
 }
 
 // file is what the outbox needs of one that it writes.

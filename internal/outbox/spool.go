@@ -86,7 +86,7 @@ func (s *spool) open(memory bool) (*segment, error) {
 	memory = memory || s.dir == ""
 	if n := len(s.segments); n > 0 {
 		switch last := s.segments[n-1]; {
-		case memory && last.inMemory() && last.size < s.limits.memorySegment:
+		case memory && last.inMemory() && !last.sealed && last.size < s.limits.memorySegment:
 			return last, nil
 		case !memory && last.file != nil && last.size < s.limits.diskSegment:
 			return last, nil
@@ -222,17 +222,35 @@ func (s *spool) bytes() (disk, memory int64) {
 	return disk, memory
 }
 
-// dropOldest drops the oldest segment, in memory or on the disk, behind those up to a number, and says what it had; ok
-// is false where there is none.
-func (s *spool) dropOldest(memory bool, behind uint64) (left [kinds]int64, ok bool) {
-	for i, g := range s.segments {
+// oldest is the number of the oldest segment, in memory or on the disk, behind another; ok is false where there is none.
+func (s *spool) oldest(memory bool, behind uint64) (number uint64, ok bool) {
+	for _, g := range s.segments {
 		if g.number > behind && g.inMemory() == memory {
-			s.segments = slices.Delete(s.segments, i, i+1)
-			g.remove()
-			return g.left, true
+			return g.number, true
 		}
 	}
-	return left, false
+	return 0, false
+}
+
+// drop takes out what lies in the segments from..to, but for what is under way, and says what that was.
+func (s *spool) drop(from, to uint64, underWay *batch) (left [kinds]int64) {
+	s.segments = slices.DeleteFunc(s.segments, func(g *segment) bool {
+		if g.number < from || g.number > to {
+			return false
+		}
+		stays := underWay.in(g)
+		for k, n := range stays {
+			left[k] += g.left[k] - n
+		}
+		if g.left = stays; stays != [kinds]int64{} {
+			_ = g.end()
+			g.sealed = true // what came behind would be taken for what was dropped
+			return false
+		}
+		g.remove()
+		return true
+	})
+	return left
 }
 
 // trim removes what lies before the head.
