@@ -174,29 +174,37 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 }
 
 // admit finds out who asks and whether it may come in, on the goroutine of the handshake, and gives the handler that
-// the connection shall have.
-func (s *Server) admit(r *http.Request) loop.Handler {
+// the connection shall have, or what it gets instead.
+func (s *Server) admit(r *http.Request) (loop.Handler, *refusal) {
 	token := r.URL.Query().Get("resume")
 	if s.cfg.Hooks.Connect == nil {
-		h, _ := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, auth.Identity{}, nil)
-		return h
+		h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, auth.Identity{}, nil)
+		return s.admission(r, h, err)
 	}
 	front.Admit(r) // the hook may take long
-	h, err := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, auth.Identity{}, func(ctx context.Context, id hub.ID, who *auth.Identity) error {
+	h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, auth.Identity{}, func(ctx context.Context, id hub.ID, who *auth.Identity) error {
 		c := &Connect{Client: id.String(), Request: r.WithContext(ctx)}
 		err := s.cfg.Hooks.Connect(ctx, c)
 		who.User = c.User
 		return err
 	})
+	return s.admission(r, h, err)
+}
+
+// admission is what becomes of who asks.
+func (s *Server) admission(r *http.Request, h loop.Handler, err error) (loop.Handler, *refusal) {
 	var e *Error
+	var often *hub.Limited
 	switch {
 	case err == nil:
-		return h
+		return h, nil
+	case errors.As(err, &often):
+		return nil, s.limited(often)
 	case errors.As(err, &e) && e != nil:
 	case r.Context().Err() != nil || s.stopping.Load():
 		s.log.Debug("nobody waits for the hook Connect any more", "remote", r.RemoteAddr, "err", err)
 	default:
 		s.unasked.Log(s.log, slog.LevelError, "the hook Connect failed", "remote", r.RemoteAddr, "err", err)
 	}
-	return hub.Refuse(err)
+	return hub.Refuse(err), nil
 }

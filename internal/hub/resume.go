@@ -176,6 +176,9 @@ func (s *session) begin() (done bool) {
 
 // welcome has the session found by its id and by chats, and is the first that the client hears.
 func (s *session) welcome(resumed bool) {
+	if !s.sit() {
+		return
+	}
 	h := s.hub
 	w := h.welcome
 	w.Resumed = resumed
@@ -218,6 +221,7 @@ func (s *session) everyone() *local { return s.state().everyone[s.dialect()] }
 // Closed parks the session, or takes it out of every room.
 func (s *session) Closed(_ *loop.Conn, e loop.Ending) {
 	defer s.hooksClosed(e.Code)
+	defer s.rise()
 	if s.conn == nil {
 		return // it never came so far as to a connection
 	}
@@ -443,16 +447,16 @@ func (s *session) resumeRoom(at *protocol.RoomPosition, no *protocol.Error) (ans
 	}
 	var place history.Position
 	var reason string
+	var behind *pull
 	if member >= 0 { // it has said resume before, or joined
-		place, reason = s.stays(s.rooms[member].local.room, since)
+		place, reason, behind = s.stays(member, since)
 	} else {
-		var behind *pull
 		delete(c.left, answer.Room) // first: from here on it is s's, or nobody's
 		place, reason, behind = s.becomeMember(answer.Room, since, nil, counted)
 		s.rooms[len(s.rooms)-1].put = was.put
-		if behind != nil {
-			c.pulls = append(c.pulls, behind)
-		}
+	}
+	if behind != nil {
+		c.pulls = append(c.pulls, behind)
 	}
 	if since == nil && reason == "" {
 		reason = protocol.ReasonExpired // it can't be proved

@@ -22,6 +22,7 @@ type Snapshot struct {
 	Denied   map[string]int64 // by verb
 	Upgrades map[string]int64 // by result
 	Panics   int64
+	Limited  []Limited
 
 	APICalls        map[[2]string]int64 // by call and status
 	APIUnauthorized int64
@@ -45,6 +46,12 @@ type Webhooks struct {
 	Sent, Failed         int64
 	Dropped              map[string]int64 // by event
 	Stopped, DiskFails   bool
+}
+
+// Limited is how often a limit has refused something.
+type Limited struct {
+	Limit, By string
+	Times     int64
 }
 
 // Histogram is a distribution of times.
@@ -99,6 +106,12 @@ var figures = []figure{
 		func(s *Snapshot, emit func(float64, ...string)) {
 			for i, n := range s.MailboxDepth {
 				emit(float64(n), strconv.Itoa(i))
+			}
+		}},
+	{prometheus.NewDesc("hubbub_limited_total", "What was refused because a client, a user or an address did too much of it, by limit and by whom.", []string{"limit", "by"}, nil), prometheus.CounterValue,
+		func(s *Snapshot, emit func(float64, ...string)) {
+			for _, l := range s.Limited {
+				emit(float64(l.Times), l.Limit, l.By)
 			}
 		}},
 	{prometheus.NewDesc("hubbub_api_calls_total", "Answers of the HTTP API, by call and status; the call is none where the path is no call.", []string{"call", "status"}, nil), prometheus.CounterValue,
