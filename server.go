@@ -17,9 +17,11 @@ import (
 	"example.com/hubbub/internal/api"
 	"example.com/hubbub/internal/audit"
 	"example.com/hubbub/internal/console"
+	"example.com/hubbub/internal/datadir"
 	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/outbox"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/sparselog"
@@ -51,7 +53,11 @@ type Server struct {
 	api     *api.API
 	calls   http.Handler // of the API, on the public paths
 	node    string       // what this server is called
-	tally   tally
+
+	webhooks *outbox.Outbox // nil where nothing is told
+	dataDir  *datadir.Dir   // nil without one
+
+	tally tally
 
 	questions *webhook.Questions // nil where the backend is asked nothing
 
@@ -95,12 +101,16 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = front.NewPerIP(cfg.MaxConnectionsPerIP)
 	}
+	if err := s.openWebhooks(); err != nil {
+		return nil, fmt.Errorf("hubbub: %w", err)
+	}
 	s.questions = cfg.newQuestions()
 	s.hub = hub.New(s.hubConfig())
-	s.api, s.node = s.newAPI(), newNode()
+	s.api = s.newAPI()
 	s.calls = s.api.Handler(cfg.BasePath)
 	l, err := loop.New(s.loopConfig())
 	if err != nil {
+		s.closeWebhooks(context.Background())
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	s.loop = l
@@ -137,6 +147,7 @@ func (s *Server) hubConfig() hub.Config {
 		Log:               cfg.Logger,
 	}
 	rand.Read(h.TokenKey[:])
+	s.tellWebhooks(&h)
 	return h
 }
 
@@ -350,6 +361,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		<-gone
 	}
 	s.hub.Stop() // those who might have resumed leave their rooms, and nothing is published any more
+	told := make(chan struct{})
+	go func() { // beside the hooks
+		s.closeWebhooks(ctx)
+		close(told)
+	}()
+	defer func() { <-told }()
 	s.closeListeners()
 	s.quiet.Stop()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), hooksGrace)
@@ -358,6 +375,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if left := s.hub.WaitHooks(grace); left > 0 {
 		return errors.Join(err, fmt.Errorf("hubbub: shut down: %w: %d of them", ErrHooksRunning, left))
 	}
+	<-told
 	return errors.Join(err, s.settled())
 }
 
@@ -369,6 +387,9 @@ func (s *Server) settled() error {
 	accounts := append(s.loop.Unsettled(), s.hub.Unsettled()...)
 	if s.ips != nil {
 		accounts = append(accounts, s.ips.Unsettled()...)
+	}
+	if s.webhooks != nil {
+		accounts = append(accounts, s.webhooks.Unsettled()...)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

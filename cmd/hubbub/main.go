@@ -39,8 +39,7 @@ func (usageError) ExitCode() int   { return statusUsage }
 var (
 	reserved = strings.Fields(`
 	anonymous page nats nats-creds
-	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo
-	webhook-url webhook-events`)
+	cluster-listen cluster-name cluster-secret join replicas pusher-app centrifugo`)
 	reservedGroups = []string{"jwt-"}
 )
 
