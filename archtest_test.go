@@ -35,7 +35,7 @@ var allowedImports = map[string][]string{
 
 	"internal/bench": {"internal/wire", "internal/wsclient"}, // it knows the server only from outside
 
-	"internal/auth":          {"internal/glob"},
+	"internal/auth":          {"internal/glob", "internal/protocol", "internal/sparselog"},
 	"internal/history":       {"internal/protocol"},
 	"internal/presence":      {"internal/protocol"},
 	"internal/protocol/room": {"internal/protocol"},

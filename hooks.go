@@ -66,7 +66,7 @@ type Hooks struct {
 type Connect struct {
 	Client  string        // the id that it will have
 	Request *http.Request // the handshake: cookies, query, headers; its body can't be read. Its context is ctx
-	User    string        // set it to the name by which others shall know the client: UTF-8 of at most 255 bytes, no controls
+	User    string        // set it to the name by which others shall know the client: UTF-8 of at most 255 bytes, no controls. Where the client has one by its token, it must stay
 }
 
 // Join is a client that wants to become a member of a room.
@@ -153,19 +153,24 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 }
 
 // admit finds out who asks and whether it may come in, on the goroutine of the handshake, and gives the handler that
-// the connection shall have.
-func (s *Server) admit(r *http.Request) loop.Handler {
+// the connection shall have. known is who the client is by what it has shown.
+func (s *Server) admit(r *http.Request, known auth.Identity) loop.Handler {
 	token := r.URL.Query().Get("resume")
 	if s.cfg.Hooks.Connect == nil {
-		h, _ := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, auth.Identity{}, nil)
+		h, _ := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, known, nil)
 		return h
 	}
 	front.Admit(r) // the hook may take long
-	h, err := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, auth.Identity{}, func(ctx context.Context, id hub.ID, who *auth.Identity) error {
-		c := &Connect{Client: id.String(), Request: r.WithContext(ctx)}
-		err := s.cfg.Hooks.Connect(ctx, c)
+	h, err := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, known, func(ctx context.Context, id hub.ID, who *auth.Identity) error {
+		c := &Connect{Client: id.String(), Request: r.WithContext(ctx), User: who.User}
+		if err := s.cfg.Hooks.Connect(ctx, c); err != nil {
+			return err
+		}
+		if who.User != "" && c.User != who.User {
+			return fmt.Errorf("it changed the user's name, which the token says")
+		}
 		who.User = c.User
-		return err
+		return nil
 	})
 	var e *Error
 	switch {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/audit"
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/console"
 	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/hub"
@@ -39,7 +40,10 @@ type Server struct {
 	page    http.Handler
 	ips     *front.PerIP // nil without a limit
 	origins front.Origins
-	unasked sparselog.Log // clients for whom Connect gave no answer
+	unasked sparselog.Log  // clients for whom Connect gave no answer
+	tokens  *auth.Verifier // nil without Config.JWT
+	asked   chan struct{}  // a place for each call of Config.Authenticate
+	unsure  sparselog.Log  // clients for whom it gave no answer
 	probes  front.Lane
 	scrapes front.Lane
 	readers front.Lane // of the page
@@ -82,9 +86,13 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = front.NewPerIP(cfg.MaxConnectionsPerIP)
 	}
+	if err := s.startIdentifying(); err != nil {
+		return nil, fmt.Errorf("hubbub: %w", err)
+	}
 	s.hub = hub.New(s.hubConfig())
 	l, err := loop.New(s.loopConfig())
 	if err != nil {
+		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	s.loop = l
@@ -219,7 +227,7 @@ func (s *Server) Echo() http.Handler {
 }
 
 // echo is the handler of connections that want no rooms; no hook is asked.
-func echo(*http.Request) loop.Handler { return hub.Echo{} }
+func echo(*http.Request, auth.Identity) loop.Handler { return hub.Echo{} }
 
 func (s *Server) health(w http.ResponseWriter, r *http.Request) { s.status(w, r, "alive") }
 
@@ -275,6 +283,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.stopping.Store(true)
+	s.stopIdentifying()
 	clients := s.loop.Connections()
 	over := time.Duration(clients) * time.Second / drainPace
 	if deadline, ok := ctx.Deadline(); ok {
