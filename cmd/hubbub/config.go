@@ -51,6 +51,10 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 		case "max-buffered-bytes":
 			value = size(cfg.MaxBufferedBytes)
 		}
+		if isSecret(flag) {
+			fmt.Fprintf(&out, "\n%s# %s: not shown # %s\n", comment(flag.Help), flag.Name, c.origin(ctx, flag))
+			continue
+		}
 		text, err := yamlValue(value)
 		if err != nil {
 			return fmt.Errorf("%s: %w", flag.Name, err)
@@ -64,6 +68,13 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 	out.WriteString("\n" + rules)
 	_, err = os.Stdout.Write(out.Bytes())
 	return err
+}
+
+// isSecret says of a setting whether what it is set to must not be seen: what hubbub config prints ends in other
+// people's eyes. The name of a file isn't secret.
+func isSecret(flag *kong.Flag) bool {
+	text, _ := flag.Target.Interface().(string)
+	return flag.Tag.Has("secret") && text != "" && !strings.HasPrefix(text, "@")
 }
 
 // roomLines is the section rooms, with every rule of the file.

@@ -15,6 +15,7 @@ type cli struct {
 	Serve   serveCmd    `cmd:"" help:"Run the server."`
 	Config  configCmd   `cmd:"" help:"Check the settings, and print what they come to and where each is from."`
 	Bench   benchCmd    `cmd:"" help:"Put a server under load, and measure it."`
+	Token   tokenCmd    `cmd:"" help:"Make a token, to try a server that wants them."`
 	Version versionCmd  `cmd:"" help:"Print the version."`
 	Ask     versionFlag `name:"version" env:"-" help:"Print the version."`
 }
@@ -33,9 +34,9 @@ func (usageError) ExitCode() int   { return statusUsage }
 // of more of them begin with.
 var (
 	reserved = strings.Fields(`
-	admin-listen api-key api-keys trusted-proxies proxy-protocol limits chat direct anonymous page nats nats-creds
+	admin-listen api-key api-keys trusted-proxies proxy-protocol limits chat direct page nats nats-creds
 	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo`)
-	reservedGroups = []string{"jwt-", "webhook-", "hook-"}
+	reservedGroups = []string{"webhook-", "hook-"}
 )
 
 func main() {
@@ -84,9 +85,14 @@ func isReserved(name string) bool {
 	return slices.Contains(reserved, name) || slices.ContainsFunc(reservedGroups, func(group string) bool { return strings.HasPrefix(name, group) })
 }
 
-// checkReserved refuses what is not built yet, rather than ignore it.
+// checkReserved refuses what is not built yet, rather than ignore it. The flags of the commands that are not about the
+// server's settings are others, whatever they are called.
 func checkReserved(args, environ []string) error {
-	for _, a := range args {
+	flags := args
+	if len(args) > 0 && args[0] != "serve" && args[0] != "config" {
+		flags = nil
+	}
+	for _, a := range flags {
 		flag, _, _ := strings.Cut(a, "=")
 		if name, ok := strings.CutPrefix(flag, "--"); ok && isReserved(name) {
 			return fmt.Errorf("%s: %w", flag, errReserved)
