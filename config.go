@@ -1,6 +1,7 @@
 package hubbub
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/front"
+	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
@@ -25,8 +27,8 @@ type Config struct {
 	// MaxConnections is how many WebSockets may be open; above it an upgrade gets 503. Default: the limit of open files
 	// less max(64, a 32nd), which stays free for requests that are not upgraded yet.
 	MaxConnections int
-	// MaxConnectionsPerIP is how many of them may come from one address, the TCP peer's; of IPv6 from one /64. Above it
-	// an upgrade gets 429. Behind a proxy all clients have the proxy's address. Default: 0, no limit.
+	// MaxConnectionsPerIP is how many of them may come from one address; of IPv6 from one /64. Above it an upgrade gets
+	// 429. Behind a proxy all clients have the proxy's address, unless TrustedProxies names it. Default: 0, no limit.
 	MaxConnectionsPerIP int
 	// MaxRoomsPerClient is how many rooms a client may be in. Default: 1000.
 	MaxRoomsPerClient int
@@ -50,6 +52,10 @@ type Config struct {
 	// Rooms are the policies of rooms: the first counts whose Match matches. After them come two that are built in: the
 	// room "lobby" has full presence, and every other room the defaults of RoomPolicy. At most 1000.
 	Rooms []RoomPolicy
+	// Chat and Direct are who may send chats and direct messages: "anyone", "users" (who has a name), "granted" (whose
+	// token says so), or "server", the application alone. Default: "anyone", but "users" where some way of identifying
+	// clients is set.
+	Chat, Direct string
 	// DedupWindow is how long a publish_id counts: the same publisher's next message to the room with it is
 	// acknowledged and not delivered again. At least 1 s. Default: 2 min.
 	DedupWindow time.Duration
@@ -71,6 +77,17 @@ type Config struct {
 	// these very words let in. A pattern that matches nothing that a browser sends is refused. Default: the server's
 	// own origin only.
 	AllowedOrigins []string
+	// TrustedProxies are the addresses of proxies and ranges of them (CIDR), and "unix" for whoever connects by a Unix
+	// socket. What they say in X-Forwarded-For or Forwarded is their clients' address from then on, in limits, logs and
+	// a Request's RemoteAddr, and their X-Forwarded-Host counts beside Host where a page's origin is looked at. Each of
+	// them must write one of the first two headers itself, and none may be reached by a client with the address of one.
+	// Default: none.
+	TrustedProxies []string
+	// ProxyProtocol has each connection from TrustedProxies, which it needs, begin with a header of the PROXY protocol,
+	// version 1 or 2: who the client is. One without a header is refused. A connection from elsewhere is served as it
+	// is, and such a header of it is no HTTP. For Serve and ListenAndServe, with listeners of Listen or without TLS; where
+	// a Server is another server's handler it does nothing. Default: false.
+	ProxyProtocol bool
 	// Subprotocols are the values of Sec-WebSocket-Protocol that the server agrees to: the first of a client's offers
 	// that is one of these is chosen, and means nothing more. Browsers close a connection for which they offered some
 	// and none was chosen. Default: none is ever chosen.
@@ -96,9 +113,15 @@ type Config struct {
 	Authenticate func(ctx context.Context, c *Credentials) (*Identity, error)
 	// Anonymous lets those in who show no token, without a name, where JWT or Authenticate is set.
 	Anonymous bool
+	// APIKeys are the keys of the HTTP API at /api/v1, for the application's backend. Default: none, and every call is
+	// refused.
+	APIKeys []APIKey
+	// AdminApart takes /api/v1 and /metrics off the Server's paths: they are AdminHandler's alone then, for ServeAdmin
+	// on another address. Default: no.
+	AdminApart bool
 	// Handlers are your own kinds of messages, by msg_type. The names of the protocol can't be taken.
 	Handlers map[string]Handler
-	// Hooks are your code in a client's life: connect, join, read, publish, disconnect.
+	// Hooks are your code in a client's life: connect, join, read, publish, request, disconnect.
 	Hooks Hooks
 	// HookTimeout bounds one call of a Handler or a hook. Default: 5 s.
 	HookTimeout time.Duration
@@ -193,6 +216,7 @@ func (c Config) withDefaults() Config {
 	if c.SlowConsumer == "" {
 		c.SlowConsumer = disconnect
 	}
+	c.Chat, c.Direct = cmp.Or(c.Chat, c.outsiders()), cmp.Or(c.Direct, c.outsiders())
 	c.Rooms = slices.Clone(c.Rooms)
 	for i, r := range c.Rooms {
 		c.Rooms[i] = r.withDefaults(c.SlowConsumer)
@@ -211,6 +235,14 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// outsiders are those who may do by default what belongs to no room.
+func (c Config) outsiders() string {
+	if c.identifies() {
+		return hub.Users.String()
+	}
+	return hub.Anyone.String()
+}
+
 // defaultMaxConnections leaves part of the open files to requests, logs and the rest of the process.
 func defaultMaxConnections() int {
 	n := openFileLimit()
@@ -222,6 +254,9 @@ func (c Config) Validate() error {
 	c = c.withDefaults()
 	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests(), c.validateIdentity())
 	if _, err := c.policies(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := c.apiKeys(); err != nil {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -302,6 +337,11 @@ func (c Config) validateNames() (bad faults) {
 	default:
 		bad.add("io %q: unknown; use %q, %q or %q", c.IO, loop.Auto, loop.Epoll, loop.Pump)
 	}
+	for _, of := range []struct{ name, value string }{{"chat", c.Chat}, {"direct", c.Direct}} {
+		if _, err := hub.ParseOutsider(of.value); err != nil {
+			bad.add("%s %w", of.name, err)
+		}
+	}
 	for name, h := range c.Handlers {
 		if h == nil {
 			bad.add("handler %q: nil", name)
@@ -326,6 +366,14 @@ func (c Config) validateRequests() (errs []error) {
 		case slices.Contains(c.Subprotocols[:i], p):
 			bad("subprotocols %q: stands there twice", p)
 		}
+	}
+	for _, p := range c.TrustedProxies {
+		if _, err := front.ParseProxy(p); err != nil {
+			bad("trusted-proxies %q: %w", p, err)
+		}
+	}
+	if c.ProxyProtocol && len(c.TrustedProxies) == 0 {
+		bad("proxy-protocol on: it needs trusted-proxies: everyone could make up an address")
 	}
 	for _, p := range c.AllowedOrigins {
 		if _, err := front.ParseOriginPattern(p); err != nil {

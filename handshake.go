@@ -38,6 +38,7 @@ type refusal struct {
 // admit gives for it.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit admission) {
 	ignoreBody(w, r)
+	r = s.asked(r)
 	deflate, answer, no := s.shakeHands(w, r)
 	if no != nil {
 		s.refuse(w, r, *no)
@@ -95,6 +96,7 @@ func (s *Server) turnAway(nc net.Conn, r *http.Request, err error) {
 type place struct {
 	s       *Server
 	key     netip.Addr   // of the address, for ips.Leave
+	remote  string       // the client's address, where it may be another than the socket's; else empty
 	h       loop.Handler // once it is admitted; it gives the address's place back
 	taken   bool         // by the loop, which calls the handler's Closed
 	granted bool         // the loop has been asked to take it: its own place is none of ours any more
@@ -105,6 +107,9 @@ func (p *place) admitted(h loop.Handler) {
 	p.h = h
 	if p.s.ips != nil {
 		p.h = &counted{h, p.s.ips, p.key}
+	}
+	if p.remote != "" {
+		p.h = &behindProxy{p.h, p.remote}
 	}
 }
 
@@ -275,7 +280,11 @@ func (s *Server) reserve(r *http.Request) (p *place, no *refusal) {
 		s.ips.Leave(key)
 		return nil, s.tooMany()
 	}
-	return &place{s: s, key: key}, nil
+	p = &place{s: s, key: key}
+	if len(s.proxies) > 0 {
+		p.remote = r.RemoteAddr
+	}
+	return p, nil
 }
 
 // closedToAll says why every upgrade is refused just now, whoever asks and however few there are.

@@ -46,6 +46,9 @@ type Hooks struct {
 	// Publish may refuse what a client publishes, or change p.Content. The order of a room's messages is that in which
 	// their hooks end.
 	Publish func(ctx context.Context, p *Publish) error
+	// Request answers a client's request: its method and content are between you and your clients. What it returns, one
+	// JSON value or nil for null, goes to the client as the response. Without it a request is "unavailable".
+	Request func(ctx context.Context, r *Request) (content json.RawMessage, err error)
 	// Disconnect comes last of those above, once for each client that was let in, however its connection ended.
 	Disconnect func(ctx context.Context, d *Disconnect)
 
@@ -66,7 +69,7 @@ type Hooks struct {
 type Connect struct {
 	Client  string        // the id that it will have
 	Request *http.Request // the handshake: cookies, query, headers; its body can't be read. Its context is ctx
-	User    string        // set it to the name by which others shall know the client: UTF-8 of at most 255 bytes, no controls. Where the client has one by its token, it must stay
+	User    string        // set it to the name by which others shall know the client: UTF-8 of at most 255 bytes, no controls. One that its token gives must stay
 }
 
 // Join is a client that wants to become a member of a room.
@@ -79,6 +82,12 @@ type Read struct{ Client, User, Room string }
 type Publish struct {
 	Client, User, Room, To string
 	Content                json.RawMessage // one JSON value; set it to publish another, which Server.Publish would take
+}
+
+// Request is what a client asks of the application.
+type Request struct {
+	Client, User, Method string          // Method has 1 to 64 bytes
+	Content              json.RawMessage // one JSON value; nil where the client gave none
 }
 
 // Disconnect is a client that is gone. Code is what its Close frame said, or 1006 where there was none, as of one that
@@ -99,6 +108,9 @@ func (s *Server) hubHooks() hub.Hooks {
 	h := hub.Hooks{
 		Known:  func(name string) bool { return s.cfg.Handlers[name] != nil },
 		Custom: s.custom,
+	}
+	if s.cfg.identifies() {
+		h.Refresh = s.refresh
 	}
 	hooks := s.cfg.Hooks
 	if hooks.Join != nil {
@@ -122,6 +134,18 @@ func (s *Server) hubHooks() hub.Hooks {
 				return nil, fmt.Errorf("what the hook Publish left: %w", err)
 			}
 			return content, nil
+		}
+	}
+	if hooks.Request != nil {
+		h.Request = func(ctx context.Context, who hub.Identity, method string, content []byte) ([]byte, error) {
+			reply, err := hooks.Request(ctx, &Request{Client: who.ID.String(), User: who.User, Method: method, Content: content})
+			if err != nil || reply == nil {
+				return nil, err
+			}
+			if reply, err = room.CheckContent(reply); err != nil {
+				return nil, fmt.Errorf("what the hook Request answered: %w", err)
+			}
+			return reply, nil
 		}
 	}
 	if hooks.Disconnect != nil {
@@ -157,7 +181,10 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 func (s *Server) admit(r *http.Request, known auth.Identity) loop.Handler {
 	token := r.URL.Query().Get("resume")
 	if s.cfg.Hooks.Connect == nil {
-		h, _ := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, known, nil)
+		h, err := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, known, nil)
+		if err != nil {
+			return hub.Refuse(err)
+		}
 		return h
 	}
 	front.Admit(r) // the hook may take long
@@ -167,7 +194,7 @@ func (s *Server) admit(r *http.Request, known auth.Identity) loop.Handler {
 			return err
 		}
 		if who.User != "" && c.User != who.User {
-			return fmt.Errorf("it changed the user's name, which the token says")
+			return errors.New("it changed the user's name, which the token says")
 		}
 		who.User = c.User
 		return nil

@@ -23,7 +23,7 @@ type admission func(r *http.Request, known auth.Identity) loop.Handler
 
 // startIdentifying is the part of New that is about who clients are.
 func (s *Server) startIdentifying() (err error) {
-	s.asked = make(chan struct{}, s.cfg.MaxHookCalls)
+	s.authing = make(chan struct{}, s.cfg.MaxHookCalls)
 	if s.tokens, err = s.cfg.verifier(); err != nil {
 		return err
 	}
@@ -106,8 +106,8 @@ func (s *Server) authenticate(ctx context.Context, c *Credentials) (who auth.Ide
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HookTimeout)
 	defer cancel()
 	select {
-	case s.asked <- struct{}{}:
-		defer func() { <-s.asked }()
+	case s.authing <- struct{}{}:
+		defer func() { <-s.authing }()
 	case <-ctx.Done():
 		return who, errNoAnswer
 	}

@@ -10,6 +10,7 @@ import (
 
 	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/front"
+	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/wire"
 )
@@ -60,7 +61,7 @@ type Credentials struct {
 var ErrTokenExpired = errors.New("the token has expired")
 
 // identifies says whether there is a way of finding out who a client is before it is let in.
-func (c *Config) identifies() bool {
+func (c Config) identifies() bool {
 	return c.JWT.Key != "" || c.JWT.JWKS != "" || c.Authenticate != nil
 }
 
@@ -160,8 +161,8 @@ func (s *Server) checkIdentity(who *auth.Identity) error {
 	if who.Data == nil {
 		return nil
 	}
-	if n := len(who.Data); n > s.cfg.MaxMessageBytes {
-		return fmt.Errorf("data: %d bytes, and --max-message-bytes is %d", n, s.cfg.MaxMessageBytes)
+	if n := len(who.Data); n > protocol.MaxData {
+		return fmt.Errorf("data: %d bytes, at most %d are allowed", n, protocol.MaxData)
 	}
 	data, err := room.CheckContent(who.Data)
 	if err != nil {

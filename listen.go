@@ -86,9 +86,21 @@ func CertificateFiles(certFile, keyFile string, log *slog.Logger) (*tls.Config, 
 // Serve answers what comes in on l until Shutdown; then it returns http.ErrServerClosed. Next to http.Serve it bounds
 // what connections that are not upgraded yet can cost, in number, in time and in bytes.
 func (s *Server) Serve(l net.Listener) error {
-	g := front.NewGate(l, openFileLimit()-s.cfg.MaxConnections-fdsOfOurs, func() string { return tooBusy(noDescriptor) }, s.log)
+	if s.cfg.ProxyProtocol {
+		l = s.withProxyHeaders(l)
+	}
+	return s.serve(l, s, openFileLimit()-s.cfg.MaxConnections-fdsOfOurs)
+}
+
+// ServeAdmin is Serve for a listener of the operator's and the backend's own: h is AdminHandler, or what the program has
+// put around it. It is closed with the others at the end of Shutdown.
+func (s *Server) ServeAdmin(l net.Listener, h http.Handler) error { return s.serve(l, h, 0) }
+
+// serve is Serve for any handler; descriptors is how many there are for connections that are no WebSockets (yet).
+func (s *Server) serve(l net.Listener, h http.Handler, descriptors int) error {
+	g := front.NewGate(l, descriptors, func() string { return tooBusy(noDescriptor) }, s.log)
 	srv := &http.Server{
-		Handler:           s,
+		Handler:           h,
 		ReadHeaderTimeout: s.cfg.HandshakeTimeout,
 		ReadTimeout:       s.cfg.HandshakeTimeout,
 		WriteTimeout:      time.Minute, // a hijacked connection has none

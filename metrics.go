@@ -97,6 +97,7 @@ type workerTally struct {
 	loop.Counts
 	errors  hub.Errors
 	dropped hub.Dropped
+	denied  hub.Denied
 }
 
 // snapshot asks every worker for its counts; they are plain numbers that nobody else may read.
@@ -107,7 +108,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		depth[i] = w.Depth()
 	}
 	s.loop.Inspect(scrapeWait, func(w *loop.Worker) {
-		now := workerTally{w.Counts(), s.hub.Errors(w), s.hub.Dropped(w)}
+		now := workerTally{w.Counts(), s.hub.Errors(w), s.hub.Dropped(w), s.hub.Denied(w)}
 		s.tally.mu.Lock()
 		defer s.tally.mu.Unlock()
 		s.tally.workers[w.Index()] = now
@@ -118,12 +119,14 @@ func (s *Server) snapshot() metrics.Snapshot {
 		Dropped:      map[string]int64{},
 		Closed:       map[string]int64{closedOther: 0},
 		Errors:       map[string]int64{},
+		Denied:       map[string]int64{},
 		Upgrades:     map[string]int64{},
 		Panics:       s.loop.Panics.Load(),
 		HistoryBytes: s.hub.Kept(hub.KeptHistory) + s.hub.Kept(hub.KeptRooms),
 		Kept:         map[string]int64{},
 		Parked:       s.hub.ParkedSessions(),
 		MailboxDepth: depth,
+		APICalls:     map[[2]string]int64{},
 		Turns:        metrics.Histogram{Counts: make([]int64, len(loop.TurnBounds)+1)},
 	}
 	// What has not happened yet is there too, as 0: a rate needs a value before the first.
@@ -133,6 +136,11 @@ func (s *Server) snapshot() metrics.Snapshot {
 	for r := upgradeAccepted; r < upgradeResults; r++ {
 		snap.Upgrades[upgradeNames[r]] = s.tally.upgrades[r].Load()
 	}
+	calls, unauthorized, tails := s.api.Counts()
+	for _, c := range calls {
+		snap.APICalls[[2]string{c.Call, strconv.Itoa(c.Status)}] = c.Count
+	}
+	snap.APIUnauthorized, snap.APITails = unauthorized, tails
 	for k := range hub.Kinds() {
 		snap.Kept[k.String()] = s.hub.Kept(k)
 		snap.BufferedBytes += s.hub.Kept(k)
@@ -179,6 +187,7 @@ func (w *workerTally) addTo(snap *metrics.Snapshot) {
 	for code := protocol.BadJSON; code <= protocol.Internal; code++ {
 		snap.Errors[code.String()] += w.errors[code]
 	}
+	w.denied.Each(func(verb string, n int64) { snap.Denied[verb] += n })
 	for i, n := range w.Turns {
 		snap.Turns.Counts[i] += n
 	}

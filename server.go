@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/hubbub/internal/api"
 	"example.com/hubbub/internal/audit"
 	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/console"
@@ -26,7 +27,7 @@ import (
 )
 
 // Server is the whole of Hubbub as an http.Handler: the room protocol at /ws (and at / when the request is an upgrade),
-// the echo at /echo, a page to try it at /, and /healthz, /readyz and /metrics. Below a path of a mux it needs
+// the echo at /echo, a page to try it at /, the backend's API at /api/v1, and /healthz, /readyz and /metrics. Below a path of a mux it needs
 // http.StripPrefix, or Config.BasePath. What a middleware has set in a ResponseWriter's Header, such as a cookie, goes
 // with the answer 101 too; a ResponseWriter of its own must have Hijack or Unwrap (http.ResponseController). Its
 // methods may be called from any goroutine, a Handler's too, and none but Serve, ListenAndServe, Shutdown, Remove and
@@ -40,14 +41,19 @@ type Server struct {
 	page    http.Handler
 	ips     *front.PerIP // nil without a limit
 	origins front.Origins
+	proxies front.Proxies  // who may say for whom it speaks
+	clash   sparselog.Log  // of headers that contradict each other
 	unasked sparselog.Log  // clients for whom Connect gave no answer
 	tokens  *auth.Verifier // nil without Config.JWT
-	asked   chan struct{}  // a place for each call of Config.Authenticate
+	authing chan struct{}  // a place for each call of Config.Authenticate
 	unsure  sparselog.Log  // clients for whom it gave no answer
 	probes  front.Lane
 	scrapes front.Lane
 	readers front.Lane // of the page
 	scrape  http.Handler
+	api     *api.API
+	calls   http.Handler // of the API, on the public paths
+	node    string       // what this server is called
 	tally   tally
 
 	draining atomic.Bool   // not ready any more
@@ -83,6 +89,10 @@ func New(cfg Config) (*Server, error) {
 		p, _ := front.ParseOriginPattern(text) // Validate has looked
 		s.origins = append(s.origins, p)
 	}
+	for _, text := range cfg.TrustedProxies {
+		p, _ := front.ParseProxy(text) // the same
+		s.proxies = append(s.proxies, p)
+	}
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = front.NewPerIP(cfg.MaxConnectionsPerIP)
 	}
@@ -90,6 +100,8 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	s.hub = hub.New(s.hubConfig())
+	s.api, s.node = s.newAPI(), newNode()
+	s.calls = s.api.Handler(cfg.BasePath)
 	l, err := loop.New(s.loopConfig())
 	if err != nil {
 		s.stopIdentifying()
@@ -106,6 +118,8 @@ func (s *Server) hubConfig() hub.Config {
 	cfg := &s.cfg
 	policies, _ := cfg.policies() // Validate has looked
 	slow, _ := hub.ParseSlowConsumer(cfg.SlowConsumer)
+	chat, _ := hub.ParseOutsider(cfg.Chat)
+	direct, _ := hub.ParseOutsider(cfg.Direct)
 	h := hub.Config{
 		Dialects:          []func() protocol.Dialect{func() protocol.Dialect { return new(room.Dialect) }},
 		Epoch:             rand.Text()[:12] + ".",
@@ -118,7 +132,10 @@ func (s *Server) hubConfig() hub.Config {
 		ResumeWindow:      max(0, cfg.ResumeWindow),
 		Policies:          policies,
 		SlowConsumer:      slow,
+		Chat:              chat,
+		Direct:            direct,
 		Hooks:             s.hubHooks(),
+		Leeway:            max(0, cfg.JWT.Leeway),
 		HookTimeout:       cfg.HookTimeout,
 		HookLimit:         cfg.MaxHookCalls,
 		Log:               cfg.Logger,
@@ -145,8 +162,14 @@ func (s *Server) loopConfig() loop.Config {
 
 // ServeHTTP answers a request, or takes its connection over.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r = s.asked(r)
+	path := s.pathOf(r)
+	if isAPI(path) && !s.cfg.AdminApart {
+		s.calls.ServeHTTP(w, r)
+		return
+	}
 	ignoreBody(w, r)
-	switch s.pathOf(r) {
+	switch path {
 	case "/ws":
 		s.upgrade(w, r, s.admit)
 	case "/echo":
@@ -156,6 +179,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/readyz":
 		s.aside(w, r, s.probes, s.ready)
 	case "/metrics":
+		if s.cfg.AdminApart {
+			s.nothing(w, r)
+			return
+		}
 		s.Metrics().ServeHTTP(w, r)
 	case "/":
 		if isUpgrade(r) || hasKey(r) {
@@ -202,6 +229,9 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) {
 // nothing answers where there is nothing, and says what to set where the path is right but for its beginning.
 func (s *Server) nothing(w http.ResponseWriter, r *http.Request) {
 	no := refusal{status: http.StatusNotFound, detail: "there is nothing at this path; the WebSocket is at " + s.cfg.BasePath + "/ws", warn: isUpgrade(r)}
+	if path := s.pathOf(r); s.cfg.AdminApart && (path == "/metrics" || isAPI(path)) {
+		no.detail = "this path is on the admin listener (--admin-listen)"
+	}
 	for _, known := range []string{"/ws", "/echo", "/healthz", "/readyz", "/metrics", "/"} {
 		base, ok := strings.CutSuffix(r.URL.Path, known)
 		if !ok || base == "" || checkBasePath(base) != nil {

@@ -126,7 +126,7 @@ func TestNamesThatAreNear(t *testing.T) {
 
 // An empty value of a flag is a script's variable that isn't set, and no wish for a random port or for no TLS.
 func TestAnEmptyFlagIsRefused(t *testing.T) {
-	for _, flag := range []string{"listen", "config", "tls-cert", "tls-key", "allowed-origins", "subprotocols", "base-path", "io", "compression", "slow-consumer", "log-level", "workers", "ping-interval", "max-message-bytes"} {
+	for _, flag := range []string{"listen", "config", "tls-cert", "tls-key", "allowed-origins", "trusted-proxies", "subprotocols", "base-path", "io", "compression", "slow-consumer", "log-level", "workers", "ping-interval", "max-message-bytes"} {
 		for _, args := range [][]string{{"serve", "--" + flag + "="}, {"config", "--" + flag, ""}} {
 			if _, _, err := parse(t, nil, args...); err == nil || !strings.Contains(err.Error(), "--"+flag) {
 				t.Errorf("%q: %v", args, err)
@@ -213,7 +213,8 @@ func TestHelpAndVersionInEveryForm(t *testing.T) {
 		{"help nonsense", 2, "unexpected argument nonsense"},
 		{"serv", 2, `did you mean "serve"`},
 		{"", 2, "expected one of"},
-		{"serve --api-key x", 2, "--api-key: reserved"},
+		{"serve --nats x", 2, "--nats: reserved"},
+		{"serve --api-key x", 2, "--api-key: it has 1 bytes; a key has 16"},
 		{"bench", 2, "expected one of"},
 		{"bench fanout --members many", 2, "--members"},
 	} {

@@ -30,7 +30,9 @@ type file struct {
 	path   string
 	values map[string]fileValue // rooms too, without a text
 	rooms  []hubbub.RoomPolicy
-	lines  map[string]int // of what stands in rooms: see rulesReader
+	lines  map[string]int // of what stands in rooms and the like: see rulesReader
+
+	apiKeys []hubbub.APIKey
 }
 
 // readFile reads the file and holds every key and value against the flags. The error names all that is wrong, each with
@@ -58,7 +60,7 @@ func readFile(path, by string, flags []*kong.Flag) (*file, error) {
 
 // parseFile makes of YAML, a mapping of names to values, what the flags of these names will get.
 func parseFile(b []byte, flags []*kong.Flag) (*file, error) {
-	f := &file{values: map[string]fileValue{}}
+	f := &file{values: map[string]fileValue{}, lines: map[string]int{}}
 	loader, err := yaml.NewLoader(bytes.NewReader(b))
 	if err != nil {
 		return nil, err
@@ -87,10 +89,14 @@ func parseFile(b []byte, flags []*kong.Flag) (*file, error) {
 	var errs []error
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		key, value := top.Content[i], top.Content[i+1]
-		if key.Value == roomsKey && f.lines == nil {
-			read := rulesReader{lines: map[string]int{roomsKey: key.Line}}
-			f.rooms, f.lines = read.rules(value), read.lines
-			f.values[roomsKey] = fileValue{line: key.Line}
+		if _, twice := f.values[key.Value]; !twice && (key.Value == roomsKey || key.Value == apiKeysKey) {
+			read := rulesReader{lines: f.lines}
+			f.lines[key.Value], f.values[key.Value] = key.Line, fileValue{line: key.Line}
+			if key.Value == roomsKey {
+				f.rooms = read.rules(value)
+			} else {
+				f.apiKeys = read.keys(value)
+			}
 			errs = append(errs, read.errs...)
 			continue
 		}
@@ -169,7 +175,7 @@ func fileSetting(name string, value *yaml.Node, flags []*kong.Flag) (string, err
 	}
 	flag := byName(flags, name)
 	if flag == nil {
-		if like := nearest(name, append(names(flags), roomsKey)); like != "" {
+		if like := nearest(name, append(names(flags), roomsKey, apiKeysKey)); like != "" {
 			return "", fmt.Errorf("there is no such setting; did you mean %s?", like)
 		}
 		return "", errors.New("there is no such setting; hubbub config lists all")
@@ -204,7 +210,7 @@ func names(flags []*kong.Flag) (all []string) {
 // settings are the flags that are settings of the server; the others say what hubbub is to do.
 func settings(flags []*kong.Flag) (all []*kong.Flag) {
 	for _, f := range flags {
-		if f.Name != "help" && f.Name != "config" && f.Name != "room" {
+		if f.Name != "help" && f.Name != "config" && f.Name != "room" && f.Name != "user" {
 			all = append(all, f)
 		}
 	}

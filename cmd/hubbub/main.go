@@ -14,6 +14,7 @@ import (
 type cli struct {
 	Serve   serveCmd    `cmd:"" help:"Run the server."`
 	Config  configCmd   `cmd:"" help:"Check the settings, and print what they come to and where each is from."`
+	Key     keyCmd      `cmd:"" help:"Make a key for the HTTP API."`
 	Bench   benchCmd    `cmd:"" help:"Put a server under load, and measure it."`
 	Token   tokenCmd    `cmd:"" help:"Make a token, to try a server that wants them."`
 	Version versionCmd  `cmd:"" help:"Print the version."`
@@ -34,7 +35,7 @@ func (usageError) ExitCode() int   { return statusUsage }
 // of more of them begin with.
 var (
 	reserved = strings.Fields(`
-	admin-listen api-key api-keys trusted-proxies proxy-protocol limits chat direct page nats nats-creds
+	limits page nats nats-creds
 	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo`)
 	reservedGroups = []string{"webhook-", "hook-"}
 )

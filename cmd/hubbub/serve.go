@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"reflect"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,6 +26,8 @@ import (
 type serveCmd struct {
 	Config              configFile    `placeholder:"FILE" help:"YAML file of settings, by the names of the flags."`
 	Listen              string        `default:":8080" placeholder:"ADDR" help:"Address for HTTP and WebSockets: :8080, 127.0.0.1:8080, or unix:PATH for a Unix socket (${default})."`
+	AdminListen         string        `placeholder:"ADDR" help:"Address for the API, /metrics and /debug/pprof, which the public one hasn't got then; :9000 is this machine's alone."`
+	APIKey              secret        `name:"api-key" placeholder:"KEY" help:"A key of the API with every right; better in the environment, since all on the machine see the command line. hubbub key makes one."`
 	Workers             int           `default:"0" placeholder:"N" help:"Event-loop workers (0: one for each processor that Go uses)."`
 	MaxConnections      int           `default:"0" placeholder:"N" help:"Open WebSockets; above it an upgrade gets 503 (0: the limit of open files less max(64, a 32nd))."`
 	MaxConnectionsPerIP int           `name:"max-connections-per-ip" default:"0" placeholder:"N" help:"Of these from one address, or one /64 of IPv6; above it 429 (0: no limit)."`
@@ -34,6 +37,8 @@ type serveCmd struct {
 	SendQueueBytes      size          `default:"1MiB" placeholder:"SIZE" help:"Unsent bytes that make a client a slow consumer (${default})."`
 	SendQueueAge        time.Duration `default:"30s" placeholder:"TIME" help:"Age of the oldest unsent message that makes a client a slow consumer (${default})."`
 	SlowConsumer        string        `default:"disconnect" placeholder:"POLICY" help:"What happens to a slow consumer in rooms whose policy doesn't say: disconnect, drop-oldest, latest or latest-by-key (${default})."`
+	Chat                string        `default:"" placeholder:"WHO" help:"Who may send chats: anyone, users, granted or server (empty: anyone, but users where a way of identifying clients is set)."`
+	Direct              string        `default:"" placeholder:"WHO" help:"Who may send direct messages; as chat."`
 	DedupWindow         time.Duration `default:"2m" placeholder:"TIME" help:"How long a publish_id is remembered: the same one again is acknowledged and not delivered (${default})."`
 	ResumeWindow        time.Duration `default:"30s" placeholder:"TIME" help:"How long the session of a lost connection is kept for its client to resume; 0s: not at all (${default})."`
 	PingInterval        time.Duration `default:"25s" placeholder:"TIME" help:"How often clients are pinged (${default})."`
@@ -42,9 +47,11 @@ type serveCmd struct {
 	ShutdownDelay       time.Duration `default:"0s" placeholder:"TIME" help:"After SIGTERM: how long connections are still accepted while /readyz says 503 already (${default})."`
 	ShutdownTimeout     time.Duration `default:"30s" placeholder:"TIME" help:"How long clients may take to go after that (${default})."`
 	AllowedOrigins      []string      `placeholder:"PATTERN" help:"Origins whose pages may connect beside the server's own, such as https://*.example.com or http://localhost:*; opened files and desktop shells are null or file://, and no star lets them in."`
+	TrustedProxies      []string      `placeholder:"CIDR" help:"Proxies whose X-Forwarded-For or Forwarded is believed: addresses, ranges such as 10.0.0.0/8, or unix for whoever connects by a Unix socket."`
+	ProxyProtocol       string        `default:"off" enum:"on,off" placeholder:"on|off" help:"on: connections from --trusted-proxies begin with a header of the PROXY protocol, version 1 or 2 (${default})."`
 	Subprotocols        []string      `placeholder:"NAME" help:"Values of Sec-WebSocket-Protocol to agree to; the first that a client offers is chosen."`
 	BasePath            string        `placeholder:"PATH" help:"What all paths begin with, such as /live for /live/ws, where a proxy passes it on."`
-	JWTKey              string        `name:"jwt-key" secret:"" placeholder:"KEY" help:"Checks the tokens that say who clients are: a secret of 32 bytes or more, or @FILE with a secret or a public key, PEM. Without this and jwt-jwks the server is open to all."`
+	JWTKey              secret        `name:"jwt-key" placeholder:"KEY" help:"Checks the tokens that say who clients are: a secret of 32 bytes or more, or @FILE with a secret or a public key, PEM. Without this and jwt-jwks the server is open to all."`
 	JWTJWKS             string        `name:"jwt-jwks" placeholder:"URL" help:"The same by a provider's keys, which are fetched from there when a token names a new one; needs jwt-audience."`
 	JWTIssuer           string        `name:"jwt-issuer" placeholder:"TEXT" help:"What a token's claim iss must be."`
 	JWTAudience         string        `name:"jwt-audience" placeholder:"TEXT" help:"What a token's claim aud must have."`
@@ -99,6 +106,11 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	if err != nil {
 		return fmt.Errorf("--listen %s: %w", c.Listen, err)
 	}
+	admin, err := c.admin(log)
+	if err != nil {
+		l.Close()
+		return fmt.Errorf("--admin-listen %s: %w", c.AdminListen, err)
+	}
 	srv, err := hubbub.New(cfg)
 	if err != nil {
 		l.Close()
@@ -108,8 +120,12 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 
 	log.Info("hubbub listens", append(c.where(l.Addr(), secure != nil), "processors", runtime.GOMAXPROCS(0))...)
-	served := make(chan error, 1)
+	served := make(chan error, 2)
 	go func() { served <- srv.Serve(l) }()
+	if admin != nil {
+		log.Info("the admin listener has the API and /metrics", "admin-listen", admin.Addr().String())
+		go func() { served <- srv.ServeAdmin(admin, withPprof(srv.AdminHandler())) }()
+	}
 
 	select {
 	case err := <-served:
@@ -163,8 +179,14 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 	if _, _, err := hubbub.ListenAddress(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("listen %s: %w", c.Listen, err))
 	}
-	if strings.HasPrefix(c.Listen, "unix:") && c.MaxConnectionsPerIP > 0 {
-		errs = append(errs, fmt.Errorf("max-connections-per-ip %d: it can't be counted at a Unix socket, whose clients have no addresses", c.MaxConnectionsPerIP))
+	if _, _, err := hubbub.ListenAddress(adminAddress(c.AdminListen)); c.AdminListen != "" && err != nil {
+		errs = append(errs, fmt.Errorf("admin-listen %s: %w", c.AdminListen, err))
+	}
+	if _, err := c.apiKeys(); err != nil {
+		errs = append(errs, err)
+	}
+	if strings.HasPrefix(c.Listen, "unix:") && c.MaxConnectionsPerIP > 0 && !slices.Contains(c.TrustedProxies, "unix") {
+		errs = append(errs, fmt.Errorf("max-connections-per-ip %d: it can't be counted at a Unix socket, whose clients have no addresses, unless a proxy tells them and --trusted-proxies has unix", c.MaxConnectionsPerIP))
 	}
 	if c.JWTLeeway < 0 {
 		errs = append(errs, fmt.Errorf("jwt-leeway %s: less than 0s", c.JWTLeeway))
@@ -182,6 +204,7 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 // config is what the library is given.
 func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 	var rooms []hubbub.RoomPolicy
+	keys, _ := c.apiKeys() // prepare says what is wrong
 	if c.file != nil {
 		rooms = c.file.rooms
 	}
@@ -196,6 +219,10 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		SendQueueAge:        c.SendQueueAge,
 		SlowConsumer:        c.SlowConsumer,
 		Rooms:               rooms,
+		Chat:                c.Chat,
+		Direct:              c.Direct,
+		APIKeys:             keys,
+		AdminApart:          c.AdminListen != "",
 		PingInterval:        c.PingInterval,
 		PongTimeout:         c.PongTimeout,
 		DedupWindow:         c.DedupWindow,
@@ -203,10 +230,12 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		HandshakeTimeout:    c.HandshakeTimeout,
 		ShutdownDelay:       c.ShutdownDelay,
 		AllowedOrigins:      c.AllowedOrigins,
+		TrustedProxies:      c.TrustedProxies,
+		ProxyProtocol:       c.ProxyProtocol == "on",
 		Subprotocols:        c.Subprotocols,
 		BasePath:            c.BasePath,
 		JWT: hubbub.JWT{
-			Key: c.JWTKey, JWKS: c.JWTJWKS, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Leeway: c.jwtLeeway(), Cookie: c.JWTCookie,
+			Key: string(c.JWTKey), JWKS: c.JWTJWKS, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Leeway: c.jwtLeeway(), Cookie: c.JWTCookie,
 		},
 		Anonymous:   c.Anonymous == "on",
 		Compression: c.Compression,

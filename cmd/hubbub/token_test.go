@@ -126,7 +126,7 @@ func TestConfigShowsNoSecret(t *testing.T) {
 	file := write(t, "jwt-key: "+jwtSecret+"\n")
 	for _, args := range [][]string{{"--config", file}, {"--jwt-key", jwtSecret}} {
 		cmd, stdout, stderr := program(t, append([]string{"config"}, args...)...)
-		if got := status(t, cmd); got != 0 || strings.Contains(stdout.String()+stderr.String(), jwtSecret) || !strings.Contains(stdout.String(), "# jwt-key: not shown # from the f") {
+		if got := status(t, cmd); got != 0 || strings.Contains(stdout.String()+stderr.String(), jwtSecret) || !strings.Contains(stdout.String(), "# jwt-key: not shown, from the f") {
 			t.Errorf("status %d: %s %s", got, stdout, stderr)
 		}
 	}

@@ -13,4 +13,5 @@
 //   - token.go: Verifier, up to the signature; claims.go: what is in a token
 //   - key.go: the key that is given, and which algorithm is for which; jwks.go: a provider's document; provider.go: the
 //     cache of it, the only place with a goroutine, which ends with its fetch
+//   - apikey.go: the keys of the HTTP API, and their rights
 package auth

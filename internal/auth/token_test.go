@@ -314,7 +314,7 @@ func TestWhatATokenGrants(t *testing.T) {
 		t.Errorf("%+v", who)
 	}
 	g := who.Grants
-	if len(g.Join) != 1 || !g.Join[0].Match("chat.x") || len(g.Publish) != 1 || len(g.Read) != 2 || !g.Chat || g.Direct {
+	if len(g.Join) != 1 || !g.Join[0].Match("chat.x", "ann") || len(g.Publish) != 1 || len(g.Read) != 2 || !g.Chat || g.Direct {
 		t.Errorf("%+v", g)
 	}
 	for _, claim := range []any{nil, json.RawMessage("null"), json.RawMessage("{}"), json.RawMessage(`{"data":null,"join":null,"rooms":[]}`), json.RawMessage(`{"Join":["*"],"CHAT":true}`)} {

@@ -11,6 +11,9 @@
 //	lane.go         Lane: how many requests of a kind that want no WebSocket
 //	perip.go        PerIP: how many connections of an address
 //	origin.go       Origins: the pages that may connect
+//	proxies.go      Proxies: who may say for whom it speaks, and what it says
+//	proxyheader.go  the PROXY protocol's header; pure
+//	proxyconn.go    ProxyListener: connections that begin with one
 //	address.go      Listen: addresses, and the files of Unix sockets
 //	certificate.go  Certificate: PEM files that are read again
 //	quiet.go        Quiet: gives memory back behind a burst of connects

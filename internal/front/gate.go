@@ -56,7 +56,7 @@ type Gate struct {
 // whole HTTP answer to one for which there is none; log gets a line of that.
 func NewGate(l net.Listener, descriptors int, sorry func() string, log *slog.Logger) *Gate {
 	g := &Gate{
-		Listener: l, maxBeside: max(lanes*laneWidth, descriptors-maxHandshakes), sorry: sorry, log: log,
+		Listener: l, maxBeside: max(lanes*laneWidth+wideLane, descriptors-maxHandshakes), sorry: sorry, log: log,
 		arrived: map[net.Conn]time.Time{}, beside: map[net.Conn]time.Time{},
 	}
 	g.freed.L = &g.mu

@@ -43,10 +43,23 @@ func (all Origins) Refuse(r *http.Request) (why, pattern string) {
 	if err != nil {
 		return fmt.Sprintf("the header Origin, %.100q, is none that a browser sends: %v", headers[0], err), ""
 	}
-	if ownOrigin(o, r.Host) || slices.ContainsFunc(all, func(p OriginPattern) bool { return p.matches(o) }) {
+	if ownOrigin(o, r.Host) || ownOrigin(o, ForwardedHost(r)) || slices.ContainsFunc(all, func(p OriginPattern) bool { return p.matches(o) }) {
 		return "", ""
 	}
-	return fmt.Sprintf("pages of %s may not connect, and the server was asked for as %.100q", o, r.Host), o
+	return fmt.Sprintf("pages of %s may not connect, and the server was asked for as %.100q%s", o, r.Host, passHostOn(o, r.Host)), o
+}
+
+// passHostOn says what to set where the page is the server's own, and a proxy in between has changed the header Host.
+func passHostOn(o, host string) string {
+	scheme, own, _ := strings.Cut(o, "://")
+	if defaultPort[scheme] == "" {
+		return "" // a page of no web server
+	}
+	asks := "as another"
+	if hasPort(own) && strings.EqualFold(own[:strings.LastIndexByte(own, ':')], host) {
+		asks = "without its port"
+	}
+	return ". If the page is the server's own, a proxy in between asks for it " + asks + `: it must pass the header Host on as it came, in nginx by "proxy_set_header Host $http_host;" (not $host), in Apache by "ProxyPreserveHost On"`
 }
 
 // ownOrigin says whether the page is from the host that it connects to.

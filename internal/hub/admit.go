@@ -34,6 +34,9 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known au
 			resume, id = &of, of.ID
 		}
 	}
+	if err := checkIdentity(&known); err != nil {
+		return nil, err
+	}
 	if connect == nil {
 		if resume != nil && known.User != resume.User {
 			resume, id = nil, NewID()
@@ -160,8 +163,8 @@ func (a *asking) settle(who auth.Identity, err error) {
 	rs := &a.hub.runs
 	rs.mu.Lock()
 	a.who, a.err, a.over = who, err, true
-	if err == nil && who.User != "" {
-		a.err = protocol.CheckUser(who.User)
+	if err == nil {
+		a.err = checkIdentity(&who)
 	}
 	left := a.left
 	in := err == nil && (left || a.err != nil) // but comes to nothing

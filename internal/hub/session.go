@@ -16,7 +16,7 @@ import (
 // session is who is behind a connection, and where: the loop.Handler of it. It is owned by the connection's worker, but
 // for what is static.
 type session struct {
-	// Static after Opened; id, self and gen after the welcome, from when on others find it by its id.
+	// Static after Opened; id, self and since after the welcome, from when on others find it by its id.
 	hub  *Hub
 	conn *loop.Conn
 	id   ID
@@ -24,7 +24,7 @@ type session struct {
 
 	rooms []membership
 	all   int32  // index among everyone on its worker, -1 before the welcome
-	gen   uint32 // of the token that resumes it; static, and here for the sake of 80 bytes in all
+	since uint32 // when the session began, in Unix seconds: it outlives connections. Here for the sake of 80 bytes in all
 	more  *more  // nil for most
 }
 
@@ -35,6 +35,7 @@ type self struct {
 	who     *auth.Identity // nil where there is no more to it than the name. The worker's
 	addr    netip.Addr     // where the server bounds what one address may take
 	resume  *resumption    // nil for one that began without a token
+	expiry  *expiry        // nil where who doesn't expire. The worker's
 }
 
 // more is what few sessions have.

@@ -223,6 +223,7 @@ func (sh *roomShard) each(f func(*room)) {
 func (h *Hub) Stop() {
 	h.stopOnce.Do(func() { close(h.stop) })
 	<-h.swept
+	h.endTails()
 	for i := range h.clients {
 		h.endDue(&h.clients[i], math.MaxInt64)
 		h.tidyMemory(&h.memories[i], math.MaxInt64)

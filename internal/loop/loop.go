@@ -64,6 +64,9 @@ type Handler interface {
 	Drained(c *Conn)
 }
 
+// Addressed is a Handler that knows its client's address, where the socket's is a proxy's.
+type Addressed interface{ Address() string }
+
 // Controls are what the loop itself has to say to a client: how that reads is the handler's. Plain has those of RFC
 // 6455.
 type Controls interface {
@@ -186,12 +189,25 @@ func (l *Loop) Adopt(nc net.Conn, h Handler, d wire.Deflate, preface, first []by
 	return nil
 }
 
+// Wrapper is a net.Conn around another that has read all it will ever read of that by itself, so that the loop may go on
+// with the other one.
+type Wrapper interface{ Bare() net.Conn }
+
+// bare is the connection inside of a Wrapper, or nc itself.
+func bare(nc net.Conn) net.Conn {
+	if w, ok := nc.(Wrapper); ok {
+		return w.Bare()
+	}
+	return nc
+}
+
 // take makes the descriptor of nc the worker's where that can be, and else nc a pump.
 func (l *Loop) take(c *Conn, nc net.Conn) error {
+	nc = bare(nc)
 	tcp, ok := nc.(*net.TCPConn) // anything else that wraps one may hold bytes back
 	secure, link := underTLS(nc)
 	if link != nil {
-		tcp, ok = link.nc.(*net.TCPConn)
+		tcp, ok = bare(link.nc).(*net.TCPConn)
 	}
 	if !ok || l.cfg.IO == Pump {
 		c.via = newPump(nc)
