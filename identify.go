@@ -170,7 +170,7 @@ func (s *Server) refresh(ctx context.Context, who hub.Identity, token string) (a
 		return auth.Identity{}, &Error{Code: code, Message: message}
 	}
 	if !s.cfg.identifies() {
-		return refuse(Forbidden, "the server takes no tokens")
+		return refuse(Unavailable, "the server takes no tokens")
 	}
 	known, err := s.verify(ctx, &Credentials{Token: token}, func() {})
 	var told *Error

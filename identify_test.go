@@ -538,7 +538,7 @@ func TestATokenIsRefreshedByItsUserAlone(t *testing.T) {
 		{app, ann, "banned", hubbub.Forbidden},
 		{app, ann, "busy", hubbub.Unavailable},
 		{app, ann, "broken", hubbub.Unavailable},
-		{open, nobody, newer, hubbub.Forbidden},
+		{open, nobody, newer, hubbub.Unavailable},
 		{down, ann, newer, hubbub.Forbidden}, // its algorithm is none of a provider's
 		{down, ann, esToken(t), hubbub.Unavailable},
 	} {
@@ -599,4 +599,36 @@ func TestSettingsOfIdentity(t *testing.T) {
 
 func logTo(log *rawtest.Log) *slog.Logger {
 	return slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func TestATokenOverAConnectionsLife(t *testing.T) {
+	t.Parallel() // it waits for a token to expire
+	s := rawtest.Start(t, withTokens(func(c *hubbub.Config) {
+		c.JWT.Leeway = -1
+		c.Rooms = []hubbub.RoomPolicy{{Match: "team.*", Join: "granted"}}
+	}))
+	soon := time.Now().Add(2 * time.Second).Unix()
+	grant := map[string]any{"join": []string{"team.*"}, "rooms": []string{"inbox"}}
+	m, welcome := letInAs(t, s, "ann", "/ws?token="+aToken(t, jwt.MapClaims{"exp": soon, "hubbub": grant}), nil)
+	if welcome["user"] != "ann" || welcome["expires_at"] != float64(soon*1000) {
+		t.Errorf("%v", welcome)
+	}
+	if got := m.NextJSON(); got["msg_type"] != "joined" || got["room"] != "inbox" {
+		t.Errorf("the room of the claim: %v", got)
+	}
+	m.join("team.a")
+	for token, code := range map[string]string{
+		aToken(t, jwt.MapClaims{"sub": "bob"}): "forbidden", "x": "forbidden", aToken(t, jwt.MapClaims{"exp": 1}): "forbidden",
+	} {
+		if got := m.ask(`{"msg_type":"refresh","token":"` + token + `"}`); got["code"] != code || strings.Contains(fmt.Sprint(got), token) && token != "x" {
+			t.Errorf("%v", got)
+		}
+	}
+	later := time.Now().Add(time.Hour).Unix()
+	if got := m.ask(`{"msg_type":"refresh","token":"` + aToken(t, jwt.MapClaims{"exp": later, "hubbub": grant}) + `"}`); got["msg_type"] != "refreshed" || got["expires_at"] != float64(later*1000) {
+		t.Errorf("%v", got)
+	}
+	stays, _ := letInAs(t, s, "ann", "/ws?token="+aToken(t, jwt.MapClaims{"exp": soon}), nil)
+	stays.AnswerClose(4401)
+	m.hearsNothing() // and lives on
 }
