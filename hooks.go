@@ -179,7 +179,7 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 // admit finds out who asks and whether it may come in, on the goroutine of the handshake, and gives the handler that
 // the connection shall have. known is who the client is by what it has shown.
 func (s *Server) admit(r *http.Request, known auth.Identity) loop.Handler {
-	token := r.URL.Query().Get("resume")
+	token := first(inQuery(r, "resume"))
 	if s.cfg.Hooks.Connect == nil {
 		h, err := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, known, nil)
 		if err != nil {

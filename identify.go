@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strings"
 
@@ -54,7 +55,7 @@ func (s *Server) letIn(r *http.Request, admit admission) (loop.Handler, *refusal
 }
 
 // asksForClose says whether the client is a browser's, to which a status tells nothing.
-func asksForClose(r *http.Request) bool { return r.URL.Query().Get("errors") == "close" }
+func asksForClose(r *http.Request) bool { return first(inQuery(r, "errors")) == "close" }
 
 var (
 	errNoToken   = errors.New("there is no token: it goes into the query as token, the header Authorization: Bearer, or the subprotocols hubbub, token.JWT")
@@ -187,6 +188,29 @@ func (s *Server) refresh(ctx context.Context, who hub.Identity, token string) (a
 	return known, nil
 }
 
+// inQuery are the values of one name in a request's query. URL.Query makes a map of all, for each who asks.
+func inQuery(r *http.Request, name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for part := range strings.SplitSeq(r.URL.RawQuery, "&") {
+			key, value, _ := strings.Cut(part, "=")
+			if key, err := url.QueryUnescape(key); err != nil || key != name {
+				continue
+			}
+			if value, err := url.QueryUnescape(value); err == nil && !yield(value) {
+				return
+			}
+		}
+	}
+}
+
+// first is the first of them, "" where there is none.
+func first(of iter.Seq[string]) string {
+	for v := range of {
+		return v
+	}
+	return ""
+}
+
 const (
 	// ownSubprotocol is chosen of the two that a browser offers to show a token: it would close the connection if none
 	// were.
@@ -227,10 +251,8 @@ func (s *Server) tokenOf(r *http.Request) (token string, err error) {
 			token = t
 		}
 	}
-	if r.URL.RawQuery != "" {
-		for _, t := range r.URL.Query()["token"] {
-			take(t)
-		}
+	for t := range inQuery(r, "token") {
+		take(t)
 	}
 	for _, line := range r.Header["Authorization"] {
 		if scheme, t, _ := strings.Cut(line, " "); strings.EqualFold(scheme, "Bearer") {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -33,13 +34,37 @@ func (c claims) GetAudience() (aud jwt.ClaimStrings, err error) { return aud, c.
 // read leaves what v points to alone where there is no such claim, or it is null.
 func (c claims) read(name string, v any) error {
 	raw := c[name]
-	if raw == nil {
+	if raw == nil || readPlain(raw, v) {
 		return nil
 	}
 	if json.Unmarshal(raw, v) != nil {
 		return &claimError{name}
 	}
 	return nil
+}
+
+// readPlain reads what nearly every token has, a text of ASCII and a whole number: encoding/json takes so deep a stack
+// that the handshake's goroutine would have to get a larger one. raw is JSON.
+func readPlain(raw json.RawMessage, v any) bool {
+	switch v := v.(type) {
+	case *string:
+		if raw[0] != '"' || slices.ContainsFunc(raw, func(b byte) bool { return b == '\\' || b >= utf8.RuneSelf }) {
+			return false
+		}
+		*v = string(raw[1 : len(raw)-1])
+		return true
+	case **float64:
+		var n float64
+		for _, b := range raw {
+			if b < '0' || b > '9' {
+				return false
+			}
+			n = n*10 + float64(b-'0')
+		}
+		*v = &n
+		return true
+	}
+	return false
 }
 
 // claimError says that a claim has the wrong type, and nothing of what it has.
@@ -95,40 +120,42 @@ func inWords(err error) error {
 	return fmt.Errorf("the token's claims: %w", err) // one that is needed is missing, and the library says which
 }
 
-// permissions are the claim "hubbub".
-type permissions struct {
-	Rooms               []string
-	Data                json.RawMessage
-	Join, Publish, Read []string
-	Chat, Direct        bool
-}
-
-// permissions reads the claim. Others in it are not for this version.
-func (c claims) permissions() (p permissions, err error) {
+// permit reads the claim "hubbub". What else is in it is not for this version.
+func (c claims) permit(who *Identity) (err error) {
 	var inner claims
 	if err := c.read("hubbub", &inner); err != nil {
-		return p, err
+		return err
 	}
+	var data json.RawMessage
+	var join, publish, read []string
+	var chat, direct bool
 	for _, of := range []struct {
 		name string
 		v    any
 	}{
-		{"rooms", &p.Rooms}, {"data", &p.Data}, {"join", &p.Join}, {"publish", &p.Publish}, {"read", &p.Read},
-		{"chat", &p.Chat}, {"direct", &p.Direct},
+		{"rooms", &who.Rooms}, {"data", &data}, {"join", &join}, {"publish", &publish}, {"read", &read}, {"chat", &chat}, {"direct", &direct},
 	} {
 		if inner.read(of.name, of.v) != nil {
-			return p, &claimError{"hubbub." + of.name}
+			return &claimError{"hubbub." + of.name}
 		}
 	}
-	if string(p.Data) == "null" {
-		p.Data = nil
+	if string(data) != "null" {
+		who.Data = data
 	}
-	return p, nil
+	if len(join)+len(read)+len(publish) > 0 || chat || direct {
+		if who.Grants, err = NewGrants(join, read, publish, chat, direct); err != nil {
+			return fmt.Errorf("the token's claim hubbub: %w", err)
+		}
+	}
+	return nil
 }
 
 // identity makes of claims that are good what the server goes by.
 func (c claims) identity() (who Identity, err error) {
-	exp, _ := c.GetExpirationTime() // the validator has looked
+	exp, err := c.time("exp")
+	if err != nil || exp == nil { // the validator has looked; a Signer has not
+		return Identity{}, &claimError{"exp"}
+	}
 	who.Expires = exp.Time
 	if err := c.read("sub", &who.User); err != nil {
 		return Identity{}, err
@@ -139,14 +166,9 @@ func (c claims) identity() (who Identity, err error) {
 	if strings.ContainsRune(who.User, utf8.RuneError) { // what encoding/json makes of all that is no character: names would become equal
 		return Identity{}, errors.New("the token's claim sub has bytes or surrogates that are no characters")
 	}
-	p, err := c.permissions()
-	if err != nil {
-		return Identity{}, err
-	}
-	who.Data, who.Rooms = p.Data, p.Rooms
-	if len(p.Join)+len(p.Read)+len(p.Publish) > 0 || p.Chat || p.Direct {
-		if who.Grants, err = NewGrants(p.Join, p.Read, p.Publish, p.Chat, p.Direct); err != nil {
-			return Identity{}, fmt.Errorf("the token's claim hubbub: %w", err)
+	if c["hubbub"] != nil {
+		if err := c.permit(&who); err != nil {
+			return Identity{}, err
 		}
 	}
 	if err := who.Check(); err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -37,6 +38,14 @@ type Verifier struct {
 	key       *Key      // or
 	provider  *provider // the other one is nil
 	validator *jwt.Validator
+
+	// last is the header of the last token that was good, and as a rule that of the next: all of one key have the same.
+	last atomic.Pointer[parsedHeader]
+}
+
+type parsedHeader struct {
+	text string
+	header
 }
 
 // NewVerifier begins to fetch a provider's keys; Close ends that.
@@ -79,8 +88,12 @@ func (v *Verifier) Verify(ctx context.Context, token string, waits func()) (Iden
 	if err != nil {
 		return Identity{}, err
 	}
-	h, err := parseHeader(head)
-	if err != nil {
+	var h header
+	last := v.last.Load()
+	known := last != nil && last.text == head
+	if known {
+		h = last.header
+	} else if h, err = parseHeader(head); err != nil {
 		return Identity{}, err
 	}
 	key, err := v.find(ctx, h, waits)
@@ -89,6 +102,9 @@ func (v *Verifier) Verify(ctx context.Context, token string, waits func()) (Iden
 	}
 	if algorithms[h.Alg].method.Verify(signed, signature, key) != nil {
 		return Identity{}, errors.New("the token's signature is wrong: it was signed with another key, or changed since")
+	}
+	if !known {
+		v.last.Store(&parsedHeader{strings.Clone(head), h})
 	}
 	payload, err := unbase64(body)
 	if err != nil {
