@@ -52,6 +52,8 @@ type Config struct {
 	// Rooms are the policies of rooms: the first counts whose Match matches. After them come two that are built in: the
 	// room "lobby" has full presence, and every other room the defaults of RoomPolicy. At most 1000.
 	Rooms []RoomPolicy
+	// Limits are how often a client, a user and an address may do a thing. Default: as often as they like.
+	Limits Limits
 	// Chat and Direct are who may send chats and direct messages: "anyone", "users" (who has a name), "granted" (whose
 	// token says so), or "server", the application alone. Default: "anyone", but "users" where some way of identifying
 	// clients is set.
@@ -127,7 +129,7 @@ type Config struct {
 	HookTimeout time.Duration
 	// MaxHookCalls is how many of them run at once, over all clients, and how many of Connect beside them; the others
 	// wait. Those of one user, or of a client without a name, take a sixteenth of the places at most, but at least 4;
-	// where MaxConnectionsPerIP is set, those of one address four times as many. Default: 1024.
+	// where MaxConnectionsPerIP or one of Limits.Address is set, those of one address four times as many. Default: 1024.
 	MaxHookCalls int
 	// Logger gets what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
@@ -221,6 +223,7 @@ func (c Config) withDefaults() Config {
 	for i, r := range c.Rooms {
 		c.Rooms[i] = r.withDefaults(c.SlowConsumer)
 	}
+	c.limitsWithDefaults()
 	c.BasePath = strings.TrimRight(c.BasePath, "/")
 	if c.Compression == "" {
 		c.Compression = compressionOn
@@ -252,7 +255,7 @@ func defaultMaxConnections() int {
 // Validate names every setting that can't be used; New calls it. Zero stands for the default.
 func (c Config) Validate() error {
 	c = c.withDefaults()
-	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests(), c.validateIdentity())
+	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests(), c.validateLimits(), c.validateIdentity())
 	if _, err := c.policies(); err != nil {
 		errs = append(errs, err)
 	}

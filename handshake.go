@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -30,13 +29,14 @@ type refusal struct {
 	flag   string    // the setting that would allow it, as on the command line
 	warn   bool      // an operator has to mend it, though no setting does
 	result upgradeResult
-	code   string // in the answer's body; "" for none
-	close  int    // the code of the Close that says the same to who asked for that, see asksForClose; 0 for none
+	code   string        // in the answer's body; "" for none
+	after  time.Duration // when it may be tried again; 0 where nobody knows
+	close  int           // the code of the Close that says the same to who asked for that, see asksForClose; 0 for none
 }
 
 // upgrade checks the opening handshake, finds out who asks, and gives the connection to the loop, with the handler that
 // admit gives for it.
-func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit admission) {
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit admits) {
 	ignoreBody(w, r)
 	r = s.asked(r)
 	deflate, answer, no := s.shakeHands(w, r)
@@ -159,8 +159,13 @@ func (s *Server) shakeHands(w http.ResponseWriter, r *http.Request) (d wire.Defl
 	}
 	// By a POST the page at / learns why it can't connect: browsers tell it nothing of an upgrade, and send no Origin
 	// with a GET of its own.
-	if r.Method == http.MethodPost && s.ips.Full(r.RemoteAddr) {
-		return d, nil, s.tooManyOfOne()
+	if r.Method == http.MethodPost {
+		if no := s.mayConnect(r); no != nil {
+			return d, nil, no
+		}
+		if s.ips.Full(r.RemoteAddr) {
+			return d, nil, s.tooManyOfOne()
+		}
 	}
 	if no := checkHandshake(r); no != nil {
 		return d, nil, no
@@ -270,6 +275,9 @@ func (s *Server) reserve(r *http.Request) (p *place, no *refusal) {
 		}
 	}()
 	if no := s.closedToAll(); no != nil {
+		return nil, no
+	}
+	if no := s.connects(r); no != nil {
 		return nil, no
 	}
 	key, ok := s.ips.Take(r.RemoteAddr)
@@ -443,7 +451,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
 		h.Set("Upgrade", "websocket")
 	}
 	if no.status == http.StatusServiceUnavailable || no.status == http.StatusTooManyRequests {
-		h.Set("Retry-After", strconv.Itoa(retryAfter()))
+		h.Set("Retry-After", retryAfterAt(no.after))
 	}
 	problem(w, no.status, no.code, no.detail)
 }

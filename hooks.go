@@ -177,18 +177,15 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 }
 
 // admit finds out who asks and whether it may come in, on the goroutine of the handshake, and gives the handler that
-// the connection shall have. known is who the client is by what it has shown.
-func (s *Server) admit(r *http.Request, known auth.Identity) loop.Handler {
+// the connection shall have, or what it gets instead. known is who the client is by what it has shown.
+func (s *Server) admit(r *http.Request, known auth.Identity) (loop.Handler, *refusal) {
 	token := first(inQuery(r, "resume"))
 	if s.cfg.Hooks.Connect == nil {
-		h, err := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, known, nil)
-		if err != nil {
-			return hub.Refuse(err)
-		}
-		return h
+		h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, known, nil)
+		return s.admission(r, h, err)
 	}
 	front.Admit(r) // the hook may take long
-	h, err := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, known, func(ctx context.Context, id hub.ID, who *auth.Identity) error {
+	h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, known, func(ctx context.Context, id hub.ID, who *auth.Identity) error {
 		c := &Connect{Client: id.String(), Request: r.WithContext(ctx), User: who.User}
 		if err := s.cfg.Hooks.Connect(ctx, c); err != nil {
 			return err
@@ -199,15 +196,23 @@ func (s *Server) admit(r *http.Request, known auth.Identity) loop.Handler {
 		who.User = c.User
 		return nil
 	})
+	return s.admission(r, h, err)
+}
+
+// admission is what becomes of who asks.
+func (s *Server) admission(r *http.Request, h loop.Handler, err error) (loop.Handler, *refusal) {
 	var e *Error
+	var often *hub.Limited
 	switch {
 	case err == nil:
-		return h
+		return h, nil
+	case errors.As(err, &often):
+		return nil, s.limited(often)
 	case errors.As(err, &e) && e != nil:
 	case r.Context().Err() != nil || s.stopping.Load():
 		s.log.Debug("nobody waits for the hook Connect any more", "remote", r.RemoteAddr, "err", err)
 	default:
 		s.unasked.Log(s.log, slog.LevelError, "the hook Connect failed", "remote", r.RemoteAddr, "err", err)
 	}
-	return hub.Refuse(err)
+	return hub.Refuse(err), nil
 }

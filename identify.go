@@ -19,8 +19,8 @@ import (
 	"example.com/hubbub/internal/wire"
 )
 
-// admission gives the handler for a client's connection. known is who it is by what it has shown.
-type admission func(r *http.Request, known auth.Identity) loop.Handler
+// admits gives the handler for a client's connection, or what it gets instead. known is who it is by what it has shown.
+type admits func(r *http.Request, known auth.Identity) (loop.Handler, *refusal)
 
 // startIdentifying is the part of New that is about who clients are.
 func (s *Server) startIdentifying() (err error) {
@@ -41,11 +41,12 @@ func (s *Server) stopIdentifying() {
 	}
 }
 
-// letIn finds out who asks and has it admitted. Without a handler it is refused; with both it is told so by a Close.
-func (s *Server) letIn(r *http.Request, admit admission) (loop.Handler, *refusal) {
+// letIn finds out who asks and has it admitted. Without a handler it is refused; with a refusal too it
+// is told so by a Close.
+func (s *Server) letIn(r *http.Request, admit admits) (loop.Handler, *refusal) {
 	known, err := s.identify(r)
 	if err == nil {
-		return admit(r, known), nil
+		return admit(r, known)
 	}
 	no := s.unidentified(err)
 	if asksForClose(r) {

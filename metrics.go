@@ -65,6 +65,8 @@ const (
 	upgradeConnections
 	upgradeOverloaded
 	upgradePerIP
+	upgradePerUser
+	upgradeRateLimited
 	upgradeFailed
 	upgradeResults // how many there are
 )
@@ -82,6 +84,8 @@ var upgradeNames = [upgradeResults]string{
 	upgradeConnections:  "max_connections",
 	upgradeOverloaded:   "overloaded",
 	upgradePerIP:        "max_connections_per_ip",
+	upgradePerUser:      "user_connections",
+	upgradeRateLimited:  "rate_limited",
 	upgradeFailed:       "failed",
 }
 
@@ -146,6 +150,9 @@ func (s *Server) snapshot() metrics.Snapshot {
 		snap.BufferedBytes += s.hub.Kept(k)
 	}
 	snap.BufferedBytes -= snap.HistoryBytes
+	s.hub.Refusals(func(limit, by string, n int64) {
+		snap.Limited = append(snap.Limited, metrics.Limited{Limit: limit, By: by, Times: n})
+	})
 	for _, most := range loop.TurnBounds {
 		snap.Turns.Bounds = append(snap.Turns.Bounds, float64(most)/1e9)
 	}

@@ -30,8 +30,8 @@ import (
 // the echo at /echo, a page to try it at /, the backend's API at /api/v1, and /healthz, /readyz and /metrics. Below a path of a mux it needs
 // http.StripPrefix, or Config.BasePath. What a middleware has set in a ResponseWriter's Header, such as a cookie, goes
 // with the answer 101 too; a ResponseWriter of its own must have Hijack or Unwrap (http.ResponseController). Its
-// methods may be called from any goroutine, a Handler's too, and none but Serve, ListenAndServe, Shutdown, Remove and
-// Disconnect block.
+// methods may be called from any goroutine, a Handler's too. Serve, ListenAndServe and Shutdown block; Join, Remove,
+// Disconnect, DisconnectUser and Client wait for a client's worker.
 type Server struct {
 	// Static after New.
 	cfg     Config
@@ -138,6 +138,7 @@ func (s *Server) hubConfig() hub.Config {
 		Leeway:            max(0, cfg.JWT.Leeway),
 		HookTimeout:       cfg.HookTimeout,
 		HookLimit:         cfg.MaxHookCalls,
+		Limits:            cfg.hubLimits(),
 		Log:               cfg.Logger,
 	}
 	rand.Read(h.TokenKey[:])
@@ -257,7 +258,7 @@ func (s *Server) Echo() http.Handler {
 }
 
 // echo is the handler of connections that want no rooms; no hook is asked.
-func echo(*http.Request, auth.Identity) loop.Handler { return hub.Echo{} }
+func echo(*http.Request, auth.Identity) (loop.Handler, *refusal) { return hub.Echo{}, nil }
 
 func (s *Server) health(w http.ResponseWriter, r *http.Request) { s.status(w, r, "alive") }
 
@@ -293,6 +294,25 @@ func (s *Server) Connections() int { return s.loop.Connections() }
 
 // RoomCount is how many rooms have members or history.
 func (s *Server) RoomCount() int { return s.hub.Rooms() }
+
+// Info is how much a Server has to do.
+type Info struct {
+	Connections int // WebSockets, the echo's too
+	Clients     int // of the room protocol that are connected
+	Parked      int // that have lost their connections, and may come back
+	Rooms       int // that have members or history
+
+	Buffered    int64 // bytes that are unsent, half received, or kept
+	MaxBuffered int64 // as Config.MaxBufferedBytes
+}
+
+// Info is what the Server has just now. It doesn't block.
+func (s *Server) Info() Info {
+	return Info{
+		Connections: s.Connections(), Clients: s.hub.Clients(), Parked: s.hub.ParkedSessions(), Rooms: s.RoomCount(),
+		Buffered: s.loop.Buffered(), MaxBuffered: s.cfg.MaxBufferedBytes,
+	}
+}
 
 // Shutdown ends the Server without a stampede. At once /readyz says 503; after Config.ShutdownDelay upgrades get 503,
 // and the clients are closed at a pace: 500 a second, or faster so that three quarters of the time until ctx's deadline

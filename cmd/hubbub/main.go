@@ -35,7 +35,7 @@ func (usageError) ExitCode() int   { return statusUsage }
 // of more of them begin with.
 var (
 	reserved = strings.Fields(`
-	limits page nats nats-creds
+	page nats nats-creds
 	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo`)
 	reservedGroups = []string{"webhook-", "hook-"}
 )

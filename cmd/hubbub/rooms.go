@@ -16,7 +16,7 @@ import (
 // roomsKey is the one setting that is no flag: a list of rules.
 const roomsKey = "rooms"
 
-// rulesReader makes rules of YAML. It checks the form; what values there are is the library's to say. lines are those
+// rulesReader makes rules and limits of YAML. It checks the form; what values there are is the library's to say. lines are those
 // of the keys, under the names by which the library's errors call them: "rooms[0].history.age".
 type rulesReader struct {
 	lines map[string]int

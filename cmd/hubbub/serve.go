@@ -191,6 +191,9 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 	if c.JWTLeeway < 0 {
 		errs = append(errs, fmt.Errorf("jwt-leeway %s: less than 0s", c.JWTLeeway))
 	}
+	if strings.HasPrefix(c.Listen, "unix:") && cfg.Limits.Address != (hubbub.AddressLimits{}) && !slices.Contains(c.TrustedProxies, "unix") {
+		errs = append(errs, errors.New("limits.address: it can't be counted at a Unix socket, whose clients have no addresses, unless a proxy tells them and --trusted-proxies has unix"))
+	}
 	secure, err = c.secure(log)
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return cfg, nil, usageError{locate(ctx, c, err)}
@@ -204,9 +207,10 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 // config is what the library is given.
 func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 	var rooms []hubbub.RoomPolicy
+	var limits hubbub.Limits
 	keys, _ := c.apiKeys() // prepare says what is wrong
 	if c.file != nil {
-		rooms = c.file.rooms
+		rooms, limits = c.file.rooms, c.file.limits
 	}
 	return hubbub.Config{
 		Workers:             c.Workers,
@@ -219,6 +223,7 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		SendQueueAge:        c.SendQueueAge,
 		SlowConsumer:        c.SlowConsumer,
 		Rooms:               rooms,
+		Limits:              limits,
 		Chat:                c.Chat,
 		Direct:              c.Direct,
 		APIKeys:             keys,

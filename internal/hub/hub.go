@@ -36,6 +36,7 @@ type Config struct {
 	HookLimit         int // hooks that run at once, over all sessions
 	DedupWindow       time.Duration
 	ResumeWindow      time.Duration // 0 parks no session
+	Limits            Limits        // of how much may be done in a time
 	Log               *slog.Logger
 }
 
@@ -71,6 +72,7 @@ type Hub struct {
 	parkedNow atomic.Int64
 	denials   sparselog.Log
 	runs      runs
+	limits    limits
 	stop      chan struct{}
 	stopOnce  sync.Once
 	swept     chan struct{} // closed when sweep has ended
@@ -111,6 +113,7 @@ func New(cfg Config) *Hub {
 		h.clients[i].sessions = map[ID]*session{}
 	}
 	h.runs.init(h)
+	h.limits.init(cfg.Limits)
 	return h
 }
 

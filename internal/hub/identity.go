@@ -149,7 +149,6 @@ func (s *session) refresh(cmd *protocol.Command, fresh auth.Identity) {
 	if old == nil {
 		old = &auth.Identity{}
 	}
-	fresh.Address = old.Address
 	s.self.who = nil
 	if fresh.BeyondName() {
 		s.self.who = &fresh

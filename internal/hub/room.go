@@ -2,6 +2,7 @@ package hub
 
 import (
 	"hash/maphash"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -143,7 +144,7 @@ func (s *session) becomeMember(name string, since *protocol.Position, data []byt
 	// From here on the session leaves what it is counted in, whatever happens.
 	s.rooms = append(s.rooms, membership{local: l, at: l.add(s, r.seq)})
 	s.remember()
-	s.rooms[len(s.rooms)-1].data = uint16(h.noteJoined(r, s.identity(), s, nil, data, counted))
+	s.rooms[len(s.rooms)-1].data = uint16(min(h.noteJoined(r, s.identity(), s, nil, data, counted), math.MaxUint16))
 	h.trim(r, clock())
 	at = r.position()
 	if since != nil {

@@ -21,6 +21,7 @@ type Snapshot struct {
 	Denied   map[string]int64 // by verb
 	Upgrades map[string]int64 // by result
 	Panics   int64
+	Limited  []Limited
 
 	APICalls        map[[2]string]int64 // by call and status
 	APIUnauthorized int64
@@ -33,6 +34,12 @@ type Snapshot struct {
 	MailboxDepth  []int // by worker
 
 	Turns Histogram
+}
+
+// Limited is how often a limit has refused something.
+type Limited struct {
+	Limit, By string
+	Times     int64
 }
 
 // Histogram is a distribution of times.
@@ -87,6 +94,12 @@ var figures = []figure{
 		func(s *Snapshot, emit func(float64, ...string)) {
 			for i, n := range s.MailboxDepth {
 				emit(float64(n), strconv.Itoa(i))
+			}
+		}},
+	{prometheus.NewDesc("hubbub_limited_total", "What was refused because a client, a user or an address did too much of it, by limit and by whom.", []string{"limit", "by"}, nil), prometheus.CounterValue,
+		func(s *Snapshot, emit func(float64, ...string)) {
+			for _, l := range s.Limited {
+				emit(float64(l.Times), l.Limit, l.By)
 			}
 		}},
 	{prometheus.NewDesc("hubbub_api_calls_total", "Answers of the HTTP API, by call and status; the call is none where the path is no call.", []string{"call", "status"}, nil), prometheus.CounterValue,
