@@ -92,6 +92,9 @@ func isReserved(name string) bool {
 // checkReserved refuses what is not built yet, rather than ignore it.
 func checkReserved(args, environ []string) error {
 	for _, a := range args {
+		if a == "--" {
+			break // what is behind it is no flag
+		}
 		flag, _, _ := strings.Cut(a, "=")
 		if name, ok := strings.CutPrefix(flag, "--"); ok && isReserved(name) {
 			return fmt.Errorf("%s: %w", flag, errReserved)
