@@ -292,6 +292,37 @@ func TestWhoGoesOnIsClosedAndNobodyBesideIt(t *testing.T) {
 	})
 }
 
+// Resumes are no way around the limit on joins: who goes on with them is closed as well, and is in no room then.
+func TestWhoGoesOnWithResumesIsClosed(t *testing.T) {
+	for name, join := range map[string]func(context.Context, *hubbub.Join) error{
+		"no hook": nil, "a hook": func(context.Context, *hubbub.Join) error { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := hubbubtest.NewServer(t, hubbub.Config{Workers: 1, Hooks: hubbub.Hooks{Join: join}, Limits: hubbub.Limits{Client: hubbub.ClientLimits{Joins: hubbub.Rate{N: 1, Burst: 1}}}})
+				ann := srv.Connect("ann")
+				rooms := map[string]any{}
+				for i := range 30 {
+					rooms[fmt.Sprint("room ", i)] = nil
+				}
+				began := time.Now()
+				for time.Since(began) < 20*time.Second && !ann.Closed() {
+					ann.Send(map[string]any{"msg_type": "resume", "id": 1, "rooms": rooms})
+					hubbubtest.Step(50 * time.Millisecond)
+				}
+				if took := time.Since(began); took < 10*time.Second || took > 12*time.Second {
+					t.Errorf("closed after %s", took)
+				}
+				ann.ExpectClosed(1008)
+				hubbubtest.Step(time.Second)
+				if n := figure(t, srv, "hubbub_rooms"); n != 0 {
+					t.Errorf("there are %v rooms still", n)
+				}
+			})
+		})
+	}
+}
+
 // However many clients on however many workers a user has, together they get what the user may.
 func TestAUsersClientsShareItsLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
