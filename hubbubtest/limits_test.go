@@ -395,6 +395,34 @@ func TestConnectsOfAUserAreLimited(t *testing.T) {
 	})
 }
 
+// Where a token says who the user is, the application isn't asked about those who connect too often, and rooms that the
+// token names are no joins.
+func TestATokensUserIsLimitedBeforeTheApplicationIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int32
+		srv := hubbubtest.NewServer(t, hubbub.Config{
+			Workers: 1,
+			Limits: hubbub.Limits{
+				Client: hubbub.ClientLimits{Joins: hubbub.Rate{N: 1, Burst: 1}}, User: hubbub.UserLimits{Connects: hubbub.Rate{N: 1, Burst: 2}},
+			},
+			Authenticate: func(_ context.Context, c *hubbub.Credentials) (*hubbub.Identity, error) {
+				return &hubbub.Identity{User: c.Request.Header.Get("X-User"), Rooms: []string{"a", "b", "c"}}, nil
+			},
+			Hooks: hubbub.Hooks{Connect: func(context.Context, *hubbub.Connect) error { asked.Add(1); return nil }},
+		})
+		ann := comeIn(t, srv, "ann", as("ann"))
+		comeIn(t, srv, "ann", as("ann"))
+		_, err := srv.ConnectWith("ann", as("ann"))
+		tooMany(t, err)
+		if n := asked.Load(); n != 2 {
+			t.Errorf("the application was asked %d times, want 2", n)
+		}
+		if a := ann.Request(map[string]any{"msg_type": "join_room", "room": "d"}); a.Type != "joined" {
+			t.Errorf("the first room that it joins itself: %s", a)
+		}
+	})
+}
+
 // A connection that takes another's place isn't one more; a lost one counts no more, but the one that brings its
 // session back does.
 func TestAUserHasSoManyConnections(t *testing.T) {
