@@ -70,7 +70,7 @@ type Hooks struct {
 type Connect struct {
 	Client  string        // the id that it will have
 	Request *http.Request // the handshake: cookies, query, headers; its body can't be read. Its context is ctx
-	User    string        // set it to the name by which others shall know the client: UTF-8 of at most 255 bytes, no controls
+	User    string        // set it to the name by which others shall know the client: UTF-8 of at most 255 bytes, no controls. One that its token gives must stay
 }
 
 // Join is a client that wants to become a member of a room.
@@ -109,6 +109,9 @@ func (s *Server) hubHooks() hub.Hooks {
 	h := hub.Hooks{
 		Known:  func(name string) bool { return s.cfg.Handlers[name] != nil },
 		Custom: s.custom,
+	}
+	if s.cfg.identifies() {
+		h.Refresh = s.refresh
 	}
 	hooks := s.cfg.Hooks
 	if hooks.Join != nil {
@@ -176,14 +179,15 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 }
 
 // admit finds out who asks and whether it may come in, on the goroutine of the handshake, and gives the handler that
-// the connection shall have, or what it gets instead.
-func (s *Server) admit(r *http.Request) (loop.Handler, *refusal) {
-	token := r.URL.Query().Get("resume")
+// the connection shall have, or what it gets instead; both where it is told so by a Close. known is who the client is by
+// what it has shown.
+func (s *Server) admit(r *http.Request, known auth.Identity) (loop.Handler, *refusal) {
+	token := first(inQuery(r, "resume"))
 	connect := s.asksOf(r)
 	if connect != nil {
 		front.Admit(r) // it may take long
 	}
-	h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, auth.Identity{}, connect)
+	h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, known, connect)
 	return s.admission(r, h, err)
 }
 
@@ -198,9 +202,9 @@ func (s *Server) admission(r *http.Request, h loop.Handler, err error) (loop.Han
 	case errors.As(err, &often):
 		return nil, s.limited(often)
 	case errors.As(err, &unanswered): // which has its own line
-		return nil, &refusal{status: http.StatusServiceUnavailable, detail: unanswered.Tell.Message, result: upgradeBackend}
+		return unasked(r, unanswered.Tell)
 	case errors.Is(err, context.DeadlineExceeded) && s.questions.Asks(webhook.AskConnect): // the others took all the time
-		return nil, &refusal{status: http.StatusServiceUnavailable, detail: "the application took too long", result: upgradeBackend}
+		return unasked(r, &Error{Code: Unavailable, Message: "the application took too long"})
 	case errors.As(err, &e) && e != nil:
 	case r.Context().Err() != nil || s.stopping.Load():
 		s.log.Debug("nobody waits for the hook Connect any more", "remote", r.RemoteAddr, "err", err)

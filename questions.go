@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/hub"
+	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/metrics"
 	"example.com/hubbub/internal/webhook"
+	"example.com/hubbub/internal/wire"
 )
 
 // Questions are what the application's backend is asked by HTTP, one POST for each; docs/questions.md has their bodies
@@ -135,6 +137,17 @@ func (s *Server) askFirst(h *hub.Hooks) {
 			return hook(ctx, who, d)
 		}
 	}
+}
+
+// unasked refuses a client of which the backend has said nothing that counts.
+func unasked(r *http.Request, why *Error) (loop.Handler, *refusal) {
+	no := &refusal{
+		status: http.StatusServiceUnavailable, detail: why.Message, code: why.Code.String(), close: wire.CloseTryLater, result: upgradeBackend,
+	}
+	if asksForClose(r) {
+		return hub.Refusal{Code: no.close, Reason: no.detail}, no
+	}
+	return nil, no
 }
 
 func asker(who hub.Identity) webhook.Asker {

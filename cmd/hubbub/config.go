@@ -337,7 +337,7 @@ func locate(ctx *kong.Context, c *serveCmd, err error) error {
 func isSecret(value any) bool {
 	switch value := value.(type) {
 	case secret:
-		return value != ""
+		return value.hidden()
 	case secrets:
 		return len(value) > 0
 	}
