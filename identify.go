@@ -120,6 +120,9 @@ func (s *Server) authenticate(ctx context.Context, c *Credentials) (who auth.Ide
 			who, err = auth.Identity{}, errNoAnswer
 		}
 	}()
+	if c.Request != nil {
+		c.Request = c.Request.WithContext(ctx)
+	}
 	loop.WakeMonitor() // as for every hook
 	id, err := s.cfg.Authenticate(ctx, c)
 	var told *Error

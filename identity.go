@@ -53,7 +53,7 @@ type Identity struct {
 // Credentials are what a client shows.
 type Credentials struct {
 	Token   string        // "" for none
-	Request *http.Request // the handshake: cookies, query, headers. nil where a client that is connected shows a new token
+	Request *http.Request // the handshake, as Connect has it; nil where a client that is connected shows a new token
 }
 
 // ErrTokenExpired is what Config.Authenticate returns of credentials that were good and are too old: the client is told

@@ -116,6 +116,3 @@ type (
 	secret  string
 	secrets []string
 )
-
-// hidden says whether there is something to hide: the name of a file with the secret in it is none.
-func (s secret) hidden() bool { return s != "" && !strings.HasPrefix(string(s), "@") }

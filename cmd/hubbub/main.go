@@ -35,15 +35,9 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 func (usageError) ExitCode() int   { return statusUsage }
 
-// reserved are the settings that the documents promise and this version has not got, and reservedGroups what the names
-// of more of them begin with.
-var (
-	reserved = strings.Fields(`
-	page nats nats-creds
-	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo
-	webhook-url webhook-events`)
-	reservedGroups []string
-)
+// reserved are the settings that the documents promise and this version has not got.
+var reserved = strings.Fields(`
+	page nats nats-creds cluster-listen cluster-name cluster-secret join replicas pusher-app centrifugo`)
 
 func main() {
 	args := helpFirst(os.Args[1:])
@@ -87,9 +81,7 @@ func newParser(c *cli) *kong.Kong {
 var errReserved = errors.New("reserved, not available in this version")
 
 // isReserved says whether a setting, by its flag's name, is promised and not there.
-func isReserved(name string) bool {
-	return slices.Contains(reserved, name) || slices.ContainsFunc(reservedGroups, func(group string) bool { return strings.HasPrefix(name, group) })
-}
+func isReserved(name string) bool { return slices.Contains(reserved, name) }
 
 // checkReserved refuses what is not built yet, rather than ignore it. The flags of the commands that are not about the
 // server's settings are others, whatever they are called.
