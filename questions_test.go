@@ -26,10 +26,10 @@ const backendSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 // question is what the application's backend is asked.
 type question struct {
-	Type, Client, User, Address, Query, Room, To, Key, Method string
-	Everyone                                                  bool
-	Content                                                   json.RawMessage
-	Headers                                                   map[string]string
+	Type, Node, Client, User, Address, Query, Room, To, Key, Method string
+	Everyone                                                        bool
+	Content                                                         json.RawMessage
+	Headers                                                         map[string]string
 }
 
 // answers is a backend over HTTP: what it says to a question, by its type and by what is asked.
@@ -52,6 +52,9 @@ func backendOf(t *testing.T, says answers) *httptest.Server {
 		d.DisallowUnknownFields()
 		if err := d.Decode(&q); err != nil {
 			t.Errorf("the question %s: %v", body, err)
+		}
+		if q.Node == "" {
+			t.Errorf("the question %s names no node", body)
 		}
 		if err := verifier.Verify(body, r.Header); err != nil {
 			t.Errorf("the question %s: %v", body, err)
