@@ -15,6 +15,10 @@ type cli struct {
 	Serve   serveCmd    `cmd:"" help:"Run the server."`
 	Config  configCmd   `cmd:"" help:"Check the settings, and print what they come to and where each is from."`
 	Key     keyCmd      `cmd:"" help:"Make a key for the HTTP API."`
+	Pub     pubCmd      `cmd:"" help:"Publish a message."`
+	Rooms   roomsCmd    `cmd:"" help:"List the rooms of a server."`
+	Kick    kickCmd     `cmd:"" help:"End a client's session, or take it out of a room."`
+	Tail    tailCmd     `cmd:"" help:"Show what passes a room, a client or a user."`
 	Bench   benchCmd    `cmd:"" help:"Put a server under load, and measure it."`
 	Token   tokenCmd    `cmd:"" help:"Make a token, to try a server that wants them."`
 	Version versionCmd  `cmd:"" help:"Print the version."`
@@ -31,14 +35,11 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 func (usageError) ExitCode() int   { return statusUsage }
 
-// reserved are the settings that the documents promise and this version has not got, and reservedGroups what the names
-// of more of them begin with.
-var (
-	reserved = strings.Fields(`
+// reserved are the settings that the documents promise and this version has not got.
+var reserved = strings.Fields(`
 	page nats nats-creds
-	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo`)
-	reservedGroups = []string{"webhook-", "hook-"}
-)
+	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo
+	webhook-url webhook-events`)
 
 func main() {
 	args := helpFirst(os.Args[1:])
@@ -83,7 +84,7 @@ var errReserved = errors.New("reserved, not available in this version")
 
 // isReserved says whether a setting, by its flag's name, is promised and not there.
 func isReserved(name string) bool {
-	return slices.Contains(reserved, name) || slices.ContainsFunc(reservedGroups, func(group string) bool { return strings.HasPrefix(name, group) })
+	return slices.Contains(reserved, name)
 }
 
 // checkReserved refuses what is not built yet, rather than ignore it. The flags of the commands that are not about the
