@@ -121,6 +121,15 @@ type Config struct {
 	// AdminApart takes /api/v1 and /metrics off the Server's paths: they are AdminHandler's alone then, for ServeAdmin
 	// on another address. Default: no.
 	AdminApart bool
+	// Webhooks are what the application's backend is told. Default: nothing.
+	Webhooks Webhooks
+	// DataDir is a folder for what shall outlive the process: the webhooks that the backend has not taken yet, with the
+	// number of the next. It is made where there is none, and one process's at a time. A later version keeps the history
+	// of rooms there, too; today it is refused without Webhooks. Default: none, they wait in memory.
+	DataDir string
+	// NodeName is what this server is called in webhooks and by the API: letters, digits and -._, at most 128. Default:
+	// an id that is kept in DataDir, or made up at each start.
+	NodeName string
 	// Handlers are your own kinds of messages, by msg_type. The names of the protocol can't be taken.
 	Handlers map[string]Handler
 	// Hooks are your code in a client's life: connect, join, read, publish, request, disconnect.
@@ -258,7 +267,7 @@ func defaultMaxConnections() int {
 // Validate names every setting that can't be used; New calls it. Zero stands for the default.
 func (c Config) Validate() error {
 	c = c.withDefaults()
-	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests(), c.validateLimits(), c.validateQuestions(), c.validateIdentity())
+	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests(), c.validateLimits(), c.validateIdentity(), c.validateQuestions(), c.validateWebhooks())
 	if _, err := c.policies(); err != nil {
 		errs = append(errs, err)
 	}

@@ -18,9 +18,11 @@ import (
 	"example.com/hubbub/internal/audit"
 	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/console"
+	"example.com/hubbub/internal/datadir"
 	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/outbox"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/sparselog"
@@ -55,7 +57,11 @@ type Server struct {
 	api     *api.API
 	calls   http.Handler // of the API, on the public paths
 	node    string       // what this server is called
-	tally   tally
+
+	webhooks *outbox.Outbox // nil where nothing is told
+	dataDir  *datadir.Dir   // nil without one
+
+	tally tally
 
 	questions *webhook.Questions // nil where the backend is asked nothing
 
@@ -102,12 +108,17 @@ func New(cfg Config) (*Server, error) {
 	if err := s.startIdentifying(); err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
+	if err := s.openWebhooks(); err != nil {
+		s.stopIdentifying()
+		return nil, fmt.Errorf("hubbub: %w", err)
+	}
 	s.questions = cfg.newQuestions()
 	s.hub = hub.New(s.hubConfig())
-	s.api, s.node = s.newAPI(), newNode()
+	s.api = s.newAPI()
 	s.calls = s.api.Handler(cfg.BasePath)
 	l, err := loop.New(s.loopConfig())
 	if err != nil {
+		s.closeWebhooks(context.Background())
 		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
@@ -146,6 +157,7 @@ func (s *Server) hubConfig() hub.Config {
 		Log:               cfg.Logger,
 	}
 	rand.Read(h.TokenKey[:])
+	s.tellWebhooks(&h)
 	return h
 }
 
@@ -360,6 +372,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		<-gone
 	}
 	s.hub.Stop() // those who might have resumed leave their rooms, and nothing is published any more
+	told := make(chan struct{})
+	go func() { // beside the hooks
+		s.closeWebhooks(ctx)
+		close(told)
+	}()
+	defer func() { <-told }()
 	s.closeListeners()
 	s.quiet.Stop()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), hooksGrace)
@@ -368,6 +386,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if left := s.hub.WaitHooks(grace); left > 0 {
 		return errors.Join(err, fmt.Errorf("hubbub: shut down: %w: %d of them", ErrHooksRunning, left))
 	}
+	<-told
 	return errors.Join(err, s.settled())
 }
 
@@ -379,6 +398,9 @@ func (s *Server) settled() error {
 	accounts := append(s.loop.Unsettled(), s.hub.Unsettled()...)
 	if s.ips != nil {
 		accounts = append(accounts, s.ips.Unsettled()...)
+	}
+	if s.webhooks != nil {
+		accounts = append(accounts, s.webhooks.Unsettled()...)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -37,9 +37,7 @@ func (usageError) ExitCode() int   { return statusUsage }
 
 // reserved are the settings that the documents promise and this version has not got.
 var reserved = strings.Fields(`
-	page nats nats-creds
-	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo
-	webhook-url webhook-events`)
+	page nats nats-creds cluster-listen cluster-name cluster-secret join replicas pusher-app centrifugo`)
 
 func main() {
 	args := helpFirst(os.Args[1:])
@@ -83,9 +81,7 @@ func newParser(c *cli) *kong.Kong {
 var errReserved = errors.New("reserved, not available in this version")
 
 // isReserved says whether a setting, by its flag's name, is promised and not there.
-func isReserved(name string) bool {
-	return slices.Contains(reserved, name)
-}
+func isReserved(name string) bool { return slices.Contains(reserved, name) }
 
 // checkReserved refuses what is not built yet, rather than ignore it. The flags of the commands that are not about the
 // server's settings are others, whatever they are called.
