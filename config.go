@@ -52,6 +52,8 @@ type Config struct {
 	// Rooms are the policies of rooms: the first counts whose Match matches. After them come two that are built in: the
 	// room "lobby" has full presence, and every other room the defaults of RoomPolicy. At most 1000.
 	Rooms []RoomPolicy
+	// Limits are how often a client, a user and an address may do a thing. Default: as often as they like.
+	Limits Limits
 	// Chat and Direct are who may send chats and direct messages: "anyone", "users" (who has a name), "granted" (whose
 	// token says so), or "server", the application alone. Default: "anyone", but "users" where some way of identifying
 	// clients is set.
@@ -108,15 +110,26 @@ type Config struct {
 	// AdminApart takes /api/v1 and /metrics off the Server's paths: they are AdminHandler's alone then, for ServeAdmin
 	// on another address. Default: no.
 	AdminApart bool
+	// Webhooks are what the application's backend is told. Default: nothing.
+	Webhooks Webhooks
+	// DataDir is a folder for what shall outlive the process: the webhooks that the backend has not taken yet, with the
+	// number of the next. It is made where there is none, and one process's at a time. A later version keeps the history
+	// of rooms there, too; today it is refused without Webhooks. Default: none, they wait in memory.
+	DataDir string
+	// NodeName is what this server is called in webhooks and by the API: letters, digits and -._, at most 128. Default:
+	// an id that is kept in DataDir, or made up at each start.
+	NodeName string
 	// Handlers are your own kinds of messages, by msg_type. The names of the protocol can't be taken.
 	Handlers map[string]Handler
 	// Hooks are your code in a client's life: connect, join, read, publish, request, disconnect.
 	Hooks Hooks
-	// HookTimeout bounds one call of a Handler or a hook. Default: 5 s.
+	// Questions are what the application's backend is asked by HTTP, before the hook of the same kind.
+	Questions Questions
+	// HookTimeout bounds one call of a Handler or a hook; where there are Questions, their time is added. Default: 5 s.
 	HookTimeout time.Duration
 	// MaxHookCalls is how many of them run at once, over all clients, and how many of Connect beside them; the others
 	// wait. Those of one user, or of a client without a name, take a sixteenth of the places at most, but at least 4;
-	// where MaxConnectionsPerIP is set, those of one address four times as many. Default: 1024.
+	// where MaxConnectionsPerIP or one of Limits.Address is set, those of one address four times as many. Default: 1024.
 	MaxHookCalls int
 	// Logger gets what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
@@ -205,11 +218,13 @@ func (c Config) withDefaults() Config {
 	if c.SlowConsumer == "" {
 		c.SlowConsumer = disconnect
 	}
+	c.Questions = c.Questions.withDefaults()
 	c.Chat, c.Direct = cmp.Or(c.Chat, c.outsiders()), cmp.Or(c.Direct, c.outsiders())
 	c.Rooms = slices.Clone(c.Rooms)
 	for i, r := range c.Rooms {
 		c.Rooms[i] = r.withDefaults(c.SlowConsumer)
 	}
+	c.limitsWithDefaults()
 	c.BasePath = strings.TrimRight(c.BasePath, "/")
 	if c.Compression == "" {
 		c.Compression = compressionOn
@@ -225,7 +240,7 @@ func (c Config) withDefaults() Config {
 
 // outsiders are those who may do by default what belongs to no room.
 func (c Config) outsiders() string {
-	if c.identifies() {
+	if c.identifies() || c.Questions.identify() {
 		return hub.Users.String()
 	}
 	return hub.Anyone.String()
@@ -243,7 +258,7 @@ func defaultMaxConnections() int {
 // Validate names every setting that can't be used; New calls it. Zero stands for the default.
 func (c Config) Validate() error {
 	c = c.withDefaults()
-	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests())
+	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests(), c.validateLimits(), c.validateQuestions(), c.validateWebhooks())
 	if _, err := c.policies(); err != nil {
 		errs = append(errs, err)
 	}

@@ -63,6 +63,9 @@ const (
 	upgradeConnections
 	upgradeOverloaded
 	upgradePerIP
+	upgradePerUser
+	upgradeRateLimited
+	upgradeBackend
 	upgradeFailed
 	upgradeResults // how many there are
 )
@@ -78,6 +81,9 @@ var upgradeNames = [upgradeResults]string{
 	upgradeConnections: "max_connections",
 	upgradeOverloaded:  "overloaded",
 	upgradePerIP:       "max_connections_per_ip",
+	upgradePerUser:     "user_connections",
+	upgradeRateLimited: "rate_limited",
+	upgradeBackend:     "backend",
 	upgradeFailed:      "failed",
 }
 
@@ -125,6 +131,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		APICalls:     map[[2]string]int64{},
 		Turns:        metrics.Histogram{Counts: make([]int64, len(loop.TurnBounds)+1)},
 	}
+	snap.Webhooks = metrics.Webhooks(s.webhooks.Figures())
 	// What has not happened yet is there too, as 0: a rate needs a value before the first.
 	for _, code := range closeCodes {
 		snap.Closed[strconv.Itoa(code)] = 0
@@ -142,6 +149,10 @@ func (s *Server) snapshot() metrics.Snapshot {
 		snap.BufferedBytes += s.hub.Kept(k)
 	}
 	snap.BufferedBytes -= snap.HistoryBytes
+	s.questionsTo(&snap)
+	s.hub.Refusals(func(limit, by string, n int64) {
+		snap.Limited = append(snap.Limited, metrics.Limited{Limit: limit, By: by, Times: n})
+	})
 	for _, most := range loop.TurnBounds {
 		snap.Turns.Bounds = append(snap.Turns.Bounds, float64(most)/1e9)
 	}

@@ -17,20 +17,23 @@ import (
 	"example.com/hubbub/internal/api"
 	"example.com/hubbub/internal/audit"
 	"example.com/hubbub/internal/console"
+	"example.com/hubbub/internal/datadir"
 	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/outbox"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/sparselog"
+	"example.com/hubbub/internal/webhook"
 )
 
 // Server is the whole of Hubbub as an http.Handler: the room protocol at /ws (and at / when the request is an upgrade),
 // the echo at /echo, a page to try it at /, the backend's API at /api/v1, and /healthz, /readyz and /metrics. Below a path of a mux it needs
 // http.StripPrefix, or Config.BasePath. What a middleware has set in a ResponseWriter's Header, such as a cookie, goes
 // with the answer 101 too; a ResponseWriter of its own must have Hijack or Unwrap (http.ResponseController). Its
-// methods may be called from any goroutine, a Handler's too, and none but Serve, ListenAndServe, Shutdown, Remove and
-// Disconnect block.
+// methods may be called from any goroutine, a Handler's too. Serve, ListenAndServe and Shutdown block; Join, Remove,
+// Disconnect, DisconnectUser and Client wait for a client's worker.
 type Server struct {
 	// Static after New.
 	cfg     Config
@@ -50,7 +53,13 @@ type Server struct {
 	api     *api.API
 	calls   http.Handler // of the API, on the public paths
 	node    string       // what this server is called
-	tally   tally
+
+	webhooks *outbox.Outbox // nil where nothing is told
+	dataDir  *datadir.Dir   // nil without one
+
+	tally tally
+
+	questions *webhook.Questions // nil where the backend is asked nothing
 
 	draining atomic.Bool   // not ready any more
 	delayed  chan struct{} // closed when it has been so for Config.ShutdownDelay
@@ -92,11 +101,16 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = front.NewPerIP(cfg.MaxConnectionsPerIP)
 	}
+	if err := s.openWebhooks(); err != nil {
+		return nil, fmt.Errorf("hubbub: %w", err)
+	}
+	s.questions = cfg.newQuestions()
 	s.hub = hub.New(s.hubConfig())
-	s.api, s.node = s.newAPI(), newNode()
+	s.api = s.newAPI()
 	s.calls = s.api.Handler(cfg.BasePath)
 	l, err := loop.New(s.loopConfig())
 	if err != nil {
+		s.closeWebhooks(context.Background())
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	s.loop = l
@@ -127,11 +141,13 @@ func (s *Server) hubConfig() hub.Config {
 		Chat:              chat,
 		Direct:            direct,
 		Hooks:             s.hubHooks(),
-		HookTimeout:       cfg.HookTimeout,
+		HookTimeout:       cfg.HookTimeout + cfg.Questions.Timeout,
 		HookLimit:         cfg.MaxHookCalls,
+		Limits:            cfg.hubLimits(),
 		Log:               cfg.Logger,
 	}
 	rand.Read(h.TokenKey[:])
+	s.tellWebhooks(&h)
 	return h
 }
 
@@ -248,7 +264,7 @@ func (s *Server) Echo() http.Handler {
 }
 
 // echo is the handler of connections that want no rooms; no hook is asked.
-func echo(*http.Request) loop.Handler { return hub.Echo{} }
+func echo(*http.Request) (loop.Handler, *refusal) { return hub.Echo{}, nil }
 
 func (s *Server) health(w http.ResponseWriter, r *http.Request) { s.status(w, r, "alive") }
 
@@ -285,6 +301,25 @@ func (s *Server) Connections() int { return s.loop.Connections() }
 // RoomCount is how many rooms have members or history.
 func (s *Server) RoomCount() int { return s.hub.Rooms() }
 
+// Info is how much a Server has to do.
+type Info struct {
+	Connections int // WebSockets, the echo's too
+	Clients     int // of the room protocol that are connected
+	Parked      int // that have lost their connections, and may come back
+	Rooms       int // that have members or history
+
+	Buffered    int64 // bytes that are unsent, half received, or kept
+	MaxBuffered int64 // as Config.MaxBufferedBytes
+}
+
+// Info is what the Server has just now. It doesn't block.
+func (s *Server) Info() Info {
+	return Info{
+		Connections: s.Connections(), Clients: s.hub.Clients(), Parked: s.hub.ParkedSessions(), Rooms: s.RoomCount(),
+		Buffered: s.loop.Buffered(), MaxBuffered: s.cfg.MaxBufferedBytes,
+	}
+}
+
 // Shutdown ends the Server without a stampede. At once /readyz says 503; after Config.ShutdownDelay upgrades get 503,
 // and the clients are closed at a pace: 500 a second, or faster so that three quarters of the time until ctx's deadline
 // suffice. Each gets what is queued for it, a reconnect with a delay of its own, and 1001; the others are served
@@ -296,6 +331,7 @@ func (s *Server) RoomCount() int { return s.hub.Rooms() }
 // it: the Disconnect of its client, or the next hooks of its room. It would wait for itself in another goroutine than
 // the hook's own; a hook must not wait for such a one.
 func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.questions.Close()
 	if !s.draining.Swap(true) {
 		time.AfterFunc(s.cfg.ShutdownDelay, func() { close(s.delayed) })
 	}
@@ -325,6 +361,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		<-gone
 	}
 	s.hub.Stop() // those who might have resumed leave their rooms, and nothing is published any more
+	told := make(chan struct{})
+	go func() { // beside the hooks
+		s.closeWebhooks(ctx)
+		close(told)
+	}()
+	defer func() { <-told }()
 	s.closeListeners()
 	s.quiet.Stop()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), hooksGrace)
@@ -333,6 +375,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if left := s.hub.WaitHooks(grace); left > 0 {
 		return errors.Join(err, fmt.Errorf("hubbub: shut down: %w: %d of them", ErrHooksRunning, left))
 	}
+	<-told
 	return errors.Join(err, s.settled())
 }
 
@@ -344,6 +387,9 @@ func (s *Server) settled() error {
 	accounts := append(s.loop.Unsettled(), s.hub.Unsettled()...)
 	if s.ips != nil {
 		accounts = append(accounts, s.ips.Unsettled()...)
+	}
+	if s.webhooks != nil {
+		accounts = append(accounts, s.webhooks.Unsettled()...)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

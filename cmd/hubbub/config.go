@@ -62,7 +62,7 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 		case "direct":
 			value = cfg.Direct
 		}
-		if text, is := value.(secret); is && text != "" {
+		if isSecret(value) {
 			fmt.Fprintf(&out, "\n%s# %s: not shown, %s\n", comment(flag.Help), flag.Name, c.origin(ctx, flag))
 			continue
 		}
@@ -80,7 +80,7 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 	if err != nil {
 		return err
 	}
-	out.WriteString("\n" + keys + "\n" + rules)
+	out.WriteString("\n" + keys + "\n" + rules + "\n" + c.limitLines(cfg.Limits))
 	_, err = os.Stdout.Write(out.Bytes())
 	return err
 }
@@ -229,7 +229,7 @@ func ruleKeys(p hubbub.RoomPolicy) ([]ruleKey, error) {
 // ruleName is how the library calls a rule.
 func ruleName(i int) string { return fmt.Sprintf("%s[%d]", roomsKey, i) }
 
-// roomOrigin says where what stands in rooms is from.
+// roomOrigin says where what stands in rooms and the like is from.
 func (c *configCmd) roomOrigin(path string) string {
 	if c.file != nil && c.file.lines[path] != 0 {
 		return fmt.Sprintf("from the file %s, line %d", c.file.path, c.file.lines[path])
@@ -331,4 +331,15 @@ func locate(ctx *kong.Context, c *serveCmd, err error) error {
 		}
 	}
 	return errors.New(strings.Join(lines, "\n"))
+}
+
+// isSecret says that a setting has a value that is nobody's to read.
+func isSecret(value any) bool {
+	switch value := value.(type) {
+	case secret:
+		return value != ""
+	case secrets:
+		return len(value) > 0
+	}
+	return false
 }

@@ -51,6 +51,14 @@ type serveCmd struct {
 	ProxyProtocol       string        `default:"off" enum:"on,off" placeholder:"on|off" help:"on: connections from --trusted-proxies begin with a header of the PROXY protocol, version 1 or 2 (${default})."`
 	Subprotocols        []string      `placeholder:"NAME" help:"Values of Sec-WebSocket-Protocol to agree to; the first that a client offers is chosen."`
 	BasePath            string        `placeholder:"PATH" help:"What all paths begin with, such as /live for /live/ws, where a proxy passes it on."`
+	WebhookURL          secret        `name:"webhook-url" placeholder:"URL" help:"Where the backend is told what happens, by signed requests: who connects, joins, leaves and goes."`
+	WebhookSecret       secrets       `placeholder:"SECRET" help:"What signs webhooks and questions: whsec_ and base64 of 24 to 64 bytes; two of them while you change from one to the next. Better in the environment, since all on the machine see the command line."`
+	WebhookEvents       []string      `placeholder:"EVENT" help:"What is told, such as room.occupied,room.vacated (all but message.published)."`
+	WebhookRooms        []string      `placeholder:"PATTERN" help:"The rooms whose messages are told, where --webhook-events has message.published (all)."`
+	HookURL             secret        `name:"hook-url" placeholder:"URL" help:"Where the backend is asked, by one signed request each, what --hook-events names; without an answer it is no. It needs --webhook-secret."`
+	HookEvents          []string      `placeholder:"KIND" help:"What it is asked: connect (who is this client, may it come in), join, publish (may it), request (what a client asks of it)."`
+	DataDir             string        `placeholder:"DIR" help:"A folder for what shall outlive the process: the webhooks that wait, and in a later version the history of rooms. Without it they wait in memory."`
+	NodeName            string        `placeholder:"NAME" help:"What this server is called in webhooks and by the API (an id that is kept in --data-dir, or made up)."`
 	TLSCert             string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
 	TLSKey              string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
 	Compression         string        `default:"on" placeholder:"MODE" help:"permessage-deflate: on, off, or context, which keeps context takeover and its memory (${default})."`
@@ -173,6 +181,9 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 	if strings.HasPrefix(c.Listen, "unix:") && c.MaxConnectionsPerIP > 0 && !slices.Contains(c.TrustedProxies, "unix") {
 		errs = append(errs, fmt.Errorf("max-connections-per-ip %d: it can't be counted at a Unix socket, whose clients have no addresses, unless a proxy tells them and --trusted-proxies has unix", c.MaxConnectionsPerIP))
 	}
+	if strings.HasPrefix(c.Listen, "unix:") && cfg.Limits.Address != (hubbub.AddressLimits{}) && !slices.Contains(c.TrustedProxies, "unix") {
+		errs = append(errs, errors.New("limits.address: it can't be counted at a Unix socket, whose clients have no addresses, unless a proxy tells them and --trusted-proxies has unix"))
+	}
 	secure, err = c.secure(log)
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return cfg, nil, usageError{locate(ctx, c, err)}
@@ -186,9 +197,10 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 // config is what the library is given.
 func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 	var rooms []hubbub.RoomPolicy
+	var limits hubbub.Limits
 	keys, _ := c.apiKeys() // prepare says what is wrong
 	if c.file != nil {
-		rooms = c.file.rooms
+		rooms, limits = c.file.rooms, c.file.limits
 	}
 	return hubbub.Config{
 		Workers:             c.Workers,
@@ -201,6 +213,7 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		SendQueueAge:        c.SendQueueAge,
 		SlowConsumer:        c.SlowConsumer,
 		Rooms:               rooms,
+		Limits:              limits,
 		Chat:                c.Chat,
 		Direct:              c.Direct,
 		APIKeys:             keys,
@@ -214,8 +227,12 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		AllowedOrigins:      c.AllowedOrigins,
 		TrustedProxies:      c.TrustedProxies,
 		ProxyProtocol:       c.ProxyProtocol == "on",
+		Webhooks:            hubbub.Webhooks{URL: string(c.WebhookURL), Secrets: c.WebhookSecret, Events: c.WebhookEvents, Rooms: c.WebhookRooms},
+		DataDir:             c.DataDir,
+		NodeName:            c.NodeName,
 		Subprotocols:        c.Subprotocols,
 		BasePath:            c.BasePath,
+		Questions:           hubbub.Questions{URL: string(c.HookURL), Events: c.HookEvents, Secrets: c.WebhookSecret},
 		Compression:         c.Compression,
 		IO:                  c.IO,
 		Logger:              log,

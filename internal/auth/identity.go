@@ -2,7 +2,6 @@ package auth
 
 import (
 	"fmt"
-	"net/netip"
 	"time"
 
 	"example.com/hubbub/internal/glob"
@@ -11,17 +10,17 @@ import (
 // Identity is what is known of a client when it is let in, or when it has shown a new token. Immutable then, so of use
 // to any goroutine.
 type Identity struct {
-	User    string     // "" for none
-	Expires time.Time  // zero: never
-	Data    []byte     // its presence data in every room, one JSON value, which it can't change; nil: its joins say
-	Rooms   []string   // it is put into these at once
-	Grants  *Grants    // nil for none
-	Address netip.Addr // of the client, where its connection's peer is a proxy; else not valid
+	User    string    // "" for none
+	Expires time.Time // zero: never
+	Data    []byte    // its presence data in every room, one JSON value, which it can't change; nil: its joins say
+	Rooms   []string  // it is put into these at once
+	Grants  *Grants   // nil for none
+	Beside  *Identity // what Add has added, and a new token takes nothing away from; nil for nothing
 }
 
 // BeyondName says that there is more to the client than a name, which the server must keep.
 func (i *Identity) BeyondName() bool {
-	return !i.Expires.IsZero() || i.Data != nil || len(i.Rooms) > 0 || i.Grants != nil || i.Address.IsValid()
+	return !i.Expires.IsZero() || i.Data != nil || len(i.Rooms) > 0 || i.Grants != nil
 }
 
 // Grants are what a client may do where a room's policy says "granted": the patterns of rooms for each verb, in which

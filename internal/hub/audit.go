@@ -29,6 +29,7 @@ func (h *Hub) Unsettled() (all []string) {
 	account(int64(h.runs.waiting), "hooks that wait")
 	account(int64(len(h.runs.connects)), "places of Connect")
 	h.runs.mu.Unlock()
+	account(int64(h.limits.connections.all()), "connections of users")
 	h.payers.mu.Lock()
 	account(int64(len(h.payers.all)), "users and addresses for whom something is kept")
 	h.payers.mu.Unlock()
@@ -95,6 +96,8 @@ func (h *Hub) Audit() []string {
 	for i := range h.rooms {
 		h.rooms[i].each(func(r *room) { h.recountRoom(r, c) })
 	}
+	c.faults = append(c.faults, h.limits.users.audit()...)
+	c.faults = append(c.faults, h.limits.addresses.audit()...)
 	h.recountTails(c)
 	for k := range KeptHooks { // of what waits for hooks each has its own count
 		if has := h.Kept(k); has != c.kept[k] {

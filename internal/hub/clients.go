@@ -232,11 +232,8 @@ func (s *session) detail() ClientDetail {
 	return d
 }
 
-// address is the client's: that of its connection's peer, unless the server knows that this is a proxy.
+// address is the client's, asked for when it is needed: nothing keeps it.
 func (s *session) address() string {
-	if s.self != nil && s.self.who != nil && s.self.who.Address.IsValid() {
-		return s.self.who.Address.String()
-	}
 	at, err := netip.ParseAddrPort(s.conn.Remote())
 	if err != nil {
 		return ""

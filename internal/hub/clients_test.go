@@ -264,12 +264,12 @@ func TestAClientsAddress(t *testing.T) {
 	s := newSocketHub(t)
 	for _, proxied := range []bool{false, true} {
 		near, far := s.pair()
-		who, want := auth.Identity{}, "127.0.0.1"
+		id, want := NewID(), "127.0.0.1"
+		var h loop.Handler = s.hub.session(id, auth.Identity{}, netip.Addr{}, nil)
 		if proxied {
-			who.Address, want = netip.MustParseAddr("2001:db8::7"), "2001:db8::7"
+			h, want = behindProxy{h}, "2001:db8::7"
 		}
-		id := NewID()
-		s.adopt(near, s.hub.session(id, who, netip.Addr{}, nil))
+		s.adopt(near, h)
 		s.readFrame(far)
 		d, err := s.hub.Client(t.Context(), id)
 		must(t, err)
@@ -278,6 +278,11 @@ func TestAClientsAddress(t *testing.T) {
 		}
 	}
 }
+
+// behindProxy is a handler whose client has another address than its socket's peer.
+type behindProxy struct{ loop.Handler }
+
+func (behindProxy) Address() string { return "[2001:db8::7]:0" }
 
 // A user is disconnected with all its clients, those too which are away; another user isn't.
 func TestAUserIsDisconnected(t *testing.T) {

@@ -23,6 +23,7 @@
 //	policy.go   what a room keeps, tells and allows, by its name
 //	presence.go who is in a room (internal/presence knows), and when its members are told of it
 //	permit.go   what a client may do: policies, hooks, limits
+//	limits.go   how often a client, its user and its address may do a thing; meters.go: what they have left of it
 //	identity.go what is known of a client: rooms that it is put into, data that it shows, a token in place of another
 //	expiry.go   whose connections are closed because that has expired
 //	backend.go  what the application asks for

@@ -31,11 +31,13 @@ type Config struct {
 	SlowConsumer      SlowConsumer  // of chats, which belong to no room: the Latest ones count as DropOldest
 	Hooks             Hooks
 	Sinks             []Sink
-	Logs              Logs // nil where this node keeps the logs of its rooms itself
+	Tells             func(room string) bool // of which rooms sinks get Published; nil: of none
+	Logs              Logs                   // nil where this node keeps the logs of its rooms itself
 	HookTimeout       time.Duration
 	HookLimit         int // hooks that run at once, over all sessions
 	DedupWindow       time.Duration
 	ResumeWindow      time.Duration // 0 parks no session
+	Limits            Limits        // of how much may be done in a time
 	Log               *slog.Logger
 }
 
@@ -71,6 +73,7 @@ type Hub struct {
 	parkedNow atomic.Int64
 	denials   sparselog.Log
 	runs      runs
+	limits    limits
 	stop      chan struct{}
 	stopOnce  sync.Once
 	swept     chan struct{} // closed when sweep has ended
@@ -111,6 +114,7 @@ func New(cfg Config) *Hub {
 		h.clients[i].sessions = map[ID]*session{}
 	}
 	h.runs.init(h)
+	h.limits.init(cfg.Limits)
 	return h
 }
 

@@ -173,7 +173,7 @@ func askRoom(may func(ctx context.Context, who Identity, room string) error, who
 }
 
 func askPublish(hooks *Hooks, who Identity, cmd *protocol.Command) hook {
-	d := Draft{Room: string(cmd.Room), To: canonical(cmd.To), Content: bytes.Clone(cmd.Content)}
+	d := Draft{Room: string(cmd.Room), To: canonical(cmd.To), Key: string(cmd.Key), Content: bytes.Clone(cmd.Content)}
 	return func(ctx context.Context) outcome {
 		content, err := hooks.Publish(ctx, who, d)
 		return outcome{content: content, err: err}
@@ -231,13 +231,20 @@ func (s *session) forbiddenRooms(cmd *protocol.Command, refused []*protocol.Erro
 }
 
 // questionOfRooms asks the application about each room of a resume; nil where it has no say. What the policies say of
-// them is asked when the rooms are resumed; here it is that nobody is asked about what they forbid.
+// them is asked when the rooms are resumed; here it is that nobody is asked about what they forbid, or limits.
 func (s *session) questionOfRooms(cmd *protocol.Command) (r *run) {
 	if s.hub.cfg.Hooks.Join == nil {
 		return nil
 	}
+	limited := s.limitedRooms(cmd)
+	if !s.conn.Open() {
+		return nil
+	}
 	for i, at := range cmd.Rooms {
 		ask, no := s.permit(mayJoin, at.Room, cmd)
+		if limited != nil && limited[i] != nil && no == nil {
+			ask, no = nil, limited[i]
+		}
 		if ask == nil && no == nil {
 			continue
 		}
@@ -295,7 +302,10 @@ func (s *session) limit(cmd *protocol.Command) *protocol.Error {
 		if no := s.limitOfRooms(0); no != nil {
 			return no
 		}
-		return s.limitOfData(cmd)
+		if no := s.limitOfData(cmd); no != nil {
+			return no
+		}
+		return s.mayJoin()
 	case protocol.RoomMessage:
 		return s.limitOfPublishing(cmd)
 	}

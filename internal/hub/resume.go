@@ -176,6 +176,9 @@ func (s *session) begin() (done bool) {
 
 // welcome has the session found by its id and by chats, and is the first that the client hears.
 func (s *session) welcome(resumed bool) {
+	if !s.sit() {
+		return
+	}
 	h := s.hub
 	w := h.welcome
 	w.Resumed = resumed
@@ -218,6 +221,7 @@ func (s *session) everyone() *local { return s.state().everyone[s.dialect()] }
 // Closed parks the session, or takes it out of every room.
 func (s *session) Closed(_ *loop.Conn, e loop.Ending) {
 	defer s.hooksClosed(e.Code)
+	defer s.rise()
 	if s.conn == nil {
 		return // it never came so far as to a connection
 	}

@@ -35,6 +35,7 @@ type self struct {
 	who     *auth.Identity // nil where there is no more to it than the name. The worker's
 	addr    netip.Addr     // where the server bounds what one address may take
 	resume  *resumption    // nil for one that began without a token
+	sits    bool           // it has one of its user's connections. The worker's
 	expiry  *expiry        // nil where who doesn't expire. The worker's
 }
 
@@ -47,6 +48,7 @@ type more struct {
 	coming     *homecoming    // what it says of its rooms before it has said all; nil else
 	pulls      []*pull        // rooms of which it misses something, in the order in which they are caught up with
 	flow       flow
+	meter      *meter  // what is left of its limits; nil where there are none, and before the first message
 	entered    []entry // rooms with history into which it was put as it came
 
 	alarm        bool // tooLate is on its way
@@ -153,6 +155,9 @@ func (s *session) command(cmd *protocol.Command, raw []byte, err *protocol.Error
 			return // as in do
 		}
 	}
+	if no := s.mayDoCommand(raw); no != nil {
+		err = no
+	}
 	if err != nil {
 		s.answerError(err, cmd.ID)
 		return
@@ -209,7 +214,9 @@ func (s *session) obey(cmd *protocol.Command) {
 	case protocol.Presence:
 		s.readPresence(cmd)
 	case protocol.Resume:
-		s.resumeRooms(cmd, nil)
+		if limited := s.limitedRooms(cmd); s.conn.Open() {
+			s.resumeRooms(cmd, limited)
+		}
 	case protocol.Ping:
 		s.answer(protocol.Answer{Kind: protocol.AnswerPong, Time: time.Now().UnixMilli(), ID: cmd.ID})
 	}
@@ -344,7 +351,7 @@ func (s *session) message(kind protocol.Kind, cmd *protocol.Command) *protocol.M
 
 func (s *session) answerError(e *protocol.Error, id []byte) {
 	s.state().errors.count(e.Code)
-	s.answer(protocol.Answer{Kind: protocol.AnswerError, Err: e, ID: id})
+	s.answer(protocol.Answer{Kind: protocol.AnswerError, Err: e, ID: id, After: e.After})
 }
 
 // Drained goes on with what the session is missing.

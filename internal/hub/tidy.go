@@ -114,6 +114,8 @@ func (h *Hub) tidy(now int64) {
 		h.endDue(&h.clients[i], now)
 		h.tidyMemory(&h.memories[i], now)
 	}
+	h.limits.users.tidy(now)
+	h.limits.addresses.tidy(now)
 }
 
 func (h *Hub) tidyShard(sh *roomShard, now int64) {

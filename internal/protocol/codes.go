@@ -1,7 +1,9 @@
 package protocol
 
 import (
+	"slices"
 	"strconv"
+	"time"
 	"unicode/utf8"
 )
 
@@ -56,6 +58,12 @@ func (c Code) String() string {
 	return codeNames[c]
 }
 
+// ParseCode is the code of a name on the wire; false where it is none.
+func ParseCode(name string) (Code, bool) {
+	i := slices.Index(codeNames[1:], name)
+	return Code(i + 1), i >= 0
+}
+
 // Retry tells whether the same message may succeed later.
 func (c Code) Retry() bool {
 	return c == 0 || c >= RateLimited
@@ -64,7 +72,8 @@ func (c Code) Retry() bool {
 // Error is what an `error` message tells the client.
 type Error struct {
 	Code    Code
-	Message string // for the developer of the client: names the bad field or value
+	Message string        // for the developer of the client: names the bad field or value
+	After   time.Duration // when the same may succeed, of an error that says to retry; 0 where nobody knows
 }
 
 func (e *Error) Error() string {
