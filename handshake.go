@@ -41,13 +41,27 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 		s.refuse(w, r, *no)
 		return
 	}
-	u, no := s.reserve(r)
+	if no := s.takeTurn(r, asksToResume(r)); no != nil {
+		s.refuse(w, r, *no)
+		return
+	}
+	var u *place
+	defer func() {
+		if u == nil || !u.taken { // else the worker says when it has the connection
+			front.EndTurn(r)
+		}
+	}()
+	u, no = s.reserve(r)
 	if no != nil {
 		s.refuse(w, r, *no)
 		return
 	}
 	defer u.end()
 	u.admitted(admit(r))
+	if no := s.takeTurn(r, true); no != nil { // anew, where it was asked for long
+		s.refuse(w, r, *no)
+		return
+	}
 	nc, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		s.refuse(w, r, *noHijack(w, err))
@@ -58,13 +72,27 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 		peek, _ := buffered.Reader.Peek(n)
 		first = slices.Clone(peek)
 	}
-	if err := u.adopt(nc, deflate, answer, first); err != nil {
+	if err := u.adopt(nc, deflate, answer, first, func() { front.EndTurn(r) }); err != nil {
 		s.turnAway(nc, r, err)
 		return
 	}
 	s.tally.upgrades[upgradeAccepted].Add(1)
 	s.quiet.Connected()
 }
+
+// takeTurn waits until the upgrade may go on.
+func (s *Server) takeTurn(r *http.Request, comesBack bool) *refusal {
+	if no := s.closedToAll(); no != nil {
+		return no
+	}
+	if !front.TakeTurn(r, comesBack) {
+		return &refusal{status: http.StatusServiceUnavailable, detail: "more connect at once than can be let in beside those who are connected", result: upgradeStorm, warn: true}
+	}
+	return nil
+}
+
+// asksToResume says whether a client comes back to a session. Whether it may is found out later.
+func asksToResume(r *http.Request) bool { return strings.Contains(r.URL.RawQuery, "resume=") }
 
 // turnAway answers a request whose connection the loop didn't take, where net/http has no say any more.
 func (s *Server) turnAway(nc net.Conn, r *http.Request, err error) {
@@ -101,10 +129,10 @@ func (p *place) admitted(h loop.Handler) {
 	}
 }
 
-// adopt gives the connection to the loop.
-func (p *place) adopt(nc net.Conn, d wire.Deflate, answer, first []byte) error {
+// adopt gives the connection to the loop; then is called when a worker has it.
+func (p *place) adopt(nc net.Conn, d wire.Deflate, answer, first []byte, then func()) error {
 	p.granted = true
-	err := p.s.loop.Adopt(nc, p.h, d, answer, first)
+	err := p.s.loop.AdoptThen(nc, p.h, d, answer, first, then)
 	p.taken = err == nil
 	return err
 }

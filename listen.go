@@ -89,7 +89,7 @@ func (s *Server) Serve(l net.Listener) error {
 	if s.cfg.ProxyProtocol {
 		l = s.withProxyHeaders(l)
 	}
-	g := front.NewGate(l, openFileLimit()-s.cfg.MaxConnections-fdsOfOurs, func() string { return tooBusy(noDescriptor) }, s.log)
+	g := front.NewGate(l, openFileLimit()-s.cfg.MaxConnections-fdsOfOurs, front.TurnsPerWorker*s.cfg.Workers, func() string { return tooBusy(noDescriptor) }, s.log)
 	srv := &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: s.cfg.HandshakeTimeout,

@@ -63,6 +63,7 @@ const (
 	upgradeConnections
 	upgradeOverloaded
 	upgradePerIP
+	upgradeStorm
 	upgradeFailed
 	upgradeResults // how many there are
 )
@@ -78,6 +79,7 @@ var upgradeNames = [upgradeResults]string{
 	upgradeConnections: "max_connections",
 	upgradeOverloaded:  "overloaded",
 	upgradePerIP:       "max_connections_per_ip",
+	upgradeStorm:       "storm",
 	upgradeFailed:      "failed",
 }
 
