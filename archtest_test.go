@@ -25,17 +25,19 @@ var allowedImports = map[string][]string{
 	"cmd/hubbub": {".", "internal/bench", "internal/cgroup"},
 	"examples/*": {"."},
 	".": {
-		"internal/auth", "internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/wire",
-		"internal/audit", "internal/cgroup", "internal/console", "internal/glob", "internal/metrics", "internal/sparselog",
+		"internal/api", "internal/auth", "internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/wire",
+		"internal/audit", "internal/cgroup", "internal/console", "internal/glob", "internal/metrics", "internal/rate", "internal/sparselog",
 	},
 
+	"internal/api":   {"internal/auth", "internal/front", "internal/hub", "internal/history", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
 	"internal/front": {"internal/glob", "internal/sparselog"},
-	"internal/hub":   {"internal/auth", "internal/loop", "internal/history", "internal/presence", "internal/protocol", "internal/wire", "internal/glob"},
+	"internal/hub":   {"internal/auth", "internal/loop", "internal/history", "internal/presence", "internal/protocol", "internal/wire", "internal/glob", "internal/rate", "internal/sparselog"},
 	"internal/loop":  {"internal/protocol", "internal/wire", "internal/sparselog"},
 
 	"internal/bench": {"internal/wire", "internal/wsclient"}, // it knows the server only from outside
 
 	"internal/auth":          {"internal/glob"},
+	"internal/rate":          {},
 	"internal/history":       {"internal/protocol"},
 	"internal/presence":      {"internal/protocol"},
 	"internal/protocol/room": {"internal/protocol"},
@@ -82,6 +84,7 @@ var purePackages = map[string][]string{
 	"internal/model":         {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context"}, // time is an argument
 	"internal/glob":          {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time"},
 	"internal/wsclient":      {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time"},
+	"internal/rate":          {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time"},
 }
 
 // longFiles may have more than maxLines, and why.

@@ -1,6 +1,7 @@
 package hubbub
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/front"
+	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
@@ -50,6 +52,12 @@ type Config struct {
 	// Rooms are the policies of rooms: the first counts whose Match matches. After them come two that are built in: the
 	// room "lobby" has full presence, and every other room the defaults of RoomPolicy. At most 1000.
 	Rooms []RoomPolicy
+	// Limits are how often a client, a user and an address may do a thing. Default: as often as they like.
+	Limits Limits
+	// Chat and Direct are who may send chats and direct messages: "anyone", "users" (who has a name), "granted" (whose
+	// token says so), or "server", the application alone. Default: "anyone", but "users" where some way of identifying
+	// clients is set.
+	Chat, Direct string
 	// DedupWindow is how long a publish_id counts: the same publisher's next message to the room with it is
 	// acknowledged and not delivered again. At least 1 s. Default: 2 min.
 	DedupWindow time.Duration
@@ -96,15 +104,21 @@ type Config struct {
 	Compression string
 	// IO is how connections are read and written: "auto", "epoll" (Linux) or "pump" (portable). Default: "auto".
 	IO string
+	// APIKeys are the keys of the HTTP API at /api/v1, for the application's backend. Default: none, and every call is
+	// refused.
+	APIKeys []APIKey
+	// AdminApart takes /api/v1 and /metrics off the Server's paths: they are AdminHandler's alone then, for ServeAdmin
+	// on another address. Default: no.
+	AdminApart bool
 	// Handlers are your own kinds of messages, by msg_type. The names of the protocol can't be taken.
 	Handlers map[string]Handler
-	// Hooks are your code in a client's life: connect, join, read, publish, disconnect.
+	// Hooks are your code in a client's life: connect, join, read, publish, request, disconnect.
 	Hooks Hooks
 	// HookTimeout bounds one call of a Handler or a hook. Default: 5 s.
 	HookTimeout time.Duration
 	// MaxHookCalls is how many of them run at once, over all clients, and how many of Connect beside them; the others
 	// wait. Those of one user, or of a client without a name, take a sixteenth of the places at most, but at least 4;
-	// where MaxConnectionsPerIP is set, those of one address four times as many. Default: 1024.
+	// where MaxConnectionsPerIP or one of Limits.Address is set, those of one address four times as many. Default: 1024.
 	MaxHookCalls int
 	// Logger gets what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
@@ -193,10 +207,12 @@ func (c Config) withDefaults() Config {
 	if c.SlowConsumer == "" {
 		c.SlowConsumer = disconnect
 	}
+	c.Chat, c.Direct = cmp.Or(c.Chat, c.outsiders()), cmp.Or(c.Direct, c.outsiders())
 	c.Rooms = slices.Clone(c.Rooms)
 	for i, r := range c.Rooms {
 		c.Rooms[i] = r.withDefaults(c.SlowConsumer)
 	}
+	c.limitsWithDefaults()
 	c.BasePath = strings.TrimRight(c.BasePath, "/")
 	if c.Compression == "" {
 		c.Compression = compressionOn
@@ -210,6 +226,17 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// outsiders are those who may do by default what belongs to no room.
+func (c Config) outsiders() string {
+	if c.identifies() {
+		return hub.Users.String()
+	}
+	return hub.Anyone.String()
+}
+
+// identifies says that some way of identifying clients is set.
+func (c Config) identifies() bool { return false }
+
 // defaultMaxConnections leaves part of the open files to requests, logs and the rest of the process.
 func defaultMaxConnections() int {
 	n := openFileLimit()
@@ -219,8 +246,11 @@ func defaultMaxConnections() int {
 // Validate names every setting that can't be used; New calls it. Zero stands for the default.
 func (c Config) Validate() error {
 	c = c.withDefaults()
-	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests())
+	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests(), c.validateLimits())
 	if _, err := c.policies(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := c.apiKeys(); err != nil {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -300,6 +330,11 @@ func (c Config) validateNames() (bad faults) {
 		bad.add("io %q: not available yet; use %q", c.IO, loop.Auto)
 	default:
 		bad.add("io %q: unknown; use %q, %q or %q", c.IO, loop.Auto, loop.Epoll, loop.Pump)
+	}
+	for _, of := range []struct{ name, value string }{{"chat", c.Chat}, {"direct", c.Direct}} {
+		if _, err := hub.ParseOutsider(of.value); err != nil {
+			bad.add("%s %w", of.name, err)
+		}
 	}
 	for name, h := range c.Handlers {
 		if h == nil {

@@ -15,13 +15,14 @@
 //
 // Goroutines: a Server has one for each worker, each of which owns many connections; an idle connection costs a small
 // struct and neither a goroutine nor a buffer. A Handler runs on a goroutine of its own. All methods of Server may be
-// called from anywhere, and none but Serve, ListenAndServe, Shutdown, Remove and Disconnect block.
+// called from anywhere; Serve, ListenAndServe and Shutdown block, and those that do something with one client wait for
+// its worker.
 //
 // To see what it does, give Config a Logger of level debug: each refused request, failed connection and slow client is
 // a line. To test with it, serve it on a listener at 127.0.0.1:0, as the tests of this package do.
 //
-// The map: config.go and roompolicy.go settings, Handler; server.go the Server; backend.go what you ask it for:
-// Publish, History, Disconnect and the like; listen.go its listeners; handshake.go from request to connection; hooks.go
+// The map: config.go and roompolicy.go settings, Handler; server.go the Server; what you ask it for: backend.go
+// Publish, rooms.go, clients.go and tail.go what each is about; listen.go its listeners; handshake.go from request to connection; hooks.go
 // your code in a client's life; memory.go, limit_*.go and metrics.go what their names say. Below it: internal/front
 // (what stands before a session), internal/hub (rooms, sessions), internal/loop (workers, connections),
 // internal/protocol (messages), internal/wire (frames). docs/architecture.md has a picture.

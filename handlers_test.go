@@ -86,13 +86,12 @@ func TestAHandlerAnswersItsOwnMessages(t *testing.T) {
 	})
 }
 
-// One at a time and in order for a client, whatever each takes; and one that waits delays nobody else. What a later
-// version will have is refused with these words, and no application can take its place.
-func TestReservedKindsAreNotAvailable(t *testing.T) {
+// What nobody has set up is refused, and no application can take its place.
+func TestRefreshAndRequestNeedSomebody(t *testing.T) {
 	m := enter(t, rawtest.Start(t, hubbub.Config{}))
-	for _, kind := range []string{"refresh", "request"} {
-		got := m.raw(`{"msg_type":%q,"id":1}`, kind)
-		if got["code"] != "unavailable" || !strings.Contains(got["message"].(string), "reserved") {
+	for kind, fields := range map[string]string{"refresh": `"token":"x"`, "request": `"method":"x"`} {
+		got := m.raw(`{"msg_type":%q,%s,"id":1}`, kind, fields)
+		if got["code"] != "unavailable" || got["retry"] != true {
 			t.Errorf("%s: %v", kind, got)
 		}
 		err := hubbub.Config{Handlers: handlers{kind: func(context.Context, *hubbub.Message) (any, error) { return nil, nil }}}.Validate()
@@ -102,6 +101,7 @@ func TestReservedKindsAreNotAvailable(t *testing.T) {
 	}
 }
 
+// One at a time and in order for a client, whatever each takes; and one that waits delays nobody else.
 func TestHandlersOfOneClientRunInOrder(t *testing.T) {
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var running, most atomic.Int32

@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -30,10 +29,11 @@ type refusal struct {
 	flag   string    // the setting that would allow it, as on the command line
 	warn   bool      // an operator has to mend it, though no setting does
 	result upgradeResult
+	after  time.Duration // when it may be tried again; 0 where nobody knows
 }
 
 // upgrade checks the opening handshake and gives the connection to the loop, with the handler that admit gives for it.
-func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*http.Request) loop.Handler) {
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*http.Request) (loop.Handler, *refusal)) {
 	ignoreBody(w, r)
 	r = s.asked(r)
 	deflate, answer, no := s.shakeHands(w, r)
@@ -41,7 +41,10 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 		s.refuse(w, r, *no)
 		return
 	}
-	if no := s.takeTurn(r, asksToResume(r)); no != nil {
+	if no = s.closedToAll(); no == nil && !front.TakeTurn(r, asksToResume(r)) {
+		no = &beyondTurns
+	}
+	if no != nil {
 		s.refuse(w, r, *no)
 		return
 	}
@@ -57,9 +60,14 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 		return
 	}
 	defer u.end()
-	u.admitted(admit(r))
-	if no := s.takeTurn(r, true); no != nil { // anew, where it was asked for long
+	h, no := admit(r)
+	if no != nil {
 		s.refuse(w, r, *no)
+		return
+	}
+	u.admitted(h)
+	if !front.TakeTurn(r, true) { // anew, where the application was asked, which may take long
+		s.refuse(w, r, beyondTurns)
 		return
 	}
 	nc, buffered, err := http.NewResponseController(w).Hijack()
@@ -80,16 +88,8 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 	s.quiet.Connected()
 }
 
-// takeTurn waits until the upgrade may go on.
-func (s *Server) takeTurn(r *http.Request, comesBack bool) *refusal {
-	if no := s.closedToAll(); no != nil {
-		return no
-	}
-	if !front.TakeTurn(r, comesBack) {
-		return &refusal{status: http.StatusServiceUnavailable, detail: "more connect at once than can be let in beside those who are connected", result: upgradeStorm, warn: true}
-	}
-	return nil
-}
+// beyondTurns is said to whom the workers can't take in beside their turns.
+var beyondTurns = refusal{status: http.StatusServiceUnavailable, detail: "more connect at once than can be let in beside those who are connected", result: upgradeStorm, warn: true}
 
 // asksToResume says whether a client comes back to a session. Whether it may is found out later.
 func asksToResume(r *http.Request) bool { return strings.Contains(r.URL.RawQuery, "resume=") }
@@ -175,8 +175,13 @@ func (s *Server) shakeHands(w http.ResponseWriter, r *http.Request) (d wire.Defl
 	}
 	// By a POST the page at / learns why it can't connect: browsers tell it nothing of an upgrade, and send no Origin
 	// with a GET of its own.
-	if r.Method == http.MethodPost && s.ips.Full(r.RemoteAddr) {
-		return d, nil, s.tooManyOfOne()
+	if r.Method == http.MethodPost {
+		if no := s.mayConnect(r); no != nil {
+			return d, nil, no
+		}
+		if s.ips.Full(r.RemoteAddr) {
+			return d, nil, s.tooManyOfOne()
+		}
 	}
 	if no := checkHandshake(r); no != nil {
 		return d, nil, no
@@ -283,6 +288,9 @@ func (s *Server) reserve(r *http.Request) (p *place, no *refusal) {
 		}
 	}()
 	if no := s.closedToAll(); no != nil {
+		return nil, no
+	}
+	if no := s.connects(r); no != nil {
 		return nil, no
 	}
 	key, ok := s.ips.Take(r.RemoteAddr)
@@ -450,7 +458,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
 		h.Set("Upgrade", "websocket")
 	}
 	if no.status == http.StatusServiceUnavailable || no.status == http.StatusTooManyRequests {
-		h.Set("Retry-After", strconv.Itoa(retryAfter()))
+		h.Set("Retry-After", retryAfterAt(no.after))
 	}
 	problem(w, no.status, no.detail)
 }

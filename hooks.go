@@ -46,6 +46,9 @@ type Hooks struct {
 	// Publish may refuse what a client publishes, or change p.Content. The order of a room's messages is that in which
 	// their hooks end.
 	Publish func(ctx context.Context, p *Publish) error
+	// Request answers a client's request: its method and content are between you and your clients. What it returns, one
+	// JSON value or nil for null, goes to the client as the response. Without it a request is "unavailable".
+	Request func(ctx context.Context, r *Request) (content json.RawMessage, err error)
 	// Disconnect comes last of those above, once for each client that was let in, however its connection ended.
 	Disconnect func(ctx context.Context, d *Disconnect)
 
@@ -79,6 +82,12 @@ type Read struct{ Client, User, Room string }
 type Publish struct {
 	Client, User, Room, To string
 	Content                json.RawMessage // one JSON value; set it to publish another, which Server.Publish would take
+}
+
+// Request is what a client asks of the application.
+type Request struct {
+	Client, User, Method string          // Method has 1 to 64 bytes
+	Content              json.RawMessage // one JSON value; nil where the client gave none
 }
 
 // Disconnect is a client that is gone. Code is what its Close frame said, or 1006 where there was none, as of one that
@@ -124,6 +133,18 @@ func (s *Server) hubHooks() hub.Hooks {
 			return content, nil
 		}
 	}
+	if hooks.Request != nil {
+		h.Request = func(ctx context.Context, who hub.Identity, method string, content []byte) ([]byte, error) {
+			reply, err := hooks.Request(ctx, &Request{Client: who.ID.String(), User: who.User, Method: method, Content: content})
+			if err != nil || reply == nil {
+				return nil, err
+			}
+			if reply, err = room.CheckContent(reply); err != nil {
+				return nil, fmt.Errorf("what the hook Request answered: %w", err)
+			}
+			return reply, nil
+		}
+	}
 	if hooks.Disconnect != nil {
 		h.Disconnect = func(ctx context.Context, who hub.Identity, code int) {
 			hooks.Disconnect(ctx, &Disconnect{Client: who.ID.String(), User: who.User, Code: code})
@@ -153,29 +174,37 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 }
 
 // admit finds out who asks and whether it may come in, on the goroutine of the handshake, and gives the handler that
-// the connection shall have.
-func (s *Server) admit(r *http.Request) loop.Handler {
+// the connection shall have, or what it gets instead.
+func (s *Server) admit(r *http.Request) (loop.Handler, *refusal) {
 	token := r.URL.Query().Get("resume")
 	if s.cfg.Hooks.Connect == nil {
-		h, _ := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, auth.Identity{}, nil)
-		return h
+		h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, auth.Identity{}, nil)
+		return s.admission(r, h, err)
 	}
 	front.Admit(r) // the hook may take long
-	h, err := s.hub.Admit(r.Context(), s.ips.Share(r.RemoteAddr), token, auth.Identity{}, func(ctx context.Context, id hub.ID, who *auth.Identity) error {
+	h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, auth.Identity{}, func(ctx context.Context, id hub.ID, who *auth.Identity) error {
 		c := &Connect{Client: id.String(), Request: r.WithContext(ctx)}
 		err := s.cfg.Hooks.Connect(ctx, c)
 		who.User = c.User
 		return err
 	})
+	return s.admission(r, h, err)
+}
+
+// admission is what becomes of who asks.
+func (s *Server) admission(r *http.Request, h loop.Handler, err error) (loop.Handler, *refusal) {
 	var e *Error
+	var often *hub.Limited
 	switch {
 	case err == nil:
-		return h
+		return h, nil
+	case errors.As(err, &often):
+		return nil, s.limited(often)
 	case errors.As(err, &e) && e != nil:
 	case r.Context().Err() != nil || s.stopping.Load():
 		s.log.Debug("nobody waits for the hook Connect any more", "remote", r.RemoteAddr, "err", err)
 	default:
 		s.unasked.Log(s.log, slog.LevelError, "the hook Connect failed", "remote", r.RemoteAddr, "err", err)
 	}
-	return hub.Refuse(err)
+	return hub.Refuse(err), nil
 }

@@ -63,6 +63,8 @@ const (
 	upgradeConnections
 	upgradeOverloaded
 	upgradePerIP
+	upgradePerUser
+	upgradeRateLimited
 	upgradeStorm
 	upgradeFailed
 	upgradeResults // how many there are
@@ -79,6 +81,8 @@ var upgradeNames = [upgradeResults]string{
 	upgradeConnections: "max_connections",
 	upgradeOverloaded:  "overloaded",
 	upgradePerIP:       "max_connections_per_ip",
+	upgradePerUser:     "user_connections",
+	upgradeRateLimited: "rate_limited",
 	upgradeStorm:       "storm",
 	upgradeFailed:      "failed",
 }
@@ -95,6 +99,7 @@ type workerTally struct {
 	loop.Counts
 	errors  hub.Errors
 	dropped hub.Dropped
+	denied  hub.Denied
 }
 
 // snapshot asks every worker for its counts; they are plain numbers that nobody else may read.
@@ -105,7 +110,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		depth[i] = w.Depth()
 	}
 	s.loop.Inspect(scrapeWait, func(w *loop.Worker) {
-		now := workerTally{w.Counts(), s.hub.Errors(w), s.hub.Dropped(w)}
+		now := workerTally{w.Counts(), s.hub.Errors(w), s.hub.Dropped(w), s.hub.Denied(w)}
 		s.tally.mu.Lock()
 		defer s.tally.mu.Unlock()
 		s.tally.workers[w.Index()] = now
@@ -116,12 +121,14 @@ func (s *Server) snapshot() metrics.Snapshot {
 		Dropped:      map[string]int64{},
 		Closed:       map[string]int64{closedOther: 0},
 		Errors:       map[string]int64{},
+		Denied:       map[string]int64{},
 		Upgrades:     map[string]int64{},
 		Panics:       s.loop.Panics.Load(),
 		HistoryBytes: s.hub.Kept(hub.KeptHistory) + s.hub.Kept(hub.KeptRooms),
 		Kept:         map[string]int64{},
 		Parked:       s.hub.ParkedSessions(),
 		MailboxDepth: depth,
+		APICalls:     map[[2]string]int64{},
 		Turns:        metrics.Histogram{Counts: make([]int64, len(loop.TurnBounds)+1)},
 	}
 	// What has not happened yet is there too, as 0: a rate needs a value before the first.
@@ -131,11 +138,19 @@ func (s *Server) snapshot() metrics.Snapshot {
 	for r := upgradeAccepted; r < upgradeResults; r++ {
 		snap.Upgrades[upgradeNames[r]] = s.tally.upgrades[r].Load()
 	}
+	calls, unauthorized, tails := s.api.Counts()
+	for _, c := range calls {
+		snap.APICalls[[2]string{c.Call, strconv.Itoa(c.Status)}] = c.Count
+	}
+	snap.APIUnauthorized, snap.APITails = unauthorized, tails
 	for k := range hub.Kinds() {
 		snap.Kept[k.String()] = s.hub.Kept(k)
 		snap.BufferedBytes += s.hub.Kept(k)
 	}
 	snap.BufferedBytes -= snap.HistoryBytes
+	s.hub.Refusals(func(limit, by string, n int64) {
+		snap.Limited = append(snap.Limited, metrics.Limited{Limit: limit, By: by, Times: n})
+	})
 	for _, most := range loop.TurnBounds {
 		snap.Turns.Bounds = append(snap.Turns.Bounds, float64(most)/1e9)
 	}
@@ -152,7 +167,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 var closeCodes = []int{
 	wire.CloseNormal, wire.CloseGoingAway, wire.CloseProtocolError, wire.CloseNoStatus, wire.CloseAbnormal, wire.CloseInvalidData,
 	wire.ClosePolicy, wire.CloseTooBig, wire.CloseInternal, wire.CloseTryLater,
-	protocol.CloseSlowConsumer, protocol.CloseTakenOver, protocol.CloseNoSignOfLife, protocol.CloseKicked, protocol.CloseRefused,
+	protocol.CloseSlowConsumer, protocol.CloseTakenOver, protocol.CloseNoSignOfLife, protocol.CloseTokenExpired, protocol.CloseKicked, protocol.CloseRefused,
 }
 
 const closedOther = "other"
@@ -177,6 +192,7 @@ func (w *workerTally) addTo(snap *metrics.Snapshot) {
 	for code := protocol.BadJSON; code <= protocol.Internal; code++ {
 		snap.Errors[code.String()] += w.errors[code]
 	}
+	w.denied.Each(func(verb string, n int64) { snap.Denied[verb] += n })
 	for i, n := range w.Turns {
 		snap.Turns.Counts[i] += n
 	}

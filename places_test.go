@@ -280,7 +280,7 @@ func TestWhoIsKeptOutKeepsNoPlace(t *testing.T) {
 // Connections that stay open behind their requests have few places where all descriptors are promised to WebSockets:
 // who was quiet for longest goes.
 func TestQuietConnectionsMakeRoom(t *testing.T) {
-	const places = 96 // three lanes of 32
+	const places = 3*32 + 256 // three lanes, and that of the API
 	s := rawtest.Start(t, hubbub.Config{MaxConnections: 1 << 20})
 	ask := func(c *rawtest.Client) {
 		t.Helper()

@@ -12,7 +12,7 @@ import (
 // policy is one with every field set, as PolicyOf gives it.
 func policy(match string, change func(*hubbub.RoomPolicy)) hubbub.RoomPolicy {
 	p := hubbub.RoomPolicy{
-		Match: match, History: &hubbub.History{Messages: 100, Age: 2 * time.Minute, Bytes: 64 << 10}, Presence: "count", Publish: "anyone",
+		Match: match, History: &hubbub.History{Messages: 100, Age: 2 * time.Minute, Bytes: 64 << 10}, Presence: "count", Join: "anyone", Read: "anyone", Publish: "anyone",
 		SlowConsumer: "disconnect", IdleTTL: new(2 * time.Minute),
 	}
 	if change != nil {
@@ -23,7 +23,7 @@ func policy(match string, change func(*hubbub.RoomPolicy)) hubbub.RoomPolicy {
 
 func TestWhatARoomGets(t *testing.T) {
 	cfg := hubbub.Config{Rooms: []hubbub.RoomPolicy{
-		{Match: "all.set", History: &hubbub.History{Messages: 1, Age: time.Hour, Bytes: 5}, Presence: "off", Publish: "server",
+		{Match: "all.set", History: &hubbub.History{Messages: 1, Age: time.Hour, Bytes: 5}, Presence: "off", Join: "users", Read: "granted", Publish: "server",
 			IncludeSender: true, SlowConsumer: "latest-by-key", IdleTTL: new(time.Minute)},
 		{Match: "bare.*"},
 		{Match: "off", History: &hubbub.History{}},
@@ -95,7 +95,18 @@ func TestABadRuleIsRefusedByName(t *testing.T) {
 		{[]hubbub.RoomPolicy{{Match: "a"}, {Match: "a*"}, {Match: "ab*c"}}, `rooms[2].match "ab*c": never reached: rooms[1], match "a*", comes first`},
 		{[]hubbub.RoomPolicy{{Match: "*"}, {Match: "**"}}, `rooms[1].match "**": never reached: rooms[0], match "*", comes first`},
 		{[]hubbub.RoomPolicy{{Match: "x"}, {Match: "a*", Presence: "some"}}, `rooms[1].presence "some": unknown; use off, count or full (match "a*")`},
-		{[]hubbub.RoomPolicy{{Match: "a*", Publish: "nobody"}}, `rooms[0].publish "nobody": unknown; use anyone, members or server (match "a*")`},
+		{[]hubbub.RoomPolicy{{Match: "a*", Publish: "nobody"}}, `rooms[0].publish "nobody": unknown; use anyone, members, users, granted or server (match "a*")`},
+		{[]hubbub.RoomPolicy{{Match: "a*", Join: "members"}}, `rooms[0].join "members": unknown; use anyone, users, granted or server (match "a*")`},
+		{[]hubbub.RoomPolicy{{Match: "a*", Read: "all"}}, `rooms[0].read "all": unknown; use anyone, members, users, granted or server (match "a*")`},
+		{[]hubbub.RoomPolicy{{Match: "a.${user}", Join: "members"}}, `rooms[0].join "members": unknown; use anyone, users, granted or server (match "a.${user}")`},
+		{[]hubbub.RoomPolicy{{Match: "a.${user}*"}}, `rooms[0].match "a.${user}*": a * right behind ${user} fits nothing: put a text between them that is in no user's name`},
+		{[]hubbub.RoomPolicy{{Match: "a*"}, {Match: "a.${user}"}}, `rooms[1].match "a.${user}": never reached: rooms[0], match "a*", comes first`},
+		{[]hubbub.RoomPolicy{{Match: "a.${user}.*"}, {Match: "a*"}, {Match: "a.${user}.*"}}, `rooms[2].match "a.${user}.*": never reached: rooms[0], match "a.${user}.*", comes first`},
+		{[]hubbub.RoomPolicy{{Match: "a.${user}", Presence: "off"}}, `rooms[0].presence ` + alone},
+		{[]hubbub.RoomPolicy{{Match: "a.${user}", History: &hubbub.History{}}}, `rooms[0].history ` + alone},
+		{[]hubbub.RoomPolicy{{Match: "a.${user}", IncludeSender: true}}, `rooms[0].include-sender ` + alone},
+		{[]hubbub.RoomPolicy{{Match: "a.${user}", SlowConsumer: "latest"}}, `rooms[0].slow-consumer ` + alone},
+		{[]hubbub.RoomPolicy{{Match: "a.${user}", IdleTTL: new(time.Second)}}, `rooms[0].idle-ttl ` + alone},
 		{[]hubbub.RoomPolicy{{Match: "a*", SlowConsumer: "shout"}}, `rooms[0].slow-consumer "shout": unknown; use disconnect, drop-oldest, latest or latest-by-key (match "a*")`},
 		{[]hubbub.RoomPolicy{{Match: "a*", IdleTTL: new(-time.Nanosecond)}}, `rooms[0].idle-ttl -1ns: not between 0s and 24h (match "a*")`},
 		{[]hubbub.RoomPolicy{{Match: "a*", IdleTTL: new(24*time.Hour + 1)}}, `rooms[0].idle-ttl 24h0m1s: not between 0s and 24h (match "a*")`},
@@ -130,6 +141,38 @@ func TestABadRuleIsRefusedByName(t *testing.T) {
 	} {
 		if err := (hubbub.Config{Rooms: []hubbub.RoomPolicy{r}}).Validate(); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// alone is what is said of all else beside a match with a user's name.
+const alone = "can't be set where the match has ${user}: join, read and publish alone; set it in a rule without (match \"a.${user}\")"
+
+func TestWhoMayByDefault(t *testing.T) {
+	for _, c := range []struct{ rule, want hubbub.RoomPolicy }{
+		{hubbub.RoomPolicy{}, hubbub.RoomPolicy{Join: "anyone", Read: "anyone", Publish: "anyone"}},
+		{hubbub.RoomPolicy{Join: "anyone", Publish: "server"}, hubbub.RoomPolicy{Join: "anyone", Read: "anyone", Publish: "server"}},
+		{hubbub.RoomPolicy{Join: "users"}, hubbub.RoomPolicy{Join: "users", Read: "members", Publish: "members"}},
+		{hubbub.RoomPolicy{Join: "granted", Read: "users"}, hubbub.RoomPolicy{Join: "granted", Read: "users", Publish: "members"}},
+		{hubbub.RoomPolicy{Join: "server", Publish: "anyone"}, hubbub.RoomPolicy{Join: "server", Read: "members", Publish: "anyone"}},
+	} {
+		c.rule.Match = "a"
+		got, _, err := hubbub.Config{Rooms: []hubbub.RoomPolicy{c.rule}}.PolicyOf("a")
+		if err != nil || got.Join != c.want.Join || got.Read != c.want.Read || got.Publish != c.want.Publish {
+			t.Errorf("%+v: %+v (%v)", c.rule, got, err)
+		}
+	}
+}
+
+// A rule for a client's own name says nothing of what the room keeps.
+func TestWhatARoomKeepsDependsOnNoName(t *testing.T) {
+	cfg := hubbub.Config{Rooms: []hubbub.RoomPolicy{
+		{Match: "x"}, {Match: "in.${user}", Join: "users"}, {Match: "in.*", Join: "server", Presence: "off"}, {Match: "${user}", Join: "server"}, {Match: "y", Presence: "off"},
+	}}
+	for room, want := range map[string]int{"x": 0, "in.ann": 2, "y": 4, "z": -1} {
+		p, rule, err := cfg.PolicyOf(room)
+		if err != nil || rule != want || want > 0 && p.Presence != "off" {
+			t.Errorf("%s: rule %d, %+v (%v)", room, rule, p, err)
 		}
 	}
 }

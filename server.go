@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/hubbub/internal/api"
 	"example.com/hubbub/internal/audit"
 	"example.com/hubbub/internal/console"
 	"example.com/hubbub/internal/front"
@@ -25,11 +26,11 @@ import (
 )
 
 // Server is the whole of Hubbub as an http.Handler: the room protocol at /ws (and at / when the request is an upgrade),
-// the echo at /echo, a page to try it at /, and /healthz, /readyz and /metrics. Below a path of a mux it needs
+// the echo at /echo, a page to try it at /, the backend's API at /api/v1, and /healthz, /readyz and /metrics. Below a path of a mux it needs
 // http.StripPrefix, or Config.BasePath. What a middleware has set in a ResponseWriter's Header, such as a cookie, goes
 // with the answer 101 too; a ResponseWriter of its own must have Hijack or Unwrap (http.ResponseController). Its
-// methods may be called from any goroutine, a Handler's too, and none but Serve, ListenAndServe, Shutdown, Remove and
-// Disconnect block.
+// methods may be called from any goroutine, a Handler's too. Serve, ListenAndServe and Shutdown block; Join, Remove,
+// Disconnect, DisconnectUser and Client wait for a client's worker.
 type Server struct {
 	// Static after New.
 	cfg     Config
@@ -46,6 +47,9 @@ type Server struct {
 	scrapes front.Lane
 	readers front.Lane // of the page
 	scrape  http.Handler
+	api     *api.API
+	calls   http.Handler // of the API, on the public paths
+	node    string       // what this server is called
 	tally   tally
 
 	draining atomic.Bool   // not ready any more
@@ -89,6 +93,8 @@ func New(cfg Config) (*Server, error) {
 		s.ips = front.NewPerIP(cfg.MaxConnectionsPerIP)
 	}
 	s.hub = hub.New(s.hubConfig())
+	s.api, s.node = s.newAPI(), newNode()
+	s.calls = s.api.Handler(cfg.BasePath)
 	l, err := loop.New(s.loopConfig())
 	if err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
@@ -104,6 +110,8 @@ func (s *Server) hubConfig() hub.Config {
 	cfg := &s.cfg
 	policies, _ := cfg.policies() // Validate has looked
 	slow, _ := hub.ParseSlowConsumer(cfg.SlowConsumer)
+	chat, _ := hub.ParseOutsider(cfg.Chat)
+	direct, _ := hub.ParseOutsider(cfg.Direct)
 	h := hub.Config{
 		Dialects:          []func() protocol.Dialect{func() protocol.Dialect { return new(room.Dialect) }},
 		Epoch:             rand.Text()[:12] + ".",
@@ -116,9 +124,12 @@ func (s *Server) hubConfig() hub.Config {
 		ResumeWindow:      max(0, cfg.ResumeWindow),
 		Policies:          policies,
 		SlowConsumer:      slow,
+		Chat:              chat,
+		Direct:            direct,
 		Hooks:             s.hubHooks(),
 		HookTimeout:       cfg.HookTimeout,
 		HookLimit:         cfg.MaxHookCalls,
+		Limits:            cfg.hubLimits(),
 		Log:               cfg.Logger,
 	}
 	rand.Read(h.TokenKey[:])
@@ -143,9 +154,14 @@ func (s *Server) loopConfig() loop.Config {
 
 // ServeHTTP answers a request, or takes its connection over.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ignoreBody(w, r)
 	r = s.asked(r)
-	switch s.pathOf(r) {
+	path := s.pathOf(r)
+	if isAPI(path) && !s.cfg.AdminApart {
+		s.calls.ServeHTTP(w, r)
+		return
+	}
+	ignoreBody(w, r)
+	switch path {
 	case "/ws":
 		s.upgrade(w, r, s.admit)
 	case "/echo":
@@ -155,6 +171,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/readyz":
 		s.aside(w, r, s.probes, s.ready)
 	case "/metrics":
+		if s.cfg.AdminApart {
+			s.nothing(w, r)
+			return
+		}
 		s.Metrics().ServeHTTP(w, r)
 	case "/":
 		if isUpgrade(r) || hasKey(r) {
@@ -201,6 +221,9 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) {
 // nothing answers where there is nothing, and says what to set where the path is right but for its beginning.
 func (s *Server) nothing(w http.ResponseWriter, r *http.Request) {
 	no := refusal{status: http.StatusNotFound, detail: "there is nothing at this path; the WebSocket is at " + s.cfg.BasePath + "/ws", warn: isUpgrade(r)}
+	if path := s.pathOf(r); s.cfg.AdminApart && (path == "/metrics" || isAPI(path)) {
+		no.detail = "this path is on the admin listener (--admin-listen)"
+	}
 	for _, known := range []string{"/ws", "/echo", "/healthz", "/readyz", "/metrics", "/"} {
 		base, ok := strings.CutSuffix(r.URL.Path, known)
 		if !ok || base == "" || checkBasePath(base) != nil {
@@ -226,7 +249,7 @@ func (s *Server) Echo() http.Handler {
 }
 
 // echo is the handler of connections that want no rooms; no hook is asked.
-func echo(*http.Request) loop.Handler { return hub.Echo{} }
+func echo(*http.Request) (loop.Handler, *refusal) { return hub.Echo{}, nil }
 
 func (s *Server) health(w http.ResponseWriter, r *http.Request) { s.status(w, r, "alive") }
 
@@ -262,6 +285,25 @@ func (s *Server) Connections() int { return s.loop.Connections() }
 
 // RoomCount is how many rooms have members or history.
 func (s *Server) RoomCount() int { return s.hub.Rooms() }
+
+// Info is how much a Server has to do.
+type Info struct {
+	Connections int // WebSockets, the echo's too
+	Clients     int // of the room protocol that are connected
+	Parked      int // that have lost their connections, and may come back
+	Rooms       int // that have members or history
+
+	Buffered    int64 // bytes that are unsent, half received, or kept
+	MaxBuffered int64 // as Config.MaxBufferedBytes
+}
+
+// Info is what the Server has just now. It doesn't block.
+func (s *Server) Info() Info {
+	return Info{
+		Connections: s.Connections(), Clients: s.hub.Clients(), Parked: s.hub.ParkedSessions(), Rooms: s.RoomCount(),
+		Buffered: s.loop.Buffered(), MaxBuffered: s.cfg.MaxBufferedBytes,
+	}
+}
 
 // Shutdown ends the Server without a stampede. At once /readyz says 503; after Config.ShutdownDelay upgrades get 503,
 // and the clients are closed at a pace: 500 a second, or faster so that three quarters of the time until ctx's deadline

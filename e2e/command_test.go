@@ -37,9 +37,8 @@ func TestUnknownFlagIsRefusedByName(t *testing.T) {
 func TestReservedFlagIsRefusedByName(t *testing.T) {
 	t.Parallel()
 	for flag, value := range map[string]string{
-		"admin-listen": ":9090", "api-key": "secret",
 		"nats": "nats://127.0.0.1:4222", "nats-creds": "file", "cluster-listen": ":6222", "cluster-name": "x", "cluster-secret": "x",
-		"join": "127.0.0.1:6222", "node-name": "x", "data-dir": "x", "replicas": "3", "chat": "users", "direct": "users",
+		"join": "127.0.0.1:6222", "node-name": "x", "data-dir": "x", "replicas": "3",
 		"anonymous": "on", "page": "off", "jwt-key": "x", "webhook-url": "http://127.0.0.1:1", "hook-url": "http://127.0.0.1:1", "pusher-app": "x", "centrifugo": "on",
 	} {
 		refused(t, nil, []string{"--" + flag, value}, flag)

@@ -35,6 +35,8 @@ type Message struct {
 	Retry   bool   `json:"retry"` // of an error, and of a room of resumed
 	AfterMS int64  `json:"after_ms"`
 
+	RetryAfterMS int64 `json:"retry_after_ms"` // of an error
+
 	ClientID string             `json:"client_id"`
 	Members  json.RawMessage    `json:"members"`
 	Messages []Message          `json:"messages"` // a page of history

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 type configCmd struct {
 	serveCmd `embed:""`
 	Room     *string `placeholder:"NAME" env:"-" help:"Print what the room of this name gets, and by which rule, instead."`
+	User     *string `placeholder:"NAME" env:"-" help:"With --room: print what the user of this name may do there, and why; empty for a client without a name."`
 }
 
 // Help is shown by hubbub config --help.
@@ -32,7 +34,12 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.Room != nil {
+	switch {
+	case c.User != nil && c.Room == nil:
+		return usageError{errors.New("--user needs --room: what may this user do where?")}
+	case c.User != nil:
+		return c.printAccess(ctx, cfg)
+	case c.Room != nil:
 		return c.printRoom(ctx, cfg)
 	}
 	cfg = cfg.Effective()
@@ -50,6 +57,14 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 			value = cfg.MaxConnections
 		case "max-buffered-bytes":
 			value = size(cfg.MaxBufferedBytes)
+		case "chat": // empty stands for what suits the others
+			value = cfg.Chat
+		case "direct":
+			value = cfg.Direct
+		}
+		if text, is := value.(secret); is && text != "" {
+			fmt.Fprintf(&out, "\n%s# %s: not shown, %s\n", comment(flag.Help), flag.Name, c.origin(ctx, flag))
+			continue
 		}
 		text, err := yamlValue(value)
 		if err != nil {
@@ -61,7 +76,11 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 	if err != nil {
 		return err
 	}
-	out.WriteString("\n" + rules)
+	keys, err := c.keyLines(ctx)
+	if err != nil {
+		return err
+	}
+	out.WriteString("\n" + keys + "\n" + rules + "\n" + c.limitLines(cfg.Limits))
 	_, err = os.Stdout.Write(out.Bytes())
 	return err
 }
@@ -98,15 +117,8 @@ func (c *configCmd) printRoom(ctx *kong.Context, cfg hubbub.Config) error {
 	if err != nil {
 		return err
 	}
-	by := fmt.Sprintf("the rule for %q (%s, %s)", p.Match, ruleName(i), c.roomOrigin(ruleName(i)))
-	switch {
-	case i < 0 && p.Match == "*":
-		by = "the default: no rule has a match for it"
-	case i < 0:
-		by = fmt.Sprintf("the rule for %q, which is built in", p.Match)
-	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "# What the room %q gets, by %s.\n", *c.Room, by)
+	fmt.Fprintf(&out, "# What the room %q gets, by %s.\n", *c.Room, c.byRule(p.Match, i))
 	for _, k := range keys {
 		if k.about != "" {
 			out.WriteString("\n" + comment(k.about))
@@ -115,6 +127,56 @@ func (c *configCmd) printRoom(ctx *kong.Context, cfg hubbub.Config) error {
 	}
 	_, err = os.Stdout.WriteString(out.String())
 	return err
+}
+
+// byRule says which rule it is; those that are built in are number -1.
+func (c *configCmd) byRule(match string, rule int) string {
+	switch {
+	case rule >= 0:
+		return fmt.Sprintf("the rule for %q (%s, %s)", match, ruleName(rule), c.roomOrigin(ruleName(rule)))
+	case match == "*":
+		return "the default: no rule has a match for it"
+	}
+	return fmt.Sprintf("the rule for %q, which is built in", match)
+}
+
+// printAccess prints what --user may do in --room.
+func (c *configCmd) printAccess(ctx *kong.Context, cfg hubbub.Config) error {
+	all, err := cfg.AccessOf(*c.Room, *c.User)
+	if err != nil {
+		return usageError{fmt.Errorf("--room %q --user %q: %w", *c.Room, *c.User, err)}
+	}
+	who := fmt.Sprintf("the user %q", *c.User)
+	if *c.User == "" {
+		who = "a client without a name"
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "# What %s may do in the room %q. Hooks of your program may forbid more.\n", who, *c.Room)
+	for _, a := range all {
+		c.printVerb(&out, a.Verb, a.Who, c.byRule(a.Match, a.Rule), fmt.Sprintf("%q: [%q]", a.Verb, *c.Room))
+	}
+	effective := cfg.Effective()
+	for _, of := range []struct{ flag, who string }{{"chat", effective.Chat}, {"direct", effective.Direct}} {
+		from := c.origin(ctx, byName(ctx.Selected().Flags, of.flag))
+		c.printVerb(&out, of.flag, of.who, fmt.Sprintf("--%s, %s", of.flag, from), fmt.Sprintf("%q: true", of.flag))
+	}
+	_, err = os.Stdout.WriteString(out.String())
+	return err
+}
+
+// printVerb says whether the user may do it, by what, and what its token needs where that counts.
+func (c *configCmd) printVerb(out io.Writer, verb, who, by, claim string) {
+	answer := "no"
+	switch {
+	case who == "anyone", who == "users" && *c.User != "":
+		answer = "yes"
+	case who == "members":
+		answer = "as a member"
+	case who == "granted":
+		answer = "with a token"
+		by += fmt.Sprintf("; its claim hubbub needs {%s}", claim)
+	}
+	fmt.Fprintf(out, "%s: %s # %s, by %s\n", verb, answer, who, by)
 }
 
 // ruleKey is a key of a rule in the file, "history.age" one of its history, and what it means.
@@ -135,7 +197,15 @@ func ruleKeys(p hubbub.RoomPolicy) ([]ruleKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := []ruleKey{{"match", match, "The rooms, by their whole names; * is any run of characters."}}
+	keys := []ruleKey{{"match", match, "The rooms, by their whole names; * is any run of characters, ${user} the client's own name."}}
+	may := []ruleKey{
+		{"join", p.Join, "Who may become a member: anyone, users (who has a name), granted (whose token has a pattern for it), or server: whom the application puts in."},
+		{"read", p.Read, "Who may read without being a member: one of these, or members."},
+		{"publish", p.Publish, "Who may publish: one of these, or members."},
+	}
+	if p.History == nil { // its match has ${user}: it sets nothing else
+		return append(keys, may...), nil
+	}
 	const kept = "What is kept for those who come back or look back, up to whichever bound is reached first; off: nothing."
 	if h := *p.History; h == (hubbub.History{}) {
 		keys = append(keys, ruleKey{"history", "off", kept})
@@ -147,9 +217,9 @@ func ruleKeys(p hubbub.RoomPolicy) ([]ruleKey, error) {
 	if p.IncludeSender {
 		include = "on"
 	}
+	keys = append(keys, ruleKey{"presence", p.Presence, "What members are told of each other: off, count (how many) or full (who, and who comes and goes)."})
+	keys = append(keys, may...)
 	return append(keys,
-		ruleKey{"presence", p.Presence, "What members are told of each other: off, count (how many) or full (who, and who comes and goes)."},
-		ruleKey{"publish", p.Publish, "Who may publish: anyone, members, or server, the application alone."},
 		ruleKey{"include-sender", include, "on: who publishes gets its own message too."},
 		ruleKey{"slow-consumer", p.SlowConsumer, "What happens to a member that can't keep up: disconnect; or it loses messages and is told so: drop-oldest, latest, latest-by-key."},
 		ruleKey{"idle-ttl", p.IdleTTL.String(), "How long a room without members keeps its history and its place in it."},
@@ -159,7 +229,7 @@ func ruleKeys(p hubbub.RoomPolicy) ([]ruleKey, error) {
 // ruleName is how the library calls a rule.
 func ruleName(i int) string { return fmt.Sprintf("%s[%d]", roomsKey, i) }
 
-// roomOrigin says where what stands in rooms is from.
+// roomOrigin says where what stands in rooms and the like is from.
 func (c *configCmd) roomOrigin(path string) string {
 	if c.file != nil && c.file.lines[path] != 0 {
 		return fmt.Sprintf("from the file %s, line %d", c.file.path, c.file.lines[path])

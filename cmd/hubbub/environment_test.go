@@ -212,7 +212,8 @@ func TestHelpAndVersionInEveryForm(t *testing.T) {
 		{"help nonsense", 2, "unexpected argument nonsense"},
 		{"serv", 2, `did you mean "serve"`},
 		{"", 2, "expected one of"},
-		{"serve --api-key x", 2, "--api-key: reserved"},
+		{"serve --nats x", 2, "--nats: reserved"},
+		{"serve --api-key x", 2, "--api-key: it has 1 bytes; a key has 16"},
 		{"bench", 2, "expected one of"},
 		{"bench fanout --members many", 2, "--members"},
 	} {

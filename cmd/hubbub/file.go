@@ -8,6 +8,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -28,9 +29,12 @@ type fileValue struct {
 // file is what the config file sets, by name.
 type file struct {
 	path   string
-	values map[string]fileValue // rooms too, without a text
+	values map[string]fileValue // the sections too, without a text
 	rooms  []hubbub.RoomPolicy
-	lines  map[string]int // of what stands in rooms: see rulesReader
+	lines  map[string]int // of what stands in the sections: see rulesReader
+
+	apiKeys []hubbub.APIKey
+	limits  hubbub.Limits
 }
 
 // readFile reads the file and holds every key and value against the flags. The error names all that is wrong, each with
@@ -58,7 +62,7 @@ func readFile(path, by string, flags []*kong.Flag) (*file, error) {
 
 // parseFile makes of YAML, a mapping of names to values, what the flags of these names will get.
 func parseFile(b []byte, flags []*kong.Flag) (*file, error) {
-	f := &file{values: map[string]fileValue{}}
+	f := &file{values: map[string]fileValue{}, lines: map[string]int{}}
 	loader, err := yaml.NewLoader(bytes.NewReader(b))
 	if err != nil {
 		return nil, err
@@ -87,11 +91,8 @@ func parseFile(b []byte, flags []*kong.Flag) (*file, error) {
 	var errs []error
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		key, value := top.Content[i], top.Content[i+1]
-		if key.Value == roomsKey && f.lines == nil {
-			read := rulesReader{lines: map[string]int{roomsKey: key.Line}}
-			f.rooms, f.lines = read.rules(value), read.lines
-			f.values[roomsKey] = fileValue{line: key.Line}
-			errs = append(errs, read.errs...)
+		if _, twice := f.values[key.Value]; !twice && slices.Contains(sections, key.Value) {
+			errs = append(errs, f.section(key, value)...)
 			continue
 		}
 		text, err := fileSetting(key.Value, value, flags)
@@ -105,6 +106,25 @@ func parseFile(b []byte, flags []*kong.Flag) (*file, error) {
 		f.values[key.Value] = fileValue{text, key.Line}
 	}
 	return f, errors.Join(errs...)
+}
+
+// sections are the settings that are no flags.
+var sections = []string{roomsKey, apiKeysKey, limitsKey}
+
+// section reads one of them.
+func (f *file) section(key, value *yaml.Node) []error {
+	f.values[key.Value] = fileValue{line: key.Line}
+	f.lines[key.Value] = key.Line
+	read := rulesReader{lines: f.lines}
+	switch key.Value {
+	case roomsKey:
+		f.rooms = read.rules(value)
+	case apiKeysKey:
+		f.apiKeys = read.keys(value)
+	case limitsKey:
+		read.limits(value, &f.limits)
+	}
+	return read.errs
 }
 
 // inWords says in which line YAML can't be read, and what to do about it. YAML's own words are for those who know its
@@ -147,7 +167,7 @@ func inWords(err error, text string) error {
 // oddValue is a value that needs quotes, up to what would end it.
 var oddValue = regexp.MustCompile("(?:^|[:\\[{,]|- )\\s*([*&!@%`][^,\\]}#]*)")
 
-// lineOf is the line of a setting of rooms, or that of what it would stand in; 0 where there is none.
+// lineOf is the line of a setting of rooms or limits, or that of what it would stand in; 0 where there is none.
 func (f *file) lineOf(name string) int {
 	for f != nil {
 		if line := f.lines[name]; line != 0 {
@@ -169,7 +189,7 @@ func fileSetting(name string, value *yaml.Node, flags []*kong.Flag) (string, err
 	}
 	flag := byName(flags, name)
 	if flag == nil {
-		if like := nearest(name, append(names(flags), roomsKey)); like != "" {
+		if like := nearest(name, append(names(flags), sections...)); like != "" {
 			return "", fmt.Errorf("there is no such setting; did you mean %s?", like)
 		}
 		return "", errors.New("there is no such setting; hubbub config lists all")
@@ -204,7 +224,7 @@ func names(flags []*kong.Flag) (all []string) {
 // settings are the flags that are settings of the server; the others say what hubbub is to do.
 func settings(flags []*kong.Flag) (all []*kong.Flag) {
 	for _, f := range flags {
-		if f.Name != "help" && f.Name != "config" && f.Name != "room" {
+		if f.Name != "help" && f.Name != "config" && f.Name != "room" && f.Name != "user" {
 			all = append(all, f)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 type cli struct {
 	Serve   serveCmd    `cmd:"" help:"Run the server."`
 	Config  configCmd   `cmd:"" help:"Check the settings, and print what they come to and where each is from."`
+	Key     keyCmd      `cmd:"" help:"Make a key for the HTTP API."`
 	Bench   benchCmd    `cmd:"" help:"Put a server under load, and measure it."`
 	Version versionCmd  `cmd:"" help:"Print the version."`
 	Ask     versionFlag `name:"version" env:"-" help:"Print the version."`
@@ -33,7 +34,7 @@ func (usageError) ExitCode() int   { return statusUsage }
 // of more of them begin with.
 var (
 	reserved = strings.Fields(`
-	admin-listen api-key api-keys limits chat direct anonymous page nats nats-creds
+	anonymous page nats nats-creds
 	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo`)
 	reservedGroups = []string{"jwt-", "webhook-", "hook-"}
 )

@@ -16,7 +16,7 @@ import (
 // roomsKey is the one setting that is no flag: a list of rules.
 const roomsKey = "rooms"
 
-// rulesReader makes rules of YAML. It checks the form; what values there are is the library's to say. lines are those
+// rulesReader makes rules and limits of YAML. It checks the form; what values there are is the library's to say. lines are those
 // of the keys, under the names by which the library's errors call them: "rooms[0].history.age".
 type rulesReader struct {
 	lines map[string]int
@@ -48,11 +48,16 @@ func (r *rulesReader) rule(n *yaml.Node, at string) (p hubbub.RoomPolicy) {
 		{"match", scalar(&p.Match, func(text string) (string, error) { return text, nil })},
 		{"history", func(v *yaml.Node) (err error) { p.History, err = r.history(v, at+".history"); return err }},
 		{"presence", scalar(&p.Presence, word)},
+		{"join", scalar(&p.Join, word)},
+		{"read", scalar(&p.Read, word)},
 		{"publish", scalar(&p.Publish, word)},
 		{"include-sender", scalar(&p.IncludeSender, parseSwitch)},
 		{"slow-consumer", scalar(&p.SlowConsumer, word)},
 		{"idle-ttl", scalar(&p.IdleTTL, func(text string) (*time.Duration, error) { d, err := parseTime(text); return &d, err })},
 	})
+	if line := r.lines[at+".include-sender"]; line != 0 && !p.IncludeSender && strings.Contains(p.Match, "${user}") {
+		r.fail(line, at+".include-sender", errors.New("can't be set where the match has ${user}, off neither")) // which the library can't see
+	}
 	return p
 }
 

@@ -99,7 +99,7 @@ rooms:
 
 // Each is the whole error but for the file's name, FILE.
 func TestABadRuleIsRefusedByKeyAndLine(t *testing.T) {
-	const keys = "match, history, presence, publish, include-sender, slow-consumer or idle-ttl"
+	const keys = "match, history, presence, join, read, publish, include-sender, slow-consumer or idle-ttl"
 	const rule = "rooms:\n  - match: a*\n    "
 	for _, c := range []struct{ text, want string }{
 		// The form.
@@ -115,6 +115,7 @@ func TestABadRuleIsRefusedByKeyAndLine(t *testing.T) {
 		{rule + "presence:\n", `FILE: line 3: rooms[0].presence: there is no value`},
 		{rule + "presence: ''\n", `FILE: line 3: rooms[0].presence: there is no value`},
 		{rule + "presence: [off]\n", `FILE: line 3: rooms[0].presence: one value is wanted, not a list`},
+		{"rooms:\n  - match: in.${user}\n    include-sender: off\n", `FILE: line 3: rooms[0].include-sender: can't be set where the match has ${user}, off neither`},
 		{rule + "publish: {a: b}\n", `FILE: line 3: rooms[0].publish: a value is wanted, not a mapping`},
 		{rule + "include-sender: true\n", `FILE: line 3: rooms[0].include-sender: "true": unknown; use on or off`},
 		{rule + "idle-ttl: 5\n", `FILE: line 3: rooms[0].idle-ttl: "5" is no time: write 25s or 2m`},
@@ -165,6 +166,8 @@ rooms:
   - {match: "` + strings.Repeat("x y ", 60) + `"}
   - {match: "- no"}
   - {match: "1_000"}
+  - {match: "in.${user}", join: users, publish: granted}
+  - {match: "in.*", join: server, read: granted}
   - {match: "*"}
 `,
 	} {
@@ -184,6 +187,40 @@ rooms:
 	}
 }
 
+func TestConfigUserSaysWhatAUserMayDoAndWhy(t *testing.T) {
+	path := write(t, "direct: users\nrooms:\n  - match: inbox.${user}\n    publish: granted\n  - match: inbox.*\n    join: server\n")
+	for _, c := range []struct {
+		room, user string
+		want       []string
+	}{
+		{"inbox.ann", "ann", []string{
+			`# What the user "ann" may do in the room "inbox.ann". Hooks of your program may forbid more.`,
+			`join: yes # anyone, by the rule for "inbox.${user}" (rooms[0], from the file FILE, line 3)`,
+			`read: yes # anyone, by the rule for "inbox.${user}" (rooms[0], from the file FILE, line 3)`,
+			`publish: with a token # granted, by the rule for "inbox.${user}" (rooms[0], from the file FILE, line 3); its claim hubbub needs {"publish": ["inbox.ann"]}`,
+			`chat: yes # anyone, by --chat, the default`, `direct: yes # users, by --direct, from the file FILE, line 1`}},
+		{"inbox.ann", "bob", []string{
+			`# What the user "bob" may do in the room "inbox.ann". Hooks of your program may forbid more.`,
+			`join: no # server, by the rule for "inbox.*" (rooms[1], from the file FILE, line 5)`,
+			`read: as a member # members, by the rule for "inbox.*" (rooms[1], from the file FILE, line 5)`,
+			`publish: as a member # members, by the rule for "inbox.*" (rooms[1], from the file FILE, line 5)`,
+			`chat: yes # anyone, by --chat, the default`, `direct: yes # users, by --direct, from the file FILE, line 1`}},
+		{"tea", "", []string{
+			`# What a client without a name may do in the room "tea". Hooks of your program may forbid more.`,
+			`join: yes # anyone, by the default: no rule has a match for it`, `read: yes # anyone, by the default: no rule has a match for it`,
+			`publish: yes # anyone, by the default: no rule has a match for it`,
+			`chat: yes # anyone, by --chat, the default`, `direct: no # users, by --direct, from the file FILE, line 1`}},
+	} {
+		out, err := printed(t, "config", "--config", path, "--room", c.room, "--user", c.user)
+		if got := strings.TrimSpace(strings.ReplaceAll(out, path, "FILE")); err != nil || got != strings.Join(c.want, "\n") {
+			t.Errorf("%s in %s: %v\n%s", c.user, c.room, err, got)
+		}
+	}
+	if _, err := printed(t, "config", "--user", "ann"); err == nil || !strings.Contains(err.Error(), "--room") {
+		t.Errorf("without a room: %v", err)
+	}
+}
+
 func TestConfigRoomSaysWhatARoomGetsAndWhy(t *testing.T) {
 	path := write(t, "slow-consumer: drop-oldest\nrooms:\n  - match: chat.*\n    history: off\n    presence: full\n  - match: game\n    history: {age: 1500ms}\n    slow-consumer: latest\n")
 	const inFile = " # from the file FILE, line "
@@ -192,19 +229,19 @@ func TestConfigRoomSaysWhatARoomGetsAndWhy(t *testing.T) {
 		lines    []string
 	}{
 		{"chat.1", `the rule for "chat.*" (rooms[0], from the file FILE, line 3)`, []string{
-			`match: "chat.*"` + inFile + "3", "history: off" + inFile + "4", "presence: full" + inFile + "5", "publish: anyone # the default",
+			`match: "chat.*"` + inFile + "3", "history: off" + inFile + "4", "presence: full" + inFile + "5", "join: anyone # the default", "read: anyone # the default", "publish: anyone # the default",
 			"include-sender: off # the default", "slow-consumer: drop-oldest" + inFile + "1", "idle-ttl: 0s # the default"}},
 		{"game", `the rule for "game" (rooms[1], from the file FILE, line 6)`, []string{
 			`match: "game"` + inFile + "6", "history:" + inFile + "7", "  messages: 100 # the default", "  age: 2s" + inFile + "7", "  bytes: 64KiB # the default",
-			"presence: count # the default", "publish: anyone # the default", "include-sender: off # the default",
+			"presence: count # the default", "join: anyone # the default", "read: anyone # the default", "publish: anyone # the default", "include-sender: off # the default",
 			"slow-consumer: latest" + inFile + "8", "idle-ttl: 2s # the default"}},
 		{"lobby", `the rule for "lobby", which is built in`, []string{
 			`match: "lobby" # built in`, "history: # built in", "  messages: 100 # built in", "  age: 2m0s # built in", "  bytes: 64KiB # built in",
-			"presence: full # built in", "publish: anyone # built in", "include-sender: off # built in",
+			"presence: full # built in", "join: anyone # built in", "read: anyone # built in", "publish: anyone # built in", "include-sender: off # built in",
 			"slow-consumer: drop-oldest" + inFile + "1", "idle-ttl: 2m0s # built in"}},
 		{"a room", `the default: no rule has a match for it`, []string{
 			`match: "*" # built in`, "history: # built in", "  messages: 100 # built in", "  age: 2m0s # built in", "  bytes: 64KiB # built in",
-			"presence: count # built in", "publish: anyone # built in", "include-sender: off # built in",
+			"presence: count # built in", "join: anyone # built in", "read: anyone # built in", "publish: anyone # built in", "include-sender: off # built in",
 			"slow-consumer: drop-oldest" + inFile + "1", "idle-ttl: 2m0s # built in"}},
 	} {
 		out, err := printed(t, "config", "--config", path, "--room", c.room)
@@ -228,7 +265,7 @@ func TestConfigRoomSaysWhatARoomGetsAndWhy(t *testing.T) {
 			t.Errorf("no %q in\n%s", first, out)
 		}
 		var values map[string]any
-		if err := yaml.Unmarshal([]byte(out), &values); err != nil || len(values) != 7 {
+		if err := yaml.Unmarshal([]byte(out), &values); err != nil || len(values) != 9 {
 			t.Errorf("%v: %v", err, values)
 		}
 	}

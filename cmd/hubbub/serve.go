@@ -26,6 +26,8 @@ import (
 type serveCmd struct {
 	Config              configFile    `placeholder:"FILE" help:"YAML file of settings, by the names of the flags."`
 	Listen              string        `default:":8080" placeholder:"ADDR" help:"Address for HTTP and WebSockets: :8080, 127.0.0.1:8080, or unix:PATH for a Unix socket (${default})."`
+	AdminListen         string        `placeholder:"ADDR" help:"Address for the API, /metrics and /debug/pprof, which the public one hasn't got then; :9000 is this machine's alone."`
+	APIKey              secret        `name:"api-key" placeholder:"KEY" help:"A key of the API with every right; better in the environment, since all on the machine see the command line. hubbub key makes one."`
 	Workers             int           `default:"0" placeholder:"N" help:"Event-loop workers (0: one for each processor that Go uses)."`
 	MaxConnections      int           `default:"0" placeholder:"N" help:"Open WebSockets; above it an upgrade gets 503 (0: the limit of open files less max(64, a 32nd))."`
 	MaxConnectionsPerIP int           `name:"max-connections-per-ip" default:"0" placeholder:"N" help:"Of these from one address, or one /64 of IPv6; above it 429 (0: no limit)."`
@@ -35,6 +37,8 @@ type serveCmd struct {
 	SendQueueBytes      size          `default:"1MiB" placeholder:"SIZE" help:"Unsent bytes that make a client a slow consumer (${default})."`
 	SendQueueAge        time.Duration `default:"30s" placeholder:"TIME" help:"Age of the oldest unsent message that makes a client a slow consumer (${default})."`
 	SlowConsumer        string        `default:"disconnect" placeholder:"POLICY" help:"What happens to a slow consumer in rooms whose policy doesn't say: disconnect, drop-oldest, latest or latest-by-key (${default})."`
+	Chat                string        `default:"" placeholder:"WHO" help:"Who may send chats: anyone, users, granted or server (empty: anyone, but users where a way of identifying clients is set)."`
+	Direct              string        `default:"" placeholder:"WHO" help:"Who may send direct messages; as chat."`
 	DedupWindow         time.Duration `default:"2m" placeholder:"TIME" help:"How long a publish_id is remembered: the same one again is acknowledged and not delivered (${default})."`
 	ResumeWindow        time.Duration `default:"30s" placeholder:"TIME" help:"How long the session of a lost connection is kept for its client to resume; 0s: not at all (${default})."`
 	PingInterval        time.Duration `default:"25s" placeholder:"TIME" help:"How often clients are pinged (${default})."`
@@ -87,6 +91,11 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	if err != nil {
 		return fmt.Errorf("--listen %s: %w", c.Listen, err)
 	}
+	admin, err := c.admin(log)
+	if err != nil {
+		l.Close()
+		return fmt.Errorf("--admin-listen %s: %w", c.AdminListen, err)
+	}
 	srv, err := hubbub.New(cfg)
 	if err != nil {
 		l.Close()
@@ -96,8 +105,12 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 
 	log.Info("hubbub listens", append(c.where(l.Addr(), secure != nil), "processors", runtime.GOMAXPROCS(0))...)
-	served := make(chan error, 1)
+	served := make(chan error, 2)
 	go func() { served <- srv.Serve(l) }()
+	if admin != nil {
+		log.Info("the admin listener has the API and /metrics", "admin-listen", admin.Addr().String())
+		go func() { served <- srv.ServeAdmin(admin, withPprof(srv.AdminHandler())) }()
+	}
 
 	select {
 	case err := <-served:
@@ -151,8 +164,17 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 	if _, _, err := hubbub.ListenAddress(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("listen %s: %w", c.Listen, err))
 	}
+	if _, _, err := hubbub.ListenAddress(adminAddress(c.AdminListen)); c.AdminListen != "" && err != nil {
+		errs = append(errs, fmt.Errorf("admin-listen %s: %w", c.AdminListen, err))
+	}
+	if _, err := c.apiKeys(); err != nil {
+		errs = append(errs, err)
+	}
 	if strings.HasPrefix(c.Listen, "unix:") && c.MaxConnectionsPerIP > 0 && !slices.Contains(c.TrustedProxies, "unix") {
 		errs = append(errs, fmt.Errorf("max-connections-per-ip %d: it can't be counted at a Unix socket, whose clients have no addresses, unless a proxy tells them and --trusted-proxies has unix", c.MaxConnectionsPerIP))
+	}
+	if strings.HasPrefix(c.Listen, "unix:") && cfg.Limits.Address != (hubbub.AddressLimits{}) && !slices.Contains(c.TrustedProxies, "unix") {
+		errs = append(errs, errors.New("limits.address: it can't be counted at a Unix socket, whose clients have no addresses, unless a proxy tells them and --trusted-proxies has unix"))
 	}
 	secure, err = c.secure(log)
 	if err := errors.Join(append(errs, err)...); err != nil {
@@ -167,8 +189,10 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 // config is what the library is given.
 func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 	var rooms []hubbub.RoomPolicy
+	var limits hubbub.Limits
+	keys, _ := c.apiKeys() // prepare says what is wrong
 	if c.file != nil {
-		rooms = c.file.rooms
+		rooms, limits = c.file.rooms, c.file.limits
 	}
 	return hubbub.Config{
 		Workers:             c.Workers,
@@ -181,6 +205,11 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		SendQueueAge:        c.SendQueueAge,
 		SlowConsumer:        c.SlowConsumer,
 		Rooms:               rooms,
+		Limits:              limits,
+		Chat:                c.Chat,
+		Direct:              c.Direct,
+		APIKeys:             keys,
+		AdminApart:          c.AdminListen != "",
 		PingInterval:        c.PingInterval,
 		PongTimeout:         c.PongTimeout,
 		DedupWindow:         c.DedupWindow,

@@ -46,13 +46,15 @@ type Gate struct {
 	reserve *os.File      // a descriptor to refuse with; nil when not even it could be had
 	short   sparselog.Log // of descriptors
 
-	mu                   sync.Mutex
-	freed                sync.Cond
-	arrived              map[net.Conn]time.Time // hold a place; the time is zero once the head is complete
-	beside               map[net.Conn]time.Time // hold none: in a lane, behind their first request, or at a later one
-	closed               bool
-	turns                int // taken (TakeTurn); these two wait for one
-	returners, newcomers queue
+	mu      sync.Mutex
+	freed   sync.Cond
+	arrived map[net.Conn]time.Time // hold a place; the time is zero once the head is complete
+	beside  map[net.Conn]time.Time // hold none: in a lane, behind their first request, or at a later one
+	closed  bool
+
+	// Guarded by mu too.
+	turns                int   // taken, see TakeTurn
+	returners, newcomers queue // wait for one
 }
 
 // NewGate stands before l. descriptors is how many there are for connections that are no WebSockets (yet), and turns how
@@ -60,7 +62,7 @@ type Gate struct {
 // whole HTTP answer to one for which there is none; log gets a line of that.
 func NewGate(l net.Listener, descriptors, turns int, sorry func() string, log *slog.Logger) *Gate {
 	g := &Gate{
-		Listener: l, maxBeside: max(lanes*laneWidth, descriptors-maxHandshakes), maxTurns: turns, sorry: sorry, log: log,
+		Listener: l, maxBeside: max(lanes*laneWidth+wideLane, descriptors-maxHandshakes), maxTurns: turns, sorry: sorry, log: log,
 		arrived: map[net.Conn]time.Time{}, beside: map[net.Conn]time.Time{},
 	}
 	g.freed.L = &g.mu

@@ -7,13 +7,17 @@ import "time"
 type Lane chan struct{}
 
 const (
-	lanes      = 3                // probes, metrics, the page
+	lanes      = 3                // probes, metrics, the page; the API's is wide
 	laneWidth  = 32               // places in a lane
+	wideLane   = 256              // in that of the API, whose callers have a key
 	readWithin = 10 * time.Second // the whole answer; else slow readers might keep the places
 )
 
 // NewLane has all its places free.
 func NewLane() Lane { return make(Lane, laneWidth) }
+
+// NewWideLane is one for those who are known.
+func NewWideLane() Lane { return make(Lane, wideLane) }
 
 // Enter takes a place, unless none is free.
 func (l Lane) Enter() bool {

@@ -26,6 +26,15 @@ func ipKey(remote netip.AddrPort) netip.Addr {
 	return a
 }
 
+// Address is the one that counts for what net/http writes into a Request's RemoteAddr; what is no address is none.
+func Address(remote string) (none netip.Addr) {
+	ap, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return none
+	}
+	return ipKey(ap)
+}
+
 // Take counts one more connection of the address that net/http writes into a Request's RemoteAddr, unless it has its
 // fill. What is no address counts as one.
 func (p *PerIP) Take(remote string) (key netip.Addr, ok bool) {
@@ -41,15 +50,6 @@ func (p *PerIP) Take(remote string) (key netip.Addr, ok bool) {
 	}
 	p.conns[key]++
 	return key, true
-}
-
-// Share is the address that pays for what is kept for its clients; none without a limit.
-func (p *PerIP) Share(remote string) netip.Addr {
-	if p == nil {
-		return netip.Addr{}
-	}
-	ap, _ := netip.ParseAddrPort(remote)
-	return ipKey(ap)
 }
 
 // Full says whether an address has its fill.

@@ -41,6 +41,10 @@ type Entry[P any] struct {
 	Seq   uint64 // the message's place in the room's order on this node
 	At    int64  // milliseconds of any clock that Over is asked by
 	Payer P
+
+	// Deleted is where the log stood when the message was taken back: nothing but its place is left of it then, which
+	// counts as a message until it goes. 0 for one that is kept.
+	Deleted uint64
 }
 
 // Log is a room's newest messages, oldest first, without a hole. The zero value has no epoch: see Begin.
@@ -53,6 +57,9 @@ type Log[P any] struct {
 	first int        // index of the oldest
 	n     int
 	bytes int // of the messages
+
+	deleted uint64 // where the log stood when a message was taken back last; 0 where none ever was
+	cleared uint64 // and when all were
 }
 
 // Begin has the log go on behind a position, with nothing kept. Nothing may be kept yet.
@@ -99,6 +106,56 @@ func (l *Log[P]) Drop() (oldest Entry[P]) {
 	return oldest
 }
 
+// Find is the message with that offset that is kept, or was taken back; nil where there is none. The pointer is good
+// until the next Append or Drop.
+func (l *Log[P]) Find(offset uint64) *Entry[P] {
+	if i := l.Behind(offset); i > 0 && l.At(i-1).Offset == offset {
+		return l.At(i - 1)
+	}
+	return nil
+}
+
+// Delete takes a message back that Find has found, and that is kept.
+func (l *Log[P]) Delete(e *Entry[P]) {
+	l.bytes -= e.Size()
+	left := &protocol.Message{Kind: e.Kind, Room: e.Room}
+	left.Place(e.Prev, e.Offset)
+	e.Message, e.Deleted, l.deleted = left, l.last, l.last
+	l.bytes += e.Size()
+}
+
+// Cleared notes that all that was kept up to now has been taken back, which the caller has dropped. It is false where
+// nothing has come since it was said before.
+func (l *Log[P]) Cleared() bool {
+	if l.cleared == l.last {
+		return false
+	}
+	l.cleared = l.last
+	return true
+}
+
+// Deleted is what was taken back and somebody who stands at an offset may not have heard of: messages that he may have,
+// and up to where all were taken back, 0 for no such place. A deletion has no place of its own in the log, so he may be
+// told twice of one.
+func (l *Log[P]) Deleted(offset uint64) (messages []uint64, all uint64) {
+	if offset != 0 && l.cleared >= offset {
+		all = l.cleared
+	}
+	if offset > l.deleted {
+		return nil, all
+	}
+	for i := range l.Behind(offset) {
+		if e := l.At(i); e.Deleted >= offset && e.Deleted != 0 {
+			messages = append(messages, e.Offset)
+		}
+	}
+	return messages, all
+}
+
+// MaxDeleted is of how many messages that were taken back somebody who recovers may not have heard: then what he has
+// can't be mended piece by piece.
+const MaxDeleted = 100
+
 // Over says that the bounds don't keep the oldest. The newest message stays even when it alone is too large.
 func (l *Log[P]) Over(b *Bounds, now int64) bool {
 	return l.n > 0 && (l.n > b.Messages || l.n > 1 && l.bytes > b.Bytes || now-l.At(0).At >= b.Age.Milliseconds())
@@ -116,12 +173,16 @@ func (l *Log[P]) At(i int) *Entry[P] { return &l.ring[(l.first+i)&(len(l.ring)-1
 // Floor is the offset of the newest message that is not kept any more: 0 where all are.
 func (l *Log[P]) Floor() uint64 { return l.floor }
 
-// Recover says whether all that came behind a position is kept: "", or the reason why that can't be proved.
+// Recover says whether all that came behind a position is kept, and what was taken back can be told: "", or the reason
+// why that can't be proved.
 func (l *Log[P]) Recover(epoch []byte, offset uint64) (reason string) {
 	switch {
 	case string(epoch) != l.epoch || offset > l.last:
 		return protocol.ReasonEpoch
 	case offset < l.floor:
+		return protocol.ReasonExpired
+	}
+	if messages, _ := l.Deleted(offset); len(messages) > MaxDeleted {
 		return protocol.ReasonExpired
 	}
 	return ""
@@ -158,6 +219,9 @@ func (l *Log[P]) Page(q Query) (page []*protocol.Message, more bool) {
 	}
 	size, n := 0, 0
 	fits := func(i int) bool {
+		if l.At(i).Deleted != 0 {
+			return true
+		}
 		size += l.At(i).Size()
 		n++
 		return n == 1 || n <= q.Limit && size <= q.Bytes
@@ -179,7 +243,9 @@ func (l *Log[P]) Page(q Query) (page []*protocol.Message, more bool) {
 func (l *Log[P]) messages(from, to int) []*protocol.Message {
 	page := make([]*protocol.Message, 0, to-from)
 	for i := from; i < to; i++ {
-		page = append(page, l.At(i).Message)
+		if e := l.At(i); e.Deleted == 0 {
+			page = append(page, e.Message)
+		}
 	}
 	return page
 }

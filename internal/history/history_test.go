@@ -15,6 +15,7 @@ type model struct {
 	all     []Entry[int]
 	dropped int
 	begin   uint64
+	cleared uint64
 }
 
 func (m *model) kept() []Entry[int] { return m.all[m.dropped:] }
@@ -47,7 +48,7 @@ func (m *model) over(b Bounds, now int64) bool {
 func (m *model) page(q Query) (page []uint64, more bool) {
 	var may []Entry[int]
 	for _, e := range m.kept() {
-		if (q.Since == nil || e.Offset > *q.Since) && (q.Before == nil || e.Offset < *q.Before) {
+		if e.Deleted == 0 && (q.Since == nil || e.Offset > *q.Since) && (q.Before == nil || e.Offset < *q.Before) {
 			may = append(may, e)
 		}
 	}
@@ -69,6 +70,30 @@ func (m *model) page(q Query) (page []uint64, more bool) {
 	return page, more
 }
 
+// deleted is what was taken back and is news to who stands at an offset, message by message.
+func (m *model) deleted(offset uint64) (messages []uint64, all uint64) {
+	for _, e := range m.kept() {
+		if e.Offset <= offset && e.Deleted >= offset && e.Deleted > 0 {
+			messages = append(messages, e.Offset)
+		}
+	}
+	if offset > 0 && m.cleared >= offset {
+		all = m.cleared
+	}
+	return messages, all
+}
+
+// take takes a message back, if it is there: what is left of it is its place, and a few bytes.
+func (m *model) take(offset uint64) {
+	for i, e := range m.kept() {
+		if e.Offset == offset && e.Deleted == 0 {
+			e.Deleted = m.last()
+			e.Message = &protocol.Message{Offset: e.Offset, Prev: e.Prev}
+			m.kept()[i] = e
+		}
+	}
+}
+
 // FuzzLog does what the bytes say to a Log and to its model, and holds them against each other after each step.
 func FuzzLog(f *testing.F) {
 	f.Add([]byte{0, 1, 10, 0, 2, 200, 1, 0, 0, 1, 1, 2, 5, 3, 1, 9})
@@ -76,6 +101,8 @@ func FuzzLog(f *testing.F) {
 	f.Add(append(bytes.Repeat([]byte{0, 3, 250}, 9), bytes.Repeat([]byte{1, 0, 0, 2, 40, 2}, 9)...))
 	f.Add([]byte{0, 1, 250, 6, 0, 0, 0, 1, 9, 0, 1, 251, 6, 20, 0, 6, 30, 0})
 	f.Add([]byte{3, 0, 0, 0, 1, 9, 3, 0, 0, 0, 2, 9, 3, 2, 0, 0, 1, 9})
+	f.Add([]byte{0, 1, 10, 0, 2, 200, 4, 0, 9, 0, 1, 7, 4, 3, 9, 4, 3, 9, 1, 0, 0, 5, 0, 0, 5, 0, 0, 0, 0, 8, 4, 0, 0})
+	f.Add(append(bytes.Repeat([]byte{0, 0, 50}, 120), bytes.Repeat([]byte{4, 1, 30, 4, 40, 2}, 60)...))
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		var l Log[int]
 		m := &model{begin: 7}
@@ -84,17 +111,17 @@ func FuzzLog(f *testing.F) {
 		for len(ops) >= 3 {
 			op, a, b := ops[0], uint64(ops[1]), ops[2]
 			ops = ops[3:]
-			switch op % 4 {
+			switch op % 6 {
 			case 0: // a message so far behind the last one
 				prev, next := l.Next()
-				e := Entry[int]{&protocol.Message{Offset: next + a, Prev: prev, Content: make([]byte, b)}, uint64(len(m.all) + 1), now, int(b)}
+				e := Entry[int]{Message: &protocol.Message{Offset: next + a, Prev: prev, Content: make([]byte, b)}, Seq: uint64(len(m.all) + 1), At: now, Payer: int(b)}
 				if !l.Append(e) {
 					t.Fatalf("offset %d behind %d is not appended", e.Offset, e.Prev)
 				}
 				m.all = append(m.all, e)
 			case 1: // the oldest goes
 				if l.Len() > 0 {
-					if got := l.Drop(); got != m.kept()[0] {
+					if got := l.Drop(); !same(got, m.kept()[0]) {
 						t.Fatalf("dropped %v, want %v", got, m.kept()[0])
 					}
 					m.dropped++
@@ -111,6 +138,24 @@ func FuzzLog(f *testing.F) {
 				for m.over(bounds, now) { // check sees whether as many have gone, and not one more
 					m.dropped++
 				}
+			case 4: // a message is taken back, which may be one that isn't there, or no more
+				offset := m.begin + a
+				e := l.Find(offset)
+				if is := slices.ContainsFunc(m.kept(), func(e Entry[int]) bool { return e.Offset == offset }); is != (e != nil) {
+					t.Fatalf("offset %d is found: %v, want %v", offset, e, is)
+				}
+				if e != nil && e.Deleted == 0 {
+					l.Delete(e)
+				}
+				m.take(offset)
+			case 5: // all are
+				for l.Len() > 0 {
+					l.Drop()
+				}
+				if news := l.Cleared(); news != (m.cleared != m.last()) {
+					t.Fatalf("cleared at %d, and at %d before: %v", m.last(), m.cleared, news)
+				}
+				m.dropped, m.cleared = len(m.all), m.last()
 			case 3: // a message is missing, or comes again
 				for _, e := range []*protocol.Message{{Prev: m.last() + 1 + a, Offset: m.last() + 2 + a}, {Prev: m.last(), Offset: m.last()}} {
 					if l.Append(Entry[int]{Message: e}) {
@@ -130,7 +175,7 @@ func check(t *testing.T, l *Log[int], m *model, a uint64, limit int) {
 	}
 	size := 0
 	for i, e := range m.kept() {
-		if *l.At(i) != e {
+		if !same(*l.At(i), e) {
 			t.Fatalf("message %d is %v, want %v", i, *l.At(i), e)
 		}
 		size += e.Size()
@@ -144,6 +189,13 @@ func check(t *testing.T, l *Log[int], m *model, a uint64, limit int) {
 		want = protocol.ReasonEpoch
 	} else if slices.ContainsFunc(m.all[:m.dropped], func(e Entry[int]) bool { return e.Offset > offset }) || offset < m.begin {
 		want = protocol.ReasonExpired
+	}
+	wantDeleted, wantAll := m.deleted(offset)
+	if want == "" && len(wantDeleted) > MaxDeleted {
+		want = protocol.ReasonExpired
+	}
+	if got, all := l.Deleted(offset); !slices.Equal(got, wantDeleted) || all != wantAll {
+		t.Fatalf("deleted for who stands at %d: %v, and up to %d; want %v, %d", offset, got, all, wantDeleted, wantAll)
 	}
 	if got := l.Recover([]byte("e"), offset); got != want {
 		t.Fatalf("recover from %d: %q, want %q", offset, got, want)
@@ -165,6 +217,17 @@ func check(t *testing.T, l *Log[int], m *model, a uint64, limit int) {
 			t.Fatalf("%+v: %v, more %v; want %v, %v", q, offsets, more, want, wantMore)
 		}
 	}
+}
+
+// same compares what is left of a message that was taken back by its place.
+func same(a, b Entry[int]) bool {
+	if a.Deleted == 0 {
+		return a == b
+	}
+	place := func(e Entry[int]) [6]any {
+		return [6]any{e.Seq, e.At, e.Payer, e.Deleted, e.Offset, len(e.Content) + e.Size()}
+	}
+	return place(a) == place(b)
 }
 
 func count(all []Entry[int], of func(Entry[int]) bool) (n int) {

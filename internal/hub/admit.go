@@ -17,9 +17,10 @@ import (
 type Connect func(ctx context.Context, id ID, who *auth.Identity) error
 
 // Admit finds out who a new client is and whether it may come in, and gives the handler for its connection. addr is its
-// address where what is kept for one address is bounded, and token that of the session that it wants back, "" for none.
-// connect is asked with the id that the client gets; nil lets everyone in. An error is connect's, or says why it could
-// not be asked; Refuse makes a handler of it. known is who the client is by what it has shown.
+// address where what one address may do or have kept is bounded, and token that of the session that it wants back, ""
+// for none. connect is asked with the id that the client gets; nil lets everyone in. An error is connect's, or says why
+// it could not be asked; Refuse makes a handler of it. It is a *Limited where the client's user connects too often.
+// known is who the client is by what it has shown.
 //
 // Each time that connect lets a client in, the hook Disconnect follows, once, for the same id and user: where nobody
 // waits for the answer any more, where another id has to be asked about, and else at the handler's Closed. So that must
@@ -33,6 +34,12 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known au
 		if of, ok := h.Resume(token); ok {
 			resume, id = &of, of.ID
 		}
+	}
+	if err := checkIdentity(&known); err != nil {
+		return nil, err
+	}
+	if no := h.userConnects(known.User, resume); no != nil {
+		return nil, no
 	}
 	if connect == nil {
 		if resume != nil && known.User != resume.User {
@@ -48,6 +55,12 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known au
 	}
 	if err != nil {
 		return nil, err
+	}
+	if known.User == "" {
+		if no := h.userConnects(who.User, resume); no != nil {
+			h.callDisconnect(nil, addr, Identity{id, who.User}, wire.CloseAbnormal)
+			return nil, no
+		}
 	}
 	s := h.session(id, who, addr, resume)
 	if resume != nil {
@@ -160,8 +173,8 @@ func (a *asking) settle(who auth.Identity, err error) {
 	rs := &a.hub.runs
 	rs.mu.Lock()
 	a.who, a.err, a.over = who, err, true
-	if err == nil && who.User != "" {
-		a.err = protocol.CheckUser(who.User)
+	if err == nil {
+		a.err = checkIdentity(&who)
 	}
 	left := a.left
 	in := err == nil && (left || a.err != nil) // but comes to nothing

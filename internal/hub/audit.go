@@ -29,6 +29,7 @@ func (h *Hub) Unsettled() (all []string) {
 	account(int64(h.runs.waiting), "hooks that wait")
 	account(int64(len(h.runs.connects)), "places of Connect")
 	h.runs.mu.Unlock()
+	account(int64(h.limits.connections.all()), "connections of users")
 	h.payers.mu.Lock()
 	account(int64(len(h.payers.all)), "users and addresses for whom something is kept")
 	h.payers.mu.Unlock()
@@ -95,6 +96,9 @@ func (h *Hub) Audit() []string {
 	for i := range h.rooms {
 		h.rooms[i].each(func(r *room) { h.recountRoom(r, c) })
 	}
+	c.faults = append(c.faults, h.limits.users.audit()...)
+	c.faults = append(c.faults, h.limits.addresses.audit()...)
+	h.recountTails(c)
 	for k := range KeptHooks { // of what waits for hooks each has its own count
 		if has := h.Kept(k); has != c.kept[k] {
 			c.faults = append(c.faults, fmt.Sprintf("%d bytes kept of %s are counted, %d are there", has, k, c.kept[k]))
@@ -148,7 +152,7 @@ func (h *Hub) recountMembers(everyone *local, c *recount) {
 		}
 		if s.coming() {
 			for _, r := range s.more.coming.left {
-				c.members[r]++
+				c.members[r.room]++
 			}
 		}
 	}
@@ -169,7 +173,7 @@ func (h *Hub) recountParked(sh *clientShard, c *recount) {
 		}
 		if p.by == nil {
 			for _, r := range p.rooms {
-				c.members[r]++
+				c.members[r.room]++
 			}
 		}
 	}
@@ -183,6 +187,16 @@ func (h *Hub) recountMemory(d *memory, c *recount) {
 	}
 	if len(d.order) != len(d.seen) {
 		c.faults = append(c.faults, fmt.Sprintf("%d publish_ids are in order, %d are known", len(d.order), len(d.seen)))
+	}
+}
+
+func (h *Hub) recountTails(c *recount) {
+	for _, t := range h.tails.list() {
+		t.mu.Lock()
+		for _, i := range t.items {
+			c.keep(KeptTails, nil, tailItemCost+int64(len(i.Content)))
+		}
+		t.mu.Unlock()
 	}
 }
 

@@ -5,10 +5,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/loop"
@@ -31,6 +34,8 @@ var (
 	ErrNoHistory     = errors.New("the room keeps no history")
 	ErrNoPosition    = errors.New("the room has no such position")
 	ErrNoPresence    = errors.New("the room does not tell who is in it")
+	ErrLimitReached  = errors.New("the client may be in no more rooms")
+	ErrTooManyTails  = errors.New("too many tails: close one first")
 )
 
 // Publication is what the application publishes.
@@ -42,25 +47,51 @@ type Publication struct {
 	Everyone bool
 
 	Content   []byte // one JSON value
-	From      string
+	From      string // Server where it is empty; see CheckFrom
 	Key       []byte // nil for none; of a Room, as is PublishID
 	PublishID string // "" for none
+	Publisher string // the API key's name, whose publish_ids are its own; "" for the application itself
 	Exclude   ID     // the client that doesn't get it; zero for nobody
 }
 
 // message is what p publishes. It has no place yet.
 func (p *Publication) message(kind protocol.Kind) *protocol.Message {
-	m := &protocol.Message{Kind: kind, Room: p.Room, From: p.From, Content: p.Content, Key: p.Key, Time: time.Now().UnixMilli()}
+	m := &protocol.Message{Kind: kind, Room: p.Room, From: cmp.Or(p.From, Server), Content: p.Content, Key: p.Key, Time: time.Now().UnixMilli()}
 	if p.Exclude != (ID{}) {
 		m.Except = p.Exclude.String()
 	}
 	return m
 }
 
+// publishKey is what p is known by in a room.
+func (p *Publication) publishKey() publishKey {
+	return publishKey{apiKey: p.Publisher, room: p.Room, id: p.PublishID}
+}
+
+// maxFrom is the longest name of who publishes, in bytes.
+const maxFrom = 64
+
+// CheckFrom refuses a name that the application may not publish under: what no text on a screen should be, and what a
+// client's id could be, whatever its letters' case.
+func CheckFrom(from string) error {
+	switch _, isID := ParseID([]byte(from)); {
+	case len(from) > maxFrom || !utf8.ValidString(from):
+		return fmt.Errorf("from must be UTF-8 of at most %d bytes, not %s", maxFrom, protocol.Quote([]byte(from)))
+	case strings.ContainsFunc(from, unicode.IsControl):
+		return fmt.Errorf("from has a control character: %s", protocol.Quote([]byte(from)))
+	case isID:
+		return fmt.Errorf("from has the form of a client's id: %s", from)
+	}
+	return nil
+}
+
 // Publish sends what p says, and gives its position in a room with history. It goes nowhere when the room has no member
-// and keeps no history. duplicate says that the application has published it by this PublishID before, at this
-// position. ErrOverloaded says that nothing was sent, and so do ErrStopped, ErrUnknownClient and ErrUnknownUser.
+// and keeps no history. duplicate says that the publisher has published it by this PublishID before, at this position.
+// ErrOverloaded says that nothing was sent, and so do ErrStopped, ErrUnknownClient, ErrUnknownUser, and CheckFrom's.
 func (h *Hub) Publish(ctx context.Context, p *Publication) (at history.Position, duplicate bool, err error) {
+	if err := CheckFrom(p.From); err != nil {
+		return at, false, err
+	}
 	switch {
 	case h.stopping():
 		return at, false, ErrStopped
@@ -82,8 +113,7 @@ func (h *Hub) Publish(ctx context.Context, p *Publication) (at history.Position,
 	case h.loop.Overloaded(): // one more publish_id can't be remembered
 		return at, false, ErrOverloaded
 	}
-	key := publishKey{room: p.Room, id: p.PublishID}
-	return h.once(key, nil, func() (history.Position, error) { return h.publishToRoom(p) })
+	return h.once(p.publishKey(), nil, func() (history.Position, error) { return h.publishToRoom(p) })
 }
 
 func (h *Hub) publishToRoom(p *Publication) (at history.Position, err error) {
@@ -97,6 +127,7 @@ func (h *Hub) publishToRoom(p *Publication) (at history.Position, err error) {
 	r := h.published(sh, p.Room)
 	switch {
 	case r == nil:
+		h.tailMessage(m, "")
 		return at, nil
 	case r.full():
 		return at, ErrOverloaded
@@ -230,18 +261,31 @@ type RoomInfo struct {
 	Position history.Position
 }
 
+// Room is what is known of the room of that name; false where there is none.
+func (h *Hub) Room(name string) (info RoomInfo, ok bool) {
+	sh := h.roomShard(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.rooms[name]
+	if r == nil {
+		return info, false
+	}
+	return r.info(), true
+}
+
+func (r *room) info() RoomInfo { return RoomInfo{r.name, r.members, r.position()} }
+
 // RoomsAfter are the first so many rooms, by name, that begin with prefix and come after a name.
 func (h *Hub) RoomsAfter(prefix, after string, limit int) (list []RoomInfo, more bool) {
-	order := func(a, b RoomInfo) int { return strings.Compare(a.Name, b.Name) }
+	l := firstOf(limit, func(a, b RoomInfo) int { return strings.Compare(a.Name, b.Name) })
 	for i := range h.rooms {
 		h.rooms[i].each(func(r *room) {
 			if r.name > after && strings.HasPrefix(r.name, prefix) {
-				list = append(list, RoomInfo{r.name, r.members, r.position()})
+				l.add(r.info())
 			}
 		})
-		list = smallest(list, limit+1, order)
 	}
-	return page(list, limit, order)
+	return l.page()
 }
 
 // ClientInfo is what is known of a client from outside.
@@ -252,31 +296,14 @@ type ClientInfo struct {
 
 // ClientsAfter are the first so many clients, by id, that come after one.
 func (h *Hub) ClientsAfter(after ID, limit int) (list []ClientInfo, more bool) {
-	order := func(a, b ClientInfo) int { return bytes.Compare(a.ID[:], b.ID[:]) }
+	l := firstOf(limit, byID)
 	for i := range h.clients {
-		list = smallest(h.clients[i].after(list, after), limit+1, order)
+		h.clients[i].after(l, after)
 	}
-	return page(list, limit, order)
+	return l.page()
 }
 
-// smallest keeps the first n, by order, of a list that has become longer.
-func smallest[T any](list []T, n int, order func(a, b T) int) []T {
-	if len(list) <= n {
-		return list
-	}
-	slices.SortFunc(list, order)
-	clear(list[n:])
-	return list[:n]
-}
-
-// page is the first so many in order, and whether there are more.
-func page[T any](list []T, limit int, order func(a, b T) int) (first []T, more bool) {
-	slices.SortFunc(list, order)
-	if len(list) > limit {
-		return list[:limit], true
-	}
-	return list, false
-}
+func byID(a, b ClientInfo) int { return bytes.Compare(a.ID[:], b.ID[:]) }
 
 // Remove takes a client out of a room; it is told so where it is connected, with the reason "kicked". ErrUnknownClient,
 // ErrNotMember, ErrStopped, or ctx's, and then nothing was done. It waits until the client is out.
@@ -299,13 +326,15 @@ func (s *session) kick(room string) (was bool) {
 		s.answer(protocol.Answer{Kind: protocol.AnswerLeft, Room: room, Reason: protocol.LeftKicked})
 		return true
 	}
-	if s.coming() && s.more.coming.left[room] != nil { // it hasn't named it yet
-		r := s.more.coming.left[room]
-		delete(s.more.coming.left, room)
-		s.hub.memberLeftSafely(r, s.old())
-		return true
+	if !s.coming() {
+		return false
 	}
-	return false
+	r, was := s.more.coming.left[room] // it hasn't named it yet
+	if was {
+		delete(s.more.coming.left, room)
+		s.hub.memberLeftSafely(r.room, s.old())
+	}
+	return was
 }
 
 // kickParked takes a client out of a room, if it is in it, where its session is parked; else nothing is done. Its
@@ -321,11 +350,11 @@ func (h *Hub) kickParked(name string, client ID) (was, parked bool) {
 	if p == nil || p.by != nil {
 		return false, false
 	}
-	i := slices.IndexFunc(p.rooms, func(r *room) bool { return r.name == name })
+	i := p.find(name)
 	if i < 0 {
 		return false, true
 	}
-	r := p.rooms[i]
+	r := p.rooms[i].room
 	p.rooms = slices.Delete(p.rooms, i, i+1)
 	p.cost -= parkedRoomCost
 	h.keep(KeptParked, p.payer, -parkedRoomCost)

@@ -23,6 +23,7 @@
 //	policy.go   what a room keeps, tells and allows, by its name
 //	presence.go who is in a room (internal/presence knows), and when its members are told of it
 //	permit.go   what a client may do: policies, hooks, limits
+//	limits.go   how often a client, its user and its address may do a thing; meters.go: what they have left of it
 //	backend.go  what the application asks for
 //	admit.go    who a new client is, and whether the application lets it in
 //	operations.go what a session has under way: commands that wait for hooks, or for logs

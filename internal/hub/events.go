@@ -13,7 +13,7 @@ type Event struct {
 	Room   string   // of all but Connected and Disconnected
 	Code   int      // of Disconnected: what ended the client's last connection, as closes are counted
 
-	s *session // whose doing it is, or where it was lost
+	s *session // whose doing it is, or nil where that is parked or was lost
 	p *payer   // who paid for it
 }
 
@@ -38,17 +38,18 @@ type Sink interface{ Event(e Event) }
 // happened tells every sink. Of a room's events r.mu is held.
 func (h *Hub) happened(e Event) {
 	h.hookEvent(e)
+	h.tailEvent(&e)
 	for _, sink := range h.cfg.Sinks {
 		sink.Event(e)
 	}
 }
 
-// tellJoined tells of s's join. r.mu is held.
-func (h *Hub) tellJoined(r *room, s *session) {
+// tellJoined tells of a join; s is nil when the session is parked and p pays for it. r.mu is held.
+func (h *Hub) tellJoined(r *room, who Identity, s *session, p *payer) {
 	if r.members == 1 {
-		h.happened(Event{Kind: Occupied, Room: r.name, s: s})
+		h.happened(Event{Kind: Occupied, Room: r.name, s: s, p: p})
 	}
-	h.happened(Event{Kind: Joined, Room: r.name, Client: s.identity(), s: s})
+	h.happened(Event{Kind: Joined, Room: r.name, Client: who, s: s, p: p})
 }
 
 // tellLeft tells of a leave; s is nil when the session was lost and p paid for it. r.mu is held.

@@ -19,7 +19,7 @@ type lag struct {
 	at          int // index in local.lags
 	first, last *waiting
 	keys        map[string]*waiting // the newest of each key; under latest one key stands for all
-	plain       [2]*waiting         // the oldest and the newest of the others
+	plain       [2]*waiting         // the oldest and the newest of those that may be dropped for others
 	lost        lost                // behind all that waits
 }
 
@@ -30,8 +30,9 @@ type waiting struct {
 	offset     uint64 // 0 in a room without history
 	key        string
 	keyed      bool // it is in keys
+	firm       bool // nothing supersedes it, nor is it dropped for others; counted as those that are keyed
 	prev, next *waiting
-	plain      *waiting // the next of those that are not keyed
+	plain      *waiting // the next of those that are neither
 	lost       lost     // right before it
 }
 
@@ -52,7 +53,7 @@ func (l *lost) add(o lost) {
 // flow is what waits for a session in all rooms.
 type flow struct {
 	lags  []*lag // in the order in which they are caught up with
-	plain int64  // bytes of what is not keyed
+	plain int64  // bytes of what may be dropped for others
 	keyed int64
 	keys  int
 }
@@ -71,7 +72,7 @@ const (
 
 func (w *waiting) cost() int64 {
 	n := int64(w.frame.Len()) + waitingCost
-	if w.keyed {
+	if w.keyed || w.firm {
 		n += keyCost + int64(len(w.key))
 	}
 	return n
@@ -150,6 +151,9 @@ func (s *session) lag(l *local) *lag {
 // add has w wait, and drops what the policy doesn't keep beside it.
 func (g *lag) add(w *waiting) {
 	f, most := &g.s.more.flow, int64(g.s.conn.Bound())
+	if w.firm {
+		w.firm = f.keys < maxKeys && f.keyed+w.cost() <= keyedQueues*most
+	}
 	if !w.news {
 		switch g.local.room.policy.SlowConsumer {
 		case Latest:
@@ -175,13 +179,8 @@ func (g *lag) add(w *waiting) {
 			g.keys = map[string]*waiting{}
 		}
 		g.keys[w.key] = w
-	} else {
-		if g.plain[1] != nil {
-			g.plain[1].plain = w
-		} else {
-			g.plain[0] = w
-		}
-		g.plain[1] = w
+	} else if !w.firm {
+		g.addPlain(w)
 	}
 	g.count(w, 1)
 	for f.plain > most && g.plain[0] != g.plain[1] {
@@ -199,7 +198,7 @@ func (g *lag) supersede(key string) {
 // count counts w, which has begun to wait (sign 1) or doesn't any more (-1).
 func (g *lag) count(w *waiting, sign int64) {
 	f, cost := &g.s.more.flow, sign*w.cost()
-	if w.keyed {
+	if w.keyed || w.firm {
 		f.keys += int(sign)
 		f.keyed += cost
 	} else {
@@ -208,20 +207,28 @@ func (g *lag) count(w *waiting, sign int64) {
 	g.s.conn.Owe(cost, sign)
 }
 
-// drop takes w away unsent. It is keyed, or the oldest that is not.
+// drop takes w away unsent. It is keyed, or the oldest that is neither keyed nor firm.
 func (g *lag) drop(w *waiting) {
-	into := &g.lost
-	if w.next != nil {
-		into = &w.next.lost
-	}
+	into := g.before(w.next)
 	into.add(w.lost)
 	into.add(lost{1, w.offset, w.offset})
 	g.local.state.dropped[g.local.room.policy.SlowConsumer]++
 	g.take(w)
 }
 
-// take takes w out. It is keyed, or the oldest that is not.
+// take takes w out. It is keyed or firm, or the oldest that is neither.
 func (g *lag) take(w *waiting) {
+	g.unlink(w)
+	if w.keyed || w.firm {
+		return
+	}
+	if g.plain[0] = w.plain; w.plain == nil {
+		g.plain[1] = nil
+	}
+}
+
+// unlink takes w out of all but the list of what is plain.
+func (g *lag) unlink(w *waiting) {
 	g.count(w, -1)
 	if w.prev != nil {
 		w.prev.next = w.next
@@ -235,11 +242,39 @@ func (g *lag) take(w *waiting) {
 	}
 	if w.keyed {
 		delete(g.keys, w.key)
-		return
 	}
-	if g.plain[0] = w.plain; w.plain == nil {
-		g.plain[1] = nil
+}
+
+// forget takes out what was deleted: that is no loss, and no gap tells of it.
+func (g *lag) forget(is func(*waiting) bool) {
+	g.plain = [2]*waiting{}
+	for w := g.first; w != nil; w = w.next {
+		w.plain = nil
+		switch {
+		case is(w):
+			g.before(w.next).add(w.lost)
+			g.unlink(w)
+		case !w.keyed && !w.firm:
+			g.addPlain(w)
+		}
 	}
+}
+
+// before is what is lost right before w, or nil for what is behind all that waits.
+func (g *lag) before(w *waiting) *lost {
+	if w == nil {
+		return &g.lost
+	}
+	return &w.lost
+}
+
+func (g *lag) addPlain(w *waiting) {
+	if g.plain[1] != nil {
+		g.plain[1].plain = w
+	} else {
+		g.plain[0] = w
+	}
+	g.plain[1] = w
 }
 
 // end forgets the lag and all that waits.

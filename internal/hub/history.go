@@ -148,30 +148,33 @@ type pull struct {
 	local  *local
 	seq    uint64 // of the last message that it got, or that wasn't for it
 	offset uint64 // of that
+	since  uint64 // where it began
+	told   bool   // what was taken back of what it had then
 }
 
 // behind begins a pull behind an offset of the log, which Recover has found good. r.mu is held.
 func (r *room) behind(l *local, offset uint64) pull {
+	p := pull{local: l, seq: r.seq, offset: offset, since: offset}
 	if i := r.log.Behind(offset); i < r.log.Len() {
-		return pull{l, r.log.At(i).Seq - 1, offset}
+		p.seq = r.log.At(i).Seq - 1
 	}
-	return pull{l, r.seq, offset}
+	return p
 }
 
 // catchUp goes on with a pull. It is over when it returns true.
 func (s *session) catchUp(p *pull) (done bool) {
-	messages, gap, done := s.take(p)
-	frames := make([]*loop.Frame, 0, len(messages)) // before the room may let go of them
-	for _, m := range messages {
+	next := s.take(p)
+	frames := make([]*loop.Frame, 0, len(next.messages)) // before the room may let go of them
+	for _, m := range next.messages {
 		if f := p.local.replayed(m); f != nil {
 			frames = append(frames, f)
 		}
 	}
-	if done {
+	if next.done {
 		p.local.follow(s, p.seq)
 	}
-	if gap.Count > 0 {
-		s.answer(gap)
+	for _, a := range next.before {
+		s.answer(a)
 	}
 	for _, f := range frames {
 		s.conn.Send(f)
@@ -179,7 +182,7 @@ func (s *session) catchUp(p *pull) (done bool) {
 	if len(frames) > 0 {
 		s.conn.Forgive() // they are older than the time that they wait here
 	}
-	return done
+	return next.done
 }
 
 // replayTime is how long frames of the history are kept for others who catch up: nobody counts them.
@@ -206,9 +209,19 @@ type replayEnds struct{ *local }
 
 func (r replayEnds) Run(*loop.Worker) { r.replay = nil }
 
-// take is the next piece of a pull: what the connection has room for, and what went out of the history before. It is
-// the last one where done.
-func (s *session) take(p *pull) (messages []*protocol.Message, gap protocol.Answer, done bool) {
+// piece is the next part of a pull.
+type piece struct {
+	before   []protocol.Answer // what was taken back of what the member has, and what went out of the history
+	messages []*protocol.Message
+	done     bool // it is the last one
+}
+
+// fewUnsent is how much may be unsent to a client that is told what was taken back in a room: a hundred deletions then
+// stay within the bound on answers, whatever the room's name.
+const fewUnsent = 4 << 10
+
+// take is the next piece of a pull: as much as the connection has room for.
+func (s *session) take(p *pull) (next piece) {
 	r := p.local.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -216,27 +229,34 @@ func (s *session) take(p *pull) (messages []*protocol.Message, gap protocol.Answ
 	if len(p.local.replay) > log.Len() {
 		clear(p.local.replay) // most of it has gone out of the history
 	}
+	if !p.told {
+		if next.before = r.deletedSince(p.since); len(next.before) > 0 && s.conn.Unsent() > fewUnsent {
+			return piece{} // the answers of all rooms together would be too many for it
+		}
+		p.told = true
+	}
 	base := r.seq // of the newest that is not kept
 	if log.Len() > 0 {
 		base = log.At(0).Seq - 1
 	}
 	if p.seq < base {
-		gap = protocol.Answer{Kind: protocol.AnswerGap, Room: r.name, Count: int64(base - p.seq), Reason: protocol.GapHistory, From: history.Next(p.offset), To: log.Floor()}
+		next.before = append(next.before, protocol.Answer{Kind: protocol.AnswerGap, Room: r.name, Count: int64(base - p.seq), Reason: protocol.GapHistory, From: history.Next(p.offset), To: log.Floor()})
 		p.seq, p.offset = base, log.Floor()
 	}
 	room, me := min(pageBytes, s.conn.Room()/2), s.idText()
 	for i := log.After(p.seq); i < log.Len(); i++ {
 		e := log.At(i)
-		if e.Except != me {
+		if e.Except != me && e.Deleted == 0 {
 			room -= e.Size()
-			if room < 0 && (len(messages) > 0 || s.conn.Unsent() > 0) {
+			if room < 0 && (len(next.messages) > 0 || s.conn.Unsent() > 0) {
 				break
 			}
-			messages = append(messages, e.Message)
+			next.messages = append(next.messages, e.Message)
 		}
 		p.seq, p.offset = e.Seq, e.Offset
 	}
-	return messages, gap, p.seq == r.seq
+	next.done = p.seq == r.seq
+	return next
 }
 
 type pulling struct{ s *session }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/wire"
@@ -20,6 +21,10 @@ type Hooks struct {
 	// Custom obeys the messages whose type is Known. The reply is one JSON value; nil is an ack where there was an id.
 	Custom func(ctx context.Context, who Identity, msgType string, raw []byte) (reply []byte, err error)
 	Known  func(msgType string) bool
+	// Request answers the message request with one JSON value, nil for null. Refresh reads the token of the message
+	// refresh: whose it is, and what that one may do from now on.
+	Request func(ctx context.Context, who Identity, method string, content []byte) (reply []byte, err error)
+	Refresh func(ctx context.Context, who Identity, token string) (auth.Identity, error)
 	// Disconnect is the last of these for its session, and comes once for each client that was let in: see Admit.
 	Disconnect func(ctx context.Context, who Identity, code int)
 
@@ -43,8 +48,9 @@ type Draft struct {
 
 // outcome is what a hook decided.
 type outcome struct {
-	content []byte // the reply of Custom, or what Publish put in place of the content
+	content []byte // the reply of Custom or Request, or what Publish put in place of the content
 	err     error
+	who     *auth.Identity    // of Refresh
 	refused []*protocol.Error // of a resume: what Join said of each room
 }
 
@@ -94,6 +100,10 @@ func (d *hookDone) Run(*loop.Worker) {
 	switch {
 	case cmd.Kind == protocol.Resume:
 		s.resumeRooms(cmd, d.out.refused)
+	case cmd.Kind == protocol.Refresh:
+		s.refresh(cmd, *d.out.who)
+	case cmd.Kind == protocol.Request:
+		s.answer(protocol.Answer{Kind: protocol.AnswerResponse, Content: d.out.content, ID: cmd.ID})
 	case cmd.Kind != protocol.Custom:
 		if d.out.content != nil {
 			cmd.Content = d.out.content

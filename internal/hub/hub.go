@@ -3,7 +3,6 @@ package hub
 import (
 	"bytes"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/presence"
 	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/sparselog"
 )
 
 // Config sizes a Hub. Every field must be set, but those of Hooks may be nil, and there may be no Sinks and no Logs.
@@ -26,7 +26,9 @@ type Config struct {
 	PingInterval      time.Duration
 	PongTimeout       time.Duration
 	Policies          *Policies
-	SlowConsumer      SlowConsumer // of chats, which belong to no room: the Latest ones count as DropOldest
+	Chat, Direct      Who           // who may send chats and direct messages
+	Leeway            time.Duration // how long after it has expired an identity's connection is closed
+	SlowConsumer      SlowConsumer  // of chats, which belong to no room: the Latest ones count as DropOldest
 	Hooks             Hooks
 	Sinks             []Sink
 	Logs              Logs // nil where this node keeps the logs of its rooms itself
@@ -34,6 +36,7 @@ type Config struct {
 	HookLimit         int // hooks that run at once, over all sessions
 	DedupWindow       time.Duration
 	ResumeWindow      time.Duration // 0 parks no session
+	Limits            Limits        // of how much may be done in a time
 	Log               *slog.Logger
 }
 
@@ -67,12 +70,15 @@ type Hub struct {
 	relieve  atomic.Int64 // when Relieve may go over the rooms again, by clock
 
 	parkedNow atomic.Int64
+	denials   sparselog.Log
 	runs      runs
+	limits    limits
 	stop      chan struct{}
 	stopOnce  sync.Once
 	swept     chan struct{} // closed when sweep has ended
 
 	memories [shards]memory
+	tails    tails
 	comeBack atomic.Int64 // nanoseconds over which those who are told to go come back
 }
 
@@ -91,6 +97,9 @@ type workerState struct {
 	runs     [][]*delivery // spare
 	errors   Errors
 	dropped  Dropped
+	denied   Denied
+	expiring expiries
+	alarm    int64 // when the next look at these is due, by the worker's clock; 0 for none
 }
 
 // New makes a Hub; Start must be called before connections come.
@@ -104,6 +113,7 @@ func New(cfg Config) *Hub {
 		h.clients[i].sessions = map[ID]*session{}
 	}
 	h.runs.init(h)
+	h.limits.init(cfg.Limits)
 	return h
 }
 
@@ -161,8 +171,8 @@ type clientShard struct {
 	mu       sync.Mutex
 	sessions map[ID]*session // only what is static of them may be read
 	parked   map[ID]*parked
-	order    []parking       // by time
-	users    map[string][]ID // the ids, here or parked, of those who have a name
+	order    []parking      // by time
+	users    map[string]ids // those, here or parked, who have a name
 }
 
 func (h *Hub) clientShard(id ID) *clientShard { return &h.clients[id[0]%shards] }
@@ -173,16 +183,15 @@ func (sh *clientShard) add(s *session) {
 	sh.sessions[s.id] = s
 	if user := s.name(); user != "" {
 		if sh.users == nil {
-			sh.users = map[string][]ID{}
+			sh.users = map[string]ids{}
 		}
-		sh.users[user] = append(sh.users[user], s.id)
+		sh.users[user] = sh.users[user].with(s.id)
 	}
 }
 
 // removeFromUser takes the id of a session that has ended from its user. mu is held.
 func (sh *clientShard) removeFromUser(id ID, user string) {
-	ids := slices.DeleteFunc(sh.users[user], func(o ID) bool { return o == id })
-	if len(ids) > 0 {
+	if ids := sh.users[user].without(id); len(ids.all) > 0 {
 		sh.users[user] = ids
 	} else {
 		delete(sh.users, user)
@@ -193,16 +202,16 @@ func (sh *clientShard) removeFromUser(id ID, user string) {
 func (sh *clientShard) ofUser(ids []ID, user string) []ID {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	return append(ids, sh.users[user]...)
+	return append(ids, sh.users[user].all...)
 }
 
 // after adds the clients whose ids come after one.
-func (sh *clientShard) after(list []ClientInfo, after ID) []ClientInfo {
+func (sh *clientShard) after(list *firsts[ClientInfo], after ID) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	add := func(who Identity, parked bool) {
 		if bytes.Compare(who.ID[:], after[:]) > 0 {
-			list = append(list, ClientInfo{who, parked})
+			list.add(ClientInfo{who, parked})
 		}
 	}
 	for _, s := range sh.sessions {
@@ -211,7 +220,6 @@ func (sh *clientShard) after(list []ClientInfo, after ID) []ClientInfo {
 	for _, p := range sh.parked {
 		add(Identity{p.id, p.user}, p.by == nil)
 	}
-	return list
 }
 
 // remove takes s out, where the id leads to it.

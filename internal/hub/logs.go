@@ -125,6 +125,10 @@ func (s *session) joinWhenOpen(cmd *protocol.Command) {
 				s.answerError(no, o.id)
 				return
 			}
+			if s.find(copied.Room) >= 0 {
+				s.joinRoom(copied) // the application has put it in meanwhile
+				return
+			}
 			s.join(copied)
 		})
 	})
@@ -220,9 +224,8 @@ func (h *Hub) publishRemotely(ctx context.Context, p *Publication) (at history.P
 		duplicate bool
 		err       error
 	}
-	key := publishKey{room: p.Room, id: p.PublishID}.text()
 	done := make(chan outcome, 1)
-	h.cfg.Logs.Publish(p.message(protocol.RoomMessage), key, func(at history.Position, duplicate bool, err error) {
+	h.cfg.Logs.Publish(p.message(protocol.RoomMessage), p.publishKey().text(), func(at history.Position, duplicate bool, err error) {
 		done <- outcome{at, duplicate, err}
 	})
 	select {

@@ -68,7 +68,7 @@ func (q *operations) blocks(cmd *protocol.Command) bool {
 		switch {
 		case o.publish && cmd.Kind == protocol.RoomMessage:
 			return false
-		case o.room == "" || cmd.Kind == protocol.Resume:
+		case o.room == "" || cmd.Kind == protocol.Resume || cmd.Kind == protocol.Refresh:
 			return true
 		}
 		return o.room == string(cmd.Room)

@@ -18,8 +18,9 @@ type parked struct {
 	id    ID
 	user  string
 	payer *payer
+	since uint32 // as the session's
 
-	rooms   []*room
+	rooms   []parkedRoom
 	gen     uint32   // of the newest token
 	oldest  uint32   // that counts as well: nothing has come over the connections that got those behind it
 	by      *session // whose client has claimed it and not yet said what it had
@@ -28,6 +29,12 @@ type parked struct {
 	directs []waitingDirect
 	cost    int64 // what the ledger counts for it
 	unsent  int   // bytes of directs
+}
+
+// parkedRoom is a room that counts a session which is parked, or is coming home and has not named it yet.
+type parkedRoom struct {
+	*room
+	put bool // as the membership's
 }
 
 // waitingDirect is a direct message that waits for a parked session; who sent it pays.
@@ -76,7 +83,7 @@ func (s *session) park(code int) bool {
 	p := s.old()
 	rooms := s.unnamed(p)
 	for _, m := range s.rooms {
-		rooms = append(rooms, m.local.room)
+		rooms = append(rooms, parkedRoom{m.local.room, m.put})
 	}
 	cost := parkedCost + parkedRoomCost*int64(len(rooms))
 	back := membershipCost * int64(max(0, len(s.rooms)-manyRooms)) // which it pays for now, and then no more
@@ -85,7 +92,7 @@ func (s *session) park(code int) bool {
 	case !s.payer().may(cost - back):
 		return false
 	default:
-		p = &parked{id: s.id, user: s.name(), payer: s.payer(), gen: s.gen}
+		p = &parked{id: s.id, user: s.name(), payer: s.payer(), since: s.since, gen: s.gen()}
 	}
 	s.forgetRooms() // what can fail comes first: who is parked is in no local any more, but still counted
 	s.parkAs(p, rooms, cost, code)
@@ -113,7 +120,7 @@ func (s *session) forgetRooms() {
 }
 
 // parkAs has the session's id lead to p until its time is up.
-func (s *session) parkAs(p *parked, rooms []*room, cost int64, code int) {
+func (s *session) parkAs(p *parked, rooms []parkedRoom, cost int64, code int) {
 	h := s.hub
 	sh := h.clientShard(p.id)
 	sh.mu.Lock()
@@ -147,7 +154,7 @@ func (sh *clientShard) due(o parking) *parked {
 }
 
 // unnamed are the rooms of p, the session that is being resumed, which the client hasn't named yet.
-func (s *session) unnamed(p *parked) []*room {
+func (s *session) unnamed(p *parked) []parkedRoom {
 	switch {
 	case p == nil:
 		return nil
@@ -202,9 +209,9 @@ func (h *Hub) removeParked(sh *clientShard, p *parked) {
 }
 
 // leaveRooms takes a session that was parked out of the rooms that it is still counted in.
-func (h *Hub) leaveRooms(p *parked, rooms []*room) {
+func (h *Hub) leaveRooms(p *parked, rooms []parkedRoom) {
 	for _, r := range rooms {
-		h.memberLeftSafely(r, p)
+		h.memberLeftSafely(r.room, p)
 	}
 }
 
@@ -255,19 +262,25 @@ func (h *Hub) direct(id ID, m *protocol.Message, from *session) (full *loop.Work
 		if from != nil && h.cfg.ResumeWindow > 0 {
 			p = from.payer() // it may be parked by the time that the message is there
 		}
+		h.tailDirect(m, id, s.name())
 		if w := s.conn.Worker(); w.Post(&direct{s, m, p}, m.Size()) {
 			full = w
 		}
 		return full, nil
 	}
-	if sh.parked[id] == nil {
+	parked := sh.parked[id]
+	if parked == nil {
 		return nil, &protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote([]byte(id.String())) + " is connected"}
 	}
 	var p *payer
 	if from != nil {
 		p = from.payer()
 	}
-	return nil, h.leaveDirect(sh.parked[id], m, p)
+	if no := h.leaveDirect(parked, m, p); no != nil {
+		return nil, no
+	}
+	h.tailDirect(m, id, parked.user)
+	return nil, nil
 }
 
 // leaveDirect leaves a message for a parked session. Its shard's mu is held.

@@ -12,9 +12,9 @@ import (
 
 // Policy is what the rooms of one rule get. It is complete: nothing stands for a default. Never changed once compiled.
 type Policy struct {
+	Access
 	History       history.Bounds
 	Presence      Presence
-	Publish       Publish
 	IncludeSender bool // who publishes gets its own message too
 	SlowConsumer  SlowConsumer
 	// IdleTTL is how long a room without members keeps its epoch and its history after the last member left, or after
@@ -32,14 +32,19 @@ const (
 	PresenceFull           // who they are, and who comes and goes
 )
 
-// Publish is who may publish to a room; the application always may.
-type Publish uint8
+// Access is who may do what in a room; the application always may. A member may read, whatever Read says.
+type Access struct{ Join, Read, Publish Who }
 
-// What Publish may be.
+// Who is who may do a thing.
+type Who uint8
+
+// What Who may be.
 const (
-	Anyone Publish = iota
-	Members
-	ServerOnly
+	Anyone     Who = iota
+	Members        // not of Join, chats and direct messages
+	Users          // who has a name
+	Granted        // for whom a pattern of its Grants stands for the room
+	ServerOnly     // no client
 )
 
 // SlowConsumer is what happens to a member that the room's messages don't fit any more.
@@ -56,19 +61,28 @@ const (
 // The names of the values, as the config file has them.
 var (
 	presences     = []string{PresenceOff: "off", PresenceCount: "count", PresenceFull: "full"}
-	publishes     = []string{Anyone: "anyone", Members: "members", ServerOnly: "server"}
+	whos          = []string{Anyone: "anyone", Members: "members", Users: "users", Granted: "granted", ServerOnly: "server"}
 	slowConsumers = []string{Disconnect: "disconnect", DropOldest: "drop-oldest", Latest: "latest", LatestByKey: "latest-by-key"}
 )
 
 func (p Presence) String() string     { return presences[p] }
-func (p Publish) String() string      { return publishes[p] }
+func (w Who) String() string          { return whos[w] }
 func (s SlowConsumer) String() string { return slowConsumers[s] }
 
 // ParsePresence is the Presence of that name. The error names it and those that there are, as those of the next two do.
 func ParsePresence(name string) (Presence, error) { return byName[Presence](presences, name) }
 
-// ParsePublish is the Publish of that name.
-func ParsePublish(name string) (Publish, error) { return byName[Publish](publishes, name) }
+// ParseWho is the Who of that name.
+func ParseWho(name string) (Who, error) { return byName[Who](whos, name) }
+
+// ParseOutsider is the Who of that name where there are no members yet: of Join, or of what belongs to no room.
+func ParseOutsider(name string) (Who, error) {
+	others := slices.Delete(slices.Clone(whos), int(Members), int(Members)+1)
+	if _, err := byName[Who](others, name); err != nil {
+		return 0, err
+	}
+	return ParseWho(name)
+}
 
 // ParseSlowConsumer is the SlowConsumer of that name.
 func ParseSlowConsumer(name string) (SlowConsumer, error) {
@@ -87,7 +101,7 @@ func byName[E ~uint8](names []string, name string) (E, error) {
 // DefaultPolicy is what a room gets that no rule names, but for SlowConsumer, which a setting of its own decides.
 func DefaultPolicy() Policy {
 	h := history.Bounds{Messages: 100, Age: 2 * time.Minute, Bytes: 64 << 10}
-	return Policy{History: h, Presence: PresenceCount, Publish: Anyone, SlowConsumer: Disconnect, IdleTTL: h.Age}
+	return Policy{History: h, Presence: PresenceCount, SlowConsumer: Disconnect, IdleTTL: h.Age}
 }
 
 // Rule gives a policy to the rooms whose names match.
@@ -96,9 +110,18 @@ type Rule struct {
 	Policy Policy
 }
 
+// Personal says who may do what in the rooms whose names match for a client's own name. It says nothing else of them.
+type Personal struct {
+	Match  *glob.Template
+	Access Access
+	Before int // the rules from this index on come after it
+}
+
 // Policies are the rules in their order. Immutable, so of use to any goroutine.
 type Policies struct {
-	rules []Rule
+	rules    []Rule
+	personal []Personal // in their order
+	bounds   [3]bool    // by verb of a room: some rule lets not everyone do it
 }
 
 // NewPolicies adds to the rules those that are built in: the room lobby, where the page meets, has full presence, and
@@ -108,7 +131,37 @@ func NewPolicies(slow SlowConsumer, rules ...Rule) *Policies {
 	def.SlowConsumer = slow
 	lobby := def
 	lobby.Presence = PresenceFull
-	return &Policies{append(slices.Clip(rules), Rule{glob.New("lobby"), lobby}, Rule{glob.New("*"), def})}
+	p := &Policies{rules: append(slices.Clip(rules), Rule{glob.New("lobby"), lobby}, Rule{glob.New("*"), def})}
+	for i := range rules {
+		p.note(rules[i].Policy.Access)
+	}
+	return p
+}
+
+// WithPersonal adds the rules for clients with a name, in their order.
+func (p *Policies) WithPersonal(rules ...Personal) *Policies {
+	p.personal = rules
+	for _, r := range rules {
+		p.note(r.Access)
+	}
+	return p
+}
+
+func (p *Policies) note(a Access) {
+	for v := range p.bounds {
+		p.bounds[v] = p.bounds[v] || a.of(verb(v)) != Anyone
+	}
+}
+
+// of is who may do it, of the verbs of a room.
+func (a *Access) of(v verb) Who {
+	switch v {
+	case mayJoin:
+		return a.Join
+	case mayRead:
+		return a.Read
+	}
+	return a.Publish
 }
 
 // For is the policy of the room: one pointer for all rooms of a rule. It takes time for each rule before the first that
@@ -118,8 +171,8 @@ func (p *Policies) For(room string) *Policy {
 	return &rule.Policy
 }
 
-// Rule is the first rule that matches the room, and its index: at the number of NewPolicies' rules the built-in ones
-// begin.
+// Rule is the first rule that matches the room, whoever asks, and its index: at the number of NewPolicies' rules the
+// built-in ones begin.
 func (p *Policies) Rule(room string) (int, *Rule) {
 	last := len(p.rules) - 1 // matches everything
 	for i := range p.rules[:last] {
@@ -129,3 +182,20 @@ func (p *Policies) Rule(room string) (int, *Rule) {
 	}
 	return last, &p.rules[last]
 }
+
+// AccessFor is who may do what in the room, for a client of that name, "" for none: by the first of all rules that
+// fits. personal is the index of a personal one, or -1: then it is that of Rule.
+func (p *Policies) AccessFor(room, user string) (a *Access, personal int) {
+	i, rule := p.Rule(room)
+	if user != "" {
+		for k := range p.personal {
+			if r := &p.personal[k]; r.Before <= i && r.Match.Match(room, user) {
+				return &r.Access, k
+			}
+		}
+	}
+	return &rule.Policy.Access, -1
+}
+
+// Policy is what a room of that name gets. Any goroutine.
+func (h *Hub) Policy(room string) *Policy { return h.cfg.Policies.For(room) }

@@ -12,8 +12,8 @@ import (
 
 func TestTheFirstRuleThatMatchesCounts(t *testing.T) {
 	off := Policy{SlowConsumer: Latest}
-	members := Policy{Publish: Members}
-	all := Policy{Publish: ServerOnly}
+	members := Policy{Access: Access{Publish: Members}}
+	all := Policy{Access: Access{Publish: ServerOnly}}
 	rules := []Rule{{glob.New("chat.quiet"), off}, {glob.New("chat.*"), members}}
 	def := DefaultPolicy()
 	if def != (Policy{History: history.Bounds{Messages: 100, Age: 2 * time.Minute, Bytes: 64 << 10}, Presence: PresenceCount, IdleTTL: 2 * time.Minute}) {
@@ -57,11 +57,12 @@ func TestTheFirstRuleThatMatchesCounts(t *testing.T) {
 
 func TestNamesOfPolicies(t *testing.T) {
 	checkNames(t, ParsePresence, "off", "count", "full")
-	checkNames(t, ParsePublish, "anyone", "members", "server")
+	checkNames(t, ParseWho, "anyone", "members", "users", "granted", "server")
 	checkNames(t, ParseSlowConsumer, "disconnect", "drop-oldest", "latest", "latest-by-key")
 	for want, parse := range map[string]func(string) error{
 		`"Off": unknown; use off, count or full`:                                 func(s string) error { _, err := ParsePresence(s); return err },
-		`"": unknown; use anyone, members or server`:                             func(s string) error { _, err := ParsePublish(s); return err },
+		`"": unknown; use anyone, members, users, granted or server`:             func(s string) error { _, err := ParseWho(s); return err },
+		`"members": unknown; use anyone, users, granted or server`:               func(s string) error { _, err := ParseOutsider(s); return err },
 		`"shout": unknown; use disconnect, drop-oldest, latest or latest-by-key`: func(s string) error { _, err := ParseSlowConsumer(s); return err },
 	} {
 		bad := strings.Split(want, `"`)[1]

@@ -26,11 +26,12 @@ type roomPresence struct {
 	runs  bool        // the timer does: there are news
 }
 
-// noteJoined notes that s became a member of r, or is one again if the room counted it already, and gives how many
-// bytes of data the room keeps for it. r.mu is held; the goroutine of s's worker.
-func (h *Hub) noteJoined(r *room, s *session, data []byte, counted bool) (kept int) {
+// noteJoined notes that who became a member of r, or is one again if the room counted it already, and gives how many
+// bytes of data the room keeps for it: at most protocol.MaxData. s is its session, or nil when that is parked and p pays
+// for it. r.mu is held; the goroutine of s's worker.
+func (h *Hub) noteJoined(r *room, of Identity, s *session, p *payer, data []byte, counted bool) (kept int) {
 	if !counted {
-		h.tellJoined(r, s)
+		h.tellJoined(r, of, s, p)
 	}
 	if r.policy.Presence != PresenceFull {
 		return 0 // there is nobody to show the data to
@@ -38,13 +39,16 @@ func (h *Hub) noteJoined(r *room, s *session, data []byte, counted bool) (kept i
 	if r.presence == nil {
 		r.presence = &roomPresence{}
 	}
-	who := protocol.Member{ClientID: s.id.String(), User: s.name(), Data: data}
+	who := protocol.Member{ClientID: of.ID.String(), User: of.User, Data: data}
 	if counted {
-		if was, here := r.presence.Find(who.ClientID); here {
+		if was, here := r.presence.Find(who.ClientID); here && (s == nil || s.shows(nil) == nil) {
 			return len(was.Data)
 		}
 	}
-	h.set(r, who, true, s.payer())
+	if s != nil {
+		p = s.payer()
+	}
+	h.set(r, who, true, p)
 	return len(data)
 }
 
@@ -214,18 +218,18 @@ func (h *Hub) whoIsHere(name string) (members []protocol.Member, count int) {
 
 // limitOfData holds a join against what presence and hooks keep for each client.
 func (s *session) limitOfData(cmd *protocol.Command) *protocol.Error {
-	if cmd.Data != nil && s.hub.cfg.Policies.For(string(cmd.Room)).Presence == PresenceFull {
-		all, most := len(cmd.Data), s.hub.cfg.MaxMessageBytes
+	if data := s.shows(cmd.Data); data != nil && s.hub.cfg.Policies.For(string(cmd.Room)).Presence == PresenceFull {
+		all, most := len(data), s.hub.cfg.MaxMessageBytes
 		for i := range s.rooms {
 			all += int(s.rooms[i].data)
 		}
-		if all > most {
+		if all > most && s.shows(nil) == nil {
 			return &protocol.Error{Code: protocol.LimitReached, Message: "a client's data, in all its rooms together, may have so many bytes at most: " + strconv.Itoa(most)}
 		}
 		if s.hub.loop.Overloaded() {
 			return &protocol.Error{Code: protocol.Overloaded, Message: "the server can't keep more data"}
 		}
-		if !s.payer().may(presence.MemberCost + int64(len(s.name())+len(cmd.Data))) {
+		if !s.payer().may(presence.MemberCost + int64(len(s.name())+len(data))) {
 			return tooMuch(protocol.LimitReached, "its data in rooms")
 		}
 	}

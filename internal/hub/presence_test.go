@@ -35,13 +35,13 @@ func TestAMessageOfMembersIsBounded(t *testing.T) {
 		s := &session{hub: h, id: NewID()}
 		defer s.end()
 		if i < 100 {
-			h.noteJoined(r, s, data, false)
+			h.noteJoined(r, s.identity(), s, nil, data, false)
 		} else {
 			s.self = &self{user: strings.Repeat("\x01", 255)} // each is written as six bytes
 			if i > 200 {
 				s.self.user = ""
 			}
-			h.noteJoined(r, s, nil, false)
+			h.noteJoined(r, s.identity(), s, nil, nil, false)
 		}
 	}
 	told := 0
@@ -173,7 +173,8 @@ func TestNewsOfALargeRoomAreToldLater(t *testing.T) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			for range n {
-				h.noteJoined(r, &session{hub: h, id: NewID()}, nil, false)
+				s := &session{hub: h, id: NewID()}
+				h.noteJoined(r, s.identity(), s, nil, nil, false)
 			}
 		}
 		come(299)
@@ -205,7 +206,7 @@ func TestNewsWaitForTheWorkers(t *testing.T) {
 		w.Post(task(func() {}), 2<<20) // more than a mailbox should hold
 		other := &session{hub: h, id: NewID()}
 		r.mu.Lock()
-		h.noteJoined(r, other, nil, false)
+		h.noteJoined(r, other.identity(), other, nil, nil, false)
 		r.mu.Unlock()
 		time.Sleep(150 * time.Millisecond)
 		synctest.Wait()

@@ -15,6 +15,7 @@ import (
 // workers get the room's messages in one order. It returns a worker whose mailbox is above high water, or nil.
 func (h *Hub) apply(r *room, m *protocol.Message, from *session, p *payer) (full *loop.Worker) {
 	r.seq++
+	h.tailMessage(m, r.position().Epoch)
 	if len(r.locals) > 0 {
 		x := &posting{shared: shared{message: m}, from: from, seq: r.seq, cost: m.Size()}
 		if r.policy.SlowConsumer == LatestByKey {
@@ -101,6 +102,7 @@ func (s *session) publish(r *room, name string, cmd *protocol.Command) (at histo
 		r = s.hub.published(sh, name)
 	}
 	if r == nil {
+		s.hub.tailMessage(m, "")
 		return at, nil
 	}
 	var from *session
@@ -134,8 +136,9 @@ func (s *session) published(cmd *protocol.Command, at history.Position, duplicat
 
 // publishKey is who published what where: fields, never one joined string, or two could be taken for one another.
 type publishKey struct {
-	user    string // or, where it is "", the session; both are zero for the application
+	user    string // of these three one at most: all are zero for the application itself
 	session ID
+	apiKey  string // the name of the key by which the application's backend came
 	room    string
 	id      string
 }
@@ -146,7 +149,7 @@ func (k publishKey) text() string {
 		return ""
 	}
 	text := ""
-	for _, part := range []string{k.user, string(k.session[:]), k.room, k.id} {
+	for _, part := range []string{k.user, string(k.session[:]), k.apiKey, k.room, k.id} {
 		text += strconv.Itoa(len(part)) + ":" + part
 	}
 	return text
@@ -168,7 +171,9 @@ type remembered struct {
 	payer *payer
 }
 
-func (k publishKey) cost() int64 { return publishCost + int64(len(k.user)+len(k.room)+len(k.id)) }
+func (k publishKey) cost() int64 {
+	return publishCost + int64(len(k.user)+len(k.apiKey)+len(k.room)+len(k.id))
+}
 
 // once publishes, unless that was done within the window: then it tells where. What fails may be tried again.
 func (h *Hub) once(key publishKey, p *payer, publish func() (history.Position, error)) (at history.Position, duplicate bool, err error) {

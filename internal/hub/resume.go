@@ -62,7 +62,7 @@ func (h *Hub) Resume(token string) (r Resumption, ok bool) {
 	}
 	if s := sh.sessions[r.ID]; s != nil {
 		r.User = s.name()
-		return r, good(r.gen, s.oldest(), s.gen)
+		return r, good(r.gen, s.oldest(), s.gen())
 	}
 	return r, false
 }
@@ -72,7 +72,8 @@ type resumption struct {
 	of     Resumption  // static
 	old    *parked     // while it waits for the message resume. The worker's
 	heard  atomic.Bool // a message has come; set by the worker
-	oldest uint32      // the oldest token that counts until then. Static after the welcome
+	oldest uint32      // the oldest token that counts until then. Static after the welcome, as is newest
+	newest uint32      // the generation of the token that it gave the client; 0 where no session was resumed
 
 	readmission
 }
@@ -80,12 +81,12 @@ type resumption struct {
 // homecoming is what a session has said of its rooms before it has said all. Until then it gets nothing of any of them.
 // Owned by the session's worker.
 type homecoming struct {
-	left  map[string]*room // that count the session still and that it has not named; empty where no session was resumed
-	pulls []*pull          // of rooms that it has named, begun when all are
-	quiet []*local         // of those without history, live from then on
-	until int64            // when the waiting for the next resume ends, by the worker's clock
-	asked bool             // a resume has come and is not answered yet, so nothing is waited for
-	first bool             // of a session that was resumed: none has come yet
+	left  map[string]parkedRoom // that count the session still and that it has not named; empty where no session was resumed
+	pulls []*pull               // of rooms that it has named, begun when all are
+	quiet []*local              // of those without history, live from then on
+	until int64                 // when the waiting for the next resume ends, by the worker's clock
+	asked bool                  // a resume has come and is not answered yet, so nothing is waited for
+	first bool                  // of a session that was resumed: none has come yet
 }
 
 // good says whether a token of that generation counts.
@@ -121,7 +122,7 @@ func (s *session) claim() (rival *session) {
 		return p.by
 	}
 	p.by, p.gen = s, p.gen+1
-	r.old, r.oldest, s.gen = p, p.oldest, p.gen
+	r.old, r.oldest, r.newest = p, p.oldest, p.gen
 	s.extra().payer = p.payer
 	return nil
 }
@@ -135,7 +136,7 @@ func (e *evict) Conn(*loop.Worker) *loop.Conn { return e.rival.conn }
 // Run is called by the rival's worker.
 func (e *evict) Run(*loop.Worker) {
 	defer e.s.conn.Worker().Post(&evicted{e.s, e.rival}, 0)
-	if r := e.rival; r.conn.Open() && r.name() == e.s.name() && good(e.s.self.resume.of.gen, r.oldest(), r.gen) {
+	if r := e.rival; r.conn.Open() && r.name() == e.s.name() && good(e.s.self.resume.of.gen, r.oldest(), r.gen()) {
 		r.conn.Close(protocol.CloseTakenOver, "resumed over another connection")
 	}
 }
@@ -175,17 +176,23 @@ func (s *session) begin() (done bool) {
 
 // welcome has the session found by its id and by chats, and is the first that the client hears.
 func (s *session) welcome(resumed bool) {
+	if !s.sit() {
+		return
+	}
 	h := s.hub
 	w := h.welcome
 	w.Resumed = resumed
-	if !w.Resumed { // else it leads to what is parked, until the client has said what it had
+	if s.since = uint32(time.Now().Unix()); w.Resumed {
+		s.since = s.self.resume.old.since
+	} else { // else it leads to what is parked, until the client has said what it had
 		h.clientShard(s.id).add(s)
 		h.happened(Event{Kind: Connected, Client: s.identity()})
 	}
 	s.all = h.joinEveryone(s)
 	w.ClientID = s.id.String()
+	w.User, w.Expires = s.name(), expiresAt(s.known())
 	if h.cfg.ResumeWindow > 0 {
-		w.ResumeToken = h.token(s.id, s.gen)
+		w.ResumeToken = h.token(s.id, s.gen())
 	}
 	s.answer(protocol.Answer{Kind: protocol.AnswerWelcome, Welcome: w})
 	if w.Resumed {
@@ -193,6 +200,8 @@ func (s *session) welcome(resumed bool) {
 		c.first = true
 		s.await()
 	}
+	s.expire()
+	s.joinNamed()
 }
 
 // joinEveryone has chats reach s from now on, and gives its index among everyone on its worker.
@@ -212,11 +221,13 @@ func (s *session) everyone() *local { return s.state().everyone[s.dialect()] }
 // Closed parks the session, or takes it out of every room.
 func (s *session) Closed(_ *loop.Conn, e loop.Ending) {
 	defer s.hooksClosed(e.Code)
+	defer s.rise()
 	if s.conn == nil {
 		return // it never came so far as to a connection
 	}
 	began := s.all >= 0 || s.old() != nil
 	if s.all >= 0 {
+		s.forgetExpiry()
 		s.hub.leaveEveryone(s)
 	}
 	if began && s.hub.parks(e) && !(s.more != nil && s.more.final) && s.park(e.Code) {
@@ -263,15 +274,23 @@ func (s *session) old() *parked {
 // connection that got it. Until then its client may never have seen the welcome, nor those of the connections before.
 // Any goroutine.
 func (s *session) oldest() uint32 {
-	if s.self != nil && s.self.resume != nil && s.gen != 0 && !s.self.resume.heard.Load() {
+	if s.self != nil && s.self.resume != nil && s.gen() != 0 && !s.self.resume.heard.Load() {
 		return s.self.resume.oldest
 	}
-	return s.gen
+	return s.gen()
+}
+
+// gen is the generation of the token that resumes the session: static after the welcome, as oldest is. Any goroutine.
+func (s *session) gen() uint32 {
+	if s.self == nil || s.self.resume == nil {
+		return 0
+	}
+	return s.self.resume.newest
 }
 
 // comeHome begins the time in which the client says what it had: rooms are those that count it already.
-func (s *session) comeHome(rooms []*room) *homecoming {
-	h := &homecoming{left: make(map[string]*room, len(rooms))}
+func (s *session) comeHome(rooms []parkedRoom) *homecoming {
+	h := &homecoming{left: make(map[string]parkedRoom, len(rooms))}
 	for _, r := range rooms {
 		h.left[r.name] = r
 	}
@@ -327,8 +346,8 @@ func (s *session) heard(resume bool) {
 	}
 }
 
-// endHomecoming ends the homecoming: rooms that the client has not named are left, what was missed and what is new
-// begins.
+// endHomecoming ends the homecoming: rooms that the client has not named are left, but for those that the server put it
+// into, which it may not know of; what was missed and what is new begins.
 func (s *session) endHomecoming() {
 	c, old := s.more.coming, s.old()
 	s.more.coming = nil
@@ -336,10 +355,13 @@ func (s *session) endHomecoming() {
 	if old != nil {
 		s.self.resume.old = nil
 		directs = s.hub.unpark(old, s)
-		s.hub.leaveRooms(old, slices.Collect(maps.Values(c.left)))
+		s.hub.leaveRooms(old, slices.DeleteFunc(slices.Collect(maps.Values(c.left)), func(r parkedRoom) bool { return r.put || s.named(r.name) }))
 	}
 	for _, l := range c.quiet {
 		l.follow(s, l.room.now())
+	}
+	for _, joined := range s.backIn(c.left) {
+		s.answer(joined)
 	}
 	for _, d := range directs {
 		s.tell(d.message)
@@ -347,6 +369,18 @@ func (s *session) endHomecoming() {
 	for _, p := range c.pulls {
 		s.fallBehind(p)
 	}
+}
+
+// backIn makes the session a member of those rooms that the server has put it into, and gives what it is told of it.
+func (s *session) backIn(rooms map[string]parkedRoom) (joined []protocol.Answer) {
+	for name, r := range rooms {
+		if r.put || s.named(name) {
+			at, _, _ := s.becomeMember(name, nil, nil, true)
+			s.rooms[len(s.rooms)-1].put = r.put
+			joined = append(joined, joinedByServer(name, at))
+		}
+	}
+	return joined
 }
 
 // now is the seq of the message that was posted last.
@@ -360,6 +394,7 @@ func (r *room) now() uint64 {
 // brought, and rooms that none has named are left. Where no session was resumed the rooms are joined. refused is what
 // the application's hook said of each, nil where none was asked.
 func (s *session) resumeRooms(cmd *protocol.Command, refused []*protocol.Error) {
+	refused = s.forbiddenRooms(cmd, refused)
 	if names := s.remoteRooms(cmd, refused); len(names) > 0 {
 		s.resumeWhenOpen(cmd, refused, names)
 		return
@@ -395,12 +430,9 @@ func (s *session) resume(cmd *protocol.Command, refused []*protocol.Error) {
 func (s *session) resumeRoom(at *protocol.RoomPosition, no *protocol.Error) (answer protocol.ResumedRoom) {
 	answer.Room = string(at.Room)
 	c := s.more.coming
-	counted := c.left[answer.Room] != nil
+	was, counted := c.left[answer.Room]
 	member := s.find(at.Room)
-	switch {
-	case no != nil:
-	case member >= 0 || counted:
-	default:
+	if no == nil && member < 0 && !counted {
 		no = s.limitOfRooms(len(c.left))
 	}
 	if no != nil {
@@ -421,6 +453,7 @@ func (s *session) resumeRoom(at *protocol.RoomPosition, no *protocol.Error) (ans
 		var behind *pull
 		delete(c.left, answer.Room) // first: from here on it is s's, or nobody's
 		place, reason, behind = s.becomeMember(answer.Room, since, nil, counted)
+		s.rooms[len(s.rooms)-1].put = was.put
 		if behind != nil {
 			c.pulls = append(c.pulls, behind)
 		}

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"hash/maphash"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -57,8 +58,9 @@ const never = ^uint64(0)
 // membership is the session's side of a member.
 type membership struct {
 	local *local
-	at    int32 // index in local.members
-	data  int32 // bytes that the room keeps for its presence
+	at    int32  // index in local.members
+	data  uint16 // bytes that the room keeps for its presence
+	put   bool   // the server put it in: no join needs to be permitted, and no resume to name the room
 }
 
 type roomShard struct {
@@ -138,20 +140,21 @@ func (s *session) becomeMember(name string, since *protocol.Position, data []byt
 		r.members++
 		h.used(r)
 	}
+	data = s.shows(data)
 	// From here on the session leaves what it is counted in, whatever happens.
 	s.rooms = append(s.rooms, membership{local: l, at: l.add(s, r.seq)})
 	s.remember()
-	s.rooms[len(s.rooms)-1].data = int32(h.noteJoined(r, s, data, counted))
+	s.rooms[len(s.rooms)-1].data = uint16(min(h.noteJoined(r, s.identity(), s, nil, data, counted), math.MaxUint16))
 	h.trim(r, clock())
 	at = r.position()
 	if since != nil {
 		reason = r.recover(since)
 	}
-	from := pull{l, r.seq, at.Offset}
+	from := pull{local: l, seq: r.seq, offset: at.Offset, since: at.Offset}
 	if since != nil && reason == "" {
 		from = r.behind(l, since.Offset)
 	}
-	if (s.coming() || from.seq < r.seq) && r.keeps() {
+	if r.keeps() && (s.coming() || from.seq < r.seq || since != nil && reason == "" && len(r.deletedSince(since.Offset)) > 0) {
 		l.follow(s, never)
 		return at, reason, &from
 	}

@@ -16,7 +16,7 @@ import (
 // session is who is behind a connection, and where: the loop.Handler of it. It is owned by the connection's worker, but
 // for what is static.
 type session struct {
-	// Static after Opened; id, self and gen after the welcome, from when on others find it by its id.
+	// Static after Opened; id, self and since after the welcome, from when on others find it by its id.
 	hub  *Hub
 	conn *loop.Conn
 	id   ID
@@ -24,7 +24,7 @@ type session struct {
 
 	rooms []membership
 	all   int32  // index among everyone on its worker, -1 before the welcome
-	gen   uint32 // of the token that resumes it; static, and here for the sake of 80 bytes in all
+	since uint32 // when the session began, in Unix seconds: it outlives connections. Here for the sake of 80 bytes in all
 	more  *more  // nil for most
 }
 
@@ -35,6 +35,8 @@ type self struct {
 	who     *auth.Identity // nil where there is no more to it than the name. The worker's
 	addr    netip.Addr     // where the server bounds what one address may take
 	resume  *resumption    // nil for one that began without a token
+	sits    bool           // it has one of its user's connections. The worker's
+	expiry  *expiry        // nil where who doesn't expire. The worker's
 }
 
 // more is what few sessions have.
@@ -46,6 +48,7 @@ type more struct {
 	coming     *homecoming    // what it says of its rooms before it has said all; nil else
 	pulls      []*pull        // rooms of which it misses something, in the order in which they are caught up with
 	flow       flow
+	meter      *meter // what is left of its limits; nil where there are none, and before the first message
 
 	alarm        bool // tooLate is on its way
 	disconnected bool // the hook Disconnect has been called
@@ -151,6 +154,9 @@ func (s *session) command(cmd *protocol.Command, raw []byte, err *protocol.Error
 			return // as in do
 		}
 	}
+	if no := s.mayDoCommand(raw); no != nil {
+		err = no
+	}
 	if err != nil {
 		s.answerError(err, cmd.ID)
 		return
@@ -207,7 +213,9 @@ func (s *session) obey(cmd *protocol.Command) {
 	case protocol.Presence:
 		s.readPresence(cmd)
 	case protocol.Resume:
-		s.resumeRooms(cmd, nil)
+		if limited := s.limitedRooms(cmd); s.conn.Open() {
+			s.resumeRooms(cmd, limited)
+		}
 	case protocol.Ping:
 		s.answer(protocol.Answer{Kind: protocol.AnswerPong, Time: time.Now().UnixMilli(), ID: cmd.ID})
 	}
@@ -342,7 +350,7 @@ func (s *session) message(kind protocol.Kind, cmd *protocol.Command) *protocol.M
 
 func (s *session) answerError(e *protocol.Error, id []byte) {
 	s.state().errors.count(e.Code)
-	s.answer(protocol.Answer{Kind: protocol.AnswerError, Err: e, ID: id})
+	s.answer(protocol.Answer{Kind: protocol.AnswerError, Err: e, ID: id, After: e.After})
 }
 
 // Drained goes on with what the session is missing.

@@ -114,6 +114,8 @@ func (h *Hub) tidy(now int64) {
 		h.endDue(&h.clients[i], now)
 		h.tidyMemory(&h.memories[i], now)
 	}
+	h.limits.users.tidy(now)
+	h.limits.addresses.tidy(now)
 }
 
 func (h *Hub) tidyShard(sh *roomShard, now int64) {
@@ -223,6 +225,7 @@ func (sh *roomShard) each(f func(*room)) {
 func (h *Hub) Stop() {
 	h.stopOnce.Do(func() { close(h.stop) })
 	<-h.swept
+	h.endTails()
 	for i := range h.clients {
 		h.endDue(&h.clients[i], math.MaxInt64)
 		h.tidyMemory(&h.memories[i], math.MaxInt64)

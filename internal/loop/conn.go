@@ -100,8 +100,8 @@ func (c *Conn) hangUp(reset bool) {
 	rawHangUp(c.fd, reset)
 }
 
-// remote is the client's address for a log; empty where it can't be told any more.
-func (c *Conn) remote() string {
+// Remote is the client's address and port; empty where they can't be told any more.
+func (c *Conn) Remote() string {
 	if a, ok := c.h.(Addressed); ok {
 		return a.Address()
 	}
@@ -327,7 +327,7 @@ func (c *Conn) tooSlow(why string, lost int32) {
 	if c.state != open {
 		return
 	}
-	c.w.loop.slow.Log(c.w.log, slog.LevelInfo, "slow client closed", "code", protocol.CloseSlowConsumer, "remote", c.remote(), "unsent", c.debt(), "why", why)
+	c.w.loop.slow.Log(c.w.log, slog.LevelInfo, "slow client closed", "code", protocol.CloseSlowConsumer, "remote", c.Remote(), "unsent", c.debt(), "why", why)
 	owed := c.w.owed[c]
 	c.leave(protocol.CloseSlowConsumer, ByUs)
 	c.drop(int64(lost) + owed.messages)
@@ -338,7 +338,7 @@ func (c *Conn) tooSlow(why string, lost int32) {
 func (c *Conn) fail(code int, reason string) {
 	switch c.state {
 	case open:
-		c.w.log.Debug("connection failed", "remote", c.remote(), "code", code, "reason", reason)
+		c.w.log.Debug("connection failed", "remote", c.Remote(), "code", code, "reason", reason)
 		c.leave(code, ByUs)
 		c.beginClose(failing, code, reason, takeWait)
 	case closing: // our Close is under way already; a second one is not allowed

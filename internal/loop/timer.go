@@ -195,7 +195,7 @@ func (w *Worker) fire(c *Conn) {
 		c.seen = w.now // it isn't read, so its silence is ours
 	}
 	if w.now > c.seen+w.patience() && w.asked(c) && w.silent(c) {
-		w.log.Debug("connection failed", "remote", c.remote(), "code", protocol.CloseNoSignOfLife, "reason", "no sign of life")
+		w.log.Debug("connection failed", "remote", c.Remote(), "code", protocol.CloseNoSignOfLife, "reason", "no sign of life")
 		c.leave(protocol.CloseNoSignOfLife, ByUs)
 		c.beginClose(failing, protocol.CloseNoSignOfLife, "no sign of life", takeWait)
 		return

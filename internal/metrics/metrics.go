@@ -18,8 +18,14 @@ type Snapshot struct {
 	Dropped  map[string]int64 // by policy
 	Closed   map[string]int64 // by code
 	Errors   map[string]int64 // by code
+	Denied   map[string]int64 // by verb
 	Upgrades map[string]int64 // by result
 	Panics   int64
+	Limited  []Limited
+
+	APICalls        map[[2]string]int64 // by call and status
+	APIUnauthorized int64
+	APITails        int64
 
 	BufferedBytes int64
 	HistoryBytes  int64
@@ -28,6 +34,12 @@ type Snapshot struct {
 	MailboxDepth  []int // by worker
 
 	Turns Histogram
+}
+
+// Limited is how often a limit has refused something.
+type Limited struct {
+	Limit, By string
+	Times     int64
 }
 
 // Histogram is a distribution of times.
@@ -73,6 +85,7 @@ var figures = []figure{
 	byLabel("dropped_total", "policy", "Messages that did not reach a client because it was too slow, by the policy that dropped them.", func(s *Snapshot) map[string]int64 { return s.Dropped }),
 	byLabel("closed_total", "code", "Connections that ended, by close code.", func(s *Snapshot) map[string]int64 { return s.Closed }),
 	byLabel("errors_total", "code", "Error messages sent to clients, by code.", func(s *Snapshot) map[string]int64 { return s.Errors }),
+	byLabel("denied_total", "verb", "What policies denied clients: join, read and publish of rooms, chat and direct messages.", func(s *Snapshot) map[string]int64 { return s.Denied }),
 	byLabel("upgrades_total", "result", "Requests for a WebSocket, by result: accepted, or why it was refused.", func(s *Snapshot) map[string]int64 { return s.Upgrades }),
 	one("buffered_bytes", "Bytes that wait for clients or are half received, and all that is kept for clients but history: with hubbub_history_bytes what --max-buffered-bytes bounds.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.BufferedBytes) }),
 	one("history_bytes", "Bytes that rooms keep of their messages, the record of each and of rooms without members included.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.HistoryBytes) }),
@@ -83,6 +96,20 @@ var figures = []figure{
 				emit(float64(n), strconv.Itoa(i))
 			}
 		}},
+	{prometheus.NewDesc("hubbub_limited_total", "What was refused because a client, a user or an address did too much of it, by limit and by whom.", []string{"limit", "by"}, nil), prometheus.CounterValue,
+		func(s *Snapshot, emit func(float64, ...string)) {
+			for _, l := range s.Limited {
+				emit(float64(l.Times), l.Limit, l.By)
+			}
+		}},
+	{prometheus.NewDesc("hubbub_api_calls_total", "Answers of the HTTP API, by call and status; the call is none where the path is no call.", []string{"call", "status"}, nil), prometheus.CounterValue,
+		func(s *Snapshot, emit func(float64, ...string)) {
+			for of, n := range s.APICalls {
+				emit(float64(n), of[:]...)
+			}
+		}},
+	one("api_unauthorized_total", "Calls of the HTTP API without a key that counts.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.APIUnauthorized) }),
+	one("api_tails", "Open tails of the HTTP API.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.APITails) }),
 	one("panics_total", "Faults of the program that were caught.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.Panics) }),
 }
 

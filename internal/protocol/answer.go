@@ -24,14 +24,15 @@ type Answer struct {
 	More     bool       // there are others beside these Messages or Members
 	Count    int64
 
-	// Of a Gap: the offsets of the first and the last message; 0 and 0 where they have none.
+	// Of a Gap: the offsets of the first and the last message; 0 and 0 where they have none. Of a Deleted one of them.
 	From, To uint64
 
 	Time    int64         // Unix milliseconds
 	Err     *Error        // of an Error
 	After   time.Duration // of a Reconnect from the close on; of an Error 0 where it isn't told
 	Type    string        // of a Reply
-	Content []byte        // of a Reply: one JSON value
+	Content []byte        // of a Reply and a Response: one JSON value, nil for null
+	Expires int64         // of a Refreshed: Unix milliseconds, 0 for never
 
 	Welcome Welcome
 }
@@ -56,6 +57,9 @@ const (
 	AnswerReconnect                          // After, Reason: before a planned close
 	AnswerMemberJoined                       // Room, Count, Members: who has joined; Count is of all who are there now
 	AnswerMemberLeft                         // as AnswerMemberJoined
+	AnswerDeleted                            // Room, To: all up to there was taken back; or From: this message was
+	AnswerRefreshed                          // ID, Expires
+	AnswerResponse                           // ID, Content: what the application answers a request
 )
 
 // Welcome is what the server tells a client before all else.
@@ -69,6 +73,9 @@ type Welcome struct {
 	ResumeToken  string
 	ResumeWindow time.Duration
 	Resumed      bool // this is the session of the token that the client came with
+
+	User    string // "" for none
+	Expires int64  // when what the client has shown expires: Unix milliseconds, 0 for never
 }
 
 // ResumedRoom is what became of one room of a resume.

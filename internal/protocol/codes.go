@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"strconv"
+	"time"
 	"unicode/utf8"
 )
 
@@ -64,7 +65,8 @@ func (c Code) Retry() bool {
 // Error is what an `error` message tells the client.
 type Error struct {
 	Code    Code
-	Message string // for the developer of the client: names the bad field or value
+	Message string        // for the developer of the client: names the bad field or value
+	After   time.Duration // when the same may succeed, of an error that says to retry; 0 where nobody knows
 }
 
 func (e *Error) Error() string {

@@ -38,7 +38,7 @@ func TestCloseCodesSayWhetherToComeBack(t *testing.T) {
 }
 
 func TestAnErrorIsAnError(t *testing.T) {
-	var err error = &Error{NotMember, "join first"}
+	var err error = &Error{Code: NotMember, Message: "join first"}
 	if err.Error() != "not_member: join first" {
 		t.Error(err)
 	}

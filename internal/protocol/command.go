@@ -21,7 +21,8 @@ const (
 	History
 	Ping
 	Resume
-	Reserved // a later version of the protocol gives it a meaning
+	Refresh
+	Request
 )
 
 // Command is one thing that a client asks for. Its slices alias the frame that it came in, or a dialect's scratch, and
@@ -37,7 +38,7 @@ type Command struct {
 	To   []byte // unescaped; of direct_message
 
 	// Content is the raw JSON value, without white space around it; of chat (where `""` stands for a missing one),
-	// room_message, direct_message and Custom (nil when missing).
+	// room_message, direct_message, request and Custom (nil when missing, of these two).
 	Content []byte
 
 	Key       []byte // unescaped, nil when absent; of room_message, as is PublishID
@@ -46,6 +47,9 @@ type Command struct {
 	// Since and Before count where Has says so; Since is of join_room and history, Before of history.
 	Since, Before       Position
 	HasSince, HasBefore bool
+
+	Token  []byte // unescaped, not empty; of refresh
+	Method []byte // unescaped, 1 to MaxMethod bytes; of request
 
 	Limit int            // 1 to MaxPage, 0 when absent; of history
 	Data  []byte         // raw JSON, nil when absent; of join_room
@@ -56,7 +60,7 @@ type Command struct {
 // Clone is a copy that lasts.
 func (c *Command) Clone() *Command {
 	d := *c
-	for _, b := range []*[]byte{&d.Type, &d.ID, &d.Room, &d.To, &d.Content, &d.Key, &d.PublishID, &d.Data, &d.Since.Epoch, &d.Before.Epoch} {
+	for _, b := range []*[]byte{&d.Type, &d.ID, &d.Room, &d.To, &d.Content, &d.Key, &d.PublishID, &d.Token, &d.Method, &d.Data, &d.Since.Epoch, &d.Before.Epoch} {
 		*b = bytes.Clone(*b)
 	}
 	d.Rooms = slices.Clone(d.Rooms)
@@ -91,4 +95,5 @@ const (
 	MaxEpoch     = 64
 	MaxKey       = 255
 	MaxPublishID = 64
+	MaxMethod    = 64
 )

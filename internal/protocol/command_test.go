@@ -11,7 +11,7 @@ func TestACopyOfACommandIsItsOwn(t *testing.T) {
 	frame := []byte("xxxx")
 	commandIn := func(b []byte) *Command {
 		at := Position{Epoch: b, Offset: 1}
-		return &Command{Type: b, ID: b, Room: b, To: b, Content: b, Key: b, PublishID: b, Data: b, Since: at, Before: at, Rooms: []RoomPosition{{Room: b, At: at, HasAt: true}}}
+		return &Command{Type: b, ID: b, Room: b, To: b, Content: b, Key: b, PublishID: b, Token: b, Method: b, Data: b, Since: at, Before: at, Rooms: []RoomPosition{{Room: b, At: at, HasAt: true}}}
 	}
 	want := commandIn(bytes.Clone(frame))
 	got := commandIn(frame).Clone()

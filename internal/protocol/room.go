@@ -14,10 +14,10 @@ const MaxRoomName = 255
 // the text around would let one room pose as another.
 func CheckRoom(name []byte) *Error {
 	if len(name) == 0 {
-		return &Error{BadRoom, "room is empty"}
+		return &Error{Code: BadRoom, Message: "room is empty"}
 	}
 	if len(name) > MaxRoomName {
-		return &Error{BadRoom, "room has " + strconv.Itoa(len(name)) + " bytes, at most " +
+		return &Error{Code: BadRoom, Message: "room has " + strconv.Itoa(len(name)) + " bytes, at most " +
 			strconv.Itoa(MaxRoomName) + " are allowed"}
 	}
 	visible := false
@@ -31,7 +31,7 @@ func CheckRoom(name []byte) *Error {
 		visible = visible || b != ' '
 	}
 	if !visible {
-		return &Error{BadRoom, "room is only white space"}
+		return &Error{Code: BadRoom, Message: "room is only white space"}
 	}
 	return nil
 }
@@ -48,7 +48,7 @@ func checkRoomRunes(name []byte) *Error {
 		i += size
 	}
 	if !visible {
-		return &Error{BadRoom, "room is only white space or characters that show nothing"}
+		return &Error{Code: BadRoom, Message: "room is only white space or characters that show nothing"}
 	}
 	return nil
 }
@@ -73,7 +73,7 @@ func allowedInRoom(r rune) bool {
 func badRoomRune(rest []byte) *Error {
 	r, size := utf8.DecodeRune(rest)
 	if r == utf8.RuneError && size == 1 {
-		return &Error{BadRoom, "room is not valid UTF-8"}
+		return &Error{Code: BadRoom, Message: "room is not valid UTF-8"}
 	}
-	return &Error{BadRoom, fmt.Sprintf("room has the character U+%04X, which is not allowed in a room's name", r)}
+	return &Error{Code: BadRoom, Message: fmt.Sprintf("room has the character U+%04X, which is not allowed in a room's name", r)}
 }

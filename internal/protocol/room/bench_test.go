@@ -106,6 +106,7 @@ func appends() (all []appendCase) {
 	answer("presence", protocol.Answer{Kind: protocol.AnswerPresence, ID: id, Room: room, Count: 2, Members: members})
 	answer("member_joined", protocol.Answer{Kind: protocol.AnswerMemberJoined, Room: room, Count: 2, Members: members})
 	answer("gap", protocol.Answer{Kind: protocol.AnswerGap, Room: room, Count: 3, Reason: protocol.GapHistory, From: 5, To: 7})
+	answer("deleted", protocol.Answer{Kind: protocol.AnswerDeleted, Room: room, From: 5})
 	answer("left", protocol.Answer{Kind: protocol.AnswerLeft, Room: room, ID: id})
 	answer("removed", protocol.Answer{Kind: protocol.AnswerLeft, Room: room, Reason: protocol.LeftKicked})
 	answer("ack", protocol.Answer{Kind: protocol.AnswerAck, ID: id})

@@ -79,6 +79,8 @@ const (
 	fieldLimit
 	fieldRooms
 	fieldLast
+	fieldToken
+	fieldMethod
 	fieldCount
 	fieldUnknown = fieldCount
 )
@@ -97,6 +99,8 @@ var fieldNames = [fieldCount]string{
 	fieldLimit:     "limit",
 	fieldRooms:     "rooms",
 	fieldLast:      "last",
+	fieldToken:     "token",
+	fieldMethod:    "method",
 }
 
 // fieldOf is fieldNames the other way round; a switch costs a third of a map's look-up.
@@ -128,6 +132,10 @@ func fieldOf(key []byte) field {
 		return fieldRooms
 	case "last":
 		return fieldLast
+	case "token":
+		return fieldToken
+	case "method":
+		return fieldMethod
 	}
 	return fieldUnknown
 }
@@ -330,8 +338,10 @@ func kindOf(name []byte) protocol.Kind {
 		return protocol.Ping
 	case "resume":
 		return protocol.Resume
-	case "refresh", "request":
-		return protocol.Reserved
+	case "refresh":
+		return protocol.Refresh
+	case "request":
+		return protocol.Request
 	}
 	return protocol.Custom
 }
@@ -340,9 +350,9 @@ func kindOf(name []byte) protocol.Kind {
 // application may give it another meaning.
 func Defined(name string) bool {
 	switch name {
-	case "welcome", "joined", "left", "ack", "gap", "member_joined", "member_left", "resumed", "pong", "error", "reconnect":
+	case "welcome", "joined", "left", "ack", "gap", "deleted", "member_joined", "member_left", "resumed", "pong", "error", "reconnect":
 		return true
-	case "refreshed", "response", "deleted":
+	case "refreshed", "response":
 		return true
 	}
 	return kindOf([]byte(name)) != protocol.Custom

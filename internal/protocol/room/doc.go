@@ -17,6 +17,7 @@
 //   - scan.go: the JSON scanner below it, which knows bytes and no fields
 //   - content.go: the rules for what the application gives
 //   - encode.go: what the server sends
+//   - text.go: scanning and lists for the HTTP API
 //
 // # To test and debug
 //

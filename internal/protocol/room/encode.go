@@ -75,6 +75,14 @@ func (*Dialect) AppendAnswer(dst []byte, a *protocol.Answer) []byte {
 		return appendMembers(dst, `{"msg_type":"member_joined","room":`, a)
 	case protocol.AnswerMemberLeft:
 		return appendMembers(dst, `{"msg_type":"member_left","room":`, a)
+	case protocol.AnswerDeleted:
+		return appendDeleted(dst, a)
+	case protocol.AnswerRefreshed:
+		dst = appendID(append(dst, `{"msg_type":"refreshed"`...), a.ID)
+		return append(appendExpires(dst, a.Expires), '}')
+	case protocol.AnswerResponse:
+		dst = append(append(dst, `{"msg_type":"response","content":`...), orNull(a.Content)...)
+		return appendEnd(dst, a.ID)
 	}
 	return dst
 }
@@ -90,7 +98,15 @@ func appendWelcome(dst []byte, w *protocol.Welcome) []byte {
 		dst = appendInt(dst, `,"resume_window_ms":`, milliseconds(w.ResumeWindow))
 		dst = appendBool(dst, `,"resumed":`, w.Resumed)
 	}
-	return append(dst, '}')
+	dst = appendUser(dst, w.User)
+	return append(appendExpires(dst, w.Expires), '}')
+}
+
+func appendExpires(dst []byte, at int64) []byte {
+	if at == 0 {
+		return dst
+	}
+	return appendInt(dst, `,"expires_at":`, at)
 }
 
 func appendJoined(dst []byte, a *protocol.Answer) []byte {
@@ -161,16 +177,8 @@ func appendRecovered(dst []byte, recovered bool, reason string) []byte {
 func appendHistory(dst []byte, a *protocol.Answer) []byte {
 	dst = appendText(dst, `{"msg_type":"history","room":`, a.Room)
 	dst = appendPosition(dst, a.Epoch, a.Offset)
-	dst = append(dst, `,"messages":[`...)
-	for i, m := range a.Messages {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = appendText(dst, `{"from":`, m.From)
-		dst = append(append(dst, `,"content":`...), m.Content...)
-		dst = appendMessageTail(dst, m)
-	}
-	dst = appendBool(dst, `],"more":`, a.More)
+	dst = AppendMessages(append(dst, `,"messages":`...), a.Messages)
+	dst = appendBool(dst, `,"more":`, a.More)
 	return appendEnd(dst, a.ID)
 }
 
@@ -191,19 +199,7 @@ func appendMembers(dst []byte, head string, a *protocol.Answer) []byte {
 }
 
 func appendMemberList(dst []byte, members []protocol.Member) []byte {
-	dst = append(dst, `,"members":[`...)
-	for i, m := range members {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = appendText(dst, `{"client_id":`, m.ClientID)
-		dst = appendUser(dst, m.User)
-		if m.Data != nil {
-			dst = append(append(dst, `,"data":`...), m.Data...)
-		}
-		dst = append(dst, '}')
-	}
-	return append(dst, ']')
+	return AppendMembers(append(dst, `,"members":`...), members)
 }
 
 func appendError(dst []byte, a *protocol.Answer) []byte {
@@ -217,15 +213,20 @@ func appendError(dst []byte, a *protocol.Answer) []byte {
 	return appendEnd(dst, a.ID)
 }
 
-// appendReply appends what the application answers. A content that is empty is written as null, so that the object
-// stays whole.
+// appendReply appends what the application answers.
 func appendReply(dst []byte, a *protocol.Answer) []byte {
 	dst = appendText(dst, `{"msg_type":`, a.Type)
-	content := a.Content
+	return appendEnd(appendFrom(dst, "server", orNull(a.Content)), a.ID)
+}
+
+var null = []byte("null")
+
+// orNull writes a content that is empty as null, so that the object stays whole.
+func orNull(content []byte) []byte {
 	if len(content) == 0 {
-		content = []byte("null")
+		return null
 	}
-	return appendEnd(appendFrom(dst, "server", content), a.ID)
+	return content
 }
 
 func appendGap(dst []byte, a *protocol.Answer) []byte {
@@ -238,6 +239,16 @@ func appendGap(dst []byte, a *protocol.Answer) []byte {
 	if a.To != 0 {
 		dst = appendUint(dst, `,"from_offset":`, a.From)
 		dst = appendUint(dst, `,"to_offset":`, a.To)
+	}
+	return append(dst, '}')
+}
+
+func appendDeleted(dst []byte, a *protocol.Answer) []byte {
+	dst = appendText(dst, `{"msg_type":"deleted","room":`, a.Room)
+	if a.To != 0 {
+		dst = appendUint(dst, `,"to_offset":`, a.To)
+	} else {
+		dst = appendUint(dst, `,"offset":`, a.From)
 	}
 	return append(dst, '}')
 }

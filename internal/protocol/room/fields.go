@@ -31,6 +31,10 @@ func (c *decoder) takeFields(f *fields) (err *protocol.Error) {
 		return c.takeHistory(f)
 	case protocol.Resume:
 		return c.takeResume(f)
+	case protocol.Refresh:
+		return c.takeRefresh(f)
+	case protocol.Request:
+		return c.takeRequest(f)
 	}
 	return nil
 }
@@ -110,6 +114,27 @@ func (c *decoder) takeHistory(f *fields) (err *protocol.Error) {
 		}
 		c.Limit = int(n)
 	}
+	return nil
+}
+
+func (c *decoder) takeRefresh(f *fields) (err *protocol.Error) {
+	if c.Token, err = c.text(f, fieldToken); err == nil && len(c.Token) == 0 {
+		err = &protocol.Error{Code: protocol.BadMessage, Message: "token is empty"}
+	}
+	return err
+}
+
+func (c *decoder) takeRequest(f *fields) (err *protocol.Error) {
+	if err = c.needID("request"); err != nil {
+		return err
+	}
+	if c.Method, err = c.shortText(f, fieldMethod, protocol.MaxMethod); err != nil {
+		return err
+	}
+	if c.Method == nil {
+		return &protocol.Error{Code: protocol.BadMessage, Message: "method is missing"}
+	}
+	c.Content = f.raw[fieldContent]
 	return nil
 }
 

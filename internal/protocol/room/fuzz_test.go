@@ -69,6 +69,16 @@ func (v *decodeVector) refTake(fields map[string]json.RawMessage) {
 		if !isString || v.Content == "" {
 			v.Error = "bad_message"
 		}
+	case "refresh":
+		if v.Token, _ = refString(fields["token"]); v.Token == "" {
+			v.Error = "bad_message"
+		}
+	case "request":
+		v.Method, _ = refString(fields["method"])
+		v.Content = string(fields["content"])
+		if v.ID == "" || len(v.Method) < 1 || len(v.Method) > 64 {
+			v.Error = "bad_message"
+		}
 	case "resume":
 		v.refRooms(fields["rooms"], fields["last"])
 	case "join_room", "leave_room", "room_message", "presence", "history":

@@ -16,7 +16,7 @@ import (
 var kindNames = map[protocol.Kind]string{
 	protocol.Custom: "custom", protocol.Chat: "chat", protocol.JoinRoom: "join_room", protocol.LeaveRoom: "leave_room",
 	protocol.RoomMessage: "room_message", protocol.DirectMessage: "direct_message", protocol.Presence: "presence",
-	protocol.History: "history", protocol.Ping: "ping", protocol.Resume: "resume", protocol.Reserved: "reserved",
+	protocol.History: "history", protocol.Ping: "ping", protocol.Resume: "resume", protocol.Refresh: "refresh", protocol.Request: "request",
 }
 
 func readVectors(t *testing.T, name string, into any) {
@@ -41,6 +41,7 @@ type decodeVector struct {
 	Content        string
 	Key            string
 	PublishID      string `json:"publish_id"`
+	Token, Method  string
 	Data           string
 	Since, Before  *vectorPosition
 	Limit          int
@@ -68,7 +69,7 @@ func decoded(c *decoding) decodeVector {
 	}
 	msgType := string(c.Type)
 	v := decodeVector{Kind: kindNames[c.Kind], Type: &msgType, ID: string(c.ID), Room: string(c.Room), To: string(c.To),
-		Content: string(c.Content), Key: string(c.Key), PublishID: string(c.PublishID), Data: string(c.Data),
+		Content: string(c.Content), Key: string(c.Key), PublishID: string(c.PublishID), Token: string(c.Token), Method: string(c.Method), Data: string(c.Data),
 		Since: position(c.Since, c.HasSince), Before: position(c.Before, c.HasBefore), Limit: c.Limit, More: c.More}
 	for _, r := range c.Rooms {
 		v.Rooms = append(v.Rooms, vectorRoom{string(r.Room), position(r.At, r.HasAt)})
@@ -160,6 +161,7 @@ type message struct {
 	AfterMS      int64              `json:"after_ms"`
 	Reason       string             `json:"reason"`
 	Retry        bool               `json:"retry"`
+	ExpiresAt    int64              `json:"expires_at"`
 	ID           json.RawMessage    `json:"id"`
 }
 
@@ -194,7 +196,8 @@ func (m *message) answer() *protocol.Answer {
 	case "welcome":
 		a.Kind = protocol.AnswerWelcome
 		a.Welcome = protocol.Welcome{ClientID: m.ClientID, MaxMessageBytes: m.MaxMessageBytes, PingInterval: ms(m.PingIntervalMS),
-			PongTimeout: ms(m.PongTimeoutMS), ResumeToken: m.ResumeToken, ResumeWindow: ms(m.ResumeWindowMS), Resumed: m.Resumed}
+			PongTimeout: ms(m.PongTimeoutMS), ResumeToken: m.ResumeToken, ResumeWindow: ms(m.ResumeWindowMS), Resumed: m.Resumed,
+			User: m.User, Expires: m.ExpiresAt}
 	case "joined":
 		a.Kind = protocol.AnswerJoined
 	case "left":
@@ -215,6 +218,9 @@ func (m *message) answer() *protocol.Answer {
 		a.Kind = protocol.AnswerMemberLeft
 	case "gap":
 		a.Kind = protocol.AnswerGap
+	case "deleted":
+		a.Kind = protocol.AnswerDeleted
+		a.From = m.Offset
 	case "resumed":
 		a.Kind = protocol.AnswerResumed
 		for _, name := range slices.Sorted(maps.Keys(m.Rooms)) {
@@ -227,6 +233,10 @@ func (m *message) answer() *protocol.Answer {
 		a.Kind, a.Err = protocol.AnswerError, &protocol.Error{Code: codeOf(m.Code), Message: m.Message}
 	case "reconnect":
 		a.Kind = protocol.AnswerReconnect
+	case "refreshed":
+		a.Kind, a.Expires = protocol.AnswerRefreshed, m.ExpiresAt
+	case "response":
+		a.Kind, a.Content = protocol.AnswerResponse, m.Content
 	default:
 		a.Kind, a.Type, a.Content = protocol.AnswerReply, m.MsgType, m.Content
 	}

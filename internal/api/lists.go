@@ -1,0 +1,316 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+
+	"example.com/hubbub/internal/history"
+	"example.com/hubbub/internal/hub"
+	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/protocol/room"
+)
+
+// How many a list has.
+const (
+	usualList = 100
+	maxList   = 1000
+)
+
+// Info is what GET /info says.
+type Info struct {
+	Version     string `json:"version"`
+	Node        string `json:"node"`
+	Connections int    `json:"connections"`
+	Rooms       int    `json:"rooms"`
+	Clients     int    `json:"clients"` // connected and in the room protocol
+	Memory      Memory `json:"memory"`
+}
+
+// Memory is in bytes.
+type Memory struct {
+	Process     int64 `json:"process"`      // what the Go runtime has of the system
+	Buffered    int64 `json:"buffered"`     // what is kept for clients, unsent or half received, history too
+	MaxBuffered int64 `json:"max_buffered"` // --max-buffered-bytes
+}
+
+func (a *API) info(*call) ([]byte, *problem) { return encode(a.Info()) }
+
+// encode makes JSON of what can't fail to be it.
+func encode(v any) ([]byte, *problem) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, problemOf(err)
+	}
+	return b, nil
+}
+
+// limit is the query's.
+func (c *call) limit() (int, *problem) {
+	text := c.query.Get("limit")
+	if text == "" && !c.query.Has("limit") {
+		return usualList, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > maxList {
+		return 0, bad("limit must be a whole number from 1 to %d", maxList)
+	}
+	return n, nil
+}
+
+// room is the name in the path.
+func (c *call) room() (string, *problem) {
+	if err := protocol.CheckRoom([]byte(c.args[0])); err != nil {
+		return "", fault(err.Code, "room can't be used: "+err.Message)
+	}
+	return c.args[0], nil
+}
+
+// afterID is the query's after where it is a client's id, zero for none.
+func (c *call) afterID() (id hub.ID, no *problem) {
+	if !c.query.Has("after") {
+		return id, nil
+	}
+	id, is := hub.ParseID([]byte(c.query.Get("after")))
+	if !is {
+		no = bad("after is no client's id: %s", shown(c.query.Get("after")))
+	}
+	return id, no
+}
+
+func (a *API) listRooms(c *call) ([]byte, *problem) {
+	limit, no := c.limit()
+	if no != nil {
+		return nil, no
+	}
+	rooms, more := a.Hub.RoomsAfter(c.query.Get("prefix"), c.query.Get("after"), limit)
+	out := []byte(`{"rooms":[`)
+	for i, r := range rooms {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(appendRoom(out, r), '}')
+	}
+	return appendMore(out, more), nil
+}
+
+// appendMore ends a list, and the object that it is in.
+func appendMore(dst []byte, more bool) []byte {
+	return append(strconv.AppendBool(append(dst, `],"more":`...), more), '}')
+}
+
+// appendRoom appends a room without its last brace.
+func appendRoom(dst []byte, r hub.RoomInfo) []byte {
+	dst = room.AppendString(append(dst, `{"room":`...), r.Name)
+	dst = strconv.AppendInt(append(dst, `,"members":`...), int64(r.Members), 10)
+	if r.Position.Epoch != "" {
+		dst = appendPosition(append(dst, ','), r.Position)
+	}
+	return dst
+}
+
+func (a *API) room(c *call) ([]byte, *problem) {
+	name, no := c.room()
+	if no != nil {
+		return nil, no
+	}
+	r, ok := a.Hub.Room(name)
+	if !ok {
+		return nil, nothing("room: it has neither members nor history")
+	}
+	policy, no := encode(policyOf(a.Hub.Policy(name)))
+	return append(append(append(appendRoom(nil, r), `,"policy":`...), policy...), '}'), no
+}
+
+// policy is what a room gets, by the names of the file. Times are in milliseconds.
+type policy struct {
+	History       *kept  `json:"history"` // null for none
+	Presence      string `json:"presence"`
+	Publish       string `json:"publish"`
+	IncludeSender bool   `json:"include_sender"`
+	SlowConsumer  string `json:"slow_consumer"`
+	IdleTTL       int64  `json:"idle_ttl_ms"`
+}
+
+type kept struct {
+	Messages int   `json:"messages"`
+	Age      int64 `json:"age_ms"`
+	Bytes    int   `json:"bytes"`
+}
+
+func policyOf(p *hub.Policy) policy {
+	told := policy{nil, p.Presence.String(), p.Publish.String(), p.IncludeSender, p.SlowConsumer.String(), p.IdleTTL.Milliseconds()}
+	if h := p.History; h != (history.Bounds{}) {
+		told.History = &kept{h.Messages, h.Age.Milliseconds(), h.Bytes}
+	}
+	return told
+}
+
+func (a *API) history(c *call) ([]byte, *problem) {
+	name, no := c.room()
+	if no != nil {
+		return nil, no
+	}
+	var q hub.PageQuery
+	if q.Limit, no = c.limit(); no != nil {
+		return nil, no
+	}
+	if q.Since, no = c.position("since"); no != nil {
+		return nil, no
+	}
+	if q.Before, no = c.position("before"); no != nil {
+		return nil, no
+	}
+	if q.Since != nil && q.Before != nil {
+		return nil, bad("since and before exclude each other")
+	}
+	ctx, cancel := context.WithTimeout(c.r.Context(), waitFor)
+	defer cancel()
+	page, at, more, err := a.Hub.History(ctx, name, q)
+	if err != nil {
+		return nil, problemOf(err)
+	}
+	out := room.AppendString([]byte(`{"room":`), name)
+	if at.Epoch != "" {
+		out = appendPosition(append(out, ','), at)
+	}
+	out = room.AppendMessages(append(out, `,"messages":`...), page)
+	return append(strconv.AppendBool(append(out, `,"more":`...), more), '}'), nil
+}
+
+// position reads EPOCH:OFFSET of the query, nil for none.
+func (c *call) position(name string) (*protocol.Position, *problem) {
+	if !c.query.Has(name) {
+		return nil, nil
+	}
+	at, ok := parsePosition(c.query.Get(name))
+	if !ok {
+		return nil, bad("%s must be EPOCH:OFFSET, as an answer told them: %s", name, shown(c.query.Get(name)))
+	}
+	return &at, nil
+}
+
+// parsePosition reads a position: an epoch may have a colon in it, too.
+func parsePosition(text string) (at protocol.Position, ok bool) {
+	colon := strings.LastIndexByte(text, ':')
+	if colon < 1 || colon > protocol.MaxEpoch {
+		return at, false
+	}
+	offset, ok := parseOffset(text[colon+1:])
+	return protocol.Position{Epoch: []byte(text[:colon]), Offset: offset}, ok
+}
+
+// parseOffset reads digits alone.
+func parseOffset(text string) (uint64, bool) {
+	n, err := strconv.ParseUint(text, 10, 64)
+	return n, err == nil && n <= maxOffset && text[0] != '+'
+}
+
+func (a *API) presence(c *call) ([]byte, *problem) {
+	name, no := c.room()
+	if no != nil {
+		return nil, no
+	}
+	limit, no := c.limit()
+	if no != nil {
+		return nil, no
+	}
+	after, no := c.afterID()
+	if no != nil {
+		return nil, no
+	}
+	count, members, more, err := a.Hub.PresenceAfter(name, after, limit)
+	if err != nil {
+		return nil, problemOf(err)
+	}
+	out := strconv.AppendInt([]byte(`{"count":`), int64(count), 10)
+	if a.Hub.Policy(name).Presence == hub.PresenceFull {
+		out = room.AppendMembers(append(out, `,"members":`...), members)
+	}
+	return append(strconv.AppendBool(append(out, `,"more":`...), more), '}'), nil
+}
+
+// client is what a list tells of one.
+type client struct {
+	Client string `json:"client"`
+	User   string `json:"user,omitempty"`
+	Parked bool   `json:"parked"` // its connection is lost, and its session may still be resumed
+}
+
+func clientOf(c hub.ClientInfo) client { return client{c.ID.String(), c.User, c.Parked} }
+
+func clientsOf(list []hub.ClientInfo) []client {
+	told := make([]client, 0, len(list))
+	for _, c := range list {
+		told = append(told, clientOf(c))
+	}
+	return told
+}
+
+func (a *API) listClients(c *call) ([]byte, *problem) {
+	limit, no := c.limit()
+	if no != nil {
+		return nil, no
+	}
+	after, no := c.afterID()
+	if no != nil {
+		return nil, no
+	}
+	clients, more := a.Hub.ClientsAfter(after, limit)
+	return encode(struct {
+		Clients []client `json:"clients"`
+		More    bool     `json:"more"`
+	}{clientsOf(clients), more})
+}
+
+func (a *API) client(c *call) ([]byte, *problem) {
+	id, is := hub.ParseID([]byte(c.args[0]))
+	if !is {
+		return nil, problemOf(hub.ErrUnknownClient)
+	}
+	ctx, cancel := context.WithTimeout(c.r.Context(), waitFor)
+	defer cancel()
+	d, err := a.Hub.Client(ctx, id)
+	if err != nil {
+		return nil, problemOf(err)
+	}
+	return encode(struct {
+		client
+		Since   int64    `json:"since"` // Unix milliseconds
+		Address string   `json:"address,omitempty"`
+		Unsent  int64    `json:"unsent_bytes"`
+		Rooms   []string `json:"rooms"`
+	}{clientOf(d.ClientInfo), d.Since.UnixMilli(), d.Address, d.Unsent, append([]string{}, d.Rooms...)})
+}
+
+func (a *API) listUsers(c *call) ([]byte, *problem) {
+	limit, no := c.limit()
+	if no != nil {
+		return nil, no
+	}
+	type user struct {
+		User    string `json:"user"`
+		Clients int    `json:"clients"`
+	}
+	users, more := a.Hub.UsersAfter(c.query.Get("after"), limit)
+	told := make([]user, 0, len(users))
+	for _, u := range users {
+		told = append(told, user(u))
+	}
+	return encode(struct {
+		Users []user `json:"users"`
+		More  bool   `json:"more"`
+	}{told, more})
+}
+
+func (a *API) user(c *call) ([]byte, *problem) {
+	clients := a.Hub.UserClients(c.args[0])
+	if len(clients) == 0 {
+		return nil, problemOf(hub.ErrUnknownUser)
+	}
+	return encode(struct {
+		User    string   `json:"user"`
+		Clients []client `json:"clients"`
+	}{c.args[0], clientsOf(clients)})
+}

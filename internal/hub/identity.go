@@ -1,0 +1,206 @@
+package hub
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"example.com/hubbub/internal/auth"
+	"example.com/hubbub/internal/glob"
+	"example.com/hubbub/internal/protocol"
+)
+
+// What a session does with what is known of its client beyond a name: rooms that it is put into, data that it shows, and
+// a token that takes the place of another.
+
+// known is that; nil for nothing. The goroutine of the session's worker.
+func (s *session) known() *auth.Identity {
+	if s.self == nil {
+		return nil
+	}
+	return s.self.who
+}
+
+// checkIdentity refuses what can't be known of a client.
+func checkIdentity(who *auth.Identity) error {
+	if who.User != "" {
+		if err := protocol.CheckUser(who.User); err != nil {
+			return err
+		}
+	}
+	if len(who.Data) > protocol.MaxData {
+		return fmt.Errorf("the client's data has %d bytes, at most %d are allowed", len(who.Data), protocol.MaxData)
+	}
+	for _, name := range who.Rooms {
+		if err := protocol.CheckRoom([]byte(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// expiresAt is when it does, in Unix milliseconds, or 0 for never.
+func expiresAt(who *auth.Identity) int64 {
+	if who == nil || who.Expires.IsZero() {
+		return 0
+	}
+	return who.Expires.UnixMilli()
+}
+
+// named says that the client's identity names the room: it needs no permission to be there.
+func (s *session) named(room string) bool {
+	who := s.known()
+	return who != nil && slices.Contains(who.Rooms, room)
+}
+
+// shows is the data that the client shows in rooms: its identity's, which it can't change, or else its own.
+func (s *session) shows(own []byte) []byte {
+	if who := s.known(); who != nil && who.Data != nil {
+		return who.Data
+	}
+	return own
+}
+
+// joinNamed puts the client into the rooms that its identity names. Those that count a session which is coming home are
+// left to its resume, or to the end of that.
+func (s *session) joinNamed() {
+	who := s.known()
+	if who == nil {
+		return
+	}
+	for _, name := range who.Rooms {
+		var no *protocol.Error
+		switch {
+		case !s.conn.Open():
+			return // what it was told found it too slow
+		case s.find([]byte(name)) >= 0 || s.coming() && s.more.coming.left[name].room != nil:
+		case s.hub.remoteLog(name):
+			s.enterWhenOpen(name)
+		default:
+			no = s.enter(name, false)
+		}
+		if no != nil { // as it would be for the others
+			s.hub.denials.Log(s.hub.cfg.Log, slog.LevelWarn, "a client can't be put into all rooms that its identity names", "client", s.id, "user", s.name(), "room", name, "err", no)
+			s.answerError(no, nil)
+			return
+		}
+	}
+}
+
+// enter makes the client a member without its asking, and tells it so. put is the membership's.
+func (s *session) enter(name string, put bool) *protocol.Error {
+	others := 0
+	if s.coming() {
+		others = len(s.more.coming.left)
+	}
+	no := s.limitOfRooms(others)
+	if no == nil {
+		no = s.mayBeHooked()
+	}
+	if no != nil {
+		return no
+	}
+	at, _, behind := s.becomeMember(name, nil, nil, false)
+	s.rooms[len(s.rooms)-1].put = put
+	if behind != nil { // it is coming home
+		s.more.coming.pulls = append(s.more.coming.pulls, behind)
+	}
+	s.answer(joinedByServer(name, at))
+	return nil
+}
+
+// enterWhenOpen is enter for a room whose log lies elsewhere. What the client says of that room waits meanwhile.
+func (s *session) enterWhenOpen(name string) {
+	h := s.hub
+	coming := s.coming() && s.more.coming.asked
+	o := s.ask(&protocol.Command{}, operation{room: name, dropped: func() { h.unuse(name) }})
+	if s.coming() {
+		s.more.coming.asked = coming // the client has said nothing yet
+	}
+	h.use(name, func(err error) {
+		o.end(func() {
+			defer h.unuse(name)
+			var no *protocol.Error
+			switch {
+			case err != nil:
+				no = unavailable(err)
+			case s.find([]byte(name)) < 0:
+				no = s.enter(name, false)
+			}
+			if no != nil {
+				s.answerError(no, nil)
+			}
+		})
+	})
+}
+
+// refresh takes over what a new token says of the client, and takes it out of rooms that it may be in no more.
+func (s *session) refresh(cmd *protocol.Command, fresh auth.Identity) {
+	old := s.known()
+	if err := checkIdentity(&fresh); err != nil {
+		s.answerError(s.told(err), cmd.ID)
+		return
+	}
+	if s.self == nil || fresh.User != s.self.user || fresh.User == "" && old == nil {
+		s.answerError(&protocol.Error{Code: protocol.Forbidden, Message: "the token is another user's: connect anew with it"}, cmd.ID)
+		return
+	}
+	if old == nil {
+		old = &auth.Identity{}
+	}
+	s.self.who = nil
+	if fresh.BeyondName() {
+		s.self.who = &fresh
+	}
+	s.expire()
+	s.answer(protocol.Answer{Kind: protocol.AnswerRefreshed, ID: cmd.ID, Expires: expiresAt(&fresh)})
+	if !sameJoins(old, &fresh) {
+		s.leaveForbidden()
+	}
+	if fresh.Data != nil && !bytes.Equal(fresh.Data, old.Data) {
+		s.showAnew()
+	}
+	s.joinNamed()
+}
+
+// sameJoins says that two identities may be in the same rooms.
+func sameJoins(a, b *auth.Identity) bool {
+	joins := func(i *auth.Identity) []*glob.Template {
+		if i.Grants == nil {
+			return nil
+		}
+		return i.Grants.Join
+	}
+	same := func(p, q *glob.Template) bool { return p.String() == q.String() }
+	return slices.Equal(a.Rooms, b.Rooms) && slices.EqualFunc(joins(a), joins(b), same)
+}
+
+// leaveForbidden takes the client out of the rooms that the policies let it be in no more. Nobody else is asked.
+func (s *session) leaveForbidden() {
+	for _, m := range slices.Clone(s.rooms) {
+		name := m.local.room.name
+		if m.put || s.named(name) || s.isOne(s.whoMay(mayJoin, []byte(name)), mayJoin, []byte(name)) {
+			continue
+		}
+		i := s.find([]byte(name))
+		if i < 0 {
+			return // what it was told found it too slow: it is in no room
+		}
+		s.leave(i)
+		s.answer(protocol.Answer{Kind: protocol.AnswerLeft, Room: name, Reason: protocol.LeftForbidden})
+	}
+}
+
+// showAnew has the members of the client's rooms see its new data.
+func (s *session) showAnew() {
+	for i := range s.rooms {
+		r := s.rooms[i].local.room
+		if r.policy.Presence == PresenceFull && s.payer().may(int64(len(s.known().Data))) {
+			r.mu.Lock()
+			s.hub.set(r, protocol.Member{ClientID: s.idText(), User: s.name(), Data: s.known().Data}, true, s.payer())
+			r.mu.Unlock()
+			s.rooms[i].data = uint16(len(s.known().Data))
+		}
+	}
+}

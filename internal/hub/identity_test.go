@@ -1,0 +1,385 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/hubbub/internal/auth"
+	"example.com/hubbub/internal/protocol"
+)
+
+// tokens are what Refresh reads: identities by their names.
+type tokens map[string]auth.Identity
+
+func (all tokens) read(_ context.Context, _ Identity, token string) (auth.Identity, error) {
+	who, ok := all[token]
+	if !ok {
+		return who, &protocol.Error{Code: protocol.Forbidden, Message: "a bad token"}
+	}
+	return who, nil
+}
+
+// closed is a room which only the server lets in, granted.* one for those who are granted; both have history.
+func closedRooms(c *Config) {
+	c.Policies = NewPolicies(Disconnect, rule("closed.*", Access{Join: ServerOnly, Read: Members, Publish: Members}), rule("granted.*", Access{Join: Granted, Read: Members, Publish: Members}))
+	c.ResumeWindow = time.Minute
+}
+
+// inShort is what messages are about: "joined a", "left b forbidden".
+func inShort(messages []map[string]any) (all []string) {
+	for _, m := range messages {
+		text := fmt.Sprint(m["msg_type"])
+		for _, key := range []string{"room", "reason", "code", "content"} {
+			if m[key] != nil {
+				text += fmt.Sprint(" ", m[key])
+			}
+		}
+		if m["id"] != nil {
+			text += " answer"
+		}
+		all = append(all, text)
+	}
+	return all
+}
+
+// expectKinds holds what has come by now against that.
+func (c *client) expectKinds(want ...string) {
+	c.t.Helper()
+	if got := inShort(c.sync()); !slices.Equal(got, want) {
+		c.t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func (c *client) resume(rooms string) []string {
+	c.t.Helper()
+	c.say(`{"msg_type":"resume","rooms":{%s},"id":1}`, rooms)
+	var got []string
+	answer := c.answer(1.0, func(m map[string]any) { got = append(got, inShort([]map[string]any{m})...) })
+	for name, room := range answer["rooms"].(map[string]any) {
+		of := room.(map[string]any)
+		got = append(got, fmt.Sprint("resumed ", name, " ", of["recovered"], " ", of["reason"]))
+	}
+	slices.Sort(got)
+	return got
+}
+
+func TestAClientIsPutIntoTheRoomsOfItsIdentity(t *testing.T) {
+	h, l := newHubOf(t, 1, closedRooms)
+	at := time.Now().Add(time.Hour).Truncate(time.Millisecond)
+	c := newKnown(t, h, l, auth.Identity{User: "ann", Expires: at, Rooms: []string{"closed.1", "b", "closed.1"}})
+	if c.welcome["user"] != "ann" || c.welcome["expires_at"] != float64(at.UnixMilli()) {
+		t.Errorf("the welcome is %v", c.welcome)
+	}
+	first := c.next()
+	if first["room"] != "closed.1" || first["epoch"] == nil || first["offset"] != 0.0 || first["id"] != nil {
+		t.Errorf("first comes %v", first)
+	}
+	c.expectKinds("joined b")
+	// It may leave, and come again.
+	c.ask(`{"msg_type":"leave_room","room":"closed.1","id":1}`)
+	if got := c.ask(`{"msg_type":"join_room","room":"closed.1","id":1}`); got["msg_type"] != "joined" {
+		t.Errorf("it joins again: %v", got)
+	}
+	if w := newClient(t, h, l).welcome; w["user"] != nil || w["expires_at"] != nil {
+		t.Errorf("the welcome of somebody unknown is %v", w)
+	}
+}
+
+func TestRoomsOfAnIdentityOverAResume(t *testing.T) {
+	h, l := newHubOf(t, 2, closedRooms)
+	who := auth.Identity{User: "ann", Rooms: []string{"closed.1", "closed.2"}, Grants: granting(t, "granted.1")}
+	c := newKnown(t, h, l, who)
+	epoch := c.next()["epoch"]
+	c.expectKinds("joined closed.2")
+	c.ask(`{"msg_type":"join_room","room":"granted.1","id":1}`)
+	c.ask(`{"msg_type":"join_room","room":"free","id":1}`)
+	c.lose(h)
+	h.Publish(context.Background(), &Publication{Room: "closed.1", Content: []byte(`"missed"`)})
+
+	// What it names is resumed without a permission of its own, what it doesn't name it is in all the same.
+	back := c.backAs(h, l, who)
+	if back.welcome["resumed"] != true || back.id != c.id {
+		t.Fatalf("not resumed: %v", back.welcome)
+	}
+	if got, want := back.resume(fmt.Sprintf(`"closed.1":{"epoch":%q,"offset":0},"granted.1":null`, epoch)), []string{"resumed closed.1 true <nil>", "resumed granted.1 false expired"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	back.expectKinds("joined closed.2", "room_message closed.1 missed")
+
+	// A newer token grants other things.
+	back.lose(h)
+	again := back.backAs(h, l, auth.Identity{User: "ann", Rooms: []string{"closed.2", "closed.3"}})
+	again.expectKinds("joined closed.3", "joined closed.2") // the one at once, the other as its first message is no resume
+	again.lose(h)
+	last := again.backAs(h, l, auth.Identity{User: "ann", Rooms: []string{"closed.3"}})
+	got := last.resume(`"closed.2":null,"closed.3":null,"granted.1":null`)
+	if want := []string{"resumed closed.2 false forbidden", "resumed closed.3 false expired", "resumed granted.1 false forbidden"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if rooms := roomsOf(t, h, last); !slices.Equal(rooms, []string{"closed.3"}) {
+		t.Errorf("at last it is in %q", rooms)
+	}
+}
+
+// roomsOf are the rooms that the hub has the client in, by name.
+func roomsOf(t *testing.T, h *Hub, c *client) []string {
+	t.Helper()
+	d, err := h.Client(context.Background(), idOf(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.Rooms
+}
+
+// Whom the application put in stays, whatever its tokens say.
+func TestWhomTheApplicationPutInStays(t *testing.T) {
+	all := tokens{"none": {User: "ann"}}
+	h, l := newHubOf(t, 2, func(c *Config) { closedRooms(c); c.Hooks.Refresh = all.read })
+	c := newKnown(t, h, l, auth.Identity{User: "ann", Rooms: []string{"closed.1"}})
+	if err := h.Join(context.Background(), "closed.2", idOf(c)); err != nil {
+		t.Fatal(err)
+	}
+	c.expectKinds("joined closed.1", "joined closed.2")
+	c.ask(`{"msg_type":"refresh","token":"none","id":1}`)
+	c.expectKinds("left closed.1 forbidden")
+	c.lose(h)
+	back := c.backAs(h, l, auth.Identity{User: "ann"})
+	if got := back.resume(`"closed.2":null,"closed.1":null`); !slices.Equal(got, []string{"resumed closed.1 false forbidden", "resumed closed.2 false expired"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+// Rooms of an identity are counted as those that a client joins by itself.
+func TestRoomsOfAnIdentityAreLimited(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) { c.MaxRoomsPerClient, c.ResumeWindow = 3, time.Minute })
+	c := newKnown(t, h, l, auth.Identity{User: "ann", Rooms: []string{"1", "2", "3", "4", "5"}})
+	c.expectKinds("joined 1", "joined 2", "joined 3", "error limit_reached")
+	if got := c.ask(`{"msg_type":"join_room","room":"6","id":1}`); got["code"] != "limit_reached" {
+		t.Errorf("one more: %v", got)
+	}
+	c.lose(h)
+	back := c.backAs(h, l, auth.Identity{User: "ann", Rooms: []string{"4", "1"}})
+	back.expectKinds("error limit_reached", "joined 1") // those that it was in count until it has said that it isn't
+}
+
+func TestAnIdentitysDataIsWhatOthersSee(t *testing.T) {
+	all := tokens{"new": {User: "ann", Data: []byte(`"new"`)}, "none": {User: "ann", Expires: time.Now().Add(time.Hour)}}
+	h, l := newHubOf(t, 2, func(c *Config) { c.ResumeWindow, c.Hooks.Refresh = time.Minute, all.read })
+	watch := newClient(t, h, l)
+	seen := func(want string) {
+		t.Helper()
+		until(t, "they see "+want, func() bool {
+			members, _ := watch.ask(`{"msg_type":"presence","room":"lobby","id":1}`)["members"].([]any)
+			return len(members) == 1 && fmt.Sprint(members[0].(map[string]any)["data"]) == want
+		})
+	}
+	c := newKnown(t, h, l, auth.Identity{User: "ann", Data: []byte(`"old"`)})
+	c.ask(`{"msg_type":"join_room","room":"lobby","data":"mine","id":1}`)
+	seen("old")
+	c.ask(`{"msg_type":"join_room","room":"lobby","data":"mine","id":1}`)
+	seen("old")
+	c.ask(`{"msg_type":"refresh","token":"new","id":1}`)
+	seen("new")
+	c.ask(`{"msg_type":"refresh","token":"none","id":1}`) // says nothing of it
+	seen("new")
+	c.lose(h)
+	c.backAs(h, l, auth.Identity{User: "ann", Data: []byte(`"third"`)}).resume(`"lobby":null`)
+	seen("third")
+}
+
+func TestARefreshTakesTheTokensPlace(t *testing.T) {
+	later := time.Now().Add(time.Hour).Truncate(time.Second)
+	all := tokens{
+		"more":  {User: "ann", Expires: later, Rooms: []string{"closed.1"}, Grants: granting(t, "granted.*")},
+		"less":  {User: "ann", Grants: granting(t, "granted.2")},
+		"bob's": {User: "bob"}, "nobody's": {}, "long": {User: "ann", Data: make([]byte, protocol.MaxData+1)},
+	}
+	h, l := newHubOf(t, 1, func(c *Config) { closedRooms(c); c.Hooks.Refresh = all.read })
+	c := newKnown(t, h, l, auth.Identity{User: "ann"})
+	refresh := func(token string) map[string]any {
+		return c.ask(`{"msg_type":"refresh","token":%q,"id":1}`, token)
+	}
+	for token, code := range map[string]string{"bob's": "forbidden", "nobody's": "forbidden", "bad": "forbidden", "long": "internal"} {
+		if got := refresh(token); got["code"] != code {
+			t.Errorf("%s: %v", token, got)
+		}
+	}
+	if got := refresh("more"); got["msg_type"] != "refreshed" || got["expires_at"] != float64(later.UnixMilli()) {
+		t.Errorf("more: %v", got)
+	}
+	c.expectKinds("joined closed.1")
+	for _, room := range []string{"granted.1", "granted.2", "free"} {
+		if got := c.ask(`{"msg_type":"join_room","room":%q,"id":1}`, room); got["msg_type"] != "joined" {
+			t.Errorf("%s: %v", room, got)
+		}
+	}
+	if got := refresh("more"); got["msg_type"] != "refreshed" {
+		t.Errorf("the same again: %v", got)
+	}
+	c.expectKinds()
+	if got := refresh("less"); got["msg_type"] != "refreshed" || got["expires_at"] != nil {
+		t.Errorf("less: %v", got)
+	}
+	c.expectKinds("left closed.1 forbidden", "left granted.1 forbidden")
+	if rooms := roomsOf(t, h, c); !slices.Equal(rooms, []string{"free", "granted.2"}) {
+		t.Errorf("it is in %q", rooms)
+	}
+	if got := c.ask(`{"msg_type":"join_room","room":"granted.1","id":1}`); got["code"] != "forbidden" {
+		t.Errorf("back into it: %v", got)
+	}
+
+	// Who came without a name and without a token has nothing to refresh.
+	anon := newClient(t, h, l)
+	if got := anon.ask(`{"msg_type":"refresh","token":"nobody's","id":1}`); got["code"] != "forbidden" {
+		t.Errorf("of nobody: %v", got)
+	}
+}
+
+// A join that is under way when a refresh comes is done before it, and one behind it is asked anew: no order of them
+// leaves the client in a room that its token doesn't grant.
+func TestARefreshMeetsAJoin(t *testing.T) {
+	all := tokens{"less": {User: "ann"}}
+	asked, answer := make(chan struct{}), make(chan struct{})
+	h, l := newHubOf(t, 1, func(c *Config) {
+		closedRooms(c)
+		c.HookTimeout = time.Minute
+		c.Hooks.Refresh = func(ctx context.Context, who Identity, token string) (auth.Identity, error) {
+			asked <- struct{}{}
+			<-answer
+			return all.read(ctx, who, token)
+		}
+		c.Hooks.Join = func(context.Context, Identity, string) error {
+			asked <- struct{}{}
+			<-answer
+			return nil
+		}
+	})
+	c := newKnown(t, h, l, auth.Identity{User: "ann", Grants: granting(t, "granted.*")})
+	c.say(`{"msg_type":"join_room","room":"granted.1","id":2}`)
+	<-asked
+	c.say(`{"msg_type":"refresh","token":"less","id":3}`)
+	c.say(`{"msg_type":"join_room","room":"granted.2","id":4}`)
+	answer <- struct{}{} // of the join
+	<-asked
+	c.say(`{"msg_type":"join_room","room":"granted.3","id":5}`)
+	answer <- struct{}{} // of the refresh; granted.2 and granted.3 ask nobody
+	var got []string
+	c.answer(5.0, func(m map[string]any) { got = append(got, inShort([]map[string]any{m})...) })
+	if want := []string{"joined granted.1 answer", "refreshed answer", "left granted.1 forbidden", "error forbidden answer"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if rooms := roomsOf(t, h, c); len(rooms) != 0 {
+		t.Errorf("it is in %q", rooms)
+	}
+}
+
+// So where the room's log lies elsewhere and takes its time; and rooms of the identity are joined there, too.
+func TestARefreshMeetsAJoinOfALogElsewhere(t *testing.T) {
+	all := tokens{"less": {User: "ann", Rooms: []string{"closed.2"}}}
+	logs, hub := newSlowLogs(), new(*Hub)
+	h, l := newHubOf(t, 2, func(c *Config) { closedRooms(c); c.Logs, c.Hooks.Refresh = logs.of(hub), all.read })
+	*hub = h
+	t.Cleanup(logs.all.Wait)
+	for range 50 {
+		c := newKnown(t, h, l, auth.Identity{User: "ann", Rooms: []string{"closed.1"}, Grants: granting(t, "granted.*")})
+		c.say(`{"msg_type":"join_room","room":"granted.1","id":2}`)
+		c.say(`{"msg_type":"refresh","token":"less","id":3}`)
+		c.say(`{"msg_type":"join_room","room":"granted.2","id":4}`)
+		c.say(`{"msg_type":"room_message","room":"closed.2","content":1,"id":5}`)
+		c.answer(5.0, func(map[string]any) {})
+		if rooms := roomsOf(t, h, c); !slices.Equal(rooms, []string{"closed.2"}) {
+			t.Errorf("it is in %q", rooms)
+		}
+		c.say(`{"msg_type":"leave_room","room":"closed.2","id":6}`)
+		c.answer(6.0, func(map[string]any) {})
+		c.lose(h)
+	}
+}
+
+// Rooms are taken away from a client that is still being brought what it missed there.
+func TestARefreshMeetsAHomecoming(t *testing.T) {
+	all := tokens{"less": {User: "ann"}}
+	h, l := newHubOf(t, 2, func(c *Config) { closedRooms(c); c.Hooks.Refresh = all.read })
+	who := auth.Identity{User: "ann", Grants: granting(t, "granted.*"), Rooms: []string{"closed.1"}}
+	for round := range 20 {
+		c := newKnown(t, h, l, who)
+		epoch := c.next()["epoch"]
+		at := c.ask(`{"msg_type":"join_room","room":"granted.1","id":1}`)
+		c.lose(h)
+		for i := range 50 {
+			h.Publish(context.Background(), &Publication{Room: "granted.1", Content: fmt.Appendf(nil, `"%d %s"`, i, strings.Repeat("x", 1000))})
+		}
+		back := c.backAs(h, l, who)
+		last := `,"last":false`
+		if round%2 == 0 {
+			last = ""
+		}
+		back.say(`{"msg_type":"resume","rooms":{"granted.1":{"epoch":%q,"offset":%v},"closed.1":{"epoch":%q,"offset":0}}%s,"id":1}`, at["epoch"], at["offset"], epoch, last)
+		back.say(`{"msg_type":"refresh","token":"less","id":2}`)
+		var after []string
+		back.answer(2.0, func(map[string]any) {})
+		for _, m := range back.sync() {
+			after = append(after, inShort([]map[string]any{m})...)
+		}
+		if want := []string{"left closed.1 forbidden", "left granted.1 forbidden"}; !slices.Equal(slices.Sorted(slices.Values(after)), want) {
+			t.Errorf("behind the refresh came %.200q", after)
+		}
+		back.nc.Close()
+	}
+}
+
+// An identity that no client can have is a fault of whoever gave it, and lets nobody in.
+func TestABadIdentityIsRefused(t *testing.T) {
+	h, _ := newHubOf(t, 1, func(*Config) {})
+	h.UpgradeBegins()
+	defer h.UpgradeEnds()
+	for _, bad := range []auth.Identity{{User: "a\n"}, {Rooms: []string{"a", ""}}, {Data: make([]byte, protocol.MaxData+1)}} {
+		if _, err := h.Admit(context.Background(), netip.Addr{}, "", bad, nil); err == nil {
+			t.Errorf("%+v is let in", bad)
+		}
+		_, err := h.Admit(context.Background(), netip.Addr{}, "", auth.Identity{}, func(_ context.Context, _ ID, who *auth.Identity) error {
+			*who = bad
+			return nil
+		})
+		if err == nil {
+			t.Errorf("%+v is let in by a hook", bad)
+		}
+	}
+}
+
+func TestRequestsAreTheApplications(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) {
+		c.Hooks.Request = func(_ context.Context, who Identity, method string, content []byte) ([]byte, error) {
+			switch method {
+			case "fail":
+				return nil, errors.New("a secret")
+			case "refuse":
+				return nil, &protocol.Error{Code: protocol.RateLimited, Message: "later"}
+			case "nothing":
+				return nil, nil
+			}
+			return fmt.Appendf(nil, "[%q,%q,%q]", who.User, method, content), nil
+		}
+	})
+	c := newKnown(t, h, l, auth.Identity{User: "ann"})
+	for what, want := range map[string]string{
+		`"method":"list","content":{"a": 1}`: `response [ann list {"a": 1}] answer`,
+		`"method":"list"`:                    `response [ann list ] answer`,
+		`"method":"nothing"`:                 `response answer`,
+		`"method":"refuse"`:                  `error rate_limited answer`,
+		`"method":"fail"`:                    `error internal answer`,
+	} {
+		if got := inShort([]map[string]any{c.ask(`{"msg_type":"request",%s,"id":1}`, what)}); got[0] != want {
+			t.Errorf("%s: %s", what, got)
+		}
+	}
+	if got := newClient(t, h, l).ask(`{"msg_type":"refresh","token":"x","id":1}`); got["code"] != "unavailable" || got["retry"] != true {
+		t.Errorf("without a hook: %v", got)
+	}
+}
