@@ -135,6 +135,7 @@ func runConnecting(args []string) {
 		})
 		fmt.Println(f.open, told, other, time.Duration(f.clock()).Seconds())
 	})
+	fmt.Println(d.faults) // read only where the line above is missing
 }
 
 // runAccepting is a server that does the least that there is.
