@@ -29,11 +29,14 @@ type refusal struct {
 	flag   string    // the setting that would allow it, as on the command line
 	warn   bool      // an operator has to mend it, though no setting does
 	result upgradeResult
+	code   string        // in the answer's body; "" for none
 	after  time.Duration // when it may be tried again; 0 where nobody knows
+	close  int           // the code of the Close that says the same to who asked for that, see asksForClose; 0 for none
 }
 
-// upgrade checks the opening handshake and gives the connection to the loop, with the handler that admit gives for it.
-func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*http.Request) (loop.Handler, *refusal)) {
+// upgrade checks the opening handshake, finds out who asks, and gives the connection to the loop, with the handler that
+// admit gives for it.
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit admits) {
 	ignoreBody(w, r)
 	r = s.asked(r)
 	deflate, answer, no := s.shakeHands(w, r)
@@ -41,27 +44,14 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 		s.refuse(w, r, *no)
 		return
 	}
-	if no = s.closedToAll(); no == nil && !front.TakeTurn(r, asksToResume(r)) {
-		no = &beyondTurns
-	}
-	if no != nil {
-		s.refuse(w, r, *no)
-		return
-	}
-	var u *place
-	defer func() {
-		if u == nil || !u.taken { // else the worker says when it has the connection
-			front.EndTurn(r)
-		}
-	}()
-	u, no = s.reserve(r)
+	u, no := s.inTurn(r)
 	if no != nil {
 		s.refuse(w, r, *no)
 		return
 	}
 	defer u.end()
-	h, no := admit(r)
-	if no != nil {
+	h, no := s.letIn(r, admit)
+	if h == nil {
 		s.refuse(w, r, *no)
 		return
 	}
@@ -80,19 +70,17 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 		peek, _ := buffered.Reader.Peek(n)
 		first = slices.Clone(peek)
 	}
-	if err := u.adopt(nc, deflate, answer, first, func() { front.EndTurn(r) }); err != nil {
+	if err := u.adopt(nc, deflate, answer, first); err != nil {
 		s.turnAway(nc, r, err)
+		return
+	}
+	if no != nil {
+		s.note(r, *no)
 		return
 	}
 	s.tally.upgrades[upgradeAccepted].Add(1)
 	s.quiet.Connected()
 }
-
-// beyondTurns is said to whom the workers can't take in beside their turns.
-var beyondTurns = refusal{status: http.StatusServiceUnavailable, detail: "more connect at once than can be let in beside those who are connected", result: upgradeStorm, warn: true}
-
-// asksToResume says whether a client comes back to a session. Whether it may is found out later.
-func asksToResume(r *http.Request) bool { return strings.Contains(r.URL.RawQuery, "resume=") }
 
 // turnAway answers a request whose connection the loop didn't take, where net/http has no say any more.
 func (s *Server) turnAway(nc net.Conn, r *http.Request, err error) {
@@ -111,6 +99,7 @@ func (s *Server) turnAway(nc net.Conn, r *http.Request, err error) {
 // place is one for a connection under every limit, from reserve until the loop has the connection.
 type place struct {
 	s       *Server
+	r       *http.Request
 	key     netip.Addr   // of the address, for ips.Leave
 	remote  string       // the client's address, where it may be another than the socket's; else empty
 	h       loop.Handler // once it is admitted; it gives the address's place back
@@ -129,10 +118,11 @@ func (p *place) admitted(h loop.Handler) {
 	}
 }
 
-// adopt gives the connection to the loop; then is called when a worker has it.
-func (p *place) adopt(nc net.Conn, d wire.Deflate, answer, first []byte, then func()) error {
+// adopt gives the connection to the loop; its turn ends when a worker has it.
+func (p *place) adopt(nc net.Conn, d wire.Deflate, answer, first []byte) error {
 	p.granted = true
-	err := p.s.loop.AdoptThen(nc, p.h, d, answer, first, then)
+	r := p.r
+	err := p.s.loop.AdoptThen(nc, p.h, d, answer, first, func() { front.EndTurn(r) })
 	p.taken = err == nil
 	return err
 }
@@ -144,11 +134,14 @@ func (p *place) end() {
 		p.s.loop.Release()
 	}
 	switch {
-	case p.taken:
+	case p.taken: // so the worker ends the turn
 	case p.h == nil:
 		p.s.ips.Leave(p.key)
 	default:
 		p.h.Closed(nil, loop.Ending{Code: wire.CloseAbnormal})
+	}
+	if !p.taken {
+		front.EndTurn(p.r)
 	}
 	p.s.hub.UpgradeEnds()
 }
@@ -199,6 +192,9 @@ func (s *Server) shakeHands(w http.ResponseWriter, r *http.Request) (d wire.Defl
 // checkOrigin says why the page that asks may not connect; nil: it may.
 func (s *Server) checkOrigin(r *http.Request) *refusal {
 	why, pattern := s.origins.Refuse(r)
+	if why == "" && s.cfg.JWT.Cookie != "" && len(r.Header["Origin"]) == 0 && len(r.CookiesNamed(s.cfg.JWT.Cookie)) > 0 {
+		why = "with the cookie that carries a token the header Origin is needed; other programs than browsers show their token in another way"
+	}
 	if why == "" {
 		return nil
 	}
@@ -262,14 +258,14 @@ func noHijack(w http.ResponseWriter, err error) *refusal {
 	return &refusal{status: http.StatusInternalServerError, result: upgradeFailed, detail: fmt.Sprintf("the connection can't be taken out of the http.ResponseWriter of type %T: %v", w, err)}
 }
 
-// subprotocol is the first that the client offers and the server has, or none.
+// subprotocol is the first that the client offers and the server has, or none. It has the protocol's own name too, for
+// those who offer their token beside it, and where tokens are wanted for those who offer none.
 func (s *Server) subprotocol(r *http.Request) string {
 	offers := r.Header["Sec-Websocket-Protocol"]
-	for _, line := range offers {
-		for offer := range strings.SplitSeq(line, ",") {
-			if offer = strings.TrimSpace(offer); slices.Contains(s.cfg.Subprotocols, offer) {
-				return offer
-			}
+	own := s.cfg.identifies() || len(offeredTokens(r)) > 0
+	for offer := range offered(r) {
+		if own && offer == ownSubprotocol || slices.Contains(s.cfg.Subprotocols, offer) {
+			return offer
 		}
 	}
 	if len(offers) > 0 { // not which: some programs send a secret that way
@@ -301,7 +297,7 @@ func (s *Server) reserve(r *http.Request) (p *place, no *refusal) {
 		s.ips.Leave(key)
 		return nil, s.tooMany()
 	}
-	p = &place{s: s, key: key}
+	p = &place{s: s, r: r, key: key}
 	if len(s.proxies) > 0 {
 		p.remote = r.RemoteAddr
 	}
@@ -346,7 +342,7 @@ const noDescriptor = "the server has no descriptor left for this connection"
 
 // tooBusy is what is said where net/http has no say any more, or not yet.
 func tooBusy(detail string) string {
-	body := problemBody(http.StatusServiceUnavailable, detail)
+	body := problemBody(http.StatusServiceUnavailable, "", detail)
 	return fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: %d\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", retryAfter(), problemType, len(body), body)
 }
 
@@ -429,13 +425,12 @@ func hasToken(lines []string, token string) bool {
 	return false
 }
 
-// refuse answers with a problem (RFC 9457) and closes the connection. A browser shows nothing of it, so the log says
-// what would allow it.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
+// note counts a refusal and logs it. A browser shows nothing of it, so the log says what would allow it.
+func (s *Server) note(r *http.Request, no refusal) {
 	if no.result != noUpgrade {
 		s.tally.upgrades[no.result].Add(1)
 	}
-	attrs := []any{"status", no.status, "why", no.detail, "remote", r.RemoteAddr, "path", r.URL.Path}
+	attrs := []any{"status", no.status, "why", no.detail, "remote", r.RemoteAddr, "path", r.URL.Path} // and not the query, which may have a token
 	if no.flag != "" {
 		attrs = append(attrs, "would_allow", no.flag)
 	}
@@ -445,9 +440,16 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
 		line.Log(s.log, slog.LevelError, "upgrade failed", attrs...)
 	case no.warn || no.flag != "":
 		line.Log(s.log, slog.LevelWarn, "upgrade refused", attrs...)
+	case no.code != "":
+		line.Log(s.log, slog.LevelInfo, "upgrade refused", attrs...)
 	default:
 		s.log.Debug("request refused", attrs...)
 	}
+}
+
+// refuse notes a refusal, answers with a problem (RFC 9457) and closes the connection.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
+	s.note(r, no)
 	h := w.Header()
 	h.Set("Connection", "close")
 	if no.header[0] != "" {
@@ -460,24 +462,25 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
 	if no.status == http.StatusServiceUnavailable || no.status == http.StatusTooManyRequests {
 		h.Set("Retry-After", retryAfterAt(no.after))
 	}
-	problem(w, no.status, no.detail)
+	problem(w, no.status, no.code, no.detail)
 }
 
 const problemType = "application/problem+json"
 
-func problem(w http.ResponseWriter, status int, detail string) {
+func problem(w http.ResponseWriter, status int, code, detail string) {
 	w.Header().Set("Content-Type", problemType)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	w.Write(problemBody(status, detail))
+	w.Write(problemBody(status, code, detail))
 }
 
-func problemBody(status int, detail string) []byte {
+func problemBody(status int, code, detail string) []byte {
 	b, _ := json.Marshal(struct { // texts and a number can't fail
 		Type   string `json:"type"`
 		Title  string `json:"title"`
 		Status int    `json:"status"`
 		Detail string `json:"detail"`
-	}{"about:blank", http.StatusText(status), status, detail})
+		Code   string `json:"code,omitempty"`
+	}{"about:blank", http.StatusText(status), status, detail, code})
 	return append(b, '\n')
 }
