@@ -109,6 +109,12 @@ bench-go: ## the parts' benchmarks, and fan-out by kind of client (CONTRIBUTING.
 	@$(GO) test -run '^$$' -bench '$(or $(BENCH),.)' $(BENCHFLAGS) ./internal/...
 	@$(GO) test -run '^$$' -bench '$(or $(BENCH),.)' $(BENCHFLAGS) -cpu 1 .
 
+API_ROUNDS ?= 9
+
+.PHONY: bench-api
+bench-api: build ## what a publish over HTTP costs, beside net/http alone and Centrifugo's library (two idle cores, two minutes)
+	$(GO) -C bench run ./api -hubbub $(CURDIR)/bin/hubbub -rounds $(API_ROUNDS)
+
 DRILLS ?=
 
 .PHONY: drill

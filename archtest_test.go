@@ -25,9 +25,9 @@ var allowedImports = map[string][]string{
 	"cmd/hubbub": {".", "internal/bench", "internal/cgroup"},
 	"examples/*": {"."},
 	".": {
-		"internal/api", "internal/auth", "internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/wire",
+		"internal/api", "internal/auth", "internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/webhook", "internal/wire",
 		"internal/audit", "internal/cgroup", "internal/console", "internal/glob", "internal/metrics", "internal/rate", "internal/sparselog",
-		"internal/datadir", "internal/outbox", "internal/webhook",
+		"internal/datadir", "internal/outbox",
 	},
 
 	"internal/api":   {"internal/auth", "internal/front", "internal/hub", "internal/history", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
@@ -36,7 +36,7 @@ var allowedImports = map[string][]string{
 	"internal/loop":  {"internal/protocol", "internal/wire", "internal/sparselog"},
 
 	"internal/outbox":  {"internal/hub", "internal/protocol", "internal/protocol/room", "internal/sparselog", "internal/webhook"},
-	"internal/webhook": {"internal/auth", "internal/protocol"},
+	"internal/webhook": {"internal/auth", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
 	"internal/datadir": {},
 
 	"internal/bench": {"internal/wire", "internal/wsclient"}, // it knows the server only from outside

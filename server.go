@@ -25,6 +25,7 @@ import (
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/sparselog"
+	"example.com/hubbub/internal/webhook"
 )
 
 // Server is the whole of Hubbub as an http.Handler: the room protocol at /ws (and at / when the request is an upgrade),
@@ -57,6 +58,8 @@ type Server struct {
 	dataDir  *datadir.Dir   // nil without one
 
 	tally tally
+
+	questions *webhook.Questions // nil where the backend is asked nothing
 
 	draining atomic.Bool   // not ready any more
 	delayed  chan struct{} // closed when it has been so for Config.ShutdownDelay
@@ -101,6 +104,7 @@ func New(cfg Config) (*Server, error) {
 	if err := s.openWebhooks(); err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
+	s.questions = cfg.newQuestions()
 	s.hub = hub.New(s.hubConfig())
 	s.api = s.newAPI()
 	s.calls = s.api.Handler(cfg.BasePath)
@@ -137,7 +141,7 @@ func (s *Server) hubConfig() hub.Config {
 		Chat:              chat,
 		Direct:            direct,
 		Hooks:             s.hubHooks(),
-		HookTimeout:       cfg.HookTimeout,
+		HookTimeout:       cfg.HookTimeout + cfg.Questions.Timeout,
 		HookLimit:         cfg.MaxHookCalls,
 		Limits:            cfg.hubLimits(),
 		Log:               cfg.Logger,
@@ -327,6 +331,7 @@ func (s *Server) Info() Info {
 // it: the Disconnect of its client, or the next hooks of its room. It would wait for itself in another goroutine than
 // the hook's own; a hook must not wait for such a one.
 func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.questions.Close()
 	if !s.draining.Swap(true) {
 		time.AfterFunc(s.cfg.ShutdownDelay, func() { close(s.delayed) })
 	}

@@ -40,7 +40,7 @@ var (
 	reserved = strings.Fields(`
 	anonymous page nats nats-creds
 	cluster-listen cluster-name cluster-secret join replicas pusher-app centrifugo`)
-	reservedGroups = []string{"jwt-", "hook-"}
+	reservedGroups = []string{"jwt-"}
 )
 
 func main() {

@@ -59,6 +59,8 @@ type serveCmd struct {
 	NodeName            string        `placeholder:"NAME" help:"What this server is called in webhooks and by the API (an id that is kept in --data-dir, or made up)."`
 	TLSCert             string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
 	TLSKey              string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
+	HookURL             secret        `name:"hook-url" placeholder:"URL" help:"Where the backend is asked, by one signed request each, what --hook-events names; without an answer it is no. It needs --webhook-secret."`
+	HookEvents          []string      `placeholder:"KIND" help:"What it is asked: connect (who is this client, may it come in), join, publish (may it), request (what a client asks of it)."`
 	Compression         string        `default:"on" placeholder:"MODE" help:"permessage-deflate: on, off, or context, which keeps context takeover and its memory (${default})."`
 	IO                  string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux) or pump (portable)."`
 	LogLevel            string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
@@ -225,15 +227,25 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		AllowedOrigins:      c.AllowedOrigins,
 		TrustedProxies:      c.TrustedProxies,
 		ProxyProtocol:       c.ProxyProtocol == "on",
-		Webhooks:            hubbub.Webhooks{URL: string(c.WebhookURL), Secrets: c.WebhookSecret, Events: c.WebhookEvents, Rooms: c.WebhookRooms},
+		Webhooks:            c.webhooks(),
 		DataDir:             c.DataDir,
 		NodeName:            c.NodeName,
 		Subprotocols:        c.Subprotocols,
 		BasePath:            c.BasePath,
+		Questions:           hubbub.Questions{URL: string(c.HookURL), Events: c.HookEvents, Secrets: c.WebhookSecret},
 		Compression:         c.Compression,
 		IO:                  c.IO,
 		Logger:              log,
 	}
+}
+
+// webhooks has the secrets unless they are for the questions alone.
+func (c *serveCmd) webhooks() hubbub.Webhooks {
+	w := hubbub.Webhooks{URL: string(c.WebhookURL), Secrets: c.WebhookSecret, Events: c.WebhookEvents, Rooms: c.WebhookRooms}
+	if w.URL == "" && c.HookURL != "" {
+		w.Secrets = nil
+	}
+	return w
 }
 
 // secure is nil without --tls-cert and --tls-key.

@@ -385,9 +385,9 @@ func (a *API) refuse(w http.ResponseWriter, c *call, to *route, no *problem) {
 	a.counts.add(to, no.status)
 	h := w.Header()
 	if c.r.ContentLength != 0 && !c.whole {
-		// net/http would read on, for as long as the client likes, before it sends the answer.
 		h.Set("Connection", "close")
-		http.NewResponseController(w).SetReadDeadline(time.Now())
+		http.NewResponseController(w).EnableFullDuplex() // or net/http would read on before it answers
+		defer c.discard(w)
 	}
 	if no.status == http.StatusUnauthorized {
 		h["Www-Authenticate"] = bearer
@@ -402,6 +402,22 @@ func (a *API) refuse(w http.ResponseWriter, c *call, to *route, no *problem) {
 	w.WriteHeader(no.status)
 	w.Write(no.appendBody(nil))
 }
+
+// discard reads what a client still sends though it was answered, for a short while: closed at once, its system would
+// throw the answer away.
+func (c *call) discard(w http.ResponseWriter) {
+	conn := http.NewResponseController(w)
+	conn.SetReadDeadline(time.Now().Add(discardFor))
+	if conn.Flush() == nil && c.r.Header.Get("Expect") == "" {
+		io.CopyN(io.Discard, c.r.Body, discardBytes)
+	}
+	conn.SetReadDeadline(time.Now()) // net/http would read on
+}
+
+const (
+	discardFor   = 500 * time.Millisecond
+	discardBytes = 8 << 20
+)
 
 var (
 	problemType = []string{"application/problem+json"}

@@ -127,6 +127,8 @@ func (a *API) room(c *call) ([]byte, *problem) {
 type policy struct {
 	History       *kept  `json:"history"` // null for none
 	Presence      string `json:"presence"`
+	Join          string `json:"join"`
+	Read          string `json:"read"`
 	Publish       string `json:"publish"`
 	IncludeSender bool   `json:"include_sender"`
 	SlowConsumer  string `json:"slow_consumer"`
@@ -140,7 +142,7 @@ type kept struct {
 }
 
 func policyOf(p *hub.Policy) policy {
-	told := policy{nil, p.Presence.String(), p.Publish.String(), p.IncludeSender, p.SlowConsumer.String(), p.IdleTTL.Milliseconds()}
+	told := policy{nil, p.Presence.String(), p.Join.String(), p.Read.String(), p.Publish.String(), p.IncludeSender, p.SlowConsumer.String(), p.IdleTTL.Milliseconds()}
 	if h := p.History; h != (history.Bounds{}) {
 		told.History = &kept{h.Messages, h.Age.Milliseconds(), h.Bytes}
 	}

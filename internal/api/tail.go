@@ -83,6 +83,7 @@ func (a *API) tail(w http.ResponseWriter, c *call, to *route) {
 	h["Cache-Control"] = noStore
 	h.Set("X-Accel-Buffering", "no") // nginx passes it on as it comes
 	s := stream{w, http.NewResponseController(w)}
+	s.conn.SetReadDeadline(time.Time{}) // that of the request would end its context
 	if c.r.Method == http.MethodHead || s.send([]byte(": listening\n\n")) != nil {
 		return
 	}
@@ -106,11 +107,11 @@ func (a *API) listen(ctx context.Context, s *stream, t *hub.Tail) {
 			s.send([]byte("event: end\ndata: {\"reason\":\"the server is stopping\"}\n\n"))
 			return
 		}
-		if lost > 0 {
-			out = append(strconv.AppendInt(append(out, "event: lost\ndata: {\"count\":"...), lost, 10), "}\n\n"...)
-		}
 		for i := range items {
 			out = appendItem(out, &items[i])
+		}
+		if lost > 0 {
+			out = append(strconv.AppendInt(append(out, "event: lost\ndata: {\"count\":"...), lost, 10), "}\n\n"...)
 		}
 		if s.send(out) != nil {
 			return

@@ -165,7 +165,8 @@ func (s *session) enterWhenOpen(name string) {
 	})
 }
 
-// refresh takes over what a new token says of the client, and takes it out of rooms that it may be in no more.
+// refresh takes over what a new token says of the client, beside what the application has said, and takes it out of
+// rooms that it may be in no more.
 func (s *session) refresh(cmd *protocol.Command, fresh auth.Identity) {
 	old := s.known()
 	if err := checkIdentity(&fresh); err != nil {
@@ -178,6 +179,9 @@ func (s *session) refresh(cmd *protocol.Command, fresh auth.Identity) {
 	}
 	if old == nil {
 		old = &auth.Identity{}
+	}
+	if old.Beside != nil { // of the same user, so it is no other's
+		fresh.Add(*old.Beside)
 	}
 	s.self.who = nil
 	if fresh.BeyondName() {

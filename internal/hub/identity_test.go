@@ -293,6 +293,36 @@ func TestARefreshTakesTheTokensPlace(t *testing.T) {
 	}
 }
 
+// What the application has said beside the token stays: its end too, which no token puts off.
+func TestARefreshLeavesWhatTheApplicationSaid(t *testing.T) {
+	soon, later := time.Now().Add(time.Minute).Truncate(time.Second), time.Now().Add(time.Hour).Truncate(time.Second)
+	all := tokens{"less": {User: "ann", Expires: later}}
+	h, l := newHubOf(t, 1, func(c *Config) { closedRooms(c); c.Hooks.Refresh = all.read })
+	who := auth.Identity{User: "ann", Expires: later, Rooms: []string{"closed.1"}, Grants: granting(t, "granted.1")}
+	said := auth.Identity{User: "ann", Expires: soon, Rooms: []string{"closed.2"}, Grants: granting(t, "granted.2"), Data: []byte(`"said"`)}
+	if err := who.Add(said); err != nil {
+		t.Fatal(err)
+	}
+	c := newKnown(t, h, l, who)
+	c.expectKinds("joined closed.1", "joined closed.2")
+	for _, room := range []string{"granted.1", "granted.2", "lobby"} {
+		c.ask(`{"msg_type":"join_room","room":%q,"data":"mine","id":1}`, room)
+	}
+	for _, left := range [][]string{{"left closed.1 forbidden", "left granted.1 forbidden"}, nil} {
+		if got := c.ask(`{"msg_type":"refresh","token":"less","id":1}`); got["msg_type"] != "refreshed" || got["expires_at"] != float64(soon.UnixMilli()) {
+			t.Errorf("got %v", got)
+		}
+		c.expectKinds(left...)
+	}
+	if rooms := roomsOf(t, h, c); !slices.Equal(rooms, []string{"closed.2", "granted.2", "lobby"}) {
+		t.Errorf("it is in %q", rooms)
+	}
+	c.ask(`{"msg_type":"join_room","room":"lobby","data":"mine","id":1}`)
+	if got := fmt.Sprint(c.ask(`{"msg_type":"presence","room":"lobby","id":1}`)["members"]); !strings.Contains(got, "data:said") {
+		t.Errorf("it shows %s", got)
+	}
+}
+
 // A join that is under way when a refresh comes is done before it, and one behind it is asked anew: no order of them
 // leaves the client in a room that its token doesn't grant.
 func TestARefreshMeetsAJoin(t *testing.T) {

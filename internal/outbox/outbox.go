@@ -18,7 +18,7 @@ import (
 
 // Config is what an Outbox needs. All must be set, but Dir.
 type Config struct {
-	URL     string // where the events go: CheckURL has looked
+	URL     string // where the events go: webhook.CheckURL has looked
 	Secrets webhook.Secrets
 	Events  Selection
 	Node    string // the name of this node

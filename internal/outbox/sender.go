@@ -86,22 +86,6 @@ func public(text string) string {
 	return u.Scheme + "://" + u.Host + u.EscapedPath()
 }
 
-// CheckURL says whether requests can be sent to that address. The error doesn't repeat it: a part may be secret.
-func CheckURL(text string) error {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil:
-		return fmt.Errorf("it is no address: %w", bare(err))
-	case u.Scheme != "http" && u.Scheme != "https":
-		return errors.New("it doesn't begin with http:// or https://")
-	case u.Hostname() == "":
-		return errors.New("it has no host")
-	case u.Fragment != "":
-		return errors.New("it has a part behind #, which is never sent")
-	}
-	return nil
-}
-
 // backoff is how long to wait behind so many attempts: twice as long each time, up to a bound, and less by a random
 // part of half of it, so that nodes don't come back in step.
 func (o *Outbox) backoff(attempts int) time.Duration {

@@ -1,0 +1,100 @@
+package hubbub_test
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/hubbub"
+	"example.com/hubbub/internal/rawtest"
+)
+
+// listener opens a tail on a connection of its own.
+func listener(t *testing.T, s *rawtest.Server, b *backend, query string) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	nc, err := net.Dial("tcp", s.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	nc.SetDeadline(time.Now().Add(rawtest.Patience))
+	io.WriteString(nc, "GET /api/v1/tail?"+query+" HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer "+b.key+"\r\n\r\n")
+	r := bufio.NewReader(nc)
+	awaitLine(t, r, ": listening")
+	return nc, r
+}
+
+// awaitLine reads up to a line.
+func awaitLine(t *testing.T, r *bufio.Reader, want string) {
+	t.Helper()
+	if err := findLine(r, want); err != nil {
+		t.Fatalf("no line %q: %v", want, err)
+	}
+}
+
+func findLine(r *bufio.Reader, want string) error {
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil || strings.TrimSpace(line) == want {
+			return err
+		}
+	}
+}
+
+// A listener that reads nothing is let go, and holds nobody up; one that hears nothing is kept, and told so.
+func TestAListenerThatDoesNotReadIsLetGo(t *testing.T) {
+	t.Parallel()
+	s, b := startAPI(t, hubbub.Config{Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{}}}})
+	m := enter(t, s).join("r")
+	nc, _ := listener(t, s, b, "room=r&content=true")
+	nc.(*net.TCPConn).SetReadBuffer(4 << 10)
+	_, idle := listener(t, s, b, "room=silent")
+	open := func(want float64) bool { return scrape(t, s)["hubbub_api_tails"] == want }
+	rawtest.Eventually(t, "both are open", func() bool { return open(2) })
+	content := `"` + strings.Repeat("x", 60_000) + `"`
+	rawtest.Eventually(t, "who doesn't read is let go", func() bool {
+		for range 20 {
+			b.ok("POST", "/publish", `{"room":"r","content":`+content+`}`)
+			if got := m.NextJSON(); got["msg_type"] != "room_message" {
+				t.Fatal(got)
+			}
+		}
+		return open(1)
+	})
+	awaitLine(t, idle, ": nothing has passed")
+	b.ok("POST", "/publish", `{"room":"silent","content":1}`)
+	awaitLine(t, idle, "event: room_message")
+}
+
+// What a listener was too slow for is left out, and it is told how much; at the end it is told why.
+func TestAListenerIsToldWhatItMissedAndWhyItEnds(t *testing.T) {
+	s, b := startAPI(t, hubbub.Config{})
+	body := `{"room":"r","content":"` + strings.Repeat("x", 60_000) + `"}`
+	_, r := listener(t, s, b, "room=r&content=true")
+	for tries := 1; ; tries++ {
+		for range 400 { // more than the sockets' buffers hold
+			b.ok("POST", "/publish", body)
+		}
+		err := findLine(r, "event: lost")
+		if err == nil {
+			break
+		}
+		if tries == 5 { // on a machine so busy that it was let go each time
+			t.Fatal(err)
+		}
+		_, r = listener(t, s, b, "room=r&content=true")
+	}
+	if line, err := r.ReadString('\n'); err != nil || !strings.HasPrefix(line, `data: {"count":`) {
+		t.Error(line, err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Shutdown(context.Background()) }()
+	awaitLine(t, r, "event: end")
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
