@@ -52,7 +52,7 @@ type serveCmd struct {
 	Subprotocols        []string      `placeholder:"NAME" help:"Values of Sec-WebSocket-Protocol to agree to; the first that a client offers is chosen."`
 	BasePath            string        `placeholder:"PATH" help:"What all paths begin with, such as /live for /live/ws, where a proxy passes it on."`
 	WebhookURL          secret        `name:"webhook-url" placeholder:"URL" help:"Where the backend is told what happens, by signed requests: who connects, joins, leaves and goes."`
-	WebhookSecret       secrets       `placeholder:"SECRET" help:"What signs them: whsec_ and base64 of 24 to 64 bytes; two of them while you change from one to the next. Better in the environment, since all on the machine see the command line."`
+	WebhookSecret       secrets       `placeholder:"SECRET" help:"What signs them, and the questions of --hook-url: whsec_ and base64 of 24 to 64 bytes; two of them while you change from one to the next. Better in the environment, since all on the machine see the command line."`
 	WebhookEvents       []string      `placeholder:"EVENT" help:"What is told, such as room.occupied,room.vacated (all but message.published)."`
 	WebhookRooms        []string      `placeholder:"PATTERN" help:"The rooms whose messages are told, where --webhook-events has message.published (all)."`
 	DataDir             string        `placeholder:"DIR" help:"A folder for what shall outlive the process: the webhooks that wait, and in a later version the history of rooms. Without it they wait in memory."`
