@@ -147,7 +147,7 @@ func TestATornTailIsLeftOut(t *testing.T) {
 			for want < n && ends[want] <= cut {
 				want++
 			}
-			s, highest, err := openSpool(states, dir, &o.limits, place{})
+			s, highest, err := openSpool(states, dir, &o.limits, place{}, place{})
 			if err != nil {
 				if cut < len(magic) && len(garbage) > 0 {
 					continue // it is none of our files any more

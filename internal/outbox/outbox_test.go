@@ -178,7 +178,7 @@ func open(t *testing.T, url string, with func(c *Config)) *outbox {
 	}
 	cfg := Config{URL: url, Secrets: secrets, Node: "n1", Log: slog.New(slog.NewTextHandler(o.log, nil))}
 	cfg.Events, _ = Select(nil)
-	cfg.Events[published] = true
+	cfg.Events[messagePublished] = true
 	cfg.limits = limits{firstRetry: time.Millisecond, lastRetry: 20 * time.Millisecond, timeout: time.Minute, tend: 10 * time.Millisecond, drain: time.Minute}
 	if with != nil {
 		with(&cfg)

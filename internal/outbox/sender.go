@@ -25,6 +25,9 @@ type answer struct {
 const (
 	maxAnswer     = 64 << 10 // bytes of the backend's answer that are read, head and body each
 	maxRetryAfter = 5 * time.Minute
+	// keptIdle is shorter than what backends keep an idle connection for, 5 s and more: one that they close just as a
+	// request is on its way would count as a failure.
+	keptIdle = 4 * time.Second
 )
 
 // newClient follows no redirect: the backend's address is what the operator has set.
@@ -32,6 +35,7 @@ func newClient() *http.Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxResponseHeaderBytes = maxAnswer
 	t.DisableCompression = true
+	t.IdleConnTimeout = keptIdle
 	return &http.Client{
 		Transport:     t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
