@@ -16,6 +16,7 @@ import (
 
 	"example.com/hubbub/internal/api"
 	"example.com/hubbub/internal/audit"
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/console"
 	"example.com/hubbub/internal/datadir"
 	"example.com/hubbub/internal/front"
@@ -43,9 +44,12 @@ type Server struct {
 	page    http.Handler
 	ips     *front.PerIP // nil without a limit
 	origins front.Origins
-	proxies front.Proxies // who may say for whom it speaks
-	clash   sparselog.Log // of headers that contradict each other
-	unasked sparselog.Log // clients for whom Connect gave no answer
+	proxies front.Proxies  // who may say for whom it speaks
+	clash   sparselog.Log  // of headers that contradict each other
+	unasked sparselog.Log  // clients for whom Connect gave no answer
+	tokens  *auth.Verifier // nil without Config.JWT
+	authing chan struct{}  // a place for each call of Config.Authenticate
+	unsure  sparselog.Log  // clients for whom it gave no answer
 	probes  front.Lane
 	scrapes front.Lane
 	readers front.Lane // of the page
@@ -101,7 +105,11 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = front.NewPerIP(cfg.MaxConnectionsPerIP)
 	}
+	if err := s.startIdentifying(); err != nil {
+		return nil, fmt.Errorf("hubbub: %w", err)
+	}
 	if err := s.openWebhooks(); err != nil {
+		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	s.questions = cfg.newQuestions()
@@ -113,6 +121,7 @@ func New(cfg Config) (*Server, error) {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
 		s.closeWebhooks(now)
+		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	s.loop = l
@@ -143,6 +152,7 @@ func (s *Server) hubConfig() hub.Config {
 		Chat:              chat,
 		Direct:            direct,
 		Hooks:             s.hubHooks(),
+		Leeway:            max(0, cfg.JWT.Leeway),
 		HookTimeout:       cfg.HookTimeout + cfg.Questions.Timeout,
 		HookLimit:         cfg.MaxHookCalls,
 		Limits:            cfg.hubLimits(),
@@ -266,7 +276,7 @@ func (s *Server) Echo() http.Handler {
 }
 
 // echo is the handler of connections that want no rooms; no hook is asked.
-func echo(*http.Request) (loop.Handler, *refusal) { return hub.Echo{}, nil }
+func echo(*http.Request, auth.Identity) (loop.Handler, *refusal) { return hub.Echo{}, nil }
 
 func (s *Server) health(w http.ResponseWriter, r *http.Request) { s.status(w, r, "alive") }
 
@@ -342,6 +352,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.stopping.Store(true)
+	s.stopIdentifying()
 	clients := s.loop.Connections()
 	over := time.Duration(clients) * time.Second / drainPace
 	if deadline, ok := ctx.Deadline(); ok {

@@ -146,14 +146,14 @@ var figures = []figure{
 	one("panics_total", "Faults of the program that were caught.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.Panics) }),
 }
 
+var questions = prometheus.NewDesc("hubbub_question_seconds", "How long questions took that were put to the application's backend.", []string{"kind"}, nil)
+
 func oneIf(is bool) float64 {
 	if is {
 		return 1
 	}
 	return 0
 }
-
-var questions = prometheus.NewDesc("hubbub_question_seconds", "How long questions took that were put to the application's backend.", []string{"kind"}, nil)
 
 var turns = prometheus.NewDesc("hubbub_turn_seconds", "How long the workers' turns took: while one lasts, its worker's other connections wait.", nil, nil)
 
