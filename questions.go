@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/hub"
+	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/metrics"
 	"example.com/hubbub/internal/webhook"
+	"example.com/hubbub/internal/wire"
 )
 
 // Questions are what the application's backend is asked by HTTP, one POST for each; docs/questions.md has their bodies
@@ -73,7 +75,9 @@ func (c Config) validateQuestions() (bad faults) {
 	case set == webhook.QuestionSet{}:
 		bad.add("hook-url: it needs --hook-events (Questions.Events), such as connect,join")
 	}
-	bad = append(bad, validateSecrets(q.Secrets)...)
+	if w := c.Webhooks; w.URL == "" || !slices.Equal(q.Secrets, w.Secrets) { // else they are named there
+		bad = append(bad, validateSecrets(q.Secrets)...)
+	}
 	if len(q.Secrets) == 0 {
 		bad.add(`hook-url: it needs --webhook-secret (Questions.Secrets), by which the backend knows who asks; make one: echo "whsec_$(openssl rand -base64 32)"`)
 	}
@@ -90,7 +94,7 @@ func (c Config) validateQuestions() (bad faults) {
 }
 
 // newQuestions is nil where nothing is asked. Validate has looked at all.
-func (c *Config) newQuestions() *webhook.Questions {
+func (c *Config) newQuestions(node string) *webhook.Questions {
 	q := c.Questions
 	if q.URL == "" {
 		return nil
@@ -98,7 +102,7 @@ func (c *Config) newQuestions() *webhook.Questions {
 	kinds, _ := webhook.ParseQuestions(q.Events)
 	secrets, _ := webhook.ParseSecrets(q.Secrets)
 	return webhook.NewQuestions(webhook.QuestionsConfig{
-		URL: q.URL, Kinds: kinds, Secrets: secrets, Timeout: q.Timeout, AtOnce: q.AtOnce,
+		URL: q.URL, Node: node, Kinds: kinds, Secrets: secrets, Timeout: q.Timeout, AtOnce: q.AtOnce,
 		MaxContent: c.MaxMessageBytes, MaxRooms: c.MaxRoomsPerClient, Log: c.Logger,
 	})
 }
@@ -131,6 +135,17 @@ func (s *Server) askFirst(h *hub.Hooks) {
 			return hook(ctx, who, d)
 		}
 	}
+}
+
+// unasked refuses a client of which the backend has said nothing that counts.
+func unasked(r *http.Request, why *Error) (loop.Handler, *refusal) {
+	no := &refusal{
+		status: http.StatusServiceUnavailable, detail: why.Message, code: why.Code.String(), close: wire.CloseTryLater, result: upgradeBackend,
+	}
+	if asksForClose(r) {
+		return hub.Refusal{Code: no.close, Reason: no.detail}, no
+	}
+	return nil, no
 }
 
 func asker(who hub.Identity) webhook.Asker {

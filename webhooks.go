@@ -51,9 +51,6 @@ func (c Config) validateWebhooks() (bad faults) {
 	} else {
 		bad = append(bad, w.validate()...)
 	}
-	if q := c.Questions; w.URL != "" && (q.URL == "" || !slices.Equal(q.Secrets, w.Secrets)) { // else they are looked at there
-		bad = append(bad, validateSecrets(w.Secrets)...)
-	}
 	if err := checkNodeName(c.NodeName); err != nil {
 		bad.add("node-name %q: %w", c.NodeName, err)
 	}
@@ -64,6 +61,7 @@ func (w Webhooks) validate() (bad faults) {
 	if err := webhook.CheckURL(w.URL); err != nil {
 		bad.add("webhook-url: %w", err)
 	}
+	bad = append(bad, validateSecrets(w.Secrets)...)
 	if len(w.Secrets) == 0 {
 		bad.add(`webhook-url: it needs --webhook-secret (Webhooks.Secrets), by which the backend knows who tells; make one: echo "whsec_$(openssl rand -base64 32)"`)
 	}
