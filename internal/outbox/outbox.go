@@ -47,7 +47,7 @@ func (l limits) withDefaults() limits {
 	for _, n := range []struct {
 		value *int64
 		def   int64
-	}{{&l.fresh, 4 << 20}, {&l.memory, 32 << 20}, {&l.disk, 256 << 20}, {&l.memorySegment, 256 << 10}, {&l.diskSegment, 4 << 20}} {
+	}{{&l.fresh, 8 << 20}, {&l.memory, 32 << 20}, {&l.disk, 256 << 20}, {&l.memorySegment, 256 << 10}, {&l.diskSegment, 4 << 20}} {
 		if *n.value == 0 {
 			*n.value = n.def
 		}
