@@ -118,7 +118,11 @@ func (r *reader) rooms(field string) []string {
 			r.skip()
 			continue
 		}
-		names = append(names, r.text(fmt.Sprintf("%s[%d]", field, count), 0, len(r.b)))
+		item := field
+		if r.peek() != '"' {
+			item = fmt.Sprintf("%s[%d]", field, count)
+		}
+		names = append(names, r.text(item, 0, len(r.b)))
 	}
 	if r.broken == nil && (count == 0 || count > maxRooms) {
 		r.fault(field, "must have 1 to %d rooms, not %d", maxRooms, count)
