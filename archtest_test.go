@@ -25,7 +25,7 @@ var allowedImports = map[string][]string{
 	"cmd/hubbub": {".", "internal/bench", "internal/cgroup"},
 	"examples/*": {"."},
 	".": {
-		"internal/api", "internal/auth", "internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/wire",
+		"internal/api", "internal/auth", "internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/webhook", "internal/wire",
 		"internal/audit", "internal/cgroup", "internal/console", "internal/glob", "internal/metrics", "internal/rate", "internal/sparselog",
 	},
 
@@ -33,6 +33,8 @@ var allowedImports = map[string][]string{
 	"internal/front": {"internal/glob", "internal/sparselog"},
 	"internal/hub":   {"internal/auth", "internal/loop", "internal/history", "internal/presence", "internal/protocol", "internal/wire", "internal/glob", "internal/rate", "internal/sparselog"},
 	"internal/loop":  {"internal/protocol", "internal/wire", "internal/sparselog"},
+
+	"internal/webhook": {"internal/auth", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
 
 	"internal/bench": {"internal/wire", "internal/wsclient"}, // it knows the server only from outside
 

@@ -114,7 +114,9 @@ type Config struct {
 	Handlers map[string]Handler
 	// Hooks are your code in a client's life: connect, join, read, publish, request, disconnect.
 	Hooks Hooks
-	// HookTimeout bounds one call of a Handler or a hook. Default: 5 s.
+	// Questions are what the application's backend is asked by HTTP, before the hook of the same kind.
+	Questions Questions
+	// HookTimeout bounds one call of a Handler or a hook; where there are Questions, their time is added. Default: 5 s.
 	HookTimeout time.Duration
 	// MaxHookCalls is how many of them run at once, over all clients, and how many of Connect beside them; the others
 	// wait. Those of one user, or of a client without a name, take a sixteenth of the places at most, but at least 4;
@@ -207,6 +209,7 @@ func (c Config) withDefaults() Config {
 	if c.SlowConsumer == "" {
 		c.SlowConsumer = disconnect
 	}
+	c.Questions = c.Questions.withDefaults()
 	c.Chat, c.Direct = cmp.Or(c.Chat, c.outsiders()), cmp.Or(c.Direct, c.outsiders())
 	c.Rooms = slices.Clone(c.Rooms)
 	for i, r := range c.Rooms {
@@ -228,7 +231,7 @@ func (c Config) withDefaults() Config {
 
 // outsiders are those who may do by default what belongs to no room.
 func (c Config) outsiders() string {
-	if c.identifies() {
+	if c.identifies() || c.Questions.identify() {
 		return hub.Users.String()
 	}
 	return hub.Anyone.String()
@@ -246,7 +249,7 @@ func defaultMaxConnections() int {
 // Validate names every setting that can't be used; New calls it. Zero stands for the default.
 func (c Config) Validate() error {
 	c = c.withDefaults()
-	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests(), c.validateLimits())
+	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests(), c.validateLimits(), c.validateQuestions())
 	if _, err := c.policies(); err != nil {
 		errs = append(errs, err)
 	}

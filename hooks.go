@@ -13,6 +13,7 @@ import (
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol/room"
+	"example.com/hubbub/internal/webhook"
 )
 
 // Hooks are your own code in a client's life. Each is called on a goroutine of its own, never on a worker, so it may
@@ -161,6 +162,7 @@ func (s *Server) hubHooks() hub.Hooks {
 		}
 	}
 	h.Occupied, h.Vacated = hooks.Occupied, hooks.Vacated
+	s.askFirst(&h)
 	return h
 }
 
@@ -177,17 +179,11 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 // the connection shall have, or what it gets instead.
 func (s *Server) admit(r *http.Request) (loop.Handler, *refusal) {
 	token := r.URL.Query().Get("resume")
-	if s.cfg.Hooks.Connect == nil {
-		h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, auth.Identity{}, nil)
-		return s.admission(r, h, err)
+	connect := s.asksOf(r)
+	if connect != nil {
+		front.Admit(r) // it may take long
 	}
-	front.Admit(r) // the hook may take long
-	h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, auth.Identity{}, func(ctx context.Context, id hub.ID, who *auth.Identity) error {
-		c := &Connect{Client: id.String(), Request: r.WithContext(ctx)}
-		err := s.cfg.Hooks.Connect(ctx, c)
-		who.User = c.User
-		return err
-	})
+	h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, auth.Identity{}, connect)
 	return s.admission(r, h, err)
 }
 
@@ -195,11 +191,16 @@ func (s *Server) admit(r *http.Request) (loop.Handler, *refusal) {
 func (s *Server) admission(r *http.Request, h loop.Handler, err error) (loop.Handler, *refusal) {
 	var e *Error
 	var often *hub.Limited
+	var unanswered *webhook.Unanswered
 	switch {
 	case err == nil:
 		return h, nil
 	case errors.As(err, &often):
 		return nil, s.limited(often)
+	case errors.As(err, &unanswered): // which has its own line
+		return nil, &refusal{status: http.StatusServiceUnavailable, detail: unanswered.Tell.Message, result: upgradeBackend}
+	case errors.Is(err, context.DeadlineExceeded) && s.questions.Asks(webhook.AskConnect): // the others took all the time
+		return nil, &refusal{status: http.StatusServiceUnavailable, detail: "the application took too long", result: upgradeBackend}
 	case errors.As(err, &e) && e != nil:
 	case r.Context().Err() != nil || s.stopping.Load():
 		s.log.Debug("nobody waits for the hook Connect any more", "remote", r.RemoteAddr, "err", err)
@@ -207,4 +208,29 @@ func (s *Server) admission(r *http.Request, h loop.Handler, err error) (loop.Han
 		s.unasked.Log(s.log, slog.LevelError, "the hook Connect failed", "remote", r.RemoteAddr, "err", err)
 	}
 	return hub.Refuse(err), nil
+}
+
+// asksOf is what the application says of a client: its backend first, then its hook. Nil where nobody is asked.
+func (s *Server) asksOf(r *http.Request) hub.Connect {
+	asks, hook := s.questions.Asks(webhook.AskConnect), s.cfg.Hooks.Connect
+	if !asks && hook == nil {
+		return nil
+	}
+	return func(ctx context.Context, id hub.ID, who *auth.Identity) error {
+		if asks {
+			if err := s.questions.Connect(ctx, handshake(r, id), who); err != nil {
+				return err
+			}
+		}
+		if hook == nil {
+			return nil
+		}
+		c := &Connect{Client: id.String(), Request: r.WithContext(ctx), User: who.User}
+		err := hook(ctx, c)
+		if err == nil && who.User != "" && c.User != who.User {
+			return fmt.Errorf("the hook Connect names the user %q, whose name is %q already", c.User, who.User)
+		}
+		who.User = c.User
+		return err
+	}
 }

@@ -1,6 +1,8 @@
 package hubbub_test
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -10,6 +12,7 @@ import (
 
 	"example.com/hubbub"
 	"example.com/hubbub/internal/rawtest"
+	"example.com/hubbub/internal/wsclient"
 )
 
 // Limits over real sockets; what time does to them is in hubbubtest/limits_test.go.
@@ -69,6 +72,52 @@ func TestLimitsOverSockets(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Who goes on is closed, over real sockets in real time; one beside it at the same address is served.
+func TestWhoGoesOnBeyondLimitsIsClosedOverSockets(t *testing.T) {
+	s := rawtest.Start(t, hubbub.Config{Workers: 2, Limits: hubbub.Limits{
+		Client: hubbub.ClientLimits{Messages: hubbub.Rate{N: 10}}, Address: hubbub.AddressLimits{Messages: hubbub.Rate{N: 100}},
+	}})
+	abuser, other := rawtest.Dial(t, s, "/ws"), rawtest.Dial(t, s, "/ws")
+	other.NextJSON()
+	ended := make(chan int, 1)
+	go func() {
+		for {
+			op, p, err := abuser.TryNext()
+			switch {
+			case err != nil:
+				ended <- 0
+				return
+			case op == wsclient.Close:
+				ended <- int(binary.BigEndian.Uint16(p))
+				return
+			}
+		}
+	}()
+	some := bytes.Repeat(rawtest.Text(`{"msg_type":"ping"}`), 5)
+	began := time.Now()
+	for pings := 0; ; pings++ {
+		select {
+		case code := <-ended:
+			if took := time.Since(began); code != 1008 || took < 10*time.Second {
+				t.Errorf("closed with %d after %s", code, took)
+			}
+			abuser.CloseNow()
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+		abuser.TrySend(some)
+		if pings%20 == 0 {
+			other.Text(`{"msg_type":"ping","id":1}`)
+			if m := other.NextJSON(); m["msg_type"] != "pong" {
+				t.Fatalf("beside it: %v", m)
+			}
+		}
+		if time.Since(began) > rawtest.Patience {
+			t.Fatal("it goes on for ever")
+		}
+	}
 }
 
 func TestLimitsThatCantBeUsed(t *testing.T) {

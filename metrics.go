@@ -65,6 +65,7 @@ const (
 	upgradePerIP
 	upgradePerUser
 	upgradeRateLimited
+	upgradeBackend
 	upgradeFailed
 	upgradeResults // how many there are
 )
@@ -82,6 +83,7 @@ var upgradeNames = [upgradeResults]string{
 	upgradePerIP:       "max_connections_per_ip",
 	upgradePerUser:     "user_connections",
 	upgradeRateLimited: "rate_limited",
+	upgradeBackend:     "backend",
 	upgradeFailed:      "failed",
 }
 
@@ -146,6 +148,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		snap.BufferedBytes += s.hub.Kept(k)
 	}
 	snap.BufferedBytes -= snap.HistoryBytes
+	s.questionsTo(&snap)
 	s.hub.Refusals(func(limit, by string, n int64) {
 		snap.Limited = append(snap.Limited, metrics.Limited{Limit: limit, By: by, Times: n})
 	})

@@ -126,7 +126,9 @@ func usesOf(t *testing.T, codes map[string]string) map[string]string {
 
 // The docs name every metric of ours, and none that isn't there.
 func TestEveryMetricIsInTheDocs(t *testing.T) {
-	s := rawtest.Start(t, hubbub.Config{})
+	s := rawtest.Start(t, hubbub.Config{
+		Questions: hubbub.Questions{URL: "http://backend.invalid", Events: []string{"connect"}, Secrets: []string{backendSecret}},
+	})
 	served := map[string]bool{}
 	for series := range scrape(t, s) {
 		name, _, _ := strings.Cut(series, "{")

@@ -23,6 +23,7 @@ import (
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/sparselog"
+	"example.com/hubbub/internal/webhook"
 )
 
 // Server is the whole of Hubbub as an http.Handler: the room protocol at /ws (and at / when the request is an upgrade),
@@ -51,6 +52,8 @@ type Server struct {
 	calls   http.Handler // of the API, on the public paths
 	node    string       // what this server is called
 	tally   tally
+
+	questions *webhook.Questions // nil where the backend is asked nothing
 
 	draining atomic.Bool   // not ready any more
 	delayed  chan struct{} // closed when it has been so for Config.ShutdownDelay
@@ -92,6 +95,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = front.NewPerIP(cfg.MaxConnectionsPerIP)
 	}
+	s.questions = cfg.newQuestions()
 	s.hub = hub.New(s.hubConfig())
 	s.api, s.node = s.newAPI(), newNode()
 	s.calls = s.api.Handler(cfg.BasePath)
@@ -127,7 +131,7 @@ func (s *Server) hubConfig() hub.Config {
 		Chat:              chat,
 		Direct:            direct,
 		Hooks:             s.hubHooks(),
-		HookTimeout:       cfg.HookTimeout,
+		HookTimeout:       cfg.HookTimeout + cfg.Questions.Timeout,
 		HookLimit:         cfg.MaxHookCalls,
 		Limits:            cfg.hubLimits(),
 		Log:               cfg.Logger,
@@ -316,6 +320,7 @@ func (s *Server) Info() Info {
 // it: the Disconnect of its client, or the next hooks of its room. It would wait for itself in another goroutine than
 // the hook's own; a hook must not wait for such a one.
 func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.questions.Close()
 	if !s.draining.Swap(true) {
 		time.AfterFunc(s.cfg.ShutdownDelay, func() { close(s.delayed) })
 	}

@@ -120,6 +120,10 @@ func (c *Client) received(raw []byte) {
 		e.Kind, e.Count, e.FromOffset, e.ToOffset = model.Gap, m.Count, m.FromOffset, m.ToOffset
 		c.moveOn(&e, m.ToOffset)
 		e.Position = model.Position{}
+	case "deleted":
+		e.Kind, e.ToOffset = model.Deleted, m.ToOffset
+		c.moveOn(&e, m.ToOffset)
+		e.Position = model.Position{Epoch: c.positions[m.Room].Epoch, Offset: m.Offset}
 	case "member_joined", "member_left":
 		e.Kind, e.Count, e.Members = model.Came, m.Count, members(m.Members)
 		if m.Type == "member_left" {
@@ -153,6 +157,10 @@ func (c *Client) answered(m Message) model.Event {
 		if m.Type == "left" { // the server's own doing
 			delete(c.rooms, m.Room)
 			return model.Event{Kind: model.Left, Room: m.Room, Reason: m.Reason}
+		}
+		if m.Type == "joined" {
+			c.enter(m.Room, m, c.rooms[m.Room])
+			return model.Event{Kind: model.Joined, Room: m.Room, Position: model.Position(m.Position)}
 		}
 		return model.Event{}
 	}

@@ -181,6 +181,7 @@ func (w *world) judge(t *rapid.T, p *person, room string, since Position, a Mess
 		t.Fatalf("%s, away from %q since %+v, is told that nothing is missing: %+v", p.Name, room, since, a)
 	case since.Epoch != "" && !a.Recovered && a.Reason == "":
 		t.Fatalf("%s, away from %q since %+v, is not told why it isn't recovered: %+v", p.Name, room, since, a)
+	case w.put[room+p.ID]: // it may have been in the room already, and then nothing is brought
 	case since.Epoch != "" && !a.Recovered && w.covers(room, since, a.Position):
 		t.Fatalf("%s, away from %q since %+v, is told %+v, and the history must go back far enough at %s:\n%s", p.Name, room, since, a, time.Now(), w.logs())
 	}
@@ -190,6 +191,9 @@ func (w *world) judge(t *rapid.T, p *person, room string, since Position, a Mess
 // taken for a little older and larger than it is; one that nobody has seen with its offset, for the oldest and largest
 // of these.
 func (w *world) covers(room string, since, now Position) bool {
+	if at := w.cleared[room]; at.Epoch == since.Epoch && at.Offset > uint64(since.Offset) {
+		return false
+	}
 	known, worst := w.known(room, since.Epoch)
 	if now.Epoch != since.Epoch { // it must not be gone while a message may be kept
 		for _, m := range known {

@@ -2,6 +2,7 @@ package hubbubtest
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -38,7 +39,7 @@ func playRooms(t *testing.T, hooks func(*rapid.T) *moody) {
 			t.Repeat(map[string]func(*rapid.T){ // each is as likely as the other
 				"join": w.join, "leave": w.leave, "leave and return": w.leaveAndReturn,
 				"publish": w.publish, "publish again": w.publish, "publish twice": w.publishTwice, "burst": w.burst, "flood": w.flood, "flood again": w.flood,
-				"application": w.application, "chat": w.chat, "direct": w.direct,
+				"application": w.application, "take back": w.takeBack, "take back more": w.takeBack, "put in": w.putIn, "chat": w.chat, "direct": w.direct,
 				"cut": w.cut, "stall": w.stall, "resume": w.resume, "slow": w.slow,
 				"go away": w.goAway, "come back": w.comeBack, "come back again": w.comeBack, "take over": w.takeOver, "name rooms": w.nameRooms,
 				"who is there": w.ask, "step": w.step, "check": w.check,
@@ -61,8 +62,10 @@ type world struct {
 	said   map[string]publication // by content
 
 	policies map[string]model.Policy
-	window   time.Duration // in which a session may be resumed; 0: never
-	moody    *moody        // nil for an application without hooks
+	put      map[string]bool            // by room and client id, whom the application has put in
+	cleared  map[string]hubbub.Position // by room, where it was when all was taken back last
+	window   time.Duration              // in which a session may be resumed; 0: never
+	moody    *moody                     // nil for an application without hooks
 }
 
 // person comes and goes; each time it is another Client.
@@ -94,7 +97,7 @@ type publication struct {
 }
 
 func newWorld(t *rapid.T, hooks func(*rapid.T) *moody) *world {
-	w := &world{rooms: []string{"red", "blue"}, said: map[string]publication{}, policies: map[string]model.Policy{}}
+	w := &world{rooms: []string{"red", "blue"}, said: map[string]publication{}, policies: map[string]model.Policy{}, cleared: map[string]hubbub.Position{}, put: map[string]bool{}}
 	cfg := hubbub.Config{
 		Workers: rapid.IntRange(1, 3).Draw(t, "workers"), MaxMessageBytes: 8 << 10, SendQueueBytes: 16 << 10, SendQueueAge: 20 * time.Second,
 	}
@@ -291,6 +294,38 @@ func (w *world) application(t *rapid.T) {
 	room := w.room(t)
 	if _, err := w.srv.Publish(context.Background(), hubbub.Publication{Room: room, Content: w.content(room, 20)}); err != nil {
 		t.Fatalf("the application can't publish: %v", err)
+	}
+}
+
+// takeBack has the application take back one of the newest messages of a room, or all.
+func (w *world) takeBack(t *rapid.T) {
+	room, back := w.room(t), rapid.Uint64Range(0, 40).Draw(t, "back")
+	r, err := w.srv.Room(context.Background(), room)
+	if err != nil {
+		return // nobody is there
+	}
+	switch at := r.Position; {
+	case back == 0:
+		err = w.srv.DeleteHistory(context.Background(), room)
+		if r, _ := w.srv.Room(context.Background(), room); err == nil { // others may publish meanwhile
+			w.cleared[room] = r.Position
+		}
+	case at.Offset >= back:
+		at.Offset -= back - 1
+		err = w.srv.DeleteMessage(context.Background(), room, at)
+	}
+	if err != nil && !errors.Is(err, hubbub.ErrNoPosition) && !errors.Is(err, hubbub.ErrNoHistory) && !errors.Is(err, hubbub.ErrOverloaded) {
+		t.Fatalf("the application can't take back: %v", err)
+	}
+}
+
+// putIn has the application put somebody into a room, who may be away.
+func (w *world) putIn(t *rapid.T) {
+	p, room := rapid.SampledFrom(w.people).Draw(t, "who"), w.room(t)
+	w.put[room+p.ID] = true
+	err := w.srv.Join(context.Background(), room, p.ID)
+	if err != nil && !errors.Is(err, hubbub.ErrUnknownClient) {
+		t.Fatalf("the application can't put %s into %s: %v", p.Name, room, err)
 	}
 }
 

@@ -116,26 +116,55 @@ func (s *Server) Publish(ctx context.Context, p hubbub.Publication) (at hubbub.P
 		s.mu.Unlock()
 		return s.Server.Publish(ctx, p)
 	}
-	err = s.note(room, p, func() (err error) {
+	err = s.note(room, p, func() (hubbub.Position, error) {
 		at, err = s.Server.Publish(ctx, p)
-		return err
+		return at, err
 	})
 	return at, err
 }
 
-func (s *Server) note(room string, p hubbub.Publication, do func() error) error {
+func (s *Server) note(room string, p hubbub.Publication, do func() (hubbub.Position, error)) error {
 	text, _ := json.Marshal(p.Content)
 	sent := model.Event{
 		Kind: model.Sent, Room: room, Message: string(text), ID: fmt.Sprint(s.clock.Add(1)),
 		From: p.From, Key: p.Key, Exclude: strings.ToLower(p.Exclude),
 	}
 	s.add(sent)
-	err := do()
-	sent.Kind = model.Acked
+	at, err := do()
+	sent.Kind, sent.Position = model.Acked, model.Position{Epoch: at.Epoch, Offset: int64(at.Offset)}
 	if err != nil {
 		sent.Kind, sent.Reason = model.Refused, err.Error()
 	}
 	s.add(sent)
+	return err
+}
+
+// DeleteMessage is hubbub.Server's, and noted for Check: who doesn't get the message then has lost nothing.
+func (s *Server) DeleteMessage(ctx context.Context, room string, at hubbub.Position) error {
+	return s.noteDeleted(ctx, room, at.Offset, func() error { return s.Server.DeleteMessage(ctx, room, at) })
+}
+
+// DeleteHistory is hubbub.Server's, and noted for Check.
+func (s *Server) DeleteHistory(ctx context.Context, room string) error {
+	return s.noteDeleted(ctx, room, 0, func() error { return s.Server.DeleteHistory(ctx, room) })
+}
+
+// Join is hubbub.Server's, and noted for Check.
+func (s *Server) Join(ctx context.Context, room, client string) error {
+	s.add(model.Event{Kind: model.PutIn, Room: room, From: strings.ToLower(client)}) // first: others may hear of it before it ends
+	return s.Server.Join(ctx, room, client)
+}
+
+// noteDeleted notes what was taken back: one message, or with 0 all up to where the room is.
+func (s *Server) noteDeleted(ctx context.Context, room string, offset uint64, do func() error) error {
+	err := do()
+	if r, unknown := s.Server.Room(ctx, room); err == nil && unknown == nil {
+		e := model.Event{Kind: model.Deleted, Room: room, Position: model.Position{Epoch: r.Position.Epoch, Offset: int64(offset)}}
+		if offset == 0 {
+			e.ToOffset = int64(r.Position.Offset)
+		}
+		s.add(e)
+	}
 	return err
 }
 

@@ -62,7 +62,7 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 		case "direct":
 			value = cfg.Direct
 		}
-		if text, is := value.(secret); is && text != "" {
+		if isSecret(value) {
 			fmt.Fprintf(&out, "\n%s# %s: not shown, %s\n", comment(flag.Help), flag.Name, c.origin(ctx, flag))
 			continue
 		}
@@ -331,4 +331,15 @@ func locate(ctx *kong.Context, c *serveCmd, err error) error {
 		}
 	}
 	return errors.New(strings.Join(lines, "\n"))
+}
+
+// isSecret says that a setting has a value that is nobody's to read.
+func isSecret(value any) bool {
+	switch value := value.(type) {
+	case secret:
+		return value != ""
+	case secrets:
+		return len(value) > 0
+	}
+	return false
 }

@@ -42,6 +42,9 @@ func checkEnvironment(environ []string, flags []*kong.Flag) (unknown []string, e
 	var errs []error
 	for _, v := range variables(environ) {
 		flag := flagOf[v.name]
+		if v.name == "HUBBUB_URL" {
+			continue // the other commands'
+		}
 		if flag == nil {
 			if like := nearest(v.name, slices.Sorted(maps.Keys(flagOf))); like != "" {
 				errs = append(errs, fmt.Errorf("%s: there is no such setting; did you mean %s?", v.name, like))

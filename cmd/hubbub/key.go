@@ -111,5 +111,8 @@ func (c *serveCmd) apiKeys() (keys []hubbub.APIKey, err error) {
 // apiKeyName is the setting, and the name that its key has.
 const apiKeyName = "api-key"
 
-// secret is a setting that hubbub config doesn't print.
-type secret string
+// secret is a setting that hubbub config doesn't print, as is each of secrets.
+type (
+	secret  string
+	secrets []string
+)

@@ -15,6 +15,10 @@ type cli struct {
 	Serve   serveCmd    `cmd:"" help:"Run the server."`
 	Config  configCmd   `cmd:"" help:"Check the settings, and print what they come to and where each is from."`
 	Key     keyCmd      `cmd:"" help:"Make a key for the HTTP API."`
+	Pub     pubCmd      `cmd:"" help:"Publish a message."`
+	Rooms   roomsCmd    `cmd:"" help:"List the rooms of a server."`
+	Kick    kickCmd     `cmd:"" help:"End a client's session, or take it out of a room."`
+	Tail    tailCmd     `cmd:"" help:"Show what passes a room, a client or a user."`
 	Bench   benchCmd    `cmd:"" help:"Put a server under load, and measure it."`
 	Version versionCmd  `cmd:"" help:"Print the version."`
 	Ask     versionFlag `name:"version" env:"-" help:"Print the version."`
@@ -35,8 +39,9 @@ func (usageError) ExitCode() int   { return statusUsage }
 var (
 	reserved = strings.Fields(`
 	anonymous page nats nats-creds
-	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo`)
-	reservedGroups = []string{"jwt-", "webhook-", "hook-"}
+	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo
+	webhook-url webhook-events`)
+	reservedGroups = []string{"jwt-"}
 )
 
 func main() {

@@ -53,6 +53,9 @@ type serveCmd struct {
 	BasePath            string        `placeholder:"PATH" help:"What all paths begin with, such as /live for /live/ws, where a proxy passes it on."`
 	TLSCert             string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
 	TLSKey              string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
+	HookURL             secret        `name:"hook-url" placeholder:"URL" help:"Where the backend is asked, by one signed request each, what --hook-events names; without an answer it is no. It needs --webhook-secret."`
+	HookEvents          []string      `placeholder:"KIND" help:"What it is asked: connect (who is this client, may it come in), join, publish (may it), request (what a client asks of it)."`
+	WebhookSecret       secrets       `placeholder:"SECRET" help:"What signs them: whsec_ and base64 of 24 to 64 bytes; two of them while you change from one to the next. Better in the environment, since all on the machine see the command line."`
 	Compression         string        `default:"on" placeholder:"MODE" help:"permessage-deflate: on, off, or context, which keeps context takeover and its memory (${default})."`
 	IO                  string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux) or pump (portable)."`
 	LogLevel            string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
@@ -221,6 +224,7 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		ProxyProtocol:       c.ProxyProtocol == "on",
 		Subprotocols:        c.Subprotocols,
 		BasePath:            c.BasePath,
+		Questions:           hubbub.Questions{URL: string(c.HookURL), Events: c.HookEvents, Secrets: c.WebhookSecret},
 		Compression:         c.Compression,
 		IO:                  c.IO,
 		Logger:              log,

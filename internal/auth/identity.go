@@ -15,6 +15,7 @@ type Identity struct {
 	Data    []byte    // its presence data in every room, one JSON value, which it can't change; nil: its joins say
 	Rooms   []string  // it is put into these at once
 	Grants  *Grants   // nil for none
+	Beside  *Identity // what Add has added, and a new token takes nothing away from; nil for nothing
 }
 
 // BeyondName says that there is more to the client than a name, which the server must keep.

@@ -24,6 +24,8 @@
 //	presence.go who is in a room (internal/presence knows), and when its members are told of it
 //	permit.go   what a client may do: policies, hooks, limits
 //	limits.go   how often a client, its user and its address may do a thing; meters.go: what they have left of it
+//	identity.go what is known of a client: rooms that it is put into, data that it shows, a token in place of another
+//	expiry.go   whose connections are closed because that has expired
 //	backend.go  what the application asks for
 //	admit.go    who a new client is, and whether the application lets it in
 //	operations.go what a session has under way: commands that wait for hooks, or for logs

@@ -43,6 +43,7 @@ type Identity struct {
 // Draft is what a client wants to publish: to a room, to the client To, or with neither to everyone.
 type Draft struct {
 	Room, To string
+	Key      string // "" for none
 	Content  []byte
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/glob"
+	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/protocol"
 )
 
@@ -102,12 +103,41 @@ func (s *session) enter(name string, put bool) *protocol.Error {
 		return no
 	}
 	at, _, behind := s.becomeMember(name, nil, nil, false)
-	s.rooms[len(s.rooms)-1].put = put
-	if behind != nil { // it is coming home
+	m := &s.rooms[len(s.rooms)-1]
+	m.put = put
+	switch {
+	case behind != nil: // it is coming home
 		s.more.coming.pulls = append(s.more.coming.pulls, behind)
+	case m.local.room.keeps():
+		s.extra().entered = append(s.more.entered, entry{m.local, at.Offset})
 	}
 	s.answer(joinedByServer(name, at))
 	return nil
+}
+
+// entry is where a session was put into a room with history.
+type entry struct {
+	local  *local
+	offset uint64 // of the room's position then
+}
+
+// untouched says that the session was put into the room and has got nothing of it yet, so that a position which its
+// client had reached before can be gone on from. r.mu is held; the room is at that position.
+func (s *session) untouched(l *local, at history.Position) bool {
+	if s.more == nil {
+		return false
+	}
+	if i := slices.Index(s.more.entered, entry{l, at.Offset}); i >= 0 {
+		s.more.entered = slices.Delete(s.more.entered, i, i+1) // once
+		return true
+	}
+	c := s.more.coming
+	if c == nil {
+		return false
+	}
+	before := len(c.pulls)
+	c.pulls = slices.DeleteFunc(c.pulls, func(p *pull) bool { return p.local == l }) // another one takes its place
+	return len(c.pulls) < before
 }
 
 // enterWhenOpen is enter for a room whose log lies elsewhere. What the client says of that room waits meanwhile.
@@ -135,7 +165,8 @@ func (s *session) enterWhenOpen(name string) {
 	})
 }
 
-// refresh takes over what a new token says of the client, and takes it out of rooms that it may be in no more.
+// refresh takes over what a new token says of the client, beside what the application has said, and takes it out of
+// rooms that it may be in no more.
 func (s *session) refresh(cmd *protocol.Command, fresh auth.Identity) {
 	old := s.known()
 	if err := checkIdentity(&fresh); err != nil {
@@ -148,6 +179,9 @@ func (s *session) refresh(cmd *protocol.Command, fresh auth.Identity) {
 	}
 	if old == nil {
 		old = &auth.Identity{}
+	}
+	if old.Beside != nil { // of the same user, so it is no other's
+		fresh.Add(*old.Beside)
 	}
 	s.self.who = nil
 	if fresh.BeyondName() {

@@ -127,6 +127,58 @@ func TestRoomsOfAnIdentityOverAResume(t *testing.T) {
 	}
 }
 
+// Who is put in again as somebody new can still go on from where it was, as long as nothing has come to it. So the rooms
+// of its identity miss nothing over an absence that its session did not outlive.
+func TestWhoIsPutInMayComeWithAPosition(t *testing.T) {
+	for _, how := range []string{`{"msg_type":"resume","rooms":{"closed.1":%s},"id":1}`, `{"msg_type":"join_room","room":"closed.1","since":%s,"id":1}`} {
+		h, l := newHubOf(t, 2, closedRooms)
+		publish := func(n int) {
+			h.Publish(context.Background(), &Publication{Room: "closed.1", Content: fmt.Append(nil, n)})
+		}
+		who := auth.Identity{User: "ann", Rooms: []string{"closed.1"}}
+		first := newKnown(t, h, l, who)
+		since := fmt.Sprintf(`{"epoch":%q,"offset":1}`, first.next()["epoch"])
+		for n := range 3 {
+			publish(n)
+		}
+		c := newKnown(t, h, l, who)
+		if m := c.next(); m["msg_type"] != "joined" || m["offset"] != 3.0 {
+			t.Fatalf("%v", m)
+		}
+		var got []string
+		see := func(m map[string]any) { got = append(got, inShort([]map[string]any{m})...) }
+		for _, want := range []string{"recovered:true", "reason:expired recovered:false"} { // once
+			c.say(how, since)
+			if answer := fmt.Sprint(c.answer(1.0, see)); !strings.Contains(answer, want) {
+				t.Errorf("%s, want %s", answer, want)
+			}
+		}
+		publish(3)
+		for len(got) < 3 {
+			see(c.next())
+		}
+		if want := []string{"room_message closed.1 1", "room_message closed.1 2", "room_message closed.1 3"}; !slices.Equal(got, want) {
+			t.Errorf("%q", got)
+		}
+
+		// While it comes home to another room nothing comes to it, whatever is published.
+		third := newKnown(t, h, l, auth.Identity{User: "ann"})
+		third.ask(`{"msg_type":"join_room","room":"free","id":1}`)
+		third.lose(h)
+		back := third.backAs(h, l, who)
+		publish(4)
+		back.say(`{"msg_type":"resume","rooms":{"free":null,"closed.1":%s},"id":1}`, since)
+		got = nil
+		back.answer(1.0, see)
+		for len(got) < 5 {
+			see(back.next())
+		}
+		if want := []string{"joined closed.1", "room_message closed.1 1", "room_message closed.1 2", "room_message closed.1 3", "room_message closed.1 4"}; !slices.Equal(got, want) {
+			t.Errorf("coming home: %q", got)
+		}
+	}
+}
+
 // roomsOf are the rooms that the hub has the client in, by name.
 func roomsOf(t *testing.T, h *Hub, c *client) []string {
 	t.Helper()
@@ -238,6 +290,36 @@ func TestARefreshTakesTheTokensPlace(t *testing.T) {
 	anon := newClient(t, h, l)
 	if got := anon.ask(`{"msg_type":"refresh","token":"nobody's","id":1}`); got["code"] != "forbidden" {
 		t.Errorf("of nobody: %v", got)
+	}
+}
+
+// What the application has said beside the token stays: its end too, which no token puts off.
+func TestARefreshLeavesWhatTheApplicationSaid(t *testing.T) {
+	soon, later := time.Now().Add(time.Minute).Truncate(time.Second), time.Now().Add(time.Hour).Truncate(time.Second)
+	all := tokens{"less": {User: "ann", Expires: later}}
+	h, l := newHubOf(t, 1, func(c *Config) { closedRooms(c); c.Hooks.Refresh = all.read })
+	who := auth.Identity{User: "ann", Expires: later, Rooms: []string{"closed.1"}, Grants: granting(t, "granted.1")}
+	said := auth.Identity{User: "ann", Expires: soon, Rooms: []string{"closed.2"}, Grants: granting(t, "granted.2"), Data: []byte(`"said"`)}
+	if err := who.Add(said); err != nil {
+		t.Fatal(err)
+	}
+	c := newKnown(t, h, l, who)
+	c.expectKinds("joined closed.1", "joined closed.2")
+	for _, room := range []string{"granted.1", "granted.2", "lobby"} {
+		c.ask(`{"msg_type":"join_room","room":%q,"data":"mine","id":1}`, room)
+	}
+	for _, left := range [][]string{{"left closed.1 forbidden", "left granted.1 forbidden"}, nil} {
+		if got := c.ask(`{"msg_type":"refresh","token":"less","id":1}`); got["msg_type"] != "refreshed" || got["expires_at"] != float64(soon.UnixMilli()) {
+			t.Errorf("got %v", got)
+		}
+		c.expectKinds(left...)
+	}
+	if rooms := roomsOf(t, h, c); !slices.Equal(rooms, []string{"closed.2", "granted.2", "lobby"}) {
+		t.Errorf("it is in %q", rooms)
+	}
+	c.ask(`{"msg_type":"join_room","room":"lobby","data":"mine","id":1}`)
+	if got := fmt.Sprint(c.ask(`{"msg_type":"presence","room":"lobby","id":1}`)["members"]); !strings.Contains(got, "data:said") {
+		t.Errorf("it shows %s", got)
 	}
 }
 

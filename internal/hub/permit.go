@@ -173,7 +173,7 @@ func askRoom(may func(ctx context.Context, who Identity, room string) error, who
 }
 
 func askPublish(hooks *Hooks, who Identity, cmd *protocol.Command) hook {
-	d := Draft{Room: string(cmd.Room), To: canonical(cmd.To), Content: bytes.Clone(cmd.Content)}
+	d := Draft{Room: string(cmd.Room), To: canonical(cmd.To), Key: string(cmd.Key), Content: bytes.Clone(cmd.Content)}
 	return func(ctx context.Context) outcome {
 		content, err := hooks.Publish(ctx, who, d)
 		return outcome{content: content, err: err}

@@ -447,16 +447,16 @@ func (s *session) resumeRoom(at *protocol.RoomPosition, no *protocol.Error) (ans
 	}
 	var place history.Position
 	var reason string
+	var behind *pull
 	if member >= 0 { // it has said resume before, or joined
-		place, reason = s.stays(s.rooms[member].local.room, since)
+		place, reason, behind = s.stays(member, since)
 	} else {
-		var behind *pull
 		delete(c.left, answer.Room) // first: from here on it is s's, or nobody's
 		place, reason, behind = s.becomeMember(answer.Room, since, nil, counted)
 		s.rooms[len(s.rooms)-1].put = was.put
-		if behind != nil {
-			c.pulls = append(c.pulls, behind)
-		}
+	}
+	if behind != nil {
+		c.pulls = append(c.pulls, behind)
 	}
 	if since == nil && reason == "" {
 		reason = protocol.ReasonExpired // it can't be proved

@@ -98,9 +98,12 @@ func (s *session) joinRoom(cmd *protocol.Command) {
 	i := s.find(cmd.Room)
 	switch {
 	case i >= 0:
-		r := s.rooms[i].local.room // joining twice is joining once
-		at, reason := s.stays(r, sinceOf(cmd))
-		s.answerJoined(cmd, r.name, at, reason)
+		name := s.rooms[i].local.room.name // joining twice is joining once
+		at, reason, behind := s.stays(i, sinceOf(cmd))
+		s.answerJoined(cmd, name, at, reason)
+		if behind != nil {
+			s.fallBehind(behind)
+		}
 	case s.hub.remoteLog(string(cmd.Room)):
 		s.joinWhenOpen(cmd)
 	default:
@@ -165,17 +168,27 @@ func (s *session) becomeMember(name string, since *protocol.Position, data []byt
 	return at, reason, nil
 }
 
-// stays answers a member that joins again: what came since then was sent, so only a position that is not behind the
-// room's proves that nothing is missing.
-func (s *session) stays(r *room, since *protocol.Position) (at history.Position, reason string) {
+// stays answers a member that joins again, that of the room at index i: what came since then was sent, so only a
+// position that is not behind the room's proves that nothing is missing; unless it was put in and nothing came: then
+// behind is what the caller has to begin with.
+func (s *session) stays(i int, since *protocol.Position) (at history.Position, reason string, behind *pull) {
+	l := s.rooms[i].local
+	r := l.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if since != nil {
-		if reason = r.recover(since); reason == "" && since.Offset < r.position().Offset {
-			reason = protocol.ReasonExpired
-		}
+	at = r.position()
+	if since == nil {
+		return at, "", nil
 	}
-	return r.position(), reason
+	if reason = r.recover(since); reason != "" || since.Offset >= at.Offset {
+		return at, reason, nil
+	}
+	if !s.untouched(l, at) {
+		return at, protocol.ReasonExpired, nil
+	}
+	l.follow(s, never)
+	from := r.behind(l, since.Offset)
+	return at, "", &from
 }
 
 func (s *session) answerJoined(cmd *protocol.Command, room string, at history.Position, reason string) {

@@ -48,7 +48,8 @@ type more struct {
 	coming     *homecoming    // what it says of its rooms before it has said all; nil else
 	pulls      []*pull        // rooms of which it misses something, in the order in which they are caught up with
 	flow       flow
-	meter      *meter // what is left of its limits; nil where there are none, and before the first message
+	meter      *meter  // what is left of its limits; nil where there are none, and before the first message
+	entered    []entry // rooms with history into which it was put as it came
 
 	alarm        bool // tooLate is on its way
 	disconnected bool // the hook Disconnect has been called

@@ -34,6 +34,9 @@ type Snapshot struct {
 	MailboxDepth  []int // by worker
 
 	Turns Histogram
+
+	Questions     map[string]map[string]int64 // by kind and result, of the kinds that are asked
+	QuestionTimes map[string]Histogram        // by kind
 }
 
 // Limited is how often a limit has refused something.
@@ -96,6 +99,14 @@ var figures = []figure{
 				emit(float64(n), strconv.Itoa(i))
 			}
 		}},
+	{prometheus.NewDesc("hubbub_questions_total", "Questions for the application's backend, by kind and by what became of them.", []string{"kind", "result"}, nil), prometheus.CounterValue,
+		func(s *Snapshot, emit func(float64, ...string)) {
+			for kind, results := range s.Questions {
+				for result, n := range results {
+					emit(float64(n), kind, result)
+				}
+			}
+		}},
 	{prometheus.NewDesc("hubbub_limited_total", "What was refused because a client, a user or an address did too much of it, by limit and by whom.", []string{"limit", "by"}, nil), prometheus.CounterValue,
 		func(s *Snapshot, emit func(float64, ...string)) {
 			for _, l := range s.Limited {
@@ -113,6 +124,8 @@ var figures = []figure{
 	one("panics_total", "Faults of the program that were caught.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.Panics) }),
 }
 
+var questions = prometheus.NewDesc("hubbub_question_seconds", "How long questions took that were put to the application's backend.", []string{"kind"}, nil)
+
 var turns = prometheus.NewDesc("hubbub_turn_seconds", "How long the workers' turns took: while one lasts, its worker's other connections wait.", nil, nil)
 
 // collector reads one snapshot a scrape.
@@ -124,6 +137,7 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 		ch <- f.desc
 	}
 	ch <- turns
+	ch <- questions
 }
 
 // Collect implements prometheus.Collector.
@@ -134,10 +148,13 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(f.desc, f.kind, value, labels...)
 		})
 	}
-	ch <- s.Turns.metric()
+	ch <- s.Turns.metric(turns)
+	for kind, times := range s.QuestionTimes {
+		ch <- times.metric(questions, kind)
+	}
 }
 
-func (h Histogram) metric() prometheus.Metric {
+func (h Histogram) metric(desc *prometheus.Desc, labels ...string) prometheus.Metric {
 	buckets := make(map[float64]uint64, len(h.Bounds))
 	var n uint64
 	for i, c := range h.Counts {
@@ -146,7 +163,7 @@ func (h Histogram) metric() prometheus.Metric {
 			buckets[h.Bounds[i]] = n // Prometheus counts all up to the bound
 		}
 	}
-	return prometheus.MustNewConstHistogram(turns, n, h.Sum, buckets)
+	return prometheus.MustNewConstHistogram(desc, n, h.Sum, buckets, labels...)
 }
 
 // Registry has Hubbub's metrics, and those of the Go runtime and the process.

@@ -11,14 +11,16 @@ import (
 )
 
 const names = "connections rooms messages_received_total messages_sent_total received_bytes_total sent_bytes_total dropped_total " +
-	"closed_total errors_total upgrades_total buffered_bytes history_bytes kept_bytes parked_sessions mailbox_depth turn_seconds panics_total"
+	"closed_total errors_total upgrades_total buffered_bytes history_bytes kept_bytes parked_sessions mailbox_depth turn_seconds panics_total questions_total question_seconds"
 
 func full() metrics.Snapshot {
 	return metrics.Snapshot{
 		Connections: 3, Rooms: 2, MessagesReceived: 10, MessagesSent: 20, BytesReceived: 100, BytesSent: 200,
 		Dropped: map[string]int64{"disconnect": 4}, Closed: map[string]int64{"1000": 5, "other": 1}, Errors: map[string]int64{"bad_json": 6},
 		Upgrades: map[string]int64{"accepted": 7}, Panics: 8, BufferedBytes: 9, HistoryBytes: 14, Kept: map[string]int64{"parked": 15}, Parked: 13, MailboxDepth: []int{11, 12},
-		Turns: metrics.Histogram{Bounds: []float64{0.001, 0.01}, Counts: []int64{5, 3, 1}, Sum: 0.5},
+		Turns:         metrics.Histogram{Bounds: []float64{0.001, 0.01}, Counts: []int64{5, 3, 1}, Sum: 0.5},
+		Questions:     map[string]map[string]int64{"join": {"allowed": 16}},
+		QuestionTimes: map[string]metrics.Histogram{"join": {Bounds: []float64{1}, Counts: []int64{16, 1}, Sum: 17.5}},
 	}
 }
 
@@ -48,6 +50,10 @@ hubbub_turn_seconds_bucket{le="+Inf"} 9
 hubbub_turn_seconds_sum 0.5
 hubbub_turn_seconds_count 9
 hubbub_panics_total 8
+hubbub_questions_total{kind="join",result="allowed"} 16
+hubbub_question_seconds_bucket{kind="join",le="1"} 16
+hubbub_question_seconds_count{kind="join"} 17
+hubbub_question_seconds_sum{kind="join"} 17.5
 `
 	out, err := testutil.CollectAndFormat(r, expfmt.TypeTextPlain, prefixed()...)
 	if err != nil {

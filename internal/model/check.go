@@ -35,6 +35,12 @@ type roomLog struct {
 	paths     []bits  // paths[a] has b when a comes before b; see arrange
 	received  [][]int // by member: what it got, in that order
 	published [][]int // by publisher: what it sent
+	deletions []Event // those that anybody heard of
+}
+
+// tookBack says that m need not have come to anybody: it was taken back.
+func (r *roomLog) tookBack(m *message) bool {
+	return slices.ContainsFunc(r.deletions, func(e Event) bool { return e.takesBack(m) })
 }
 
 // message is one of a room, or at least somebody says so.
@@ -217,10 +223,13 @@ func (c *checking) place(l *Log, r *roomLog, m *message, p Position) {
 func (c *checking) collectReceived(l *Log) {
 	streams := map[*roomLog][]int{}
 	for _, e := range l.Events {
+		r := c.room(e.Room)
+		if e.Kind == Deleted {
+			r.deletions = append(r.deletions, e)
+		}
 		if e.Kind != Received {
 			continue
 		}
-		r := c.room(e.Room)
 		m := r.message(e.Message)
 		m.received = true
 		c.place(l, r, m, e.Position)

@@ -15,6 +15,7 @@
 //	Echoed        delivered to its sender, or to whom it excludes
 //	Misplaced     two places for one message, or one place for two
 //	Stale         a policy that keeps the newest dropped the newest
+//	Revived       delivered to one who was told before that it was taken back
 //	Overtold      a gap counts more than what is missing
 //	Mistold       of who is in a room, comes or goes, something was told that isn't so
 //	Unfounded     a gap for which the room's policy gives no reason

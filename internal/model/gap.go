@@ -88,8 +88,9 @@ func (c *checking) checkDropped(s *span, m *message, gap Event) {
 	if !s.complete {
 		return
 	}
-	for g := range s.got {
-		if !s.room.before(g, m) && (!byKey || g.key == m.key) { // newer, or nobody knows
+	for _, g := range s.room.messages {
+		_, came := s.got[g]
+		if (came || s.room.tookBack(g)) && g != m && !s.room.before(g, m) && (!byKey || g.key == m.key) { // newer, or nobody knows
 			return
 		}
 	}

@@ -26,7 +26,7 @@ const (
 	Acked                     // its answer; Position where the room has history
 	Refused                   // a request was answered with an error; Reason is its code
 	JoinSent                  // Since, where it wants what it missed
-	Joined                    // Position of the room at the join; Recovered where there was a Since, or a session's direct messages waited
+	Joined                    // Position of the room at the join, which without an ID is the server's own doing; Recovered where there was a Since, or a session's direct messages waited
 	LeaveSent                 //
 	Left                      // the answer, or the server's own doing; Reason then says why
 	Received                  // a message came: From, and Position where the room has history
@@ -37,9 +37,11 @@ const (
 	Present                   // the answer to an Asked: Count, and where the room tells who, Members
 	Came                      // Members joined; Count of the members then
 	Went                      // Members left; Count of those who stay
+	PutIn                     // the application put the client From into the room; in the log of the application
+	Deleted                   // a message was taken back, that at the Position; or all up to ToOffset, in its epoch
 )
 
-var kindNames = [...]string{"", "sent", "acked", "refused", "join sent", "joined", "leave sent", "left", "received", "gap", "asked", "answered", "closed", "present", "came", "went"}
+var kindNames = [...]string{"", "sent", "acked", "refused", "join sent", "joined", "leave sent", "left", "received", "gap", "asked", "answered", "closed", "present", "came", "went", "put in", "deleted"}
 
 func (k Kind) String() string {
 	if k < 1 || int(k) >= len(kindNames) {
@@ -95,7 +97,7 @@ func (e Event) String() string {
 		add("since", fmt.Sprintf("%s/%d", e.Since.Epoch, e.Since.Offset), true)
 	}
 	add("recovered", true, e.Recovered)
-	add("count", e.Count, e.Kind == Gap || e.Kind >= Present)
+	add("count", e.Count, e.Kind == Gap || e.Kind >= Present && e.Kind < PutIn)
 	add("members", e.Members, len(e.Members) > 0)
 	add("data", e.Data, e.Data != "")
 	add("from_offset", e.FromOffset, e.FromOffset != 0)
@@ -103,6 +105,12 @@ func (e Event) String() string {
 	add("reason", e.Reason, e.Reason != "")
 	add("code", e.Code, e.Code != 0)
 	return s
+}
+
+// takesBack says that by this event m was taken back.
+func (e *Event) takesBack(m *message) bool {
+	at := m.position
+	return e.Kind == Deleted && at.Epoch != "" && at.Epoch == e.Epoch && (at.Offset == e.Offset || at.Offset <= e.ToOffset)
 }
 
 // Log is what one connection did and saw, in order.
@@ -135,6 +143,7 @@ const (
 	Echoed       = "echoed"
 	Misplaced    = "misplaced"
 	Stale        = "stale"
+	Revived      = "revived"
 	Overtold     = "overtold"
 	Unfounded    = "unfounded"
 	Mistold      = "mistold"

@@ -149,6 +149,18 @@ func (p *presence) joins(client, room string, at int64) (n int) {
 			}
 		}
 	}
+	return n + p.putIn(client, room)
+}
+
+// putIn is how often the application put the client into the room.
+func (p *presence) putIn(client, room string) (n int) {
+	for _, l := range p.run.Logs {
+		for _, e := range l.Events {
+			if e.Kind == PutIn && e.Room == room && e.From == client {
+				n++
+			}
+		}
+	}
 	return n
 }
 
@@ -269,6 +281,9 @@ func (l *Log) keeps(room string) bool {
 // certainly not; then is the time at the first of these.
 func (p *presence) where(client, room string, from, to int64, then time.Time) (in, out bool, data string) {
 	logs := p.logs[client]
+	if p.putIn(client, room) > 0 {
+		return false, false, unknown // it stays over a resume that doesn't name the room
+	}
 	out = true
 	stayed := false // in the connection before
 	for i, l := range logs {

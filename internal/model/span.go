@@ -14,7 +14,7 @@ type span struct {
 	joined   Position // the room's at the join, by the answer
 	start    Position // what it has already: joined, or its own Since when it is recovered
 	parked   bool     // what was sent to a session while it was parked comes too: direct messages
-	items    []Event  // what came: messages and gaps
+	items    []Event  // what came: messages, gaps, and word of what was taken back
 	leaving  bool     // the leave is sent
 	complete bool     // it is a member to the end, and has got all that it gets
 
@@ -54,7 +54,7 @@ func (c *checking) spans(l *Log) (all []*span) {
 				continue
 			}
 			s.items = append(s.items, e)
-		case Gap:
+		case Gap, Deleted:
 			if s != nil {
 				s.items = append(s.items, e)
 			}
@@ -105,6 +105,9 @@ func (c *checking) checkSpan(s *span) {
 		}
 		m := s.room.byText[e.Message]
 		c.checkReceived(s, m, e)
+		if slices.ContainsFunc(s.items[:i], func(before Event) bool { return before.takesBack(m) }) {
+			c.fault(Revived, s.log.Name, s.room, m, "%s got %s after the word that it was taken back", s.log.Name, m)
+		}
 		if _, twice := s.got[m]; twice {
 			c.fault(Doubled, s.log.Name, s.room, m, "%s got %s twice", s.log.Name, m)
 			continue
@@ -179,7 +182,7 @@ func (c *checking) checkMissing(s *span) {
 		if _, ok := s.got[m]; ok {
 			continue
 		}
-		if c.own(s, m) {
+		if c.own(s, m) || s.room.tookBack(m) {
 			perhaps++ // a gap of offsets may count it, though it would not have come
 			continue
 		}

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -55,6 +56,12 @@ func (c Code) String() string {
 		return codeNames[Internal]
 	}
 	return codeNames[c]
+}
+
+// ParseCode is the code of a name on the wire; false where it is none.
+func ParseCode(name string) (Code, bool) {
+	i := slices.Index(codeNames[1:], name)
+	return Code(i + 1), i >= 0
 }
 
 // Retry tells whether the same message may succeed later.

@@ -43,3 +43,16 @@ func TestAnErrorIsAnError(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestACodeIsFoundByItsName(t *testing.T) {
+	for code := BadJSON; code <= Internal; code++ {
+		if found, ok := ParseCode(code.String()); !ok || found != code {
+			t.Errorf("%s is found as %s, %v", code, found, ok)
+		}
+	}
+	for _, name := range []string{"", "Forbidden", "no_such_code"} {
+		if _, ok := ParseCode(name); ok {
+			t.Errorf("%q is a code", name)
+		}
+	}
+}

@@ -297,3 +297,21 @@ func TestConfigRefusesABadRoom(t *testing.T) {
 		t.Errorf("the environment sets --room: %v\n%s", err, out)
 	}
 }
+
+// The page on permissions shows what hubbub config really says of the rules that it shows.
+func TestThePageOnPermissionsIsTrue(t *testing.T) {
+	page, err := os.ReadFile("../../docs/permissions.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\n")
+	rules, rest, _ := strings.Cut(rest, "```")
+	_, rest, _ = strings.Cut(rest, "```console\n")
+	console, _, _ := strings.Cut(rest, "```")
+	command, want, _ := strings.Cut(strings.TrimPrefix(console, "$ hubbub "), "\n")
+	path := write(t, rules)
+	got, err := printed(t, strings.Fields(strings.ReplaceAll(command, "hubbub.yaml", path))...)
+	if got = strings.ReplaceAll(got, path, "hubbub.yaml"); err != nil || got != want {
+		t.Errorf("%s: %v\n%s\nthe page says\n%s", command, err, got, want)
+	}
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// pubCmd publishes one message, or one for each line of the standard input.
+type pubCmd struct {
+	Args       []string `arg:"" optional:"" name:"room-and-content" help:"The room, unless a flag says to whom, and the content: JSON as it is, all else as a text; - is the standard input."`
+	Client     string   `env:"-" placeholder:"ID" help:"To one client, in place of a room."`
+	User       string   `env:"-" placeholder:"NAME" help:"To all clients of a user."`
+	Everyone   bool     `env:"-" help:"To all clients."`
+	From       string   `env:"-" placeholder:"NAME" help:"Who the message is from (server)."`
+	MessageKey string   `env:"-" placeholder:"KEY" help:"What it is about, for rooms that keep the latest of each key."`
+	PublishID  string   `name:"publish-id" env:"-" placeholder:"ID" help:"The same one again within --dedup-window is published once."`
+	Text       bool     `env:"-" help:"Send a text also where the content is JSON."`
+	Lines      bool     `env:"-" help:"With -, a message for each line, as it comes; empty lines are none."`
+	apiFlags   `embed:""`
+}
+
+// Help is shown by hubbub pub --help.
+func (pubCmd) Help() string {
+	return `For example:
+
+    hubbub pub lobby hello
+    hubbub pub lobby '{"temperature":21.5}' --message-key kitchen
+    hubbub pub --user ann "your order is on its way"
+    tail -f app.log | hubbub pub log - --lines --text
+
+It prints where the message is, EPOCH:OFFSET, in a room that keeps its messages.`
+}
+
+// publication is the body of POST /publish.
+type publication struct {
+	Room      string          `json:"room,omitempty"`
+	Client    string          `json:"client,omitempty"`
+	User      string          `json:"user,omitempty"`
+	Everyone  bool            `json:"everyone,omitempty"`
+	From      string          `json:"from,omitempty"`
+	Key       string          `json:"key,omitempty"`
+	PublishID string          `json:"publish_id,omitempty"`
+	Content   json.RawMessage `json:"content"`
+}
+
+// published is its answer.
+type published struct {
+	Epoch     string `json:"epoch"`
+	Offset    uint64 `json:"offset"`
+	Duplicate bool   `json:"duplicate"`
+}
+
+// maxStdin is how much of the standard input may be one message: far more than a server takes.
+const maxStdin = 64 << 20
+
+// Run publishes.
+func (c *pubCmd) Run() error {
+	p, content, err := c.publication()
+	if err != nil {
+		return usageError{err}
+	}
+	ctx, cancel := untilSignal()
+	defer cancel()
+	switch {
+	case c.Lines:
+		return c.publishLines(ctx, p, os.Stdin)
+	case content == "-":
+		b, err := io.ReadAll(io.LimitReader(os.Stdin, maxStdin+1))
+		if err == nil && len(b) > maxStdin {
+			err = errors.New("more than 64 MiB")
+		}
+		if err != nil {
+			return fmt.Errorf("read the standard input: %w", err)
+		}
+		content = strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
+	}
+	return c.publish(ctx, p, content)
+}
+
+// publication is all but the content, and that as it was given.
+func (c *pubCmd) publication() (p publication, content string, err error) {
+	args := c.Args
+	given := 0
+	for _, is := range []bool{c.Client != "", c.User != "", c.Everyone} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case given > 1:
+		return p, "", errors.New("--client, --user and --everyone exclude each other")
+	case given == 0 && len(args) > 0:
+		p.Room, args = args[0], args[1:]
+		if p.Room == "" {
+			return p, "", errors.New("the room is empty")
+		}
+	}
+	switch {
+	case len(args) == 0 && given == 0:
+		return p, "", errors.New("a room and a content are wanted: hubbub pub lobby hello")
+	case len(args) == 0:
+		return p, "", errors.New("a content is wanted: hubbub pub --everyone hello")
+	case len(args) > 1 && given == 1:
+		return p, "", fmt.Errorf("%q: with --client, --user or --everyone there is no room, and the content is one argument: put it in quotes", args[1])
+	case len(args) > 1:
+		return p, "", fmt.Errorf("%q: the content is one argument: put it in quotes", args[1])
+	case c.Lines && args[0] != "-":
+		return p, "", errors.New("--lines: it needs - as the content, the standard input")
+	case c.Lines && c.PublishID != "":
+		return p, "", errors.New("--publish-id: with --lines all lines would be one message")
+	case p.Room == "" && (c.MessageKey != "" || c.PublishID != ""):
+		return p, "", errors.New("--message-key, --publish-id: they go with a room alone")
+	}
+	p.Client, p.User, p.Everyone, p.From, p.Key, p.PublishID = c.Client, c.User, c.Everyone, c.From, c.MessageKey, c.PublishID
+	return p, args[0], nil
+}
+
+// contentOf is a content as JSON.
+func (c *pubCmd) contentOf(text string) (json.RawMessage, error) {
+	if !c.Text && json.Valid([]byte(text)) {
+		return json.RawMessage(strings.TrimSpace(text)), nil
+	}
+	return json.Marshal(strings.ToValidUTF8(text, "\uFFFD"))
+}
+
+func (c *pubCmd) publish(ctx context.Context, p publication, content string) (err error) {
+	if p.Content, err = c.contentOf(content); err != nil {
+		return err
+	}
+	var at published
+	raw, err := c.call(ctx, "POST", "/publish", nil, &p, &at)
+	switch {
+	case err != nil:
+		return err
+	case c.JSON:
+		fmt.Printf("%s\n", strings.TrimSpace(string(raw)))
+	case at.Epoch != "" && at.Duplicate:
+		fmt.Printf("%s:%d, as before\n", printable(at.Epoch), at.Offset)
+	case at.Epoch != "":
+		fmt.Printf("%s:%d\n", printable(at.Epoch), at.Offset)
+	}
+	return nil
+}
+
+// publishLines publishes each line as it comes, until the input ends or a line can't be published.
+func (c *pubCmd) publishLines(ctx context.Context, p publication, from io.Reader) error {
+	lines := bufio.NewScanner(from)
+	lines.Buffer(nil, maxStdin)
+	for n := 1; lines.Scan(); n++ {
+		if lines.Text() == "" {
+			continue
+		}
+		if err := c.publish(ctx, p, lines.Text()); err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("read the standard input: %w", err)
+	}
+	return nil
+}
