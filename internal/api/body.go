@@ -78,7 +78,7 @@ func (r *reader) checkPublication(p *publication, given uint32) {
 	switch {
 	case r.wrong != nil || r.broken != nil:
 	case bits.OnesCount32(where) != 1:
-		r.fault("", "%s", "one of "+strings.Join(publishFields[:targets], ", ")+" must say where to, not "+chosen(where))
+		r.fault("", "must say where to by one of %s, not %s", strings.Join(publishFields[:targets], ", "), chosen(where))
 	case p.content == nil:
 		r.fault("content", "is missing")
 	case p.publishID != "" && p.room == "" && p.rooms == nil:

@@ -43,8 +43,13 @@ func (r *reader) faultOf(code protocol.Code, field, format string, args ...any) 
 	}
 }
 
-// place is where a field is, also that which stands before it itself: "calls[3]".
-func (r *reader) place(field string) string { return strings.TrimSuffix(r.within+field, ".") }
+// place is where a field is; of "" what all of its kind are in: "calls[3]".
+func (r *reader) place(field string) string {
+	if at := strings.TrimSuffix(r.within+field, "."); at != "" {
+		return at
+	}
+	return "the body"
+}
 
 // peek is the byte that comes, 0 at the end.
 func (r *reader) peek() byte {
