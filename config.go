@@ -104,12 +104,32 @@ type Config struct {
 	Compression string
 	// IO is how connections are read and written: "auto", "epoll" (Linux) or "pump" (portable). Default: "auto".
 	IO string
+	// JWT says which tokens tell who a client is. Who has none is refused then, before the upgrade; so is who shows one
+	// that isn't good, even where Anonymous is set. Default: none; whoever connects is let in.
+	JWT JWT
+	// Authenticate is your own way to say who a client is, in the place of JWT. It is called for each handshake, on its
+	// goroutine, also without a token, and when a client that is connected shows a new one; at most MaxHookCalls at
+	// once, and for HookTimeout, at whose end it has to return. Without an Identity the client is one without a token.
+	// An *Error refuses, for good or with 503 by its code, and its message goes to the client; so does ErrTokenExpired.
+	// Any other is logged, and the client is told to try again later. It must not call Shutdown.
+	Authenticate func(ctx context.Context, c *Credentials) (*Identity, error)
+	// Anonymous lets those in who show no token, without a name, where JWT or Authenticate is set.
+	Anonymous bool
 	// APIKeys are the keys of the HTTP API at /api/v1, for the application's backend. Default: none, and every call is
 	// refused.
 	APIKeys []APIKey
 	// AdminApart takes /api/v1 and /metrics off the Server's paths: they are AdminHandler's alone then, for ServeAdmin
 	// on another address. Default: no.
 	AdminApart bool
+	// Webhooks are what the application's backend is told. Default: nothing.
+	Webhooks Webhooks
+	// DataDir is a folder for what shall outlive the process: the webhooks that the backend has not taken yet, with the
+	// number of the next. It is made where there is none, and one process's at a time. A later version keeps the history
+	// of rooms there, too; today it is refused without Webhooks. Default: none, they wait in memory.
+	DataDir string
+	// NodeName is what this server is called in webhooks and by the API: letters, digits and -._, at most 128. Default:
+	// an id that is kept in DataDir, or made up at each start.
+	NodeName string
 	// Handlers are your own kinds of messages, by msg_type. The names of the protocol can't be taken.
 	Handlers map[string]Handler
 	// Hooks are your code in a client's life: connect, join, read, publish, request, disconnect.
@@ -223,6 +243,7 @@ func (c Config) withDefaults() Config {
 	if c.IO == "" {
 		c.IO = string(loop.Auto)
 	}
+	defTime(&c.JWT.Leeway, defaultLeeway)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -237,9 +258,6 @@ func (c Config) outsiders() string {
 	return hub.Anyone.String()
 }
 
-// identifies says that some way of identifying clients is set.
-func (c Config) identifies() bool { return false }
-
 // defaultMaxConnections leaves part of the open files to requests, logs and the rest of the process.
 func defaultMaxConnections() int {
 	n := openFileLimit()
@@ -249,7 +267,7 @@ func defaultMaxConnections() int {
 // Validate names every setting that can't be used; New calls it. Zero stands for the default.
 func (c Config) Validate() error {
 	c = c.withDefaults()
-	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests(), c.validateLimits(), c.validateQuestions())
+	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests(), c.validateLimits(), c.validateIdentity(), c.validateQuestions(), c.validateWebhooks())
 	if _, err := c.policies(); err != nil {
 		errs = append(errs, err)
 	}

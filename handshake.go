@@ -29,11 +29,14 @@ type refusal struct {
 	flag   string    // the setting that would allow it, as on the command line
 	warn   bool      // an operator has to mend it, though no setting does
 	result upgradeResult
+	code   string        // in the answer's body; "" for none
 	after  time.Duration // when it may be tried again; 0 where nobody knows
+	close  int           // the code of the Close that says the same to who asked for that, see asksForClose; 0 for none
 }
 
-// upgrade checks the opening handshake and gives the connection to the loop, with the handler that admit gives for it.
-func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*http.Request) (loop.Handler, *refusal)) {
+// upgrade checks the opening handshake, finds out who asks, and gives the connection to the loop, with the handler that
+// admit gives for it.
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit admits) {
 	ignoreBody(w, r)
 	r = s.asked(r)
 	deflate, answer, no := s.shakeHands(w, r)
@@ -47,8 +50,8 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 		return
 	}
 	defer u.end()
-	h, no := admit(r)
-	if no != nil {
+	h, no := s.letIn(r, admit)
+	if h == nil {
 		s.refuse(w, r, *no)
 		return
 	}
@@ -65,6 +68,10 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit func(*htt
 	}
 	if err := u.adopt(nc, deflate, answer, first); err != nil {
 		s.turnAway(nc, r, err)
+		return
+	}
+	if no != nil {
+		s.note(r, *no)
 		return
 	}
 	s.tally.upgrades[upgradeAccepted].Add(1)
@@ -176,6 +183,9 @@ func (s *Server) shakeHands(w http.ResponseWriter, r *http.Request) (d wire.Defl
 // checkOrigin says why the page that asks may not connect; nil: it may.
 func (s *Server) checkOrigin(r *http.Request) *refusal {
 	why, pattern := s.origins.Refuse(r)
+	if why == "" && s.cfg.JWT.Cookie != "" && len(r.Header["Origin"]) == 0 && len(r.CookiesNamed(s.cfg.JWT.Cookie)) > 0 {
+		why = "with the cookie that carries a token the header Origin is needed; other programs than browsers show their token in another way"
+	}
 	if why == "" {
 		return nil
 	}
@@ -239,14 +249,14 @@ func noHijack(w http.ResponseWriter, err error) *refusal {
 	return &refusal{status: http.StatusInternalServerError, result: upgradeFailed, detail: fmt.Sprintf("the connection can't be taken out of the http.ResponseWriter of type %T: %v", w, err)}
 }
 
-// subprotocol is the first that the client offers and the server has, or none.
+// subprotocol is the first that the client offers and the server has, or none. It has the protocol's own name too, for
+// those who offer their token beside it, and where tokens are wanted for those who offer none.
 func (s *Server) subprotocol(r *http.Request) string {
 	offers := r.Header["Sec-Websocket-Protocol"]
-	for _, line := range offers {
-		for offer := range strings.SplitSeq(line, ",") {
-			if offer = strings.TrimSpace(offer); slices.Contains(s.cfg.Subprotocols, offer) {
-				return offer
-			}
+	own := s.cfg.identifies() || len(offeredTokens(r)) > 0
+	for offer := range offered(r) {
+		if own && offer == ownSubprotocol || slices.Contains(s.cfg.Subprotocols, offer) {
+			return offer
 		}
 	}
 	if len(offers) > 0 { // not which: some programs send a secret that way
@@ -323,7 +333,7 @@ const noDescriptor = "the server has no descriptor left for this connection"
 
 // tooBusy is what is said where net/http has no say any more, or not yet.
 func tooBusy(detail string) string {
-	body := problemBody(http.StatusServiceUnavailable, detail)
+	body := problemBody(http.StatusServiceUnavailable, "", detail)
 	return fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: %d\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", retryAfter(), problemType, len(body), body)
 }
 
@@ -406,13 +416,12 @@ func hasToken(lines []string, token string) bool {
 	return false
 }
 
-// refuse answers with a problem (RFC 9457) and closes the connection. A browser shows nothing of it, so the log says
-// what would allow it.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
+// note counts a refusal and logs it. A browser shows nothing of it, so the log says what would allow it.
+func (s *Server) note(r *http.Request, no refusal) {
 	if no.result != noUpgrade {
 		s.tally.upgrades[no.result].Add(1)
 	}
-	attrs := []any{"status", no.status, "why", no.detail, "remote", r.RemoteAddr, "path", r.URL.Path}
+	attrs := []any{"status", no.status, "why", no.detail, "remote", r.RemoteAddr, "path", r.URL.Path} // and not the query, which may have a token
 	if no.flag != "" {
 		attrs = append(attrs, "would_allow", no.flag)
 	}
@@ -422,9 +431,16 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
 		line.Log(s.log, slog.LevelError, "upgrade failed", attrs...)
 	case no.warn || no.flag != "":
 		line.Log(s.log, slog.LevelWarn, "upgrade refused", attrs...)
+	case no.code != "":
+		line.Log(s.log, slog.LevelInfo, "upgrade refused", attrs...)
 	default:
 		s.log.Debug("request refused", attrs...)
 	}
+}
+
+// refuse notes a refusal, answers with a problem (RFC 9457) and closes the connection.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
+	s.note(r, no)
 	h := w.Header()
 	h.Set("Connection", "close")
 	if no.header[0] != "" {
@@ -437,24 +453,25 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no refusal) {
 	if no.status == http.StatusServiceUnavailable || no.status == http.StatusTooManyRequests {
 		h.Set("Retry-After", retryAfterAt(no.after))
 	}
-	problem(w, no.status, no.detail)
+	problem(w, no.status, no.code, no.detail)
 }
 
 const problemType = "application/problem+json"
 
-func problem(w http.ResponseWriter, status int, detail string) {
+func problem(w http.ResponseWriter, status int, code, detail string) {
 	w.Header().Set("Content-Type", problemType)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	w.Write(problemBody(status, detail))
+	w.Write(problemBody(status, code, detail))
 }
 
-func problemBody(status int, detail string) []byte {
+func problemBody(status int, code, detail string) []byte {
 	b, _ := json.Marshal(struct { // texts and a number can't fail
 		Type   string `json:"type"`
 		Title  string `json:"title"`
 		Status int    `json:"status"`
 		Detail string `json:"detail"`
-	}{"about:blank", http.StatusText(status), status, detail})
+		Code   string `json:"code,omitempty"`
+	}{"about:blank", http.StatusText(status), status, detail, code})
 	return append(b, '\n')
 }

@@ -70,7 +70,7 @@ type Hooks struct {
 type Connect struct {
 	Client  string        // the id that it will have
 	Request *http.Request // the handshake: cookies, query, headers; its body can't be read. Its context is ctx
-	User    string        // set it to the name by which others shall know the client: UTF-8 of at most 255 bytes, no controls
+	User    string        // set it to the name by which others shall know the client: UTF-8 of at most 255 bytes, no controls. One that its token gives must stay
 }
 
 // Join is a client that wants to become a member of a room.
@@ -109,6 +109,9 @@ func (s *Server) hubHooks() hub.Hooks {
 	h := hub.Hooks{
 		Known:  func(name string) bool { return s.cfg.Handlers[name] != nil },
 		Custom: s.custom,
+	}
+	if s.cfg.identifies() {
+		h.Refresh = s.refresh
 	}
 	hooks := s.cfg.Hooks
 	if hooks.Join != nil {
@@ -176,14 +179,14 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 }
 
 // admit finds out who asks and whether it may come in, on the goroutine of the handshake, and gives the handler that
-// the connection shall have, or what it gets instead.
-func (s *Server) admit(r *http.Request) (loop.Handler, *refusal) {
-	token := r.URL.Query().Get("resume")
+// the connection shall have, or what it gets instead. known is who the client is by what it has shown.
+func (s *Server) admit(r *http.Request, known auth.Identity) (loop.Handler, *refusal) {
+	token := first(inQuery(r, "resume"))
 	connect := s.asksOf(r)
 	if connect != nil {
 		front.Admit(r) // it may take long
 	}
-	h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, auth.Identity{}, connect)
+	h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, known, connect)
 	return s.admission(r, h, err)
 }
 

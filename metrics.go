@@ -59,6 +59,8 @@ const (
 	upgradeVersion
 	upgradeHandshake
 	upgradeOrigin
+	upgradeUnauthorized
+	upgradeUnidentified
 	upgradeStopping
 	upgradeConnections
 	upgradeOverloaded
@@ -71,20 +73,22 @@ const (
 )
 
 var upgradeNames = [upgradeResults]string{
-	upgradeAccepted:    "accepted",
-	upgradeMethod:      "bad_method",
-	upgradeMissing:     "no_upgrade",
-	upgradeVersion:     "bad_version",
-	upgradeHandshake:   "bad_handshake",
-	upgradeOrigin:      "origin",
-	upgradeStopping:    "stopping",
-	upgradeConnections: "max_connections",
-	upgradeOverloaded:  "overloaded",
-	upgradePerIP:       "max_connections_per_ip",
-	upgradePerUser:     "user_connections",
-	upgradeRateLimited: "rate_limited",
-	upgradeBackend:     "backend",
-	upgradeFailed:      "failed",
+	upgradeAccepted:     "accepted",
+	upgradeMethod:       "bad_method",
+	upgradeMissing:      "no_upgrade",
+	upgradeVersion:      "bad_version",
+	upgradeHandshake:    "bad_handshake",
+	upgradeOrigin:       "origin",
+	upgradeUnauthorized: "unauthorized",
+	upgradeUnidentified: "unidentified",
+	upgradeStopping:     "stopping",
+	upgradeConnections:  "max_connections",
+	upgradeOverloaded:   "overloaded",
+	upgradePerIP:        "max_connections_per_ip",
+	upgradePerUser:      "user_connections",
+	upgradeRateLimited:  "rate_limited",
+	upgradeBackend:      "backend",
+	upgradeFailed:       "failed",
 }
 
 // tally is what the Server counts itself, and the workers' counts as they were last seen.
@@ -131,6 +135,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		APICalls:     map[[2]string]int64{},
 		Turns:        metrics.Histogram{Counts: make([]int64, len(loop.TurnBounds)+1)},
 	}
+	snap.Webhooks = metrics.Webhooks(s.webhooks.Figures())
 	// What has not happened yet is there too, as 0: a rate needs a value before the first.
 	for _, code := range closeCodes {
 		snap.Closed[strconv.Itoa(code)] = 0
@@ -168,7 +173,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 var closeCodes = []int{
 	wire.CloseNormal, wire.CloseGoingAway, wire.CloseProtocolError, wire.CloseNoStatus, wire.CloseAbnormal, wire.CloseInvalidData,
 	wire.ClosePolicy, wire.CloseTooBig, wire.CloseInternal, wire.CloseTryLater,
-	protocol.CloseSlowConsumer, protocol.CloseTakenOver, protocol.CloseNoSignOfLife, protocol.CloseTokenExpired, protocol.CloseKicked, protocol.CloseRefused,
+	protocol.CloseSlowConsumer, protocol.CloseTakenOver, protocol.CloseNoSignOfLife, protocol.CloseTokenExpired, protocol.CloseKicked, protocol.CloseRefused, protocol.CloseForbidden,
 }
 
 const closedOther = "other"

@@ -16,10 +16,13 @@ import (
 
 	"example.com/hubbub/internal/api"
 	"example.com/hubbub/internal/audit"
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/console"
+	"example.com/hubbub/internal/datadir"
 	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
+	"example.com/hubbub/internal/outbox"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/sparselog"
@@ -41,9 +44,12 @@ type Server struct {
 	page    http.Handler
 	ips     *front.PerIP // nil without a limit
 	origins front.Origins
-	proxies front.Proxies // who may say for whom it speaks
-	clash   sparselog.Log // of headers that contradict each other
-	unasked sparselog.Log // clients for whom Connect gave no answer
+	proxies front.Proxies  // who may say for whom it speaks
+	clash   sparselog.Log  // of headers that contradict each other
+	unasked sparselog.Log  // clients for whom Connect gave no answer
+	tokens  *auth.Verifier // nil without Config.JWT
+	authing chan struct{}  // a place for each call of Config.Authenticate
+	unsure  sparselog.Log  // clients for whom it gave no answer
 	probes  front.Lane
 	scrapes front.Lane
 	readers front.Lane // of the page
@@ -51,7 +57,11 @@ type Server struct {
 	api     *api.API
 	calls   http.Handler // of the API, on the public paths
 	node    string       // what this server is called
-	tally   tally
+
+	webhooks *outbox.Outbox // nil where nothing is told
+	dataDir  *datadir.Dir   // nil without one
+
+	tally tally
 
 	questions *webhook.Questions // nil where the backend is asked nothing
 
@@ -95,12 +105,21 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxConnectionsPerIP > 0 {
 		s.ips = front.NewPerIP(cfg.MaxConnectionsPerIP)
 	}
+	if err := s.startIdentifying(); err != nil {
+		return nil, fmt.Errorf("hubbub: %w", err)
+	}
+	if err := s.openWebhooks(); err != nil {
+		s.stopIdentifying()
+		return nil, fmt.Errorf("hubbub: %w", err)
+	}
 	s.questions = cfg.newQuestions()
 	s.hub = hub.New(s.hubConfig())
-	s.api, s.node = s.newAPI(), newNode()
+	s.api = s.newAPI()
 	s.calls = s.api.Handler(cfg.BasePath)
 	l, err := loop.New(s.loopConfig())
 	if err != nil {
+		s.closeWebhooks(context.Background())
+		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	s.loop = l
@@ -131,12 +150,14 @@ func (s *Server) hubConfig() hub.Config {
 		Chat:              chat,
 		Direct:            direct,
 		Hooks:             s.hubHooks(),
+		Leeway:            max(0, cfg.JWT.Leeway),
 		HookTimeout:       cfg.HookTimeout + cfg.Questions.Timeout,
 		HookLimit:         cfg.MaxHookCalls,
 		Limits:            cfg.hubLimits(),
 		Log:               cfg.Logger,
 	}
 	rand.Read(h.TokenKey[:])
+	s.tellWebhooks(&h)
 	return h
 }
 
@@ -253,7 +274,7 @@ func (s *Server) Echo() http.Handler {
 }
 
 // echo is the handler of connections that want no rooms; no hook is asked.
-func echo(*http.Request) (loop.Handler, *refusal) { return hub.Echo{}, nil }
+func echo(*http.Request, auth.Identity) (loop.Handler, *refusal) { return hub.Echo{}, nil }
 
 func (s *Server) health(w http.ResponseWriter, r *http.Request) { s.status(w, r, "alive") }
 
@@ -329,6 +350,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.stopping.Store(true)
+	s.stopIdentifying()
 	clients := s.loop.Connections()
 	over := time.Duration(clients) * time.Second / drainPace
 	if deadline, ok := ctx.Deadline(); ok {
@@ -350,6 +372,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		<-gone
 	}
 	s.hub.Stop() // those who might have resumed leave their rooms, and nothing is published any more
+	told := make(chan struct{})
+	go func() { // beside the hooks
+		s.closeWebhooks(ctx)
+		close(told)
+	}()
+	defer func() { <-told }()
 	s.closeListeners()
 	s.quiet.Stop()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), hooksGrace)
@@ -358,6 +386,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if left := s.hub.WaitHooks(grace); left > 0 {
 		return errors.Join(err, fmt.Errorf("hubbub: shut down: %w: %d of them", ErrHooksRunning, left))
 	}
+	<-told
 	return errors.Join(err, s.settled())
 }
 
@@ -369,6 +398,9 @@ func (s *Server) settled() error {
 	accounts := append(s.loop.Unsettled(), s.hub.Unsettled()...)
 	if s.ips != nil {
 		accounts = append(accounts, s.ips.Unsettled()...)
+	}
+	if s.webhooks != nil {
+		accounts = append(accounts, s.webhooks.Unsettled()...)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -38,8 +38,8 @@ func TestReservedFlagIsRefusedByName(t *testing.T) {
 	t.Parallel()
 	for flag, value := range map[string]string{
 		"nats": "nats://127.0.0.1:4222", "nats-creds": "file", "cluster-listen": ":6222", "cluster-name": "x", "cluster-secret": "x",
-		"join": "127.0.0.1:6222", "node-name": "x", "data-dir": "x", "replicas": "3",
-		"anonymous": "on", "page": "off", "jwt-key": "x", "webhook-url": "http://127.0.0.1:1", "hook-url": "http://127.0.0.1:1", "pusher-app": "x", "centrifugo": "on",
+		"join": "127.0.0.1:6222", "replicas": "3",
+		"anonymous": "on", "page": "off", "jwt-key": "x", "hook-url": "http://127.0.0.1:1", "pusher-app": "x", "centrifugo": "on",
 	} {
 		refused(t, nil, []string{"--" + flag, value}, flag)
 		refused(t, nil, []string{"--" + flag + "=" + value}, flag)

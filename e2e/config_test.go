@@ -110,7 +110,7 @@ func TestABadFileIsRefusedByNameAndLine(t *testing.T) {
 		t.Errorf("a room without a name: exit status %d\n%s", status, out)
 	}
 	refused(t, []string{"HUBBUB_CONFIG=/no/such/file.yaml"}, nil, "HUBBUB_CONFIG: ", "/no/such/file.yaml")
-	refused(t, []string{"HUBBUB_JWT_KEY=x"}, nil, "HUBBUB_JWT_KEY", "reserved")
+	refused(t, []string{"HUBBUB_NATS=x"}, nil, "HUBBUB_NATS", "reserved")
 }
 
 func TestHelpFitsATerminal(t *testing.T) {

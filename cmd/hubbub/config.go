@@ -336,8 +336,8 @@ func locate(ctx *kong.Context, c *serveCmd, err error) error {
 // isSecret says that a setting has a value that is nobody's to read.
 func isSecret(value any) bool {
 	switch value := value.(type) {
-	case secret:
-		return value != ""
+	case secret: // the name of a file with the secret in it is none
+		return value != "" && !strings.HasPrefix(string(value), "@")
 	case secrets:
 		return len(value) > 0
 	}

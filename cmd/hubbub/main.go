@@ -20,6 +20,7 @@ type cli struct {
 	Kick    kickCmd     `cmd:"" help:"End a client's session, or take it out of a room."`
 	Tail    tailCmd     `cmd:"" help:"Show what passes a room, a client or a user."`
 	Bench   benchCmd    `cmd:"" help:"Put a server under load, and measure it."`
+	Token   tokenCmd    `cmd:"" help:"Make a token, to try a server that wants them."`
 	Version versionCmd  `cmd:"" help:"Print the version."`
 	Ask     versionFlag `name:"version" env:"-" help:"Print the version."`
 }
@@ -34,15 +35,9 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 func (usageError) ExitCode() int   { return statusUsage }
 
-// reserved are the settings that the documents promise and this version has not got, and reservedGroups what the names
-// of more of them begin with.
-var (
-	reserved = strings.Fields(`
-	anonymous page nats nats-creds
-	cluster-listen cluster-name cluster-secret join node-name data-dir replicas pusher-app centrifugo
-	webhook-url webhook-events`)
-	reservedGroups = []string{"jwt-"}
-)
+// reserved are the settings that the documents promise and this version has not got.
+var reserved = strings.Fields(`
+	page nats nats-creds cluster-listen cluster-name cluster-secret join replicas pusher-app centrifugo`)
 
 func main() {
 	args := helpFirst(os.Args[1:])
@@ -86,13 +81,16 @@ func newParser(c *cli) *kong.Kong {
 var errReserved = errors.New("reserved, not available in this version")
 
 // isReserved says whether a setting, by its flag's name, is promised and not there.
-func isReserved(name string) bool {
-	return slices.Contains(reserved, name) || slices.ContainsFunc(reservedGroups, func(group string) bool { return strings.HasPrefix(name, group) })
-}
+func isReserved(name string) bool { return slices.Contains(reserved, name) }
 
-// checkReserved refuses what is not built yet, rather than ignore it.
+// checkReserved refuses what is not built yet, rather than ignore it. The flags of the commands that are not about the
+// server's settings are others, whatever they are called.
 func checkReserved(args, environ []string) error {
-	for _, a := range args {
+	flags := args
+	if len(args) > 0 && args[0] != "serve" && args[0] != "config" {
+		flags = nil
+	}
+	for _, a := range flags {
 		flag, _, _ := strings.Cut(a, "=")
 		if name, ok := strings.CutPrefix(flag, "--"); ok && isReserved(name) {
 			return fmt.Errorf("%s: %w", flag, errReserved)

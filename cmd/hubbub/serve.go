@@ -51,11 +51,23 @@ type serveCmd struct {
 	ProxyProtocol       string        `default:"off" enum:"on,off" placeholder:"on|off" help:"on: connections from --trusted-proxies begin with a header of the PROXY protocol, version 1 or 2 (${default})."`
 	Subprotocols        []string      `placeholder:"NAME" help:"Values of Sec-WebSocket-Protocol to agree to; the first that a client offers is chosen."`
 	BasePath            string        `placeholder:"PATH" help:"What all paths begin with, such as /live for /live/ws, where a proxy passes it on."`
-	TLSCert             string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
-	TLSKey              string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
+	WebhookURL          secret        `name:"webhook-url" placeholder:"URL" help:"Where the backend is told what happens, by signed requests: who connects, joins, leaves and goes."`
+	WebhookSecret       secrets       `placeholder:"SECRET" help:"What signs webhooks and questions: whsec_ and base64 of 24 to 64 bytes; two of them while you change from one to the next. Better in the environment, since all on the machine see the command line."`
+	WebhookEvents       []string      `placeholder:"EVENT" help:"What is told, such as room.occupied,room.vacated (all but message.published)."`
+	WebhookRooms        []string      `placeholder:"PATTERN" help:"The rooms whose messages are told, where --webhook-events has message.published (all)."`
 	HookURL             secret        `name:"hook-url" placeholder:"URL" help:"Where the backend is asked, by one signed request each, what --hook-events names; without an answer it is no. It needs --webhook-secret."`
 	HookEvents          []string      `placeholder:"KIND" help:"What it is asked: connect (who is this client, may it come in), join, publish (may it), request (what a client asks of it)."`
-	WebhookSecret       secrets       `placeholder:"SECRET" help:"What signs them: whsec_ and base64 of 24 to 64 bytes; two of them while you change from one to the next. Better in the environment, since all on the machine see the command line."`
+	DataDir             string        `placeholder:"DIR" help:"A folder for what shall outlive the process: the webhooks that wait, and in a later version the history of rooms. Without it they wait in memory."`
+	NodeName            string        `placeholder:"NAME" help:"What this server is called in webhooks and by the API (an id that is kept in --data-dir, or made up)."`
+	JWTKey              secret        `name:"jwt-key" placeholder:"KEY" help:"Checks the tokens that say who clients are: a secret of 32 bytes or more, or @FILE with a secret or a public key, PEM. Without this and jwt-jwks the server is open to all."`
+	JWTJWKS             string        `name:"jwt-jwks" placeholder:"URL" help:"The same by a provider's keys, which are fetched from there when a token names a new one; needs jwt-audience."`
+	JWTIssuer           string        `name:"jwt-issuer" placeholder:"TEXT" help:"What a token's claim iss must be."`
+	JWTAudience         string        `name:"jwt-audience" placeholder:"TEXT" help:"What a token's claim aud must have."`
+	JWTLeeway           time.Duration `name:"jwt-leeway" default:"10s" placeholder:"TIME" help:"How much the clocks of those who make tokens may be wrong, 0s to 1m (${default})."`
+	JWTCookie           string        `name:"jwt-cookie" placeholder:"NAME" help:"Cookie that may carry the token, beside the query, the header Authorization and the subprotocol."`
+	Anonymous           string        `default:"off" enum:"on,off" placeholder:"MODE" help:"on: who shows no token is let in too, without a name (${default})."`
+	TLSCert             string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
+	TLSKey              string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
 	Compression         string        `default:"on" placeholder:"MODE" help:"permessage-deflate: on, off, or context, which keeps context takeover and its memory (${default})."`
 	IO                  string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux) or pump (portable)."`
 	LogLevel            string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
@@ -76,6 +88,14 @@ func (c *serveCmd) resumeWindow() time.Duration {
 		return -1
 	}
 	return c.ResumeWindow
+}
+
+// jwtLeeway is the setting as hubbub.Config has it, where 0 is the default.
+func (c *serveCmd) jwtLeeway() time.Duration {
+	if c.JWTLeeway == 0 {
+		return -1
+	}
+	return c.JWTLeeway
 }
 
 // Run serves until a signal comes.
@@ -176,6 +196,9 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 	if strings.HasPrefix(c.Listen, "unix:") && c.MaxConnectionsPerIP > 0 && !slices.Contains(c.TrustedProxies, "unix") {
 		errs = append(errs, fmt.Errorf("max-connections-per-ip %d: it can't be counted at a Unix socket, whose clients have no addresses, unless a proxy tells them and --trusted-proxies has unix", c.MaxConnectionsPerIP))
 	}
+	if c.JWTLeeway < 0 {
+		errs = append(errs, fmt.Errorf("jwt-leeway %s: less than 0s", c.JWTLeeway))
+	}
 	if strings.HasPrefix(c.Listen, "unix:") && cfg.Limits.Address != (hubbub.AddressLimits{}) && !slices.Contains(c.TrustedProxies, "unix") {
 		errs = append(errs, errors.New("limits.address: it can't be counted at a Unix socket, whose clients have no addresses, unless a proxy tells them and --trusted-proxies has unix"))
 	}
@@ -222,13 +245,29 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		AllowedOrigins:      c.AllowedOrigins,
 		TrustedProxies:      c.TrustedProxies,
 		ProxyProtocol:       c.ProxyProtocol == "on",
+		Webhooks:            c.webhooks(),
+		DataDir:             c.DataDir,
+		NodeName:            c.NodeName,
 		Subprotocols:        c.Subprotocols,
 		BasePath:            c.BasePath,
 		Questions:           hubbub.Questions{URL: string(c.HookURL), Events: c.HookEvents, Secrets: c.WebhookSecret},
-		Compression:         c.Compression,
-		IO:                  c.IO,
-		Logger:              log,
+		JWT: hubbub.JWT{
+			Key: string(c.JWTKey), JWKS: c.JWTJWKS, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Leeway: c.jwtLeeway(), Cookie: c.JWTCookie,
+		},
+		Anonymous:   c.Anonymous == "on",
+		Compression: c.Compression,
+		IO:          c.IO,
+		Logger:      log,
 	}
+}
+
+// webhooks are signed as the questions are, whose alone the secrets may be.
+func (c *serveCmd) webhooks() hubbub.Webhooks {
+	w := hubbub.Webhooks{URL: string(c.WebhookURL), Secrets: c.WebhookSecret, Events: c.WebhookEvents, Rooms: c.WebhookRooms}
+	if w.URL == "" && c.HookURL != "" {
+		w.Secrets = nil
+	}
+	return w
 }
 
 // secure is nil without --tls-cert and --tls-key.

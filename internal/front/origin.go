@@ -100,6 +100,12 @@ func (p OriginPattern) matches(o string) bool {
 	return port != "" && !hasPort(host) && p.glob.Match(o+":"+port)
 }
 
+// Open says whether any page on the web can have an origin that p matches.
+func (p OriginPattern) Open() bool {
+	const anybodys = "://anybody.invalid"
+	return p.text == originNull || p.text == originFile || p.matches("https"+anybodys) || p.matches("http"+anybodys)
+}
+
 var defaultPort = map[string]string{"http": "80", "https": "443"}
 
 // maxOrigin is longer than the name of any host; what a longer one costs to look at grows with its square.

@@ -124,7 +124,7 @@ func (h *Hub) publishToRoom(p *Publication) (at history.Position, err error) {
 	if h.stopping() {
 		return at, ErrStopped
 	}
-	r := h.published(sh, p.Room)
+	r := h.published(sh, m)
 	switch {
 	case r == nil:
 		h.tailMessage(m, "")

@@ -12,6 +12,11 @@ type Event struct {
 	Client Identity // of all but Occupied and Vacated
 	Room   string   // of all but Connected and Disconnected
 	Code   int      // of Disconnected: what ended the client's last connection, as closes are counted
+	Data   []byte   // of Joined: what the client gave with it; only to be read before Event returns
+
+	// Of Published.
+	Message *protocol.Message
+	Epoch   string // of the room's log; "" where it has none
 
 	s *session // whose doing it is, or nil where that is parked or was lost
 	p *payer   // who paid for it
@@ -26,8 +31,9 @@ const (
 	Disconnected                  // a session has ended for good: it can't be resumed any more
 	Joined
 	Left
-	Occupied // the first member has joined, which comes before its Joined
-	Vacated  // the last one has left, which comes behind its Left
+	Occupied  // the first member has joined, which comes before its Joined
+	Vacated   // the last one has left, which comes behind its Left
+	Published // a message, in a room of which Config.Tells says so
 )
 
 // Sink is told of all that happens, in its order for each client and for each room, and none misses its pair: who
@@ -44,12 +50,20 @@ func (h *Hub) happened(e Event) {
 	}
 }
 
+// tells says whether sinks are told of what is published to a room of that name.
+func (h *Hub) tells(name string) bool { return h.cfg.Tells != nil && h.cfg.Tells(name) }
+
+// tellPublished tells of a message. The mu of its room's shard is held.
+func (h *Hub) tellPublished(m *protocol.Message, epoch string) {
+	h.happened(Event{Kind: Published, Room: m.Room, Message: m, Epoch: epoch})
+}
+
 // tellJoined tells of a join; s is nil when the session is parked and p pays for it. r.mu is held.
-func (h *Hub) tellJoined(r *room, who Identity, s *session, p *payer) {
+func (h *Hub) tellJoined(r *room, who Identity, s *session, p *payer, data []byte) {
 	if r.members == 1 {
 		h.happened(Event{Kind: Occupied, Room: r.name, s: s, p: p})
 	}
-	h.happened(Event{Kind: Joined, Room: r.name, Client: who, s: s, p: p})
+	h.happened(Event{Kind: Joined, Room: r.name, Client: who, Data: data, s: s, p: p})
 }
 
 // tellLeft tells of a leave; s is nil when the session was lost and p paid for it. r.mu is held.

@@ -31,7 +31,8 @@ type Config struct {
 	SlowConsumer      SlowConsumer  // of chats, which belong to no room: the Latest ones count as DropOldest
 	Hooks             Hooks
 	Sinks             []Sink
-	Logs              Logs // nil where this node keeps the logs of its rooms itself
+	Tells             func(room string) bool // of which rooms sinks get Published; nil: of none
+	Logs              Logs                   // nil where this node keeps the logs of its rooms itself
 	HookTimeout       time.Duration
 	HookLimit         int // hooks that run at once, over all sessions
 	DedupWindow       time.Duration

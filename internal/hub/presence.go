@@ -31,7 +31,7 @@ type roomPresence struct {
 // for it. r.mu is held; the goroutine of s's worker.
 func (h *Hub) noteJoined(r *room, of Identity, s *session, p *payer, data []byte, counted bool) (kept int) {
 	if !counted {
-		h.tellJoined(r, of, s, p)
+		h.tellJoined(r, of, s, p, data)
 	}
 	if r.policy.Presence != PresenceFull {
 		return 0 // there is nobody to show the data to

@@ -51,7 +51,11 @@ func (h *Hub) publish(r *room, m *protocol.Message, from *session, p *payer) (at
 		m.Place(0, 0)
 	}
 	full = h.apply(r, m, from, p)
-	return r.position(), full
+	at = r.position()
+	if r.tells {
+		h.tellPublished(m, at.Epoch)
+	}
+	return at, full
 }
 
 // publishKey is what a message with a publish_id is known by.
@@ -99,7 +103,7 @@ func (s *session) publish(r *room, name string, cmd *protocol.Command) (at histo
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if r == nil {
-		r = s.hub.published(sh, name)
+		r = s.hub.published(sh, m)
 	}
 	if r == nil {
 		s.hub.tailMessage(m, "")
@@ -116,12 +120,19 @@ func (s *session) publish(r *room, name string, cmd *protocol.Command) (at histo
 	return s.hub.publish(r, m, from, p)
 }
 
-// published is the room for a message to it, or nil where it would go nowhere. sh.mu is held.
-func (h *Hub) published(sh *roomShard, name string) *room {
-	if r := sh.rooms[name]; r != nil || h.cfg.Policies.For(name).History.Messages == 0 {
+// published is the room for a message to it, or nil where it would go nowhere but to sinks. sh.mu is held.
+func (h *Hub) published(sh *roomShard, m *protocol.Message) *room {
+	if r := sh.rooms[m.Room]; r != nil {
 		return r
 	}
-	return h.room(sh, name)
+	if h.cfg.Policies.For(m.Room).History.Messages > 0 {
+		return h.room(sh, m.Room)
+	}
+	if h.tells(m.Room) {
+		m.Place(0, 0)
+		h.tellPublished(m, "")
+	}
+	return nil
 }
 
 // published pauses a publisher that is ahead of a worker, and acknowledges.

@@ -18,6 +18,7 @@ type room struct {
 	// Static.
 	name   string
 	policy *Policy
+	tells  bool        // sinks are told of what is published here
 	mu     *sync.Mutex // its shard's; guards all that follows. A post to a mailbox is made under it, and is never waited for.
 
 	seq      uint64 // of the message posted last: its place in the room's order on this node
@@ -81,7 +82,7 @@ func (h *Hub) roomShard(name string) *roomShard {
 func (h *Hub) room(sh *roomShard, name string) *room {
 	r := sh.rooms[name]
 	if r == nil {
-		r = &room{name: name, policy: h.cfg.Policies.For(name), mu: &sh.mu}
+		r = &room{name: name, policy: h.cfg.Policies.For(name), tells: h.tells(name), mu: &sh.mu}
 		switch {
 		case r.keeps() && h.cfg.Logs != nil:
 			r.remote = &remote{}

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -37,6 +38,17 @@ type Snapshot struct {
 
 	Questions     map[string]map[string]int64 // by kind and result, of the kinds that are asked
 	QuestionTimes map[string]Histogram        // by kind
+
+	Webhooks Webhooks
+}
+
+// Webhooks are the figures of what the application's backend is told.
+type Webhooks struct {
+	Disk, Memory, Events int64
+	Oldest               time.Duration
+	Sent, Failed         int64
+	Dropped              map[string]int64 // by event
+	Stopped, DiskFails   bool
 }
 
 // Limited is how often a limit has refused something.
@@ -121,10 +133,27 @@ var figures = []figure{
 		}},
 	one("api_unauthorized_total", "Calls of the HTTP API without a key that counts.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.APIUnauthorized) }),
 	one("api_tails", "Open tails of the HTTP API.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.APITails) }),
+	byLabelOf(prometheus.GaugeValue, "webhook_outbox_bytes", "where", "Bytes of events that the backend has not taken yet, on the disk and in memory.", func(s *Snapshot) map[string]int64 {
+		return map[string]int64{"disk": s.Webhooks.Disk, "memory": s.Webhooks.Memory}
+	}),
+	one("webhook_outbox_events", "Events that the backend has not taken yet.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.Webhooks.Events) }),
+	one("webhook_oldest_seconds", "Age of the oldest of them; 0 where none waits.", prometheus.GaugeValue, func(s *Snapshot) float64 { return s.Webhooks.Oldest.Seconds() }),
+	one("webhook_sent_total", "Events that the backend has taken.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.Webhooks.Sent) }),
+	one("webhook_failed_total", "Requests with events that the backend did not take; each is sent again.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.Webhooks.Failed) }),
+	byLabel("webhook_dropped_total", "event", "Events that the backend is not told, by name: too many waited, or for too long.", func(s *Snapshot) map[string]int64 { return s.Webhooks.Dropped }),
+	one("webhook_stopped", "1 when the backend has answered 410: it is told nothing until a restart.", prometheus.GaugeValue, func(s *Snapshot) float64 { return oneIf(s.Webhooks.Stopped) }),
+	one("webhook_disk_failing", "1 while the disk takes no events, and they stay in memory.", prometheus.GaugeValue, func(s *Snapshot) float64 { return oneIf(s.Webhooks.DiskFails) }),
 	one("panics_total", "Faults of the program that were caught.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.Panics) }),
 }
 
 var questions = prometheus.NewDesc("hubbub_question_seconds", "How long questions took that were put to the application's backend.", []string{"kind"}, nil)
+
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}
 
 var turns = prometheus.NewDesc("hubbub_turn_seconds", "How long the workers' turns took: while one lasts, its worker's other connections wait.", nil, nil)
 

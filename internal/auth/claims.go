@@ -1,0 +1,193 @@
+package auth
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"example.com/hubbub/internal/protocol"
+)
+
+// claims are the JSON object in a token, whose signature is good. Names count to the letter, which a struct of
+// encoding/json doesn't hold to: somebody whose issuer lets him have a claim "Sub" must not become another by it.
+type claims map[string]json.RawMessage
+
+// The claims' methods make them a jwt.Claims, for its Validator.
+var _ jwt.Claims = claims(nil)
+
+func (c claims) GetExpirationTime() (*jwt.NumericDate, error) { return c.time("exp") }
+func (c claims) GetNotBefore() (*jwt.NumericDate, error)      { return c.time("nbf") }
+func (c claims) GetIssuedAt() (*jwt.NumericDate, error)       { return nil, nil } // says nothing about who it is
+
+func (c claims) GetIssuer() (iss string, err error) { return iss, c.read("iss", &iss) }
+
+func (c claims) GetSubject() (sub string, err error) { return sub, c.read("sub", &sub) }
+
+func (c claims) GetAudience() (aud jwt.ClaimStrings, err error) { return aud, c.read("aud", &aud) }
+
+// read leaves what v points to alone where there is no such claim, or it is null.
+func (c claims) read(name string, v any) error {
+	raw := c[name]
+	if raw == nil || readPlain(raw, v) {
+		return nil
+	}
+	if json.Unmarshal(raw, v) != nil {
+		return &claimError{name}
+	}
+	return nil
+}
+
+// readPlain reads what nearly every token has, a text of ASCII and a whole number: encoding/json takes so deep a stack
+// that the handshake's goroutine would have to get a larger one. raw is JSON.
+func readPlain(raw json.RawMessage, v any) bool {
+	switch v := v.(type) {
+	case *string:
+		if raw[0] != '"' || slices.ContainsFunc(raw, func(b byte) bool { return b == '\\' || b >= utf8.RuneSelf }) {
+			return false
+		}
+		*v = string(raw[1 : len(raw)-1])
+		return true
+	case **float64:
+		var n float64
+		for _, b := range raw {
+			if b < '0' || b > '9' {
+				return false
+			}
+			n = n*10 + float64(b-'0')
+		}
+		*v = &n
+		return true
+	}
+	return false
+}
+
+// claimError says that a claim has the wrong type, and nothing of what it has.
+type claimError struct{ name string }
+
+func (e *claimError) Error() string {
+	return fmt.Sprintf("the token's claim %s is of the wrong type", e.name)
+}
+
+// maxDate is the last second of the year 9999: beyond it times are no times.
+const maxDate = 253402300799
+
+func (c claims) time(name string) (*jwt.NumericDate, error) {
+	var seconds *float64
+	if err := c.read(name, &seconds); err != nil || seconds == nil {
+		return nil, err
+	}
+	if *seconds < 0 || *seconds > maxDate {
+		return nil, &claimError{name}
+	}
+	return jwt.NewNumericDate(time.Unix(int64(*seconds), 0)), nil
+}
+
+// identify holds the claims against what is wanted, times first, and makes an identity of them.
+func (v *Verifier) identify(payload []byte) (who Identity, err error) {
+	var c claims
+	if json.Unmarshal(payload, &c) != nil || c == nil {
+		return who, errors.New("the token's claims are no JSON object")
+	}
+	if err := inWords(v.validator.Validate(c)); err != nil {
+		return who, err
+	}
+	return c.identity()
+}
+
+// inWords says what to do about the first thing that is wrong.
+func inWords(err error) error {
+	var wrongType *claimError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return ErrExpired
+	case errors.As(err, &wrongType):
+		return wrongType
+	case errors.Is(err, jwt.ErrTokenNotValidYet):
+		return errors.New("the token isn't valid yet, by its claim nbf")
+	case errors.Is(err, jwt.ErrTokenInvalidIssuer):
+		return errors.New("the token's claim iss isn't the issuer that --jwt-issuer names")
+	case errors.Is(err, jwt.ErrTokenInvalidAudience):
+		return errors.New("the token's claim aud isn't the audience that --jwt-audience names")
+	}
+	return fmt.Errorf("the token's claims: %w", err) // one that is needed is missing, and the library says which
+}
+
+// permit reads the claim "hubbub". What else is in it is not for this version.
+func (c claims) permit(who *Identity) (err error) {
+	var inner claims
+	if err := c.read("hubbub", &inner); err != nil {
+		return err
+	}
+	var data json.RawMessage
+	var join, publish, read []string
+	var chat, direct bool
+	for _, of := range []struct {
+		name string
+		v    any
+	}{
+		{"rooms", &who.Rooms}, {"data", &data}, {"join", &join}, {"publish", &publish}, {"read", &read}, {"chat", &chat}, {"direct", &direct},
+	} {
+		if inner.read(of.name, of.v) != nil {
+			return &claimError{"hubbub." + of.name}
+		}
+	}
+	if string(data) != "null" {
+		who.Data = data
+	}
+	if len(join)+len(read)+len(publish) > 0 || chat || direct {
+		if who.Grants, err = NewGrants(join, read, publish, chat, direct); err != nil {
+			return fmt.Errorf("the token's claim hubbub: %w", err)
+		}
+	}
+	return nil
+}
+
+// identity makes of claims that are good what the server goes by.
+func (c claims) identity() (who Identity, err error) {
+	exp, err := c.time("exp")
+	if err != nil || exp == nil { // the validator has looked; a Signer has not
+		return Identity{}, &claimError{"exp"}
+	}
+	who.Expires = exp.Time
+	if err := c.read("sub", &who.User); err != nil {
+		return Identity{}, err
+	}
+	if who.User == "" {
+		return Identity{}, errors.New("the token lacks the claim sub, the user's name")
+	}
+	if strings.ContainsRune(who.User, utf8.RuneError) { // what encoding/json makes of all that is no character: names would become equal
+		return Identity{}, errors.New("the token's claim sub has bytes or surrogates that are no characters")
+	}
+	if c["hubbub"] != nil {
+		if err := c.permit(&who); err != nil {
+			return Identity{}, err
+		}
+	}
+	if err := who.Check(); err != nil {
+		return Identity{}, fmt.Errorf("the token's claims: %w", err)
+	}
+	return who, nil
+}
+
+// Check looks at the names in an identity that somebody has made up. That it has none of its own is good.
+func (i *Identity) Check() error {
+	if i.User != "" {
+		if err := protocol.CheckUser(i.User); err != nil {
+			return err
+		}
+	}
+	for _, room := range i.Rooms {
+		if err := protocol.CheckRoom([]byte(room)); err != nil {
+			return fmt.Errorf("rooms: %s", err.Message)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/hubbub/internal/hub"
+	"example.com/hubbub/internal/webhook"
+)
+
+// 100,000 events while the backend is down: whoever tells of them never waits for the disk or the backend, and what is
+// kept stays within its bound, which is enough for all of them.
+func TestABackendThatIsDownCostsBoundedMemory(t *testing.T) {
+	for _, where := range []string{"memory", "disk"} {
+		t.Run(where, func(t *testing.T) {
+			b := newBackend(t)
+			b.answers(status(http.StatusServiceUnavailable))
+			o := open(t, b.URL, func(c *Config) {
+				if where == "disk" {
+					c.Dir = t.TempDir()
+				}
+				c.limits.lastRetry = time.Second
+			})
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			const workers, each = 4, 25_000
+			var all sync.WaitGroup
+			for w := range workers {
+				all.Go(func() {
+					for i := range each {
+						o.joined(fmt.Sprint(w), i)
+						if i%1000 == 0 {
+							until(t, func() bool { return o.intake.waiting() <= o.limits.fresh/2 }) // a busy machine; drops have their own test
+						}
+					}
+				})
+			}
+			all.Wait()
+			until(t, o.stored)
+			until(t, func() bool { return o.Figures().Events == 1+workers*each })
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			f := o.Figures()
+			t.Logf("%+v, the heap has grown by %d KiB", f, (int64(after.HeapAlloc)-int64(before.HeapAlloc))>>10)
+			if f.Memory > o.limits.memory || f.Disk > o.limits.disk || where == "disk" && f.Memory > 0 {
+				t.Errorf("the figures are %+v", f)
+			}
+			if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > f.Memory+4<<20 {
+				t.Errorf("the heap has grown by %d, and %d are counted", grown, f.Memory)
+			}
+			b.answers(nil)
+			b.takes(1 + workers*each)
+			withoutHoles(t, b.events, 1)
+		})
+	}
+}
+
+// A full outbox drops the oldest of what a snapshot mends, and keeps messages and node.started; the next request says
+// how many, and seq has no hole.
+func TestAFullOutboxDropsTheOldestStates(t *testing.T) {
+	for _, where := range []string{"memory", "disk", "intake"} {
+		t.Run(where, func(t *testing.T) {
+			b := newBackend(t)
+			b.answers(status(http.StatusServiceUnavailable))
+			o := open(t, b.URL, func(c *Config) {
+				c.limits.memory, c.limits.disk, c.limits.memorySegment, c.limits.diskSegment = 256<<10, 256<<10, 4<<10, 4<<10
+				switch where {
+				case "disk":
+					c.Dir = t.TempDir()
+				case "intake":
+					c.limits.fresh = 20_000
+				}
+			})
+			b.sees("a request", func() bool { return len(b.requests) > 0 })
+			const n = 5000
+			for i := range n {
+				o.joined("r", i)
+				if i%10 == 0 {
+					o.says("r", fmt.Sprint(i))
+				}
+				if where != "intake" && i%20 == 0 {
+					until(t, o.stored)
+				}
+				if f := o.Figures(); f.Memory+f.Disk > (256+32+32)<<10 {
+					t.Fatalf("behind %d events the figures are %+v", i, f)
+				}
+			}
+			b.answers(nil)
+			o.Close(context.Background())
+			withoutHoles(t, b.events, 1)
+			dropped := o.Figures().Dropped
+			if dropped["member.joined"] == 0 || dropped["message.published"] > 0 && where != "intake" || dropped["node.started"] > 0 {
+				t.Errorf("it has dropped %v", dropped)
+			}
+			toldOf, joins, last := map[string]int64{}, int64(0), ""
+			for _, r := range b.taken {
+				for kind, n := range r.Dropped {
+					toldOf[kind] += n
+				}
+			}
+			for _, e := range b.events {
+				if e.Type == "member.joined" {
+					joins++
+					last = e.User
+				}
+			}
+			behindTheLoss(t, b.taken)
+			if toldOf["member.joined"] != dropped["member.joined"] || joins+dropped["member.joined"] != n {
+				t.Errorf("of %d joins %d came, %d were dropped, and the backend was told of %v", n, joins, dropped["member.joined"], toldOf)
+			}
+			if last != fmt.Sprint("user-", n-1) && where != "intake" { // messages alone may fill that
+				t.Errorf("the newest is %s", last)
+			}
+			if !strings.Contains(o.log.String(), "the oldest are dropped") {
+				t.Errorf("the log is %s", o.log)
+			}
+		})
+	}
+}
+
+// behindTheLoss holds that no join is told behind the last request that tells of dropped ones but those that followed
+// them: a snapshot that is read then isn't changed back.
+func behindTheLoss(t *testing.T, taken []request) {
+	t.Helper()
+	var joins []string
+	for _, r := range taken {
+		if r.Dropped["member.joined"] > 0 {
+			joins = nil
+		}
+		for _, e := range r.Events {
+			if e.Type == "member.joined" {
+				joins = append(joins, e.User)
+			}
+		}
+	}
+	for i, user := range joins {
+		last, _ := strconv.Atoi(strings.TrimPrefix(joins[len(joins)-1], "user-"))
+		if want := fmt.Sprint("user-", last-len(joins)+1+i); user != want {
+			t.Fatalf("behind what was dropped comes %s where %s should, %d before the last", user, want, len(joins)-i)
+		}
+	}
+}
+
+// Where nothing else is left messages go too, and node.started stays.
+func TestMessagesGoLast(t *testing.T) {
+	b := newBackend(t)
+	b.answers(status(http.StatusServiceUnavailable))
+	o := open(t, b.URL, func(c *Config) { c.limits.memory, c.limits.memorySegment = 256<<10, 4<<10 })
+	for i := range 400 {
+		o.says("r", `"`+strings.Repeat("x", 2000)+fmt.Sprint(i)+`"`)
+		until(t, o.stored)
+	}
+	b.answers(nil)
+	o.Close(context.Background())
+	withoutHoles(t, b.events, 1)
+	if b.events[0].Type != "node.started" || !strings.HasSuffix(string(b.events[len(b.events)-1].Content), `x399"`) {
+		t.Errorf("it is told %d events from %+v on", len(b.events), b.events[0])
+	}
+	if n := o.Figures().Dropped["message.published"]; n == 0 || n+int64(len(b.events)) != 401 {
+		t.Errorf("%d were dropped, %d came", n, len(b.events))
+	}
+}
+
+// In memory what was not told is lost with the process, and said so.
+func TestWhatIsLostWithTheProcessIsCounted(t *testing.T) {
+	o := open(t, "http://127.0.0.1:1", nil)
+	for i := range 1234 {
+		o.joined("r", i)
+	}
+	o.leave()
+	if text := o.log.String(); !strings.Contains(text, `events=1235 kept="nowhere: they are lost"`) {
+		t.Errorf("the log is %s", text)
+	}
+}
+
+// What a worker pays for an event.
+func BenchmarkEvent(b *testing.B) {
+	secrets, _ := webhook.ParseSecrets([]string{secret})
+	all, _ := Select(nil)
+	o, err := Open(Config{URL: "http://127.0.0.1:1", Secrets: secrets, Events: all, Node: "n", Dir: b.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	e := hub.Event{Kind: hub.Joined, Room: "room", Client: hub.Identity{ID: hub.NewID(), User: "ann"}}
+	b.ReportAllocs()
+	for b.Loop() {
+		o.Event(e)
+	}
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	o.Close(gone)
+}

@@ -1,0 +1,113 @@
+package outbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"example.com/hubbub/internal/webhook"
+)
+
+// answer is what has become of a request.
+type answer struct {
+	err    error // nil: the backend has taken it
+	status int   // 0 where none came
+	after  time.Duration
+}
+
+const (
+	maxAnswer     = 64 << 10 // bytes of the backend's answer that are read, head and body each
+	maxRetryAfter = 5 * time.Minute
+)
+
+// newClient follows no redirect: the backend's address is what the operator has set.
+func newClient() *http.Client {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxResponseHeaderBytes = maxAnswer
+	t.DisableCompression = true
+	return &http.Client{
+		Transport:     t,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// send makes one request, and waits for its answer. Any goroutine.
+func (o *Outbox) send(ctx context.Context, id string, body []byte) answer {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.cfg.URL, bytes.NewReader(body))
+	if err != nil {
+		return answer{err: bare(err)}
+	}
+	req.Header = webhook.Sign(o.cfg.Secrets, id, time.Now(), body)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "Hubbub")
+	resp, err := o.client.Do(req)
+	if err != nil {
+		return answer{err: bare(err)}
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // so that the connection is of use again
+	a := answer{status: resp.StatusCode}
+	switch {
+	case a.status >= 200 && a.status < 300:
+		return a
+	case a.status >= 300 && a.status < 400:
+		a.err = fmt.Errorf("it answered %d; redirects are not followed, set the address that it means", a.status)
+	default:
+		a.err = fmt.Errorf("it answered %d", a.status)
+	}
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
+		a.after = min(time.Duration(min(s, 1<<20))*time.Second, maxRetryAfter)
+	}
+	return a
+}
+
+// bare is an error of net/http without the address, of which a part may be secret.
+func bare(err error) error {
+	var e *url.Error
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
+}
+
+// public is an address as a log may have it.
+func public(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host + u.EscapedPath()
+}
+
+// CheckURL says whether requests can be sent to that address. The error doesn't repeat it: a part may be secret.
+func CheckURL(text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return fmt.Errorf("it is no address: %w", bare(err))
+	case u.Scheme != "http" && u.Scheme != "https":
+		return errors.New("it doesn't begin with http:// or https://")
+	case u.Hostname() == "":
+		return errors.New("it has no host")
+	case u.Fragment != "":
+		return errors.New("it has a part behind #, which is never sent")
+	}
+	return nil
+}
+
+// backoff is how long to wait behind so many attempts: twice as long each time, up to a bound, and less by a random
+// part of half of it, so that nodes don't come back in step.
+func (o *Outbox) backoff(attempts int) time.Duration {
+	d := o.limits.lastRetry
+	if shift := attempts - 1; shift < 20 {
+		d = min(d, o.limits.firstRetry<<shift)
+	}
+	return d/2 + rand.N(d/2+1)
+}

@@ -1,0 +1,159 @@
+package hubbub
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"example.com/hubbub/internal/datadir"
+	"example.com/hubbub/internal/glob"
+	"example.com/hubbub/internal/hub"
+	"example.com/hubbub/internal/outbox"
+	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/webhook"
+)
+
+// Webhooks are what the application's backend is told, by signed requests (docs/webhooks.md): who connects and who has
+// gone, who joins and leaves, which rooms are occupied and vacated, and what is published.
+type Webhooks struct {
+	// URL is where they go, http or https. A redirect is not followed. Default: nowhere, and nothing is told.
+	URL string
+	// Secrets sign each request by the Standard Webhooks specification: "whsec_" and base64 of 24 to 64 bytes. Several,
+	// while the backend changes from one to the next. There must be one.
+	Secrets []string
+	// Events are the names of what is told, such as "room.occupied"; "node.started" always is. Default: all but
+	// "message.published".
+	Events []string
+	// Rooms are patterns of the rooms whose messages are told, where Events has "message.published". Default: all.
+	Rooms []string
+}
+
+// validateWebhooks looks at Webhooks, DataDir and NodeName. An error never repeats a secret, nor the address, of which a
+// part may be one.
+func (c Config) validateWebhooks() (bad faults) {
+	w := c.Webhooks
+	if w.URL == "" {
+		if len(w.Events) > 0 {
+			bad.add("webhook-events %s: nothing is told without --webhook-url (Webhooks.URL)", strings.Join(w.Events, ","))
+		}
+		if len(w.Rooms) > 0 {
+			bad.add("webhook-rooms %s: nothing is told without --webhook-url (Webhooks.URL)", strings.Join(w.Rooms, ","))
+		}
+		if len(w.Secrets) > 0 {
+			bad.add("webhook-secret: there is nothing to sign without --webhook-url (Webhooks.URL)")
+		}
+		if c.DataDir != "" {
+			bad.add("data-dir %s: it keeps the webhooks that the backend has not taken yet, and in a later version the history of rooms; there is nothing to keep without --webhook-url (Webhooks.URL)", c.DataDir)
+		}
+	} else {
+		bad = append(bad, w.validate()...)
+	}
+	if err := checkNodeName(c.NodeName); err != nil {
+		bad.add("node-name %q: %w", c.NodeName, err)
+	}
+	return bad
+}
+
+func (w Webhooks) validate() (bad faults) {
+	if err := outbox.CheckURL(w.URL); err != nil {
+		bad.add("webhook-url: %w", err)
+	}
+	if _, err := webhook.ParseSecrets(w.Secrets); err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			bad.add("webhook-secret: %s", line)
+		}
+	}
+	if len(w.Secrets) == 0 {
+		bad.add(`webhook-url: it needs --webhook-secret (Webhooks.Secrets), by which the backend knows who tells; make one: echo "whsec_$(openssl rand -base64 32)"`)
+	}
+	events, err := outbox.Select(w.Events)
+	if err != nil {
+		bad.add("webhook-events %w", err)
+	}
+	if len(w.Rooms) > 0 && !events.Messages() && err == nil {
+		bad.add("webhook-rooms %s: they are for message.published, which --webhook-events (Webhooks.Events) doesn't name", strings.Join(w.Rooms, ","))
+	}
+	if len(w.Rooms) > maxRules {
+		bad.add("webhook-rooms: %d patterns, at most %d are allowed", len(w.Rooms), maxRules)
+	}
+	for _, text := range w.Rooms {
+		if err := protocol.CheckRoom([]byte(text)); err != nil { // what a name may not have, a pattern may not have either
+			bad.add("webhook-rooms %q: no room has such a name: %s", text, err.Message)
+		}
+	}
+	return bad
+}
+
+// checkNodeName takes "", for a name that is made up.
+func checkNodeName(name string) error {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
+	switch {
+	case len(name) > 128:
+		return fmt.Errorf("it has %d bytes, at most 128 are allowed", len(name))
+	case strings.Trim(name, letters) != "":
+		return errors.New("it has more than letters, digits and -._")
+	}
+	return nil
+}
+
+// openWebhooks takes the data directory and starts the outbox, where the settings want one.
+func (s *Server) openWebhooks() error {
+	cfg, w := &s.cfg, s.cfg.Webhooks
+	s.node = cmp.Or(cfg.NodeName, newNode())
+	if w.URL == "" {
+		return nil
+	}
+	// Validate has looked at both.
+	secrets, _ := webhook.ParseSecrets(w.Secrets)
+	events, _ := outbox.Select(w.Events)
+	dir := ""
+	if cfg.DataDir != "" {
+		var err error
+		if s.dataDir, err = datadir.Open(cfg.DataDir); err == nil {
+			dir, err = s.dataDir.Folder("webhooks")
+		}
+		if err != nil {
+			s.dataDir.Close()
+			return fmt.Errorf("data-dir %s: %w", cfg.DataDir, err)
+		}
+		s.node = cmp.Or(cfg.NodeName, s.dataDir.ID())
+	}
+	var err error
+	s.webhooks, err = outbox.Open(outbox.Config{URL: w.URL, Secrets: secrets, Events: events, Node: s.node, Dir: dir, Log: s.log})
+	if err != nil {
+		s.dataDir.Close()
+		return fmt.Errorf("data-dir %s: %w", cfg.DataDir, err)
+	}
+	return nil
+}
+
+// closeWebhooks tells the backend what there is still to tell, as long as ctx lets it, and gives the data directory
+// back.
+func (s *Server) closeWebhooks(ctx context.Context) {
+	if s.webhooks != nil {
+		s.webhooks.Close(ctx)
+	}
+	s.dataDir.Close()
+}
+
+// tellWebhooks has the hub's events come to the outbox.
+func (s *Server) tellWebhooks(h *hub.Config) {
+	if s.webhooks == nil {
+		return
+	}
+	h.Sinks = append(h.Sinks, s.webhooks)
+	w := s.cfg.Webhooks
+	if events, _ := outbox.Select(w.Events); !events.Messages() {
+		return
+	}
+	var rooms []*glob.Pattern
+	for _, text := range w.Rooms {
+		rooms = append(rooms, glob.New(text))
+	}
+	h.Tells = func(room string) bool {
+		return len(rooms) == 0 || slices.ContainsFunc(rooms, func(p *glob.Pattern) bool { return p.Match(room) })
+	}
+}
