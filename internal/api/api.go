@@ -411,15 +411,20 @@ func (a *API) refuse(w http.ResponseWriter, c *call, to *route, no *problem) {
 func (c *call) discard(w http.ResponseWriter) {
 	conn := http.NewResponseController(w)
 	conn.SetReadDeadline(time.Now().Add(discardFor))
+	most := int64(discardBytes)
+	if c.key != nil {
+		most = discardOfKnown
+	}
 	if conn.Flush() == nil && c.r.Header.Get("Expect") == "" {
-		io.CopyN(io.Discard, c.r.Body, discardBytes)
+		io.CopyN(io.Discard, c.r.Body, most)
 	}
 	conn.SetReadDeadline(time.Now()) // net/http would read on
 }
 
 const (
-	discardFor   = 500 * time.Millisecond
-	discardBytes = 8 << 20
+	discardFor     = 500 * time.Millisecond
+	discardBytes   = 256 << 10
+	discardOfKnown = 8 << 20 // of who has a key
 )
 
 var (
