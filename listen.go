@@ -98,7 +98,8 @@ func (s *Server) ServeAdmin(l net.Listener, h http.Handler) error { return s.ser
 
 // serve is Serve for any handler.
 func (s *Server) serve(l net.Listener, h http.Handler) error {
-	g := front.NewGate(l, openFileLimit()-s.cfg.MaxConnections-fdsOfOurs, func() string { return tooBusy(noDescriptor) }, s.log)
+	descriptors := openFileLimit() - s.cfg.MaxConnections - fdsOfOurs // for connections that are no WebSockets (yet)
+	g := front.NewGate(l, descriptors, front.TurnsPerWorker*s.cfg.Workers, func() string { return tooBusy(noDescriptor) }, s.log)
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: s.cfg.HandshakeTimeout,
