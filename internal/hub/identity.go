@@ -63,30 +63,60 @@ func (s *session) shows(own []byte) []byte {
 	return own
 }
 
-// joinNamed puts the client into the rooms that its identity names. Those that count a session which is coming home are
-// left to its resume, or to the end of that.
+// fewTold is how much of what a client is told of its rooms may wait for it: its queue must not overflow with that.
+const fewTold = 16 << 10
+
+// naming are the rooms into which a client is still to be put.
+func (s *session) naming() bool { return s.more != nil && len(s.more.naming) > 0 }
+
+// joinNamed puts the client into the rooms that its identity names, as its socket takes the word of it; until then it
+// isn't read. Those that count a session which is coming home are left to its resume, or to the end of that.
 func (s *session) joinNamed() {
-	who := s.known()
-	if who == nil {
-		return
+	if who := s.known(); who != nil && len(who.Rooms) > 0 {
+		s.extra().naming = who.Rooms
+		s.goOnNaming()
 	}
-	for _, name := range who.Rooms {
-		var no *protocol.Error
-		switch {
-		case !s.conn.Open():
-			return // what it was told found it too slow
-		case s.find([]byte(name)) >= 0 || s.coming() && s.more.coming.left[name].room != nil:
-		case s.hub.remoteLog(name):
-			s.enterWhenOpen(name)
-		default:
-			no = s.enter(name, false)
+}
+
+// goOnNaming goes on with that.
+func (s *session) goOnNaming() {
+	for s.naming() {
+		if s.conn.Unsent() > fewTold {
+			s.conn.PauseReading()
+			s.conn.TellDrained = true
+			return
 		}
-		if no != nil { // as it would be for the others
-			s.hub.denials.Log(s.hub.cfg.Log, slog.LevelWarn, "a client can't be put into all rooms that its identity names", "client", s.id, "user", s.name(), "room", name, "err", no)
+		name := s.more.naming[0]
+		s.more.naming = s.more.naming[1:]
+		if no := s.enterNamed(name); no != nil { // as it would be for the others
+			s.more.naming = nil
+			s.hub.unnamed.Log(s.hub.cfg.Log, slog.LevelWarn, "a client can't be put into all rooms that its identity names", "client", s.id, "user", s.name(), "room", name, "err", no)
 			s.answerError(no, nil)
+		}
+		if !s.conn.Open() {
+			s.more.naming = nil // what it was told found it too slow
 			return
 		}
 	}
+	s.readOn()
+}
+
+// readOn has the client read, unless something of the session's own stands before that.
+func (s *session) readOn() {
+	if !s.naming() && (s.more == nil || s.more.operations == nil || !s.more.operations.full(s)) {
+		s.conn.ResumeReading()
+	}
+}
+
+func (s *session) enterNamed(name string) *protocol.Error {
+	switch {
+	case s.find([]byte(name)) >= 0 || s.coming() && s.more.coming.left[name].room != nil:
+		return nil
+	case s.hub.remoteLog(name):
+		s.enterWhenOpen(name)
+		return nil
+	}
+	return s.enter(name, false)
 }
 
 // enter makes the client a member without its asking, and tells it so. put is the membership's.

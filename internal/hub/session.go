@@ -48,8 +48,9 @@ type more struct {
 	coming     *homecoming    // what it says of its rooms before it has said all; nil else
 	pulls      []*pull        // rooms of which it misses something, in the order in which they are caught up with
 	flow       flow
-	meter      *meter  // what is left of its limits; nil where there are none, and before the first message
-	entered    []entry // rooms with history into which it was put as it came
+	meter      *meter   // what is left of its limits; nil where there are none, and before the first message
+	naming     []string // rooms into which it is still to be put
+	entered    []entry  // rooms with history into which it was put as it came
 
 	alarm        bool // tooLate is on its way
 	disconnected bool // the hook Disconnect has been called
@@ -356,7 +357,7 @@ func (s *session) answerError(e *protocol.Error, id []byte) {
 
 // Drained goes on with what the session is missing.
 func (s *session) Drained(c *loop.Conn) {
-	if s.more != nil && len(s.more.pulls)+len(s.more.flow.lags) > 0 {
+	if s.more != nil && len(s.more.pulls)+len(s.more.flow.lags)+len(s.more.naming) > 0 {
 		c.Worker().Post(&pulling{s}, 0) // in a later turn: the others come first
 	}
 }
