@@ -66,14 +66,41 @@ func (s *session) shows(own []byte) []byte {
 // fewTold is how much of what a client is told of its rooms may wait for it: its queue must not overflow with that.
 const fewTold = 16 << 10
 
-// naming are the rooms into which a client is still to be put.
-func (s *session) naming() bool { return s.more != nil && len(s.more.naming) > 0 }
+// placings are the rooms into which the server puts a client without its asking.
+type placings struct {
+	left    []string // those of its identity into which it is still to be put
+	entered []entry  // those with history into which it was
+}
+
+// entry is where a session was put into a room with history.
+type entry struct {
+	local  *local
+	offset uint64 // of the room's position then
+}
+
+func (s *session) placings() *placings {
+	m := s.extra()
+	if m.placings == nil {
+		m.placings = &placings{}
+	}
+	return m.placings
+}
+
+// forget is called when the session leaves a room.
+func (p *placings) forget(l *local) {
+	p.entered = slices.DeleteFunc(p.entered, func(e entry) bool { return e.local == l })
+}
+
+// naming says that the client is still to be put into rooms of its identity.
+func (s *session) naming() bool {
+	return s.more != nil && s.more.placings != nil && len(s.more.placings.left) > 0
+}
 
 // joinNamed puts the client into the rooms that its identity names, as its socket takes the word of it; until then it
 // isn't read. Those that count a session which is coming home are left to its resume, or to the end of that.
 func (s *session) joinNamed() {
 	if who := s.known(); who != nil && len(who.Rooms) > 0 {
-		s.extra().naming = who.Rooms
+		s.placings().left = who.Rooms
 		s.goOnNaming()
 	}
 }
@@ -86,15 +113,15 @@ func (s *session) goOnNaming() {
 			s.conn.TellDrained = true
 			return
 		}
-		name := s.more.naming[0]
-		s.more.naming = s.more.naming[1:]
+		name := s.more.placings.left[0]
+		s.more.placings.left = s.more.placings.left[1:]
 		if no := s.enterNamed(name); no != nil { // as it would be for the others
-			s.more.naming = nil
+			s.more.placings.left = nil
 			s.hub.unnamed.Log(s.hub.cfg.Log, slog.LevelWarn, "a client can't be put into all rooms that its identity names", "client", s.id, "user", s.name(), "room", name, "err", no)
 			s.answerError(no, nil)
 		}
 		if !s.conn.Open() {
-			s.more.naming = nil // what it was told found it too slow
+			s.more.placings.left = nil // what it was told found it too slow
 			return
 		}
 	}
@@ -139,16 +166,11 @@ func (s *session) enter(name string, put bool) *protocol.Error {
 	case behind != nil: // it is coming home
 		s.more.coming.pulls = append(s.more.coming.pulls, behind)
 	case m.local.room.keeps():
-		s.extra().entered = append(s.more.entered, entry{m.local, at.Offset})
+		all := s.placings()
+		all.entered = append(all.entered, entry{m.local, at.Offset})
 	}
 	s.answer(joinedByServer(name, at))
 	return nil
-}
-
-// entry is where a session was put into a room with history.
-type entry struct {
-	local  *local
-	offset uint64 // of the room's position then
 }
 
 // untouched says that the session was put into the room and has got nothing of it yet, so that a position which its
@@ -157,9 +179,11 @@ func (s *session) untouched(l *local, at history.Position) bool {
 	if s.more == nil {
 		return false
 	}
-	if i := slices.Index(s.more.entered, entry{l, at.Offset}); i >= 0 {
-		s.more.entered = slices.Delete(s.more.entered, i, i+1) // once
-		return true
+	if all := s.more.placings; all != nil {
+		if i := slices.Index(all.entered, entry{l, at.Offset}); i >= 0 {
+			all.entered = slices.Delete(all.entered, i, i+1) // once
+			return true
+		}
 	}
 	c := s.more.coming
 	if c == nil {
