@@ -81,8 +81,11 @@ func TestWhatAListenerIsTold(t *testing.T) {
 			t.Errorf("after a silence: %q", got)
 		}
 		p.Body.Reset()
-		tell(chapter{err: hub.ErrStopped}, "event: end\ndata: {\"reason\":\"the server is stopping\"}\n\n")
+		tail <- chapter{err: hub.ErrStopped}
 		<-ended
+		if got := p.Body.String(); got != "event: end\ndata: {\"reason\":\"the server is stopping\"}\n\n" {
+			t.Errorf("at the end: %q", got)
+		}
 	})
 }
 
