@@ -179,7 +179,8 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 }
 
 // admit finds out who asks and whether it may come in, on the goroutine of the handshake, and gives the handler that
-// the connection shall have, or what it gets instead. known is who the client is by what it has shown.
+// the connection shall have, or what it gets instead; both where it is told so by a Close. known is who the client is by
+// what it has shown.
 func (s *Server) admit(r *http.Request, known auth.Identity) (loop.Handler, *refusal) {
 	token := first(inQuery(r, "resume"))
 	connect := s.asksOf(r)
@@ -201,9 +202,9 @@ func (s *Server) admission(r *http.Request, h loop.Handler, err error) (loop.Han
 	case errors.As(err, &often):
 		return nil, s.limited(often)
 	case errors.As(err, &unanswered): // which has its own line
-		return nil, &refusal{status: http.StatusServiceUnavailable, detail: unanswered.Tell.Message, result: upgradeBackend}
+		return unasked(r, unanswered.Tell)
 	case errors.Is(err, context.DeadlineExceeded) && s.questions.Asks(webhook.AskConnect): // the others took all the time
-		return nil, &refusal{status: http.StatusServiceUnavailable, detail: "the application took too long", result: upgradeBackend}
+		return unasked(r, &Error{Code: Unavailable, Message: "the application took too long"})
 	case errors.As(err, &e) && e != nil:
 	case r.Context().Err() != nil || s.stopping.Load():
 		s.log.Debug("nobody waits for the hook Connect any more", "remote", r.RemoteAddr, "err", err)

@@ -29,7 +29,7 @@ func (s *Server) startIdentifying() (err error) {
 		return err
 	}
 	if !s.cfg.identifies() && !s.cfg.Questions.identify() && s.cfg.Hooks.Connect == nil {
-		s.log.Info("the server is open to all: whoever connects is let in, and nobody has a name; set --jwt-key or --jwt-jwks to know who clients are")
+		s.log.Info("the server is open to all: whoever connects is let in, and nobody has a name; set --jwt-key, --jwt-jwks, or --hook-url with the event connect, to know who clients are")
 	}
 	return nil
 }

@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/hub"
+	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/metrics"
 	"example.com/hubbub/internal/webhook"
+	"example.com/hubbub/internal/wire"
 )
 
 // Questions are what the application's backend is asked by HTTP, one POST for each; docs/questions.md has their bodies
@@ -73,7 +75,8 @@ func (c Config) validateQuestions() (bad faults) {
 	case set == webhook.QuestionSet{}:
 		bad.add("hook-url: it needs --hook-events (Questions.Events), such as connect,join")
 	}
-	if _, err := webhook.ParseSecrets(q.Secrets); err != nil {
+	// On the command line those of webhooks are the same, and named once.
+	if _, err := webhook.ParseSecrets(q.Secrets); err != nil && !(c.Webhooks.URL != "" && slices.Equal(q.Secrets, c.Webhooks.Secrets)) {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
 			bad.add("webhook-secret: %s", line)
 		}
@@ -94,7 +97,7 @@ func (c Config) validateQuestions() (bad faults) {
 }
 
 // newQuestions is nil where nothing is asked. Validate has looked at all.
-func (c *Config) newQuestions() *webhook.Questions {
+func (c *Config) newQuestions(node string) *webhook.Questions {
 	q := c.Questions
 	if q.URL == "" {
 		return nil
@@ -102,7 +105,7 @@ func (c *Config) newQuestions() *webhook.Questions {
 	kinds, _ := webhook.ParseQuestions(q.Events)
 	secrets, _ := webhook.ParseSecrets(q.Secrets)
 	return webhook.NewQuestions(webhook.QuestionsConfig{
-		URL: q.URL, Kinds: kinds, Secrets: secrets, Timeout: q.Timeout, AtOnce: q.AtOnce,
+		URL: q.URL, Node: node, Kinds: kinds, Secrets: secrets, Timeout: q.Timeout, AtOnce: q.AtOnce,
 		MaxContent: c.MaxMessageBytes, MaxRooms: c.MaxRoomsPerClient, Log: c.Logger,
 	})
 }
@@ -135,6 +138,17 @@ func (s *Server) askFirst(h *hub.Hooks) {
 			return hook(ctx, who, d)
 		}
 	}
+}
+
+// unasked refuses a client of which the backend has said nothing that counts.
+func unasked(r *http.Request, why *Error) (loop.Handler, *refusal) {
+	no := &refusal{
+		status: http.StatusServiceUnavailable, detail: why.Message, code: why.Code.String(), close: wire.CloseTryLater, result: upgradeBackend,
+	}
+	if asksForClose(r) {
+		return hub.Refusal{Code: no.close, Reason: no.detail}, no
+	}
+	return nil, no
 }
 
 func asker(who hub.Identity) webhook.Asker {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"example.com/hubbub"
@@ -25,10 +26,10 @@ const backendSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 // question is what the application's backend is asked.
 type question struct {
-	Type, Client, User, Address, Query, Room, To, Key, Method string
-	Everyone                                                  bool
-	Content                                                   json.RawMessage
-	Headers                                                   map[string]string
+	Type, Node, Client, User, Address, Query, Room, To, Key, Method string
+	Everyone                                                        bool
+	Content                                                         json.RawMessage
+	Headers                                                         map[string]string
 }
 
 // answers is a backend over HTTP: what it says to a question, by its type and by what is asked.
@@ -51,6 +52,9 @@ func backendOf(t *testing.T, says answers) *httptest.Server {
 		d.DisallowUnknownFields()
 		if err := d.Decode(&q); err != nil {
 			t.Errorf("the question %s: %v", body, err)
+		}
+		if q.Node == "" {
+			t.Errorf("the question %s names no node", body)
 		}
 		if err := verifier.Verify(body, r.Header); err != nil {
 			t.Errorf("the question %s: %v", body, err)
@@ -129,6 +133,46 @@ func TestTheBackendIsAskedInAClientsLife(t *testing.T) {
 			`questions_total{kind="publish",result="invalid"}`: 0, `question_seconds_count{kind="publish"}`: 3,
 		})
 	})
+}
+
+// Token, backend and hook are asked in this order, and add up; no later one changes the name, or puts the end off.
+func TestTheBackendIsAskedBehindTheToken(t *testing.T) {
+	soon := time.Now().Add(time.Minute).UnixMilli()
+	asked := make(chan question, 1)
+	b := backendOf(t, func(q question) string {
+		asked <- q
+		if strings.Contains(q.Query, "other") {
+			return `{"user":"bob"}`
+		}
+		return fmt.Sprintf(`{"rooms":["by the backend"],"join":["backend.*"],"expires_at":%d}`, soon)
+	})
+	s := rawtest.Start(t, withTokens(func(c *hubbub.Config) {
+		c.Questions = asking(b, "connect")
+		c.Rooms = []hubbub.RoomPolicy{{Match: "*.*", Join: "granted"}}
+	}))
+	token := aToken(t, jwt.MapClaims{"hubbub": map[string]any{"rooms": []string{"by the token"}, "join": []string{"token.*"}}})
+	m, welcome := letInAs(t, s, "ann", "/ws?token="+token, nil)
+	if q := <-asked; q.User != "ann" || welcome["user"] != "ann" || welcome["expires_at"] != float64(soon) {
+		t.Errorf("the backend was asked %+v, and the client is told %v", q, welcome)
+	}
+	for _, room := range []string{"by the token", "by the backend"} {
+		if got := m.NextJSON(); got["msg_type"] != "joined" || got["room"] != room {
+			t.Errorf("got %v, not that it is in %s", got, room)
+		}
+	}
+	m.join("token.1").join("backend.1")
+	if got := m.ask(`{"msg_type":"refresh","token":"` + aToken(t, nil) + `"}`); got["msg_type"] != "refreshed" || got["expires_at"] != float64(soon) {
+		t.Errorf("got %v", got)
+	}
+	m.gets(map[string]any{"msg_type": "left", "room": "token.1", "reason": "forbidden"})
+	if status, _, _ := refusedUpgrade(t, s, "?other&token="+aToken(t, nil)); status != 503 {
+		t.Errorf("where the backend names another user: %d", status)
+	}
+	<-asked
+	turnedAway(t, s, 401, "/ws", nil) // nobody asks the backend about those
+	if len(asked) > 0 {
+		t.Error("the backend is asked about a client without a token")
+	}
 }
 
 // What a client asks of the backend, and what that answers, is between these two.
@@ -303,7 +347,8 @@ func TestWithoutAnAnswerNobodyMay(t *testing.T) {
 			if status != 503 || retryAfter == "" || strings.Contains(detail, is.logs) {
 				t.Errorf("an upgrade: %d, Retry-After %q, %s", status, retryAfter, detail)
 			}
-			scraped(t, s, map[string]float64{`questions_total{kind="connect",result="` + is.result + `"}`: 1, `upgrades_total{result="backend"}`: 1, "rooms": 0})
+			rawtest.Dial(t, s, "/ws?errors=close").AnswerClose(1013) // a browser sees no status
+			scraped(t, s, map[string]float64{`questions_total{kind="connect",result="` + is.result + `"}`: 2, `upgrades_total{result="backend"}`: 2, "rooms": 0})
 			if log := s.Log.String(); !strings.Contains(log, is.logs) || strings.Contains(log, backendSecret) {
 				t.Errorf("the log is %s", log)
 			}

@@ -112,7 +112,7 @@ func New(cfg Config) (*Server, error) {
 		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
-	s.questions = cfg.newQuestions()
+	s.questions = cfg.newQuestions(s.node)
 	s.hub = hub.New(s.hubConfig())
 	s.api = s.newAPI()
 	s.calls = s.api.Handler(cfg.BasePath)

@@ -24,6 +24,10 @@
 // virtual one. Two things differ: in a bubble waiting costs no time and is exact, so that ExpectNothing proves
 // something; and Step works there alone. NewServer must be called inside the bubble.
 //
+// A client with an identity is one that shows something in its handshake, which Config.Authenticate makes an Identity of:
+//
+//	ann, err := srv.ConnectWith("ann", hubbubtest.Options{Header: http.Header{"Authorization": {"Bearer ann's"}}})
+//
 // Goroutines: the methods of Client, and those of Server that may fail the test, are for the test's goroutine, one at a
 // time for each client. All of Link may be called from anywhere. A client reads and answers Pings on a goroutine of its
 // own, so only a stalled or slow link makes it a slow reader. All goroutines end with the test's cleanup.

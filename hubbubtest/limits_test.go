@@ -292,6 +292,37 @@ func TestWhoGoesOnIsClosedAndNobodyBesideIt(t *testing.T) {
 	})
 }
 
+// Resumes are no way around the limit on joins: who goes on with them is closed as well, and is in no room then.
+func TestWhoGoesOnWithResumesIsClosed(t *testing.T) {
+	for name, join := range map[string]func(context.Context, *hubbub.Join) error{
+		"no hook": nil, "a hook": func(context.Context, *hubbub.Join) error { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := hubbubtest.NewServer(t, hubbub.Config{Workers: 1, Hooks: hubbub.Hooks{Join: join}, Limits: hubbub.Limits{Client: hubbub.ClientLimits{Joins: hubbub.Rate{N: 1, Burst: 1}}}})
+				ann := srv.Connect("ann")
+				rooms := map[string]any{}
+				for i := range 30 {
+					rooms[fmt.Sprint("room ", i)] = nil
+				}
+				began := time.Now()
+				for time.Since(began) < 20*time.Second && !ann.Closed() {
+					ann.Send(map[string]any{"msg_type": "resume", "id": 1, "rooms": rooms})
+					hubbubtest.Step(50 * time.Millisecond)
+				}
+				if took := time.Since(began); took < 10*time.Second || took > 12*time.Second {
+					t.Errorf("closed after %s", took)
+				}
+				ann.ExpectClosed(1008)
+				hubbubtest.Step(time.Second)
+				if n := figure(t, srv, "hubbub_rooms"); n != 0 {
+					t.Errorf("there are %v rooms still", n)
+				}
+			})
+		})
+	}
+}
+
 // However many clients on however many workers a user has, together they get what the user may.
 func TestAUsersClientsShareItsLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -360,6 +391,34 @@ func TestConnectsOfAUserAreLimited(t *testing.T) {
 		hubbubtest.Step(time.Minute)
 		if in.Load() != 7 || gone.Load() != 7 {
 			t.Errorf("%d were let in, and %d are gone", in.Load(), gone.Load())
+		}
+	})
+}
+
+// Where a token says who the user is, the application isn't asked about those who connect too often, and rooms that the
+// token names are no joins.
+func TestATokensUserIsLimitedBeforeTheApplicationIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int32
+		srv := hubbubtest.NewServer(t, hubbub.Config{
+			Workers: 1,
+			Limits: hubbub.Limits{
+				Client: hubbub.ClientLimits{Joins: hubbub.Rate{N: 1, Burst: 1}}, User: hubbub.UserLimits{Connects: hubbub.Rate{N: 1, Burst: 2}},
+			},
+			Authenticate: func(_ context.Context, c *hubbub.Credentials) (*hubbub.Identity, error) {
+				return &hubbub.Identity{User: c.Request.Header.Get("X-User"), Rooms: []string{"a", "b", "c"}}, nil
+			},
+			Hooks: hubbub.Hooks{Connect: func(context.Context, *hubbub.Connect) error { asked.Add(1); return nil }},
+		})
+		ann := comeIn(t, srv, "ann", as("ann"))
+		comeIn(t, srv, "ann", as("ann"))
+		_, err := srv.ConnectWith("ann", as("ann"))
+		tooMany(t, err)
+		if n := asked.Load(); n != 2 {
+			t.Errorf("the application was asked %d times, want 2", n)
+		}
+		if a := ann.Request(map[string]any{"msg_type": "join_room", "room": "d"}); a.Type != "joined" {
+			t.Errorf("the first room that it joins itself: %s", a)
 		}
 	})
 }

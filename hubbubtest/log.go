@@ -159,7 +159,8 @@ func (c *Client) answered(m Message) model.Event {
 			return model.Event{Kind: model.Left, Room: m.Room, Reason: m.Reason}
 		}
 		if m.Type == "joined" {
-			c.enter(m.Room, m, c.rooms[m.Room])
+			// How far it had come before counts until it has said so: it may go on from there.
+			c.enter(m.Room, m, c.rooms[m.Room] || c.positions[m.Room].Epoch == m.Epoch)
 			return model.Event{Kind: model.Joined, Room: m.Room, Position: model.Position(m.Position)}
 		}
 		return model.Event{}

@@ -42,9 +42,9 @@ type Entry[P any] struct {
 	At    int64  // milliseconds of any clock that Over is asked by
 	Payer P
 
-	// Deleted is where the log stood when the message was taken back: nothing but its place is left of it then, which
-	// counts as a message until it goes. 0 for one that is kept.
-	Deleted uint64
+	// Deleted says that the message was taken back: nothing but its place is left of it then, which counts as a message
+	// until it goes.
+	Deleted bool
 }
 
 // Log is a room's newest messages, oldest first, without a hole. The zero value has no epoch: see Begin.
@@ -58,9 +58,12 @@ type Log[P any] struct {
 	n     int
 	bytes int // of the messages
 
-	deleted uint64 // where the log stood when a message was taken back last; 0 where none ever was
-	cleared uint64 // and when all were
+	deletions []deletion // of messages, by when they were; not those of which nobody who can recover may have to hear
+	cleared   uint64     // where the log stood when all was taken back last; 0 where it never was
 }
+
+// deletion is a message that was taken back, and where the log stood then.
+type deletion struct{ offset, at uint64 }
 
 // Begin has the log go on behind a position, with nothing kept. Nothing may be kept yet.
 func (l *Log[P]) Begin(at Position) { l.epoch, l.last, l.floor = at.Epoch, at.Offset, at.Offset }
@@ -103,6 +106,9 @@ func (l *Log[P]) Drop() (oldest Entry[P]) {
 	if l.n--; l.n == 0 {
 		l.ring, l.first = nil, 0
 	}
+	for len(l.deletions) > 0 && l.deletions[0].at < l.floor { // who recovers stands behind it
+		l.deletions = l.deletions[1:]
+	}
 	return oldest
 }
 
@@ -120,13 +126,15 @@ func (l *Log[P]) Delete(e *Entry[P]) {
 	l.bytes -= e.Size()
 	left := &protocol.Message{Kind: e.Kind, Room: e.Room}
 	left.Place(e.Prev, e.Offset)
-	e.Message, e.Deleted, l.deleted = left, l.last, l.last
+	e.Message, e.Deleted = left, true
+	l.deletions = append(l.deletions, deletion{e.Offset, l.last})
 	l.bytes += e.Size()
 }
 
 // Cleared notes that all that was kept up to now has been taken back, which the caller has dropped. It is false where
 // nothing has come since it was said before.
 func (l *Log[P]) Cleared() bool {
+	l.deletions = nil
 	if l.cleared == l.last {
 		return false
 	}
@@ -141,12 +149,10 @@ func (l *Log[P]) Deleted(offset uint64) (messages []uint64, all uint64) {
 	if offset != 0 && l.cleared >= offset {
 		all = l.cleared
 	}
-	if offset > l.deleted {
-		return nil, all
-	}
-	for i := range l.Behind(offset) {
-		if e := l.At(i); e.Deleted >= offset && e.Deleted != 0 {
-			messages = append(messages, e.Offset)
+	since := sort.Search(len(l.deletions), func(i int) bool { return l.deletions[i].at >= offset })
+	for _, d := range l.deletions[since:] {
+		if d.offset <= offset {
+			messages = append(messages, d.offset)
 		}
 	}
 	return messages, all
@@ -219,7 +225,7 @@ func (l *Log[P]) Page(q Query) (page []*protocol.Message, more bool) {
 	}
 	size, n := 0, 0
 	fits := func(i int) bool {
-		if l.At(i).Deleted != 0 {
+		if l.At(i).Deleted {
 			return true
 		}
 		size += l.At(i).Size()
@@ -243,7 +249,7 @@ func (l *Log[P]) Page(q Query) (page []*protocol.Message, more bool) {
 func (l *Log[P]) messages(from, to int) []*protocol.Message {
 	page := make([]*protocol.Message, 0, to-from)
 	for i := from; i < to; i++ {
-		if e := l.At(i); e.Deleted == 0 {
+		if e := l.At(i); !e.Deleted {
 			page = append(page, e.Message)
 		}
 	}

@@ -16,6 +16,7 @@ type model struct {
 	dropped int
 	begin   uint64
 	cleared uint64
+	deleted []deletion // all, of messages
 }
 
 func (m *model) kept() []Entry[int] { return m.all[m.dropped:] }
@@ -48,7 +49,7 @@ func (m *model) over(b Bounds, now int64) bool {
 func (m *model) page(q Query) (page []uint64, more bool) {
 	var may []Entry[int]
 	for _, e := range m.kept() {
-		if e.Deleted == 0 && (q.Since == nil || e.Offset > *q.Since) && (q.Before == nil || e.Offset < *q.Before) {
+		if !e.Deleted && (q.Since == nil || e.Offset > *q.Since) && (q.Before == nil || e.Offset < *q.Before) {
 			may = append(may, e)
 		}
 	}
@@ -70,11 +71,11 @@ func (m *model) page(q Query) (page []uint64, more bool) {
 	return page, more
 }
 
-// deleted is what was taken back and is news to who stands at an offset, message by message.
-func (m *model) deleted(offset uint64) (messages []uint64, all uint64) {
-	for _, e := range m.kept() {
-		if e.Offset <= offset && e.Deleted >= offset && e.Deleted > 0 {
-			messages = append(messages, e.Offset)
+// news is what was taken back and is news to who stands at an offset, message by message.
+func (m *model) news(offset uint64) (messages []uint64, all uint64) {
+	for _, d := range m.deleted {
+		if d.offset <= offset && d.at >= offset && d.at >= m.floor() {
+			messages = append(messages, d.offset)
 		}
 	}
 	if offset > 0 && m.cleared >= offset {
@@ -86,8 +87,9 @@ func (m *model) deleted(offset uint64) (messages []uint64, all uint64) {
 // take takes a message back, if it is there: what is left of it is its place, and a few bytes.
 func (m *model) take(offset uint64) {
 	for i, e := range m.kept() {
-		if e.Offset == offset && e.Deleted == 0 {
-			e.Deleted = m.last()
+		if e.Offset == offset && !e.Deleted {
+			e.Deleted = true
+			m.deleted = append(m.deleted, deletion{offset, m.last()})
 			e.Message = &protocol.Message{Offset: e.Offset, Prev: e.Prev}
 			m.kept()[i] = e
 		}
@@ -144,7 +146,7 @@ func FuzzLog(f *testing.F) {
 				if is := slices.ContainsFunc(m.kept(), func(e Entry[int]) bool { return e.Offset == offset }); is != (e != nil) {
 					t.Fatalf("offset %d is found: %v, want %v", offset, e, is)
 				}
-				if e != nil && e.Deleted == 0 {
+				if e != nil && !e.Deleted {
 					l.Delete(e)
 				}
 				m.take(offset)
@@ -155,7 +157,7 @@ func FuzzLog(f *testing.F) {
 				if news := l.Cleared(); news != (m.cleared != m.last()) {
 					t.Fatalf("cleared at %d, and at %d before: %v", m.last(), m.cleared, news)
 				}
-				m.dropped, m.cleared = len(m.all), m.last()
+				m.dropped, m.cleared, m.deleted = len(m.all), m.last(), nil
 			case 3: // a message is missing, or comes again
 				for _, e := range []*protocol.Message{{Prev: m.last() + 1 + a, Offset: m.last() + 2 + a}, {Prev: m.last(), Offset: m.last()}} {
 					if l.Append(Entry[int]{Message: e}) {
@@ -190,7 +192,7 @@ func check(t *testing.T, l *Log[int], m *model, a uint64, limit int) {
 	} else if slices.ContainsFunc(m.all[:m.dropped], func(e Entry[int]) bool { return e.Offset > offset }) || offset < m.begin {
 		want = protocol.ReasonExpired
 	}
-	wantDeleted, wantAll := m.deleted(offset)
+	wantDeleted, wantAll := m.news(offset)
 	if want == "" && len(wantDeleted) > MaxDeleted {
 		want = protocol.ReasonExpired
 	}
@@ -221,7 +223,7 @@ func check(t *testing.T, l *Log[int], m *model, a uint64, limit int) {
 
 // same compares what is left of a message that was taken back by its place.
 func same(a, b Entry[int]) bool {
-	if a.Deleted == 0 {
+	if !a.Deleted {
 		return a == b
 	}
 	place := func(e Entry[int]) [6]any {

@@ -41,7 +41,7 @@ func (h *Hub) DeleteMessage(ctx context.Context, name, epoch string, offset uint
 		switch {
 		case e == nil:
 			return nil, ErrNoPosition
-		case e.Deleted != 0:
+		case e.Deleted:
 			return nil, nil
 		}
 		was := entryBytes(e)

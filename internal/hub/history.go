@@ -246,7 +246,7 @@ func (s *session) take(p *pull) (next piece) {
 	room, me := min(pageBytes, s.conn.Room()/2), s.idText()
 	for i := log.After(p.seq); i < log.Len(); i++ {
 		e := log.At(i)
-		if e.Except != me && e.Deleted == 0 {
+		if e.Except != me && !e.Deleted {
 			room -= e.Size()
 			if room < 0 && (len(next.messages) > 0 || s.conn.Unsent() > 0) {
 				break

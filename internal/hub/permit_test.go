@@ -348,3 +348,29 @@ func TestAccessMeansWhatItsModelMeans(t *testing.T) {
 		}
 	}
 }
+
+// What it costs to ask: nothing where no rule bounds the verb, and a match for each rule before the one that counts.
+func BenchmarkPermit(b *testing.B) {
+	stories := map[string]struct {
+		set  func(*Config)
+		user string
+	}{
+		"no rules":                       {func(*Config) {}, ""},
+		"no rules, a name":               {func(*Config) {}, "ann"},
+		"rules for names, nobody's name": {inboxes, ""},
+		"rules for names, a name":        {inboxes, "ann"},
+	}
+	for name, story := range stories {
+		b.Run(name, func(b *testing.B) {
+			h, _ := newHubOf(b, 1, story.set)
+			s := h.session(NewID(), auth.Identity{User: story.user}, netip.Addr{}, nil)
+			cmd := &protocol.Command{Kind: protocol.RoomMessage, Room: []byte("room")}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, no := s.permit(mayPublish, cmd.Room, cmd); no != nil {
+					b.Fatal(no)
+				}
+			}
+		})
+	}
+}

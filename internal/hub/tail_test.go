@@ -135,6 +135,13 @@ func TestATailLeavesOutWhatIsTooMuch(t *testing.T) {
 	if len(items) != 1 || lost != 1 || err != nil {
 		t.Errorf("%d items, %d, %v", len(items), lost, err)
 	}
+	for _, kib := range []int{200, 100, 1} { // the last would have room, but what is left out lies behind what is told
+		publish(t, h, "r", `"`+strings.Repeat("x", kib<<10)+`"`)
+	}
+	items, lost, err = tail.Next(t.Context())
+	if len(items) != 1 || lost != 2 || err != nil {
+		t.Errorf("%d items, %d, %v", len(items), lost, err)
+	}
 }
 
 func TestHowManyMayListen(t *testing.T) {

@@ -392,6 +392,65 @@ func TestTheCheckerFindsWhatWasPlanted(t *testing.T) {
 	}
 }
 
+// What was taken back is lost to nobody, and must not come behind the word of it.
+func TestTheCheckerKnowsWhatWasTakenBack(t *testing.T) {
+	back := func(r *run, name string, offset, to int64) {
+		r.add(name, Event{Kind: Deleted, Room: "lobby", Position: Position{"e", offset}, ToOffset: to})
+	}
+	for _, story := range []struct {
+		name, policy string
+		tell         func(r *run)
+		want         string
+	}{
+		{"one that nobody got", "", func(r *run) {
+			r.publish("ann", "1")
+			back(r, "bob", 1, 0)
+		}, ""},
+		{"behind the message", "", func(r *run) {
+			r.publish("ann", "1")
+			r.get("bob", "ann", "1")
+			back(r, "bob", 1, 0)
+			back(r, "cat", 1, 0)
+		}, ""},
+		{"before the message", "", func(r *run) {
+			r.publish("ann", "1")
+			back(r, "bob", 1, 0)
+			r.get("bob", "ann", "1")
+		}, "revived bob 1"},
+		{"all, before the message", "", func(r *run) {
+			r.publish("ann", "1")
+			r.publish("ann", "2")
+			back(r, "bob", 0, 2)
+			r.get("bob", "ann", "2")
+		}, "revived bob 2"},
+		{"another message is lost", "", func(r *run) {
+			r.publish("ann", "1")
+			r.publish("ann", "2")
+			back(r, "bob", 1, 0)
+			r.get("cat", "ann", "2")
+		}, "lost bob 2"},
+		{"the newest, for which others went", "latest", func(r *run) {
+			r.publish("ann", "1")
+			r.publish("ann", "2")
+			r.get("cat", "ann", "1")
+			r.gap("bob", "latest", 1, 1)
+			back(r, "bob", 2, 0)
+		}, ""},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			r := newRun(true, "ann", "bob", "cat")
+			r.policy.SlowConsumer = story.policy
+			for _, name := range []string{"ann", "bob", "cat"} {
+				r.join(name)
+			}
+			story.tell(r)
+			if got := strings.Join(r.faults(), ", "); got != story.want {
+				t.Errorf("found %q, want %q", got, story.want)
+			}
+		})
+	}
+}
+
 func TestTwoOrdersAreFound(t *testing.T) {
 	r := newRun(false, "ann", "bob", "cat", "dan")
 	for _, n := range []string{"ann", "bob", "cat", "dan"} {

@@ -152,8 +152,17 @@ func (p *presence) joins(client, room string, at int64) (n int) {
 	return n + p.putIn(client, room)
 }
 
-// putIn is how often the application put the client into the room.
+// putIn is how often the client was put into the room: by the application, or by what is known of it, of which its own
+// log alone has word.
 func (p *presence) putIn(client, room string) (n int) {
+	told := 0
+	for _, l := range p.logs[client] {
+		for _, e := range l.Events {
+			if e.Kind == Joined && e.Room == room && e.ID == "" {
+				told++
+			}
+		}
+	}
 	for _, l := range p.run.Logs {
 		for _, e := range l.Events {
 			if e.Kind == PutIn && e.Room == room && e.From == client {
@@ -161,7 +170,7 @@ func (p *presence) putIn(client, room string) (n int) {
 			}
 		}
 	}
-	return n
+	return max(n, told)
 }
 
 // leaves is how often the client may have left the room before at: it said so, or lost its connection and did not come

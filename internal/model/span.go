@@ -13,6 +13,7 @@ type span struct {
 	joinedAt int64    // when its answer came: what was sent after is for this member
 	joined   Position // the room's at the join, by the answer
 	start    Position // what it has already: joined, or its own Since when it is recovered
+	put      bool     // it was put in, and has said nothing itself
 	parked   bool     // what was sent to a session while it was parked comes too: direct messages
 	items    []Event  // what came: messages, gaps, and word of what was taken back
 	leaving  bool     // the leave is sent
@@ -38,8 +39,10 @@ func (c *checking) spans(l *Log) (all []*span) {
 		case JoinSent:
 			asked[e.ID+" "+e.Room] = e // a resume has one id for many rooms
 		case Joined:
-			if s == nil { // joining twice is joining once
-				open[e.Room] = c.newSpan(l, asked[e.ID+" "+e.Room], e)
+			request := asked[e.ID+" "+e.Room]
+			// Joining twice is joining once, but who was put in may then say how far it had come.
+			if s == nil || s.put && len(s.items) == 0 && e.Recovered && request.Since != nil {
+				open[e.Room] = c.newSpan(l, request, e)
 			}
 		case LeaveSent:
 			if s != nil {
@@ -81,6 +84,7 @@ func (c *checking) newSpan(l *Log, asked, joined Event) *span {
 		}
 	}
 	s.parked = asked.Since == nil && joined.Recovered
+	s.put = joined.ID == ""
 	return s
 }
 

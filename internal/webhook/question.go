@@ -57,6 +57,7 @@ func ParseQuestions(names []string) (set QuestionSet, err error) {
 // QuestionsConfig is what Questions need; all of it has to be set but TLS.
 type QuestionsConfig struct {
 	URL     string // one that CheckURL takes
+	Node    string // what this server is called
 	Kinds   QuestionSet
 	Secrets Secrets
 	Timeout time.Duration // of one question, from the dial to the end of the answer
@@ -116,6 +117,14 @@ func (q *Questions) Close() {
 	}
 }
 
+// about is what a question begins with.
+type about struct {
+	Type string `json:"type"`
+	Node string `json:"node"`
+}
+
+func (q *Questions) about(k Question) about { return about{"hubbub." + k.String(), q.cfg.Node} }
+
 // Asker is the client on whose behalf the backend is asked.
 type Asker struct {
 	Client string `json:"client"`
@@ -135,9 +144,9 @@ type Handshake struct {
 func (q *Questions) Connect(ctx context.Context, h Handshake, who *auth.Identity) error {
 	h.User = who.User
 	return q.ask(ctx, AskConnect, struct {
-		Type string `json:"type"`
+		about
 		Handshake
-	}{"hubbub.connect", h}, func(raw []byte) error {
+	}{q.about(AskConnect), h}, func(raw []byte) error {
 		more, err := answerToConnect(raw, q.cfg.MaxRooms, time.Now())
 		if err != nil {
 			return err
@@ -149,10 +158,10 @@ func (q *Questions) Connect(ctx context.Context, h Handshake, who *auth.Identity
 // Join asks whether a client may join a room. A refusal is a *protocol.Error.
 func (q *Questions) Join(ctx context.Context, by Asker, room string) error {
 	return q.ask(ctx, AskJoin, struct {
-		Type string `json:"type"`
+		about
 		Asker
 		Room string `json:"room"`
-	}{"hubbub.join", by, room}, answerToJoin)
+	}{q.about(AskJoin), by, room}, answerToJoin)
 }
 
 // Draft is what a client wants to publish: to a room, to a client, or with neither to everyone.
@@ -169,10 +178,10 @@ func (q *Questions) Publish(ctx context.Context, by Asker, d Draft) (content []b
 	d.Everyone = d.Room == "" && d.To == ""
 	content = d.Content
 	err = q.ask(ctx, AskPublish, struct {
-		Type string `json:"type"`
+		about
 		Asker
 		Draft
-	}{"hubbub.publish", by, d}, func(raw []byte) error {
+	}{q.about(AskPublish), by, d}, func(raw []byte) error {
 		changed, err := answerToPublish(raw, q.cfg.MaxContent)
 		if changed != nil {
 			content = changed
@@ -185,11 +194,11 @@ func (q *Questions) Publish(ctx context.Context, by Asker, d Draft) (content []b
 // Request has the backend answer what a client asks of it; content is nil for none. A refusal is a *protocol.Error.
 func (q *Questions) Request(ctx context.Context, by Asker, method string, content []byte) (reply []byte, err error) {
 	err = q.ask(ctx, AskRequest, struct {
-		Type string `json:"type"`
+		about
 		Asker
 		Method  string          `json:"method"`
 		Content json.RawMessage `json:"content,omitempty"`
-	}{"hubbub.request", by, method, content}, func(raw []byte) (err error) {
+	}{q.about(AskRequest), by, method, content}, func(raw []byte) (err error) {
 		reply, err = answerToRequest(raw, q.cfg.MaxContent)
 		return err
 	})

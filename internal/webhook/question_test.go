@@ -92,7 +92,7 @@ func (b *backend) asks(change func(*QuestionsConfig)) (*Questions, *log) {
 	}
 	var lines log
 	cfg := QuestionsConfig{
-		URL: b.URL + "/hook?of=all", Kinds: kinds, Secrets: secrets(b.t, newSecret, oldSecret), Timeout: patience, AtOnce: 8,
+		URL: b.URL + "/hook?of=all", Node: "n1", Kinds: kinds, Secrets: secrets(b.t, newSecret, oldSecret), Timeout: patience, AtOnce: 8,
 		MaxContent: 1000, MaxRooms: 3, Log: slog.New(slog.NewTextHandler(&lines, nil)),
 	}
 	if change != nil {
@@ -188,10 +188,10 @@ func TestEachKindAsksAndIsAnswered(t *testing.T) {
 		t.Errorf("it is answered %s, %v", reply, err)
 	}
 	want := []map[string]any{
-		{"type": "hubbub.connect", "client": ann.Client, "address": "192.0.2.1", "query": "a=b", "headers": map[string]any{"cookie": "session=1"}},
-		{"type": "hubbub.join", "client": ann.Client, "user": "ann", "room": "r"},
-		{"type": "hubbub.publish", "client": ann.Client, "user": "ann", "room": "r", "key": "k", "content": map[string]any{"text": "<damn>"}},
-		{"type": "hubbub.request", "client": ann.Client, "user": "ann", "method": "price", "content": map[string]any{"of": "tea"}},
+		{"type": "hubbub.connect", "node": "n1", "client": ann.Client, "address": "192.0.2.1", "query": "a=b", "headers": map[string]any{"cookie": "session=1"}},
+		{"type": "hubbub.join", "node": "n1", "client": ann.Client, "user": "ann", "room": "r"},
+		{"type": "hubbub.publish", "node": "n1", "client": ann.Client, "user": "ann", "room": "r", "key": "k", "content": map[string]any{"text": "<damn>"}},
+		{"type": "hubbub.request", "node": "n1", "client": ann.Client, "user": "ann", "method": "price", "content": map[string]any{"of": "tea"}},
 	}
 	for i := range want {
 		if fmt.Sprint(asked[i]) != fmt.Sprint(want[i]) {
