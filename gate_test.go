@@ -141,7 +141,7 @@ func TestSlowReadersHoldNobodyElseUp(t *testing.T) {
 func TestKeptConnectionsAreBounded(t *testing.T) {
 	s := rawtest.Start(t, hubbub.Config{MaxConnections: 1 << 20}) // all descriptors are for WebSockets: few are left for these
 	l := servePipes(t, s)
-	const n = 200
+	const n = 704 // twice the places of all lanes
 	var all []net.Conn
 	for range n {
 		nc := l.ask(t, get("/healthz"))

@@ -44,7 +44,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit admits) {
 		s.refuse(w, r, *no)
 		return
 	}
-	u, no := s.reserve(r)
+	u, no := s.inTurn(r)
 	if no != nil {
 		s.refuse(w, r, *no)
 		return
@@ -56,6 +56,10 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit admits) {
 		return
 	}
 	u.admitted(h)
+	if !front.TakeTurn(r, true) { // anew, where the application was asked, which may take long
+		s.refuse(w, r, beyondTurns)
+		return
+	}
 	nc, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		s.refuse(w, r, *noHijack(w, err))
@@ -95,6 +99,7 @@ func (s *Server) turnAway(nc net.Conn, r *http.Request, err error) {
 // place is one for a connection under every limit, from reserve until the loop has the connection.
 type place struct {
 	s       *Server
+	r       *http.Request
 	key     netip.Addr   // of the address, for ips.Leave
 	remote  string       // the client's address, where it may be another than the socket's; else empty
 	h       loop.Handler // once it is admitted; it gives the address's place back
@@ -113,10 +118,11 @@ func (p *place) admitted(h loop.Handler) {
 	}
 }
 
-// adopt gives the connection to the loop.
+// adopt gives the connection to the loop; its turn ends when a worker has it.
 func (p *place) adopt(nc net.Conn, d wire.Deflate, answer, first []byte) error {
 	p.granted = true
-	err := p.s.loop.Adopt(nc, p.h, d, answer, first)
+	r := p.r
+	err := p.s.loop.AdoptThen(nc, p.h, d, answer, first, func() { front.EndTurn(r) })
 	p.taken = err == nil
 	return err
 }
@@ -128,11 +134,14 @@ func (p *place) end() {
 		p.s.loop.Release()
 	}
 	switch {
-	case p.taken:
+	case p.taken: // so the worker ends the turn
 	case p.h == nil:
 		p.s.ips.Leave(p.key)
 	default:
 		p.h.Closed(nil, loop.Ending{Code: wire.CloseAbnormal})
+	}
+	if !p.taken {
+		front.EndTurn(p.r)
 	}
 	p.s.hub.UpgradeEnds()
 }
@@ -288,7 +297,7 @@ func (s *Server) reserve(r *http.Request) (p *place, no *refusal) {
 		s.ips.Leave(key)
 		return nil, s.tooMany()
 	}
-	p = &place{s: s, key: key}
+	p = &place{s: s, r: r, key: key}
 	if len(s.proxies) > 0 {
 		p.remote = r.RemoteAddr
 	}

@@ -98,7 +98,7 @@ func (s *Server) ServeAdmin(l net.Listener, h http.Handler) error { return s.ser
 
 // serve is Serve for any handler; descriptors is how many there are for connections that are no WebSockets (yet).
 func (s *Server) serve(l net.Listener, h http.Handler, descriptors int) error {
-	g := front.NewGate(l, descriptors, func() string { return tooBusy(noDescriptor) }, s.log)
+	g := front.NewGate(l, descriptors, front.TurnsPerWorker*s.cfg.Workers, func() string { return tooBusy(noDescriptor) }, s.log)
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: s.cfg.HandshakeTimeout,

@@ -68,6 +68,7 @@ const (
 	upgradePerUser
 	upgradeRateLimited
 	upgradeBackend
+	upgradeStorm
 	upgradeFailed
 	upgradeResults // how many there are
 )
@@ -87,6 +88,7 @@ var upgradeNames = [upgradeResults]string{
 	upgradePerIP:        "max_connections_per_ip",
 	upgradePerUser:      "user_connections",
 	upgradeRateLimited:  "rate_limited",
+	upgradeStorm:        "storm",
 	upgradeBackend:      "backend",
 	upgradeFailed:       "failed",
 }

@@ -64,6 +64,11 @@ func missingTools() (missing []string) {
 	if _, err := findBrowser(); err != nil {
 		missing = append(missing, err.Error())
 	}
+	for _, name := range []string{"nginx", "haproxy", "caddy", "apache2"} {
+		if _, err := exec.LookPath(inSbin(name)); err != nil {
+			missing = append(missing, name+", a proxy (Debian: the same)")
+		}
+	}
 	return missing
 }
 
@@ -75,6 +80,7 @@ type server struct {
 	exited chan struct{}
 	secure bool   // it was given a certificate
 	base   string // its --base-path
+	from   string // the probe's address, where it must be none that is trusted
 	socket string // the path of its Unix socket, where it has no port
 	err    error  // of Wait, once exited is closed
 }
@@ -113,6 +119,9 @@ func (s *server) run(t *testing.T) {
 func (s *server) probe() (*http.Response, error) {
 	path := s.base + "/readyz"
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
+	if s.from != "" {
+		transport.DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(s.from)}}).DialContext
+	}
 	if s.socket != "" {
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", s.socket)

@@ -17,6 +17,8 @@ has_browser() {
 	return 1
 }
 
+has_proxy() { command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ]; }
+
 # A C compiler that finds the C library's headers: the race detector needs it.
 has_cc() { echo '#include <stdlib.h>' | $(go env CC) -E - >/dev/null 2>&1; }
 
@@ -27,6 +29,9 @@ missing_for_tests() {
 	command -v npm >/dev/null || echo "npm: to install the npm package ws"
 	command -v openssl >/dev/null || echo "openssl: the TLS client of a test, and its certificate"
 	has_websockets || echo "python3-websockets: the client that e2e/websockets_client.py drives"
+	for proxy in nginx haproxy caddy apache2; do
+		has_proxy "$proxy" || echo "$proxy: a proxy of docs/deploy.md, which e2e runs"
+	done
 	has_browser || echo "chromium: to test the page"
 }
 
@@ -55,7 +60,7 @@ if [ -n "$lines" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	echo "installing what $what need:"
 	echo "$lines"
 	packages=$(echo "$lines" | cut -d : -f 1 | tr '\n' ' ')
-	export DEBIAN_FRONTEND=noninteractive
+	export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 # 1: no proxy begins to serve because a test wants its program
 	apt-get update -q
 	# shellcheck disable=SC2086 # several words are meant
 	apt-get install -q -y --no-install-recommends $packages

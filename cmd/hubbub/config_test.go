@@ -179,7 +179,7 @@ func TestABadFileIsRefusedByNameAndLine(t *testing.T) {
 		{"config: other.yaml\n", []string{"line 1", "config"}},
 		{"help: on\n", []string{"line 1", "help"}},
 		{"nats: nats://x\n", []string{"line 1", "nats", "reserved"}},
-		{"hook-url: x\n", []string{"line 1", "hook-url", "reserved"}},
+		{"nats: x\n", []string{"line 1", "nats", "reserved"}},
 	} {
 		path := write(t, c.text)
 		// It is read whether or not a flag or the environment would count before it.

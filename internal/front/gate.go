@@ -38,6 +38,7 @@ type Gate struct {
 
 	// Static after NewGate.
 	maxBeside int
+	maxTurns  int
 	sorry     func() string
 	log       *slog.Logger
 
@@ -50,13 +51,18 @@ type Gate struct {
 	arrived map[net.Conn]time.Time // hold a place; the time is zero once the head is complete
 	beside  map[net.Conn]time.Time // hold none: in a lane, behind their first request, or at a later one
 	closed  bool
+
+	// Guarded by mu too.
+	turns                int   // taken, see TakeTurn
+	returners, newcomers queue // wait for one
 }
 
-// NewGate stands before l. descriptors is how many there are for connections that are no WebSockets (yet). sorry is the
+// NewGate stands before l. descriptors is how many there are for connections that are no WebSockets (yet), and turns how
+// many upgrades may be under way at once between a head and a worker. sorry is the
 // whole HTTP answer to one for which there is none; log gets a line of that.
-func NewGate(l net.Listener, descriptors int, sorry func() string, log *slog.Logger) *Gate {
+func NewGate(l net.Listener, descriptors, turns int, sorry func() string, log *slog.Logger) *Gate {
 	g := &Gate{
-		Listener: l, maxBeside: max(lanes*laneWidth+wideLane, descriptors-maxHandshakes), sorry: sorry, log: log,
+		Listener: l, maxBeside: max(lanes*laneWidth+wideLane, descriptors-maxHandshakes), maxTurns: turns, sorry: sorry, log: log,
 		arrived: map[net.Conn]time.Time{}, beside: map[net.Conn]time.Time{},
 	}
 	g.freed.L = &g.mu
@@ -76,6 +82,7 @@ func (g *Gate) Accept() (net.Conn, error) {
 		g.reserve.Close() // the listener is closed
 		return nil, err
 	}
+	nc = newArrival(nc)
 	g.mu.Lock()
 	g.arrived[nc] = time.Now()
 	g.mu.Unlock()
@@ -121,31 +128,23 @@ func (g *Gate) waitForPlace() {
 	}
 }
 
-// oldestSilent is the oldest connection that its client keeps waiting, or nil. mu is held.
+// oldestSilent is the oldest connection whose client has been seen to keep the server waiting for long enough, or nil. mu
+// is held.
 func (g *Gate) oldestSilent() (found net.Conn) {
 	var since time.Time
 	for nc, t := range g.arrived {
-		if !t.IsZero() && time.Since(t) >= silentHead && (found == nil || t.Before(since)) && silent(nc) {
+		a, ok := nc.(*arrival)
+		switch {
+		case !ok || t.IsZero():
+		case !a.silent():
+			a.since = time.Time{}
+		case a.since.IsZero():
+			a.since = time.Now()
+		case time.Since(a.since) >= silentHead && (found == nil || t.Before(since)):
 			found, since = nc, t
 		}
 	}
 	return found
-}
-
-// silent says whether all that has come over a plain connection was read. Of TLS nobody knows: a handshake computes,
-// too.
-func silent(nc net.Conn) bool {
-	c, ok := nc.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return false
-	}
-	unread := true
-	err = raw.Control(func(fd uintptr) { unread = hasUnread(fd) })
-	return err == nil && !unread
 }
 
 func oldest(of map[net.Conn]time.Time) (found net.Conn, since time.Time) {
@@ -196,28 +195,30 @@ func (g *Gate) forget(nc net.Conn) {
 func (g *Gate) Unsettled() []string {
 	for end := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
 		g.mu.Lock()
-		arrived, beside := len(g.arrived), len(g.beside)
+		arrived, beside, turns := len(g.arrived), len(g.beside), g.turns
 		g.mu.Unlock()
 		switch {
-		case arrived+beside == 0:
+		case arrived+beside+turns == 0:
 			return nil
 		case time.Now().After(end):
-			return []string{fmt.Sprintf("connections of the gate: %d, and %d beside it", arrived, beside)}
+			return []string{fmt.Sprintf("connections of the gate: %d, and %d beside it; turns: %d", arrived, beside, turns)}
 		}
 	}
 }
 
 // Context is net/http's ConnContext.
 func (g *Gate) Context(ctx context.Context, nc net.Conn) context.Context {
-	return context.WithValue(ctx, gateKey{}, &ticket{g, nc})
+	return context.WithValue(ctx, gateKey{}, &ticket{gate: g, nc: nc})
 }
 
 type gateKey struct{}
 
 // ticket is a connection of the gate.
 type ticket struct {
-	gate *Gate
-	nc   net.Conn
+	gate  *Gate
+	nc    net.Conn
+	mayGo chan struct{} // the handshake's; closed when the turn has come. nil before it was waited for
+	turn  bool          // it has one; guarded by the gate's mu
 }
 
 // ticketOf is that of a request; nil where the listener isn't ours.
@@ -226,12 +227,14 @@ func ticketOf(r *http.Request) *ticket {
 	return t
 }
 
-// Admit lets an upgrade go which may take long: it holds no place in the gate any more, so the caller has to bound it.
+// Admit lets an upgrade go which may take long: it holds no place in the gate any more, nor a turn until TakeTurn is
+// called anew. So the caller has to bound it.
 func Admit(r *http.Request) {
 	if t := ticketOf(r); t != nil {
 		t.gate.mu.Lock()
 		defer t.gate.mu.Unlock()
 		t.gate.forget(t.nc)
+		t.endTurn()
 	}
 }
 

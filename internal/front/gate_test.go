@@ -21,7 +21,7 @@ func (crowd) Close() error { return nil }
 // Who waits for a place gets the first that is free, at once, though nobody else's time is up.
 func TestAFreePlaceIsTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := NewGate(crowd{}, 0, func() string { return "" }, slog.New(slog.DiscardHandler))
+		g := NewGate(crowd{}, 0, 1, func() string { return "" }, slog.New(slog.DiscardHandler))
 		defer g.reserve.Close()
 		defer g.Close()
 		var last net.Conn

@@ -101,12 +101,7 @@ func (c *proxiedConn) RemoteAddr() net.Addr {
 }
 
 // CloseWrite is what net/http uses where it has.
-func (c *proxiedConn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}
+func (c *proxiedConn) CloseWrite() error { return closeWrite(c.Conn) }
 
 // SyscallConn is the socket's, for the gate.
 func (c *proxiedConn) SyscallConn() (syscall.RawConn, error) {

@@ -168,6 +168,12 @@ func (l *Loop) Connections() int { return int(l.total.Load()) }
 // handshake agreed on. nc must not be used any more, unless Adopt returns an error: then it is the caller's as before,
 // and the place is given back. Any goroutine; does not block.
 func (l *Loop) Adopt(nc net.Conn, h Handler, d wire.Deflate, preface, first []byte) error {
+	return l.AdoptThen(nc, h, d, preface, first, nil)
+}
+
+// AdoptThen is Adopt, and calls then on the worker when that has taken the connection in. It must not block; nil: nothing
+// is called. After an error it isn't called.
+func (l *Loop) AdoptThen(nc net.Conn, h Handler, d wire.Deflate, preface, first []byte, then func()) error {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if l.stopped {
@@ -185,7 +191,7 @@ func (l *Loop) Adopt(nc net.Conn, h Handler, d wire.Deflate, preface, first []by
 	}
 	w := l.leastLoaded()
 	c.w = w
-	w.Post(&opening{c, d, preface, first}, 0)
+	w.Post(&opening{c, d, preface, first, then}, 0)
 	return nil
 }
 
@@ -193,12 +199,15 @@ func (l *Loop) Adopt(nc net.Conn, h Handler, d wire.Deflate, preface, first []by
 // with the other one.
 type Wrapper interface{ Bare() net.Conn }
 
-// bare is the connection inside of a Wrapper, or nc itself.
+// bare is the connection inside of all Wrappers.
 func bare(nc net.Conn) net.Conn {
-	if w, ok := nc.(Wrapper); ok {
-		return w.Bare()
+	for {
+		w, ok := nc.(Wrapper)
+		if !ok {
+			return nc
+		}
+		nc = w.Bare()
 	}
-	return nc
 }
 
 // take makes the descriptor of nc the worker's where that can be, and else nc a pump.
@@ -249,6 +258,12 @@ type opening struct {
 	c              *Conn
 	deflate        wire.Deflate
 	preface, first []byte
+	then           func()
 }
 
-func (o *opening) Run(w *Worker) { w.open(o.c, o) }
+func (o *opening) Run(w *Worker) {
+	w.open(o.c, o)
+	if o.then != nil {
+		o.then()
+	}
+}

@@ -1,0 +1,110 @@
+package front
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// Upgrades go on in turns: each from its complete head until its worker has taken the connection in, so that a worker
+// that is busy with those who are in holds new ones up, instead of the other way round. The figures are in
+// docs/decisions/0012-storms.md.
+
+const (
+	// TurnsPerWorker is how many upgrades may be under way at once, for each worker.
+	TurnsPerWorker = 4
+	// turnPatience is how long an upgrade waits for its turn, about: of so many who come at once that it would be longer
+	// some do better to come back.
+	turnPatience = 500 * time.Millisecond
+)
+
+// queue is upgrades that wait for their turn, first come first.
+type queue []*ticket
+
+// pop takes the first one out; nil where nobody waits.
+func (q *queue) pop() *ticket {
+	if len(*q) == 0 {
+		return nil
+	}
+	first := (*q)[0]
+	*q = slices.Delete(*q, 0, 1)
+	return first
+}
+
+// TakeTurn waits for an upgrade's turn, those who come back to a session before those who are new; or not at all where
+// the listener isn't ours. It says whether the turn came: before the client had gone, and in about half a second. Who
+// has had it already, and Admit took it, waits as long as it takes.
+func TakeTurn(r *http.Request, comesBack bool) bool {
+	t := ticketOf(r)
+	switch {
+	case t == nil:
+		return true
+	case t.mayGo == nil:
+		ctx, cancel := context.WithTimeout(r.Context(), turnPatience*3/4+rand.N(turnPatience/2))
+		defer cancel()
+		return t.takeTurn(ctx, comesBack)
+	}
+	return t.takeTurn(r.Context(), true)
+}
+
+func (t *ticket) takeTurn(ctx context.Context, comesBack bool) bool {
+	g := t.gate
+	g.mu.Lock()
+	if t.turn {
+		g.mu.Unlock()
+		return true
+	}
+	q := &g.newcomers
+	if comesBack {
+		q = &g.returners
+	}
+	t.mayGo = make(chan struct{})
+	*q = append(*q, t)
+	g.nextTurns()
+	g.mu.Unlock()
+	select {
+	case <-t.mayGo:
+		return true
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	*q = slices.DeleteFunc(*q, func(waits *ticket) bool { return waits == t })
+	return t.turn
+}
+
+// EndTurn lets the next one go on. Any goroutine; never blocks.
+func EndTurn(r *http.Request) {
+	if t := ticketOf(r); t != nil {
+		t.gate.mu.Lock()
+		defer t.gate.mu.Unlock()
+		t.endTurn()
+	}
+}
+
+// endTurn is EndTurn; the gate's mu is held.
+func (t *ticket) endTurn() {
+	if t.turn {
+		t.turn = false
+		t.gate.turns--
+		t.gate.nextTurns()
+	}
+}
+
+// nextTurns gives the turns that are free to those who wait. mu is held.
+func (g *Gate) nextTurns() {
+	for g.turns < g.maxTurns {
+		next := g.returners.pop()
+		if next == nil {
+			next = g.newcomers.pop()
+		}
+		if next == nil {
+			return
+		}
+		g.turns++
+		next.turn = true
+		close(next.mayGo)
+	}
+}

@@ -1,0 +1,29 @@
+package hubbub
+
+import (
+	"net/http"
+
+	"example.com/hubbub/internal/front"
+)
+
+// beyondTurns is said to whom the workers can't take in beside those who are in.
+var beyondTurns = refusal{
+	status: http.StatusServiceUnavailable, result: upgradeStorm, warn: true,
+	detail: "more connect at once than can be let in beside those who are connected",
+}
+
+// inTurn takes a place for a connection as reserve does, when it is the upgrade's turn.
+func (s *Server) inTurn(r *http.Request) (*place, *refusal) {
+	if no := s.closedToAll(); no != nil {
+		return nil, no
+	}
+	_, comesBack := s.hub.Resume(first(inQuery(r, "resume"))) // a token that is made up goes before nobody
+	if !front.TakeTurn(r, comesBack) {
+		return nil, &beyondTurns
+	}
+	p, no := s.reserve(r)
+	if no != nil {
+		front.EndTurn(r)
+	}
+	return p, no
+}
