@@ -72,6 +72,7 @@ type Hub struct {
 
 	parkedNow atomic.Int64
 	denials   sparselog.Log
+	unnamed   sparselog.Log // clients that can't be put into their rooms
 	runs      runs
 	limits    limits
 	stop      chan struct{}

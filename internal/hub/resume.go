@@ -155,7 +155,7 @@ func (e *evicted) Run(*loop.Worker) {
 		return
 	}
 	if s.begin() {
-		s.conn.ResumeReading()
+		s.readOn()
 	}
 }
 
