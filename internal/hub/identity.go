@@ -96,11 +96,20 @@ func (s *session) naming() bool {
 	return s.more != nil && s.more.placings != nil && len(s.more.placings.left) > 0
 }
 
-// joinNamed puts the client into the rooms that its identity names, as its socket takes the word of it; until then it
-// isn't read. Those that count a session which is coming home are left to its resume, or to the end of that.
-func (s *session) joinNamed() {
-	if who := s.known(); who != nil && len(who.Rooms) > 0 {
-		s.placings().left = who.Rooms
+// joinNamed puts the client into the rooms that its identity names, but for those that old has named: of these it may
+// have been in and left. It does so as the socket takes the word of it; until then the client isn't read. Those that
+// count a session which is coming home are left to its resume, or to the end of that.
+func (s *session) joinNamed(old *auth.Identity) {
+	who := s.known()
+	if who == nil || len(who.Rooms) == 0 {
+		return
+	}
+	fresh := who.Rooms
+	if len(old.Rooms) > 0 {
+		fresh = slices.DeleteFunc(slices.Clone(fresh), func(name string) bool { return slices.Contains(old.Rooms, name) })
+	}
+	if len(fresh) > 0 {
+		s.placings().left = fresh
 		s.goOnNaming()
 	}
 }
@@ -249,7 +258,7 @@ func (s *session) refresh(cmd *protocol.Command, fresh auth.Identity) {
 	if fresh.Data != nil && !bytes.Equal(fresh.Data, old.Data) {
 		s.showAnew()
 	}
-	s.joinNamed()
+	s.joinNamed(old)
 }
 
 // sameJoins says that two identities may be in the same rooms.
