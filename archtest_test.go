@@ -27,7 +27,7 @@ var allowedImports = map[string][]string{
 	".": {
 		"internal/api", "internal/auth", "internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/webhook", "internal/wire",
 		"internal/audit", "internal/cgroup", "internal/console", "internal/glob", "internal/metrics", "internal/rate", "internal/sparselog",
-		"internal/datadir", "internal/outbox",
+		"internal/datadir", "internal/outbox", "js",
 	},
 
 	"internal/api":   {"internal/auth", "internal/front", "internal/hub", "internal/history", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
@@ -49,6 +49,7 @@ var allowedImports = map[string][]string{
 	"internal/protocol":      {},
 	"internal/wire":          {},
 	"internal/console":       {},
+	"js":                     {},
 	"internal/metrics":       {},
 	"internal/sparselog":     {},
 	"internal/cgroup":        {},

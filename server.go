@@ -27,10 +27,12 @@ import (
 	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/sparselog"
 	"example.com/hubbub/internal/webhook"
+	"example.com/hubbub/js"
 )
 
 // Server is the whole of Hubbub as an http.Handler: the room protocol at /ws (and at / when the request is an upgrade),
-// the echo at /echo, a page to try it at /, the backend's API at /api/v1, and /healthz, /readyz and /metrics. Below a path of a mux it needs
+// the echo at /echo, a page to try it at /, the JavaScript client at /hubbub.js, the backend's API at /api/v1, and
+// /healthz, /readyz and /metrics. Below a path of a mux it needs
 // http.StripPrefix, or Config.BasePath. What a middleware has set in a ResponseWriter's Header, such as a cookie, goes
 // with the answer 101 too; a ResponseWriter of its own must have Hijack or Unwrap (http.ResponseController). Its
 // methods may be called from any goroutine, a Handler's too. Serve, ListenAndServe and Shutdown block; Join, Remove,
@@ -42,6 +44,7 @@ type Server struct {
 	loop    *loop.Loop
 	hub     *hub.Hub
 	page    http.Handler
+	module  http.Handler // of JavaScript
 	ips     *front.PerIP // nil without a limit
 	origins front.Origins
 	proxies front.Proxies  // who may say for whom it speaks
@@ -91,7 +94,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	s := &Server{
-		cfg: cfg, log: cfg.Logger, page: console.Handler(), listening: map[*http.Server]bool{}, delayed: make(chan struct{}),
+		cfg: cfg, log: cfg.Logger, page: console.Handler(), module: js.Handler(), listening: map[*http.Server]bool{}, delayed: make(chan struct{}),
 		probes: front.NewLane(), scrapes: front.NewLane(), readers: front.NewLane(),
 	}
 	for _, text := range cfg.AllowedOrigins {
@@ -209,6 +212,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		s.aside(w, r, s.readers, s.console)
+	case "/hubbub.js":
+		s.aside(w, r, s.readers, s.script)
 	default:
 		s.nothing(w, r)
 	}
@@ -245,13 +250,22 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) {
 	s.page.ServeHTTP(w, &root)
 }
 
+// script gives pages the JavaScript client.
+func (s *Server) script(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		s.refuse(w, r, refusal{status: http.StatusMethodNotAllowed, detail: "read it with GET or HEAD", header: [2]string{"Allow", "GET, HEAD"}})
+		return
+	}
+	s.module.ServeHTTP(w, r)
+}
+
 // nothing answers where there is nothing, and says what to set where the path is right but for its beginning.
 func (s *Server) nothing(w http.ResponseWriter, r *http.Request) {
 	no := refusal{status: http.StatusNotFound, detail: "there is nothing at this path; the WebSocket is at " + s.cfg.BasePath + "/ws", warn: isUpgrade(r)}
 	if path := s.pathOf(r); s.cfg.AdminApart && (path == "/metrics" || isAPI(path)) {
 		no.detail = "this path is on the admin listener (--admin-listen)"
 	}
-	for _, known := range []string{"/ws", "/echo", "/healthz", "/readyz", "/metrics", "/"} {
+	for _, known := range []string{"/ws", "/echo", "/healthz", "/readyz", "/metrics", "/hubbub.js", "/"} {
 		base, ok := strings.CutSuffix(r.URL.Path, known)
 		if !ok || base == "" || checkBasePath(base) != nil {
 			continue

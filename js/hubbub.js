@@ -1,0 +1,602 @@
+// The JavaScript client of Hubbub: one module without dependencies, for browsers, workers, React Native and Node.
+// How it is used: README.md. What it speaks: docs/protocol.md.
+//
+// All that awaits an answer stands in `_pending`, in the order of the calls; a lost connection leaves it there, and the
+// next one sends it again where that is safe. A room keeps its position, and by it the server brings what was missed.
+
+/** What a promise is rejected with. `code` is the server's, or `timeout`, `unknown`, `queue_full`, `too_large`, `closed`. */
+export class HubbubError extends Error {
+  constructor(code, message, more) {
+    super(message);
+    this.name = "HubbubError";
+    this.code = code;
+    this.retry = false;
+    Object.assign(this, more);
+  }
+}
+
+class Emitter {
+  _heard = new Map();
+
+  /** Calls fn at each event, until the function that it returns is called. */
+  on(event, fn) {
+    const all = this._heard.get(event) || new Set();
+    this._heard.set(event, all.add(fn));
+    return () => all.delete(fn);
+  }
+
+  _emit(event, ...what) {
+    for (const fn of [...(this._heard.get(event) || [])]) {
+      try {
+        fn(...what);
+      } catch (e) {
+        queueMicrotask(() => { throw e; }); // it is the listener's fault, and must not leave us half way
+      }
+    }
+  }
+}
+
+const positionOf = (m) => (m.epoch === undefined ? null : { epoch: m.epoch, offset: m.offset });
+const bytesOf = (text) => encodeURIComponent(text).replace(/%../g, "x").length;
+const anHour = 36e5;
+
+class Room extends Emitter {
+  joined = false;
+  position = null; // in a room without history it stays so
+  members = [];
+  count = undefined;
+
+  constructor(hub, name) {
+    super();
+    this._hub = hub;
+    this.name = name;
+  }
+
+  on(event, fn) {
+    const off = super.on(event, fn);
+    if (event === "members") this._look();
+    return off;
+  }
+
+  /** Joins, for as long as it is not left: the hub joins it again by itself. */
+  async join({ since, ...o } = {}) {
+    if (this.joined) return { room: this.name, ...this.position };
+    return this._hub._ask({ msg_type: "join_room", room: this.name, since, data: this._data }, o, {
+      _again: true,
+      _done: (m) => this._joined(m, since),
+      _failed: () => this.joined || this._hub._say({ msg_type: "leave_room", room: this.name }),
+    });
+  }
+
+  async leave(o) {
+    this._left();
+    return this._hub._ask({ msg_type: "leave_room", room: this.name }, o, { _again: true, _done: () => this._left() });
+  }
+
+  /** Sends to the other members, once, whatever becomes of the connection. */
+  async publish(content, { key, publishId, ...o } = {}) {
+    return this._hub._ask(
+      { msg_type: "room_message", room: this.name, content, key, publish_id: publishId || this._hub._unique + this._hub._ids }, o,
+      { _room: this },
+    );
+  }
+
+  async history({ limit, since, before, ...o } = {}) {
+    return this._hub._read({ msg_type: "history", room: this.name, limit, since, before }, o);
+  }
+
+  async presence(o) {
+    return this._hub._read({ msg_type: "presence", room: this.name }, o);
+  }
+
+  // _joined takes an answer to a join: with a since; or of a room that it was in before, `back`. A recovered one keeps
+  // its place, from which the messages move it on. A member's second join proves nothing of what is still on its way.
+  _joined(m, since, back) {
+    const was = this.joined;
+    this.joined = true;
+    if (since && m.recovered) this.position = { epoch: m.epoch, offset: since.offset };
+    else if (since || back || !was) this.position = positionOf(m);
+    if (!was) this._hub._emit("joined", this);
+    if ((since || back) && !m.recovered) this._emit("lost", m.reason || (m.epoch ? "expired" : "no_history"));
+    this._look();
+  }
+
+  // _putIn takes a joined that nobody asked for. On the way back a join with our position is behind it.
+  _putIn(m) {
+    if (this.joined && (this.position || {}).epoch === m.epoch) return;
+    const lost = this.joined && !this._back;
+    this.position = positionOf(m);
+    if (lost) this._emit("lost", "epoch");
+    else if (!this.joined) this._joined(m);
+  }
+
+  _left(reason) {
+    const was = this.joined;
+    this.joined = false;
+    this.position = this._members = null;
+    this.members = [];
+    if (was && reason) this._emit("left", reason);
+  }
+
+  _message(m) {
+    if (!this.joined || !this._reach(m.offset)) return;
+    this._emit("message", m);
+  }
+
+  // _reach moves the position, and says whether the offset is a new one.
+  _reach(offset) {
+    if (offset === undefined || !this.position) return true;
+    if (offset <= this.position.offset) return false;
+    this.position = { epoch: this.position.epoch, offset };
+    return true;
+  }
+
+  _gap(m) {
+    if (!this.joined) return;
+    if (m.epoch !== undefined) this.position = { epoch: m.epoch, offset: m.to_offset };
+    else this._reach(m.to_offset);
+    this._emit("gap", m);
+    this._look();
+  }
+
+  _deleted(m) {
+    this._reach(m.to_offset);
+    this._emit("deleted", m);
+  }
+
+  // _look asks who is there, if anybody wants to know: at first, and whenever news may have been missed.
+  async _look() {
+    if (!this.joined || !(this._heard.get("members") || {}).size || !this._hub._welcomed) return;
+    if (this._looking) {
+      this._looking = 2; // the answer may be older than what was missed
+      return;
+    }
+    this._looking = 1;
+    let again;
+    try {
+      await this._hub._ask({ msg_type: "presence", room: this.name }, {}, { _own: true, _done: (m) => {
+        this._members = new Map();
+        this._news(m, true);
+      } });
+      again = this._looking > 1 && 100;
+    } catch (e) {
+      again = e.retry && (e.retryAfter || 1e3);
+    }
+    this._looking = 0;
+    if (again) this._hub._after("look " + this.name, again, () => this._look());
+  }
+
+  _news(m, come) {
+    if (!this._members) return;
+    for (const one of m.members || []) {
+      if (come) this._members.set(one.client_id, one);
+      else this._members.delete(one.client_id);
+    }
+    this.members = [...this._members.values()];
+    this.count = m.count;
+    this._emit("members", this.members, m.count);
+  }
+}
+
+export class Hubbub extends Emitter {
+  state = "connecting";
+  id = undefined;
+  user = undefined;
+
+  _pending = new Map(); // what awaits an answer, by id, in the order of the calls
+  _bytes = 0; // of these
+  _ids = 0;
+  _rooms = new Map();
+  _timers = new Map(); // of this connection, or of the wait for the next one
+  _turn = 0; // counts the connections, so that what belongs to an old one is known
+  _tries = 0;
+  _unique = Math.random().toString(36).slice(2) + Math.random().toString(36).slice(2) + "-";
+  _listening = [];
+
+  constructor(url, options) {
+    super();
+    const o = (this._options = {
+      timeout: 1e4, sendTimeout: 6e4, queue: 1000, queueBytes: 4 << 20, minDelay: 500, maxDelay: 3e4,
+      WebSocket: globalThis.WebSocket, fetch: globalThis.fetch, ...options,
+    });
+    if (!o.WebSocket) throw new Error("there is no WebSocket here: give one as the option WebSocket, or run node with --experimental-websocket");
+    const { location, document } = globalThis;
+    this._url = (location ? new URL(url, location.href).href : url).replace(/^http/, "ws").replace(/^(wss?:\/\/[^/?#]+)(?=$|[?#])/, "$1/");
+    const listen = (target, names) => {
+      if (!target || !target.addEventListener) return;
+      for (const name of names) {
+        const fn = () => name === "visibilitychange" && document.hidden || this.check();
+        target.addEventListener(name, fn);
+        this._listening.push(() => target.removeEventListener(name, fn));
+      }
+    };
+    listen(globalThis, ["online", "offline", "pageshow"]);
+    listen(document, ["visibilitychange", "resume"]);
+    queueMicrotask(() => this._connect()); // whoever makes it wants to hear of all its states
+  }
+
+  /** The room of this name, always the same object; data is what others see of this client in its presence. */
+  room(name, { data } = {}) {
+    let room = this._rooms.get(name);
+    if (!room) this._rooms.set(name, (room = new Room(this, name)));
+    if (data !== undefined) room._data = data;
+    return room;
+  }
+
+  async chat(content, o) { return this._ask({ msg_type: "chat", content }, o); }
+
+  async send(to, content, o) { return this._ask({ msg_type: "direct_message", to, content }, o); }
+
+  async request(method, content, o) {
+    return (await this._ask({ msg_type: "request", method, content }, { timeout: this._options.timeout, ...o })).content;
+  }
+
+  async ping(o) { return this._read({ msg_type: "ping" }, o); }
+
+  /** Finds out now whether the line is alive; when it waits to come back, it does so soon. */
+  check() {
+    if (this._welcomed) this._probe(Math.min(this._pongTimeout, 5e3));
+    else if (this.state === "waiting" && !this._ordered) this._after("main", Math.random() * 1e3, () => this._connect());
+  }
+
+  /** Ends the session. What awaits an answer is rejected. */
+  close() { this._end({ code: 1000, reason: "closed here" }); }
+
+  // --- what awaits an answer ---
+
+  _read(m, o) { return this._ask(m, { timeout: this._options.timeout, ...o }, { _again: true }); }
+
+  // _ask sends a message, when it can be, and promises its answer. op says how it behaves beside that: _own ends with
+  // the connection and needs no queue, _again may be sent any number of times, _room is a publish, which may be sent
+  // again to the same publisher's account, and the others are sent once. _done gets the answer as it comes, in order.
+  _ask(m, { signal, timeout = this._options.sendTimeout } = {}, op = {}) {
+    return new Promise((resolve, reject) => {
+      const { _pending: pending, _options: { queue, queueBytes } } = this;
+      if (this.state === "closed") throw new HubbubError("closed", "the hub is closed");
+      if (signal && signal.aborted) throw signal.reason;
+      const id = ++this._ids;
+      const text = JSON.stringify({ ...m, id }); // now: the content may change later
+      if (/[^\\](\\\\)*\\ud[89a-f]/.test(text)) throw new HubbubError("bad_message", "half a surrogate pair, which is no text");
+      if (!op._own && (pending.size >= queue || this._bytes + text.length > queueBytes)) {
+        throw new HubbubError("queue_full", `${pending.size} messages of ${this._bytes} characters await their answers already`, { retry: true });
+      }
+      const abort = () => op._end(signal.reason);
+      const timer = setTimeout(() => op._end(new HubbubError("timeout", `no answer to ${m.msg_type} within ${timeout} ms`, { retry: true })), Math.min(timeout, 24 * anHour));
+      op._id = id;
+      op._text = text;
+      op._end = (error, answer) => {
+        if (!pending.delete(id)) return;
+        this._bytes -= text.length;
+        clearTimeout(timer);
+        if (signal) signal.removeEventListener("abort", abort);
+        if (!error) return resolve(answer);
+        if (error instanceof HubbubError) error.sent = !!op._by;
+        if (op._failed && op._by) op._failed();
+        reject(error);
+      };
+      if (signal) signal.addEventListener("abort", abort);
+      pending.set(id, op);
+      this._bytes += text.length;
+      if (this._ready || (op._own && this._welcomed)) this._send(op);
+    });
+  }
+
+  _send(op) {
+    const { _text: text, _room: room } = op;
+    if (text.length * 3 > this._max && bytesOf(text) > this._max) {
+      return op._end(new HubbubError("too_large", `the server takes messages of ${this._max} bytes`));
+    }
+    if (!op._by) {
+      op._at = Date.now();
+      op._epoch = room && room.position && room.position.epoch;
+    }
+    op._by = this.id;
+    op._user = this.user;
+    this._socket.send(text);
+  }
+
+  _say(m) { if (this._ready) this._socket.send(JSON.stringify(m)); }
+
+  // _safe says whether what was sent before may be sent again. A publish may where the server must know it: in the same
+  // session, or from the same user to a room whose log is proved to be the same one, and not too long ago.
+  _safe(op) {
+    if (!op._by || op._again) return true;
+    const { _room: room } = op;
+    return room && Date.now() - op._at < 1e5 && (op._by === this.id ||
+      (this.user && op._user === this.user && op._epoch && room.joined && !room._back && room.position && room.position.epoch === op._epoch));
+  }
+
+  // --- the connection ---
+
+  async _connect() {
+    const turn = ++this._turn;
+    if (this.state === "closed") return;
+    this._set("connecting");
+    this._after("main", this._options.timeout, () => this._drop("no welcome came in time"));
+    let token, socket;
+    try {
+      token = await this._token();
+    } catch (e) {
+      if (turn === this._turn) this._gone(0, "no token: " + e, true);
+      return;
+    }
+    if (turn !== this._turn) return;
+    const query = ["errors=close"];
+    if (this._resume) query.push("resume=" + this._resume);
+    let offers;
+    if (token && /^[\w.~+-]+$/.test(token)) offers = ["hubbub", "token." + token]; // in no proxy's log
+    else if (token) query.push("token=" + encodeURIComponent(token));
+    try {
+      socket = new this._options.WebSocket(this._url + (this._url.includes("?") ? "&" : "?") + query.join("&"), offers);
+    } catch (e) {
+      return this._end({ code: 0, reason: "" + e }); // no address for a WebSocket
+    }
+    this._socket = socket;
+    const mine = (fn) => (e) => socket === this._socket && fn(e);
+    socket.onopen = mine(() => { this._open = true; });
+    socket.onmessage = mine((e) => this._hear(e.data));
+    socket.onclose = mine((e) => this._gone(e.code, e.reason));
+    socket.onerror = mine(() => this._after("error", 500, () => this._drop("the connection failed"))); // where no close follows
+  }
+
+  // _token is the one at hand while it is good, or a new one.
+  async _token(fresh) {
+    const { token } = this._options;
+    if (typeof token !== "function") return token;
+    if (fresh || !this._last) this._last = await token();
+    return this._last;
+  }
+
+  // _drop gives a connection up without ending its session, which only 1000, 1001 and no code do.
+  _drop(reason) {
+    const { _socket: socket } = this;
+    this._socket = null;
+    if (socket) socket.terminate ? socket.terminate() : socket.close(4002);
+    this._gone(1006, reason);
+  }
+
+  _gone(code, reason, ours) {
+    const { _reconnect: ordered, _open: open } = this;
+    const turn = ++this._turn;
+    this._forget();
+    if (Date.now() - this._since > 5e3) this._tries = 0;
+    this._since = NaN;
+    const lost = new HubbubError("unknown", `the connection ended before the answer came: ${code} ${reason}`);
+    for (const op of [...this._pending.values()]) {
+      if (op._own || (op._by && !op._again && (!op._room || code === 1009))) op._end(lost);
+    }
+    const renew = code === 4401;
+    if (renew) this._last = undefined;
+    if (code >= 4500 || [1002, 1007, 1008].includes(code) || (renew && typeof this._options.token !== "function")) {
+      return this._end({ code, reason });
+    }
+    const most = Math.min(this._options.maxDelay, this._options.minDelay * 2 ** this._tries++);
+    this._wait(ordered === undefined ? most * (0.5 + Math.random() / 2) : ordered, { code, reason }, ordered !== undefined);
+    if (!open && !ours) this._askReady(turn);
+  }
+
+  _wait(delay, detail, ordered) {
+    this._ordered = ordered;
+    this._due = Date.now() + delay;
+    this._detail = detail;
+    this._after("main", delay, () => this._connect());
+    this._set("waiting", { ...detail, delay });
+  }
+
+  // _askReady learns what a refused handshake doesn't tell a page: how long the server wants to be left alone, or that
+  // it would let others in.
+  async _askReady(turn) {
+    if (!this._options.fetch) return;
+    const stop = (this._stop = new AbortController());
+    try {
+      const url = this._url.replace(/^ws/, "http").replace(/[^/]*([?#].*)?$/, "readyz");
+      const r = await (0, this._options.fetch)(url, { method: "HEAD", signal: stop.signal });
+      const seconds = +r.headers.get("Retry-After");
+      if (turn !== this._turn) return;
+      const full = r.status === 503 && seconds > 0;
+      this._wait(Math.max(full && Math.min(seconds * 1e3, anHour), this._due - Date.now()), { ...this._detail, refused: r.ok }, full);
+    } catch { /* then the wait stays as it is */ }
+  }
+
+  // _forget is what goes with a connection, or with the wait for one.
+  _forget() {
+    for (const timer of this._timers.values()) clearTimeout(timer);
+    this._timers.clear();
+    if (this._stop) this._stop.abort();
+    this._socket = this._stop = null;
+    this._welcomed = this._ready = this._open = false;
+    this._reconnect = this._expires = undefined;
+    for (const room of this._rooms.values()) room._back = false;
+  }
+
+  _end(detail) {
+    if (this.state === "closed") return;
+    const { _socket: socket } = this;
+    this._turn++;
+    this._forget();
+    if (socket) socket.close(1000);
+    for (const off of this._listening) off();
+    this._set("closed", detail);
+    for (const op of [...this._pending.values()]) op._end(new HubbubError("closed", `the hub is closed: ${detail.code} ${detail.reason}`));
+  }
+
+  _set(state, detail = {}) {
+    this.state = state;
+    this._emit("state", state, detail);
+  }
+
+  _after(name, ms, fn) {
+    clearTimeout(this._timers.get(name));
+    this._timers.set(name, setTimeout(() => {
+      this._timers.delete(name);
+      fn();
+    }, Math.min(ms, 24 * anHour)));
+  }
+
+  // --- what comes ---
+
+  _hear(data) {
+    let m;
+    try {
+      m = JSON.parse(data);
+    } catch { /* binary, or no message at all */ }
+    if (!m || typeof m !== "object") return;
+    this._alive = true;
+    const op = this._pending.get(m.id);
+    if (op && op._by) {
+      if (m.msg_type === "error") {
+        op._failed = null;
+        return op._end(new HubbubError(m.code, m.message, { retry: !!m.retry, retryAfter: m.retry_after_ms }));
+      }
+      if (op._done) op._done(m);
+      return op._end(null, m);
+    }
+    if (m.id !== undefined) return; // an answer that is late, or comes twice
+    const room = this._rooms.get(m.room);
+    switch (m.msg_type) {
+      case "welcome": return this._welcome(m);
+      case "room_message": return room && room._message(m);
+      case "gap": return m.room === undefined ? this._emit("gap", m) : room && room._gap(m);
+      case "deleted": return room && room._deleted(m);
+      case "joined": return this.room(m.room)._putIn(m);
+      case "left": return room && room._left(m.reason || "left");
+      case "member_joined": return room && room._news(m, true);
+      case "member_left": return room && room._news(m, false);
+      case "pong": return this._tellTime(m);
+      case "reconnect": this._reconnect = +m.after_ms || 0; return;
+      case "direct_message": return this._emit("direct", m);
+      case "chat": case "error": return this._emit(m.msg_type, m);
+      default: return this._emit("other", m);
+    }
+  }
+
+  async _welcome(m) {
+    if (this._welcomed) return;
+    const { _turn: turn } = this;
+    this._welcomed = true;
+    this.id = m.client_id;
+    this.user = m.user;
+    this._resume = m.resume_token;
+    this._max = m.max_message_bytes || 65536;
+    this._interval = m.ping_interval_ms || 25e3;
+    this._pongTimeout = m.pong_timeout_ms || 1e4;
+    this._expires = m.expires_at;
+    clearTimeout(this._timers.get("main"));
+    this._watch();
+    const rooms = [...this._rooms.values()].filter((room) => room.joined);
+    await Promise.all(m.resumed ? this._resumeAll(rooms) : rooms.map((room) => this._rejoin(room)));
+    if (turn !== this._turn) return;
+    this._ready = true;
+    this._since = Date.now();
+    for (const op of [...this._pending.values()]) {
+      if (this._safe(op)) this._send(op);
+      else op._end(new HubbubError("unknown", "it was sent, and the session has ended before the answer came"));
+    }
+    if (this._expires) this._say({ msg_type: "ping" }); // its answer has the server's time
+    this._set("online");
+  }
+
+  // _resumeAll names all rooms in messages that the server takes, one behind the other.
+  _resumeAll(rooms) {
+    const pages = [[]];
+    let size = 0;
+    for (const room of rooms) {
+      const more = JSON.stringify([room.name, room.position]).length * 3; // a character has 3 bytes at most
+      let page = pages[pages.length - 1];
+      if (page.length === 1000 || (page.length && size + more > this._max - 200)) {
+        pages.push((page = []));
+        size = 0;
+      }
+      page.push(room);
+      size += more;
+    }
+    return pages.map(async (page, i) => {
+      const positions = page.map((room) => [room.name, room.position]);
+      const m = { msg_type: "resume", rooms: Object.fromEntries(positions), last: i < pages.length - 1 ? false : undefined };
+      const { _turn: turn } = this;
+      try {
+        await this._ask(m, { timeout: this._options.timeout }, { _own: true, _done: (answer) => {
+          const all = new Map(Object.entries(answer.rooms || {}));
+          for (const room of page) this._resumed(room, all.get(room.name));
+        } });
+      } catch (e) {
+        if (turn === this._turn) this._drop(e.message); // the rooms are joined one by one then
+        this._resume = undefined;
+      }
+    });
+  }
+
+  _resumed(room, r) {
+    if (!room.joined) return;
+    if (!r || r.retry) this._later(room);
+    else if (r.reason === "forbidden") room._left(r.reason);
+    else room._joined(r, room.position, true);
+  }
+
+  // _rejoin joins a room anew from where it was, without the session.
+  async _rejoin(room) {
+    if (!room.joined) return;
+    const { _turn: turn } = this;
+    const since = room.position || undefined;
+    room._back = true;
+    try {
+      await this._ask({ msg_type: "join_room", room: room.name, since, data: room._data }, { timeout: this._options.timeout }, { _own: true, _done: (m) => {
+        room._back = false;
+        if (room.joined) room._joined(m, since, true);
+      } });
+    } catch (e) {
+      if (turn !== this._turn) return;
+      if (e.retry) this._later(room, e.retryAfter);
+      else {
+        room._back = false;
+        room._left(e.code);
+      }
+    }
+  }
+
+  _later(room, ms = 1e3) {
+    room._back = true;
+    this._after("join " + room.name, ms * (1 + Math.random() / 2), () => this._rejoin(room));
+  }
+
+  // --- signs of life, and time ---
+
+  _watch() {
+    this._after("ping", this._interval / 2, () => {
+      if (!this._alive) return this._probe(this._pongTimeout);
+      this._alive = false;
+      this._watch();
+    });
+  }
+
+  _probe(wait) {
+    const asked = Date.now();
+    this._alive = false;
+    this._socket.send('{"msg_type":"ping"}');
+    this._after("ping", wait, () => {
+      if (this._alive) this._watch();
+      else if (Date.now() - asked > wait + 2e3) this._probe(wait); // this page was asleep itself
+      else this._drop("no sign of life");
+    });
+  }
+
+  _tellTime(m) {
+    if (!this._expires || typeof this._options.token !== "function" || this._timers.has("refresh")) return;
+    const left = this._expires - m.time; // both by the server's clock
+    this._after("refresh", Math.max(0, left - Math.min(6e4, left / 5)), () => this._refresh());
+  }
+
+  async _refresh() {
+    const { _turn: turn } = this;
+    try {
+      const token = await this._token(true);
+      if (turn !== this._turn) return;
+      this._expires = (await this._ask({ msg_type: "refresh", token }, { timeout: this._options.timeout }, { _own: true })).expires_at;
+      this._say({ msg_type: "ping" });
+    } catch (e) {
+      if (turn !== this._turn) return;
+      if (e.code === "forbidden") this._drop("the token is another user's");
+      else if (e.code !== "unavailable") this._after("refresh", 5e3 * (1 + Math.random()), () => this._refresh());
+    }
+  }
+}
