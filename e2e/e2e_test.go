@@ -58,6 +58,9 @@ func missingTools() (missing []string) {
 	if _, err := os.Stat("ws/node_modules/ws/package.json"); err != nil {
 		missing = append(missing, "the npm package ws (npm ci --prefix e2e/ws)")
 	}
+	if _, err := os.Stat("../js/node_modules/ws/package.json"); err != nil {
+		missing = append(missing, "what tests the JavaScript client (npm ci --prefix js)")
+	}
 	if out, err := exec.Command(python, "-c", "import websockets").CombinedOutput(); err != nil {
 		missing = append(missing, fmt.Sprintf("%s with websockets (Debian: python3-websockets): %v %s", python, err, bytes.TrimSpace(out)))
 	}

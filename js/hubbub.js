@@ -520,8 +520,9 @@ export class Hubbub extends Emitter {
           for (const room of page) this._resumed(room, all.get(room.name));
         } });
       } catch (e) {
-        if (turn === this._turn) this._drop(e.message); // the rooms are joined one by one then
-        this._resume = undefined;
+        if (turn !== this._turn) return;
+        this._resume = undefined; // the rooms are joined one by one then
+        this._drop(e.message);
       }
     });
   }

@@ -45,8 +45,8 @@ missing_for_bench() {
 }
 
 case "${1-}" in
-"") missing=missing_for_tests what="the tests" target=deps npm_folder=e2e/ws ;;
-bench) missing=missing_for_bench what="the benchmarks" target=bench-deps npm_folder=bench/rivals/npm ;;
+"") missing=missing_for_tests what="the tests" target=deps npm_folders="e2e/ws js" ;;
+bench) missing=missing_for_bench what="the benchmarks" target=bench-deps npm_folders=bench/rivals/npm ;;
 *) echo "usage: deps.sh [bench], not $1" >&2 && exit 2 ;;
 esac
 
@@ -77,7 +77,9 @@ fi
 
 # The npm packages, at the versions of the lock file. None needs its install
 # script: bufferutil brings what it would build.
-installed=$npm_folder/node_modules/.package-lock.json
-if [ ! -e "$installed" ] || [ "$npm_folder/package-lock.json" -nt "$installed" ]; then
-	(cd "$npm_folder" && npm ci --no-audit --no-fund --ignore-scripts && touch node_modules/.package-lock.json)
-fi
+for npm_folder in $npm_folders; do
+	installed=$npm_folder/node_modules/.package-lock.json
+	if [ ! -e "$installed" ] || [ "$npm_folder/package-lock.json" -nt "$installed" ]; then
+		(cd "$npm_folder" && npm ci --no-audit --no-fund --ignore-scripts && touch node_modules/.package-lock.json)
+	fi
+done

@@ -1,4 +1,4 @@
-// What the tests share: the built server (HUBBUB_BINARY), a proxy that cuts, and waiting for what happens.
+// What the tests share: the built server (SERVER_BINARY), a proxy that cuts, and waiting for what happens.
 import { spawn } from "node:child_process";
 import { mkdtempSync, writeFileSync } from "node:fs";
 import net from "node:net";
@@ -39,7 +39,7 @@ export async function serve(t, ...flags) {
   const port = await freePort();
   const s = { port, url: `ws://127.0.0.1:${port}/ws`, http: `http://127.0.0.1:${port}`, log: "" };
   s.again = async (...more) => {
-    const child = (s.child = spawn(process.env.HUBBUB_BINARY, ["serve", "--listen", `127.0.0.1:${port}`, ...flags, ...more], { stdio: ["ignore", "pipe", "pipe"] }));
+    const child = (s.child = spawn(process.env.SERVER_BINARY, ["serve", "--listen", `127.0.0.1:${port}`, ...flags, ...more], { stdio: ["ignore", "pipe", "pipe"] }));
     child.ended = new Promise((r) => child.on("exit", r));
     for (const out of [child.stdout, child.stderr]) out.on("data", (b) => { s.log += b; });
     await until("the server is ready", () => fetch(s.http + "/readyz").then((r) => r.ok, () => {
@@ -94,13 +94,12 @@ export async function proxy(t, port, bytes) {
     p.open.add(cut);
     const pass = (from, to) => {
       from.on("data", (b) => {
-        if (p.deaf) return;
-        if (!p.calm && (left -= b.length) <= 0) {
-          p.cuts++;
-          to.write(b.subarray(0, b.length + left), cut); // within a frame, mostly
-          return;
-        }
-        to.write(b);
+        if (p.deaf || left <= 0) return;
+        const part = p.calm ? b : b.subarray(0, left);
+        if (!p.calm) left -= b.length;
+        if (left > 0) return to.write(part);
+        p.cuts++;
+        to.write(part, cut); // within a frame, mostly
       });
       from.on("error", cut).on("close", cut);
     };
