@@ -336,7 +336,7 @@ export class Hubbub extends Emitter {
     socket.onopen = mine(() => { this._open = true; });
     socket.onmessage = mine((e) => this._hear(e.data));
     socket.onclose = mine((e) => this._gone(e.code, e.reason));
-    socket.onerror = mine(() => this._after("error", 500, () => this._drop("the connection failed"))); // where no close follows
+    socket.onerror = mine(() => this._after("error", 50, () => this._drop("the connection failed"))); // where no close follows
   }
 
   // _token is the one at hand while it is good, or a new one.

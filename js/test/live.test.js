@@ -59,7 +59,7 @@ async function answering(t) {
     let body = "";
     for await (const b of req) body += b;
     res.setHeader("Content-Type", "application/json");
-    res.end(JSON.stringify({ allow: true, content: JSON.parse(body).data.content * 2 }));
+    res.end(JSON.stringify({ content: JSON.parse(body).content * 2 }));
   });
   await new Promise((r) => l.listen(0, "127.0.0.1", r));
   t.after(() => { l.close(); l.closeAllConnections(); });
