@@ -179,6 +179,31 @@ func TestWhoIsPutInMayComeWithAPosition(t *testing.T) {
 	}
 }
 
+// What is noted of a room into which the server has put a client goes with the membership: neither do comings and goings
+// add up, nor is a position good for a room that it has joined itself since.
+func TestWhoWasPutInIsForgottenWithTheRoom(t *testing.T) {
+	h, l := newHubOf(t, 1, closedRooms)
+	a := newClient(t, h, l)
+	other := newClient(t, h, l)
+	other.ask(`{"msg_type":"join_room","room":"r","id":1}`)
+	publish(t, h, "r", `1`)
+	for range 10 {
+		must(t, h.Join(t.Context(), "r", idOf(a)))
+		must(t, h.Remove(t.Context(), "r", idOf(a)))
+	}
+	a.sync()
+	s := sessionOf(t, h, a.id)
+	onItsWorker(h, s, func() {
+		if n := len(s.more.entered); n > 0 {
+			t.Errorf("%d notes are left of a room in which it isn't", n)
+		}
+	})
+	epoch := a.ask(`{"msg_type":"join_room","room":"r","id":1}`)["epoch"]
+	if got := a.ask(`{"msg_type":"join_room","room":"r","since":{"epoch":%q,"offset":0},"id":1}`, epoch); got["recovered"] != false {
+		t.Errorf("a member by itself joins again with a position: %v", got)
+	}
+}
+
 // roomsOf are the rooms that the hub has the client in, by name.
 func roomsOf(t *testing.T, h *Hub, c *client) []string {
 	t.Helper()

@@ -304,6 +304,7 @@ func (s *session) leave(i int) {
 		}
 		of := func(p *pull) bool { return p.local == m.local }
 		s.more.pulls = slices.DeleteFunc(s.more.pulls, of)
+		s.more.entered = slices.DeleteFunc(s.more.entered, func(e entry) bool { return e.local == m.local })
 		if c := s.more.coming; c != nil { // the application takes it out
 			c.pulls = slices.DeleteFunc(c.pulls, of)
 			c.quiet = slices.DeleteFunc(c.quiet, func(l *local) bool { return l == m.local })
