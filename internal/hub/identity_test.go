@@ -204,6 +204,34 @@ func TestWhoWasPutInIsForgottenWithTheRoom(t *testing.T) {
 	}
 }
 
+// Who was put in and then says that it has all up to the room's position hears of what was taken back while it was away.
+func TestWhoIsPutInHearsWhatWasTakenBack(t *testing.T) {
+	for _, how := range []string{`{"msg_type":"resume","rooms":{"closed.1":%s},"id":1}`, `{"msg_type":"join_room","room":"closed.1","since":%s,"id":1}`} {
+		h, l := newHubOf(t, 1, closedRooms)
+		who := auth.Identity{User: "ann", Rooms: []string{"closed.1"}}
+		stays, leaves := newKnown(t, h, l, who), newKnown(t, h, l, who)
+		since := fmt.Sprintf(`{"epoch":%q,"offset":2}`, leaves.next()["epoch"])
+		stays.next()
+		publish(t, h, "closed.1", `1`)
+		publish(t, h, "closed.1", `2`)
+		leaves.expectKinds("room_message closed.1 1", "room_message closed.1 2")
+		leaves.nc.Close()
+		must(t, h.DeleteMessage(t.Context(), "closed.1", "", 1))
+		back := newKnown(t, h, l, who)
+		back.wants("joined", map[string]any{"room": "closed.1", "offset": 2.0})
+		back.say(how, since)
+		if answer := back.answer(1.0, func(map[string]any) {}); !strings.Contains(fmt.Sprint(answer), "recovered:true") {
+			t.Errorf("%v", answer)
+		}
+		got := back.sync()
+		if len(got) != 1 || got[0]["msg_type"] != "deleted" || got[0]["offset"] != 1.0 {
+			t.Errorf("it hears %v", got)
+		}
+		publish(t, h, "closed.1", `3`)
+		back.expectKinds("room_message closed.1 3")
+	}
+}
+
 // roomsOf are the rooms that the hub has the client in, by name.
 func roomsOf(t *testing.T, h *Hub, c *client) []string {
 	t.Helper()

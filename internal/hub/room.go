@@ -171,7 +171,7 @@ func (s *session) becomeMember(name string, since *protocol.Position, data []byt
 
 // stays answers a member that joins again, that of the room at index i: what came since then was sent, so only a
 // position that is not behind the room's proves that nothing is missing; unless it was put in and nothing came: then
-// behind is what the caller has to begin with.
+// behind is what the caller has to begin with, also where that is only what was taken back.
 func (s *session) stays(i int, since *protocol.Position) (at history.Position, reason string, behind *pull) {
 	l := s.rooms[i].local
 	r := l.room
@@ -181,11 +181,18 @@ func (s *session) stays(i int, since *protocol.Position) (at history.Position, r
 	if since == nil {
 		return at, "", nil
 	}
-	if reason = r.recover(since); reason != "" || since.Offset >= at.Offset {
+	if reason = r.recover(since); reason != "" {
 		return at, reason, nil
 	}
+	misses := since.Offset < at.Offset
+	if !misses && len(r.deletedSince(since.Offset)) == 0 {
+		return at, "", nil
+	}
 	if !s.untouched(l, at) {
-		return at, protocol.ReasonExpired, nil
+		if misses {
+			reason = protocol.ReasonExpired
+		}
+		return at, reason, nil
 	}
 	l.follow(s, never)
 	from := r.behind(l, since.Offset)
