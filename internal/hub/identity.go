@@ -97,7 +97,7 @@ func (s *session) enter(name string, put bool) *protocol.Error {
 	}
 	no := s.limitOfRooms(others)
 	if no == nil {
-		no = s.mayBeHooked()
+		no = s.limitOfData(&protocol.Command{Room: []byte(name)})
 	}
 	if no != nil {
 		return no

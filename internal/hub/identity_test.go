@@ -298,6 +298,33 @@ func TestAnIdentitysDataIsWhatOthersSee(t *testing.T) {
 	seen("third")
 }
 
+// The data that an identity shows is kept in each of its rooms, and that within the user's share, however many
+// connections there are.
+func TestAnIdentitysDataIsWithinTheShare(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) {
+		c.MaxBufferedBytes = 4 << 20
+		c.Policies = NewPolicies(Disconnect, rule("*", Access{}))
+	})
+	var rooms []string
+	for i := range 10 {
+		rooms = append(rooms, fmt.Sprint("r", i))
+	}
+	who := auth.Identity{User: "ann", Rooms: rooms, Data: []byte(`"` + strings.Repeat("x", 4000) + `"`)}
+	for range 20 {
+		newKnown(t, h, l, who).sync()
+	}
+	if kept := h.Kept(KeptPresence); kept > h.share {
+		t.Errorf("%d bytes are kept because of one user, whose share is %d", kept, h.share)
+	}
+	last := newKnown(t, h, l, who)
+	if got := last.sync(); got[0]["code"] != "limit_reached" {
+		t.Errorf("the last one is told %v", got[0])
+	}
+	if err := h.Join(t.Context(), "r0", idOf(last)); !errors.Is(err, ErrLimitReached) {
+		t.Errorf("the application puts it in: %v", err)
+	}
+}
+
 func TestARefreshTakesTheTokensPlace(t *testing.T) {
 	later := time.Now().Add(time.Hour).Truncate(time.Second)
 	all := tokens{
