@@ -307,6 +307,27 @@ func TestWhoIsRemovedWhileItsResumeIsAskedAbout(t *testing.T) {
 	}
 }
 
+// So where the resume waits for the log of another room.
+func TestWhoIsRemovedWhileItsResumeWaitsForALog(t *testing.T) {
+	logs, hub := newSlowLogs(), new(*Hub)
+	h, l := newHubOf(t, 1, func(c *Config) { closedRooms(c); c.Logs = logs.of(hub) })
+	*hub = h
+	t.Cleanup(logs.all.Wait)
+	a := newClient(t, h, l)
+	must(t, h.Join(t.Context(), "closed.1", idOf(a)))
+	a.sync()
+	back := a.again(h, l, a.lose(h))
+	logs.mu.Lock()
+	back.say(`{"msg_type":"resume","rooms":{"closed.1":null,"free":null},"id":1}`)
+	back.sync()
+	must(t, h.Remove(t.Context(), "closed.1", idOf(a)))
+	logs.mu.Unlock()
+	back.answer(1.0, func(map[string]any) {})
+	if rooms := roomsOf(t, h, back); !slices.Equal(rooms, []string{"free"}) {
+		t.Errorf("it is in %q", rooms)
+	}
+}
+
 // newUser is a client of a user.
 func newUser(t testing.TB, h *Hub, l *loop.Loop, user string) *client {
 	return newSession(t, l, h.Session(Identity{NewID(), user}, netip.Addr{}, nil))
