@@ -111,7 +111,7 @@ func (s *session) enter(name string, put bool) *protocol.Error {
 	case m.local.room.keeps():
 		s.extra().entered = append(s.more.entered, entry{m.local, at.Offset})
 	}
-	s.answer(joinedByServer(name, at))
+	s.inform(joinedByServer(name, at))
 	return nil
 }
 
@@ -222,7 +222,7 @@ func (s *session) leaveForbidden() {
 			return // what it was told found it too slow: it is in no room
 		}
 		s.leave(i)
-		s.answer(protocol.Answer{Kind: protocol.AnswerLeft, Room: name, Reason: protocol.LeftForbidden})
+		s.inform(protocol.Answer{Kind: protocol.AnswerLeft, Room: name, Reason: protocol.LeftForbidden})
 	}
 }
 

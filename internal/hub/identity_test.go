@@ -273,6 +273,31 @@ func TestRoomsOfAnIdentityAreLimited(t *testing.T) {
 	back.expectKinds("error limit_reached", "joined 1") // those that it was in count until it has said that it isn't
 }
 
+// A client may be in as many rooms as the limit allows: to be told of all of them at once makes it no slow one.
+func TestAnIdentitysRoomsAreMany(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) {
+		closedRooms(c)
+		c.MaxRoomsPerClient, c.Hooks.Refresh = 1000, tokens{"none": {User: "ann"}}.read
+	})
+	who := auth.Identity{User: "ann"}
+	for i := range 1000 {
+		who.Rooms = append(who.Rooms, fmt.Sprint("closed.", strings.Repeat("x", 200), i))
+	}
+	c := newKnown(t, h, l, who)
+	if n := len(c.sync()); n != 1000 {
+		t.Errorf("as it connects it is told of %d rooms", n)
+	}
+	c.lose(h)
+	back := c.backAs(h, l, who)
+	if n := len(back.sync()); n != 1000 {
+		t.Errorf("as it comes back it is told of %d rooms", n)
+	}
+	back.ask(`{"msg_type":"refresh","token":"none","id":1}`)
+	if n := len(back.sync()); n != 1000 {
+		t.Errorf("it is told that it has left %d rooms", n)
+	}
+}
+
 func TestAnIdentitysDataIsWhatOthersSee(t *testing.T) {
 	all := tokens{"new": {User: "ann", Data: []byte(`"new"`)}, "none": {User: "ann", Expires: time.Now().Add(time.Hour)}}
 	h, l := newHubOf(t, 2, func(c *Config) { c.ResumeWindow, c.Hooks.Refresh = time.Minute, all.read })
