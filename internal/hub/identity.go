@@ -190,7 +190,7 @@ func (s *session) refresh(cmd *protocol.Command, fresh auth.Identity) {
 	s.expire()
 	s.answer(protocol.Answer{Kind: protocol.AnswerRefreshed, ID: cmd.ID, Expires: expiresAt(&fresh)})
 	if !sameJoins(old, &fresh) {
-		s.leaveForbidden()
+		s.leaveForbidden(old.Rooms)
 	}
 	if fresh.Data != nil && !bytes.Equal(fresh.Data, old.Data) {
 		s.showAnew()
@@ -210,11 +210,13 @@ func sameJoins(a, b *auth.Identity) bool {
 	return slices.Equal(a.Rooms, b.Rooms) && slices.EqualFunc(joins(a), joins(b), same)
 }
 
-// leaveForbidden takes the client out of the rooms that the policies let it be in no more. Nobody else is asked.
-func (s *session) leaveForbidden() {
+// leaveForbidden takes the client out of the rooms that the policies let it be in no more. Nobody else is asked; so where
+// the application has a say, those go too that only the old identity's names let it be in.
+func (s *session) leaveForbidden(oldRooms []string) {
+	unasked := func(room string) bool { return s.hub.cfg.Hooks.Join != nil && slices.Contains(oldRooms, room) }
 	for _, m := range slices.Clone(s.rooms) {
 		name := m.local.room.name
-		if m.put || s.named(name) || s.isOne(s.whoMay(mayJoin, []byte(name)), mayJoin, []byte(name)) {
+		if m.put || s.named(name) || s.isOne(s.whoMay(mayJoin, []byte(name)), mayJoin, []byte(name)) && !unasked(name) {
 			continue
 		}
 		i := s.find([]byte(name))

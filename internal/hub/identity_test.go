@@ -398,6 +398,28 @@ func TestARefreshTakesTheTokensPlace(t *testing.T) {
 	}
 }
 
+// A room that its old token named and the new one doesn't is left also where the policy lets everyone in, if the hook Join
+// has a say and never was asked. One about which it was asked stays.
+func TestARefreshLeavesRoomsThatJoinNeverAllowed(t *testing.T) {
+	all := tokens{"less": {User: "ann", Rooms: []string{"b"}}}
+	h, l := newHubOf(t, 1, func(c *Config) {
+		c.Hooks.Refresh = all.read
+		c.Hooks.Join = func(_ context.Context, _ Identity, room string) error {
+			if room == "allowed" {
+				return nil
+			}
+			return &protocol.Error{Code: protocol.Forbidden, Message: "not there"}
+		}
+	})
+	c := newKnown(t, h, l, auth.Identity{User: "ann", Rooms: []string{"a", "b"}})
+	c.ask(`{"msg_type":"join_room","room":"allowed","id":1}`)
+	c.ask(`{"msg_type":"refresh","token":"less","id":1}`)
+	c.expectKinds("left a forbidden")
+	if rooms := roomsOf(t, h, c); !slices.Equal(rooms, []string{"allowed", "b"}) {
+		t.Errorf("it is in %q", rooms)
+	}
+}
+
 // What the application has said beside the token stays: its end too, which no token puts off.
 func TestARefreshLeavesWhatTheApplicationSaid(t *testing.T) {
 	soon, later := time.Now().Add(time.Minute).Truncate(time.Second), time.Now().Add(time.Hour).Truncate(time.Second)
