@@ -12,6 +12,7 @@ import (
 
 	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
 )
 
 // tokens are what Refresh reads: identities by their names.
@@ -321,6 +322,27 @@ func TestAnIdentitysDataIsWhatOthersSee(t *testing.T) {
 	c.lose(h)
 	c.backAs(h, l, auth.Identity{User: "ann", Data: []byte(`"third"`)}).resume(`"lobby":null`)
 	seen("third")
+}
+
+// A member that joins again is told the position of what it has been sent: what is still on its way to it comes behind
+// that, so that a client which is cut off in between comes back for it.
+func TestWhoJoinsAgainIsToldWhatItWasSent(t *testing.T) {
+	h, l := newHubOf(t, 1, closedRooms)
+	c := newKnown(t, h, l, auth.Identity{User: "ann", Rooms: []string{"r"}})
+	epoch := c.next()["epoch"]
+	s := sessionOf(t, h, c.id)
+	for i, join := range []string{`"id":1`, fmt.Sprintf(`"since":{"epoch":%q,"offset":1},"id":1`, epoch), `"since":{"epoch":"other","offset":0},"id":1`} {
+		onItsWorker(h, s, func() {
+			publish(t, h, "r", `1`)
+			s.Message(s.conn, wire.Text, fmt.Appendf(nil, `{"msg_type":"join_room","room":"r",%s}`, join))
+		})
+		c.wants("joined", map[string]any{"offset": float64(i)})
+		c.wants("room_message", map[string]any{"offset": float64(i + 1)})
+	}
+	c.ask(`{"msg_type":"join_room","room":"r","id":1}`)
+	if got := c.ask(`{"msg_type":"join_room","room":"r","id":1}`); got["offset"] != 3.0 {
+		t.Errorf("when it has all: %v", got)
+	}
 }
 
 // The data that an identity shows is kept in each of its rooms, and that within the user's share, however many

@@ -177,7 +177,7 @@ func (s *session) stays(i int, since *protocol.Position) (at history.Position, r
 	r := l.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at = r.position()
+	at = s.sent(l)
 	if since == nil {
 		return at, "", nil
 	}
@@ -188,7 +188,7 @@ func (s *session) stays(i int, since *protocol.Position) (at history.Position, r
 	if !misses && len(r.deletedSince(since.Offset)) == 0 {
 		return at, "", nil
 	}
-	if !s.untouched(l, at) {
+	if !s.untouched(l, r.position()) {
 		if misses {
 			reason = protocol.ReasonExpired
 		}
@@ -197,6 +197,23 @@ func (s *session) stays(i int, since *protocol.Position) (at history.Position, r
 	l.follow(s, never)
 	from := r.behind(l, since.Offset)
 	return at, "", &from
+}
+
+// sent is the position of what the member has been sent: more may be on its way, which comes behind whatever it is told
+// now. r.mu is held.
+func (s *session) sent(l *local) history.Position {
+	log, at := &l.room.log, l.room.position()
+	if i := log.After(max(l.seen, l.fresh[s])); i < log.Len() {
+		at.Offset = log.At(i).Prev
+	}
+	if s.more != nil {
+		for _, p := range s.more.pulls {
+			if p.local == l {
+				at.Offset = p.offset
+			}
+		}
+	}
+	return at
 }
 
 func (s *session) answerJoined(cmd *protocol.Command, room string, at history.Position, reason string) {
