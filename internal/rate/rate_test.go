@@ -11,13 +11,14 @@ type model struct {
 	l    Limit
 	full *big.Rat
 	at   int64
+	used bool // at counts: the clock may be at 0, too
 }
 
 func newModel(l Limit) *model { return &model{l: l, full: big.NewRat(l.Burst, 1)} }
 
 func (m *model) take(now, n int64) bool {
-	if m.at == 0 {
-		m.at = now
+	if !m.used {
+		m.at, m.used = now, true
 	}
 	if now > m.at {
 		m.full.Add(m.full, new(big.Rat).Mul(big.NewRat(now-m.at, m.l.Per), big.NewRat(m.l.N, 1)))
