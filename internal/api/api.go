@@ -270,6 +270,7 @@ func (a *API) answer(w http.ResponseWriter, c *call, to *route) {
 		h["Cache-Control"] = noStore
 	}
 	a.counts.add(to, status)
+	front.Answers(w, c.r)
 	w.WriteHeader(status)
 	w.Write(out)
 }
@@ -386,6 +387,7 @@ func grownTo(full int, told int64) int {
 // refuse answers with a problem.
 func (a *API) refuse(w http.ResponseWriter, c *call, to *route, no *problem) {
 	a.counts.add(to, no.status)
+	front.Answers(w, c.r)
 	h := w.Header()
 	if c.r.ContentLength != 0 && !c.whole {
 		h.Set("Connection", "close")
