@@ -446,6 +446,24 @@ func TestAPISlowBodiesHoldNobodyUp(t *testing.T) {
 	rawtest.Eventually(t, "the lane is free again", func() bool { return b.call("GET", "/info", "").status == 200 })
 }
 
+// What needs no key is no place to wait in either: a body that doesn't come is refused at once.
+func TestAPIDescriptionWaitsForNoBody(t *testing.T) {
+	s, b := startAPI(t, hubbub.Config{HandshakeTimeout: 10 * time.Minute})
+	nc, err := net.Dial("tcp", s.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(rawtest.Patience))
+	io.WriteString(nc, "GET /api/v1/openapi.yaml HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
+	got, err := http.ReadResponse(bufio.NewReader(nc), nil)
+	if err != nil || got.StatusCode != 400 || !got.Close {
+		t.Errorf("%v, %v", got, err)
+	}
+	b.key = ""
+	b.ok("GET", "/openapi.yaml", "")
+}
+
 // timed is a listener whose connections note until when the server may write.
 type timed struct {
 	net.Listener

@@ -137,6 +137,10 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, before []string) {
 	var space [12]string
 	to, allow := find(r.Method, c.args[:], below(space[:0], r.URL, before))
 	if to == &description {
+		if r.ContentLength != 0 { // net/http would wait for it before it answers
+			a.refuse(w, &c, nil, bad(noBody))
+			return
+		}
 		a.describe(w)
 		return
 	}
@@ -281,6 +285,8 @@ var (
 	noStore  = []string{"no-store"}
 )
 
+const noBody = "this call has no body"
+
 // prepare reads the query and the body.
 func (a *API) prepare(c *call, to *route) (no *problem) {
 	if c.query, no = readQuery(c.r.URL.RawQuery, to.query); no != nil {
@@ -288,7 +294,7 @@ func (a *API) prepare(c *call, to *route) (no *problem) {
 	}
 	if !to.body {
 		if c.r.ContentLength != 0 {
-			return bad("this call has no body")
+			return bad(noBody)
 		}
 		return nil
 	}
