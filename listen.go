@@ -89,15 +89,16 @@ func (s *Server) Serve(l net.Listener) error {
 	if s.cfg.ProxyProtocol {
 		l = s.withProxyHeaders(l)
 	}
-	return s.serve(l, s, openFileLimit()-s.cfg.MaxConnections-fdsOfOurs)
+	return s.serve(l, s)
 }
 
 // ServeAdmin is Serve for a listener of the operator's and the backend's own: h is AdminHandler, or what the program has
 // put around it. It is closed with the others at the end of Shutdown.
-func (s *Server) ServeAdmin(l net.Listener, h http.Handler) error { return s.serve(l, h, 0) }
+func (s *Server) ServeAdmin(l net.Listener, h http.Handler) error { return s.serve(l, h) }
 
-// serve is Serve for any handler; descriptors is how many there are for connections that are no WebSockets (yet).
-func (s *Server) serve(l net.Listener, h http.Handler, descriptors int) error {
+// serve is Serve for any handler.
+func (s *Server) serve(l net.Listener, h http.Handler) error {
+	descriptors := openFileLimit() - s.cfg.MaxConnections - fdsOfOurs // for connections that are no WebSockets (yet)
 	g := front.NewGate(l, descriptors, front.TurnsPerWorker*s.cfg.Workers, func() string { return tooBusy(noDescriptor) }, s.log)
 	srv := &http.Server{
 		Handler:           h,

@@ -112,6 +112,29 @@ func epochIn(resumed map[string]any, room string) any {
 	return resumed["rooms"].(map[string]any)[room].(map[string]any)["epoch"]
 }
 
+// A token may name as many rooms as a client may be in; what they are told of them is much, and comes at once.
+func TestATokenOfAThousandRooms(t *testing.T) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		var rooms []string
+		for i := range 1000 {
+			rooms = append(rooms, fmt.Sprintf("%04d%s", i, strings.Repeat("x", 251)))
+		}
+		s := rawtest.Start(t, hubbub.Config{IO: io, MaxMessageBytes: 1 << 10, Authenticate: func(context.Context, *hubbub.Credentials) (*hubbub.Identity, error) {
+			return &hubbub.Identity{User: "ann", Rooms: rooms}, nil
+		}})
+		m, _ := letInAs(t, s, "ann", "/ws", nil)
+		m.Text(`{"msg_type":"ping","id":1}`)
+		for i := range 1000 {
+			if got := m.NextJSON(); got["msg_type"] != "joined" || got["room"] != rooms[i] {
+				t.Fatalf("number %d is %v", i, got)
+			}
+		}
+		if got := m.NextJSON(); got["msg_type"] != "pong" {
+			t.Errorf("behind them: %v", got)
+		}
+	})
+}
+
 // What the backend says of a client at its handshake counts as what a token says.
 func TestWhatTheBackendGrants(t *testing.T) {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

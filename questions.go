@@ -75,11 +75,8 @@ func (c Config) validateQuestions() (bad faults) {
 	case set == webhook.QuestionSet{}:
 		bad.add("hook-url: it needs --hook-events (Questions.Events), such as connect,join")
 	}
-	// On the command line those of webhooks are the same, and named once.
-	if _, err := webhook.ParseSecrets(q.Secrets); err != nil && !(c.Webhooks.URL != "" && slices.Equal(q.Secrets, c.Webhooks.Secrets)) {
-		for line := range strings.SplitSeq(err.Error(), "\n") {
-			bad.add("webhook-secret: %s", line)
-		}
+	if w := c.Webhooks; w.URL == "" || !slices.Equal(q.Secrets, w.Secrets) { // else they are named there
+		bad = append(bad, validateSecrets(q.Secrets)...)
 	}
 	if len(q.Secrets) == 0 {
 		bad.add(`hook-url: it needs --webhook-secret (Questions.Secrets), by which the backend knows who asks; make one: echo "whsec_$(openssl rand -base64 32)"`)

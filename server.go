@@ -118,7 +118,9 @@ func New(cfg Config) (*Server, error) {
 	s.calls = s.api.Handler(cfg.BasePath)
 	l, err := loop.New(s.loopConfig())
 	if err != nil {
-		s.closeWebhooks(context.Background())
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		s.closeWebhooks(now)
 		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}

@@ -43,7 +43,7 @@ func (c Config) validateWebhooks() (bad faults) {
 			bad.add("webhook-rooms %s: nothing is told without --webhook-url (Webhooks.URL)", strings.Join(w.Rooms, ","))
 		}
 		if len(w.Secrets) > 0 {
-			bad.add("webhook-secret: there is nothing to sign without --webhook-url (Webhooks.URL)")
+			bad.add("webhook-secret: there is nothing to sign without --webhook-url (Webhooks.URL) or --hook-url (Questions.URL)")
 		}
 		if c.DataDir != "" {
 			bad.add("data-dir %s: it keeps the webhooks that the backend has not taken yet, and in a later version the history of rooms; there is nothing to keep without --webhook-url (Webhooks.URL)", c.DataDir)
@@ -58,14 +58,10 @@ func (c Config) validateWebhooks() (bad faults) {
 }
 
 func (w Webhooks) validate() (bad faults) {
-	if err := outbox.CheckURL(w.URL); err != nil {
+	if err := webhook.CheckURL(w.URL); err != nil {
 		bad.add("webhook-url: %w", err)
 	}
-	if _, err := webhook.ParseSecrets(w.Secrets); err != nil {
-		for line := range strings.SplitSeq(err.Error(), "\n") {
-			bad.add("webhook-secret: %s", line)
-		}
-	}
+	bad = append(bad, validateSecrets(w.Secrets)...)
 	if len(w.Secrets) == 0 {
 		bad.add(`webhook-url: it needs --webhook-secret (Webhooks.Secrets), by which the backend knows who tells; make one: echo "whsec_$(openssl rand -base64 32)"`)
 	}
@@ -82,6 +78,15 @@ func (w Webhooks) validate() (bad faults) {
 	for _, text := range w.Rooms {
 		if err := protocol.CheckRoom([]byte(text)); err != nil { // what a name may not have, a pattern may not have either
 			bad.add("webhook-rooms %q: no room has such a name: %s", text, err.Message)
+		}
+	}
+	return bad
+}
+
+func validateSecrets(texts []string) (bad faults) {
+	if _, err := webhook.ParseSecrets(texts); err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			bad.add("webhook-secret: %s", line)
 		}
 	}
 	return bad

@@ -12,6 +12,6 @@
 // checker.go judges the logs of all clients, one log a session; its tests plant each fault. fleet_linux.go is thousands
 // of clients on one epoll and in one goroutine, so that a drill is plain code without locks: it publishes, and steps
 // its fleet. session_linux.go is how they resume. server_linux.go runs the server. A drill is a function in
-// load_linux.go, storm_linux.go, connects_linux.go, line_linux.go
-// or starve_linux.go and a row in main_linux.go.
+// load_linux.go, storm_linux.go, connects_linux.go, line_linux.go, starve_linux.go or webhooks_linux.go and a row in
+// main_linux.go. backend_linux.go is what webhooks are told to, and its checker.
 package main

@@ -26,6 +26,7 @@ type drill struct {
 	seed     uint64
 	rng      *rand.Rand
 	program  string // the server's binary
+	dir      string // what it may make, and is removed
 	deadline time.Time
 	figures  []string
 	faults   []string

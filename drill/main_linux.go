@@ -31,6 +31,7 @@ var drills = []drill{
 	{name: "memory", limit: 5 * time.Minute, run: memory, promise: "256 MiB under attack: never killed, the others are served (root, cgroup v1)"},
 	{name: "disk", limit: 5 * time.Minute, run: fullDisk, promise: "a full disk under the log: keeps serving (root)"},
 	{name: "stopped", limit: 5 * time.Minute, run: stopped, promise: "SIGSTOP for a minute: nobody is closed"},
+	{name: "webhooks", limit: 15 * time.Minute, run: webhooks, promise: "a backend that is down for 2 min, slow, then moody, 2,000 clients that come and go, kill -9 of the server twice: nothing untold, no hole in seq"},
 	{name: "killed", limit: 5 * time.Minute, run: killed, promise: "kill -9 of 5,000 clients' process: gone from the server, the others notice nothing"},
 }
 
@@ -99,7 +100,7 @@ func run() int {
 		if d.seed = *seed; d.seed == 0 {
 			d.seed = rand.Uint64N(1e9) + 1
 		}
-		d.short, d.program = *short, *program
+		d.short, d.program, d.dir = *short, *program, filepath.Join(dir, d.name)
 		if d.perform() {
 			passed++
 		} else {

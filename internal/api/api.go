@@ -162,6 +162,9 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, before []string) {
 	}
 }
 
+// maxSegments is more than any call's path has.
+const maxSegments = 5
+
 // below are the segments of a path behind those of before, as they were before they were escaped; nil where it begins
 // otherwise. Only a slash that isn't escaped parts them.
 func below(space []string, u *url.URL, before []string) []string {
@@ -170,7 +173,7 @@ func below(space []string, u *url.URL, before []string) []string {
 		var part string
 		part, rest, more = strings.Cut(rest, "/")
 		part, err := url.PathUnescape(part)
-		if err != nil || len(space) == cap(space) && more {
+		if err != nil || len(space) > len(before)+maxSegments {
 			return nil
 		}
 		space = append(space, part)
@@ -408,15 +411,20 @@ func (a *API) refuse(w http.ResponseWriter, c *call, to *route, no *problem) {
 func (c *call) discard(w http.ResponseWriter) {
 	conn := http.NewResponseController(w)
 	conn.SetReadDeadline(time.Now().Add(discardFor))
+	most := int64(discardBytes)
+	if c.key != nil {
+		most = discardOfKnown
+	}
 	if conn.Flush() == nil && c.r.Header.Get("Expect") == "" {
-		io.CopyN(io.Discard, c.r.Body, discardBytes)
+		io.CopyN(io.Discard, c.r.Body, most)
 	}
 	conn.SetReadDeadline(time.Now()) // net/http would read on
 }
 
 const (
-	discardFor   = 500 * time.Millisecond
-	discardBytes = 8 << 20
+	discardFor     = 500 * time.Millisecond
+	discardBytes   = 256 << 10
+	discardOfKnown = 8 << 20 // of who has a key
 )
 
 var (

@@ -78,7 +78,7 @@ func (r *reader) checkPublication(p *publication, given uint32) {
 	switch {
 	case r.wrong != nil || r.broken != nil:
 	case bits.OnesCount32(where) != 1:
-		r.fault("", "%s", "one of "+strings.Join(publishFields[:targets], ", ")+" must say where to, not "+chosen(where))
+		r.fault("", "must say where to by one of %s, not %s", strings.Join(publishFields[:targets], ", "), chosen(where))
 	case p.content == nil:
 		r.fault("content", "is missing")
 	case p.publishID != "" && p.room == "" && p.rooms == nil:
@@ -118,7 +118,11 @@ func (r *reader) rooms(field string) []string {
 			r.skip()
 			continue
 		}
-		names = append(names, r.text(fmt.Sprintf("%s[%d]", field, count), 0, len(r.b)))
+		item := field
+		if r.peek() != '"' {
+			item = fmt.Sprintf("%s[%d]", field, count)
+		}
+		names = append(names, r.text(item, 0, len(r.b)))
 	}
 	if r.broken == nil && (count == 0 || count > maxRooms) {
 		r.fault(field, "must have 1 to %d rooms, not %d", maxRooms, count)

@@ -29,6 +29,10 @@ func TestPathsGiveTheRoom(t *testing.T) {
 			t.Errorf("%q became %q", room, got)
 		}
 	}
+	long := strings.Split("a/b/c/d/e/f/g/h/i/j/k/l/m/n/api/v1", "/")
+	if got := roomOf(t, &url.URL{Path: "/" + strings.Join(long, "/") + "/rooms/r"}, long); got != "r" {
+		t.Errorf("below a long path %q", got)
+	}
 	for _, path := range []string{"/api/v1/rooms/a/b", "/api/v1/rooms/", "/api/v1//rooms/a", "/api%2Fv1/rooms/a", "/api/v1/rooms/a/", "/x/api/v1/rooms/a", "/api/v1", "/", "", strings.Repeat("/a", 100)} {
 		var space [12]string
 		var args [2]string

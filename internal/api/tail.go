@@ -87,11 +87,16 @@ func (a *API) tail(w http.ResponseWriter, c *call, to *route) {
 	if c.r.Method == http.MethodHead || s.send([]byte(": listening\n\n")) != nil {
 		return
 	}
-	a.listen(c.r.Context(), &s, t)
+	listen(c.r.Context(), &s, t)
+}
+
+// heard is what a hub.Tail hears.
+type heard interface {
+	Next(ctx context.Context) (items []hub.TailItem, lost int64, err error)
 }
 
 // listen sends what t hears until the listener or the server goes.
-func (a *API) listen(ctx context.Context, s *stream, t *hub.Tail) {
+func listen(ctx context.Context, s *stream, t heard) {
 	for {
 		wait, cancel := context.WithTimeout(ctx, heartbeat)
 		items, lost, err := t.Next(wait)

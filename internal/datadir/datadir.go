@@ -45,12 +45,8 @@ func Open(path string) (*Dir, error) {
 
 // begin says who has the folder, and finds or makes its id.
 func (d *Dir) begin() error {
-	if err := d.lock.Truncate(0); err != nil {
-		return err
-	}
-	if _, err := d.lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0); err != nil {
-		return err
-	}
+	_ = d.lock.Truncate(0)
+	_, _ = d.lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0) // a full disk is no reason not to begin
 	path := filepath.Join(d.path, "node")
 	b, err := os.ReadFile(path)
 	d.id = strings.TrimSpace(string(b))

@@ -274,7 +274,7 @@ func (m *readmitted) Run(*loop.Worker) {
 		return
 	}
 	s.welcome(false)
-	s.conn.ResumeReading()
+	s.readOn()
 }
 
 // letIn takes what the application said to readmit.

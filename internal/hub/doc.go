@@ -26,7 +26,9 @@
 //	limits.go   how often a client, its user and its address may do a thing; meters.go: what they have left of it
 //	identity.go what is known of a client: rooms that it is put into, data that it shows, a token in place of another
 //	expiry.go   whose connections are closed because that has expired
-//	backend.go  what the application asks for
+//	backend.go  what the application asks for: to publish, of rooms; clients.go: of clients and users; firsts.go: in pages
+//	deletion.go what it takes back
+//	tail.go     what passes, for who looks for a fault
 //	admit.go    who a new client is, and whether the application lets it in
 //	operations.go what a session has under way: commands that wait for hooks, or for logs
 //	logs.go     rooms whose logs lie elsewhere

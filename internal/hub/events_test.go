@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
+	"example.com/hubbub/internal/glob"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/wsclient"
 )
@@ -169,3 +172,30 @@ func TestAHookThatWaitsForTheOthersIsWaitedFor(t *testing.T) {
 		t.Errorf("%d are left", left)
 	}
 }
+
+// What is published is told of the rooms that Config.Tells names, in their order, and also where it goes to nobody else.
+func TestWhatIsPublishedIsTold(t *testing.T) {
+	var told []string
+	sink := sinkFunc(func(e Event) { // under each room's lock, and only one goroutine publishes
+		if e.Kind == Published {
+			told = append(told, fmt.Sprintf("%s %s %d %v", e.Room, e.Message.Content, e.Message.Offset, e.Epoch != ""))
+		}
+	})
+	h, _ := newHubOf(t, 1, func(c *Config) {
+		c.Sinks = []Sink{sink}
+		c.Tells = func(room string) bool { return room != "quiet" }
+		c.Policies = NewPolicies(Disconnect, Rule{Match: glob.New("passing.*"), Policy: Policy{}})
+	})
+	for i, room := range []string{"a", "quiet", "passing.1", "a", "passing.1"} {
+		if _, _, err := h.Publish(context.Background(), &Publication{Room: room, From: "server", Content: []byte(strconv.Itoa(i))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []string{"a 0 1 true", "passing.1 2 0 false", "a 3 2 true", "passing.1 4 0 false"}; !slices.Equal(told, want) {
+		t.Errorf("told is %q, want %q", told, want)
+	}
+}
+
+type sinkFunc func(e Event)
+
+func (f sinkFunc) Event(e Event) { f(e) }

@@ -264,6 +264,9 @@ type pulling struct{ s *session }
 func (p *pulling) Conn(*loop.Worker) *loop.Conn { return p.s.conn }
 
 func (p *pulling) Run(*loop.Worker) {
+	if p.s.naming() && p.s.conn.Open() {
+		p.s.goOnNaming()
+	}
 	p.s.pull()
 	p.s.catchUpLags()
 }

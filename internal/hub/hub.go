@@ -31,7 +31,7 @@ type Config struct {
 	SlowConsumer      SlowConsumer  // of chats, which belong to no room: the Latest ones count as DropOldest
 	Hooks             Hooks
 	Sinks             []Sink
-	Tells             func(room string) bool // of which rooms sinks get Published; nil: of none
+	Tells             func(room string) bool // of which rooms with a log of this node's sinks get Published; nil: of none
 	Logs              Logs                   // nil where this node keeps the logs of its rooms itself
 	HookTimeout       time.Duration
 	HookLimit         int // hooks that run at once, over all sessions
@@ -72,6 +72,7 @@ type Hub struct {
 
 	parkedNow atomic.Int64
 	denials   sparselog.Log
+	unnamed   sparselog.Log // clients that can't be put into their rooms
 	runs      runs
 	limits    limits
 	stop      chan struct{}

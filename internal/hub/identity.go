@@ -63,30 +63,96 @@ func (s *session) shows(own []byte) []byte {
 	return own
 }
 
-// joinNamed puts the client into the rooms that its identity names. Those that count a session which is coming home are
-// left to its resume, or to the end of that.
-func (s *session) joinNamed() {
+// fewTold is how much of what a client is told of its rooms may wait for it: its queue must not overflow with that.
+const fewTold = 16 << 10
+
+// placings are the rooms into which the server puts a client without its asking.
+type placings struct {
+	left    []string // those of its identity into which it is still to be put
+	entered []entry  // those with history into which it was
+}
+
+// entry is where a session was put into a room with history.
+type entry struct {
+	local  *local
+	offset uint64 // of the room's position then
+}
+
+func (s *session) placings() *placings {
+	m := s.extra()
+	if m.placings == nil {
+		m.placings = &placings{}
+	}
+	return m.placings
+}
+
+// forget is called when the session leaves a room.
+func (p *placings) forget(l *local) {
+	p.entered = slices.DeleteFunc(p.entered, func(e entry) bool { return e.local == l })
+}
+
+// naming says that the client is still to be put into rooms of its identity.
+func (s *session) naming() bool {
+	return s.more != nil && s.more.placings != nil && len(s.more.placings.left) > 0
+}
+
+// joinNamed puts the client into the rooms that its identity names, but for those that old has named: of these it may
+// have been in and left. It does so as the socket takes the word of it; until then the client isn't read. Those that
+// count a session which is coming home are left to its resume, or to the end of that.
+func (s *session) joinNamed(old *auth.Identity) {
 	who := s.known()
-	if who == nil {
+	if who == nil || len(who.Rooms) == 0 {
 		return
 	}
-	for _, name := range who.Rooms {
-		var no *protocol.Error
-		switch {
-		case !s.conn.Open():
-			return // what it was told found it too slow
-		case s.find([]byte(name)) >= 0 || s.coming() && s.more.coming.left[name].room != nil:
-		case s.hub.remoteLog(name):
-			s.enterWhenOpen(name)
-		default:
-			no = s.enter(name, false)
+	fresh := who.Rooms
+	if len(old.Rooms) > 0 {
+		fresh = slices.DeleteFunc(slices.Clone(fresh), func(name string) bool { return slices.Contains(old.Rooms, name) })
+	}
+	if len(fresh) > 0 {
+		s.placings().left = fresh
+		s.goOnNaming()
+	}
+}
+
+// goOnNaming goes on with that.
+func (s *session) goOnNaming() {
+	for s.naming() {
+		if s.conn.Unsent() > fewTold {
+			s.conn.PauseReading()
+			s.conn.TellDrained = true
+			return
 		}
-		if no != nil { // as it would be for the others
-			s.hub.denials.Log(s.hub.cfg.Log, slog.LevelWarn, "a client can't be put into all rooms that its identity names", "client", s.id, "user", s.name(), "room", name, "err", no)
+		name := s.more.placings.left[0]
+		s.more.placings.left = s.more.placings.left[1:]
+		if no := s.enterNamed(name); no != nil { // as it would be for the others
+			s.more.placings.left = nil
+			s.hub.unnamed.Log(s.hub.cfg.Log, slog.LevelWarn, "a client can't be put into all rooms that its identity names", "client", s.id, "user", s.name(), "room", name, "err", no)
 			s.answerError(no, nil)
+		}
+		if !s.conn.Open() {
+			s.more.placings.left = nil // what it was told found it too slow
 			return
 		}
 	}
+	s.readOn()
+}
+
+// readOn has the client read, unless something of the session's own stands before that.
+func (s *session) readOn() {
+	if !s.naming() && (s.more == nil || s.more.operations == nil || !s.more.operations.full(s)) {
+		s.conn.ResumeReading()
+	}
+}
+
+func (s *session) enterNamed(name string) *protocol.Error {
+	switch {
+	case s.find([]byte(name)) >= 0 || s.coming() && s.more.coming.left[name].room != nil:
+		return nil
+	case s.hub.remoteLog(name):
+		s.enterWhenOpen(name)
+		return nil
+	}
+	return s.enter(name, false)
 }
 
 // enter makes the client a member without its asking, and tells it so. put is the membership's.
@@ -109,16 +175,11 @@ func (s *session) enter(name string, put bool) *protocol.Error {
 	case behind != nil: // it is coming home
 		s.more.coming.pulls = append(s.more.coming.pulls, behind)
 	case m.local.room.keeps():
-		s.extra().entered = append(s.more.entered, entry{m.local, at.Offset})
+		all := s.placings()
+		all.entered = append(all.entered, entry{m.local, at.Offset})
 	}
 	s.answer(joinedByServer(name, at))
 	return nil
-}
-
-// entry is where a session was put into a room with history.
-type entry struct {
-	local  *local
-	offset uint64 // of the room's position then
 }
 
 // untouched says that the session was put into the room and has got nothing of it yet, so that a position which its
@@ -127,9 +188,11 @@ func (s *session) untouched(l *local, at history.Position) bool {
 	if s.more == nil {
 		return false
 	}
-	if i := slices.Index(s.more.entered, entry{l, at.Offset}); i >= 0 {
-		s.more.entered = slices.Delete(s.more.entered, i, i+1) // once
-		return true
+	if all := s.more.placings; all != nil {
+		if i := slices.Index(all.entered, entry{l, at.Offset}); i >= 0 {
+			all.entered = slices.Delete(all.entered, i, i+1) // once
+			return true
+		}
 	}
 	c := s.more.coming
 	if c == nil {
@@ -195,7 +258,7 @@ func (s *session) refresh(cmd *protocol.Command, fresh auth.Identity) {
 	if fresh.Data != nil && !bytes.Equal(fresh.Data, old.Data) {
 		s.showAnew()
 	}
-	s.joinNamed()
+	s.joinNamed(old)
 }
 
 // sameJoins says that two identities may be in the same rooms.

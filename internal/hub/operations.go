@@ -93,7 +93,7 @@ func (q *operations) bound(s *session) {
 	if q.full(s) {
 		s.conn.PauseReading()
 	} else {
-		s.conn.ResumeReading()
+		s.readOn()
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
@@ -155,7 +156,7 @@ func (e *evicted) Run(*loop.Worker) {
 		return
 	}
 	if s.begin() {
-		s.conn.ResumeReading()
+		s.readOn()
 	}
 }
 
@@ -201,7 +202,7 @@ func (s *session) welcome(resumed bool) {
 		s.await()
 	}
 	s.expire()
-	s.joinNamed()
+	s.joinNamed(&auth.Identity{})
 }
 
 // joinEveryone has chats reach s from now on, and gives its index among everyone on its worker.

@@ -48,8 +48,8 @@ type more struct {
 	coming     *homecoming    // what it says of its rooms before it has said all; nil else
 	pulls      []*pull        // rooms of which it misses something, in the order in which they are caught up with
 	flow       flow
-	meter      *meter  // what is left of its limits; nil where there are none, and before the first message
-	entered    []entry // rooms with history into which it was put as it came
+	meter      *meter    // what is left of its limits; nil where there are none, and before the first message
+	placings   *placings // what is still to be done, or to be known, of the rooms of its identity; nil for most
 
 	alarm        bool // tooLate is on its way
 	disconnected bool // the hook Disconnect has been called
@@ -302,6 +302,9 @@ func (s *session) leave(i int) {
 				s.more.byName[s.rooms[i].local.room.name] = i
 			}
 		}
+		if s.more.placings != nil {
+			s.more.placings.forget(m.local)
+		}
 		of := func(p *pull) bool { return p.local == m.local }
 		s.more.pulls = slices.DeleteFunc(s.more.pulls, of)
 		if c := s.more.coming; c != nil { // the application takes it out
@@ -356,7 +359,7 @@ func (s *session) answerError(e *protocol.Error, id []byte) {
 
 // Drained goes on with what the session is missing.
 func (s *session) Drained(c *loop.Conn) {
-	if s.more != nil && len(s.more.pulls)+len(s.more.flow.lags) > 0 {
+	if s.more != nil && (len(s.more.pulls)+len(s.more.flow.lags) > 0 || s.naming()) {
 		c.Worker().Post(&pulling{s}, 0) // in a later turn: the others come first
 	}
 }

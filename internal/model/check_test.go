@@ -711,3 +711,29 @@ func plant(t *testing.T, rnd *rand.Rand, r *run, what string) {
 func ended(events []Event) bool {
 	return slices.ContainsFunc(events, func(e Event) bool { return e.Kind == LeaveSent || e.Kind == Closed })
 }
+
+// Who was put into a room and then says how far it had come goes on from there, once and before anything came to it.
+func TestWhoWasPutInMayGoOnFromItsPosition(t *testing.T) {
+	for want, tell := range map[string]func(r *run){
+		"": func(r *run) {
+			r.rejoin("bob", 0, true)
+			r.get("bob", "ann", "1")
+		},
+		"lost bob 1":         func(r *run) { r.rejoin("bob", 0, true) },
+		"misdelivered bob 1": func(r *run) { r.get("bob", "ann", "1") }, // it said nothing
+		"misdelivered bob 1 ": func(r *run) {
+			r.publish("ann", "2")
+			r.get("bob", "ann", "2")
+			r.rejoin("bob", 0, true)
+			r.get("bob", "ann", "1")
+		},
+	} {
+		r := newRun(true, "ann", "bob")
+		r.publish("ann", "1")
+		r.add("bob", Event{Kind: Joined, Room: "lobby", Position: r.position()})
+		tell(r)
+		if got := r.faults(); len(got) == 0 != (want == "") || len(got) > 0 && got[0] != strings.TrimSpace(want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

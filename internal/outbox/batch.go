@@ -206,10 +206,7 @@ func (o *Outbox) done(b *batch) {
 		o.save()
 		return
 	}
-	o.unsaved = true
-	if err := o.file.write(&o.cursor, false); err != nil {
-		o.diskFails(err)
-	}
+	o.unsaved = true // a crash before the next request is composed, or a second has passed, has this one sent again
 }
 
 // failed has the batch sent again later, or gives up what has waited for too long.
@@ -248,7 +245,7 @@ func (o *Outbox) giveUp(before int64) {
 		}
 		s.head, o.cursor.heads[c] = r.place, r.place
 	}
-	o.drop(old)
+	o.drop(old, "they have waited for too long")
 	due := o.due
 	if o.compose(); o.batch != nil {
 		o.due = due

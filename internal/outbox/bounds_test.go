@@ -120,7 +120,7 @@ func TestAFullOutboxDropsTheOldestStates(t *testing.T) {
 			if last != fmt.Sprint("user-", n-1) && where != "intake" { // messages alone may fill that
 				t.Errorf("the newest is %s", last)
 			}
-			if !strings.Contains(o.log.String(), "the oldest are dropped") {
+			if !strings.Contains(o.log.String(), "the oldest go") {
 				t.Errorf("the log is %s", o.log)
 			}
 		})

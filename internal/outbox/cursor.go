@@ -92,7 +92,9 @@ func openCursor(dir string) (*cursorFile, cursor, error) {
 	path := filepath.Join(dir, "cursor")
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return createCursor(path)
+		if err = createCursor(path); err == nil {
+			b, err = os.ReadFile(path)
+		}
 	}
 	if err != nil {
 		return nil, cursor{}, err
@@ -112,34 +114,30 @@ func openCursor(dir string) (*cursorFile, cursor, error) {
 }
 
 // createCursor has the file appear whole or not at all.
-func createCursor(path string) (*cursorFile, cursor, error) {
-	c := newCursor()
+func createCursor(path string) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "cursor-*.new")
 	if err != nil {
-		return nil, c, err
+		return err
 	}
+	c := newCursor()
 	b := make([]byte, 2*slotSize)
 	copy(b, c.append(nil))
-	if _, err = f.Write(b); err == nil {
-		err = f.Sync()
-	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return nil, c, errors.Join(err, f.Close(), os.Remove(f.Name()))
+		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return &cursorFile{f}, c, syncDir(filepath.Dir(path))
+	return syncDir(filepath.Dir(path))
 }
 
-// write writes the cursor over the older of the two, and may have it survive a loss of power.
-func (f *cursorFile) write(c *cursor, sync bool) error {
+// write writes the cursor over the older of the two, and has it survive a loss of power.
+func (f *cursorFile) write(c *cursor) error {
 	c.count++
 	if _, err := f.f.WriteAt(c.append(nil), int64(c.count%2)*slotSize); err != nil {
 		return err
-	}
-	if !sync {
-		return nil
 	}
 	return f.f.Sync()
 }

@@ -147,7 +147,7 @@ func TestATornTailIsLeftOut(t *testing.T) {
 			for want < n && ends[want] <= cut {
 				want++
 			}
-			s, highest, err := openSpool(states, dir, &o.limits, place{})
+			s, highest, err := openSpool(states, dir, &o.limits, place{}, place{})
 			if err != nil {
 				if cut < len(magic) && len(garbage) > 0 {
 					continue // it is none of our files any more
@@ -389,4 +389,43 @@ func TestASmallDisk(t *testing.T) {
 	b.takes(n + 2)
 	withoutHoles(t, b.events, 1)
 	o.Close(context.Background())
+}
+
+// A crash while the disk is full loses what was in memory. What was under way of it keeps its numbers: they are missing
+// then, and never stand for something else.
+func TestACrashWhileTheDiskIsFull(t *testing.T) {
+	dir, after, b, disk := t.TempDir(), t.TempDir(), newBackend(t), &fullDisk{}
+	disk.has(100) // for the start
+	o := open(t, b.URL, func(c *Config) { c.Dir = dir; c.limits.create = disk.create })
+	b.takes(1)
+	b.answers(status(http.StatusServiceUnavailable))
+	for i := range 150 {
+		o.joined("lost", i)
+	}
+	until(t, func() bool { f := o.Figures(); return f.DiskFails && f.Events == 150 })
+	b.sees("what is in memory", func() bool { return b.requests[len(b.requests)-1].Events[0].Room == "lost" })
+	if err := os.CopyFS(after, os.DirFS(dir)); err != nil { // as a crash leaves it
+		t.Fatal(err)
+	}
+	o.leave()
+	b.mu.Lock()
+	last := uint64(0)
+	for _, r := range b.requests {
+		last = max(last, r.Events[len(r.Events)-1].Seq)
+	}
+	b.mu.Unlock()
+
+	b.answers(nil)
+	o = open(t, b.URL, inDir(after))
+	o.joined("new", 0)
+	b.sees("what is new", func() bool { return b.events[len(b.events)-1].Room == "new" })
+	first := b.taken[1]
+	if first.Missing == nil || first.Missing.From != 2 || first.Missing.To != last || first.Events[0].Seq != last+1 || first.Events[0].Type != "node.started" {
+		t.Errorf("up to %d was sent; behind the crash comes %.300s", last, first.Body)
+	}
+	var all []told
+	for _, r := range b.requests {
+		all = append(all, r.Events...)
+	}
+	withoutHoles(t, all, 1) // in the requests of both lives together
 }

@@ -11,26 +11,31 @@ import (
 	"example.com/hubbub/internal/protocol/room"
 )
 
-// kind is what an event tells of: those of the hub by their own numbers, and started. Records on disk have these
-// numbers, so a new kind goes to the end.
+// kind is what an event tells of. Records on disk have these numbers, so a new one goes to the end.
 type kind uint8
 
 const (
-	published = kind(hub.Published)
-	started   = published + 1
-	kinds     = started + 1
+	clientConnected kind = iota
+	clientDisconnected
+	memberJoined
+	memberLeft
+	roomOccupied
+	roomVacated
+	messagePublished
+	nodeStarted
+	kinds // how many there are
 )
+
+// kindOf is the kind of a hub's event.
+var kindOf = [...]kind{
+	hub.Connected: clientConnected, hub.Disconnected: clientDisconnected, hub.Joined: memberJoined, hub.Left: memberLeft,
+	hub.Occupied: roomOccupied, hub.Vacated: roomVacated, hub.Published: messagePublished,
+}
 
 // kindNames are the names of the events, as the backend and the settings have them.
 var kindNames = [kinds]string{
-	hub.Connected:    "client.connected",
-	hub.Disconnected: "client.disconnected",
-	hub.Joined:       "member.joined",
-	hub.Left:         "member.left",
-	hub.Occupied:     "room.occupied",
-	hub.Vacated:      "room.vacated",
-	hub.Published:    "message.published",
-	started:          "node.started",
+	"client.connected", "client.disconnected", "member.joined", "member.left", "room.occupied", "room.vacated",
+	"message.published", "node.started",
 }
 
 func (k kind) String() string { return kindNames[k] }
@@ -50,9 +55,9 @@ var classNames = [classes]string{"state", "message", "start"}
 
 func (k kind) class() class {
 	switch k {
-	case published:
+	case messagePublished:
 		return messages
-	case started:
+	case nodeStarted:
 		return starts
 	}
 	return states
@@ -62,7 +67,7 @@ func (k kind) class() class {
 type Selection [kinds]bool
 
 // Messages says that message.published is one of them.
-func (s *Selection) Messages() bool { return s[published] }
+func (s *Selection) Messages() bool { return s[messagePublished] }
 
 // Select takes the names of events; without any it is all but message.published. node.started is always told: it is
 // what seq begins with. The error names each that there isn't, and those that there are.
@@ -81,10 +86,10 @@ func Select(names []string) (s Selection, err error) {
 	}
 	if len(names) == 0 {
 		for k := range s {
-			s[k] = kind(k) != published
+			s[k] = kind(k) != messagePublished
 		}
 	}
-	s[started] = true
+	s[nodeStarted] = true
 	return s, nil
 }
 
@@ -132,7 +137,7 @@ func (f *fresh) append(b []byte) []byte {
 	}
 	text("user", f.who.User)
 	raw("data", f.data)
-	if f.kind == kind(hub.Disconnected) {
+	if f.kind == clientDisconnected {
 		b = strconv.AppendInt(append(b, `,"code":`...), int64(f.code), 10)
 	}
 	if m := f.message; m != nil {

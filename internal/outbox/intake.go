@@ -108,10 +108,11 @@ func (in *intake) waiting() int64 {
 // Event takes what has happened, for the backend: Outbox is a hub.Sink. Any goroutine; it neither blocks nor calls the
 // hub. The order of calls is the order in which the backend is told.
 func (o *Outbox) Event(e hub.Event) {
-	if !o.cfg.Events[e.Kind] || o.stopped.Load() {
+	k := kindOf[e.Kind]
+	if !o.cfg.Events[k] || o.stopped.Load() {
 		return
 	}
-	f := fresh{kind: kind(e.Kind), time: time.Now().UnixMilli(), room: e.Room, who: e.Client, code: e.Code, data: bytes.Clone(e.Data)}
+	f := fresh{kind: k, time: time.Now().UnixMilli(), room: e.Room, who: e.Client, code: e.Code, data: bytes.Clone(e.Data)}
 	if m := e.Message; m != nil {
 		f.message, f.epoch, f.time = m, e.Epoch, m.Time
 		f.who = hub.Identity{User: m.User}

@@ -18,7 +18,7 @@ import (
 
 // Config is what an Outbox needs. All must be set, but Dir.
 type Config struct {
-	URL     string // where the events go: CheckURL has looked
+	URL     string // where the events go: webhook.CheckURL has looked
 	Secrets webhook.Secrets
 	Events  Selection
 	Node    string // the name of this node
@@ -47,7 +47,7 @@ func (l limits) withDefaults() limits {
 	for _, n := range []struct {
 		value *int64
 		def   int64
-	}{{&l.fresh, 4 << 20}, {&l.memory, 32 << 20}, {&l.disk, 256 << 20}, {&l.memorySegment, 256 << 10}, {&l.diskSegment, 4 << 20}} {
+	}{{&l.fresh, 8 << 20}, {&l.memory, 32 << 20}, {&l.disk, 256 << 20}, {&l.memorySegment, 256 << 10}, {&l.diskSegment, 4 << 20}} {
 		if *n.value == 0 {
 			*n.value = n.def
 		}
@@ -115,7 +115,7 @@ func Open(cfg Config) (*Outbox, error) {
 		}
 	}
 	for c := range o.spools {
-		s, highest, err := openSpool(class(c), cfg.Dir, &o.limits, o.cursor.heads[c])
+		s, highest, err := openSpool(class(c), cfg.Dir, &o.limits, o.cursor.heads[c], o.cursor.ends[c])
 		if err != nil {
 			return nil, errors.Join(err, o.file.close())
 		}
@@ -126,7 +126,10 @@ func Open(cfg Config) (*Outbox, error) {
 	} else {
 		cfg.Log.Info("webhooks wait on disk", "url", o.url, "dir", cfg.Dir, "waiting", o.waiting(), "most_bytes", o.limits.disk)
 	}
-	o.add(fresh{kind: started, time: time.Now().UnixMilli()})
+	if o.cursor.pending > 0 {
+		o.compose() // before anything comes that could push it out
+	}
+	o.add(fresh{kind: nodeStarted, time: time.Now().UnixMilli()})
 	go o.run()
 	return o, nil
 }
@@ -196,8 +199,8 @@ func (o *Outbox) wait() time.Duration {
 // store writes what has come into the spools.
 func (o *Outbox) store() {
 	all, dropped := o.intake.take()
-	o.drop(dropped)
-	if s := o.spools[states]; dropped != [kinds]int64{published: dropped[published]} && len(s.segments) > 0 {
+	o.drop(dropped, tooMany)
+	if s := o.spools[states]; dropped != [kinds]int64{messagePublished: dropped[messagePublished]} && len(s.segments) > 0 {
 		o.dropTo(s, s.next-1) // it is older, see dropOldest
 	}
 	for c, q := range all {
@@ -211,7 +214,7 @@ func (o *Outbox) store() {
 					b = b[:at]
 					var one [kinds]int64
 					one[p[i].kind] = 1
-					o.drop(one)
+					o.drop(one, "an event has more than 4 MiB")
 					continue
 				}
 				of = append(of, outline{len(b) - at, p[i].kind})
@@ -247,6 +250,8 @@ func (o *Outbox) write(c class, b []byte, of []outline) {
 	o.bound()
 }
 
+const tooMany = "too many wait: the oldest go"
+
 // bound drops the oldest of what waits where there is too much, states first: the backend can ask how things are.
 func (o *Outbox) bound() {
 	for {
@@ -270,7 +275,7 @@ func (o *Outbox) dropOldest(memory bool) bool {
 		case s.class == states:
 			o.dropTo(s, number)
 		default:
-			o.drop(s.drop(number, number, o.batch))
+			o.drop(s.drop(number, number, o.batch), tooMany)
 		}
 		return true
 	}
@@ -279,7 +284,7 @@ func (o *Outbox) dropOldest(memory bool) bool {
 
 // dropTo drops all of a spool up to a segment, but for what is under way.
 func (o *Outbox) dropTo(s *spool, number uint64) {
-	o.drop(s.drop(0, number, o.batch))
+	o.drop(s.drop(0, number, o.batch), tooMany)
 	o.goOnBehind(s, number)
 }
 
@@ -310,7 +315,7 @@ func (o *Outbox) bytes() (disk, memory int64) {
 }
 
 // drop counts what was dropped, which the next request says.
-func (o *Outbox) drop(left [kinds]int64) {
+func (o *Outbox) drop(left [kinds]int64, why string) {
 	n := int64(0)
 	for k, left := range left {
 		o.dropped[k] += left
@@ -318,14 +323,14 @@ func (o *Outbox) drop(left [kinds]int64) {
 		n += left
 	}
 	if n > 0 && !o.stopped.Load() {
-		o.full.Log(o.cfg.Log, slog.LevelWarn, "too many webhooks wait: the oldest are dropped, and the backend is told how many", "url", o.url, "dropped", n)
+		o.full.Log(o.cfg.Log, slog.LevelWarn, "webhooks are dropped, and the backend is told how many", "why", why, "url", o.url, "dropped", n)
 	}
 }
 
 // lost is told of a segment that can't be read any more.
 func (o *Outbox) lost(g *segment) {
-	o.cfg.Log.Error("webhooks on the disk can't be read: they are dropped, and the backend is told how many", "file", g.path, "dropped", g.events())
-	o.drop(g.left)
+	o.cfg.Log.Error("webhooks on the disk can't be read", "file", g.path, "events", g.events())
+	o.drop(g.left, "the disk has lost them")
 }
 
 // waiting is how many events are in the spools.
@@ -374,7 +379,7 @@ func (o *Outbox) save() bool {
 		for _, s := range o.spools {
 			errs = append(errs, s.sync())
 		}
-		errs = append(errs, o.file.write(&o.cursor, true))
+		errs = append(errs, o.file.write(&o.cursor))
 		if err := errors.Join(errs...); err != nil {
 			o.diskFails(err)
 			return false

@@ -31,8 +31,9 @@ func (p place) before(q place) bool {
 	return p.segment < q.segment || p.segment == q.segment && p.offset < q.offset
 }
 
-// openSpool finds what an earlier process has left from head on, and gives the highest stamp.
-func openSpool(c class, dir string, l *limits, head place) (s *spool, highest uint64, err error) {
+// openSpool finds what an earlier process has left from head on, and gives the highest stamp. What was under way then
+// ends at ends.
+func openSpool(c class, dir string, l *limits, head, ends place) (s *spool, highest uint64, err error) {
 	s = &spool{class: c, dir: dir, limits: l, next: 1, head: head}
 	if dir == "" {
 		return s, 0, nil
@@ -76,7 +77,7 @@ func openSpool(c class, dir string, l *limits, head place) (s *spool, highest ui
 		}
 		s.segments = append(s.segments, g)
 	}
-	s.next = max(s.next, head.segment+1)
+	s.next = max(s.next, head.segment+1, ends.segment+1) // also where some of it was in memory alone: nothing new is taken for it
 	return s, highest, nil
 }
 
