@@ -345,6 +345,39 @@ func TestWhoJoinsAgainIsToldWhatItWasSent(t *testing.T) {
 	}
 }
 
+// So where it lags: what waits for it comes behind the position that it is told.
+func TestWhoLagsAndJoinsAgainIsToldWhatItWasSent(t *testing.T) {
+	for p := DropOldest; p <= LatestByKey; p++ {
+		h, l := newHubOf(t, 1, slowRooms)
+		c := newClient(t, h, l)
+		room := p.String()
+		c.ask(`{"msg_type":"join_room","room":%q,"id":1}`, room)
+		c.deaf.Lock()
+		lagging(t, h, room, idOf(c))
+		s := h.here(idOf(c))
+		onItsWorker(h, s, func() {
+			if s.lag(s.rooms[0].local) == nil {
+				t.Errorf("%s: it doesn't lag", p)
+			}
+			s.Message(s.conn, wire.Text, fmt.Appendf(nil, `{"msg_type":"join_room","room":%q,"id":1}`, room))
+		})
+		c.deaf.Unlock()
+		had := 0.0 // before it lagged
+		told := c.answer(1.0, func(m map[string]any) { had, _ = m["offset"].(float64) })["offset"].(float64)
+		if told < had {
+			t.Errorf("%s: it is told %v, and has %v", p, told, had)
+		}
+		c.say(`{"msg_type":"ping","id":2}`)
+		for m := c.next(); m["id"] != 2.0; m = c.next() {
+			at, _ := m["offset"].(float64)
+			from, _ := m["from_offset"].(float64)
+			if first := max(at, from); first != 0 && first <= told {
+				t.Errorf("%s: it is told %v, and then comes %v", p, told, first)
+			}
+		}
+	}
+}
+
 // The data that an identity shows is kept in each of its rooms, and that within the user's share, however many
 // connections there are.
 func TestAnIdentitysDataIsWithinTheShare(t *testing.T) {
