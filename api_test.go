@@ -318,14 +318,14 @@ func TestAPIListsAreReadPageByPage(t *testing.T) {
 	}
 	slices.Sort(ids)
 	read := func(path, list, field string) (all []string) {
-		after := ""
+		after := "" // which means the beginning
 		for more := true; more; {
-			got := b.ok("GET", path+"?limit=2"+after, "")
+			got := b.ok("GET", path+"?limit=2&after="+url.QueryEscape(after), "")
 			for _, item := range got[list].([]any) {
 				all = append(all, item.(map[string]any)[field].(string))
 			}
 			more = got["more"].(bool)
-			after = "&after=" + url.QueryEscape(all[len(all)-1])
+			after = all[len(all)-1]
 		}
 		return all
 	}

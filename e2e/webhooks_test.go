@@ -80,3 +80,13 @@ func TestWebhookSettingsThatMakeNoSense(t *testing.T) {
 	refused(t, nil, []string{"--webhook-secret", secret}, "--webhook-secret", "nothing to sign")
 	refused(t, nil, []string{"--webhook-url", "http://127.0.0.1:1", "--webhook-secret", secret, "--webhook-events", "room.ocupied"}, "--webhook-events", "room.ocupied", "room.occupied")
 }
+
+// What hubbub config prints has no secret.
+func TestConfigShowsNoSecretOfWebhooks(t *testing.T) {
+	t.Parallel()
+	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	out, status := hubbub(t, []string{"HUBBUB_WEBHOOK_SECRET=" + secret}, "config", "--webhook-url", "https://backend.example/?key=hush")
+	if status != 0 || strings.Contains(out, "hush") || strings.Contains(out, secret[6:]) || !strings.Contains(out, "# webhook-secret: not shown, from the environment") {
+		t.Errorf("status %d: %s", status, out)
+	}
+}

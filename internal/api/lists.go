@@ -67,14 +67,16 @@ func (c *call) room() (string, *problem) {
 	return c.args[0], nil
 }
 
-// afterID is the query's after where it is a client's id, zero for none.
+// afterID is the query's after where it is a client's id, zero for none. An empty one is none, as it is where names are
+// listed: so a loop over pages needs no case of its own for the first.
 func (c *call) afterID() (id hub.ID, no *problem) {
-	if !c.query.Has("after") {
+	after := c.query.Get("after")
+	if after == "" {
 		return id, nil
 	}
-	id, is := hub.ParseID([]byte(c.query.Get("after")))
+	id, is := hub.ParseID([]byte(after))
 	if !is {
-		no = bad("after is no client's id: %s", shown(c.query.Get("after")))
+		no = bad("after is no client's id: %s", shown(after))
 	}
 	return id, no
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,6 +35,7 @@ func (s story) Next(ctx context.Context) ([]hub.TailItem, int64, error) {
 // page is a listener's connection; once it is stalled each write lasts until its deadline.
 type page struct {
 	*httptest.ResponseRecorder
+	mu       sync.Mutex // guards the recorder
 	stalled  bool
 	deadline time.Time
 }
@@ -48,7 +50,17 @@ func (p *page) Write(b []byte) (int, error) {
 		time.Sleep(time.Until(p.deadline))
 		return 0, os.ErrDeadlineExceeded
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	return p.ResponseRecorder.Write(b)
+}
+
+// read is what was written since it was last called.
+func (p *page) read() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.Body.Reset()
+	return p.Body.String()
 }
 
 func TestWhatAListenerIsTold(t *testing.T) {
@@ -63,10 +75,9 @@ func TestWhatAListenerIsTold(t *testing.T) {
 			t.Helper()
 			tail <- c
 			synctest.Wait()
-			if got := p.Body.String(); got != want {
+			if got := p.read(); got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
-			p.Body.Reset()
 		}
 		id := hub.NewID()
 		tell(chapter{items: []hub.TailItem{
@@ -77,12 +88,14 @@ func TestWhatAListenerIsTold(t *testing.T) {
 		tell(chapter{items: []hub.TailItem{{Kind: hub.TailLeft, Time: 9, Room: "r"}}, lost: 12}, "event: left\ndata: {\"time\":9,\"room\":\"r\"}\n\nevent: lost\ndata: {\"count\":12}\n\n")
 		time.Sleep(heartbeat)
 		synctest.Wait()
-		if got := p.Body.String(); got != ": nothing has passed\n\n" {
+		if got := p.read(); got != ": nothing has passed\n\n" {
 			t.Errorf("after a silence: %q", got)
 		}
-		p.Body.Reset()
-		tell(chapter{err: hub.ErrStopped}, "event: end\ndata: {\"reason\":\"the server is stopping\"}\n\n")
+		tail <- chapter{err: hub.ErrStopped}
 		<-ended
+		if got := p.read(); got != "event: end\ndata: {\"reason\":\"the server is stopping\"}\n\n" {
+			t.Errorf("at the end: %q", got)
+		}
 	})
 }
 

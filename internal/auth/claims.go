@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +17,72 @@ import (
 
 // claims are the JSON object in a token, whose signature is good. Names count to the letter, which a struct of
 // encoding/json doesn't hold to: somebody whose issuer lets him have a claim "Sub" must not become another by it.
-type claims map[string]json.RawMessage
+type claims []claim
+
+type claim struct {
+	name string
+	raw  json.RawMessage // a part of the token's payload
+}
+
+// get is the claim's value, nil for none. RFC 7519 4 lets the last of two of one name count.
+func (c claims) get(name string) json.RawMessage {
+	for _, of := range slices.Backward(c) {
+		if of.name == name {
+			return of.raw
+		}
+	}
+	return nil
+}
+
+// parseClaims takes an object apart. A map of encoding/json would take several times as long, and so deep a stack that
+// the handshake's goroutine had to get a larger one; whether it is JSON at all, that package says.
+func parseClaims(b []byte) (c claims, ok bool) {
+	b = bytes.Trim(b, space)
+	if !json.Valid(b) || b[0] != '{' {
+		return nil, false
+	}
+	c = make(claims, 0, 8)
+	for b = trimLeft(b[1:]); b[0] != '}'; b = trimLeft(b) {
+		var key, value []byte
+		key, b = cutValue(trimLeft(bytes.TrimPrefix(b, []byte(","))))
+		value, b = cutValue(trimLeft(trimLeft(b)[1:])) // behind the colon
+		var name string
+		if !readPlain(key, &name) && json.Unmarshal(key, &name) != nil {
+			return nil, false
+		}
+		c = append(c, claim{name, value})
+	}
+	return c, true
+}
+
+const space = " \t\r\n"
+
+func trimLeft(b []byte) []byte { return bytes.TrimLeft(b, space) }
+
+// cutValue parts valid JSON behind its first value.
+func cutValue(b []byte) (value, rest []byte) {
+	depth, quoted := 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			if quoted = !quoted; !quoted && depth == 0 {
+				return b[:i+1], b[i+1:]
+			}
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+		case depth > 0 && (c == '}' || c == ']'):
+			if depth--; depth == 0 {
+				return b[:i+1], b[i+1:]
+			}
+		case depth == 0 && bytes.IndexByte([]byte(",}]"+space), c) >= 0: // behind a number or a word
+			return b[:i], b[i:]
+		}
+	}
+	return b, nil
+}
 
 // The claims' methods make them a jwt.Claims, for its Validator.
 var _ jwt.Claims = claims(nil)
@@ -33,7 +99,7 @@ func (c claims) GetAudience() (aud jwt.ClaimStrings, err error) { return aud, c.
 
 // read leaves what v points to alone where there is no such claim, or it is null.
 func (c claims) read(name string, v any) error {
-	raw := c[name]
+	raw := c.get(name)
 	if raw == nil || readPlain(raw, v) {
 		return nil
 	}
@@ -43,8 +109,7 @@ func (c claims) read(name string, v any) error {
 	return nil
 }
 
-// readPlain reads what nearly every token has, a text of ASCII and a whole number: encoding/json takes so deep a stack
-// that the handshake's goroutine would have to get a larger one. raw is JSON.
+// readPlain reads what nearly every token has, a text of ASCII and a whole number, for the same reasons. raw is JSON.
 func readPlain(raw json.RawMessage, v any) bool {
 	switch v := v.(type) {
 	case *string:
@@ -90,8 +155,8 @@ func (c claims) time(name string) (*jwt.NumericDate, error) {
 
 // identify holds the claims against what is wanted, times first, and makes an identity of them.
 func (v *Verifier) identify(payload []byte) (who Identity, err error) {
-	var c claims
-	if json.Unmarshal(payload, &c) != nil || c == nil {
+	c, ok := parseClaims(payload)
+	if !ok {
 		return who, errors.New("the token's claims are no JSON object")
 	}
 	if err := inWords(v.validator.Validate(c)); err != nil {
@@ -122,9 +187,10 @@ func inWords(err error) error {
 
 // permit reads the claim "hubbub". What else is in it is not for this version.
 func (c claims) permit(who *Identity) (err error) {
-	var inner claims
-	if err := c.read("hubbub", &inner); err != nil {
-		return err
+	raw := c.get("hubbub")
+	inner, ok := parseClaims(raw)
+	if !ok && string(raw) != "null" {
+		return &claimError{"hubbub"}
 	}
 	var data json.RawMessage
 	var join, publish, read []string
@@ -166,7 +232,7 @@ func (c claims) identity() (who Identity, err error) {
 	if strings.ContainsRune(who.User, utf8.RuneError) { // what encoding/json makes of all that is no character: names would become equal
 		return Identity{}, errors.New("the token's claim sub has bytes or surrogates that are no characters")
 	}
-	if c["hubbub"] != nil {
+	if c.get("hubbub") != nil {
 		if err := c.permit(&who); err != nil {
 			return Identity{}, err
 		}

@@ -133,10 +133,7 @@ func (s *Signer) Sign(d Draft) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var read claims
-	if err := json.Unmarshal(payload, &read); err != nil {
-		return "", err
-	}
+	read, _ := parseClaims(payload)
 	_, err = read.identity()
 	return token, err
 }

@@ -391,7 +391,7 @@ func FuzzToken(f *testing.F) {
 		f.Add(token)
 		all = append(all, with(f, publicPEM(f, k.(crypto.Signer)), Options{}))
 	}
-	token := bySecret(f, jwt.MapClaims{"hubbub": map[string]any{"join": []string{"*"}}})
+	token := bySecret(f, jwt.MapClaims{"exp": 9999999999, "hubbub": map[string]any{"join": []string{"*"}}}) // the same in each process that fuzzes
 	mine[token] = true
 	f.Add(token)
 	f.Add(forge(`{"alg":"none"}`, `{"sub":"ann","exp":9999999999}`, ""))
@@ -409,8 +409,25 @@ func FuzzToken(f *testing.F) {
 func FuzzClaims(f *testing.F) {
 	f.Add(`{"sub":"ann","exp":9999999999,"aud":["a"],"hubbub":{"rooms":["a"],"data":[1],"join":["*"],"chat":true}}`)
 	f.Add(`{"sub":"ann","exp":1e9,"nbf":0}`)
+	f.Add(" { \"s\\u0075b\" : \"a\" , \"a\":{\"b\":[1,\"}\\\"\"]},\"sub\":\"b\"}\n")
+	f.Add(`{}`)
 	v := with(f, secret, Options{})
 	f.Fuzz(func(t *testing.T, payload string) {
+		c, ok := parseClaims([]byte(payload))
+		var want map[string]json.RawMessage
+		if is := json.Unmarshal([]byte(payload), &want) == nil && want != nil; is != ok {
+			t.Fatalf("%q is an object: %v, want %v", payload, ok, is)
+		}
+		for _, of := range c {
+			if got := c.get(of.name); string(got) != string(want[of.name]) {
+				t.Errorf("%q in %q: %q, want %q", of.name, payload, got, want[of.name])
+			}
+		}
+		for name := range want {
+			if ok && c.get(name) == nil {
+				t.Errorf("%q is missing of %q", name, payload)
+			}
+		}
 		who, err := v.identify([]byte(payload))
 		if err == nil && (who.Check() != nil || who.User == "" || who.Expires.IsZero()) {
 			t.Errorf("%q makes %+v", payload, who)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
@@ -201,7 +202,7 @@ func (s *session) welcome(resumed bool) {
 		s.await()
 	}
 	s.expire()
-	s.joinNamed()
+	s.joinNamed(&auth.Identity{})
 }
 
 // joinEveryone has chats reach s from now on, and gives its index among everyone on its worker.
@@ -361,7 +362,7 @@ func (s *session) endHomecoming() {
 		l.follow(s, l.room.now())
 	}
 	for _, joined := range s.backIn(c.left) {
-		s.answer(joined)
+		s.inform(joined)
 	}
 	for _, d := range directs {
 		s.tell(d.message)

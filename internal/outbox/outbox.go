@@ -125,6 +125,9 @@ func Open(cfg Config) (*Outbox, error) {
 	} else {
 		cfg.Log.Info("webhooks wait on disk", "url", o.url, "dir", cfg.Dir, "waiting", o.waiting(), "most_bytes", o.limits.disk)
 	}
+	if o.cursor.pending > 0 {
+		o.compose() // before anything comes that could push it out
+	}
 	o.add(fresh{kind: nodeStarted, time: time.Now().UnixMilli()})
 	go o.run()
 	return o, nil

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -419,10 +420,9 @@ func TestABackendThatIsGoneIsToldNoMore(t *testing.T) {
 // The backend's answer is bounded in every way.
 func TestAHostileBackendCostsNothing(t *testing.T) {
 	b := newBackend(t)
-	n := 0
+	var n atomic.Int64
 	b.answers(func(w http.ResponseWriter, r *http.Request) {
-		n++
-		switch n {
+		switch n.Add(1) {
 		case 1: // a head without an end
 			for i := range 1000 {
 				w.Header().Set(fmt.Sprint("x-", i), strings.Repeat("x", 1000))
@@ -442,7 +442,7 @@ func TestAHostileBackendCostsNothing(t *testing.T) {
 	})
 	o := open(t, b.URL, func(c *Config) { c.limits.timeout = 200 * time.Millisecond })
 	b.sees("four requests", func() bool { return len(b.requests) >= 4 && len(b.taken) >= 1 })
-	if f := o.Figures(); f.Failed != 3 {
+	if f := o.Figures(); f.Failed < 3 { // more on a busy machine
 		t.Errorf("the figures are %+v", f)
 	}
 }
@@ -506,9 +506,9 @@ func TestWhatIsTooOldIsGivenUp(t *testing.T) {
 // Many rooms, many goroutines: each room's events come in their order.
 func TestTheOrderOfEachRoomIsKept(t *testing.T) {
 	b := newBackend(t)
-	n := 0
+	var n atomic.Int64
 	b.answers(func(w http.ResponseWriter, _ *http.Request) {
-		if n++; n%3 == 0 {
+		if n.Add(1)%3 == 0 {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
 	})
