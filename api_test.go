@@ -446,6 +446,85 @@ func TestAPISlowBodiesHoldNobodyUp(t *testing.T) {
 	rawtest.Eventually(t, "the lane is free again", func() bool { return b.call("GET", "/info", "").status == 200 })
 }
 
+// What needs no key is no place to wait in either: a body that doesn't come is refused at once.
+func TestAPIDescriptionWaitsForNoBody(t *testing.T) {
+	s, b := startAPI(t, hubbub.Config{HandshakeTimeout: 10 * time.Minute})
+	nc, err := net.Dial("tcp", s.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(rawtest.Patience))
+	io.WriteString(nc, "GET /api/v1/openapi.yaml HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
+	got, err := http.ReadResponse(bufio.NewReader(nc), nil)
+	if err != nil || got.StatusCode != 400 || !got.Close {
+		t.Errorf("%v, %v", got, err)
+	}
+	b.key = ""
+	b.ok("GET", "/openapi.yaml", "")
+}
+
+// timed is a listener whose connections note until when the server may write.
+type timed struct {
+	net.Listener
+	until chan time.Time
+}
+
+type timedConn struct {
+	net.Conn
+	until chan time.Time
+}
+
+func (l timed) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	return timedConn{nc, l.until}, err
+}
+
+func (c timedConn) SetWriteDeadline(t time.Time) error {
+	c.until <- t
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// However long a body takes to come, and the call to be done, the answer has its time: else nobody would know whether it
+// was done.
+func TestAPIAnswersHaveTheirTimeBehindTheBody(t *testing.T) {
+	for name, rest := range map[string]string{"done": `"content":1}`, "refused": `"content":!}`} {
+		cfg, secrets := keyed(t, hubbub.Config{})
+		s := rawtest.Start(t, cfg)
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		until := make(chan time.Time, 10)
+		go s.Serve(timed{l, until})
+		nc, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		nc.SetDeadline(time.Now().Add(rawtest.Patience))
+		fmt.Fprintf(nc, "POST /api/v1/publish HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"+
+			`{"room":"r",`, secrets["all"], len(`{"room":"r",`)+len(rest))
+		for given := time.Duration(0); given <= 0 || given > 20*time.Second; { // the call's, behind net/http's own
+			given = time.Until(<-until)
+		}
+		sent := time.Now()
+		io.WriteString(nc, rest)
+		if _, err := http.ReadResponse(bufio.NewReader(nc), nil); err != nil {
+			t.Fatal(err)
+		}
+		last := sent
+		for len(until) > 0 {
+			if at := <-until; at.After(last) {
+				last = at
+			}
+		}
+		if last.Sub(sent) < 10*time.Second {
+			t.Errorf("%s: behind the body the answer has %v", name, last.Sub(sent))
+		}
+	}
+}
+
 func TestAPIApartIsOnTheAdminListenerAlone(t *testing.T) {
 	s, b := startAPI(t, hubbub.Config{AdminApart: true, BasePath: "/live"})
 	l, err := net.Listen("tcp", "127.0.0.1:0")

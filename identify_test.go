@@ -541,6 +541,7 @@ func TestATokenIsRefreshedByItsUserAlone(t *testing.T) {
 		{open, nobody, newer, hubbub.Unavailable},
 		{down, ann, newer, hubbub.Forbidden}, // its algorithm is none of a provider's
 		{down, ann, esToken(t), hubbub.Unavailable},
+		{down, nobody, esToken(t), hubbub.Forbidden}, // whatever it is; who is nobody makes nobody wait for a provider
 	} {
 		known, err := hubbub.Refresh(tt.s.Server, t.Context(), tt.who, tt.token)
 		var told *hubbub.Error

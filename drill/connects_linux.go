@@ -3,11 +3,13 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,7 +30,7 @@ func connects(d *drill) {
 	all := f.openAll(members, func(int) want { return want{rooms: []uint32{1}, watched: true} })
 	publisher := f.openAll(1, func(int) want { return want{} })[0]
 	talk := func(due int64) { f.publish(publisher, 1, 200, due) }
-	bare := d.child(accepting)
+	bare, _ := d.child(accepting)
 	var port int
 	f.pace(20, 2*time.Second, talk)
 	if _, err := fmt.Sscan(<-bare, &port); err != nil {
@@ -36,13 +38,14 @@ func connects(d *drill) {
 	}
 	// during is the members' p99 while n clients connect there, and what these say.
 	during := func(port int) (time.Duration, string) {
-		said := d.child(connecting, strconv.Itoa(port), strconv.Itoa(storm))
+		said, stop := d.child(connecting, strconv.Itoa(port), strconv.Itoa(storm))
 		f.latency = f.latency[:0]
 		for {
 			f.pace(20, 50*time.Millisecond, talk)
 			select {
 			case line := <-said:
 				_, p99, _ := f.quantiles()
+				stop() // not before: that 10,000 go is another matter
 				f.pace(20, 2*time.Second, talk)
 				return p99, line
 			default:
@@ -50,7 +53,7 @@ func connects(d *drill) {
 		}
 	}
 	var beside, here []time.Duration
-	refused := 0
+	refused, late := 0, 0
 	for range times {
 		p99, _ := during(port)
 		beside = append(beside, p99)
@@ -62,11 +65,10 @@ func connects(d *drill) {
 			d.abort("the clients' process said %q", line)
 		}
 		d.must(opened == storm, "only %d of %d are connected after %.1f s", opened, storm, seconds)
-		d.must(other == 0, "%d were neither let in nor told 503", other)
-		refused += told
+		refused, late = refused+told, late+other
 	}
 	v := f.settle(patience)
-	d.say("%d connects %d times, %d told 503 first; %d members' p99 in ms, beside a bare accept loop: %s; beside the server's: %s", storm, times, refused, members, inMS(beside), inMS(here))
+	d.say("%d connects %d times, %d told 503 first, %d cut whose heads were late; %d members' p99 in ms, beside a bare accept loop: %s; beside the server's: %s", storm, times, refused, late, members, inMS(beside), inMS(here))
 	d.judge(f, v)
 	d.noneEnded(all, "members")
 	d.timed(median(here) < 100*time.Millisecond, "the members' p99 is not under 100 ms")
@@ -83,8 +85,8 @@ func inMS(all []time.Duration) string {
 	return text
 }
 
-// child runs a process of the drill's own, and gives the line that it says.
-func (d *drill) child(words ...string) <-chan string {
+// child runs a process of the drill's own, and gives the line that it says, and what ends it.
+func (d *drill) child(words ...string) (line <-chan string, stop func()) {
 	self, err := os.Executable()
 	d.check(err)
 	cmd := exec.Command(self, words...)
@@ -92,24 +94,25 @@ func (d *drill) child(words ...string) <-chan string {
 	out, err := cmd.StdoutPipe()
 	d.check(err)
 	d.check(cmd.Start())
-	d.cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	d.cleanup(stop)
 	said := make(chan string, 1)
 	go func() {
 		line, _ := bufio.NewReader(out).ReadString('\n')
 		said <- line
 	}()
-	return said
+	return said, stop
 }
 
 // runConnecting is that process: who is told 503 comes back. It says how many are in, how many were told 503, how many
-// times it ended otherwise, and after how long, and ends.
+// times it ended otherwise, and after how long, and stays.
 func runConnecting(args []string) {
 	port, _ := strconv.Atoi(args[0])
 	n, _ := strconv.Atoi(args[1])
-	d := &drill{deadline: time.Now().Add(2 * time.Minute)}
+	d := &drill{deadline: time.Now().Add(2 * time.Minute), rng: rand.New(rand.NewPCG(uint64(port), 0))}
 	d.guarded(func() {
 		f := d.newFleet(&server{d: d, addr: unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}})
 		told, other := 0, 0
@@ -134,6 +137,7 @@ func runConnecting(args []string) {
 			return done == n
 		})
 		fmt.Println(f.open, told, other, time.Duration(f.clock()).Seconds())
+		f.rest(time.Hour)
 	})
 	fmt.Println(d.faults) // read only where the line above is missing
 }

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -220,6 +222,34 @@ func TestTailShowsWhatPasses(t *testing.T) {
 	if !errors.Is(r.err, errStopping) || len(lines) < 2 || !strings.Contains(lines[0], "joined         room=r client="+id+" user=ann") ||
 		!strings.Contains(lines[1], `room_message   room=r from=server offset=1 bytes=`) || !strings.HasSuffix(lines[1], `"hello\u009b31m"`) {
 		t.Errorf("%v, printed\n%s", r.err, r.out)
+	}
+}
+
+// JSON for programs is the same value, and does nothing to a terminal that it comes to.
+func TestJSONForTerminals(t *testing.T) {
+	raw := "{\"a\":\r\n\"\u009b2J \u202e \U000e0041 \u00fc \\n\"}\n"
+	text := printableJSON([]byte(raw))
+	if strings.ContainsFunc(text, hidden) {
+		t.Errorf("%q", text)
+	}
+	var want, got any
+	if err := errors.Join(json.Unmarshal([]byte(raw), &want), json.Unmarshal([]byte(text), &got)); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%q is %q, %v", text, got, err)
+	}
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == apiPath+"/tail" {
+			io.WriteString(w, "event: room_message\ndata: {\"content\":\"\u009b\"}\n\n")
+			return
+		}
+		io.WriteString(w, "{\"rooms\":[{\"room\":\"\u009b\"}],\"epoch\":\"\u009b\"}")
+	}))
+	defer page.Close()
+	t.Setenv("HUBBUB_URL", page.URL)
+	t.Setenv("HUBBUB_API_KEY", testKey)
+	for _, args := range [][]string{{"rooms", "--json"}, {"pub", "r", "1", "--json"}, {"tail", "room:r", "--json"}} {
+		if out, _ := printed(t, args...); !strings.Contains(out, `"\u009b"`) || strings.Contains(out, "\u009b") {
+			t.Errorf("%v prints %q", args, out)
+		}
 	}
 }
 

@@ -139,7 +139,7 @@ func (c *pubCmd) publish(ctx context.Context, p publication, content string) (er
 	case err != nil:
 		return err
 	case c.JSON:
-		fmt.Printf("%s\n", strings.TrimSpace(string(raw)))
+		fmt.Println(printableJSON(raw))
 	case at.Epoch != "" && at.Duplicate:
 		fmt.Printf("%s:%d, as before\n", printable(at.Epoch), at.Offset)
 	case at.Epoch != "":

@@ -248,7 +248,15 @@ func StepAside(w http.ResponseWriter, r *http.Request) {
 	t.gate.mu.Lock()
 	t.gate.pass(t.nc)
 	t.gate.mu.Unlock()
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(readWithin))
+	Answers(w, r)
+}
+
+// Answers gives the client of a request that has stepped aside its ten seconds anew: its body, and what it asked for,
+// have taken of them.
+func Answers(w http.ResponseWriter, r *http.Request) {
+	if ticketOf(r) != nil {
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(readWithin))
+	}
 }
 
 // Close lets Accept go.

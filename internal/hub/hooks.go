@@ -100,12 +100,18 @@ func (d *hookDone) Run(*loop.Worker) {
 	}
 	switch {
 	case cmd.Kind == protocol.Resume:
-		s.resumeRooms(cmd, d.out.refused)
+		s.resumeRooms(cmd, s.takenOut(cmd, d.joins, d.out.refused))
 	case cmd.Kind == protocol.Refresh:
 		s.refresh(cmd, *d.out.who)
 	case cmd.Kind == protocol.Request:
 		s.answer(protocol.Answer{Kind: protocol.AnswerResponse, Content: d.out.content, ID: cmd.ID})
 	case cmd.Kind != protocol.Custom:
+		if cmd.Kind == protocol.RoomMessage { // it may have been taken out of the room meanwhile
+			if no := s.forbids(mayPublish, cmd.Room); no != nil {
+				s.answerError(no, cmd.ID)
+				return
+			}
+		}
 		if d.out.content != nil {
 			cmd.Content = d.out.content
 		}
