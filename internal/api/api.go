@@ -162,6 +162,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, before []string) {
 		a.refuse(w, &c, to, tooMuch("too many calls at once"))
 	default:
 		defer a.calls.Leave()
+		front.Keep(r)
 		a.answer(w, &c, to)
 	}
 }

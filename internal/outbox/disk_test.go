@@ -507,3 +507,27 @@ func TestALossIsCountedOnce(t *testing.T) {
 		t.Errorf("%d events wait; it has dropped %v", f.Events, f.Dropped)
 	}
 }
+
+// Where the disk takes nothing at all, not even the cursor, what was sent takes no memory from what is new.
+func TestADiskThatIsReadOnly(t *testing.T) {
+	b := newBackend(t)
+	o := open(t, b.URL, func(c *Config) {
+		c.Dir = t.TempDir()
+		c.limits.memory, c.limits.memorySegment = 256<<10, 4<<10
+		c.limits.create = func(string) (file, error) { return nil, syscall.EROFS }
+	})
+	o.file.f.Close()
+	const n = 1500
+	for i := range n {
+		o.says("r", fmt.Sprintf(`"%01000d"`, i))
+		o.joined("r", i)
+		until(t, func() bool { return o.stored() && o.Figures().Events < 100 }) // so some wait nearly always
+	}
+	b.takes(1 + 2*n)
+	withoutHoles(t, b.events, 1)
+	for kind, dropped := range o.Figures().Dropped {
+		if dropped != 0 {
+			t.Errorf("%d of %s were dropped", dropped, kind)
+		}
+	}
+}

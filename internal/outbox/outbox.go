@@ -393,6 +393,9 @@ func (o *Outbox) save() bool {
 		errs = append(errs, o.file.write(&o.cursor))
 		if err := errors.Join(errs...); err != nil {
 			o.diskFails(err)
+			for _, s := range o.spools {
+				s.forget()
+			}
 			return false
 		}
 		o.unsaved = false

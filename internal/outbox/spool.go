@@ -189,9 +189,14 @@ func (s *spool) sync() error {
 	return nil
 }
 
+// forget takes out what is in memory and sent.
+func (s *spool) forget() {
+	s.segments = slices.DeleteFunc(s.segments, func(g *segment) bool { return g.inMemory() && g.events() == 0 })
+}
+
 // toDisk writes the segments that are in memory, oldest first, and stops where that fails.
 func (s *spool) toDisk() error {
-	s.segments = slices.DeleteFunc(s.segments, func(g *segment) bool { return g.inMemory() && g.events() == 0 }) // all is sent
+	s.forget()
 	for _, g := range s.segments {
 		if !g.inMemory() {
 			continue
