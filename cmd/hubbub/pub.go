@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode/utf8"
 )
 
 // pubCmd publishes one message, or one for each line of the standard input.
@@ -125,6 +126,9 @@ func (c *pubCmd) publication() (p publication, content string, err error) {
 func (c *pubCmd) contentOf(text string) (json.RawMessage, error) {
 	if !c.Text && json.Valid([]byte(text)) {
 		return json.RawMessage(strings.TrimSpace(text)), nil
+	}
+	if !c.Text && !utf8.ValidString(text) {
+		return nil, errors.New("the content is no UTF-8; --text sends it with U+FFFD in the place of what isn't")
 	}
 	return json.Marshal(strings.ToValidUTF8(text, "\uFFFD"))
 }
