@@ -560,6 +560,12 @@ func TestAPIApartIsOnTheAdminListenerAlone(t *testing.T) {
 			t.Errorf("%s: %d, want %d", url, got, want)
 		}
 	}
+	for _, path := range []string{"/metrics", "/api/v1/info", "/debug/pprof/", "/debug/pprof/heap"} {
+		r, body := knock(t, s, "GET", "/live"+path, noUpgrade)
+		if r.StatusCode != 404 || !strings.Contains(body, "--admin-listen") || strings.Contains(body, "--base-path") {
+			t.Errorf("%s: %s %s", path, r.Status, body)
+		}
+	}
 	b.base = admin
 	b.ok("POST", "/publish", `{"room":"r","content":1}`)
 }

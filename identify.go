@@ -204,7 +204,10 @@ func inQuery(r *http.Request, name string) iter.Seq[string] {
 			if key, err := url.QueryUnescape(key); err != nil || key != name {
 				continue
 			}
-			if value, err := url.QueryUnescape(value); err == nil && !yield(value) {
+			if text, err := url.QueryUnescape(value); err == nil {
+				value = text
+			}
+			if !yield(value) { // also what is escaped badly: it was given, and is nothing that is good
 				return
 			}
 		}

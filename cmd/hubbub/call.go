@@ -113,6 +113,9 @@ func (c *apiFlags) refusal(answer *http.Response) error {
 	case answer.Header.Get("Retry-After") != "":
 		return fmt.Errorf("%s (%s); try again in %s s", detail, no.Code, printable(answer.Header.Get("Retry-After")))
 	}
+	if no.Code == "not_found" && strings.HasSuffix(strings.TrimRight(c.URL, "/"), apiPath) {
+		detail += "; leave " + apiPath + " out of --url: it is added"
+	}
 	return &callError{no.Code, detail}
 }
 

@@ -279,6 +279,7 @@ func TestCallsThatCantBeDoneSayWhatToSet(t *testing.T) {
 		{"rooms --url http://" + off.Addr, []string{"hubbub key", "HUBBUB_API_KEY", "api_off"}},
 		{"rooms --url http://" + nobody.Addr().String(), []string{"nobody listens", "--url", "HUBBUB_URL"}},
 		{"rooms --url http://" + s.Addr + "/live", []string{"no API of Hubbub", "--base-path"}},
+		{"rooms --url http://" + s.Addr + "/api/v1", []string{"leave /api/v1 out of --url"}},
 		{"rooms --url " + page.URL, []string{"no JSON", "--url"}},
 		{"rooms --url " + page.URL + "/away", []string{"302", "sends to http://elsewhere.example/"}},
 		{"rooms --url localhost:8080", []string{"--url", "http://localhost:8080"}},

@@ -307,6 +307,34 @@ func TestWhoIsRemovedWhileItsResumeIsAskedAbout(t *testing.T) {
 	}
 }
 
+// Rooms into which a client is put while the application is asked about a join of its count as all others do.
+func TestWhoIsPutInWhileItsJoinIsAskedAbout(t *testing.T) {
+	asked, answer := make(chan struct{}), make(chan struct{})
+	h, l := newHubOf(t, 1, func(c *Config) {
+		c.MaxRoomsPerClient, c.HookTimeout = 1, time.Minute
+		c.Hooks.Join = func(context.Context, Identity, string) error {
+			asked <- struct{}{}
+			<-answer
+			return nil
+		}
+	})
+	a := newClient(t, h, l)
+	for room, want := range map[string]string{"put": "joined <nil>", "other": "error limit_reached"} {
+		a.say(`{"msg_type":"join_room","room":%q,"id":1}`, room)
+		<-asked
+		must(t, h.Join(t.Context(), "put", idOf(a)))
+		answer <- struct{}{}
+		got := a.answer(1.0, func(map[string]any) {})
+		if text := fmt.Sprint(got["msg_type"], " ", got["code"]); text != want {
+			t.Errorf("%s: %s, want %s", room, text, want)
+		}
+		if rooms := roomsOf(t, h, a); !slices.Equal(rooms, []string{"put"}) {
+			t.Errorf("it is in %q", rooms)
+		}
+		must(t, h.Remove(t.Context(), "put", idOf(a)))
+	}
+}
+
 // So where the resume waits for the log of another room.
 func TestWhoIsRemovedWhileItsResumeWaitsForALog(t *testing.T) {
 	logs, hub := newSlowLogs(), new(*Hub)

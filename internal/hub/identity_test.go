@@ -345,6 +345,39 @@ func TestWhoJoinsAgainIsToldWhatItWasSent(t *testing.T) {
 	}
 }
 
+// So where it lags: what waits for it comes behind the position that it is told.
+func TestWhoLagsAndJoinsAgainIsToldWhatItWasSent(t *testing.T) {
+	for p := DropOldest; p <= LatestByKey; p++ {
+		h, l := newHubOf(t, 1, slowRooms)
+		c := newClient(t, h, l)
+		room := p.String()
+		c.ask(`{"msg_type":"join_room","room":%q,"id":1}`, room)
+		c.deaf.Lock()
+		lagging(t, h, room, idOf(c))
+		s := h.here(idOf(c))
+		onItsWorker(h, s, func() {
+			if s.lag(s.rooms[0].local) == nil {
+				t.Errorf("%s: it doesn't lag", p)
+			}
+			s.Message(s.conn, wire.Text, fmt.Appendf(nil, `{"msg_type":"join_room","room":%q,"id":1}`, room))
+		})
+		c.deaf.Unlock()
+		had := 0.0 // before it lagged
+		told := c.answer(1.0, func(m map[string]any) { had, _ = m["offset"].(float64) })["offset"].(float64)
+		if told < had {
+			t.Errorf("%s: it is told %v, and has %v", p, told, had)
+		}
+		c.say(`{"msg_type":"ping","id":2}`)
+		for m := c.next(); m["id"] != 2.0; m = c.next() {
+			at, _ := m["offset"].(float64)
+			from, _ := m["from_offset"].(float64)
+			if first := max(at, from); first != 0 && first <= told {
+				t.Errorf("%s: it is told %v, and then comes %v", p, told, first)
+			}
+		}
+	}
+}
+
 // The data that an identity shows is kept in each of its rooms, and that within the user's share, however many
 // connections there are.
 func TestAnIdentitysDataIsWithinTheShare(t *testing.T) {
@@ -441,6 +474,86 @@ func TestARefreshLeavesRoomsThatJoinNeverAllowed(t *testing.T) {
 	c.expectKinds("left a forbidden")
 	if rooms := roomsOf(t, h, c); !slices.Equal(rooms, []string{"allowed", "b"}) {
 		t.Errorf("it is in %q", rooms)
+	}
+}
+
+// Two refreshes are read together, and the client doesn't take the word of the rooms that the first token names: it gets
+// into none of them that the second one doesn't name, and into all that it names.
+func TestARefreshMeetsRoomsThatAreStillToBeJoined(t *testing.T) {
+	room := func(i int) string { return fmt.Sprint("closed.", strings.Repeat("x", 200), i) }
+	all := tokens{"many": {User: "ann"}, "none": {User: "ann"}, "other": {User: "ann", Rooms: []string{room(999), "closed.1"}}}
+	many := all["many"]
+	for i := range 1000 {
+		many.Rooms = append(many.Rooms, room(i))
+	}
+	all["many"] = many
+	for second, want := range map[string][]string{"none": nil, "other": {"closed.1", room(999)}} {
+		begin := make(chan struct{})
+		h, l := newHubOf(t, 1, func(c *Config) {
+			closedRooms(c)
+			c.MaxRoomsPerClient, c.HookTimeout = 1000, time.Minute
+			c.Hooks.Refresh = func(ctx context.Context, who Identity, token string) (auth.Identity, error) {
+				<-begin
+				return all.read(ctx, who, token)
+			}
+		})
+		c := newKnown(t, h, l, auth.Identity{User: "ann"})
+		s := sessionOf(t, h, c.id)
+		c.say(`{"msg_type":"refresh","token":"many","id":1}`)
+		c.say(`{"msg_type":"refresh","token":%q,"id":2}`, second)
+		until(t, "both are read", func() (read bool) {
+			onItsWorker(h, s, func() { read = s.more != nil && s.more.operations != nil && len(s.more.operations.waiting) > 0 })
+			return read
+		})
+		c.deaf.Lock()
+		begin <- struct{}{}
+		until(t, "the first is obeyed", func() (obeyed bool) {
+			onItsWorker(h, s, func() { obeyed = s.naming() })
+			return obeyed
+		})
+		c.deaf.Unlock()
+		begin <- struct{}{}
+		c.answer(2.0, func(map[string]any) {})
+		c.sync()
+		if rooms := roomsOf(t, h, c); !slices.Equal(rooms, want) {
+			t.Errorf("behind the token %q it is in %d rooms, want %d", second, len(rooms), len(want))
+		}
+	}
+}
+
+// What a client sends behind a refresh is obeyed when it is in all rooms that the new token names, however slowly it takes
+// the word of them.
+func TestWhatComesBehindARefreshMeetsItsRooms(t *testing.T) {
+	many := auth.Identity{User: "ann"}
+	for i := range 1000 {
+		many.Rooms = append(many.Rooms, fmt.Sprint("closed.", strings.Repeat("x", 200), i))
+	}
+	begin := make(chan struct{})
+	h, l := newHubOf(t, 1, func(c *Config) {
+		closedRooms(c)
+		c.MaxRoomsPerClient, c.HookTimeout = 1000, time.Minute
+		c.Hooks.Refresh = func(context.Context, Identity, string) (auth.Identity, error) {
+			<-begin
+			return many, nil
+		}
+	})
+	c := newKnown(t, h, l, auth.Identity{User: "ann"})
+	s := sessionOf(t, h, c.id)
+	c.say(`{"msg_type":"refresh","token":"many","id":2}`)
+	c.say(`{"msg_type":"room_message","room":%q,"content":1,"id":1}`, many.Rooms[999])
+	until(t, "both are read", func() (read bool) {
+		onItsWorker(h, s, func() { read = s.more != nil && s.more.operations != nil && len(s.more.operations.waiting) > 0 })
+		return read
+	})
+	c.deaf.Lock()
+	begin <- struct{}{}
+	until(t, "the refresh is obeyed", func() (obeyed bool) {
+		onItsWorker(h, s, func() { obeyed = s.more.operations.running == nil })
+		return obeyed
+	})
+	c.deaf.Unlock()
+	if got := c.answer(1.0, func(map[string]any) {}); got["msg_type"] != "ack" {
+		t.Errorf("it is answered %v", got)
 	}
 }
 

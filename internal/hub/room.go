@@ -213,6 +213,12 @@ func (s *session) sent(l *local) history.Position {
 			}
 		}
 	}
+	if first := s.lag(l).firstOffset(); first != 0 {
+		at.Offset = log.Floor()
+		if e := log.Find(first); e != nil {
+			at.Offset = e.Prev
+		}
+	}
 	return at
 }
 
