@@ -349,7 +349,7 @@ func TestAPIListsAreReadPageByPage(t *testing.T) {
 		t.Error(got)
 	}
 	for path, says := range map[string]string{
-		"/rooms?limit=0": "limit", "/rooms?limit=1001": "limit", "/rooms?limit=": "limit", "/rooms?limit=1&limit=2": "limit twice", "/rooms?Limit=1": "Limit",
+		"/rooms?limit=0": "limit", "/rooms?limit=1001": "limit", "/rooms?limit=": "limit", "/rooms?limit=%2B5": "limit", "/rooms?limit=1&limit=2": "limit twice", "/rooms?Limit=1": "Limit",
 		"/clients?after=bob": "after", "/info?x=1": "x", "/users?%zz": "query", "/rooms/r/history?since=1": "since", "/rooms/r/history?before=e:-1": "before",
 		"/rooms/r/history?since=e:1&before=e:2": "exclude each other", "/rooms/full/presence?after=x": "after",
 	} {
@@ -573,7 +573,7 @@ func TestAPIApartIsOnTheAdminListenerAlone(t *testing.T) {
 func TestAPIDisconnects(t *testing.T) {
 	s, b := startAPI(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: asUser}})
 	one, two, three := enterAs(t, s, "one"), enterAs(t, s, "two"), enterAs(t, s, "two")
-	for path, says := range map[string]string{"?code=1000": "code", "?code=5000": "code", "?code=x": "code", "?reason=" + strings.Repeat("x", 124): "reason", "?why=x": "why"} {
+	for path, says := range map[string]string{"?code=1000": "code", "?code=5000": "code", "?code=x": "code", "?code=%2B4500": "code", "?reason=" + strings.Repeat("x", 124): "reason", "?why=x": "why"} {
 		b.fails(400, "bad_message", says, "DELETE", "/clients/"+one.id+path, "")
 	}
 	b.ok("DELETE", "/clients/"+one.id+"?code=4001&reason=go%20away", "")
