@@ -485,8 +485,8 @@ func (c timedConn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// However long a body takes to come, and the call to be done, the answer has its time: else nobody would know whether it
-// was done.
+// However long a body takes to come, and the call to be done, the answer has its time: else nobody would know whether
+// it was done.
 func TestAPIAnswersHaveTheirTimeBehindTheBody(t *testing.T) {
 	for name, rest := range map[string]string{"done": `"content":1}`, "refused": `"content":!}`} {
 		cfg, secrets := keyed(t, hubbub.Config{})

@@ -254,8 +254,8 @@ func StepAside(w http.ResponseWriter, r *http.Request) {
 	Answers(w, r)
 }
 
-// Keep has the connection of a request that has stepped aside stay until that is answered, however many others come. The
-// caller bounds how many these are, and has found out who asks.
+// Keep has the connection of a request that has stepped aside stay until that is answered, however many others come.
+// The caller bounds how many these are, and has found out who asks.
 func Keep(r *http.Request) {
 	if t := ticketOf(r); t != nil {
 		t.gate.mu.Lock()
