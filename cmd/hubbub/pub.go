@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode/utf8"
 )
 
 // pubCmd publishes one message, or one for each line of the standard input.
@@ -126,6 +127,9 @@ func (c *pubCmd) contentOf(text string) (json.RawMessage, error) {
 	if !c.Text && json.Valid([]byte(text)) {
 		return json.RawMessage(strings.TrimSpace(text)), nil
 	}
+	if !c.Text && !utf8.ValidString(text) {
+		return nil, errors.New("the content is no UTF-8; --text sends it with U+FFFD in the place of what isn't")
+	}
 	return json.Marshal(strings.ToValidUTF8(text, "\uFFFD"))
 }
 
@@ -139,7 +143,7 @@ func (c *pubCmd) publish(ctx context.Context, p publication, content string) (er
 	case err != nil:
 		return err
 	case c.JSON:
-		fmt.Printf("%s\n", strings.TrimSpace(string(raw)))
+		fmt.Println(printableJSON(raw))
 	case at.Epoch != "" && at.Duplicate:
 		fmt.Printf("%s:%d, as before\n", printable(at.Epoch), at.Offset)
 	case at.Epoch != "":

@@ -98,8 +98,9 @@ export async function proxy(t, port, bytes) {
         const part = p.calm ? b : b.subarray(0, left);
         if (!p.calm) left -= b.length;
         if (left > 0) return to.write(part);
-        p.cuts++;
-        to.write(part, cut); // within a frame, mostly
+        // Within a frame, mostly. Two in three are silent before they end: Node's own WebSocket throws away what has come
+        // and it has not looked at when the end comes, and who is cut like that each time gets nowhere.
+        to.write(part, p.cuts++ % 3 === 0 ? cut : () => setTimeout(cut, 20));
       });
       from.on("error", cut).on("close", cut);
     };
