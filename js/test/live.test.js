@@ -157,7 +157,7 @@ for (const signal of ["SIGKILL", "SIGTERM"]) {
     await stopped;
     const away = Array.from({ length: 10 }, publish);
     await s.again();
-    // Bob is back before Ann: what comes to a room while nobody is in it is "lost" for him.
+    // Who of them is back first is open: what Ann says before Bob is in is what he is told of by `lost`.
     await Promise.all([online(bob), online(ann)]);
     await Promise.all([...running, ...away]);
     await publish();
