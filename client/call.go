@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 )
@@ -64,8 +63,10 @@ type call struct {
 	result    chan result // gets one
 	abandoned bool        // nobody waits any more
 
-	sentAt           time.Time // first; zero: not sent
-	sentAs, sentUser string    // the session's client id and user then
+	sentAt    time.Time // first; zero: not sent
+	sentAs    string    // the session's client id and user then
+	sentUser  string
+	sentEpoch string // of the room then, "" where it isn't known
 }
 
 type result struct {
@@ -211,7 +212,7 @@ func (h *Hub) next(conn *connection) []byte {
 		case conn.wantPing:
 			conn.wantPing = false
 			return []byte(`{"msg_type":"ping"}`)
-		case conn.ready() && len(q.queue) > 0:
+		case conn.open && len(q.queue) > 0:
 			from = &q.queue
 		default:
 			return nil
@@ -223,34 +224,59 @@ func (h *Hub) next(conn *connection) []byte {
 			continue
 		}
 		if c.sentAt.IsZero() {
-			c.sentAt = time.Now()
+			c.sentAt, c.sentAs, c.sentUser = time.Now(), h.session.clientID, h.session.user
+			c.sentEpoch = h.epoch(c.message.Room)
 		}
-		c.sentAs, c.sentUser = h.session.clientID, h.session.user
 		q.sent[c.id] = c
 		return c.frame
 	}
 }
 
-// unanswered decides on the calls that were sent over the connection before: they go out again, before all that came
-// later, or they are unknown. h.mu is held, and h.session is the new one.
+// epoch is that of a room that the client is in, "" where it isn't known. h.mu is held.
+func (h *Hub) epoch(room string) string {
+	if r := h.rooms[room]; r != nil && r.joined && !r.away && r.at != nil {
+		return r.at.Epoch
+	}
+	return ""
+}
+
+// unanswered decides on the calls that were sent over a connection before: they go out again, before all that came
+// later, or they are unknown. h.mu is held, h.session is the new one, and its rooms are entered.
 func (h *Hub) unanswered() {
 	q := &h.calls
-	all := slices.SortedFunc(maps.Values(q.sent), func(a, b *call) int { return cmp.Compare(a.id, b.id) })
-	clear(q.sent)
-	var again []*call
+	all := q.queue
+	for id, c := range q.sent {
+		if c.kind != ofConnection { // those are of this connection
+			delete(q.sent, id)
+			all = append(all, c)
+		}
+	}
+	slices.SortFunc(all, func(a, b *call) int { return cmp.Compare(a.id, b.id) })
+	q.queue = nil
 	for _, c := range all {
-		known := c.sentAs == h.session.clientID || c.sentUser != "" && c.sentUser == h.session.user
-		inTime := time.Since(c.sentAt) < h.opts.DedupWindow*3/4 // it still has to arrive
 		switch {
 		case c.abandoned:
 			h.forget(c) // also a join: it is left, as nobody has said that it is wanted
-		case c.kind == repeatable, c.kind == once && known && inTime:
-			again = append(again, c)
+		case c.sentAt.IsZero(), c.kind == repeatable, c.kind == once && h.knows(c):
+			q.queue = append(q.queue, c)
 		default:
 			h.settle(c, incoming{}, ErrUnknown)
 		}
 	}
-	q.queue = append(again, q.queue...)
+}
+
+// knows says whether the server still knows the publish_id of a call that was sent: by the session, or by the user's
+// name. A room of another epoch than then is of a server that has begun anew. h.mu is held.
+func (h *Hub) knows(c *call) bool {
+	switch {
+	case time.Since(c.sentAt) > h.opts.DedupWindow*3/4: // it still has to arrive
+		return false
+	case c.sentAs == h.session.clientID:
+		return true
+	case c.sentUser == "" || c.sentUser != h.session.user:
+		return false
+	}
+	return c.sentEpoch == "" || c.sentEpoch == h.epoch(c.message.Room)
 }
 
 // hungUp ends, with their connection, the calls that no other one can bring an answer to. h.mu is held.

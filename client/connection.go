@@ -31,7 +31,8 @@ type connection struct {
 
 	// Guarded by hub.mu.
 	welcomed       bool
-	unresumed      int           // pages of a resume without an answer
+	unentered      int           // rooms, or pages of them, that the server has not answered for
+	open           bool          // the queue may go out
 	silence, grace time.Duration // PingInterval, PongTimeout
 	wantPing       bool
 	after          time.Duration // what reconnect said; -1: nothing
@@ -54,9 +55,6 @@ func newConnection(h *Hub, ws *websocket.Conn) *connection {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
-
-// ready says that the queue may go out: all rooms are named. hub.mu is held.
-func (c *connection) ready() bool { return c.welcomed && c.unresumed == 0 }
 
 func (c *connection) wakeUp() {
 	select {

@@ -21,7 +21,6 @@ func (h *Hub) welcome(conn *connection, m incoming) error {
 	h.tokens.refused = ""
 	conn.welcomed = true
 	conn.patience(h.opts, m)
-	h.unanswered()
 	rooms := h.joined()
 	for _, r := range rooms {
 		if !r.away {
@@ -31,10 +30,11 @@ func (h *Hub) welcome(conn *connection, m incoming) error {
 	if resumed {
 		h.resume(conn, rooms)
 	} else {
+		conn.unentered = len(rooms)
 		for _, r := range rooms {
 			r.rejoin(0)
 		}
-		h.open()
+		h.open(conn)
 	}
 	if !h.session.expires.IsZero() && h.opts.Token != nil {
 		conn.wantPing = true // its answer says what time it is at the server
@@ -44,11 +44,23 @@ func (h *Hub) welcome(conn *connection, m incoming) error {
 	return nil
 }
 
-// open says that calls reach the server. h.mu is held.
-func (h *Hub) open() {
+// open lets the calls go out, once the server has answered for all rooms. h.mu is held.
+func (h *Hub) open(conn *connection) {
+	if conn.open || conn.unentered > 0 {
+		return
+	}
+	conn.open = true
+	h.unanswered()
 	h.status = Status{State: Open}
 	h.change()
 	h.opts.Logger.Debug("hubbub client", "state", Open, "client", h.session.clientID)
+	conn.wakeUp()
+}
+
+// entered counts an answer for a room, or a page of them. hub.mu is held.
+func (c *connection) entered() {
+	c.unentered--
+	c.hub.open(c)
 }
 
 // maxRooms is how many a resume may name.
@@ -76,7 +88,7 @@ func (h *Hub) resume(conn *connection, rooms []*Room) {
 		if len(rooms) > 0 {
 			m.Last = new(bool)
 		}
-		conn.unresumed++
+		conn.unentered++
 		h.beforeQueue(&call{message: m, answered: func(m incoming, err error) []delivery { return h.resumed(conn, these, m, err) }})
 	}
 }
@@ -91,26 +103,26 @@ func (h *Hub) resumed(conn *connection, rooms []*Room, m incoming, err error) (e
 		switch {
 		case !r.joined:
 		case err != nil || !named || p.Retry:
-			r.rejoinLater(0, &Error{Code: p.Reason, Retry: true})
+			r.rejoinLater(1, &Error{Code: p.Reason, Retry: true})
 		case p.Reason == "forbidden":
 			events = append(events, r.leave(p.Reason)...)
 		default:
 			events = append(events, r.enter(p, r.since, true)...)
 		}
 	}
-	if conn.unresumed--; conn.unresumed == 0 {
-		h.open()
-		conn.wakeUp()
-	}
+	conn.entered()
 	return events
 }
 
-// rejoin joins a room again from where the client was. hub.mu is held.
+// rejoin joins a room again from where the client was. At the first try the queue waits for the answer. hub.mu is held.
 func (r *Room) rejoin(tries int) {
-	since := r.since
+	since, conn := r.since, r.hub.conn
 	r.hub.beforeQueue(&call{
 		message: outgoing{Type: "join_room", Room: r.name, Since: since, Data: r.data},
 		answered: func(m incoming, err error) []delivery {
+			if conn == r.hub.conn && tries == 0 {
+				defer conn.entered()
+			}
 			var no *Error
 			switch {
 			case !r.joined || errors.Is(err, ErrUnknown): // left meanwhile, or it is the next connection's
