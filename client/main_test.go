@@ -63,7 +63,7 @@ func (w *world) dial(ctx context.Context, network, address string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	l := &line{Conn: nc, left: -1, freed: make(chan struct{}), closed: make(chan struct{})}
+	l := &line{Conn: nc, left: -1, closed: make(chan struct{})}
 	if next != nil {
 		next(l)
 	}
@@ -113,23 +113,21 @@ func (w *world) client(o client.Options) *client.Hub {
 type line struct {
 	net.Conn
 	mu     sync.Mutex
-	left   int // bytes; -1: it holds
-	still  bool
-	freed  chan struct{}
+	left   int  // bytes; -1: it holds
+	still  bool // nothing is carried
+	deaf   bool // nothing comes
 	closed chan struct{}
 	once   sync.Once
 }
 
 // carries waits while the line stands still, and says how many of n bytes it carries.
-func (l *line) carries(n int) (int, error) {
+func (l *line) carries(n int, comes bool) (int, error) {
 	l.mu.Lock()
-	still := l.still
+	still := l.still || comes && l.deaf
 	l.mu.Unlock()
 	if still {
-		select {
-		case <-l.freed:
-		case <-l.closed:
-		}
+		<-l.closed
+		return 0, net.ErrClosed
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -149,12 +147,18 @@ func (l *line) stall() {
 	l.still = true
 }
 
+func (l *line) deafen() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.deaf = true
+}
+
 func (l *line) Read(b []byte) (int, error) {
 	got, err := l.Conn.Read(b)
 	if err != nil {
 		return got, err
 	}
-	n, err := l.carries(got)
+	n, err := l.carries(got, true)
 	if n < got { // the rest never comes
 		l.Close()
 	}
@@ -162,7 +166,7 @@ func (l *line) Read(b []byte) (int, error) {
 }
 
 func (l *line) Write(b []byte) (int, error) {
-	n, err := l.carries(len(b))
+	n, err := l.carries(len(b), false)
 	if err == nil {
 		n, err = l.Conn.Write(b[:n])
 	}
