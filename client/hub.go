@@ -133,14 +133,19 @@ func New(address string, o Options) (*Hub, error) {
 	if err != nil || !slices.Contains([]string{"ws", "wss", "http", "https"}, u.Scheme) || u.Host == "" || u.Fragment != "" {
 		return nil, fmt.Errorf("url %q: an address is wanted such as ws://localhost:8080/ws", address)
 	}
+	h := newHub(address, o)
+	go h.keep()
+	return h, nil
+}
+
+func newHub(address string, o Options) *Hub {
 	h := &Hub{
 		url: address, opts: o.withDefaults(), done: make(chan struct{}), prefix: rand.Text(), poked: make(chan struct{}, 1),
 		status: Status{State: Connecting}, changed: make(chan struct{}), rooms: map[string]*Room{}, calls: calls{sent: map[uint64]*call{}},
 	}
 	h.inbox = newInbox("", h.opts.BufferBytes)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
-	go h.keep()
-	return h, nil
+	return h
 }
 
 // Dial is New, and waits until the client is connected, or can't be. When ctx ends before, the error says why it isn't
