@@ -46,9 +46,9 @@ const (
 	defaultGrace   = 10 * time.Second
 )
 
-func newConnection(h *Hub, ws *websocket.Conn) *connection {
+func newConnection(h *Hub) *connection {
 	c := &connection{
-		hub: h, ws: ws, wake: make(chan struct{}, 1), began: time.Now(),
+		hub: h, wake: make(chan struct{}, 1), began: time.Now(),
 		silence: defaultSilence, grace: defaultGrace, after: -1, clock: make(chan struct{}),
 	}
 	c.patience(h.opts, incoming{})

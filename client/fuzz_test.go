@@ -29,7 +29,7 @@ func FuzzReceive(f *testing.F) {
 		h.session.clientID = "c"
 		r := h.Room("r")
 		r.joined, r.at, r.list.watchers = true, &Position{"e", 5}, 1
-		conn := newConnection(h, nil)
+		conn := newConnection(h)
 		defer conn.cancel()
 		h.conn = conn
 		calls := []*call{

@@ -74,8 +74,8 @@ func (b *inbox) drop() {
 		b.missed++
 	case Gap:
 		b.missed += e.Count
-	case Lost:
-		b.missed++ // nobody knows how many
+	case Lost, Deleted:
+		b.missed++ // nobody knows how many; what was taken back may still be shown
 	}
 	b.shift()
 }

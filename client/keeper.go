@@ -23,13 +23,13 @@ func (h *Hub) keep() {
 	var err error
 	for tries := 0; ; tries++ {
 		h.setStatus(Status{State: Connecting, Err: err})
-		began := time.Now()
-		err = h.connect()
+		var lasted time.Duration
+		lasted, err = h.connect()
 		var final finalError
 		if h.ctx.Err() != nil || errors.As(err, &final) {
 			break
 		}
-		if time.Since(began) > steady {
+		if lasted > steady {
 			tries = 0
 		}
 		delay := h.delay(tries, err)
@@ -78,51 +78,58 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // connect makes a connection and serves it until its end. The error says why it ended, and whether to come back.
-func (h *Hub) connect() error {
-	ws, token, err := h.dial()
+func (h *Hub) connect() (lasted time.Duration, err error) {
+	conn := newConnection(h)
+	defer conn.cancel()
+	ws, token, err := h.dial(conn)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	ws.SetReadLimit(h.opts.MaxMessageBytes)
-	conn := newConnection(h, ws)
+	conn.ws = ws
+	conn.hear()
 	h.mu.Lock()
 	h.conn = conn
 	h.mu.Unlock()
 
+	began := time.Now()
 	err = conn.serve()
 
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.conn = nil
 	h.hungUp()
-	return h.ending(conn, token, err)
+	return time.Since(began), h.ending(conn, token, err)
 }
 
 // ending is what the end of a connection means. h.mu is held.
 func (h *Hub) ending(conn *connection, token string, err error) error {
 	var code websocket.CloseError
+	closed := &CloseError{}
+	if errors.As(err, &code) {
+		closed.Code, closed.Reason = int(code.Code), code.Reason
+		err = closed
+	}
 	switch {
 	case errors.Is(err, websocket.ErrMessageTooBig):
 		return finalError{fmt.Errorf("the server sent a message of more than Options.MaxMessageBytes, %d bytes", h.opts.MaxMessageBytes)}
-	case conn.dead.Load():
-		return errors.New("the server gave no sign of life")
-	case !errors.As(err, &code):
-		return fmt.Errorf("the connection broke: %w", err)
-	}
-	closed := &CloseError{Code: int(code.Code), Reason: code.Reason}
-	switch {
 	case closed.Code == 4401:
 		return h.refusedToken(token, closed)
 	case !closed.comesBack():
 		return finalError{closed}
-	case closed.Code == 1001 && conn.after >= 0:
-		return patientError{closed, conn.after}
+	case conn.dead.Load():
+		err = errors.New("the server gave no sign of life")
+	case closed.Code == 0:
+		err = fmt.Errorf("the connection broke: %w", err)
 	}
-	return closed
+	if conn.after >= 0 {
+		return patientError{err, conn.after}
+	}
+	return err
 }
 
 // dial makes the handshake. token is the one that it showed.
-func (h *Hub) dial() (ws *websocket.Conn, token string, err error) {
+func (h *Hub) dial(conn *connection) (ws *websocket.Conn, token string, err error) {
 	ctx, cancel := context.WithTimeout(h.ctx, handshakeTime)
 	defer cancel()
 	if token, err = h.token(ctx); err != nil {
@@ -135,7 +142,10 @@ func (h *Hub) dial() (ws *websocket.Conn, token string, err error) {
 	if token != "" {
 		header.Set("Authorization", "Bearer "+token)
 	}
-	ws, answer, err := websocket.Dial(ctx, h.address(), &websocket.DialOptions{HTTPClient: h.opts.HTTPClient, HTTPHeader: header})
+	ws, answer, err := websocket.Dial(ctx, h.address(), &websocket.DialOptions{
+		HTTPClient: h.opts.HTTPClient, HTTPHeader: header,
+		OnPingReceived: func(context.Context, []byte) bool { conn.hear(); return true },
+	})
 	if err == nil {
 		return ws, token, nil
 	}

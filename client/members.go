@@ -15,6 +15,7 @@ type list struct {
 	watchers int
 	known    bool // the server has answered since the client came
 	asked    bool
+	again    bool  // something was missed since: ask once more
 	err      error // the server doesn't tell, nobody knows
 	count    int
 	members  map[string]Member
@@ -92,6 +93,7 @@ func (l *list) presence() Presence {
 // askMembers asks for the list, where somebody wants it. hub.mu is held.
 func (r *Room) askMembers() {
 	l := &r.list
+	l.again = l.asked
 	if l.watchers == 0 || l.asked || !r.joined || r.away || r.hub.conn == nil {
 		return
 	}
@@ -100,6 +102,8 @@ func (r *Room) askMembers() {
 		l.asked = false
 		var no *Error
 		switch {
+		case err == nil && l.again:
+			r.askMembers()
 		case err == nil:
 			l.known, l.err, l.count, l.more, l.members = true, nil, m.Count, m.More, nil
 			if m.Members != nil {

@@ -70,38 +70,36 @@ func (h *Hub) refreshAt() time.Time {
 // refresh renews the token of a connection before its end, again and again, until ctx ends.
 func (h *Hub) refresh(ctx context.Context, conn *connection) {
 	news := conn.clock
-	for tries := 0; ; tries++ {
+	var last time.Time // when it was tried
+	for tries := 0; ctx.Err() == nil; {
 		h.mu.Lock()
 		at := h.refreshAt()
 		h.mu.Unlock()
 		if at.IsZero() {
 			return
 		}
-		if tries > 0 { // the end may be near, and the server have said no
-			at = later(at, time.Now().Add(time.Second<<min(tries-1, 5)))
-		}
-		if ctx.Err() != nil {
-			return
+		if !last.IsZero() { // the end may be near, and the server have said no
+			at = later(at, last.Add(time.Second<<min(tries, 5)))
 		}
 		timer := time.NewTimer(time.Until(at))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return
 		case <-news: // it is known better what time it is at the server
-			timer.Stop()
 			news = nil
-			tries--
+			timer.Stop()
 			continue
 		case <-timer.C:
 		}
+		timer.Stop()
+		last = time.Now()
+		tries++
 		token, err := h.newToken(ctx)
 		if err != nil {
 			h.opts.Logger.Debug("hubbub client: no new token", "err", err)
 			continue // the connection may live until the token's end, and a try from then on is the keeper's
 		}
 		if h.sendToken(ctx, conn, token) {
-			tries = -1
+			tries = 0
 		}
 	}
 }

@@ -116,6 +116,9 @@ func TestSubRefusesWhatItCantDo(t *testing.T) {
 			t.Errorf("hubbub %q does it", args)
 		}
 	}
+	if _, err := printed(t, "sub", "a", "--url", "ws://127.0.0.1:1"); err == nil || !strings.Contains(err.Error(), "nobody listens") {
+		t.Errorf("where nobody listens: %v", err)
+	}
 	s := rawtest.Start(t, hubbub.Config{JWT: hubbub.JWT{Key: strings.Repeat("k", 32)}})
 	if _, err := printed(t, "sub", "a", "--url", "ws://"+s.Addr); err == nil || !strings.Contains(err.Error(), "HUBBUB_TOKEN") {
 		t.Errorf("without a token: %v", err)
