@@ -465,3 +465,49 @@ func TestAServerThatStopsAndStartsLosesNobody(t *testing.T) {
 		}
 	})
 }
+
+// A client with a name publishes again what was sent and not answered, as long as the server may know it.
+func TestWhoHasANamePublishesOnceThoughItsSessionIsGone(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := keepsAll(true)
+			cfg.ResumeWindow = time.Second
+			w := newWorld(t, cfg)
+			named := func(name string) func(context.Context) (string, error) {
+				return func(context.Context) (string, error) { return name, nil }
+			}
+			watcher := w.client(client.Options{Token: named("watcher")}).Room("lobby")
+			h := w.client(client.Options{Token: named("ann"), MinDelay: 20 * time.Second})
+			join(t, watcher)
+			r := h.Room("lobby")
+			join(t, r)
+			w.lines[1].deafen()
+			done := make(chan error, 1)
+			go func() {
+				_, err := r.Publish(within(t), "sent", client.PublishOptions{})
+				done <- err
+			}()
+			if got := takeText(t, watcher); got != `"sent"` {
+				t.Errorf("got %s", got)
+			}
+			if restart {
+				w.crash()
+				w.start(cfg)
+			} else {
+				w.lines[1].Close()
+			}
+			if err := <-done; errors.Is(err, client.ErrUnknown) != restart || !restart && err != nil {
+				t.Errorf("restart %v: %v", restart, err)
+			}
+			if restart {
+				if l, is := take(t, watcher).(client.Lost); !is {
+					t.Errorf("got %+v", l)
+				}
+			}
+			publish(t, r, "last")
+			if got := takeText(t, watcher); got != `"last"` {
+				t.Errorf("restart %v: got %s, want the last", restart, got)
+			}
+		})
+	}
+}
