@@ -349,7 +349,7 @@ func TestAPIListsAreReadPageByPage(t *testing.T) {
 		t.Error(got)
 	}
 	for path, says := range map[string]string{
-		"/rooms?limit=0": "limit", "/rooms?limit=1001": "limit", "/rooms?limit=": "limit", "/rooms?limit=1&limit=2": "limit twice", "/rooms?Limit=1": "Limit",
+		"/rooms?limit=0": "limit", "/rooms?limit=1001": "limit", "/rooms?limit=": "limit", "/rooms?limit=%2B5": "limit", "/rooms?limit=1&limit=2": "limit twice", "/rooms?Limit=1": "Limit",
 		"/clients?after=bob": "after", "/info?x=1": "x", "/users?%zz": "query", "/rooms/r/history?since=1": "since", "/rooms/r/history?before=e:-1": "before",
 		"/rooms/r/history?since=e:1&before=e:2": "exclude each other", "/rooms/full/presence?after=x": "after",
 	} {
@@ -446,6 +446,85 @@ func TestAPISlowBodiesHoldNobodyUp(t *testing.T) {
 	rawtest.Eventually(t, "the lane is free again", func() bool { return b.call("GET", "/info", "").status == 200 })
 }
 
+// What needs no key is no place to wait in either: a body that doesn't come is refused at once.
+func TestAPIDescriptionWaitsForNoBody(t *testing.T) {
+	s, b := startAPI(t, hubbub.Config{HandshakeTimeout: 10 * time.Minute})
+	nc, err := net.Dial("tcp", s.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(rawtest.Patience))
+	io.WriteString(nc, "GET /api/v1/openapi.yaml HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
+	got, err := http.ReadResponse(bufio.NewReader(nc), nil)
+	if err != nil || got.StatusCode != 400 || !got.Close {
+		t.Errorf("%v, %v", got, err)
+	}
+	b.key = ""
+	b.ok("GET", "/openapi.yaml", "")
+}
+
+// timed is a listener whose connections note until when the server may write.
+type timed struct {
+	net.Listener
+	until chan time.Time
+}
+
+type timedConn struct {
+	net.Conn
+	until chan time.Time
+}
+
+func (l timed) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	return timedConn{nc, l.until}, err
+}
+
+func (c timedConn) SetWriteDeadline(t time.Time) error {
+	c.until <- t
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// However long a body takes to come, and the call to be done, the answer has its time: else nobody would know whether
+// it was done.
+func TestAPIAnswersHaveTheirTimeBehindTheBody(t *testing.T) {
+	for name, rest := range map[string]string{"done": `"content":1}`, "refused": `"content":!}`} {
+		cfg, secrets := keyed(t, hubbub.Config{})
+		s := rawtest.Start(t, cfg)
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		until := make(chan time.Time, 10)
+		go s.Serve(timed{l, until})
+		nc, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		nc.SetDeadline(time.Now().Add(rawtest.Patience))
+		fmt.Fprintf(nc, "POST /api/v1/publish HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"+
+			`{"room":"r",`, secrets["all"], len(`{"room":"r",`)+len(rest))
+		for given := time.Duration(0); given <= 0 || given > 20*time.Second; { // the call's, behind net/http's own
+			given = time.Until(<-until)
+		}
+		sent := time.Now()
+		io.WriteString(nc, rest)
+		if _, err := http.ReadResponse(bufio.NewReader(nc), nil); err != nil {
+			t.Fatal(err)
+		}
+		last := sent
+		for len(until) > 0 {
+			if at := <-until; at.After(last) {
+				last = at
+			}
+		}
+		if last.Sub(sent) < 10*time.Second {
+			t.Errorf("%s: behind the body the answer has %v", name, last.Sub(sent))
+		}
+	}
+}
+
 func TestAPIApartIsOnTheAdminListenerAlone(t *testing.T) {
 	s, b := startAPI(t, hubbub.Config{AdminApart: true, BasePath: "/live"})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -481,6 +560,12 @@ func TestAPIApartIsOnTheAdminListenerAlone(t *testing.T) {
 			t.Errorf("%s: %d, want %d", url, got, want)
 		}
 	}
+	for _, path := range []string{"/metrics", "/api/v1/info", "/debug/pprof/", "/debug/pprof/heap"} {
+		r, body := knock(t, s, "GET", "/live"+path, noUpgrade)
+		if r.StatusCode != 404 || !strings.Contains(body, "--admin-listen") || strings.Contains(body, "--base-path") {
+			t.Errorf("%s: %s %s", path, r.Status, body)
+		}
+	}
 	b.base = admin
 	b.ok("POST", "/publish", `{"room":"r","content":1}`)
 }
@@ -488,7 +573,7 @@ func TestAPIApartIsOnTheAdminListenerAlone(t *testing.T) {
 func TestAPIDisconnects(t *testing.T) {
 	s, b := startAPI(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: asUser}})
 	one, two, three := enterAs(t, s, "one"), enterAs(t, s, "two"), enterAs(t, s, "two")
-	for path, says := range map[string]string{"?code=1000": "code", "?code=5000": "code", "?code=x": "code", "?reason=" + strings.Repeat("x", 124): "reason", "?why=x": "why"} {
+	for path, says := range map[string]string{"?code=1000": "code", "?code=5000": "code", "?code=x": "code", "?code=%2B4500": "code", "?reason=" + strings.Repeat("x", 124): "reason", "?why=x": "why"} {
 		b.fails(400, "bad_message", says, "DELETE", "/clients/"+one.id+path, "")
 	}
 	b.ok("DELETE", "/clients/"+one.id+"?code=4001&reason=go%20away", "")

@@ -95,6 +95,7 @@ func allIsDone(t *testing.T, d *description) {
 	b.ok("GET", "/users/ann", "")
 	b.ok("GET", "/info", "")
 	b.ok("GET", "/openapi.yaml", "")
+	b.fails(400, "bad_message", "no body", "GET", "/openapi.yaml", `{}`)
 	b.ok("DELETE", "/rooms/full/history/1?epoch="+epoch, "")
 	b.ok("DELETE", "/rooms/full/history", "")
 	b.ok("DELETE", "/rooms/mute/members/"+bob.id, "")

@@ -164,3 +164,23 @@ func TestKeptConnectionsAreBounded(t *testing.T) {
 	}
 	rawtest.Eventually(t, "the older half is closed", func() bool { return closed.Load() >= n/2 })
 }
+
+// Nor do those who have no key push out who listens with one.
+func TestKeptConnectionsLeaveCallsAlone(t *testing.T) {
+	cfg, secrets := keyed(t, hubbub.Config{MaxConnections: 1 << 20})
+	s := rawtest.Start(t, cfg)
+	l := servePipes(t, s)
+	listens := l.ask(t, "GET /api/v1/tail?room=r HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer "+secrets["tail"]+"\r\n\r\n")
+	defer listens.Close()
+	hears := bufio.NewReader(listens)
+	awaitLine(t, hears, ": listening")
+	for range 400 { // more than are kept
+		if got := status(t, l.ask(t, get("/healthz"))); got != http.StatusOK {
+			t.Fatal(got)
+		}
+	}
+	if err := rawtest.Publish(s, "r", 1); err != nil {
+		t.Fatal(err)
+	}
+	awaitLine(t, hears, "event: room_message")
+}

@@ -223,6 +223,16 @@ func TestWithoutATokenNobodyGetsIn(t *testing.T) {
 	}
 }
 
+// Who shows something that is no token isn't let in as who shows none, also where it can't even be read.
+func TestWhoShowsABadTokenIsNoGuest(t *testing.T) {
+	s := rawtest.Start(t, withTokens(func(c *hubbub.Config) { c.Anonymous = true }))
+	letInAs(t, s, "", "/ws", nil)
+	for _, target := range []string{"/ws?token=x", "/ws?token=%zz", "/ws?token=" + aToken(t, nil) + "%"} {
+		turnedAway(t, s, 401, target, nil)
+	}
+	turnedAway(t, s, 401, "/ws?token=%zz&token="+aToken(t, nil), nil, "two tokens")
+}
+
 func TestAServerSaysThatItIsOpenToAll(t *testing.T) {
 	for _, tt := range []struct {
 		cfg  hubbub.Config
@@ -541,6 +551,7 @@ func TestATokenIsRefreshedByItsUserAlone(t *testing.T) {
 		{open, nobody, newer, hubbub.Unavailable},
 		{down, ann, newer, hubbub.Forbidden}, // its algorithm is none of a provider's
 		{down, ann, esToken(t), hubbub.Unavailable},
+		{down, nobody, esToken(t), hubbub.Forbidden}, // whatever it is; who is nobody makes nobody wait for a provider
 	} {
 		known, err := hubbub.Refresh(tt.s.Server, t.Context(), tt.who, tt.token)
 		var told *hubbub.Error

@@ -101,7 +101,7 @@ func (c Config) validateIdentity() (bad faults) {
 		bad.add("jwt-leeway %s: more than %s", j.Leeway, maxLeeway)
 	}
 	if c.Anonymous && !c.identifies() {
-		bad.add("anonymous on: without --jwt-key or --jwt-jwks everybody is let in as it is")
+		bad.add("anonymous on: it needs --jwt-key or --jwt-jwks, by which there are tokens that one may lack")
 	}
 	return append(bad, c.validateCookie()...)
 }

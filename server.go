@@ -248,8 +248,10 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) {
 // nothing answers where there is nothing, and says what to set where the path is right but for its beginning.
 func (s *Server) nothing(w http.ResponseWriter, r *http.Request) {
 	no := refusal{status: http.StatusNotFound, detail: "there is nothing at this path; the WebSocket is at " + s.cfg.BasePath + "/ws", warn: isUpgrade(r)}
-	if path := s.pathOf(r); s.cfg.AdminApart && (path == "/metrics" || isAPI(path)) {
+	if path := s.pathOf(r); s.cfg.AdminApart && (path == "/metrics" || isAPI(path) || strings.HasPrefix(path+"/", "/debug/pprof/")) {
 		no.detail = "this path is on the admin listener (--admin-listen)"
+		s.refuse(w, r, no)
+		return
 	}
 	for _, known := range []string{"/ws", "/echo", "/healthz", "/readyz", "/metrics", "/"} {
 		base, ok := strings.CutSuffix(r.URL.Path, known)

@@ -61,6 +61,9 @@ func missingTools() (missing []string) {
 	if out, err := exec.Command(python, "-c", "import websockets").CombinedOutput(); err != nil {
 		missing = append(missing, fmt.Sprintf("%s with websockets (Debian: python3-websockets): %v %s", python, err, bytes.TrimSpace(out)))
 	}
+	if _, err := exec.LookPath("php"); err != nil {
+		missing = append(missing, "php, for docs/backends/php.md (Debian: php-cli)")
+	}
 	if _, err := findBrowser(); err != nil {
 		missing = append(missing, err.Error())
 	}

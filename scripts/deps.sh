@@ -32,6 +32,7 @@ missing_for_tests() {
 	for proxy in nginx haproxy caddy apache2; do
 		has_proxy "$proxy" || echo "$proxy: a proxy of docs/deploy.md, which e2e runs"
 	done
+	command -v php >/dev/null || echo "php-cli: PHP, for the programs of docs/backends/php.md, which e2e runs"
 	has_browser || echo "chromium: to test the page"
 }
 

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+	"unicode/utf16"
 )
 
 // apiFlags are those of the commands that call a server by its HTTP API.
@@ -99,7 +100,7 @@ func (c *apiFlags) refusal(answer *http.Response) error {
 		if to := answer.Header.Get("Location"); to != "" {
 			why = " and sends to " + printable(to)
 		}
-		return fmt.Errorf("%s answers %s%s, and is no API of Hubbub: say by --url where it is, with the server's --base-path; where it has --admin-listen the API is there alone", c.URL, answer.Status, why)
+		return fmt.Errorf("%s answers %s%s, and is no API of Hubbub: say by --url where it is, with the server's --base-path; where it has --admin-listen the API is there alone", c.URL, printable(answer.Status), why)
 	}
 	detail := printable(cmp.Or(no.Detail, answer.Status))
 	switch {
@@ -111,6 +112,9 @@ func (c *apiFlags) refusal(answer *http.Response) error {
 		return fmt.Errorf("%s (forbidden)", detail)
 	case answer.Header.Get("Retry-After") != "":
 		return fmt.Errorf("%s (%s); try again in %s s", detail, no.Code, printable(answer.Header.Get("Retry-After")))
+	}
+	if no.Code == "not_found" && strings.HasSuffix(strings.TrimRight(c.URL, "/"), apiPath) {
+		detail += "; leave " + apiPath + " out of --url: it is added"
 	}
 	return &callError{no.Code, detail}
 }
@@ -167,6 +171,24 @@ func printable(text string) string {
 		if hidden(r) {
 			fmt.Fprintf(&b, "\\u%04x", r)
 		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// printableJSON is JSON from elsewhere, the same value on one line, as a terminal may have it.
+func printableJSON(raw []byte) string {
+	var b strings.Builder
+	for _, r := range string(bytes.TrimSpace(raw)) {
+		switch {
+		case r < ' ': // between values, for no text has one
+			b.WriteByte(' ')
+		case hidden(r):
+			for _, half := range utf16.Encode([]rune{r}) {
+				fmt.Fprintf(&b, "\\u%04x", half)
+			}
+		default:
 			b.WriteRune(r)
 		}
 	}

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -223,6 +225,34 @@ func TestTailShowsWhatPasses(t *testing.T) {
 	}
 }
 
+// JSON for programs is the same value, and does nothing to a terminal that it comes to.
+func TestJSONForTerminals(t *testing.T) {
+	raw := "{\"a\":\r\n\"\u009b2J \u202e \U000e0041 \u00fc \\n\"}\n"
+	text := printableJSON([]byte(raw))
+	if strings.ContainsFunc(text, hidden) {
+		t.Errorf("%q", text)
+	}
+	var want, got any
+	if err := errors.Join(json.Unmarshal([]byte(raw), &want), json.Unmarshal([]byte(text), &got)); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%q is %q, %v", text, got, err)
+	}
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == apiPath+"/tail" {
+			io.WriteString(w, "event: room_message\ndata: {\"content\":\"\u009b\"}\n\n")
+			return
+		}
+		io.WriteString(w, "{\"rooms\":[{\"room\":\"\u009b\"}],\"epoch\":\"\u009b\"}")
+	}))
+	defer page.Close()
+	t.Setenv("HUBBUB_URL", page.URL)
+	t.Setenv("HUBBUB_API_KEY", testKey)
+	for _, args := range [][]string{{"rooms", "--json"}, {"pub", "r", "1", "--json"}, {"tail", "room:r", "--json"}} {
+		if out, _ := printed(t, args...); !strings.Contains(out, `"\u009b"`) || strings.Contains(out, "\u009b") {
+			t.Errorf("%v prints %q", args, out)
+		}
+	}
+}
+
 // Whatever is wrong, the error says what to set.
 func TestCallsThatCantBeDoneSayWhatToSet(t *testing.T) {
 	s := serving(t)
@@ -249,6 +279,7 @@ func TestCallsThatCantBeDoneSayWhatToSet(t *testing.T) {
 		{"rooms --url http://" + off.Addr, []string{"hubbub key", "HUBBUB_API_KEY", "api_off"}},
 		{"rooms --url http://" + nobody.Addr().String(), []string{"nobody listens", "--url", "HUBBUB_URL"}},
 		{"rooms --url http://" + s.Addr + "/live", []string{"no API of Hubbub", "--base-path"}},
+		{"rooms --url http://" + s.Addr + "/api/v1", []string{"leave /api/v1 out of --url"}},
 		{"rooms --url " + page.URL, []string{"no JSON", "--url"}},
 		{"rooms --url " + page.URL + "/away", []string{"302", "sends to http://elsewhere.example/"}},
 		{"rooms --url localhost:8080", []string{"--url", "http://localhost:8080"}},

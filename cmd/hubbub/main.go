@@ -36,6 +36,12 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 func (usageError) ExitCode() int   { return statusUsage }
 
+// shown is an error without the library's name before it, which the program's own stands before already.
+type shown struct{ error }
+
+func (e shown) Error() string { return strings.ReplaceAll(e.error.Error(), "hubbub: ", "") }
+func (e shown) Unwrap() error { return e.error }
+
 // reserved are the settings that the documents promise and this version has not got.
 var reserved = strings.Fields(`
 	page nats nats-creds cluster-listen cluster-name cluster-secret join replicas pusher-app centrifugo`)
@@ -46,6 +52,9 @@ func main() {
 	parser := newParser(&c)
 	fail := func(err error) {
 		parser.Stdout = os.Stderr // the usage is no result
+		if err != nil {
+			err = shown{err}
+		}
 		parser.FatalIfErrorf(err)
 	}
 	if err := checkReserved(args, os.Environ()); err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"example.com/hubbub/client"
 )
@@ -141,6 +142,9 @@ func (c *pubCmd) contentOf(text string) (json.RawMessage, error) {
 	if !c.Text && json.Valid([]byte(text)) {
 		return json.RawMessage(strings.TrimSpace(text)), nil
 	}
+	if !c.Text && !utf8.ValidString(text) {
+		return nil, errors.New("the content is no UTF-8; --text sends it with U+FFFD in the place of what isn't")
+	}
 	return json.Marshal(strings.ToValidUTF8(text, "\uFFFD"))
 }
 
@@ -159,7 +163,7 @@ func (c *pubCmd) publish(ctx context.Context, p publication, content string) (er
 	case err != nil:
 		return err
 	case c.JSON:
-		fmt.Printf("%s\n", strings.TrimSpace(string(raw)))
+		fmt.Println(printableJSON(raw))
 	case at.Epoch != "" && at.Duplicate:
 		fmt.Printf("%s:%d, as before\n", printable(at.Epoch), at.Offset)
 	case at.Epoch != "":

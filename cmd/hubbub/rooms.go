@@ -61,7 +61,7 @@ func (c *roomsCmd) print(raw []byte, r *room) {
 	at := "-"
 	switch {
 	case c.JSON:
-		fmt.Printf("%s\n", raw)
+		fmt.Println(printableJSON(raw))
 		return
 	case r.Epoch != "":
 		at = fmt.Sprintf("%s:%d", r.Epoch, r.Offset)

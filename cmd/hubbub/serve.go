@@ -190,6 +190,9 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 	if _, _, err := hubbub.ListenAddress(adminAddress(c.AdminListen)); c.AdminListen != "" && err != nil {
 		errs = append(errs, fmt.Errorf("admin-listen %s: %w", c.AdminListen, err))
 	}
+	if c.AdminListen == c.Listen && !strings.HasSuffix(c.Listen, ":0") {
+		errs = append(errs, fmt.Errorf("admin-listen %s: --listen has this address", c.AdminListen))
+	}
 	if _, err := c.apiKeys(); err != nil {
 		errs = append(errs, err)
 	}

@@ -107,7 +107,7 @@ type passed struct {
 // print shows one event on a line.
 func (c *tailCmd) print(name string, data []byte) {
 	if c.JSON {
-		fmt.Println(withEvent(name, data))
+		fmt.Println(printableJSON([]byte(withEvent(name, data))))
 		return
 	}
 	var p passed

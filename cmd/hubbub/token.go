@@ -77,6 +77,9 @@ func settingsOf(ctx *kong.Context) []*kong.Flag {
 	return nil
 }
 
+// maxData is how many bytes of data a server takes.
+const maxData = 4096
+
 func (c *tokenCmd) sign() (string, error) {
 	if c.JWTKey == "" {
 		return "", errors.New("there is no key to sign with: set --jwt-key, HUBBUB_JWT_KEY, or jwt-key in the file that --config names, to the server's secret (openssl rand -hex 32 makes one), or to @FILE with the private key to its public one")
@@ -92,6 +95,9 @@ func (c *tokenCmd) sign() (string, error) {
 		return "", fmt.Errorf("--expires %s: must be greater than 0s", c.Expires)
 	}
 	data := json.RawMessage(strings.TrimSpace(c.Data))
+	if len(data) > maxData {
+		return "", fmt.Errorf("--data: %d bytes, a server takes %d at most", len(data), maxData)
+	}
 	if len(data) > 0 && !json.Valid(data) {
 		return "", fmt.Errorf("--data %s: it is no JSON; write '{\"color\":\"red\"}', or '\"text\"' with both kinds of quotes", c.Data)
 	}

@@ -137,6 +137,10 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, before []string) {
 	var space [12]string
 	to, allow := find(r.Method, c.args[:], below(space[:0], r.URL, before))
 	if to == &description {
+		if r.ContentLength != 0 { // net/http would wait for it before it answers
+			a.refuse(w, &c, nil, bad(noBody))
+			return
+		}
 		a.describe(w)
 		return
 	}
@@ -158,6 +162,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, before []string) {
 		a.refuse(w, &c, to, tooMuch("too many calls at once"))
 	default:
 		defer a.calls.Leave()
+		front.Keep(r)
 		a.answer(w, &c, to)
 	}
 }
@@ -270,6 +275,7 @@ func (a *API) answer(w http.ResponseWriter, c *call, to *route) {
 		h["Cache-Control"] = noStore
 	}
 	a.counts.add(to, status)
+	front.Answers(w, c.r)
 	w.WriteHeader(status)
 	w.Write(out)
 }
@@ -280,6 +286,8 @@ var (
 	noStore  = []string{"no-store"}
 )
 
+const noBody = "this call has no body"
+
 // prepare reads the query and the body.
 func (a *API) prepare(c *call, to *route) (no *problem) {
 	if c.query, no = readQuery(c.r.URL.RawQuery, to.query); no != nil {
@@ -287,7 +295,7 @@ func (a *API) prepare(c *call, to *route) (no *problem) {
 	}
 	if !to.body {
 		if c.r.ContentLength != 0 {
-			return bad("this call has no body")
+			return bad(noBody)
 		}
 		return nil
 	}
@@ -386,6 +394,7 @@ func grownTo(full int, told int64) int {
 // refuse answers with a problem.
 func (a *API) refuse(w http.ResponseWriter, c *call, to *route, no *problem) {
 	a.counts.add(to, no.status)
+	front.Answers(w, c.r)
 	h := w.Header()
 	if c.r.ContentLength != 0 && !c.whole {
 		h.Set("Connection", "close")

@@ -88,8 +88,8 @@ func (r *reader) checkPublication(p *publication, given uint32) {
 	case p.user != "" && protocol.CheckUser(p.user) != nil:
 		r.fault("user", "can't be used: %v", protocol.CheckUser(p.user))
 	}
-	if _, is := hub.ParseID([]byte(p.from)); is {
-		r.fault("from", "has the form of a client's id: %s", p.from)
+	if err := hub.CheckFrom(p.from); err != nil {
+		r.fault("from", "can't be used: %v", err)
 	}
 	if _, is := hub.ParseID([]byte(p.exclude)); p.exclude != "" && !is {
 		r.fault("exclude", "is no client's id: %s", shown(p.exclude))

@@ -52,11 +52,11 @@ func (c *call) limit() (int, *problem) {
 	if text == "" && !c.query.Has("limit") {
 		return usualList, nil
 	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > maxList {
+	n, ok := parseOffset(text)
+	if !ok || n < 1 || n > maxList {
 		return 0, bad("limit must be a whole number from 1 to %d", maxList)
 	}
-	return n, nil
+	return int(n), nil
 }
 
 // room is the name in the path.

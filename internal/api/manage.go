@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strconv"
 
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/protocol"
@@ -75,11 +74,11 @@ func (a *API) disconnectUser(c *call) ([]byte, *problem) { return a.disconnectBy
 func (a *API) disconnectBy(c *call, client, user string) ([]byte, *problem) {
 	code := protocol.CloseKicked
 	if c.query.Has("code") {
-		n, err := strconv.Atoi(c.query.Get("code"))
-		if err != nil || n < 4000 || n > 4999 {
+		n, ok := parseOffset(c.query.Get("code"))
+		if !ok || n < 4000 || n > 4999 {
 			return nil, bad("code must be a whole number from 4000 to 4999")
 		}
-		code = n
+		code = int(n)
 	}
 	reason := c.query.Get("reason")
 	if no := checkShort(reason, "reason", 0, maxReason); no != nil {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/protocol"
 )
@@ -75,6 +76,7 @@ func (a *API) tail(w http.ResponseWriter, c *call, to *route) {
 		return
 	}
 	defer t.Close()
+	front.Keep(c.r)
 	a.counts.add(to, http.StatusOK)
 	a.counts.tails.Add(1)
 	defer a.counts.tails.Add(-1)

@@ -67,9 +67,9 @@ type APIKey struct {
 type APIKeys []APIKey
 
 // Find is the key that a client has sent, or nil. It compares the digest with every key's, so the time that it takes
-// says nothing of any of them.
+// says nothing of any of them. What is no key is none's, also where its digest was set: "sha256sum" of nothing has one.
 func (k APIKeys) Find(secret string) *APIKey {
-	if len(secret) > maxAPIKey {
+	if len(secret) < minAPIKey || len(secret) > maxAPIKey {
 		return nil
 	}
 	digest := sha256.Sum256([]byte(secret))

@@ -22,6 +22,12 @@ func TestAPIKeysAreFoundByTheirDigests(t *testing.T) {
 			t.Errorf("%q: %+v", secret, got)
 		}
 	}
+	for _, secret := range []string{"", "fifteen letters"} { // by its digest nobody can tell how long a key is
+		keys := APIKeys{{Name: "short", Digest: sha256.Sum256([]byte(secret))}}
+		if got := keys.Find(secret); got != nil {
+			t.Errorf("%q, of which there is the digest, is a key: %+v", secret, got)
+		}
+	}
 	if APIKeys(nil).Find("") != nil {
 		t.Error("no keys, and one is found")
 	}

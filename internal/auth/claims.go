@@ -104,7 +104,7 @@ func (c claims) read(name string, v any) error {
 		return nil
 	}
 	if json.Unmarshal(raw, v) != nil {
-		return &claimError{name}
+		return &claimError{name: name}
 	}
 	return nil
 }
@@ -132,10 +132,16 @@ func readPlain(raw json.RawMessage, v any) bool {
 	return false
 }
 
-// claimError says that a claim has the wrong type, and nothing of what it has.
-type claimError struct{ name string }
+// claimError says that a claim has the wrong type, or is no time, and nothing of what it has.
+type claimError struct {
+	name   string
+	noTime bool
+}
 
 func (e *claimError) Error() string {
+	if e.noTime {
+		return fmt.Sprintf("the token's claim %s is no time before the year 10000: it must be in seconds, not milliseconds", e.name)
+	}
 	return fmt.Sprintf("the token's claim %s is of the wrong type", e.name)
 }
 
@@ -148,7 +154,7 @@ func (c claims) time(name string) (*jwt.NumericDate, error) {
 		return nil, err
 	}
 	if *seconds < 0 || *seconds > maxDate {
-		return nil, &claimError{name}
+		return nil, &claimError{name: name, noTime: *seconds > maxDate}
 	}
 	return jwt.NewNumericDate(time.Unix(int64(*seconds), 0)), nil
 }
@@ -182,7 +188,12 @@ func inWords(err error) error {
 	case errors.Is(err, jwt.ErrTokenInvalidAudience):
 		return errors.New("the token's claim aud isn't the audience that --jwt-audience names")
 	}
-	return fmt.Errorf("the token's claims: %w", err) // one that is needed is missing, and the library says which
+	for _, name := range []string{"exp", "iss", "aud"} {
+		if strings.Contains(err.Error(), name+" claim is required") {
+			return fmt.Errorf("the token lacks the claim %s", name)
+		}
+	}
+	return fmt.Errorf("the token's claims: %w", err)
 }
 
 // permit reads the claim "hubbub". What else is in it is not for this version.
@@ -190,7 +201,7 @@ func (c claims) permit(who *Identity) (err error) {
 	raw := c.get("hubbub")
 	inner, ok := parseClaims(raw)
 	if !ok && string(raw) != "null" {
-		return &claimError{"hubbub"}
+		return &claimError{name: "hubbub"}
 	}
 	var data json.RawMessage
 	var join, publish, read []string
@@ -202,7 +213,7 @@ func (c claims) permit(who *Identity) (err error) {
 		{"rooms", &who.Rooms}, {"data", &data}, {"join", &join}, {"publish", &publish}, {"read", &read}, {"chat", &chat}, {"direct", &direct},
 	} {
 		if inner.read(of.name, of.v) != nil {
-			return &claimError{"hubbub." + of.name}
+			return &claimError{name: "hubbub." + of.name}
 		}
 	}
 	if string(data) != "null" {
@@ -220,7 +231,7 @@ func (c claims) permit(who *Identity) (err error) {
 func (c claims) identity() (who Identity, err error) {
 	exp, err := c.time("exp")
 	if err != nil || exp == nil { // the validator has looked; a Signer has not
-		return Identity{}, &claimError{"exp"}
+		return Identity{}, &claimError{name: "exp"}
 	}
 	who.Expires = exp.Time
 	if err := c.read("sub", &who.User); err != nil {

@@ -30,7 +30,7 @@ const (
 // Gate is a listener that admits connections to net/http. Those on their way to an upgrade share maxHandshakes places:
 // Accept takes one, and hijacking, closing or finishing the request gives it back, or Admit or StepAside before that.
 // When none is free, the oldest connection whose head is still not complete must go. Of those without a place the
-// oldest goes when there are too many.
+// oldest goes when there are too many, unless it is kept (Keep).
 //
 // Its http.Server must have Changed as its ConnState and Context as its ConnContext.
 type Gate struct {
@@ -50,6 +50,7 @@ type Gate struct {
 	freed   sync.Cond
 	arrived map[net.Conn]time.Time // hold a place; the time is zero once the head is complete
 	beside  map[net.Conn]time.Time // hold none: in a lane, behind their first request, or at a later one
+	kept    map[net.Conn]bool      // likewise, and don't go for others: see Keep
 	closed  bool
 
 	// Guarded by mu too.
@@ -63,7 +64,7 @@ type Gate struct {
 func NewGate(l net.Listener, descriptors, turns int, sorry func() string, log *slog.Logger) *Gate {
 	g := &Gate{
 		Listener: l, maxBeside: max(lanes*laneWidth+wideLane, descriptors-maxHandshakes), maxTurns: turns, sorry: sorry, log: log,
-		arrived: map[net.Conn]time.Time{}, beside: map[net.Conn]time.Time{},
+		arrived: map[net.Conn]time.Time{}, beside: map[net.Conn]time.Time{}, kept: map[net.Conn]bool{},
 	}
 	g.freed.L = &g.mu
 	g.reserve, _ = os.Open(os.DevNull)
@@ -175,10 +176,11 @@ func (g *Gate) Changed(nc net.Conn, state http.ConnState) {
 // pass gives the place of a connection back that is to stay. mu is held.
 func (g *Gate) pass(nc net.Conn) {
 	g.forget(nc)
-	if len(g.beside) >= g.maxBeside {
-		old, _ := oldest(g.beside)
-		delete(g.beside, old)
-		old.Close()
+	if len(g.beside)+len(g.kept) >= g.maxBeside {
+		if old, _ := oldest(g.beside); old != nil {
+			delete(g.beside, old)
+			old.Close()
+		}
 	}
 	g.beside[nc] = time.Now()
 }
@@ -186,6 +188,7 @@ func (g *Gate) pass(nc net.Conn) {
 // forget gives the place of a connection back. mu is held.
 func (g *Gate) forget(nc net.Conn) {
 	delete(g.beside, nc)
+	delete(g.kept, nc)
 	delete(g.arrived, nc)
 	g.freed.Signal()
 }
@@ -195,7 +198,7 @@ func (g *Gate) forget(nc net.Conn) {
 func (g *Gate) Unsettled() []string {
 	for end := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
 		g.mu.Lock()
-		arrived, beside, turns := len(g.arrived), len(g.beside), g.turns
+		arrived, beside, turns := len(g.arrived), len(g.beside)+len(g.kept), g.turns
 		g.mu.Unlock()
 		switch {
 		case arrived+beside+turns == 0:
@@ -248,7 +251,28 @@ func StepAside(w http.ResponseWriter, r *http.Request) {
 	t.gate.mu.Lock()
 	t.gate.pass(t.nc)
 	t.gate.mu.Unlock()
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(readWithin))
+	Answers(w, r)
+}
+
+// Keep has the connection of a request that has stepped aside stay until that is answered, however many others come.
+// The caller bounds how many these are, and has found out who asks.
+func Keep(r *http.Request) {
+	if t := ticketOf(r); t != nil {
+		t.gate.mu.Lock()
+		defer t.gate.mu.Unlock()
+		if _, open := t.gate.beside[t.nc]; open {
+			delete(t.gate.beside, t.nc)
+			t.gate.kept[t.nc] = true
+		}
+	}
+}
+
+// Answers gives the client of a request that has stepped aside its ten seconds anew: its body, and what it asked for,
+// have taken of them.
+func Answers(w http.ResponseWriter, r *http.Request) {
+	if ticketOf(r) != nil {
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(readWithin))
+	}
 }
 
 // Close lets Accept go.

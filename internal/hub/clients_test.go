@@ -254,6 +254,108 @@ func TestWhatIsKnownOfAClient(t *testing.T) {
 	}
 }
 
+// Who is taken out of a room while the application is asked about a message of its there may not publish any more.
+func TestWhoIsRemovedWhileItsPublishIsAskedAbout(t *testing.T) {
+	asked, answer := make(chan struct{}), make(chan struct{})
+	h, l := newHubOf(t, 1, func(c *Config) {
+		closedRooms(c)
+		c.HookTimeout = time.Minute
+		c.Hooks.Publish = func(context.Context, Identity, Draft) ([]byte, error) {
+			asked <- struct{}{}
+			<-answer
+			return nil, nil
+		}
+	})
+	a, b := newKnown(t, h, l, auth.Identity{Rooms: []string{"closed.1"}}), newKnown(t, h, l, auth.Identity{Rooms: []string{"closed.1"}})
+	a.expectKinds("joined closed.1")
+	b.expectKinds("joined closed.1")
+	a.say(`{"msg_type":"room_message","room":"closed.1","content":1,"id":1}`)
+	<-asked
+	must(t, h.Remove(t.Context(), "closed.1", idOf(a)))
+	answer <- struct{}{}
+	if got := a.answer(1.0, func(map[string]any) {}); got["code"] != "not_member" {
+		t.Errorf("it is answered %v", got)
+	}
+	b.expectKinds()
+}
+
+// Who was put into a room is asked about by no resume; but where it is taken out while the resume waits for what is said
+// of other rooms, it isn't let in again unasked.
+func TestWhoIsRemovedWhileItsResumeIsAskedAbout(t *testing.T) {
+	asked, answer := make(chan string), make(chan error)
+	h, l := newHubOf(t, 1, func(c *Config) {
+		resumable(c)
+		c.HookTimeout = time.Minute
+		c.Hooks.Join = func(_ context.Context, _ Identity, room string) error {
+			asked <- room
+			return <-answer
+		}
+	})
+	a := newClient(t, h, l)
+	must(t, h.Join(t.Context(), "put", idOf(a)))
+	a.sync()
+	back := a.again(h, l, a.lose(h))
+	back.say(`{"msg_type":"resume","rooms":{"put":null,"other":null},"id":1}`)
+	if room := <-asked; room != "other" {
+		t.Fatalf("asked about %s", room)
+	}
+	must(t, h.Remove(t.Context(), "put", idOf(a)))
+	answer <- nil
+	back.answer(1.0, func(map[string]any) {})
+	if rooms := roomsOf(t, h, back); !slices.Equal(rooms, []string{"other"}) {
+		t.Errorf("it is in %q", rooms)
+	}
+}
+
+// Rooms into which a client is put while the application is asked about a join of its count as all others do.
+func TestWhoIsPutInWhileItsJoinIsAskedAbout(t *testing.T) {
+	asked, answer := make(chan struct{}), make(chan struct{})
+	h, l := newHubOf(t, 1, func(c *Config) {
+		c.MaxRoomsPerClient, c.HookTimeout = 1, time.Minute
+		c.Hooks.Join = func(context.Context, Identity, string) error {
+			asked <- struct{}{}
+			<-answer
+			return nil
+		}
+	})
+	a := newClient(t, h, l)
+	for room, want := range map[string]string{"put": "joined <nil>", "other": "error limit_reached"} {
+		a.say(`{"msg_type":"join_room","room":%q,"id":1}`, room)
+		<-asked
+		must(t, h.Join(t.Context(), "put", idOf(a)))
+		answer <- struct{}{}
+		got := a.answer(1.0, func(map[string]any) {})
+		if text := fmt.Sprint(got["msg_type"], " ", got["code"]); text != want {
+			t.Errorf("%s: %s, want %s", room, text, want)
+		}
+		if rooms := roomsOf(t, h, a); !slices.Equal(rooms, []string{"put"}) {
+			t.Errorf("it is in %q", rooms)
+		}
+		must(t, h.Remove(t.Context(), "put", idOf(a)))
+	}
+}
+
+// So where the resume waits for the log of another room.
+func TestWhoIsRemovedWhileItsResumeWaitsForALog(t *testing.T) {
+	logs, hub := newSlowLogs(), new(*Hub)
+	h, l := newHubOf(t, 1, func(c *Config) { closedRooms(c); c.Logs = logs.of(hub) })
+	*hub = h
+	t.Cleanup(logs.all.Wait)
+	a := newClient(t, h, l)
+	must(t, h.Join(t.Context(), "closed.1", idOf(a)))
+	a.sync()
+	back := a.again(h, l, a.lose(h))
+	logs.mu.Lock()
+	back.say(`{"msg_type":"resume","rooms":{"closed.1":null,"free":null},"id":1}`)
+	back.sync()
+	must(t, h.Remove(t.Context(), "closed.1", idOf(a)))
+	logs.mu.Unlock()
+	back.answer(1.0, func(map[string]any) {})
+	if rooms := roomsOf(t, h, back); !slices.Equal(rooms, []string{"free"}) {
+		t.Errorf("it is in %q", rooms)
+	}
+}
+
 // newUser is a client of a user.
 func newUser(t testing.TB, h *Hub, l *loop.Loop, user string) *client {
 	return newSession(t, l, h.Session(Identity{NewID(), user}, netip.Addr{}, nil))

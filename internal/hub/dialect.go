@@ -114,6 +114,24 @@ func (s *session) answer(a protocol.Answer) {
 	st.answer = protocol.Answer{} // what it points to isn't kept
 }
 
+// inform sends what the client didn't ask for, once for each of its rooms: they may be so many that it is bounded as the
+// rooms' messages are, and as answers are only where these leave no room.
+func (s *session) inform(a protocol.Answer) {
+	st := s.state()
+	st.answer = a
+	p := s.speaker().AppendAnswer(st.buf[:0], &st.answer)
+	st.answer = protocol.Answer{}
+	st.keepBuf(p)
+	if len(p) == 0 {
+		return
+	}
+	if f := loop.NewFrame(s.speaker().op, p); s.conn.Fits(f) {
+		s.conn.Send(f)
+	} else {
+		s.conn.Answer(s.speaker().op, p)
+	}
+}
+
 // tell sends a message to this client alone.
 func (s *session) tell(m *protocol.Message) {
 	s.send(s.speaker().AppendMessage(s.state().buf[:0], m))

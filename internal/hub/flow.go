@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"slices"
 
 	"example.com/hubbub/internal/loop"
@@ -205,6 +206,19 @@ func (g *lag) count(w *waiting, sign int64) {
 		f.plain += cost
 	}
 	g.s.conn.Owe(cost, sign)
+}
+
+// firstOffset is that of the first message that waits, or is told as lost; 0 where none has one. g may be nil.
+func (g *lag) firstOffset() uint64 {
+	if g == nil {
+		return 0
+	}
+	for w := g.first; w != nil; w = w.next {
+		if at := cmp.Or(w.lost.from, w.offset); at != 0 {
+			return at
+		}
+	}
+	return g.lost.from
 }
 
 // drop takes w away unsent. It is keyed, or the oldest that is neither keyed nor firm.

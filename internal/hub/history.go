@@ -266,6 +266,9 @@ func (p *pulling) Conn(*loop.Worker) *loop.Conn { return p.s.conn }
 func (p *pulling) Run(*loop.Worker) {
 	if p.s.naming() && p.s.conn.Open() {
 		p.s.goOnNaming()
+		if q := p.s.more.operations; q != nil && q.running == nil && p.s.conn.Open() {
+			p.s.goOn()
+		}
 	}
 	p.s.pull()
 	p.s.catchUpLags()

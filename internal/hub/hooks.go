@@ -100,12 +100,16 @@ func (d *hookDone) Run(*loop.Worker) {
 	}
 	switch {
 	case cmd.Kind == protocol.Resume:
-		s.resumeRooms(cmd, d.out.refused)
+		s.resumeRooms(cmd, s.takenOut(cmd, d.joins, d.out.refused))
 	case cmd.Kind == protocol.Refresh:
 		s.refresh(cmd, *d.out.who)
 	case cmd.Kind == protocol.Request:
 		s.answer(protocol.Answer{Kind: protocol.AnswerResponse, Content: d.out.content, ID: cmd.ID})
 	case cmd.Kind != protocol.Custom:
+		if no := s.overtaken(cmd); no != nil {
+			s.answerError(no, cmd.ID)
+			return
+		}
 		if d.out.content != nil {
 			cmd.Content = d.out.content
 		}
@@ -115,6 +119,18 @@ func (d *hookDone) Run(*loop.Worker) {
 	case cmd.ID != nil:
 		s.answer(protocol.Answer{Kind: protocol.AnswerAck, ID: cmd.ID})
 	}
+}
+
+// overtaken says that a command which the application has allowed can't be obeyed any more: it has taken the client out
+// of the room meanwhile, or put it into others.
+func (s *session) overtaken(cmd *protocol.Command) *protocol.Error {
+	switch {
+	case cmd.Kind == protocol.RoomMessage:
+		return s.forbids(mayPublish, cmd.Room)
+	case cmd.Kind == protocol.JoinRoom && s.find(cmd.Room) < 0:
+		return s.limitOfRooms(0)
+	}
+	return nil
 }
 
 // told keeps the application's own errors from clients, unless they are meant for them.

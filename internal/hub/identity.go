@@ -163,7 +163,7 @@ func (s *session) enter(name string, put bool) *protocol.Error {
 	}
 	no := s.limitOfRooms(others)
 	if no == nil {
-		no = s.mayBeHooked()
+		no = s.limitOfData(&protocol.Command{Room: []byte(name)})
 	}
 	if no != nil {
 		return no
@@ -253,7 +253,7 @@ func (s *session) refresh(cmd *protocol.Command, fresh auth.Identity) {
 	s.expire()
 	s.answer(protocol.Answer{Kind: protocol.AnswerRefreshed, ID: cmd.ID, Expires: expiresAt(&fresh)})
 	if !sameJoins(old, &fresh) {
-		s.leaveForbidden()
+		s.leaveForbidden(old.Rooms)
 	}
 	if fresh.Data != nil && !bytes.Equal(fresh.Data, old.Data) {
 		s.showAnew()
@@ -273,11 +273,13 @@ func sameJoins(a, b *auth.Identity) bool {
 	return slices.Equal(a.Rooms, b.Rooms) && slices.EqualFunc(joins(a), joins(b), same)
 }
 
-// leaveForbidden takes the client out of the rooms that the policies let it be in no more. Nobody else is asked.
-func (s *session) leaveForbidden() {
+// leaveForbidden takes the client out of the rooms that the policies let it be in no more. Nobody else is asked; so where
+// the application has a say, those go too that only the old identity's names let it be in.
+func (s *session) leaveForbidden(oldRooms []string) {
+	unasked := func(room string) bool { return s.hub.cfg.Hooks.Join != nil && slices.Contains(oldRooms, room) }
 	for _, m := range slices.Clone(s.rooms) {
 		name := m.local.room.name
-		if m.put || s.named(name) || s.isOne(s.whoMay(mayJoin, []byte(name)), mayJoin, []byte(name)) {
+		if m.put || s.named(name) || s.isOne(s.whoMay(mayJoin, []byte(name)), mayJoin, []byte(name)) && !unasked(name) {
 			continue
 		}
 		i := s.find([]byte(name))
@@ -285,7 +287,7 @@ func (s *session) leaveForbidden() {
 			return // what it was told found it too slow: it is in no room
 		}
 		s.leave(i)
-		s.answer(protocol.Answer{Kind: protocol.AnswerLeft, Room: name, Reason: protocol.LeftForbidden})
+		s.inform(protocol.Answer{Kind: protocol.AnswerLeft, Room: name, Reason: protocol.LeftForbidden})
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/wire"
 )
 
 // tokens are what Refresh reads: identities by their names.
@@ -179,6 +180,59 @@ func TestWhoIsPutInMayComeWithAPosition(t *testing.T) {
 	}
 }
 
+// What is noted of a room into which the server has put a client goes with the membership: neither do comings and goings
+// add up, nor is a position good for a room that it has joined itself since.
+func TestWhoWasPutInIsForgottenWithTheRoom(t *testing.T) {
+	h, l := newHubOf(t, 1, closedRooms)
+	a := newClient(t, h, l)
+	other := newClient(t, h, l)
+	other.ask(`{"msg_type":"join_room","room":"r","id":1}`)
+	publish(t, h, "r", `1`)
+	for range 10 {
+		must(t, h.Join(t.Context(), "r", idOf(a)))
+		must(t, h.Remove(t.Context(), "r", idOf(a)))
+	}
+	a.sync()
+	s := sessionOf(t, h, a.id)
+	onItsWorker(h, s, func() {
+		if n := len(s.more.placings.entered); n > 0 {
+			t.Errorf("%d notes are left of a room in which it isn't", n)
+		}
+	})
+	epoch := a.ask(`{"msg_type":"join_room","room":"r","id":1}`)["epoch"]
+	if got := a.ask(`{"msg_type":"join_room","room":"r","since":{"epoch":%q,"offset":0},"id":1}`, epoch); got["recovered"] != false {
+		t.Errorf("a member by itself joins again with a position: %v", got)
+	}
+}
+
+// Who was put in and then says that it has all up to the room's position hears of what was taken back while it was away.
+func TestWhoIsPutInHearsWhatWasTakenBack(t *testing.T) {
+	for _, how := range []string{`{"msg_type":"resume","rooms":{"closed.1":%s},"id":1}`, `{"msg_type":"join_room","room":"closed.1","since":%s,"id":1}`} {
+		h, l := newHubOf(t, 1, closedRooms)
+		who := auth.Identity{User: "ann", Rooms: []string{"closed.1"}}
+		stays, leaves := newKnown(t, h, l, who), newKnown(t, h, l, who)
+		since := fmt.Sprintf(`{"epoch":%q,"offset":2}`, leaves.next()["epoch"])
+		stays.next()
+		publish(t, h, "closed.1", `1`)
+		publish(t, h, "closed.1", `2`)
+		leaves.expectKinds("room_message closed.1 1", "room_message closed.1 2")
+		leaves.nc.Close()
+		must(t, h.DeleteMessage(t.Context(), "closed.1", "", 1))
+		back := newKnown(t, h, l, who)
+		back.wants("joined", map[string]any{"room": "closed.1", "offset": 2.0})
+		back.say(how, since)
+		if answer := back.answer(1.0, func(map[string]any) {}); !strings.Contains(fmt.Sprint(answer), "recovered:true") {
+			t.Errorf("%v", answer)
+		}
+		got := back.sync()
+		if len(got) != 1 || got[0]["msg_type"] != "deleted" || got[0]["offset"] != 1.0 {
+			t.Errorf("it hears %v", got)
+		}
+		publish(t, h, "closed.1", `3`)
+		back.expectKinds("room_message closed.1 3")
+	}
+}
+
 // roomsOf are the rooms that the hub has the client in, by name.
 func roomsOf(t *testing.T, h *Hub, c *client) []string {
 	t.Helper()
@@ -220,6 +274,31 @@ func TestRoomsOfAnIdentityAreLimited(t *testing.T) {
 	back.expectKinds("error limit_reached", "joined 1") // those that it was in count until it has said that it isn't
 }
 
+// A client may be in as many rooms as the limit allows: to be told of all of them at once makes it no slow one.
+func TestAnIdentitysRoomsAreMany(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) {
+		closedRooms(c)
+		c.MaxRoomsPerClient, c.Hooks.Refresh = 1000, tokens{"none": {User: "ann"}}.read
+	})
+	who := auth.Identity{User: "ann"}
+	for i := range 1000 {
+		who.Rooms = append(who.Rooms, fmt.Sprint("closed.", strings.Repeat("x", 200), i))
+	}
+	c := newKnown(t, h, l, who)
+	if n := len(c.sync()); n != 1000 {
+		t.Errorf("as it connects it is told of %d rooms", n)
+	}
+	c.lose(h)
+	back := c.backAs(h, l, who)
+	if n := len(back.sync()); n != 1000 {
+		t.Errorf("as it comes back it is told of %d rooms", n)
+	}
+	back.ask(`{"msg_type":"refresh","token":"none","id":1}`)
+	if n := len(back.sync()); n != 1000 {
+		t.Errorf("it is told that it has left %d rooms", n)
+	}
+}
+
 func TestAnIdentitysDataIsWhatOthersSee(t *testing.T) {
 	all := tokens{"new": {User: "ann", Data: []byte(`"new"`)}, "none": {User: "ann", Expires: time.Now().Add(time.Hour)}}
 	h, l := newHubOf(t, 2, func(c *Config) { c.ResumeWindow, c.Hooks.Refresh = time.Minute, all.read })
@@ -243,6 +322,87 @@ func TestAnIdentitysDataIsWhatOthersSee(t *testing.T) {
 	c.lose(h)
 	c.backAs(h, l, auth.Identity{User: "ann", Data: []byte(`"third"`)}).resume(`"lobby":null`)
 	seen("third")
+}
+
+// A member that joins again is told the position of what it has been sent: what is still on its way to it comes behind
+// that, so that a client which is cut off in between comes back for it.
+func TestWhoJoinsAgainIsToldWhatItWasSent(t *testing.T) {
+	h, l := newHubOf(t, 1, closedRooms)
+	c := newKnown(t, h, l, auth.Identity{User: "ann", Rooms: []string{"r"}})
+	epoch := c.next()["epoch"]
+	s := sessionOf(t, h, c.id)
+	for i, join := range []string{`"id":1`, fmt.Sprintf(`"since":{"epoch":%q,"offset":1},"id":1`, epoch), `"since":{"epoch":"other","offset":0},"id":1`} {
+		onItsWorker(h, s, func() {
+			publish(t, h, "r", `1`)
+			s.Message(s.conn, wire.Text, fmt.Appendf(nil, `{"msg_type":"join_room","room":"r",%s}`, join))
+		})
+		c.wants("joined", map[string]any{"offset": float64(i)})
+		c.wants("room_message", map[string]any{"offset": float64(i + 1)})
+	}
+	c.ask(`{"msg_type":"join_room","room":"r","id":1}`)
+	if got := c.ask(`{"msg_type":"join_room","room":"r","id":1}`); got["offset"] != 3.0 {
+		t.Errorf("when it has all: %v", got)
+	}
+}
+
+// So where it lags: what waits for it comes behind the position that it is told.
+func TestWhoLagsAndJoinsAgainIsToldWhatItWasSent(t *testing.T) {
+	for p := DropOldest; p <= LatestByKey; p++ {
+		h, l := newHubOf(t, 1, slowRooms)
+		c := newClient(t, h, l)
+		room := p.String()
+		c.ask(`{"msg_type":"join_room","room":%q,"id":1}`, room)
+		c.deaf.Lock()
+		lagging(t, h, room, idOf(c))
+		s := h.here(idOf(c))
+		onItsWorker(h, s, func() {
+			if s.lag(s.rooms[0].local) == nil {
+				t.Errorf("%s: it doesn't lag", p)
+			}
+			s.Message(s.conn, wire.Text, fmt.Appendf(nil, `{"msg_type":"join_room","room":%q,"id":1}`, room))
+		})
+		c.deaf.Unlock()
+		had := 0.0 // before it lagged
+		told := c.answer(1.0, func(m map[string]any) { had, _ = m["offset"].(float64) })["offset"].(float64)
+		if told < had {
+			t.Errorf("%s: it is told %v, and has %v", p, told, had)
+		}
+		c.say(`{"msg_type":"ping","id":2}`)
+		for m := c.next(); m["id"] != 2.0; m = c.next() {
+			at, _ := m["offset"].(float64)
+			from, _ := m["from_offset"].(float64)
+			if first := max(at, from); first != 0 && first <= told {
+				t.Errorf("%s: it is told %v, and then comes %v", p, told, first)
+			}
+		}
+	}
+}
+
+// The data that an identity shows is kept in each of its rooms, and that within the user's share, however many
+// connections there are.
+func TestAnIdentitysDataIsWithinTheShare(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) {
+		c.MaxBufferedBytes = 4 << 20
+		c.Policies = NewPolicies(Disconnect, rule("*", Access{}))
+	})
+	var rooms []string
+	for i := range 10 {
+		rooms = append(rooms, fmt.Sprint("r", i))
+	}
+	who := auth.Identity{User: "ann", Rooms: rooms, Data: []byte(`"` + strings.Repeat("x", 4000) + `"`)}
+	for range 20 {
+		newKnown(t, h, l, who).sync()
+	}
+	if kept := h.Kept(KeptPresence); kept > h.share {
+		t.Errorf("%d bytes are kept because of one user, whose share is %d", kept, h.share)
+	}
+	last := newKnown(t, h, l, who)
+	if got := last.sync(); got[0]["code"] != "limit_reached" {
+		t.Errorf("the last one is told %v", got[0])
+	}
+	if err := h.Join(t.Context(), "r0", idOf(last)); !errors.Is(err, ErrLimitReached) {
+		t.Errorf("the application puts it in: %v", err)
+	}
 }
 
 func TestARefreshTakesTheTokensPlace(t *testing.T) {
@@ -292,6 +452,108 @@ func TestARefreshTakesTheTokensPlace(t *testing.T) {
 	anon := newClient(t, h, l)
 	if got := anon.ask(`{"msg_type":"refresh","token":"nobody's","id":1}`); got["code"] != "forbidden" {
 		t.Errorf("of nobody: %v", got)
+	}
+}
+
+// A room that its old token named and the new one doesn't is left also where the policy lets everyone in, if the hook Join
+// has a say and never was asked. One about which it was asked stays.
+func TestARefreshLeavesRoomsThatJoinNeverAllowed(t *testing.T) {
+	all := tokens{"less": {User: "ann", Rooms: []string{"b"}}}
+	h, l := newHubOf(t, 1, func(c *Config) {
+		c.Hooks.Refresh = all.read
+		c.Hooks.Join = func(_ context.Context, _ Identity, room string) error {
+			if room == "allowed" {
+				return nil
+			}
+			return &protocol.Error{Code: protocol.Forbidden, Message: "not there"}
+		}
+	})
+	c := newKnown(t, h, l, auth.Identity{User: "ann", Rooms: []string{"a", "b"}})
+	c.ask(`{"msg_type":"join_room","room":"allowed","id":1}`)
+	c.ask(`{"msg_type":"refresh","token":"less","id":1}`)
+	c.expectKinds("left a forbidden")
+	if rooms := roomsOf(t, h, c); !slices.Equal(rooms, []string{"allowed", "b"}) {
+		t.Errorf("it is in %q", rooms)
+	}
+}
+
+// Two refreshes are read together, and the client doesn't take the word of the rooms that the first token names: it gets
+// into none of them that the second one doesn't name, and into all that it names.
+func TestARefreshMeetsRoomsThatAreStillToBeJoined(t *testing.T) {
+	room := func(i int) string { return fmt.Sprint("closed.", strings.Repeat("x", 200), i) }
+	all := tokens{"many": {User: "ann"}, "none": {User: "ann"}, "other": {User: "ann", Rooms: []string{room(999), "closed.1"}}}
+	many := all["many"]
+	for i := range 1000 {
+		many.Rooms = append(many.Rooms, room(i))
+	}
+	all["many"] = many
+	for second, want := range map[string][]string{"none": nil, "other": {"closed.1", room(999)}} {
+		begin := make(chan struct{})
+		h, l := newHubOf(t, 1, func(c *Config) {
+			closedRooms(c)
+			c.MaxRoomsPerClient, c.HookTimeout = 1000, time.Minute
+			c.Hooks.Refresh = func(ctx context.Context, who Identity, token string) (auth.Identity, error) {
+				<-begin
+				return all.read(ctx, who, token)
+			}
+		})
+		c := newKnown(t, h, l, auth.Identity{User: "ann"})
+		s := sessionOf(t, h, c.id)
+		c.say(`{"msg_type":"refresh","token":"many","id":1}`)
+		c.say(`{"msg_type":"refresh","token":%q,"id":2}`, second)
+		until(t, "both are read", func() (read bool) {
+			onItsWorker(h, s, func() { read = s.more != nil && s.more.operations != nil && len(s.more.operations.waiting) > 0 })
+			return read
+		})
+		c.deaf.Lock()
+		begin <- struct{}{}
+		until(t, "the first is obeyed", func() (obeyed bool) {
+			onItsWorker(h, s, func() { obeyed = s.naming() })
+			return obeyed
+		})
+		c.deaf.Unlock()
+		begin <- struct{}{}
+		c.answer(2.0, func(map[string]any) {})
+		c.sync()
+		if rooms := roomsOf(t, h, c); !slices.Equal(rooms, want) {
+			t.Errorf("behind the token %q it is in %d rooms, want %d", second, len(rooms), len(want))
+		}
+	}
+}
+
+// What a client sends behind a refresh is obeyed when it is in all rooms that the new token names, however slowly it takes
+// the word of them.
+func TestWhatComesBehindARefreshMeetsItsRooms(t *testing.T) {
+	many := auth.Identity{User: "ann"}
+	for i := range 1000 {
+		many.Rooms = append(many.Rooms, fmt.Sprint("closed.", strings.Repeat("x", 200), i))
+	}
+	begin := make(chan struct{})
+	h, l := newHubOf(t, 1, func(c *Config) {
+		closedRooms(c)
+		c.MaxRoomsPerClient, c.HookTimeout = 1000, time.Minute
+		c.Hooks.Refresh = func(context.Context, Identity, string) (auth.Identity, error) {
+			<-begin
+			return many, nil
+		}
+	})
+	c := newKnown(t, h, l, auth.Identity{User: "ann"})
+	s := sessionOf(t, h, c.id)
+	c.say(`{"msg_type":"refresh","token":"many","id":2}`)
+	c.say(`{"msg_type":"room_message","room":%q,"content":1,"id":1}`, many.Rooms[999])
+	until(t, "both are read", func() (read bool) {
+		onItsWorker(h, s, func() { read = s.more != nil && s.more.operations != nil && len(s.more.operations.waiting) > 0 })
+		return read
+	})
+	c.deaf.Lock()
+	begin <- struct{}{}
+	until(t, "the refresh is obeyed", func() (obeyed bool) {
+		onItsWorker(h, s, func() { obeyed = s.more.operations.running == nil })
+		return obeyed
+	})
+	c.deaf.Unlock()
+	if got := c.answer(1.0, func(map[string]any) {}); got["msg_type"] != "ack" {
+		t.Errorf("it is answered %v", got)
 	}
 }
 

@@ -2,15 +2,18 @@ package hub
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/rate"
 	"example.com/hubbub/internal/wire"
@@ -172,6 +175,23 @@ func TestASessionThatFindsNoConnectionFreeStays(t *testing.T) {
 	again := newSession(t, l, resume())
 	if again.welcome["resumed"] != true || again.id != c.id {
 		t.Errorf("then: %v", again.welcome)
+	}
+}
+
+// A room of a resume about which nobody needs to be asked counts as one join, whether or not there is a hook.
+func TestARoomOfAResumeIsOneJoin(t *testing.T) {
+	for _, hook := range []bool{false, true} {
+		h, l := newHubOf(t, 1, func(c *Config) {
+			if hook {
+				c.Hooks.Join = func(context.Context, Identity, string) error { return nil }
+			}
+			c.Limits.Client[rate.Joins] = rate.Limit{N: 1, Per: rate.MaxPer, Burst: 1}
+		})
+		c := newKnown(t, h, l, auth.Identity{User: "ann", Rooms: []string{"r"}})
+		c.ask(`{"msg_type":"leave_room","room":"r","id":1}`)
+		if got := c.resume(`"r":null`); !slices.Equal(got, []string{"resumed r false expired"}) {
+			t.Errorf("with a hook %t: %q", hook, got)
+		}
 	}
 }
 

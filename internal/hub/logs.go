@@ -172,7 +172,7 @@ func (s *session) resumeWhenOpen(cmd *protocol.Command, refused []*protocol.Erro
 						refused[i] = unavailable(err)
 					}
 				}
-				s.resume(copied, refused)
+				s.resume(copied, s.forbiddenRooms(copied, refused)) // it may have been taken out of some meanwhile
 			})
 		})
 	}

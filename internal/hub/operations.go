@@ -59,7 +59,7 @@ func (s *session) mustWait(cmd *protocol.Command) bool {
 		return false
 	}
 	q := s.more.operations
-	return q.running != nil || len(q.waiting) > 0 || q.blocks(cmd)
+	return q.running != nil || len(q.waiting) > 0 || s.naming() || q.blocks(cmd)
 }
 
 // blocks says that cmd must not be obeyed before what is asked of logs: that is for the same room, or for all.
@@ -157,11 +157,12 @@ func (q *operations) finish(s *session) {
 	}
 }
 
-// goOn obeys the commands that wait up to the next one that has to wait.
+// goOn obeys the commands that wait up to the next one that has to wait; none while rooms of the client's identity are
+// still to be joined, as those behind a refresh are sent by who is in them.
 func (s *session) goOn() {
 	q := s.more.operations
 	cmd := &s.state().cmd
-	for q.running == nil && len(q.waiting) > 0 && s.conn.Open() {
+	for q.running == nil && len(q.waiting) > 0 && s.conn.Open() && !s.naming() {
 		raw := q.waiting[0]
 		fine := s.again(raw, cmd)
 		if fine && q.blocks(cmd) {

@@ -256,6 +256,17 @@ func (s *session) questionOfRooms(cmd *protocol.Command) (r *run) {
 	return r
 }
 
+// takenOut adds to what the application has said of a resume's rooms a no to those about which it wasn't asked, as the
+// client was in them or had its seat there, and out of which it has been taken meanwhile.
+func (s *session) takenOut(cmd *protocol.Command, joins []join, refused []*protocol.Error) []*protocol.Error {
+	for i, at := range cmd.Rooms {
+		if joins[i].ask == nil && refused[i] == nil && s.find(at.Room) < 0 && !s.seated(at.Room) {
+			refused[i] = &protocol.Error{Code: protocol.Forbidden, Message: "you may not " + sayings[mayJoin]}
+		}
+	}
+	return refused
+}
+
 func (s *session) askCustom(cmd *protocol.Command, raw []byte) (hook, *protocol.Error) {
 	hooks, who, msgType := &s.hub.cfg.Hooks, s.identity(), string(cmd.Type)
 	if hooks.Known == nil || !hooks.Known(msgType) {

@@ -362,7 +362,7 @@ func (s *session) endHomecoming() {
 		l.follow(s, l.room.now())
 	}
 	for _, joined := range s.backIn(c.left) {
-		s.answer(joined)
+		s.inform(joined)
 	}
 	for _, d := range directs {
 		s.tell(d.message)

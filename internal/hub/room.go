@@ -171,25 +171,55 @@ func (s *session) becomeMember(name string, since *protocol.Position, data []byt
 
 // stays answers a member that joins again, that of the room at index i: what came since then was sent, so only a
 // position that is not behind the room's proves that nothing is missing; unless it was put in and nothing came: then
-// behind is what the caller has to begin with.
+// behind is what the caller has to begin with, also where that is only what was taken back.
 func (s *session) stays(i int, since *protocol.Position) (at history.Position, reason string, behind *pull) {
 	l := s.rooms[i].local
 	r := l.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at = r.position()
+	at = s.sent(l)
 	if since == nil {
 		return at, "", nil
 	}
-	if reason = r.recover(since); reason != "" || since.Offset >= at.Offset {
+	if reason = r.recover(since); reason != "" {
 		return at, reason, nil
 	}
-	if !s.untouched(l, at) {
-		return at, protocol.ReasonExpired, nil
+	misses := since.Offset < at.Offset
+	if !misses && len(r.deletedSince(since.Offset)) == 0 {
+		return at, "", nil
+	}
+	if !s.untouched(l, r.position()) {
+		if misses {
+			reason = protocol.ReasonExpired
+		}
+		return at, reason, nil
 	}
 	l.follow(s, never)
 	from := r.behind(l, since.Offset)
 	return at, "", &from
+}
+
+// sent is the position of what the member has been sent: more may be on its way, which comes behind whatever it is told
+// now. r.mu is held.
+func (s *session) sent(l *local) history.Position {
+	log, at := &l.room.log, l.room.position()
+	if i := log.After(max(l.seen, l.fresh[s])); i < log.Len() {
+		at.Offset = log.At(i).Prev
+	}
+	if s.more != nil {
+		for _, p := range s.more.pulls {
+			if p.local == l {
+				at.Offset = p.offset
+			}
+		}
+	}
+	if first := s.lag(l).firstOffset(); first != 0 {
+		at.Offset = log.Floor()
+		if e := log.Find(first); e != nil {
+			at.Offset = e.Prev
+		}
+	}
+	return at
 }
 
 func (s *session) answerJoined(cmd *protocol.Command, room string, at history.Position, reason string) {

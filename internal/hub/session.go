@@ -214,7 +214,11 @@ func (s *session) obey(cmd *protocol.Command) {
 	case protocol.Presence:
 		s.readPresence(cmd)
 	case protocol.Resume:
-		if limited := s.limitedRooms(cmd); s.conn.Open() {
+		var limited []*protocol.Error
+		if s.hub.cfg.Hooks.Join == nil { // else question has charged for them, and none is beyond a limit
+			limited = s.limitedRooms(cmd)
+		}
+		if s.conn.Open() {
 			s.resumeRooms(cmd, limited)
 		}
 	case protocol.Ping:

@@ -84,19 +84,20 @@ func (o *Outbox) skip(n uint64) {
 // collect takes the next events in the order in which they happened: as many as fit, or the again of them that were
 // under way when the process ended.
 func (o *Outbox) collect(again int) *batch {
-	b := &batch{from: o.cursor.seq, dropped: o.dropped, missing: o.cursor.missing}
+	b := &batch{from: o.cursor.seq, dropped: o.cursor.dropped, missing: o.cursor.missing}
 	b.id = "msg_" + string(o.cursor.run[:]) + "_" + strconv.FormatUint(b.from, 10)
 	b.body = o.appendEnvelope(nil, b)
 	var readers [classes]*reader
 	for c, s := range o.spools {
 		readers[c] = s.reader()
 	}
+	lost := func(g *segment) { o.lost(g, b) }
 	size := maxEnvelope
 	for b.events < maxEvents {
 		var first record
 		from := -1
 		for c, r := range readers {
-			rec, ok := r.peek(o.lost)
+			rec, ok := r.peek(lost)
 			if !ok || again > 0 && !r.place.before(o.cursor.ends[c]) {
 				continue
 			}
@@ -180,7 +181,7 @@ func (o *Outbox) answered(a answer) {
 		}
 		o.figures.sent.Add(int64(b.events))
 		for k, n := range b.dropped {
-			o.dropped[k] -= n
+			o.cursor.dropped[k] -= n
 		}
 		o.cursor.missing = span{}
 		o.done(b)
@@ -236,9 +237,10 @@ func (o *Outbox) giveUp(before int64) {
 	o.cfg.Log.Error("webhooks are given up: the backend took none for too long", "url", o.url, "events", b.events, "from_seq", b.from)
 	o.skip(uint64(b.events))
 	o.done(b)
+	lost := func(g *segment) { o.lost(g, nil) }
 	for c, s := range o.spools {
 		r := s.reader()
-		for rec, ok := r.peek(o.lost); ok && rec.time < before; rec, ok = r.peek(o.lost) {
+		for rec, ok := r.peek(lost); ok && rec.time < before; rec, ok = r.peek(lost) {
 			r.segment.left[rec.kind]--
 			old[rec.kind]++
 			r.skip(&rec)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/hub"
+	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/webhook"
 )
 
@@ -167,6 +168,17 @@ func TestMessagesGoLast(t *testing.T) {
 	}
 	if n := o.Figures().Dropped["message.published"]; n == 0 || n+int64(len(b.events)) != 401 {
 		t.Errorf("%d were dropped, %d came", n, len(b.events))
+	}
+}
+
+// What can never be told pushes nothing out that can.
+func TestAnEventThatIsTooLargePushesNothingOut(t *testing.T) {
+	in := &intake{most: 8 << 20}
+	in.add(fresh{kind: memberJoined})
+	in.add(fresh{kind: messagePublished, message: &protocol.Message{Content: make([]byte, in.most)}})
+	all, dropped, large := in.take()
+	if len(all[states]) != 1 || len(all[messages]) != 0 || dropped != [kinds]int64{} || large[messagePublished] != 1 {
+		t.Errorf("%d states and %d messages are kept, %v dropped, %v too large", len(all[states]), len(all[messages]), dropped, large)
 	}
 }
 

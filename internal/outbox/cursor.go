@@ -20,6 +20,7 @@ type cursor struct {
 	ends    [classes]place // where what is under way ends, in one request
 	pending uint32         // how many events that is; 0 where nothing is
 	missing span           // events that were given up and that the backend wasn't told of yet
+	dropped [kinds]int64   // events that were dropped, likewise
 	count   uint64         // of writes: the newer slot counts
 }
 
@@ -28,7 +29,8 @@ type span struct{ from, to uint64 }
 
 const (
 	runSize    = 26
-	cursorSize = 4 + 8 + runSize + 8 + int(classes)*32 + 4 + 16
+	cursorSize = 4 + 8 + runSize + 8 + int(classes)*32 + 4 + 16 + mostKinds*8
+	mostKinds  = 16 // of events that there may be in a later version
 	// The two slots of the file are written in turn, so one of them is whole at any time. They are a page apart, for a
 	// disk may lose what it is just writing.
 	slotSize = 4096
@@ -56,6 +58,11 @@ func (c *cursor) append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint32(b, c.pending)
 	b = binary.LittleEndian.AppendUint64(b, c.missing.from)
 	b = binary.LittleEndian.AppendUint64(b, c.missing.to)
+	var dropped [mostKinds]int64
+	copy(dropped[:], c.dropped[:])
+	for _, n := range dropped {
+		b = binary.LittleEndian.AppendUint64(b, uint64(n))
+	}
 	binary.LittleEndian.PutUint32(b[at:], crc32.Checksum(b[at+4:], castagnoli))
 	return b
 }
@@ -80,6 +87,9 @@ func parseCursor(b []byte) (c cursor, ok bool) {
 	}
 	c.pending, b = binary.LittleEndian.Uint32(b), b[4:]
 	c.missing = span{next(), next()}
+	for k := range c.dropped {
+		c.dropped[k] = int64(next())
+	}
 	return c, true
 }
 

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"example.com/hubbub/internal/hub"
 )
 
 func inDir(dir string) func(*Config) { return func(c *Config) { c.Dir = dir } }
@@ -155,8 +157,8 @@ func TestATornTailIsLeftOut(t *testing.T) {
 				t.Fatalf("cut at %d: %v", cut, err)
 			}
 			got := 0
-			r := s.reader()
-			for rec, ok := r.peek(o.lost); ok; rec, ok = r.peek(o.lost) {
+			r, lost := s.reader(), func(*segment) { t.Fatal("lost") }
+			for rec, ok := r.peek(lost); ok; rec, ok = r.peek(lost) {
 				if got++; rec.stamp != uint64(got) {
 					t.Fatalf("cut at %d: record %d has the stamp %d", cut, got, rec.stamp)
 				}
@@ -428,4 +430,104 @@ func TestACrashWhileTheDiskIsFull(t *testing.T) {
 		all = append(all, r.Events...)
 	}
 	withoutHoles(t, all, 1) // in the requests of both lives together
+}
+
+// A folder may be called as its owner likes, also by what is special in patterns.
+func TestAFolderOfAnyName(t *testing.T) {
+	dir, b := filepath.Join(t.TempDir(), `data[1]*?\`), newBackend(t)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Skip(err) // of this system not any name
+	}
+	b.answers(status(http.StatusServiceUnavailable))
+	o := open(t, b.URL, inDir(dir))
+	o.joined("first", 0)
+	b.sees("a request", func() bool { return len(b.requests) > 0 })
+	o.leave()
+	b.answers(nil)
+	o = open(t, b.URL, inDir(dir))
+	b.takes(3)
+	withoutHoles(t, b.events, 1)
+	if b.events[1].Room != "first" {
+		t.Errorf("behind a restart it is told %+v", b.events)
+	}
+}
+
+// Who was not told how much was dropped before a restart is told behind it.
+func TestWhatWasDroppedIsToldBehindARestart(t *testing.T) {
+	dir, b := t.TempDir(), newBackend(t)
+	b.answers(status(http.StatusServiceUnavailable))
+	o := open(t, b.URL, func(c *Config) { c.Dir = dir; c.limits.disk, c.limits.diskSegment = 64<<10, 4<<10 })
+	for i := range 200 {
+		o.says("r", fmt.Sprintf(`"%01000d"`, i))
+		until(t, o.stored)
+	}
+	dropped := o.Figures().Dropped["message.published"]
+	if dropped == 0 {
+		t.Fatal("nothing is dropped")
+	}
+	o.leave()
+	b.answers(nil)
+	o = open(t, b.URL, inDir(dir))
+	b.takes(201 - int(dropped) + 1)
+	o.Close(context.Background())
+	var told int64
+	for _, r := range b.taken {
+		told += r.Dropped["message.published"]
+	}
+	if told != dropped {
+		t.Errorf("%d were dropped, and the backend is told of %d", dropped, told)
+	}
+}
+
+// Of a file that can't be read any more what is under way already is not lost.
+func TestALossIsCountedOnce(t *testing.T) {
+	dir, b := t.TempDir(), newBackend(t)
+	b.answers(status(http.StatusServiceUnavailable))
+	o := open(t, b.URL, inDir(dir))
+	b.sees("node.started", func() bool { return len(b.requests) > 0 })
+	for i := range 5 {
+		o.joined("r", i)
+	}
+	until(t, o.stored)
+	path := filepath.Join(dir, "state-0000000000000001.log")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole[len(whole)-2]++ // the last of the five
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.answers(nil)
+	b.takes(5)
+	o.Event(hub.Event{Kind: hub.Occupied, Room: "end"})
+	b.sees("the end", func() bool { return b.events[len(b.events)-1].Room == "end" })
+	until(t, func() bool { return o.Figures().Events <= 0 })
+	if f := o.Figures(); f.Events != 0 || f.Dropped["member.joined"] != 1 {
+		t.Errorf("%d events wait; it has dropped %v", f.Events, f.Dropped)
+	}
+}
+
+// Where the disk takes nothing at all, not even the cursor, what was sent takes no memory from what is new.
+func TestADiskThatIsReadOnly(t *testing.T) {
+	b := newBackend(t)
+	o := open(t, b.URL, func(c *Config) {
+		c.Dir = t.TempDir()
+		c.limits.memory, c.limits.memorySegment = 256<<10, 4<<10
+		c.limits.create = func(string) (file, error) { return nil, syscall.EROFS }
+	})
+	o.file.f.Close()
+	const n = 1500
+	for i := range n {
+		o.says("r", fmt.Sprintf(`"%01000d"`, i))
+		o.joined("r", i)
+		until(t, func() bool { return o.stored() && o.Figures().Events < 100 }) // so some wait nearly always
+	}
+	b.takes(1 + 2*n)
+	withoutHoles(t, b.events, 1)
+	for kind, dropped := range o.Figures().Dropped {
+		if dropped != 0 {
+			t.Errorf("%d of %s were dropped", dropped, kind)
+		}
+	}
 }

@@ -116,6 +116,11 @@ func (f *fresh) cost() int64 {
 	return int64(n)
 }
 
+// tooLarge says of an event that it can't be told, however its JSON reads.
+func (f *fresh) tooLarge() bool {
+	return len(f.data) > maxEvent || f.message != nil && len(f.message.Content) > maxEvent
+}
+
 // append appends the event as JSON, but for its seq.
 func (f *fresh) append(b []byte) []byte {
 	text := func(name, value string) {

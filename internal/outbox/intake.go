@@ -18,7 +18,8 @@ type intake struct {
 	stamp   uint64         // of the newest
 	queued  int64          // bytes in queues
 	taken   int64          // bytes that were taken and are not written yet
-	dropped [kinds]int64   // since they were last asked for
+	dropped [kinds]int64   // since they were last asked for, as are those that are too large
+	large   [kinds]int64
 	closed  bool
 }
 
@@ -57,6 +58,10 @@ func (in *intake) add(f fresh) {
 		in.dropped[f.kind]++
 		return
 	}
+	if f.tooLarge() { // it would push all others out, and then be dropped itself
+		in.large[f.kind]++
+		return
+	}
 	in.stamp++
 	f.stamp = in.stamp
 	in.queued += f.cost()
@@ -74,14 +79,15 @@ func (in *intake) add(f fresh) {
 	}
 }
 
-// take takes all there is, in each class by age, and what was dropped. written must be called behind it.
-func (in *intake) take() (all [classes]queue, dropped [kinds]int64) {
+// take takes all there is, in each class by age, and how many were dropped, or are too large. written must be called
+// behind it.
+func (in *intake) take() (all [classes]queue, dropped, large [kinds]int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	all, dropped = in.queues, in.dropped
-	in.queues, in.dropped = [classes]queue{}, [kinds]int64{}
+	all, dropped, large = in.queues, in.dropped, in.large
+	in.queues, in.dropped, in.large = [classes]queue{}, [kinds]int64{}, [kinds]int64{}
 	in.queued, in.taken = 0, in.queued
-	return all, dropped
+	return all, dropped, large
 }
 
 // written is called when what was taken lies in the outbox.

@@ -94,7 +94,6 @@ type Outbox struct {
 	due     time.Time   // when it is sent
 	answers chan answer
 	cut     context.CancelFunc // of the request under way
-	dropped [kinds]int64       // what the backend wasn't told of yet
 	failing bool               // the disk does; what comes stays in memory
 	unsaved bool               // something is not on the disk for sure
 	tendAt  time.Time          // when the disk is looked at
@@ -198,8 +197,9 @@ func (o *Outbox) wait() time.Duration {
 
 // store writes what has come into the spools.
 func (o *Outbox) store() {
-	all, dropped := o.intake.take()
+	all, dropped, tooLarge := o.intake.take()
 	o.drop(dropped, tooMany)
+	o.drop(tooLarge, tooMuch)
 	if s := o.spools[states]; dropped != [kinds]int64{messagePublished: dropped[messagePublished]} && len(s.segments) > 0 {
 		o.dropTo(s, s.next-1) // it is older, see dropOldest
 	}
@@ -214,7 +214,7 @@ func (o *Outbox) store() {
 					b = b[:at]
 					var one [kinds]int64
 					one[p[i].kind] = 1
-					o.drop(one, "an event has more than 4 MiB")
+					o.drop(one, tooMuch)
 					continue
 				}
 				of = append(of, outline{len(b) - at, p[i].kind})
@@ -250,7 +250,11 @@ func (o *Outbox) write(c class, b []byte, of []outline) {
 	o.bound()
 }
 
-const tooMany = "too many wait: the oldest go"
+// Why events are dropped.
+const (
+	tooMany = "too many wait: the oldest go"
+	tooMuch = "an event has more than 4 MiB"
+)
 
 // bound drops the oldest of what waits where there is too much, states first: the backend can ask how things are.
 func (o *Outbox) bound() {
@@ -318,19 +322,26 @@ func (o *Outbox) bytes() (disk, memory int64) {
 func (o *Outbox) drop(left [kinds]int64, why string) {
 	n := int64(0)
 	for k, left := range left {
-		o.dropped[k] += left
+		o.cursor.dropped[k] += left
 		o.figures.dropped[k].Add(left)
 		n += left
 	}
+	o.unsaved = o.unsaved || n > 0 && o.file != nil
 	if n > 0 && !o.stopped.Load() {
 		o.full.Log(o.cfg.Log, slog.LevelWarn, "webhooks are dropped, and the backend is told how many", "why", why, "url", o.url, "dropped", n)
 	}
 }
 
-// lost is told of a segment that can't be read any more.
-func (o *Outbox) lost(g *segment) {
-	o.cfg.Log.Error("webhooks on the disk can't be read", "file", g.path, "events", g.events())
-	o.drop(g.left, "the disk has lost them")
+// lost is told of a segment that can't be read any more, but for what was read of it into a batch, if there is one.
+func (o *Outbox) lost(g *segment, into *batch) {
+	gone, stays := g.left, into.in(g)
+	for k, n := range stays {
+		gone[k] -= n
+	}
+	n := g.events()
+	g.left = stays
+	o.cfg.Log.Error("webhooks on the disk can't be read", "file", g.path, "events", n-g.events())
+	o.drop(gone, "the disk has lost them")
 }
 
 // waiting is how many events are in the spools.
@@ -382,6 +393,9 @@ func (o *Outbox) save() bool {
 		errs = append(errs, o.file.write(&o.cursor))
 		if err := errors.Join(errs...); err != nil {
 			o.diskFails(err)
+			for _, s := range o.spools {
+				s.forget()
+			}
 			return false
 		}
 		o.unsaved = false

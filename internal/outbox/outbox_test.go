@@ -544,3 +544,19 @@ func TestALogHasNoSecretPartOfTheAddress(t *testing.T) {
 		t.Errorf("in the log it is %s", got)
 	}
 }
+
+// Once the backend has said that it takes a request, nobody waits for the rest of what it says.
+func TestAnAnswerThatDoesNotEnd(t *testing.T) {
+	b := newBackend(t)
+	hold := make(chan struct{})
+	b.answers(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		http.NewResponseController(w.(*statusWriter).ResponseWriter).Flush()
+		<-hold
+	})
+	defer close(hold)
+	o := open(t, b.URL, func(c *Config) { c.limits.timeout = time.Hour })
+	o.joined("r", 0)
+	b.sees("both", func() bool { return len(b.requests) == 2 || len(b.requests) == 1 && len(b.requests[0].Events) == 2 })
+	until(t, func() bool { return o.Figures().Events == 0 })
+}

@@ -25,6 +25,7 @@ type answer struct {
 const (
 	maxAnswer     = 64 << 10 // bytes of the backend's answer that are read, head and body each
 	maxRetryAfter = 5 * time.Minute
+	maxRest       = time.Second // for what follows the head of an answer
 	// keptIdle is shorter than what backends keep an idle connection for, 5 s and more: one that they close just as a
 	// request is on its way would count as a failure.
 	keptIdle = 4 * time.Second
@@ -44,6 +45,8 @@ func newClient() *http.Client {
 
 // send makes one request, and waits for its answer. Any goroutine.
 func (o *Outbox) send(ctx context.Context, id string, body []byte) answer {
+	ctx, enough := context.WithCancel(ctx)
+	defer enough()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.cfg.URL, bytes.NewReader(body))
 	if err != nil {
 		return answer{err: bare(err)}
@@ -56,6 +59,8 @@ func (o *Outbox) send(ctx context.Context, id string, body []byte) answer {
 		return answer{err: bare(err)}
 	}
 	defer resp.Body.Close()
+	rest := time.AfterFunc(maxRest, enough)
+	defer rest.Stop()
 	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // so that the connection is of use again
 	a := answer{status: resp.StatusCode}
 	switch {

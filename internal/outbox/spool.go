@@ -38,17 +38,18 @@ func openSpool(c class, dir string, l *limits, head, ends place) (s *spool, high
 	if dir == "" {
 		return s, 0, nil
 	}
-	names, err := filepath.Glob(filepath.Join(dir, classNames[c]+"-*.log"))
+	files, err := os.ReadDir(dir) // by name; a pattern would take what is special in one for that in the folder's name too
 	if err != nil {
 		return nil, 0, err
 	}
-	slices.Sort(names)
-	for _, path := range names {
-		text := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), classNames[c]+"-"), ".log")
+	for _, f := range files {
+		text, begins := strings.CutPrefix(f.Name(), classNames[c]+"-")
+		text, ends := strings.CutSuffix(text, ".log")
 		number, err := strconv.ParseUint(text, 16, 64)
-		if err != nil || len(text) != 16 {
-			continue // not ours
+		if !begins || !ends || err != nil || len(text) != 16 {
+			continue // another class's, or not ours
 		}
+		path := filepath.Join(dir, f.Name())
 		s.next = number + 1
 		if number < head.segment { // sent, and the process ended before it was removed
 			_ = os.Remove(path)
@@ -188,9 +189,14 @@ func (s *spool) sync() error {
 	return nil
 }
 
+// forget takes out what is in memory and sent.
+func (s *spool) forget() {
+	s.segments = slices.DeleteFunc(s.segments, func(g *segment) bool { return g.inMemory() && g.events() == 0 })
+}
+
 // toDisk writes the segments that are in memory, oldest first, and stops where that fails.
 func (s *spool) toDisk() error {
-	s.segments = slices.DeleteFunc(s.segments, func(g *segment) bool { return g.inMemory() && g.events() == 0 }) // all is sent
+	s.forget()
 	for _, g := range s.segments {
 		if !g.inMemory() {
 			continue
@@ -293,7 +299,7 @@ const readAtOnce = 64 << 10
 func (s *spool) reader() *reader { return &reader{spool: s, place: s.head} }
 
 // peek is the record at the reader's place; ok is false where there is none yet. What can't be read any more is left
-// out: lost says how much.
+// out: lost is told of the segment, and counts what is left of it.
 func (r *reader) peek(lost func(g *segment)) (rec record, ok bool) {
 	for {
 		g := r.spool.from(r.place.segment)
@@ -313,7 +319,7 @@ func (r *reader) peek(lost func(g *segment)) (rec record, ok bool) {
 			}
 			lost(g)
 			_ = g.end()
-			g.size, g.left = r.offset, [kinds]int64{}
+			g.size = r.offset
 		}
 		if g == r.spool.segments[len(r.spool.segments)-1] {
 			return rec, false

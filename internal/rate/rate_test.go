@@ -11,13 +11,14 @@ type model struct {
 	l    Limit
 	full *big.Rat
 	at   int64
+	used bool // at counts: the clock may be at 0, too
 }
 
 func newModel(l Limit) *model { return &model{l: l, full: big.NewRat(l.Burst, 1)} }
 
 func (m *model) take(now, n int64) bool {
-	if m.at == 0 {
-		m.at = now
+	if !m.used {
+		m.at, m.used = now, true
 	}
 	if now > m.at {
 		m.full.Add(m.full, new(big.Rat).Mul(big.NewRat(now-m.at, m.l.Per), big.NewRat(m.l.N, 1)))
@@ -39,6 +40,7 @@ func FuzzBucket(f *testing.F) {
 	f.Add(int64(MaxN), int64(MaxPer), int64(MaxBurst), uint64(2))
 	f.Add(int64(1), int64(MaxPer), int64(1), uint64(3))
 	f.Add(int64(7), int64(60_000), int64(3), uint64(4))
+	f.Add(int64(19), int64(3_600_042), int64(20), uint64(116)) // takes at 0
 	f.Fuzz(func(t *testing.T, n, per, burst int64, seed uint64) {
 		within := func(v, most int64) int64 { return 1 + int64(uint64(v)%uint64(most)) }
 		l := Limit{within(n-1, MaxN), within(per-1, MaxPer), within(burst-1, MaxBurst)}
