@@ -220,7 +220,11 @@ func (h *Hub) next(conn *connection) []byte {
 		c := (*from)[0]
 		*from = slices.Delete(*from, 0, 1)
 		if c.kind != ofConnection && len(c.frame) > h.session.maxMessage {
-			h.settle(c, incoming{}, fmt.Errorf("%d bytes, %d may be: %w", len(c.frame), h.session.maxMessage, ErrTooLarge))
+			err := fmt.Errorf("%d bytes, %d may be: %w", len(c.frame), h.session.maxMessage, ErrTooLarge)
+			if !c.sentAt.IsZero() { // to a server that took more
+				err = ErrUnknown
+			}
+			h.settle(c, incoming{}, err)
 			continue
 		}
 		if c.sentAt.IsZero() {

@@ -20,7 +20,8 @@ import (
 type Options struct {
 	// Token is asked for the client's token before it connects, when the one before was refused or ends soon, and before
 	// the end that the server has named. It may be called from any goroutine, one call at a time, must return when ctx
-	// ends, or Close waits for it, and must not call Close. When it returns a token that was just refused, the client stops. nil: no token.
+	// ends, or Close waits for it, and must not call Close. When it returns a token that was just refused, the client
+	// stops. nil: no token.
 	Token func(ctx context.Context) (string, error)
 
 	HTTPClient *http.Client // makes the handshakes; nil: http.DefaultClient
