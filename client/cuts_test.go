@@ -13,6 +13,7 @@ import (
 
 	"example.com/hubbub"
 	"example.com/hubbub/client"
+	"example.com/hubbub/internal/rawtest"
 )
 
 // What was published and what came, while lines are cut at any byte, stand still, and servers crash: nothing that was
@@ -56,8 +57,8 @@ func (w *witness) listen(ctx context.Context, name string) {
 	}
 }
 
-// talk publishes, several at a time, one after the other in each room.
-func (w *witness) talk(t *testing.T, seed uint64) {
+// talk publishes, in all rooms at a time and one after the other in each, with pauses of so long at most.
+func (w *witness) talk(t *testing.T, seed uint64, pause time.Duration) {
 	var all sync.WaitGroup
 	for n := range roomsInCuts {
 		all.Go(func() {
@@ -75,16 +76,16 @@ func (w *witness) talk(t *testing.T, seed uint64) {
 					t.Errorf("%s: publish: %v", w.name, err)
 				}
 				w.mu.Unlock()
-				time.Sleep(time.Duration(r.IntN(400)) * time.Millisecond)
+				time.Sleep(time.Duration(r.Int64N(int64(pause))))
 			}
 		})
 	}
 	all.Wait()
 }
 
-// run is a story of three clients, with faults.
-func faults(t *testing.T, seed uint64, cfg hubbub.Config, crashes int) []*witness {
-	w := newWorld(t, cfg)
+// faults is a story of three clients whose lines break, and whose server crashes so many times. settle waits until what
+// is on its way has arrived.
+func faults(t *testing.T, w *world, seed uint64, o client.Options, cfg hubbub.Config, pause time.Duration, crashes int, settle func([]*witness)) []*witness {
 	r, mu := rand.New(rand.NewPCG(seed, 1)), sync.Mutex{}
 	w.next = func(l *line) {
 		mu.Lock()
@@ -100,8 +101,7 @@ func faults(t *testing.T, seed uint64, cfg hubbub.Config, crashes int) []*witnes
 	var all []*witness
 	for i := range 3 {
 		name := fmt.Sprintf("client%d", i)
-		o := w.options()
-		o.DedupWindow = time.Hour
+		o.HTTPClient, o.DedupWindow = w.options().HTTPClient, time.Hour
 		if cfg.Authenticate != nil {
 			o.Token = func(context.Context) (string, error) { return name, nil }
 		}
@@ -118,7 +118,7 @@ func faults(t *testing.T, seed uint64, cfg hubbub.Config, crashes int) []*witnes
 		}
 	}
 	for i, one := range all {
-		talking.Go(func() { one.talk(t, seed+uint64(i)) })
+		talking.Go(func() { one.talk(t, seed+uint64(i), pause) })
 	}
 	for range crashes {
 		time.Sleep(5 * time.Second)
@@ -137,11 +137,18 @@ func faults(t *testing.T, seed uint64, cfg hubbub.Config, crashes int) []*witnes
 			must[client.Page](t)(one.hub.Room(room(n)).History(within(t), client.HistoryOptions{Limit: 1}))
 		}
 	}
-	time.Sleep(2 * time.Minute) // what is on its way arrives, by the bubble's clock
-	synctest.Wait()
+	settle(all)
 	cancel()
 	listening.Wait()
 	return all
+}
+
+// inBubble is faults by a bubble's clock.
+func inBubble(t *testing.T, seed uint64, cfg hubbub.Config, crashes int) []*witness {
+	return faults(t, newWorld(t, cfg), seed, client.Options{}, cfg, 400*time.Millisecond, crashes, func([]*witness) {
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+	})
 }
 
 // judge fails the test with what is missing and was not told, and with what came twice. told says that Lost may be.
@@ -204,7 +211,7 @@ func TestNothingIsLostOrDoubledThroughCuts(t *testing.T) {
 		for _, named := range []bool{false, true} {
 			t.Run(fmt.Sprintf("seed %d named %v", seed, named), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					all := faults(t, seed, keepsAll(named), 0)
+					all := inBubble(t, seed, keepsAll(named), 0)
 					judge(t, all, false)
 					for _, one := range all {
 						if named && one.unknown > 0 {
@@ -220,7 +227,37 @@ func TestNothingIsLostOrDoubledThroughCuts(t *testing.T) {
 func TestLossIsToldAndNothingDoubledThroughCrashes(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { judge(t, faults(t, seed, keepsAll(true), 3), true) })
+			synctest.Test(t, func(t *testing.T) { judge(t, inBubble(t, seed, keepsAll(true), 3), true) })
 		})
+	}
+}
+
+// Over real sockets, by the real clock.
+func TestNothingIsLostOrDoubledOverSockets(t *testing.T) {
+	cfg := keepsAll(true)
+	w := &world{t: t, addr: rawtest.Start(t, cfg).Addr}
+	o := client.Options{MinDelay: time.Millisecond, MaxDelay: 20 * time.Millisecond, PingInterval: 500 * time.Millisecond, PongTimeout: time.Second}
+	judge(t, faults(t, w, 1, o, cfg, 20*time.Millisecond, 0, func(all []*witness) {
+		rawtest.Eventually(t, "all have what the others published", func() bool {
+			for _, one := range all {
+				one.mu.Lock()
+				n := 0
+				for _, events := range one.got {
+					for _, e := range events {
+						if m, is := e.(client.Message); is && !strings.HasPrefix(string(m.Content), `"`+one.name) {
+							n++
+						}
+					}
+				}
+				one.mu.Unlock()
+				if n < (len(all)-1)*perClient {
+					return false
+				}
+			}
+			return true
+		})
+	}), false)
+	if w.dials() < 20 {
+		t.Errorf("%d connections: the lines break too seldom for this test", w.dials())
 	}
 }

@@ -24,6 +24,7 @@ type world struct {
 	t      *testing.T
 	mu     sync.Mutex
 	server *hubbubtest.Server // nil: nobody listens
+	addr   string             // of a server on the loopback, in its place
 	lines  []*line
 	// next makes of a new connection the line that the client gets.
 	next func(*line)
@@ -56,10 +57,16 @@ func (w *world) dial(ctx context.Context, network, address string) (net.Conn, er
 	w.mu.Lock()
 	server, next := w.server, w.next
 	w.mu.Unlock()
-	if server == nil {
-		return nil, errors.New("nobody listens")
+	var nc net.Conn
+	var err error
+	switch {
+	case w.addr != "":
+		nc, err = (&net.Dialer{}).DialContext(ctx, network, w.addr)
+	case server == nil:
+		err = errors.New("nobody listens")
+	default:
+		nc, err = server.DialContext(ctx, network, address)
 	}
-	nc, err := server.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
