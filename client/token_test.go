@@ -99,3 +99,27 @@ func TestAnEndedTokenAsksForANewOne(t *testing.T) {
 		}
 	})
 }
+
+// Rooms that the token names are joined by the server, before the client can say where it was.
+func TestARoomOfTheTokenGoesOnFromWhereItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, hubbub.Config{ResumeWindow: time.Second, Authenticate: func(context.Context, *hubbub.Credentials) (*hubbub.Identity, error) {
+			return &hubbub.Identity{User: "ann", Rooms: []string{"inbox"}}, nil
+		}})
+		h := w.client(client.Options{MinDelay: 20 * time.Second})
+		id, r := h.ClientID(), h.Room("inbox")
+		rawtest.Publish(w.server, "inbox", 1)
+		if got := takeText(t, r); got != "1" {
+			t.Errorf("got %s", got)
+		}
+		w.cut()
+		time.Sleep(5 * time.Second)
+		rawtest.Publish(w.server, "inbox", 2)
+		if got := takeText(t, r); got != "2" {
+			t.Errorf("got %s", got)
+		}
+		if h.ClientID() == id {
+			t.Error("the session was resumed: this test wants it gone")
+		}
+	})
+}
