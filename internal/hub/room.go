@@ -331,4 +331,3 @@ func (h *Hub) leaveEveryone(s *session) {
 	defer h.everyone.mu.Unlock()
 	h.everyone.members--
 }
-
