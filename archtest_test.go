@@ -22,7 +22,7 @@ const module = "example.com/hubbub"
 // allowedImports says which packages of ours each package may import: only what lies below it. A package that is not
 // here fails the test, so that a new one finds its layer. "examples/*" stands for each folder in examples.
 var allowedImports = map[string][]string{
-	"cmd/hubbub": {".", "internal/auth", "internal/bench", "internal/cgroup"},
+	"cmd/hubbub": {".", "client", "internal/auth", "internal/bench", "internal/cgroup"},
 	"examples/*": {"."},
 	".": {
 		"internal/api", "internal/auth", "internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/webhook", "internal/wire",
@@ -38,6 +38,8 @@ var allowedImports = map[string][]string{
 	"internal/webhook": {"internal/auth", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
 	"internal/outbox":  {"internal/hub", "internal/protocol", "internal/protocol/room", "internal/sparselog", "internal/webhook"},
 	"internal/datadir": {},
+
+	"client": {}, // it knows the server only from outside
 
 	"internal/bench": {"internal/wire", "internal/wsclient"}, // it knows the server only from outside
 
@@ -74,6 +76,7 @@ var testPackages = []string{"internal/rawtest", "internal/wsclient"}
 
 // alsoInTests says what the tests of a package may import beside that.
 var alsoInTests = map[string][]string{
+	"client":                 {".", "hubbubtest"},
 	"internal/hub":           {"internal/protocol/room"},
 	"internal/protocol/room": {"internal/wire"}, // how long a frame is
 }

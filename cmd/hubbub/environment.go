@@ -42,7 +42,7 @@ func checkEnvironment(environ []string, flags []*kong.Flag) (unknown []string, e
 	var errs []error
 	for _, v := range variables(environ) {
 		flag := flagOf[v.name]
-		if v.name == "HUBBUB_URL" {
+		if v.name == "HUBBUB_URL" || v.name == "HUBBUB_TOKEN" {
 			continue // the other commands'
 		}
 		if flag == nil {

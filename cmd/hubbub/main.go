@@ -16,6 +16,7 @@ type cli struct {
 	Config  configCmd   `cmd:"" help:"Check the settings, and print what they come to and where each is from."`
 	Key     keyCmd      `cmd:"" help:"Make a key for the HTTP API."`
 	Pub     pubCmd      `cmd:"" help:"Publish a message."`
+	Sub     subCmd      `cmd:"" help:"Show what comes in rooms, as a client that has joined them."`
 	Rooms   roomsCmd    `cmd:"" help:"List the rooms of a server."`
 	Kick    kickCmd     `cmd:"" help:"End a client's session, or take it out of a room."`
 	Tail    tailCmd     `cmd:"" help:"Show what passes a room, a client or a user."`

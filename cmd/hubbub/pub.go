@@ -9,7 +9,10 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 	"unicode/utf8"
+
+	"example.com/hubbub/client"
 )
 
 // pubCmd publishes one message, or one for each line of the standard input.
@@ -23,7 +26,10 @@ type pubCmd struct {
 	PublishID  string   `name:"publish-id" env:"-" placeholder:"ID" help:"The same one again within --dedup-window is published once."`
 	Text       bool     `env:"-" help:"Send a text also where the content is JSON."`
 	Lines      bool     `env:"-" help:"With -, a message for each line, as it comes; empty lines are none."`
+	WS         bool     `name:"ws" env:"-" help:"Publish as a client over a WebSocket, in place of the API: no key is needed."`
+	Token      string   `env:"HUBBUB_TOKEN" placeholder:"TOKEN" help:"With --ws: says who this client is."`
 	apiFlags   `embed:""`
+	hub        *client.Hub
 }
 
 // Help is shown by hubbub pub --help.
@@ -34,6 +40,7 @@ func (pubCmd) Help() string {
     hubbub pub lobby '{"temperature":21.5}' --message-key kitchen
     hubbub pub --user ann "your order is on its way"
     tail -f app.log | hubbub pub log - --lines --text
+    hubbub pub --ws lobby hello
 
 It prints where the message is, EPOCH:OFFSET, in a room that keeps its messages.`
 }
@@ -68,6 +75,12 @@ func (c *pubCmd) Run() error {
 	}
 	ctx, cancel := untilSignal()
 	defer cancel()
+	if c.WS {
+		if c.hub, err = dial(ctx, c.URL, c.Token); err != nil {
+			return err
+		}
+		defer c.hub.Close()
+	}
 	switch {
 	case c.Lines:
 		return c.publishLines(ctx, p, os.Stdin)
@@ -115,6 +128,8 @@ func (c *pubCmd) publication() (p publication, content string, err error) {
 		return p, "", errors.New("--lines: it needs - as the content, the standard input")
 	case c.Lines && c.PublishID != "":
 		return p, "", errors.New("--publish-id: with --lines all lines would be one message")
+	case c.WS && (c.User != "" || c.From != ""):
+		return p, "", errors.New("--user, --from: with --ws one publishes as a client, which can't; leave --ws out")
 	case p.Room == "" && (c.MessageKey != "" || c.PublishID != ""):
 		return p, "", errors.New("--message-key, --publish-id: they go with a room alone")
 	}
@@ -138,7 +153,12 @@ func (c *pubCmd) publish(ctx context.Context, p publication, content string) (er
 		return err
 	}
 	var at published
-	raw, err := c.call(ctx, "POST", "/publish", nil, &p, &at)
+	var raw []byte
+	if c.WS {
+		at, raw, err = c.overSocket(ctx, p)
+	} else {
+		raw, err = c.call(ctx, "POST", "/publish", nil, &p, &at)
+	}
 	switch {
 	case err != nil:
 		return err
@@ -150,6 +170,29 @@ func (c *pubCmd) publish(ctx context.Context, p publication, content string) (er
 		fmt.Printf("%s:%d\n", printable(at.Epoch), at.Offset)
 	}
 	return nil
+}
+
+// publishTime is how long a message waits for its answer over a WebSocket, a lost connection included.
+const publishTime = time.Minute
+
+// overSocket publishes as a client. raw is the answer as the API would give it.
+func (c *pubCmd) overSocket(ctx context.Context, p publication) (at published, raw []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, publishTime)
+	defer cancel()
+	switch {
+	case p.Everyone:
+		err = c.hub.Chat(ctx, p.Content)
+	case p.Client != "":
+		err = c.hub.Send(ctx, p.Client, p.Content)
+	default:
+		var where client.Position
+		where, err = c.hub.Room(p.Room).Publish(ctx, p.Content, client.PublishOptions{Key: p.Key, ID: p.PublishID})
+		at = published{Epoch: where.Epoch, Offset: where.Offset}
+	}
+	if raw = []byte("{}"); at.Epoch != "" {
+		raw, _ = json.Marshal(map[string]any{"epoch": at.Epoch, "offset": at.Offset})
+	}
+	return at, raw, err
 }
 
 // publishLines publishes each line as it comes, until the input ends or a line can't be published.

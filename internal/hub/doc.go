@@ -15,7 +15,8 @@
 //	parked.go   sessions whose connection was lost, and what waits for them
 //	resume.go   how they come back: the token, and what the client says of its rooms
 //	ledger.go   what is kept, and for whom; audit.go: whether that is so
-//	room.go     rooms, joining and leaving, deliveries
+//	room.go     rooms, joining and leaving
+//	delivery.go how what is published reaches the members on a worker
 //	publish.go  a message's way into a room; publish_ids
 //	dialect.go  what clients speak: frames of messages and answers, made once for each dialect
 //	history.go  what a room keeps; pages, and what a member missed

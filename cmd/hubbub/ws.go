@@ -1,0 +1,91 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	"example.com/hubbub/client"
+)
+
+// dialTime is how long a command waits for its first connection.
+const dialTime = 30 * time.Second
+
+// socketOf is the WebSocket of a server: its address with --base-path, or the very WebSocket, ws://host/live/ws.
+func socketOf(address string) (string, error) {
+	u, err := url.Parse(address)
+	if err == nil && u.Host != "" && u.Fragment == "" {
+		switch u.Scheme {
+		case "http", "https":
+			u.Scheme = strings.Replace(u.Scheme, "http", "ws", 1)
+			u.Path = strings.TrimRight(u.Path, "/") + "/ws"
+			return u.String(), nil
+		case "ws", "wss":
+			if strings.Trim(u.Path, "/") == "" {
+				u.Path = "/ws"
+			}
+			return u.String(), nil
+		}
+	}
+	return "", usageError{fmt.Errorf("--url %q: an address is wanted such as ws://localhost:8080/ws or https://chat.example.com/live", address)}
+}
+
+// dial connects as a client does.
+func dial(ctx context.Context, address, token string) (*client.Hub, error) {
+	socket, err := socketOf(address)
+	if err != nil {
+		return nil, err
+	}
+	o := client.Options{}
+	if token != "" {
+		o.Token = func(context.Context) (string, error) { return token, nil }
+	}
+	hub, err := client.New(socket, o)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if err := connected(ctx, hub); err != nil {
+		hub.Close()
+		return nil, refusedBy(address, token, err)
+	}
+	return hub, nil
+}
+
+// connected waits until a client is, or can't be. Where nobody listens it doesn't wait for somebody who may.
+func connected(ctx context.Context, hub *client.Hub) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	var last error
+	for s := range hub.States(ctx) {
+		if s.Err != nil {
+			last = s.Err
+		}
+		switch {
+		case s.State == client.Open:
+			return nil
+		case s.State == client.Closed:
+			return last
+		case errors.Is(s.Err, syscall.ECONNREFUSED):
+			return s.Err
+		}
+	}
+	return cmp.Or(last, ctx.Err())
+}
+
+// refusedBy is why there is no connection, and what to set.
+func refusedBy(address, token string, err error) error {
+	var refused *client.HandshakeError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("nobody listens at %s: start hubbub serve there, or say by --url or HUBBUB_URL where it is", address)
+	case errors.As(err, &refused) && refused.Status == http.StatusUnauthorized && token == "":
+		return fmt.Errorf("%w: show a token by --token or HUBBUB_TOKEN; hubbub token makes one", err)
+	}
+	return fmt.Errorf("%s: %w (--url or HUBBUB_URL says where the server is)", address, err)
+}
