@@ -220,7 +220,8 @@ type gateKey struct{}
 type ticket struct {
 	gate  *Gate
 	nc    net.Conn
-	mayGo chan struct{} // the handshake's; closed when the turn has come. nil before it was waited for
+	asked bool          // for a turn; the handshake's, as is mayGo
+	mayGo chan struct{} // closed when the turn has come, where it was waited for
 	turn  bool          // it has one; guarded by the gate's mu
 }
 

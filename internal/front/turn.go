@@ -38,24 +38,37 @@ func (q *queue) pop() *ticket {
 // has had it already, and Admit took it, waits as long as it takes.
 func TakeTurn(r *http.Request, comesBack bool) bool {
 	t := ticketOf(r)
-	switch {
-	case t == nil:
+	if t == nil {
 		return true
-	case t.mayGo == nil:
-		ctx, cancel := context.WithTimeout(r.Context(), turnPatience*3/4+rand.N(turnPatience/2))
-		defer cancel()
-		return t.takeTurn(ctx, comesBack)
 	}
-	return t.takeTurn(r.Context(), true)
+	again := t.asked
+	t.asked = true
+	switch {
+	case t.turnAtOnce():
+		return true
+	case again:
+		return t.waitForTurn(r.Context(), true)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), turnPatience*3/4+rand.N(turnPatience/2))
+	defer cancel()
+	return t.waitForTurn(ctx, comesBack)
 }
 
-func (t *ticket) takeTurn(ctx context.Context, comesBack bool) bool {
+// turnAtOnce takes a turn where one is free and nobody waits, as nearly always.
+func (t *ticket) turnAtOnce() bool {
 	g := t.gate
 	g.mu.Lock()
-	if t.turn {
-		g.mu.Unlock()
-		return true
+	defer g.mu.Unlock()
+	if !t.turn && g.turns < g.maxTurns && len(g.returners)+len(g.newcomers) == 0 {
+		g.turns++
+		t.turn = true
 	}
+	return t.turn
+}
+
+func (t *ticket) waitForTurn(ctx context.Context, comesBack bool) bool {
+	g := t.gate
+	g.mu.Lock()
 	q := &g.newcomers
 	if comesBack {
 		q = &g.returners
