@@ -326,6 +326,9 @@ func (s *session) kick(room string) (was bool) {
 		s.answer(protocol.Answer{Kind: protocol.AnswerLeft, Room: room, Reason: protocol.LeftKicked})
 		return true
 	}
+	if s.naming() && s.more.placings.giveUp(room) {
+		return true
+	}
 	if !s.coming() {
 		return false
 	}

@@ -91,6 +91,15 @@ func (p *placings) forget(l *local) {
 	p.entered = slices.DeleteFunc(p.entered, func(e entry) bool { return e.local == l })
 }
 
+// giveUp takes out a room into which the session is still to be put.
+func (p *placings) giveUp(room string) (was bool) {
+	i := slices.Index(p.left, room)
+	if i >= 0 {
+		p.left = slices.Delete(slices.Clone(p.left), i, i+1) // a copy: it is the identity's own list
+	}
+	return i >= 0
+}
+
 // naming says that the client is still to be put into rooms of its identity.
 func (s *session) naming() bool {
 	return s.more != nil && s.more.placings != nil && len(s.more.placings.left) > 0

@@ -299,6 +299,27 @@ func TestAnIdentitysRoomsAreMany(t *testing.T) {
 	}
 }
 
+// Who is taken out of a room into which it is still to be put stays out of it, and its identity is as it was.
+func TestWhoIsRemovedBeforeItIsPutIn(t *testing.T) {
+	h, l := newHubOf(t, 1, closedRooms)
+	rooms := []string{"closed.a", "closed.b", "closed.c"}
+	c := newKnown(t, h, l, auth.Identity{User: "ann"})
+	s := sessionOf(t, h, c.id)
+	onItsWorker(h, s, func() {
+		s.placings().left = rooms
+		if !s.kick("closed.b") {
+			t.Error("it is said not to be in the room")
+		}
+		s.goOnNaming()
+		if s.find([]byte("closed.a")) < 0 || s.find([]byte("closed.b")) >= 0 || s.find([]byte("closed.c")) < 0 {
+			t.Errorf("it is in %d rooms", len(s.rooms))
+		}
+	})
+	if rooms[1] != "closed.b" {
+		t.Errorf("the identity names %q", rooms)
+	}
+}
+
 func TestAnIdentitysDataIsWhatOthersSee(t *testing.T) {
 	all := tokens{"new": {User: "ann", Data: []byte(`"new"`)}, "none": {User: "ann", Expires: time.Now().Add(time.Hour)}}
 	h, l := newHubOf(t, 2, func(c *Config) { c.ResumeWindow, c.Hooks.Refresh = time.Minute, all.read })
