@@ -351,9 +351,10 @@ func FuzzAppendString(f *testing.F) {
 func FuzzAppendMessage(f *testing.F) {
 	f.Add("server", `{"a":1,"room":"b","time":2}`, "lobby", "", "", uint64(1), int64(5))
 	f.Add(`,"room":`, `",\"room\":\"a\""`, `,"room":"`, `,"room":"a",`, `\,"room":`, uint64(1<<53-1), int64(1760000000000))
+	f.Add("0", "[]", "\b\x7f\xd9", "\x88", "", uint64(44), int64(69)) // no text each, but one together
 	f.Add("\x00", ` [ ] `, "\b\f\n\r\t\x01\x7f", "\\", "\\\"é", uint64(0), int64(0))
 	f.Fuzz(func(t *testing.T, from, content, name, user, key string, offset uint64, at int64) {
-		if !json.Valid([]byte(content)) || !utf8.ValidString(from+name+user+key) || at < 0 {
+		if !json.Valid([]byte(content)) || !utf8.ValidString(strings.Join([]string{from, name, user, key}, "|")) || at < 0 {
 			return
 		}
 		m := &protocol.Message{Kind: protocol.RoomMessage, Room: name, From: from, User: user, Content: []byte(content), Key: []byte(key), Time: at, Offset: offset}
