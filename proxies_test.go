@@ -1,7 +1,6 @@
 package hubbub_test
 
 import (
-	"bufio"
 	"context"
 	"io"
 	"log/slog"
@@ -11,32 +10,18 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"example.com/hubbub"
 	"example.com/hubbub/internal/rawtest"
-	"example.com/hubbub/internal/wsclient"
 )
 
 // ring asks for a WebSocket with these header lines, and gives the connection and the answer's status. What else comes
 // is thrown away.
 func ring(t *testing.T, s *rawtest.Server, lines ...string) (net.Conn, int) {
 	t.Helper()
-	network := "tcp"
-	if strings.HasPrefix(s.Addr, "/") {
-		network = "unix"
-	}
-	nc, err := net.Dial(network, s.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { nc.Close() })
-	nc.SetReadDeadline(time.Now().Add(rawtest.Patience))
-	io.WriteString(nc, wsclient.Upgrade("chat.example", "/ws", lines...))
-	b := bufio.NewReader(nc)
-	r, err := http.ReadResponse(b, nil)
-	if err != nil {
-		t.Fatal(err)
+	nc, b, r := comeThrough(t, s, "", "/ws", false, lines...)
+	if r == nil {
+		t.Fatal("the server hung up")
 	}
 	go io.Copy(io.Discard, b)
 	return nc, r.StatusCode

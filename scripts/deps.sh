@@ -27,6 +27,7 @@ missing_for_tests() {
 	has_cc || echo "gcc libc6-dev: a C compiler, for go test -race"
 	command -v node >/dev/null || echo "nodejs: Node.js, for the client that e2e/ws drives"
 	command -v npm >/dev/null || echo "npm: to install the npm package ws"
+	command -v curl >/dev/null || echo "curl: for the calls of docs/api.md, which a test makes"
 	command -v openssl >/dev/null || echo "openssl: the TLS client of a test, and its certificate"
 	has_websockets || echo "python3-websockets: the client that e2e/websockets_client.py drives"
 	for proxy in nginx haproxy caddy apache2; do

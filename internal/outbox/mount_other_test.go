@@ -4,5 +4,5 @@ package outbox
 
 import "errors"
 
-func mountSmall(string) error { return errors.New("only on Linux") }
+func mountSmall(string) error { return errors.ErrUnsupported }
 func unmount(string)          {}
