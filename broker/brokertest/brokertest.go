@@ -70,6 +70,7 @@ type node struct {
 // view is what a node has seen of a room since it was opened.
 type view struct {
 	from    uint64 // the floor: everything behind is seen
+	opened  uint64 // where the log stood when it was opened
 	at      broker.Position
 	entries []broker.Entry
 	lost    int
@@ -104,6 +105,9 @@ func (n *node) Deliver(room string, entries []broker.Entry) {
 		return // it has been closed meanwhile
 	}
 	for _, e := range entries {
+		if e.Offset <= v.opened {
+			continue // it was on its way when the room was closed before
+		}
 		if e.Offset <= v.at.Offset {
 			n.w.t.Errorf("%.20q: offset %d comes behind %d", room, e.Offset, v.at.Offset)
 		}
@@ -127,7 +131,7 @@ func (n *node) join(r broker.Room) (leave func()) {
 	closed := n.b.Open(r, func(log broker.Log, err error) {
 		if err == nil {
 			n.mu.Lock()
-			n.open[r.Name] = &view{from: log.Floor, at: log.At, entries: slices.Clone(log.Entries)}
+			n.open[r.Name] = &view{from: log.Floor, opened: log.At.Offset, at: log.At, entries: slices.Clone(log.Entries)}
 			n.mu.Unlock()
 		}
 		done <- err
