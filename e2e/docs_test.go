@@ -1,0 +1,240 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// docBlock is one fenced block of a page of the docs.
+type docBlock struct{ kind, text string }
+
+// docPage is such a page as its blocks, taken in their order.
+type docPage struct {
+	t      *testing.T
+	name   string
+	blocks []docBlock
+}
+
+func readDoc(t *testing.T, name string) *docPage {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &docPage{t: t, name: name}
+	for _, m := range regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$").FindAllStringSubmatch(string(b), -1) {
+		p.blocks = append(p.blocks, docBlock{m[1], m[2]})
+	}
+	return p
+}
+
+// next is the next block, which must be of this kind and begin with this.
+func (p *docPage) next(kind, begins string) string {
+	p.t.Helper()
+	if len(p.blocks) == 0 {
+		p.t.Fatalf("%s has no more blocks, where one of %s shall begin with %q", p.name, kind, begins)
+	}
+	b := p.blocks[0]
+	p.blocks = p.blocks[1:]
+	if b.kind != kind || !strings.HasPrefix(b.text, begins) {
+		p.t.Fatalf("%s goes on with %s, not with a block of %s that begins with %q:\n%s", p.name, b.kind, kind, begins, b.text)
+	}
+	return b.text
+}
+
+// commands are the next block's, without what they print.
+func (p *docPage) commands(begins string) (all []string) {
+	p.t.Helper()
+	for line := range strings.Lines(p.next("console", "$ "+begins)) {
+		if command, ok := strings.CutPrefix(line, "$ "); ok {
+			all = append(all, strings.TrimSpace(command))
+		}
+	}
+	return all
+}
+
+// ended sees that there is nothing more, so that what is added to the page is tested too.
+func (p *docPage) ended() {
+	p.t.Helper()
+	if len(p.blocks) > 0 {
+		p.t.Errorf("%s has a block that nobody runs:\n%s", p.name, p.blocks[0].text)
+	}
+}
+
+// files are a reader's own. Each that is written is a second newer than the one before: a server of files and a browser
+// tell versions apart by no less.
+type files struct {
+	t       *testing.T
+	dir     string
+	instead *strings.Replacer // of the addresses in the docs, the test's
+	time    time.Time
+}
+
+func (f *files) write(name, text string) {
+	f.t.Helper()
+	path := filepath.Join(f.dir, name)
+	write(f.t, path, f.instead.Replace(text))
+	if f.time = f.time.Add(time.Second); f.time.Before(time.Now()) {
+		f.time = time.Now()
+	}
+	if err := os.Chtimes(path, f.time, f.time); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// run runs a command of the docs in a shell, to its end, and returns what it says.
+func (f *files) run(command string) string {
+	f.t.Helper()
+	cmd := exec.CommandContext(f.t.Context(), "bash", "-c", f.instead.Replace(command))
+	cmd.Dir = f.dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		f.t.Fatalf("%s: %v\n%s", command, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// serve runs a command of the docs that is `hubbub serve`, at addr, until the test ends or it is stopped.
+func (f *files) serve(command, addr string) *server {
+	f.t.Helper()
+	s := &server{addr: addr, exited: make(chan struct{})}
+	s.cmd = exec.Command("bash", "-c", "exec "+f.instead.Replace(command))
+	s.cmd.Dir = f.dir
+	s.cmd.Env = append(os.Environ(), "HUBBUB_LISTEN="+addr)
+	s.run(f.t)
+	return s
+}
+
+// folder runs a command of the docs that serves the folder, until the test ends, and waits until it does.
+func (f *files) folder(command, addr string) {
+	f.t.Helper()
+	_, port, _ := net.SplitHostPort(addr)
+	cmd := exec.Command("bash", "-c", "exec "+strings.Replace(command, "3000", port+" --bind 127.0.0.1", 1))
+	cmd.Dir = f.dir
+	if err := cmd.Start(); err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		if nc, err := net.Dial("tcp", addr); err == nil {
+			nc.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			f.t.Fatalf("%s serves nothing", command)
+		}
+	}
+}
+
+// submit says something by the page's form, in which the field has the focus.
+func (p *page) submit(text string) {
+	p.t.Helper()
+	p.do(chromedp.Focus(chromedp.CSS("input")), chromedp.KeyEvent(text+kb.Enter))
+}
+
+// lists waits until the page's list is this.
+func (p *page) lists(items ...string) {
+	p.t.Helper()
+	p.until(fmt.Sprintf(`[...document.querySelectorAll("ul > li")].map((li) => li.textContent).join("|") === %q`, strings.Join(items, "|")))
+}
+
+// docs/quickstart.md, step by step, as somebody does it who reads it for the first time.
+func TestQuickstart(t *testing.T) {
+	t.Parallel()
+	doc := readDoc(t, "docs/quickstart.md")
+	addr, pages := freeAddr(t), freeAddr(t)
+	instead := strings.NewReplacer(
+		"localhost:8080", addr, "localhost:3000", pages,
+		"./hubbub ", "./hubbub ", "-o hubbub ", "-o "+filepath.Join(t.TempDir(), "hubbub")+" ")
+	hub := &files{t: t, dir: t.TempDir(), instead: instead}
+	chat := &files{t: t, dir: t.TempDir(), instead: instead}
+	if err := os.Symlink(program, filepath.Join(hub.dir, "hubbub")); err != nil {
+		t.Fatal(err)
+	}
+
+	// 1. The server.
+	start := doc.commands("go build -o hubbub ./cmd/hubbub")
+	(&files{t: t, dir: "..", instead: instead}).run(start[0])
+	s := hub.serve(start[1], addr)
+
+	// 2. The page.
+	chat.write("index.html", doc.next("html", "<!-- index.html -->"))
+	script := doc.next("js", "// chat.js\n")
+	chat.write("chat.js", script)
+	chat.folder(doc.commands("python3 ")[0], pages)
+	browser := startBrowser(t)
+	url := "http://" + pages + "/"
+	open := func(rest string) *page { // the server is stopped, and there is no picture for the window's tab
+		p := browser.open(url+rest, "WebSocket connection to", "net::ERR_", "favicon.ico", "401 (Unauthorized)")
+		p.until(`document.readyState === "complete"`)
+		return p
+	}
+	ann, bob := open("?name=Ann"), open("?name=Bob")
+	both := func(more string) {
+		script += more
+		chat.write("chat.js", script)
+		for _, p := range []*page{ann, bob} {
+			p.do(chromedp.Reload())
+		}
+	}
+	ann.submit("is anybody there?")
+	ann.lists("Ann: is anybody there?")
+	// Bob may have come when it had been said.
+	bob.submit("hello")
+	ann.lists("Ann: is anybody there?", "Bob: hello")
+
+	// 3. Presence.
+	both(doc.next("js", "// who is there\n"))
+	ann.shows("h1", "Ann, Bob")
+	bob.shows("h1", "Ann, Bob")
+
+	// 4. History.
+	both(doc.next("js", "// what was said before\n"))
+	ann.lists("Ann: is anybody there?", "Bob: hello")
+	bob.lists("Ann: is anybody there?", "Bob: hello")
+	bob.submit("so early?")
+	ann.lists("Ann: is anybody there?", "Bob: hello", "Bob: so early?")
+
+	// 5. A restart.
+	both(doc.next("js", "// when the line is gone\n"))
+	ann.shows("h1", "Ann, Bob")
+	bob.lists("Ann: is anybody there?", "Bob: hello", "Bob: so early?")
+	s.stop(t, syscall.SIGINT)
+	ann.until(`document.title === "chat: waiting"`)
+	ann.submit("where are you?")
+	s = hub.serve(start[1], addr)
+	bob.lists("Ann: is anybody there?", "Bob: hello", "Bob: so early?", "(the server has begun anew)", "Ann: where are you?")
+	ann.until(`document.title === "chat: online"`)
+	s.stop(t, syscall.SIGINT)
+
+	// 6. Tokens.
+	hub.run(doc.commands("openssl ")[0])
+	hub.write("hubbub.yaml", doc.next("yaml", "# hubbub.yaml\n"))
+	hub.serve(doc.commands("./hubbub serve")[0], addr)
+	chat.write("chat.js", doc.next("js", "// chat.js\n"))
+	tokens := doc.commands("./hubbub token")
+	ann, bob = open("#"+hub.run(tokens[0])), open("#"+hub.run(tokens[1]))
+	ann.shows("h1", "ann, bob")
+	bob.shows("h1", "ann, bob")
+	ann.submit("among us")
+	bob.lists("ann: among us")
+	open("#"+hub.run(tokens[2])).shows("h1", "may not join")
+	open("").until(`document.title.includes("there is no token")`)
+	late := open("#" + hub.run(tokens[1]))
+	late.lists("ann: among us")
+	doc.ended()
+}
