@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -98,6 +99,7 @@ func (f *files) run(command string) string {
 	f.t.Helper()
 	cmd := exec.CommandContext(f.t.Context(), "bash", "-c", f.instead.Replace(command))
 	cmd.Dir = f.dir
+	cmd.Env = append(os.Environ(), "HUBBUB_API_KEY="+backendKey, "NO_PROXY=*", "npm_config_offline=true", "npm_config_cache="+f.dir+"/.npm")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		f.t.Fatalf("%s: %v\n%s", command, err, out)
@@ -144,6 +146,16 @@ func (f *files) folder(command, addr string) {
 func (p *page) submit(text string) {
 	p.t.Helper()
 	p.do(chromedp.Focus(chromedp.CSS("input")), chromedp.KeyEvent(text+kb.Enter))
+}
+
+// close closes the page's tab, as somebody does who has seen enough.
+func (p *page) close() {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	if err := chromedp.Cancel(ctx); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // lists waits until the page's list is this.
@@ -201,6 +213,9 @@ func TestQuickstart(t *testing.T) {
 	both(doc.next("js", "// who is there\n"))
 	ann.shows("h1", "Ann, Bob")
 	bob.shows("h1", "Ann, Bob")
+	bob.close()
+	ann.until(`document.querySelector("h1").textContent === "Ann"`)
+	bob = open("?name=Bob")
 
 	// 4. History.
 	both(doc.next("js", "// what was said before\n"))
