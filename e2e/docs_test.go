@@ -24,6 +24,7 @@ type docBlock struct{ kind, text string }
 type docPage struct {
 	t      *testing.T
 	name   string
+	text   string
 	blocks []docBlock
 }
 
@@ -33,11 +34,26 @@ func readDoc(t *testing.T, name string) *docPage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &docPage{t: t, name: name}
-	for _, m := range regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$").FindAllStringSubmatch(string(b), -1) {
+	return parseDoc(t, name, string(b))
+}
+
+func parseDoc(t *testing.T, name, text string) *docPage {
+	p := &docPage{t: t, name: name, text: text}
+	for _, m := range regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$").FindAllStringSubmatch(text, -1) {
 		p.blocks = append(p.blocks, docBlock{m[1], m[2]})
 	}
 	return p
+}
+
+// section reads one section of a page, by its title.
+func (p *docPage) section(title string) *docPage {
+	p.t.Helper()
+	_, text, found := strings.Cut(p.text, "\n## "+title+"\n")
+	if !found {
+		p.t.Fatalf("%s has no section %q", p.name, title)
+	}
+	text, _, _ = strings.Cut(text, "\n## ")
+	return parseDoc(p.t, p.name, text)
 }
 
 // next is the next block, which must be of this kind and begin with this.
@@ -85,6 +101,9 @@ type files struct {
 func (f *files) write(name, text string) {
 	f.t.Helper()
 	path := filepath.Join(f.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		f.t.Fatal(err)
+	}
 	write(f.t, path, f.instead.Replace(text))
 	if f.time = f.time.Add(time.Second); f.time.Before(time.Now()) {
 		f.time = time.Now()
@@ -203,9 +222,17 @@ func TestQuickstart(t *testing.T) {
 			p.do(chromedp.Reload())
 		}
 	}
+	lobby := dialWS(t, s.ws("/ws")).welcomed() // asks who is there, and isn't
+	for deadline, here := time.Now().Add(patience), int64(0); here != 2; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d pages are in the room", here)
+		}
+		lobby.send(`{"msg_type":"presence","room":"lobby","id":1}`)
+		here = lobby.message("presence").num("count")
+	}
 	ann.submit("is anybody there?")
 	ann.lists("Ann: is anybody there?")
-	// Bob may have come when it had been said.
+	bob.lists("Ann: is anybody there?")
 	bob.submit("hello")
 	ann.lists("Ann: is anybody there?", "Bob: hello")
 

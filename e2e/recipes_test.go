@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,6 +20,7 @@ import (
 // recipe is one of these pages: its files in a folder that is served, and the server with its hubbub.yaml.
 type recipe struct {
 	*files
+	addr     string // where the docs have localhost:8080
 	hub      *server
 	url      string
 	browser  *browser
@@ -27,17 +29,25 @@ type recipe struct {
 
 func cook(t *testing.T, name string) *recipe {
 	t.Helper()
+	r := readRecipe(t, readDoc(t, "docs/recipes/"+name+".md"))
+	r.serveHub()
+	r.browser = startBrowser(t)
+	return r
+}
+
+// readRecipe writes the files of a page's blocks, and serves them.
+func readRecipe(t *testing.T, doc *docPage) *recipe {
+	t.Helper()
 	dir := t.TempDir()
 	pages := httptest.NewServer(http.FileServer(http.Dir(dir)))
 	t.Cleanup(pages.Close)
-	addr := freeAddr(t)
-	r := &recipe{url: pages.URL, files: &files{t: t, dir: dir, instead: strings.NewReplacer(
-		"localhost:8080", addr, "localhost:3000", strings.TrimPrefix(pages.URL, "http://"))}}
-	doc := readDoc(t, "docs/recipes/"+name+".md")
+	r := &recipe{url: pages.URL, addr: freeAddr(t)}
+	r.files = &files{t: t, dir: dir, instead: strings.NewReplacer("localhost:8080", r.addr, "localhost:3000", strings.TrimPrefix(pages.URL, "http://"))}
 	for _, b := range doc.blocks {
 		first, _, _ := strings.Cut(b.text, "\n")
 		words := strings.Fields(first)
 		switch {
+		case len(words) > 1 && strings.HasPrefix(words[1], "before"): // another system's
 		case b.kind == "console":
 			for line := range strings.Lines(b.text) {
 				if command, ok := strings.CutPrefix(line, "$ "); ok {
@@ -47,12 +57,19 @@ func cook(t *testing.T, name string) *recipe {
 		case len(words) > 1 && strings.Contains(words[1], "."): // a comment with the file's name
 			r.write(words[1], b.text)
 		default:
-			t.Fatalf("docs/recipes/%s.md has a block that is no file and no command:\n%s", name, b.text)
+			t.Fatalf("%s has a block that is no file and no command:\n%s", doc.name, b.text)
 		}
 	}
-	r.hub = startAt(t, addr, "--config", filepath.Join(dir, "hubbub.yaml"), "--api-key", backendKey)
-	r.browser = startBrowser(t)
 	return r
+}
+
+// serveHub starts the server that hubbub.yaml is for.
+func (r *recipe) serveHub() {
+	r.t.Helper()
+	r.hub = &server{addr: r.addr, exited: make(chan struct{})}
+	r.hub.cmd = exec.Command(program, "serve", "--listen", r.addr, "--config", "hubbub.yaml", "--api-key", backendKey)
+	r.hub.cmd.Dir = r.dir
+	r.hub.run(r.t)
 }
 
 // open shows a page of the recipe, once its script has joined what it joins.
