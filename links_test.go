@@ -61,7 +61,7 @@ func TestLinksOfTheDocs(t *testing.T) {
 			}
 		}
 	}
-	if links < 200 {
+	if links < 150 {
 		t.Errorf("found %d links", links)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -183,6 +185,21 @@ func (p *page) lists(items ...string) {
 	p.until(fmt.Sprintf(`[...document.querySelectorAll("ul > li")].map((li) => li.textContent).join("|") === %q`, strings.Join(items, "|")))
 }
 
+// counts waits until so many are in a room, in which the client itself is not.
+func (c *client) counts(room string, want int64) {
+	c.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		c.sendf(`{"msg_type":"presence","room":%q,"id":1}`, room)
+		got := c.message("presence").num("count")
+		if got == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("%s has %d members, want %d", room, got, want)
+		}
+	}
+}
+
 // docs/quickstart.md, step by step, as somebody does it who reads it for the first time.
 func TestQuickstart(t *testing.T) {
 	t.Parallel()
@@ -210,7 +227,7 @@ func TestQuickstart(t *testing.T) {
 	browser := startBrowser(t)
 	url := "http://" + pages + "/"
 	open := func(rest string) *page { // the server is stopped, and there is no picture for the window's tab
-		p := browser.open(url+rest, "WebSocket connection to", "net::ERR_", "favicon.ico", "401 (Unauthorized)")
+		p := browser.open(url+rest, "WebSocket connection to", "Failed to load resource")
 		p.until(`document.readyState === "complete"`)
 		return p
 	}
@@ -222,19 +239,18 @@ func TestQuickstart(t *testing.T) {
 			p.do(chromedp.Reload())
 		}
 	}
-	lobby := dialWS(t, s.ws("/ws")).welcomed() // asks who is there, and isn't
-	for deadline, here := time.Now().Add(patience), int64(0); here != 2; {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d pages are in the room", here)
-		}
-		lobby.send(`{"msg_type":"presence","room":"lobby","id":1}`)
-		here = lobby.message("presence").num("count")
-	}
+	other := dialWS(t, s.ws("/ws")).welcomed()
+	other.counts("lobby", 2)
+	said := []string{"Ann: is anybody there?"}
 	ann.submit("is anybody there?")
-	ann.lists("Ann: is anybody there?")
-	bob.lists("Ann: is anybody there?")
+	ann.lists(said...)
+	bob.lists(said...)
 	bob.submit("hello")
-	ann.lists("Ann: is anybody there?", "Bob: hello")
+	said = append(said, "Bob: hello")
+	ann.lists(said...)
+	other.send(`{"msg_type":"room_message","room":"lobby","content":"something else"}`)
+	said = append(said, "somebody: something else")
+	ann.lists(said...)
 
 	// 3. Presence.
 	both(doc.next("js", "// who is there\n"))
@@ -246,20 +262,21 @@ func TestQuickstart(t *testing.T) {
 
 	// 4. History.
 	both(doc.next("js", "// what was said before\n"))
-	ann.lists("Ann: is anybody there?", "Bob: hello")
-	bob.lists("Ann: is anybody there?", "Bob: hello")
+	ann.lists(said...)
+	bob.lists(said...)
 	bob.submit("so early?")
-	ann.lists("Ann: is anybody there?", "Bob: hello", "Bob: so early?")
+	said = append(said, "Bob: so early?")
+	ann.lists(said...)
 
 	// 5. A restart.
 	both(doc.next("js", "// when the line is gone\n"))
 	ann.shows("h1", "Ann, Bob")
-	bob.lists("Ann: is anybody there?", "Bob: hello", "Bob: so early?")
+	bob.lists(said...)
 	s.stop(t, syscall.SIGINT)
 	ann.until(`document.title === "chat: waiting"`)
 	ann.submit("where are you?")
 	s = hub.serve(start[1], addr)
-	bob.lists("Ann: is anybody there?", "Bob: hello", "Bob: so early?", "(the server has begun anew)", "Ann: where are you?")
+	bob.lists(append(said, "(the server has begun anew)", "Ann: where are you?")...)
 	ann.until(`document.title === "chat: online"`)
 	s.stop(t, syscall.SIGINT)
 
@@ -279,4 +296,54 @@ func TestQuickstart(t *testing.T) {
 	late := open("#" + hub.run(tokens[1]))
 	late.lists("ann: among us")
 	doc.ended()
+}
+
+// The README's programs do what it says.
+func TestREADME(t *testing.T) {
+	t.Parallel()
+	doc := readDoc(t, "README.md")
+	programs := map[string]string{}
+	for _, b := range doc.blocks {
+		first, _, _ := strings.Cut(b.text, "\n")
+		programs[b.kind+" "+first] = b.text
+	}
+	page := httptest.NewUnstartedServer(nil)
+	t.Cleanup(page.Close)
+	s := start(t, "--allowed-origins", "http://"+page.Listener.Addr().String())
+	f := &files{t: t, dir: t.TempDir(), instead: strings.NewReplacer("localhost:8080", s.addr)}
+	page.Config.Handler = http.FileServer(http.Dir(f.dir))
+	page.Start()
+
+	f.write("client.js", programs[`js import { Hubbub } from "http://localhost:8080/hubbub.js";`])
+	f.write("plain.js", programs[`js const ws = new WebSocket("ws://localhost:8080/ws");`])
+	f.write("index.html", `<!doctype html><ul></ul><script>
+console.log = (from, content) => document.querySelector("ul").append(Object.assign(document.createElement("li"), { textContent: content }));
+document.head.append(Object.assign(document.createElement("script"), { type: "module", src: location.hash.slice(1) }));
+</script>`)
+	f.write("program.py", programs["python import asyncio, json, websockets"])
+	python := exec.Command(python, "-u", "program.py")
+	python.Dir = f.dir
+	said := new(syncBuffer)
+	python.Stdout, python.Stderr = said, said
+	if err := python.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = python.Process.Kill()
+		_ = python.Wait()
+	})
+	browser := startBrowser(t)
+	plain := browser.open(page.URL+"/#plain.js", "favicon.ico")
+	other := dialWS(t, s.ws("/ws")).welcomed()
+	other.counts("lobby", 2) // the page and the program
+	client := browser.open(page.URL+"/#client.js", "favicon.ico")
+	plain.lists("hello")
+	other.send(`{"msg_type":"room_message","room":"lobby","content":"hello to all"}`)
+	plain.lists("hello", "hello to all")
+	client.lists("hello to all")
+	for deadline := time.Now().Add(patience); !strings.Contains(said.String(), "hello to all"); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the program in Python says %s", said)
+		}
+	}
 }

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -72,36 +72,23 @@ func (r *recipe) serveHub() {
 	r.hub.run(r.t)
 }
 
-// open shows a page of the recipe, once its script has joined what it joins.
+// open shows a page of the recipe.
 func (r *recipe) open(path string) *page {
 	r.t.Helper()
-	return r.browser.open(r.url+path, "WebSocket connection to", "net::ERR_", "favicon.ico")
+	return r.browser.open(r.url+path, "WebSocket connection to", "Failed to load resource")
 }
 
-// members waits until the server has so many in a room.
+// members waits until so many are in a room.
 func (r *recipe) members(room string, want int) {
 	r.t.Helper()
+	ask := `curl --fail -s -H "Authorization: Bearer $HUBBUB_API_KEY" http://localhost:8080/api/v1/rooms/` + room + "/presence"
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		req, err := http.NewRequest(http.MethodGet, r.hub.http("/api/v1/rooms/"+room+"/presence"), nil)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		req.Header.Set("Authorization", "Bearer "+backendKey)
-		res, err := http.DefaultClient.Do(req)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		var got struct{ Count *int }
-		err = json.NewDecoder(res.Body).Decode(&got)
-		res.Body.Close()
-		if err != nil || got.Count == nil {
-			r.t.Fatalf("%s of %s: %v", res.Status, room, err)
-		}
-		if *got.Count == want {
+		got := r.run(ask)
+		if strings.HasPrefix(got, fmt.Sprintf(`{"count":%d,`, want)) {
 			return
 		}
 		if time.Now().After(deadline) {
-			r.t.Fatalf("%s has %d members, want %d", room, *got.Count, want)
+			r.t.Fatalf("%s: %s, want %d", room, got, want)
 		}
 	}
 }
@@ -291,4 +278,11 @@ func (r *recipe) showsRooms() {
 	p.until(`(globalThis.states ?? []).includes("waiting")`)
 	other.send(`{"msg_type":"room_message","room":"team.red","content":"and again"}`)
 	p.lists("hello", "hello to you", "and again")
+
+	// A server that begins anew has nothing of that, and the page shows what it has.
+	r.hub.stop(r.t, syscall.SIGTERM)
+	r.serveHub()
+	other = dialWS(r.t, r.hub.ws("/ws")).welcomed()
+	other.send(`{"msg_type":"room_message","room":"team.red","content":{"text":"anew"}}`)
+	p.until(`document.querySelectorAll("li").length === 1 && document.querySelector("li").textContent !== "hello"`)
 }
