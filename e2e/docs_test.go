@@ -91,8 +91,9 @@ func (p *docPage) ended() {
 	}
 }
 
-// files are a reader's own. Each that is written is a second newer than the one before: a server of files and a browser
-// tell versions apart by no less.
+// files are a reader's own. Each that is written is a second newer than the one before, since a server of files and a
+// browser tell versions apart by no less; and from the future, or the browser would go on with an old one for a tenth of
+// its age.
 type files struct {
 	t       *testing.T
 	dir     string
@@ -108,7 +109,7 @@ func (f *files) write(name, text string) {
 	}
 	write(f.t, path, f.instead.Replace(text))
 	if f.time = f.time.Add(time.Second); f.time.Before(time.Now()) {
-		f.time = time.Now()
+		f.time = time.Now().Add(24 * time.Hour)
 	}
 	if err := os.Chtimes(path, f.time, f.time); err != nil {
 		f.t.Fatal(err)
