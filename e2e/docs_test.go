@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -199,104 +198,6 @@ func (c *client) counts(room string, want int64) {
 			c.t.Fatalf("%s has %d members, want %d", room, got, want)
 		}
 	}
-}
-
-// docs/quickstart.md, step by step, as somebody does it who reads it for the first time.
-func TestQuickstart(t *testing.T) {
-	t.Parallel()
-	doc := readDoc(t, "docs/quickstart.md")
-	addr, pages := freeAddr(t), freeAddr(t)
-	instead := strings.NewReplacer(
-		"localhost:8080", addr, "localhost:3000", pages,
-		"./hubbub ", "./hubbub ", "-o hubbub ", "-o "+filepath.Join(t.TempDir(), "hubbub")+" ")
-	hub := &files{t: t, dir: t.TempDir(), instead: instead}
-	chat := &files{t: t, dir: t.TempDir(), instead: instead}
-	if err := os.Symlink(program, filepath.Join(hub.dir, "hubbub")); err != nil {
-		t.Fatal(err)
-	}
-
-	// 1. The server.
-	start := doc.commands("go build -o hubbub ./cmd/hubbub")
-	(&files{t: t, dir: "..", instead: instead}).run(start[0])
-	s := hub.serve(start[1], addr)
-
-	// 2. The page.
-	chat.write("index.html", doc.next("html", "<!-- index.html -->"))
-	script := doc.next("js", "// chat.js\n")
-	chat.write("chat.js", script)
-	chat.folder(doc.commands("python3 ")[0], pages)
-	browser := startBrowser(t)
-	url := "http://" + pages + "/"
-	open := func(rest string) *page { // the server is stopped, and there is no picture for the window's tab
-		p := browser.open(url+rest, "WebSocket connection to", "Failed to load resource")
-		p.until(`document.readyState === "complete"`)
-		return p
-	}
-	ann, bob := open("?name=Ann"), open("?name=Bob")
-	both := func(more string) {
-		script += more
-		chat.write("chat.js", script)
-		for _, p := range []*page{ann, bob} {
-			p.do(chromedp.Reload())
-		}
-	}
-	other := dialWS(t, s.ws("/ws")).welcomed()
-	other.counts("lobby", 2)
-	said := []string{"Ann: is anybody there?"}
-	ann.submit("is anybody there?")
-	ann.lists(said...)
-	bob.lists(said...)
-	bob.submit("hello")
-	said = append(said, "Bob: hello")
-	ann.lists(said...)
-	other.send(`{"msg_type":"room_message","room":"lobby","content":"something else"}`)
-	said = append(said, "somebody: something else")
-	ann.lists(said...)
-
-	// 3. Presence.
-	both(doc.next("js", "// who is there\n"))
-	ann.shows("h1", "Ann, Bob")
-	bob.shows("h1", "Ann, Bob")
-	bob.close()
-	ann.until(`document.querySelector("h1").textContent === "Ann"`)
-	bob = open("?name=Bob")
-
-	// 4. History.
-	both(doc.next("js", "// what was said before\n"))
-	ann.lists(said...)
-	bob.lists(said...)
-	bob.submit("so early?")
-	said = append(said, "Bob: so early?")
-	ann.lists(said...)
-
-	// 5. A restart.
-	both(doc.next("js", "// when the line is gone\n"))
-	ann.shows("h1", "Ann, Bob")
-	bob.lists(said...)
-	s.stop(t, syscall.SIGINT)
-	ann.until(`document.title === "chat: waiting"`)
-	ann.submit("where are you?")
-	s = hub.serve(start[1], addr)
-	bob.lists(append(said, "(the server has begun anew)", "Ann: where are you?")...)
-	ann.until(`document.title === "chat: online"`)
-	s.stop(t, syscall.SIGINT)
-
-	// 6. Tokens.
-	hub.run(doc.commands("openssl ")[0])
-	hub.write("hubbub.yaml", doc.next("yaml", "# hubbub.yaml\n"))
-	hub.serve(doc.commands("./hubbub serve")[0], addr)
-	chat.write("chat.js", doc.next("js", "// chat.js\n"))
-	tokens := doc.commands("./hubbub token")
-	ann, bob = open("#"+hub.run(tokens[0])), open("#"+hub.run(tokens[1]))
-	ann.shows("h1", "ann, bob")
-	bob.shows("h1", "ann, bob")
-	ann.submit("among us")
-	bob.lists("ann: among us")
-	open("#"+hub.run(tokens[2])).shows("h1", "may not join")
-	open("").until(`document.title.includes("there is no token")`)
-	late := open("#" + hub.run(tokens[1]))
-	late.lists("ann: among us")
-	doc.ended()
 }
 
 // The README's programs do what it says.
