@@ -78,7 +78,7 @@ if [ -n "$lines" ]; then
 fi
 
 # The npm packages, at the versions of the lock file. None needs its install
-# script: bufferutil brings what it would build.
+# script: bufferutil brings what it would build, and esbuild finds its program.
 for npm_folder in $npm_folders; do
 	installed=$npm_folder/node_modules/.package-lock.json
 	if [ ! -e "$installed" ] || [ "$npm_folder/package-lock.json" -nt "$installed" ]; then
