@@ -9,6 +9,7 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
+	"errors"
 	"flag"
 	"log"
 	"math/rand/v2"
@@ -23,7 +24,10 @@ import (
 )
 
 //go:embed index.html style.css app.js
-var page embed.FS
+var files embed.FS
+
+// policy lets the page load what this server has, and nothing else.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // board is the truth: what each tile shows now.
 type board struct {
@@ -94,29 +98,35 @@ func main() {
 	b := newBoard()
 	srv, err := hubbub.New(hubbub.Config{
 		Hooks: hubbub.Hooks{Request: b.snapshot},
-		Rooms: []hubbub.RoomPolicy{{
-			Match:        "tiles",
-			History:      &hubbub.History{}, // nothing: who comes back wants the tiles as they are, not as they became so
-			Publish:      "server",
-			SlowConsumer: "latest-by-key",
-		}},
+		Rooms: []hubbub.RoomPolicy{
+			// Nothing is kept: who comes back wants the tiles as they are, not as they became so.
+			{Match: "tiles", Presence: "off", Publish: "server", History: &hubbub.History{}, SlowConsumer: "latest-by-key"},
+			{Match: "*", Join: "server", Publish: "server"},
+		},
+		Chat: "server", Direct: "server", // a viewer looks
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	for _, path := range []string{"/ws", "/hubbub.js", "/readyz"} {
+	for _, path := range []string{"/ws", "/hubbub.js", "/healthz", "/readyz"} {
 		mux.Handle(path, srv)
 	}
 	mux.Handle("/slow", slowLine(srv.WebSocket()))
-	mux.Handle("/", strict(http.FileServerFS(page)))
+	page := http.FileServerFS(files)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", policy)
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-cache")
+		page.ServeHTTP(w, r)
+	})
 
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
 	web := &http.Server{Addr: *listen, Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() {
 		log.Printf("http://%s", *listen)
-		if err := web.ListenAndServe(); err != http.ErrServerClosed {
+		if err := web.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 			log.Fatal(err)
 		}
 	}()
@@ -124,16 +134,10 @@ func main() {
 
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	_ = web.Shutdown(ctx) // takes no more requests, but knows nothing of the WebSockets
-	_ = srv.Shutdown(ctx) // tells every viewer when to come back
-}
-
-// strict lets the page load and connect to what this program serves, and nothing else.
-func strict(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "+
-			"img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		h.ServeHTTP(w, r)
-	})
+	if err := srv.Shutdown(ctx); err != nil { // the WebSockets, of which web knows nothing; upgrades are told 503 now
+		log.Print(err)
+	}
+	if err := web.Shutdown(ctx); err != nil {
+		log.Print(err)
+	}
 }
