@@ -32,6 +32,7 @@ func TestExampleDashboard(t *testing.T) {
 	t.Parallel()
 	s := startExample(t, "dashboard")
 	line := startProxy(t, s, nil)
+	defer line.away.Store(true) // pages outlive a server that was started last
 	b := startBrowser(t)
 
 	// A new viewer sees all tiles, and they change.

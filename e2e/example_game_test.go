@@ -52,6 +52,7 @@ func TestExampleGame(t *testing.T) {
 	t.Parallel()
 	s := startExample(t, "game", "-away", "1h")
 	line := startProxy(t, s, nil)
+	defer line.away.Store(true) // pages outlive a server that was started last
 	p := startBrowser(t).open(line.front.http("/"), "WebSocket connection to", "Failed to load resource")
 	p.shows("#state", "online")
 
@@ -105,6 +106,16 @@ func TestExampleGame(t *testing.T) {
 	p.touch("#court", 0.01)
 	p.until(paddleTop)
 	p.picture("bin/game-phone.png")
+
+	// The ball waits for nobody: who comes back when the match is over hears how it ended.
+	watcher := dialWS(t, s.ws("/ws")).welcomed()
+	watcher.join("results")
+	line.cutOff()
+	p.shows("#state", "waiting")
+	watcher.message("room_message")
+	line.away.Store(false)
+	p.shows("#says", "The bot wins.")
+	again()
 
 	// A server that begins anew knows of no match; the next one can be played.
 	line.away.Store(true)

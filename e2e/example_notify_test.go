@@ -17,16 +17,20 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// startNotify runs the backend of examples/notify, which starts the hubbub under test. Pages reach it through a line to cut.
+// startNotify runs the backend of examples/notify, which starts the hubbub under test. Pages reach that through a line to cut.
 func startNotify(t *testing.T) (backend, hub *server, line *proxy) {
 	t.Helper()
 	hub = &server{addr: freeAddr(t)}
 	line = startProxy(t, hub, nil)
-	backend = &server{addr: freeAddr(t), exited: make(chan struct{})}
-	backend.cmd = exec.Command("node", "../examples/notify/backend.js", "--listen", backend.addr, "--hubbub", hub.addr,
-		"--public", line.front.addr, "--program", program)
+	return runNotify(t, freeAddr(t), hub, line), hub, line
+}
+
+func runNotify(t *testing.T, addr string, hub *server, line *proxy) (backend *server) {
+	t.Helper()
+	backend = &server{addr: addr, exited: make(chan struct{})}
+	backend.cmd = exec.Command("node", "../examples/notify/backend.js", "--listen", addr, "--hubbub", hub.addr, "--public", line.front.addr, "--program", program)
 	backend.run(t)
-	return backend, hub, line
+	return backend
 }
 
 // visitor is somebody with a cookie and without a page.
@@ -71,7 +75,8 @@ func (v *visitor) notifies(to, text string) {
 
 func TestExampleNotify(t *testing.T) {
 	t.Parallel()
-	backend, _, line := startNotify(t)
+	backend, hub, line := startNotify(t)
+	defer line.away.Store(true) // pages outlive a server that was started last
 	b := startBrowser(t)
 	faults := []string{"WebSocket connection to", "Failed to load resource"}
 
@@ -88,9 +93,9 @@ func TestExampleNotify(t *testing.T) {
 	second.shows("#badge", "1 new")
 	second.shows("#state", "online")
 	bob := newVisitor(t, backend, "bob")
-	bob.notifies("ann", "<b>lunch?</b>")
+	bob.notifies("ann", "Lunch at one?")
 	for _, tab := range []*page{p, second} {
-		tab.shows("#notices li.new", "<b>lunch?</b>")
+		tab.shows("#notices li.new", "Lunch at one?")
 		tab.shows("#badge", "2 new")
 		tab.until(`document.title.startsWith("(2) ")`)
 	}
@@ -110,9 +115,9 @@ func TestExampleNotify(t *testing.T) {
 	second.do(chromedp.Navigate("about:blank"))
 	line.cutOff()
 	p.shows("#state", "waiting")
-	bob.notifies("ann", "while you were away")
+	bob.notifies("ann", "<b>while</b> you were away")
 	line.away.Store(false)
-	p.shows("#notices li.new", "while you were away")
+	p.shows("#notices li.new", "<b>while</b> you were away")
 	second.do(chromedp.Navigate(backend.http("/")))
 	second.shows("#badge", "2 new")
 
@@ -146,9 +151,17 @@ func TestExampleNotify(t *testing.T) {
 		tab.until(`!document.querySelector("#sign-in").hidden && document.querySelector("#inbox").hidden`)
 	}
 	p.until(`document.documentElement.scrollWidth <= 360`)
+
+	// A backend that begins anew knows nobody, and has another key: pages ask who it is that they have.
+	p.do(chromedp.Focus(chromedp.CSS("#name")), chromedp.KeyEvent(kb.Enter))
+	p.shows("#state", "online")
+	line.away.Store(true)
 	if status := backend.stop(t, syscall.SIGTERM); status != 0 {
 		t.Errorf("exit status %d, want 0", status)
 	}
+	runNotify(t, backend.addr, hub, line)
+	line.away.Store(false)
+	p.until(`!document.querySelector("#sign-in").hidden`)
 }
 
 // Nobody reads or writes what is another's, and what is no call is answered as such.

@@ -28,9 +28,18 @@ function enter(room) {
   $("says").textContent = "";
   document.activeElement.blur(); // the keys are the paddle's now
   room.on("message", ({ content }) => room === match && tick(content));
+  room.on("lost", () => look(room)); // the room keeps but one state, and that is all we need
   // Away for too long, and the bot has won; or the server began anew, and knows of no match.
   room.on("left", () => room === match && over("The match is over: you were away for too long."));
   requestAnimationFrame(draw);
+}
+
+// look is for who comes back when the match is over: no tick will say so.
+async function look(room) {
+  try {
+    const { messages } = await room.history({ limit: 1 });
+    if (room === match && messages.length) tick(messages[0].content);
+  } catch { /* lost again, and on the way back we look again */ }
 }
 
 // tick takes what the server says 30 times a second, and answers it with our wish where that is a new one.

@@ -16,26 +16,35 @@ async function ask(method, path, body) {
 
 // start shows the notices of whoever is signed in, or the form to sign in.
 async function start() {
-  hub?.close();
+  const old = hub;
   hub = undefined;
+  old?.close();
+  let me;
+  try {
+    me = await (await ask("GET", "me")).json();
+  } catch {
+    say("The backend does not answer.");
+    return setTimeout(start, 2000);
+  }
   notices.clear();
   read = 0;
-  const { user, hubbub } = await (await ask("GET", "me")).json();
-  $("sign-in").hidden = !!user;
-  $("inbox").hidden = $("state").hidden = !user;
-  $("user").textContent = user ?? "";
+  $("sign-in").hidden = !!me.user;
+  $("inbox").hidden = $("state").hidden = !me.user;
+  $("user").textContent = me.user ?? "";
   show();
-  if (user) connect(user, hubbub);
+  if (me.user) connect(me);
   else $("name").focus();
 }
 
-async function connect(user, url) {
-  const here = (hub = new Hubbub(url, { token }));
-  here.on("state", (state, { code }) => {
+async function connect({ user, hubbub }) {
+  hub?.close();
+  const here = (hub = new Hubbub(hubbub, { token }));
+  here.on("state", (state) => {
     if (here !== hub) return;
     $("state").textContent = state;
     $("state").className = state;
-    if (code === 4500) start(); // the backend has sent this user away: signed out, here or in another tab
+    // Closed for good: signed out in another tab, or the backend began anew. It knows who we are, if anybody.
+    if (state === "closed") setTimeout(() => here === hub && start(), 1000);
   });
   here.on("direct", ({ content }) => say(content.say));
   const room = here.room(`user:${user}`);
@@ -121,4 +130,4 @@ on("write", "submit", async () => {
   say("Sent.");
 });
 
-start().catch((e) => say(e.message));
+start();
