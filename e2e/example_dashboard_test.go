@@ -3,6 +3,8 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -36,6 +38,7 @@ func TestExampleDashboard(t *testing.T) {
 	b := startBrowser(t)
 
 	// A new viewer sees all tiles, and they change.
+	strictPage(t, s)
 	p := b.open(line.front.http("/"), "WebSocket connection to", "Failed to load resource")
 	p.until(allTilesShown)
 	p.shows("#state", "online")
@@ -84,7 +87,31 @@ func TestExampleDashboard(t *testing.T) {
 	p.do(chromedp.EmulateViewport(360, 640, chromedp.EmulateMobile))
 	p.until(`document.documentElement.scrollWidth <= 360`)
 	changes(p)
+	eval[bool](p, `(() => {
+		window.asked = 0;
+		window.requestAnimationFrame = () => window.asked++;
+		return true;
+	})()`)
+	changes(p)
+	changes(p)
+	if n := eval[int](p, "window.asked"); n != 0 {
+		t.Errorf("it asks for %d frames", n)
+	}
 	p.picture("bin/dashboard-phone.png")
+}
+
+// strictPage looks at what a server's page may load: nothing that its own server hasn't.
+func strictPage(t *testing.T, s *server) {
+	t.Helper()
+	res, err := http.Get(s.http("/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	policy := res.Header.Get("Content-Security-Policy")
+	if res.StatusCode != http.StatusOK || !strings.HasPrefix(policy, "default-src 'none'; ") || strings.Contains(policy, "unsafe") || strings.Contains(policy, "*") {
+		t.Errorf("%s with the policy %q", res.Status, policy)
+	}
 }
 
 // What a slow viewer gets of each tile is never an old value after a new one, and what was left out it is told.

@@ -55,6 +55,7 @@ func TestExampleGame(t *testing.T) {
 	defer line.away.Store(true) // pages outlive a server that was started last
 	p := startBrowser(t).open(line.front.http("/"), "WebSocket connection to", "Failed to load resource")
 	p.shows("#state", "online")
+	strictPage(t, s)
 
 	// A match, by the keyboard alone.
 	p.do(chromedp.Focus(chromedp.CSS("#name")), chromedp.KeyEvent("Ann"+kb.Enter))

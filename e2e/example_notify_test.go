@@ -80,6 +80,8 @@ func TestExampleNotify(t *testing.T) {
 	b := startBrowser(t)
 	faults := []string{"WebSocket connection to", "Failed to load resource"}
 
+	strictPage(t, backend)
+
 	// Ann signs in by the keyboard, and is welcome.
 	p := b.open(backend.http("/"), faults...)
 	p.until(`document.activeElement.id === "name"`)

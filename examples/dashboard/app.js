@@ -29,7 +29,7 @@ function paint() {
 // snapshot asks how all tiles are. What changes meanwhile comes as messages, since the room is joined already.
 async function snapshot(from) {
   try {
-    (await from.request("snapshot", null)).forEach((tile, i) => keep(tiles[i], tile));
+    (await from.request("snapshot")).forEach((tile, i) => keep(tiles[i], tile));
   } catch (e) {
     // Lost with its line: on the way back the room says "lost", and it is asked for again.
     if (e.code !== "closed" && e.code !== "unknown") setTimeout(() => from === hub && snapshot(from), 1000);

@@ -74,7 +74,9 @@ async function token() {
 async function look(from) {
   try {
     const box = await (await ask("GET", "box")).json();
-    if (from === hub) for (const notice of [...box.notices.map((notice) => ({ notice })), box]) take(notice);
+    if (from !== hub) return;
+    for (const notice of box.notices) notices.set(notice.id, notice);
+    take(box);
   } catch {
     setTimeout(() => from === hub && look(from), 2000);
   }

@@ -89,6 +89,7 @@ const routes = {
     if (sessions.size === 10_000) sessions.delete(sessions.keys().next().value); // the oldest
     const id = crypto.randomBytes(16).toString('hex');
     sessions.set(id, name);
+    // Where the page has TLS, it is Secure as well.
     res.setHeader('Set-Cookie', `notify=${id}; HttpOnly; SameSite=Strict; Path=/; Max-Age=86400`);
     if (!boxes.has(name)) notify(name, 'the house', `Welcome, ${name}!`);
     // To all clients that this user has open just now, and to none later: nobody needs to know it tomorrow.
