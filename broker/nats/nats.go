@@ -82,7 +82,7 @@ func connect(s *server.Server, cfg Config, url string, options ...client.Option)
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	err := b.dial(url, options)
 	if err != nil {
-		b.close()
+		b.Close()
 		return nil, err
 	}
 	return b, nil
@@ -135,11 +135,12 @@ func (b *Broker) Run(ctx context.Context, n broker.Node) error {
 		st.stop()
 	}
 	b.work.Wait()
-	b.close()
+	b.Close()
 	return nil
 }
 
-func (b *Broker) close() {
+// Close ends a broker that was never run.
+func (b *Broker) Close() {
 	b.cancel()
 	for _, c := range []*client.Conn{b.receive, b.send} {
 		if c != nil {
