@@ -81,6 +81,7 @@ var testPackages = []string{"internal/rawtest", "internal/wsclient"}
 // alsoInTests says what the tests of a package may import beside that.
 var alsoInTests = map[string][]string{
 	"client":                 {".", "hubbubtest"},
+	"e2e":                    {"client"},
 	"internal/hub":           {"broker/brokertest", "internal/protocol/room"},
 	"broker/nats":            {"broker/brokertest"},
 	"internal/protocol/room": {"internal/wire"}, // how long a frame is

@@ -37,6 +37,8 @@ func serve(dir string, log *slog.Logger) (*server.Server, error) {
 		StoreDir:   dir,
 		MaxPayload: maxPayload,
 		NoSigs:     true,
+		// How long what was acknowledged may be in the system's hands alone. With each message it would cost a disk's turn.
+		SyncInterval: time.Second,
 	})
 	if err != nil {
 		return nil, err
