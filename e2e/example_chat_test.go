@@ -4,12 +4,29 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
+
+// cutsFromNowOn is a plan that leaves alone what connects before begin is true, such as a page that loads.
+func cutsFromNowOn(t *testing.T) (plan func(n int) cut, begin *atomic.Bool) {
+	t.Helper()
+	seed := cutSeed(t)
+	t.Logf("HUBBUB_E2E_SEED=%d has the same cuts", seed)
+	random := cutsAtRandom(seed)
+	begin = new(atomic.Bool)
+	return func(n int) cut {
+		if begin.Load() {
+			return random(n)
+		}
+		return cut{after: time.Hour}
+	}, begin
+}
 
 // lineIsCut is what the browser itself says of a connection that a test has cut.
 var lineIsCut = []string{"WebSocket connection to", "Failed to load resource"}
@@ -110,6 +127,43 @@ func TestExampleChatTalksAcrossCutsAndARestart(t *testing.T) {
 	}
 	ann.hasSaid(append(want, "tea is ready")...)
 	ann.shows(".log li:last-child .who", "Server")
+}
+
+func TestExampleChatLosesAndDoublesNothingThroughCutsAtRandom(t *testing.T) {
+	s := startExample(t, "chat")
+	plan, begin := cutsFromNowOn(t)
+	line := startProxy(t, s, plan)
+	b := startBrowser(t)
+	ann, bob := enterChat(b, line.front, "Ann"), enterChat(b, s, "Bob")
+	begin.Store(true)
+	line.drop()
+	const n = 24
+	for i := range n {
+		ann.say(fmt.Sprint("ann ", i, "."))
+		bob.say(fmt.Sprint("bob ", i, "."))
+		if i%8 == 7 {
+			line.awaitCut(t)
+			ann.shows("#state", "online") // now and then something gets through
+		}
+	}
+	close(line.calm)
+	for _, p := range []*page{ann, bob} {
+		p.until(allIsSent)
+		p.until(fmt.Sprintf(`document.querySelectorAll(".line").length === %d`, 2*n))
+	}
+	was, at := eval[string](bob, texts), map[string]int{"ann": 0, "bob": 0}
+	for _, text := range strings.Split(was, "|") {
+		who, _, _ := strings.Cut(text, " ")
+		if want := fmt.Sprint(who, " ", at[who], "."); text != want {
+			t.Errorf("said was %q where %q is next", text, want)
+		}
+		at[who]++
+	}
+	if has := eval[string](ann, texts); has != was {
+		t.Errorf("Ann has\n%s\nand Bob\n%s", has, was)
+	}
+	cuts, kinds := line.tally()
+	t.Logf("%d cuts: %s", cuts, kinds)
 }
 
 func TestExampleChatHasRoomsAndTheirHistory(t *testing.T) {

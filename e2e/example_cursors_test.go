@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -164,8 +166,52 @@ func TestExampleCursorsSendsTheNewestOncePerTick(t *testing.T) {
 	}
 }
 
-// shapesOf are what a page shows, by id: kind, place in hundredths.
-const shapesOf = `Object.fromEntries([...document.querySelectorAll(".shape")].map((e) => [e.dataset.id, e.classList[1] + " " + Math.round(parseFloat(e.style.left)) + " " + Math.round(parseFloat(e.style.top))]))`
+// Who can't keep up gets the newest place of each client, and the word that others were left out.
+func TestExampleCursorsGivesASlowViewerTheNewest(t *testing.T) {
+	s := startExample(t, "cursors")
+	ctx := within(t)
+	slow := dialRaw(t, s, "/ws", "")
+	if err := slow.Conn.(*net.TCPConn).SetReadBuffer(16 << 10); err != nil {
+		t.Fatal(err)
+	}
+	slow.welcomed()
+	slow.write(text(`{"msg_type":"join_room","room":"cursors","id":1}`))
+	slow.message("joined")
+	hub, room := pointing(t, ctx, s, "Ann", 0)
+	const n = 600 // of 30 KB: more than sockets and the queue hold
+	pad := strings.Repeat("x", 30_000)
+	for i := range n {
+		at := map[string]any{"x": 0.5, "y": 0.5, "n": i, "pad": pad}
+		if _, err := room.Publish(ctx, at, hubbubclient.PublishOptions{Key: hub.ClientID()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conflated := 0
+	for last := -1; last < n-1; {
+		var m struct {
+			Type    string `json:"msg_type"`
+			Reason  string
+			Content struct{ N int }
+		}
+		if err := json.Unmarshal([]byte(slow.expect(fin|opText)), &m); err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case m.Type == "gap" && m.Reason == "latest-by-key":
+			conflated++
+		case m.Type == "gap", m.Type == "room_message" && m.Content.N <= last:
+			t.Fatalf("after %d: %+v", last, m)
+		case m.Type == "room_message":
+			last = m.Content.N
+		}
+	}
+	if conflated == 0 {
+		t.Error("nothing was left out")
+	}
+}
+
+// shapesOf are what a page shows, by id: kind and place.
+const shapesOf = `Object.fromEntries([...document.querySelectorAll(".shape")].map((e) => [e.dataset.id, e.classList[1] + " " + parseFloat(e.style.left).toFixed(2) + " " + parseFloat(e.style.top).toFixed(2)]))`
 
 // press presses keys on the shape with this id.
 func (p *page) press(id, keys string) {
@@ -176,7 +222,7 @@ func (p *page) press(id, keys string) {
 // add clicks one of the tools, and is the new shape's id.
 func (p *page) add(kind string) string {
 	p.t.Helper()
-	p.do(chromedp.Focus(chromedp.CSS(`#tools [data-kind=` + kind + `]`)), chromedp.KeyEvent(kb.Enter))
+	p.do(chromedp.Focus(chromedp.CSS(`#tools [data-kind=`+kind+`]`)), chromedp.KeyEvent(kb.Enter))
 	return eval[string](p, `document.activeElement.dataset.id`)
 }
 
@@ -198,7 +244,7 @@ func boardOf(t *testing.T, hub *hubbubclient.Hub) map[string]string {
 	}
 	all := map[string]string{}
 	for _, s := range board.Shapes {
-		all[s.ID] = fmt.Sprintf("%s %.0f %.0f", s.Kind, s.X*100, s.Y*100)
+		all[s.ID] = fmt.Sprintf("%s %.2f %.2f", s.Kind, s.X*100, s.Y*100)
 	}
 	return all
 }
@@ -237,7 +283,7 @@ func TestExampleCursorsKeepsShapesRightAcrossCutsAndARestart(t *testing.T) {
 	agree(t, watch, 3, ann, bob)
 	ann.press(square, kb.ArrowRight+kb.ArrowDown+kb.ArrowDown)
 	bob.do(chromedp.MouseEvent("mouseMoved", 5, 5)) // off the board
-	drag := eval[[]float64](bob, fmt.Sprintf(`(r => [r.left + r.width / 2, r.top + r.height / 2])(document.querySelector("[data-id=%q]").getBoundingClientRect())`, circle))
+	drag := eval[[]float64](bob, fmt.Sprintf(`(r => [r.left + r.width / 2, r.top + r.height / 2])(document.querySelector("[data-id='%s']").getBoundingClientRect())`, circle))
 	x, y := drag[0], drag[1]
 	bob.do(chromedp.MouseEvent("mousePressed", x, y, chromedp.ButtonType("left"), chromedp.ClickCount(1)))
 	for i := range 20 {
@@ -268,7 +314,7 @@ func TestExampleCursorsKeepsShapesRightAcrossCutsAndARestart(t *testing.T) {
 	// A latecomer sees the same.
 	cleo := openBoard(b, s, "Cleo")
 	agree(t, watch, 3, cleo)
-	eval[bool](cleo, `(close(), true)`)
+	cleo.do(chromedp.Navigate("about:blank"))
 
 	// Lines that break again and again while both draw lose nothing.
 	for i := range 10 {
@@ -302,6 +348,47 @@ func TestExampleCursorsKeepsShapesRightAcrossCutsAndARestart(t *testing.T) {
 		p.shows("#people", "Ann")
 		p.shows("#people", "Bob")
 	}
+}
+
+func TestExampleCursorsLosesNoShapeThroughCutsAtRandom(t *testing.T) {
+	s := startExample(t, "cursors")
+	plan, begin := cutsFromNowOn(t)
+	line := startProxy(t, s, plan)
+	b := startBrowser(t)
+	ann, bob := openBoard(b, line.front, "Ann"), openBoard(b, s, "Bob")
+	hub, err := hubbubclient.Dial(within(t), s.ws("/ws"), hubbubclient.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hub.Close()
+	begin.Store(true)
+	line.drop()
+	var want []string
+	for i := range 30 {
+		id := ann.add([]string{"square", "circle", "triangle"}[i%3])
+		ann.do(chromedp.KeyEvent(kb.ArrowLeft + kb.ArrowDown))
+		if i%4 == 0 {
+			ann.do(chromedp.KeyEvent(kb.Delete))
+		} else {
+			want = append(want, id)
+		}
+		if i%6 == 5 {
+			line.awaitCut(t)
+			ann.shows("#state", "online") // now and then something gets through
+		}
+	}
+	close(line.calm)
+	is := agree(t, hub, len(want), ann, bob)
+	for _, id := range want {
+		if is[id] == "" {
+			t.Errorf("%s is lost", id)
+		}
+	}
+	if text := ann.text("#news"); text != "" {
+		t.Errorf("the page says %q", text)
+	}
+	n, kinds := line.tally()
+	t.Logf("%d cuts: %s", n, kinds)
 }
 
 func TestExampleCursorsLooksRight(t *testing.T) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -50,7 +49,7 @@ func (b *board) request(ctx context.Context, r *hubbub.Request) (json.RawMessage
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if r.Method == "board" {
-		all := slices.SortedFunc(maps.Values(b.shapes), func(x, y shape) int { return cmp.Compare(x.ID, y.ID) })
+		all := slices.AppendSeq([]shape{}, maps.Values(b.shapes))
 		return json.Marshal(map[string]any{"run": b.run, "shapes": all, "epoch": b.at.Epoch, "offset": b.at.Offset})
 	}
 	var s shape
