@@ -91,7 +91,7 @@ class Talk {
   show(m, epoch) {
     if (this.lines.has(epoch + " " + m.offset)) return false;
     const { id, name, text } = m.content || {};
-    const line = this.unsent.get(id) || lineOf(m.from === "server" ? "Server" : name, text, m.time);
+    const line = this.unsent.get(id) || lineOf(m.from === "server" ? "Server" : name, text ?? m.content, m.time);
     this.settle(line, epoch, m.offset);
     return true;
   }
@@ -115,6 +115,7 @@ class Talk {
     this.oldest = Math.min(this.oldest, offset);
     line.classList.remove("waits", "failed");
     line.querySelector(".fate").textContent = line.classList.contains("own") ? "✓ sent" : "";
+    line.querySelector(".again")?.remove();
     this.put(line, this.epochs.indexOf(epoch), offset);
   }
 
@@ -353,7 +354,7 @@ function drawRooms() {
 
 function drawMembers() {
   const names = current.members.map((m) => short(m.data?.name) + (m.client_id === hub.id ? " (you)" : ""));
-  $("here").textContent = names.length ? `${names.length} here` : "Here";
+  $("here").textContent = names.length ? `${current.room.count} here` : "Here"; // of a thousand and more the list has a part
   $("members").replaceChildren(...names.sort().map((name) => make("li", "", name)));
 }
 

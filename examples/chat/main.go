@@ -92,9 +92,14 @@ func main() {
 	})
 	// What the program itself has to say: curl -d room=general -d text=hello http://localhost:8080/announce
 	mux.HandleFunc("POST /announce", func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
 		content := map[string]string{"text": r.FormValue("text")}
-		if _, err := d.srv.Publish(r.Context(), hubbub.Publication{Room: "chat:" + r.FormValue("room"), Content: content}); err != nil {
+		_, err := d.srv.Publish(r.Context(), hubbub.Publication{Room: "chat:" + r.FormValue("room"), Content: content})
+		switch {
+		case errors.Is(err, hubbub.ErrOverloaded), errors.Is(err, hubbub.ErrStopped):
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		case err != nil:
+			http.Error(w, err.Error(), http.StatusBadRequest)
 		}
 	})
 

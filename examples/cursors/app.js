@@ -144,13 +144,13 @@ async function sync() {
   }
   if (run && run !== whole.run) news(`The server began anew, with an empty board: ${shapes.size} shapes are gone.`);
   run = whole.run;
-  const { epoch } = board.position;
+  const { epoch } = board.position || {};
   at = { epoch, offset: whole.epoch === epoch ? whole.offset : 0 }; // of another epoch: the room hasn't told anything since
-  const known = [...shapes.keys()];
+  const known = [...shapes.keys(), ...wanted.keys()];
   shapes.clear();
   for (const s of whole.shapes) shapes.set(s.id, s);
   for (const [id, want] of wanted) if (isTold(want)) wanted.delete(id);
-  for (const id of [...known, ...shapes.keys()]) draw(id);
+  for (const id of new Set([...known, ...shapes.keys()])) draw(id);
   const meanwhile = waiting;
   waiting = null;
   for (const { m, epoch } of meanwhile) apply(m, epoch);
@@ -275,7 +275,7 @@ function placeOf(e) {
 
 $("board").addEventListener("pointerdown", (e) => {
   const id = idOf(e);
-  if (!id) return;
+  if (!id || e.button) return;
   const from = placeOf(e);
   const shape = seen(id);
   held = { id, dx: shape.x - from.x, dy: shape.y - from.y };
@@ -328,7 +328,7 @@ $("name").addEventListener("change", () => {
   me.name = $("name").value.trim() || me.name;
   $("name").value = me.name;
   sessionStorage.setItem("board", JSON.stringify(me));
-  renamed = renamed.then(() => cursors.leave()).then(() => cursors.join()).catch((e) => news(`Your name can't be changed: ${e.message}`));
+  renamed = renamed.then(() => cursors.leave().catch(() => {})).then(() => enter(cursors));
 });
 
 hub.on("state", (state, { delay, reason, refused }) => {

@@ -71,7 +71,7 @@ func (b *board) do(ctx context.Context, method string, s shape) error {
 		return &hubbub.Error{Code: hubbub.BadMessage, Message: "ask for board, add, move or delete"}
 	case method == "delete" && there:
 		return b.change(ctx, s.ID, nil)
-	case method == "delete" && deleted: // asked before, or by another
+	case method == "delete": // asked before, or by another, or lost with a restart
 		return nil
 	case deleted, !there && method != "add":
 		return &hubbub.Error{Code: hubbub.Forbidden, Message: "this shape is gone"}

@@ -27,7 +27,7 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect
 
 var rooms = []hubbub.RoomPolicy{
 	// Where each client points: for who is slow, the newest of each key, and a key is a client. Nothing of it is kept.
-	{Match: "cursors", Presence: "full", History: &hubbub.History{}, SlowConsumer: "latest-by-key"},
+	{Match: "cursors", Presence: "full", Publish: "members", History: &hubbub.History{}, SlowConsumer: "latest-by-key"},
 	// What becomes of the shapes: the board alone says it, and what a short cut misses comes from the history.
 	{Match: "board", Presence: "off", Publish: "server", History: &hubbub.History{Messages: 2000, Age: 10 * time.Minute, Bytes: 1 << 20}},
 	{Match: "*", Join: "server", Publish: "server"},
