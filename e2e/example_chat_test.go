@@ -106,6 +106,7 @@ func TestExampleChatTalksAcrossCutsAndARestart(t *testing.T) {
 	ann.say("while it was away")
 	ann.shows(".line.waits", "while it was away")
 	s = startExampleAt(t, s.addr, "chat")
+	t.Cleanup(line.cutOff) // or what it carries would look for this server when that has ended
 	line.away.Store(false)
 	want = append(want, "while it was away")
 	for _, p := range []*page{ann, bob} {
@@ -185,9 +186,9 @@ func TestExampleChatHasRoomsAndTheirHistory(t *testing.T) {
 	if y := eval[float64](bob, top); y < 100 {
 		t.Errorf("what was read jumps to %v", y)
 	}
-	bob.do(chromedp.Focus(chromedp.CSS(".older")), chromedp.KeyEvent(kb.Enter))
-	bob.hasSaid(numbered("n", 100)[10:]...)
-	bob.do(chromedp.KeyEvent(kb.Enter))
+	bob.do(chromedp.Focus(chromedp.CSS(".older")), chromedp.KeyEvent(kb.Enter)) // where scrolling there wasn't enough
+	bob.until(`document.querySelectorAll(".line").length >= 90`)
+	eval[bool](bob, `(document.querySelector(".log").scrollTop = 0, true)`)
 	bob.hasSaid(numbered("n", 100)...)
 	bob.until(`document.querySelector(".older").hidden`)
 
@@ -257,4 +258,8 @@ func TestExampleChatLooksRight(t *testing.T) {
 	bob.do(chromedp.KeyEvent("!"))
 	ann.shows("#typing", "Bob is typing")
 	ann.picture("examples/chat/phone.png")
+
+	// At 200 % zoom nothing is cut off.
+	ann.do(chromedp.EmulateViewport(600, 400))
+	ann.until(`document.documentElement.scrollWidth <= 600 && document.querySelector(".log").clientHeight > 200`)
 }

@@ -338,6 +338,7 @@ func TestExampleCursorsKeepsShapesRightAcrossCutsAndARestart(t *testing.T) {
 	ann.press(others, kb.ArrowUp)
 	added = ann.add("triangle")
 	s = startExampleAt(t, s.addr, "cursors")
+	t.Cleanup(line.cutOff) // or what it carries would look for this server when that has ended
 	line.away.Store(false)
 	is = agree(t, watch, 1, ann, bob)
 	if is[added] == "" {
@@ -440,4 +441,8 @@ func TestExampleCursorsLooksRight(t *testing.T) {
 		t.Errorf("shapes move for %s", motion)
 	}
 	ann.picture("examples/cursors/phone.png")
+
+	// At 200 % zoom nothing is cut off.
+	ann.do(chromedp.EmulateViewport(600, 400))
+	ann.until(`document.documentElement.scrollWidth <= 600 && document.querySelector("#board").clientHeight > 200`)
 }

@@ -206,6 +206,7 @@ class Talk {
       const page = await this.reading;
       const { scrollHeight: height, scrollTop: top } = this.box;
       for (const m of page.messages) this.show(m, page.epoch);
+      if (!page.more && document.activeElement === this.more) this.box.focus({ preventScroll: true });
       this.more.hidden = !page.more;
       if (!this.atEnd) this.box.scrollTop = top + this.box.scrollHeight - height; // what one reads stays where it is
     } catch (e) {
