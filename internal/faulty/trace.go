@@ -1,0 +1,257 @@
+package faulty
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Trace is a story. What its Steps mean is in the README of testdata/protocol/traces.
+type Trace struct {
+	Name    string         `json:"name"`
+	Options Options        `json:"options"`
+	Each    map[string]any `json:"each"` // for families: a name, and the values that it has in turn
+	Steps   []Step         `json:"steps"`
+
+	vars map[string]any // of this one of its family
+}
+
+// Step is one of a story: exactly one of its fields is set.
+type Step struct {
+	// The program's side.
+	Do    *Command          `json:"do"`
+	Gives map[string]any    `json:"gives"` // by the call's name
+	Fails map[string]string `json:"fails"`
+	Shows Report            `json:"shows"`
+	State Report            `json:"state"`
+
+	// The server's side.
+	Accept *Accept         `json:"accept"`
+	Refuse *Refusal        `json:"refuse"`
+	Hear   map[string]any  `json:"hear"`
+	Say    json.RawMessage `json:"say"`    // a message, or a list of them
+	Within json.RawMessage `json:"within"` // a message, cut at each of its bytes
+	Text   *string         `json:"text"`   // a text frame
+	Raw    *string         `json:"raw"`    // bytes, in hex
+	Cut    string          `json:"cut"`    // "end", or "reset"
+	Close  *Close          `json:"close"`
+}
+
+// Accept takes a connection. Fields that are nil aren't looked at.
+type Accept struct {
+	Resume  *string        `json:"resume"` // the token that it must show, "" for none
+	Token   *string        `json:"token"`
+	Welcome map[string]any `json:"welcome"`  // fields beside those of every welcome; "msg_type": null: none is sent
+	AfterMS int            `json:"after_ms"` // so long after the end of the one before, at least
+	Deaf    bool           `json:"deaf"`     // pings get no answer
+}
+
+// Refusal refuses a handshake.
+type Refusal struct {
+	Status     int    `json:"status"`
+	RetryAfter string `json:"retry_after"`
+	AfterMS    int    `json:"after_ms"`
+}
+
+// Close is a Close frame.
+type Close struct {
+	Code   any    `json:"code"` // a number, or a name of the family
+	Reason string `json:"reason"`
+}
+
+// Load reads all traces of a folder, by the names of their files.
+func Load(t testing.TB, dir string) map[string][]Trace {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no traces in %s: %v", dir, err)
+	}
+	all := map[string][]Trace{}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		traces, err := parse(text)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		all[filepath.Base(name)] = traces
+	}
+	return all
+}
+
+func parse(text []byte) (traces []Trace, err error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&traces); err != nil {
+		return nil, err
+	}
+	for _, t := range traces {
+		for i, s := range t.Steps {
+			if s.verb() == "" {
+				return nil, fmt.Errorf("%q: step %d is none, or more than one", t.Name, i+1)
+			}
+		}
+	}
+	return traces, nil
+}
+
+// verb is the one field that is set, "" where it isn't one.
+func (s Step) verb() (verb string) {
+	n := 0
+	for name, set := range map[string]bool{
+		"do": s.Do != nil, "gives": s.Gives != nil, "fails": s.Fails != nil, "shows": s.Shows != nil, "state": s.State != nil,
+		"accept": s.Accept != nil, "refuse": s.Refuse != nil, "hear": s.Hear != nil, "say": s.Say != nil, "within": s.Within != nil,
+		"text": s.Text != nil, "raw": s.Raw != nil, "cut": s.Cut != "", "close": s.Close != nil,
+	} {
+		if set {
+			verb, n = name, n+1
+		}
+	}
+	if n != 1 {
+		return ""
+	}
+	return verb
+}
+
+// Family is all stories that a trace stands for: one for each value of Each, and for each byte of what is cut Within.
+func (t Trace) Family() (all []Trace, err error) {
+	t.vars = map[string]any{}
+	if len(t.Each) == 0 {
+		all = []Trace{t}
+	}
+	for name, values := range t.Each {
+		list, err := valuesOf(values)
+		if err != nil || len(t.Each) > 1 {
+			return nil, fmt.Errorf("%q: each: one name with a list, or with from and to, is wanted: %v", t.Name, err)
+		}
+		for _, v := range list {
+			one := t
+			one.Name = fmt.Sprintf("%s, %s %v", t.Name, name, v)
+			one.vars = map[string]any{name: v}
+			all = append(all, one)
+		}
+	}
+	var cut []Trace
+	for _, t := range all {
+		n := t.bytesWithin()
+		for at := range n {
+			one := t
+			one.Name = fmt.Sprintf("%s, at byte %d", t.Name, at)
+			one.vars = map[string]any{"cut_at": at}
+			cut = append(cut, one)
+		}
+		if n == 0 {
+			cut = append(cut, t)
+		}
+	}
+	return cut, nil
+}
+
+func valuesOf(v any) (list []any, err error) {
+	switch v := v.(type) {
+	case []any:
+		return v, nil
+	case map[string]any:
+		from, _ := v["from"].(float64)
+		to, _ := v["to"].(float64)
+		for n := from; n <= to; n++ {
+			list = append(list, n)
+		}
+		if len(list) > 0 {
+			return list, nil
+		}
+	}
+	return nil, fmt.Errorf("%v", v)
+}
+
+// bytesWithin is how long the frame is that is cut at each byte; what it refers to is taken as short.
+func (t Trace) bytesWithin() int {
+	for _, s := range t.Steps {
+		if s.Within != nil {
+			return len(textFrame(compact(s.Within)))
+		}
+	}
+	return 0
+}
+
+func compact(raw json.RawMessage) []byte {
+	var b bytes.Buffer
+	if json.Compact(&b, raw) != nil {
+		return raw
+	}
+	return b.Bytes()
+}
+
+// fill puts the values of names into what a trace says. A string that is "$" and a name stands for its value.
+func (t Trace) fill(v any) any {
+	switch v := v.(type) {
+	case string:
+		if name, is := strings.CutPrefix(v, "$"); is {
+			if value, known := t.vars[name]; known {
+				return value
+			}
+		}
+	case map[string]any:
+		filled := map[string]any{}
+		for key, one := range v {
+			filled[key] = t.fill(one)
+		}
+		return filled
+	case []any:
+		filled := []any{}
+		for _, one := range v {
+			filled = append(filled, t.fill(one))
+		}
+		return filled
+	}
+	return v
+}
+
+// match says how a value differs from what is wanted of it, "" for not at all. Of an object only the keys that are named
+// count, and null stands for one that is missing. "$" and a name that has no value yet takes the value.
+func (t Trace) match(want, got any) string {
+	switch want := t.fill(want).(type) {
+	case map[string]any:
+		object, is := got.(map[string]any)
+		if !is {
+			return fmt.Sprintf("%v, want %v", got, want)
+		}
+		for key, one := range want {
+			if diff := t.match(one, object[key]); diff != "" {
+				return key + ": " + diff
+			}
+		}
+		return ""
+	case []any:
+		list, is := got.([]any)
+		if !is || len(list) != len(want) {
+			return fmt.Sprintf("%v, want %v", got, want)
+		}
+		for i, one := range want {
+			if diff := t.match(one, list[i]); diff != "" {
+				return fmt.Sprintf("%d: %s", i, diff)
+			}
+		}
+		return ""
+	case string:
+		if name, is := strings.CutPrefix(want, "$"); is && got != nil {
+			t.vars[name] = got
+			return ""
+		}
+		if got != any(want) {
+			return fmt.Sprintf("%v, want %q", got, want)
+		}
+		return ""
+	default:
+		if got != want {
+			return fmt.Sprintf("%v, want %v", got, want)
+		}
+		return ""
+	}
+}
