@@ -227,6 +227,9 @@ func (r *Room) receive(m incoming) []delivery {
 		return []delivery{{r.inbox, m.published().message(r.name, epoch)}}
 	case "gap":
 		r.moveOn(m.ToOffset)
+		if m.Epoch != "" { // the room's log was lost, and a new one has begun
+			r.at = &Position{m.Epoch, m.ToOffset}
+		}
 		r.askMembers()
 		return []delivery{{r.inbox, m.gap()}}
 	case "deleted":

@@ -72,7 +72,7 @@ func Play(t testing.TB, trace Trace, client Client) error {
 		o.MaxDelay = o.MinDelay
 	}
 	do(Command{Call: "new", URL: p.server.url(), Options: &o})
-	for i, s := range trace.Steps {
+	for i, s := range slices.Concat(trace.beginning(), trace.Steps) {
 		if s.Do != nil {
 			c := *s.Do
 			c.Content = p.filled(c.Content)
@@ -322,6 +322,7 @@ func (p *play) hear() (map[string]any, error) {
 	select {
 	case m := <-p.conn.heard:
 		p.note("the client: %v", m)
+		p.trace.vars["id"] = m["id"]
 		return m, nil
 	case <-p.conn.ended:
 	case <-time.After(patience):
@@ -330,6 +331,7 @@ func (p *play) hear() (map[string]any, error) {
 	select {
 	case m := <-p.conn.heard: // it said so, and went
 		p.note("the client: %v", m)
+		p.trace.vars["id"] = m["id"]
 		return m, nil
 	default:
 		return nil, fmt.Errorf("the client has gone without")

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -15,7 +17,11 @@ type Trace struct {
 	Name    string         `json:"name"`
 	Options Options        `json:"options"`
 	Each    map[string]any `json:"each"` // for families: a name, and the values that it has in turn
-	Steps   []Step         `json:"steps"`
+	// In are rooms that the client is in as the story begins, and where: it has been welcomed with Welcome and the resume
+	// token "t1" then. Without them the story begins with its handshake.
+	In      map[string]*Position `json:"in"`
+	Welcome map[string]any       `json:"welcome"`
+	Steps   []Step               `json:"steps"`
 
 	vars map[string]any // of this one of its family
 }
@@ -151,6 +157,29 @@ func (t Trace) Family() (all []Trace, err error) {
 		}
 	}
 	return cut, nil
+}
+
+// beginning are the steps by which the client comes into the rooms where it is first.
+func (t Trace) beginning() (steps []Step) {
+	if t.In == nil {
+		return nil
+	}
+	welcome := map[string]any{"resume_token": "t1", "resume_window_ms": 30000, "resumed": false}
+	maps.Copy(welcome, t.Welcome)
+	steps = []Step{{Accept: &Accept{Resume: new(string), Welcome: welcome}}, {State: Report{"state": "online"}}}
+	for _, name := range slices.Sorted(maps.Keys(t.In)) {
+		joined := map[string]any{"msg_type": "joined", "room": name, "id": "$id"}
+		if at := t.In[name]; at != nil {
+			joined["epoch"], joined["offset"] = at.Epoch, at.Offset
+		}
+		say, _ := json.Marshal(joined) // it is made of strings and numbers
+		steps = append(steps,
+			Step{Do: &Command{Call: "join", Room: name, As: "join " + name}},
+			Step{Hear: map[string]any{"msg_type": "join_room", "room": name}},
+			Step{Say: say},
+			Step{Gives: map[string]any{"join " + name: map[string]any{}}})
+	}
+	return steps
 }
 
 func valuesOf(v any) (list []any, err error) {
