@@ -417,7 +417,7 @@ export class Hubbub extends Emitter {
     socket?.close(1000);
     for (const off of this._listening) off();
     this._set("closed", detail);
-    for (const op of this._pending.values()) op._end(new HubbubError("closed", `the hub is closed: ${detail.code} ${detail.reason}`));
+    for (const op of this._pending.values()) op._end(new HubbubError(op._by && !op._again ? "unknown" : "closed", `the hub is closed: ${detail.code} ${detail.reason}`));
   }
 
   _set(state, detail = {}) {

@@ -13,7 +13,7 @@ import (
 )
 
 // patience is how long is waited for what must come: so long that a busy machine is no reason to fail.
-const patience = 2 * time.Minute
+const patience = 8 * time.Second
 
 // Run runs all traces of a folder, with so many stories at a time.
 func Run(t *testing.T, dir string, client Client, atOnce int) {
@@ -51,6 +51,7 @@ type play struct {
 	trace  Trace
 	server *server
 	conn   *connection // the newest
+	waits  *connection // has come, and is not accepted yet
 	ended  time.Time   // when the one before had ended
 
 	mu      sync.Mutex // what is below
@@ -76,6 +77,9 @@ func Play(t testing.TB, trace Trace, client Client) error {
 		if s.Do != nil {
 			c := *s.Do
 			c.Content = p.filled(c.Content)
+			if call, is := trace.fill(c.Call).(string); is {
+				c.Call = call
+			}
 			p.note("the program: %+v", c)
 			do(c)
 			continue
@@ -182,6 +186,10 @@ func (p *play) step(s Step) error {
 		return p.compare(map[string]any(s.Shows), got, err)
 	case s.State != nil:
 		return p.state(s.State)
+	case s.Come != nil:
+		c, err := p.arrival(*s.Come)
+		p.waits = c
+		return err
 	case s.Accept != nil:
 		return p.accept(*s.Accept)
 	case s.Refuse != nil:
@@ -215,7 +223,11 @@ func (p *play) onConnection(s Step) error {
 		p.note("the server: %s", text)
 		p.conn.write(textFrame([]byte(text)))
 	case s.Raw != nil:
-		raw, err := hex.DecodeString(strings.ReplaceAll(*s.Raw, " ", ""))
+		text := *s.Raw
+		if v, is := p.trace.fill(text).(string); is {
+			text = v
+		}
+		raw, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
 		if err != nil {
 			return err
 		}
@@ -265,6 +277,10 @@ func (p *play) state(want Report) error {
 
 // arrival waits for the client's next handshake.
 func (p *play) arrival(afterMS int) (*connection, error) {
+	if c := p.waits; c != nil {
+		p.waits = nil
+		return c, nil
+	}
 	select {
 	case c := <-p.server.arrivals:
 		p.note("the client comes: %s", c.head.URL)
@@ -278,7 +294,7 @@ func (p *play) arrival(afterMS int) (*connection, error) {
 }
 
 func (p *play) accept(a Accept) error {
-	c, err := p.arrival(a.AfterMS)
+	c, err := p.arrival(0)
 	if err != nil {
 		return err
 	}
@@ -305,10 +321,11 @@ func (p *play) accept(a Accept) error {
 
 // refuse refuses the next handshake, and has /readyz say the same: that is where a page learns of it.
 func (p *play) refuse(r Refusal) error {
+	r.Status = p.trace.fill(r.Status)
 	p.server.mu.Lock()
 	p.server.ready = r
 	p.server.mu.Unlock()
-	c, err := p.arrival(r.AfterMS)
+	c, err := p.arrival(0)
 	if err != nil {
 		return err
 	}

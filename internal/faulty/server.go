@@ -90,10 +90,11 @@ func (s *server) greet(nc net.Conn) {
 
 // answer is a whole answer of HTTP; that to /readyz, where nothing is refused.
 func (r Refusal) answer() string {
-	if r.Status == 0 {
-		r.Status = http.StatusOK
+	status := http.StatusOK
+	if n, is := r.Status.(float64); is {
+		status = int(n)
 	}
-	text := fmt.Sprintf("HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Length: 0\r\nAccess-Control-Allow-Origin: *\r\n", r.Status, http.StatusText(r.Status))
+	text := fmt.Sprintf("HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Length: 0\r\n", status, http.StatusText(status))
 	if r.RetryAfter != "" {
 		text += "Retry-After: " + r.RetryAfter + "\r\n"
 	}

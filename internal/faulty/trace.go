@@ -36,6 +36,7 @@ type Step struct {
 	State Report            `json:"state"`
 
 	// The server's side.
+	Come   *int            `json:"come"` // waits for a handshake, so many milliseconds after the last end or later; until it is accepted the client is away
 	Accept *Accept         `json:"accept"`
 	Refuse *Refusal        `json:"refuse"`
 	Hear   map[string]any  `json:"hear"`
@@ -51,16 +52,14 @@ type Step struct {
 type Accept struct {
 	Resume  *string        `json:"resume"` // the token that it must show, "" for none
 	Token   *string        `json:"token"`
-	Welcome map[string]any `json:"welcome"`  // fields beside those of every welcome; "msg_type": null: none is sent
-	AfterMS int            `json:"after_ms"` // so long after the end of the one before, at least
-	Deaf    bool           `json:"deaf"`     // pings get no answer
+	Welcome any            `json:"welcome"` // an object or the name of one: fields beside those of every welcome; "msg_type": null: none is sent
+	Deaf    bool           `json:"deaf"`    // pings get no answer
 }
 
 // Refusal refuses a handshake.
 type Refusal struct {
-	Status     int    `json:"status"`
+	Status     any    `json:"status"` // a number, or a name of the family
 	RetryAfter string `json:"retry_after"`
-	AfterMS    int    `json:"after_ms"`
 }
 
 // Close is a Close frame.
@@ -112,7 +111,7 @@ func (s Step) verb() (verb string) {
 	n := 0
 	for name, set := range map[string]bool{
 		"do": s.Do != nil, "gives": s.Gives != nil, "fails": s.Fails != nil, "shows": s.Shows != nil, "state": s.State != nil,
-		"accept": s.Accept != nil, "refuse": s.Refuse != nil, "hear": s.Hear != nil, "say": s.Say != nil, "within": s.Within != nil,
+		"come": s.Come != nil, "accept": s.Accept != nil, "refuse": s.Refuse != nil, "hear": s.Hear != nil, "say": s.Say != nil, "within": s.Within != nil,
 		"text": s.Text != nil, "raw": s.Raw != nil, "cut": s.Cut != "", "close": s.Close != nil,
 	} {
 		if set {
@@ -189,8 +188,11 @@ func valuesOf(v any) (list []any, err error) {
 	case map[string]any:
 		from, _ := v["from"].(float64)
 		to, _ := v["to"].(float64)
+		but, _ := v["but"].([]any)
 		for n := from; n <= to; n++ {
-			list = append(list, n)
+			if !slices.Contains(but, any(n)) {
+				list = append(list, n)
+			}
 		}
 		if len(list) > 0 {
 			return list, nil
@@ -222,8 +224,12 @@ func (t Trace) fill(v any) any {
 	switch v := v.(type) {
 	case string:
 		if name, is := strings.CutPrefix(v, "$"); is {
-			if value, known := t.vars[name]; known {
+			switch value := t.vars[name].(type) {
+			case nil:
+			case string:
 				return value
+			default:
+				return t.fill(value) // an object may name others
 			}
 		}
 	case map[string]any:
