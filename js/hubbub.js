@@ -158,6 +158,7 @@ class Room extends Emitter {
     let again;
     try {
       await this._hub._ask({ msg_type: "presence", room: this.name }, {}, { _own: true, _done: (m) => {
+        if (this._looking > 1) return;
         this._members = new Map();
         this._news(m, true);
       } });
@@ -258,11 +259,10 @@ export class Hubbub extends Emitter {
       const text = JSON.stringify({ ...m, id }); // now: the content may change later
       if (/[^\\](\\\\)*\\ud[89a-f]/.test(text)) throw new HubbubError("bad_message", "half a surrogate pair");
       if (!op._own && (pending.size >= queue || this._bytes + text.length > queueBytes)) {
-        throw new HubbubError("queue_full", "too many await their answers already", { retry: true });
+        throw new HubbubError("queue_full", "too many await answers", { retry: true });
       }
       const abort = () => op._end(signal.reason);
-      const late = () => op._end(new HubbubError("timeout", `no answer to ${m.msg_type} within ${timeout} ms`, { retry: true, _late: true }));
-      const timer = setTimeout(late, Math.min(timeout, aDay));
+      const timer = setTimeout(() => op._end(new HubbubError("timeout", `no answer in ${timeout} ms`, { retry: true, _late: true })), Math.min(timeout, aDay));
       op._yes = /chat|message/.test(m.msg_type) ? "a" : m.msg_type[0]; // as an answer's kind begins: ack, or as the question's
       op._text = text;
       op._end = (error, answer) => {
@@ -322,7 +322,7 @@ export class Hubbub extends Emitter {
       return;
     }
     if (turn !== this._turn) return;
-    if (token && token === this._refused) return this._end({ code: 4401, reason: "there is no newer token" });
+    if (token && token === this._refused) return this._end({ code: 4401, reason: "no newer token" });
     let url = this._url + (this._url.includes("?") ? "&" : "?") + "errors=close", offers;
     if (this._resume) url += "&resume=" + this._resume;
     if (token && /^[\w.~+-]+$/.test(token)) offers = ["hubbub", "token." + token]; // in no proxy's log
@@ -337,7 +337,7 @@ export class Hubbub extends Emitter {
     socket.onopen = mine(() => { this._open = true; });
     socket.onmessage = mine((e) => this._hear(e.data));
     socket.onclose = mine((e) => this._gone(e.code, e.reason));
-    socket.onerror = mine(() => this._after("error", 50, () => this._drop("the connection failed"))); // where no close follows
+    socket.onerror = mine(() => this._after("error", 50, () => this._drop("it failed"))); // where no close follows
   }
 
   // _token is the one at hand while it is good, or a new one.
@@ -448,7 +448,7 @@ export class Hubbub extends Emitter {
 
   _take(m) {
     const kind = m.msg_type;
-    if (!kind) wrong("msg_type");
+    kind.trim() || wrong("msg_type");
     if (!this._welcomed) return kind === "welcome" && (m.client_id && m.max_message_bytes > 0 ? this._welcome(m) : wrong(kind));
     const op = this._pending.get(m.id);
     if (op?._by) {
@@ -497,6 +497,7 @@ export class Hubbub extends Emitter {
     this._ready = true;
     this._since = Date.now();
     for (const op of this._pending.values()) {
+      if (op._own) continue; // it is of this connection
       if (this._safe(op)) this._send(op);
       else op._end(new HubbubError("unknown", "the session ended before the answer"));
     }
