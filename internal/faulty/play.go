@@ -13,7 +13,7 @@ import (
 )
 
 // patience is how long is waited for what must come: so long that a busy machine is no reason to fail.
-const patience = 8 * time.Second
+const patience = 2 * time.Minute
 
 // Run runs all traces of a folder, with so many stories at a time.
 func Run(t *testing.T, dir string, client Client, atOnce int) {
