@@ -22,9 +22,9 @@ type server struct {
 	arrivals chan *connection // those with the head of an upgrade
 	all      sync.WaitGroup
 
-	mu    sync.Mutex // what is below
+	mu    sync.Mutex        // what is below
 	open  map[net.Conn]bool // nil: it has stopped
-	ready Refusal // what /readyz says
+	ready Refusal           // what /readyz says
 }
 
 // startServer serves until the test ends.

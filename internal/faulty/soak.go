@@ -282,7 +282,9 @@ func (s *soak) report(i int, r Report) {
 	}
 }
 
-func position(p Position) model.Position { return model.Position{Epoch: p.Epoch, Offset: int64(p.Offset)} }
+func position(p Position) model.Position {
+	return model.Position{Epoch: p.Epoch, Offset: int64(p.Offset)}
+}
 
 // outcome notes what became of a call. s.mu is held.
 func (s *soak) outcome(i int, name, failed string, at model.Position) {

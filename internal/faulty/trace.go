@@ -50,10 +50,10 @@ type Step struct {
 
 // Accept takes a connection. Fields that are nil aren't looked at.
 type Accept struct {
-	Resume  *string        `json:"resume"` // the token that it must show, "" for none
-	Token   *string        `json:"token"`
-	Welcome any            `json:"welcome"` // an object or the name of one: fields beside those of every welcome; "msg_type": null: none is sent
-	Deaf    bool           `json:"deaf"`    // pings get no answer
+	Resume  *string `json:"resume"` // the token that it must show, "" for none
+	Token   *string `json:"token"`
+	Welcome any     `json:"welcome"` // an object or the name of one: fields beside those of every welcome; "msg_type": null: none is sent
+	Deaf    bool    `json:"deaf"`    // pings get no answer
 }
 
 // Refusal refuses a handshake.
