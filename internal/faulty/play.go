@@ -15,10 +15,11 @@ import (
 // patience is how long is waited for what must come: so long that a busy machine is no reason to fail.
 const patience = 2 * time.Minute
 
-// Run runs all traces of a folder, with so many stories at a time.
+// Run runs all traces of a folder, with so many stories of each file at a time.
 func Run(t *testing.T, dir string, client Client, atOnce int) {
 	for file, traces := range Load(t, dir) {
 		t.Run(file, func(t *testing.T) {
+			t.Parallel()
 			for _, trace := range traces {
 				family, err := trace.Family()
 				if err != nil {
