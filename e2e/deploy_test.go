@@ -43,7 +43,7 @@ var deployed = map[string]func(t *testing.T, f *frontend, dir, conf string) (run
 	"caddyfile": func(t *testing.T, f *frontend, dir, conf string) (run, again *exec.Cmd) {
 		file := filepath.Join(dir, "Caddyfile")
 		admin := "unix/" + dir + "/admin.sock"
-		write(t, file, "{\n\tadmin "+admin+"\n\tauto_https disable_redirects\n\tstorage file_system "+dir+"\n}\n"+conf)
+		write(t, file, "{\n\tadmin "+admin+"\n\tdefault_bind 127.0.0.1\n\tauto_https disable_redirects\n\tstorage file_system "+dir+"\n}\n"+conf)
 		return exec.Command("caddy", "run", "--adapter", "caddyfile", "--config", file), exec.Command("caddy", "reload", "--force", "--adapter", "caddyfile", "--config", file, "--address", admin)
 	},
 	"apache": func(t *testing.T, f *frontend, dir, conf string) (run, again *exec.Cmd) {
