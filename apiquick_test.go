@@ -52,7 +52,7 @@ var varies = regexp.MustCompile(`Date: [^\r]*|"epoch":"[^"]*"|Retry-After: \d`)
 func comparable(stream []byte) string { return string(varies.ReplaceAll(stream, []byte("…"))) }
 
 // Whatever comes on a connection, a server that answers some of it without net/http says what net/http would, byte for
-// byte, however the bytes are cut.
+// byte, also where it comes in two pieces.
 func TestAPIAnswersAreTheSameWithoutNetHTTP(t *testing.T) {
 	body := `{"room":"r","content":{"text":"hello"}}`
 	good := plainPublish(body)

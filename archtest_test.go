@@ -77,6 +77,7 @@ var testPackages = []string{"internal/rawtest", "internal/wsclient"}
 // alsoInTests says what the tests of a package may import beside that.
 var alsoInTests = map[string][]string{
 	"client":                 {".", "hubbubtest"},
+	"e2e":                    {"client"}, // of which it knows as much as of any other client
 	"internal/hub":           {"internal/protocol/room"},
 	"internal/protocol/room": {"internal/wire"}, // how long a frame is
 }

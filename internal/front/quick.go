@@ -27,11 +27,15 @@ const (
 	ending         // likewise, and it is closed as soon as that is answered
 )
 
+// maxSpace is how much of an answer a connection keeps for the next one.
+const maxSpace = 1 << 10
+
 // answers is the goroutine's that reads.
 type answers struct {
 	*Quick              // nil: net/http has the connection
 	given     bool      // one or more
 	refreshed time.Time // when the connection's time was last counted anew
+	space     []byte    // of an answer, for the next one
 }
 
 // Read is net/http's, which asks for the beginning of a request with room for 4 KiB. What Quick answers it never sees.
@@ -39,30 +43,32 @@ func (a *arrival) Read(b []byte) (n int, err error) {
 	if a.quick.Quick == nil {
 		return a.read(b)
 	}
-	var space [512]byte
 	for n == 0 && err == nil {
 		if n, err = a.read(b); err == nil {
-			n, err = a.answer(b[:n], space[:0])
+			n, err = a.answer(b[:n])
 		}
 	}
 	if a.quick.given {
 		a.Conn.SetReadDeadline(time.Now().Add(a.quick.Head)) // net/http has set one for the connection's first request
 	}
-	a.quick.Quick = nil
+	a.quick.Quick, a.quick.space = nil, nil
 	a.mode.CompareAndSwap(resting, fresh)
 	return n, err
 }
 
 // answer has the requests in b answered, until what is left in the first n bytes of b is net/http's.
-func (a *arrival) answer(b, space []byte) (n int, err error) {
+func (a *arrival) answer(b []byte) (n int, err error) {
 	if was := a.mode.Load(); was == ending || !a.mode.CompareAndSwap(was, busy) {
 		return 0, net.ErrClosed
 	}
 	defer a.rest()
 	for used := 0; used < len(b); used += n {
 		var out []byte
-		if out, n = a.quick.Answer(b[used:], space); n == 0 {
+		if out, n = a.quick.Answer(b[used:], a.quick.space); n == 0 {
 			return copy(b, b[used:]), nil
+		}
+		if cap(out) <= maxSpace {
+			a.quick.space = out[:0]
 		}
 		a.refresh()
 		if _, err := a.Conn.Write(out); err != nil {

@@ -9,8 +9,8 @@ import (
 const maxLost = 1024
 
 // epochs tells a shard's rooms their epochs. A room has the same one until messages of it are forgotten, whether or not
-// it is there in between: a position of a room in which nothing was published proves that nothing was missed. Guarded by
-// the shard's mu. The zero value is ready.
+// it is there in between: a position of a room in which nothing was published proves that nothing was missed. Guarded
+// by the shard's mu. The zero value is ready.
 type epochs struct {
 	last   uint64            // given
 	others uint64            // of all rooms that are not in lost
