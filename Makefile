@@ -41,7 +41,7 @@ lint: bench-lint ## go vet, formatting, and a tidy go.mod
 	$(GO) vet ./...
 	@$(UNFORMATTED)
 	$(GO) mod tidy -diff
-	@! grep -n '"resolved"' e2e/ws/package-lock.json js/package-lock.json || { echo "a package-lock.json names a registry: run npm inside its folder, whose .npmrc prevents it"; exit 1; }
+	@! grep -n '"resolved"' e2e/ws/package-lock.json e2e/pages/package-lock.json js/package-lock.json || { echo "a package-lock.json names a registry: run npm inside its folder, whose .npmrc prevents it"; exit 1; }
 
 .PHONY: test-race
 test-race: ## the unit tests, under the race detector
@@ -77,6 +77,10 @@ E2E_RACE ?= AtRandom|Foreign|OneOrder|Slow|Stalled|FullFanOut|Burst|Metrics|Stop
 .PHONY: e2e-race
 e2e-race: deps ## those stories of e2e in which much happens at once, on a binary with the race detector
 	HUBBUB_E2E_BUILDFLAGS=-race HUBBUB_E2E_CUT_FOR=20s $(GO) test -count=1 -parallel 8 -timeout $(E2E_TIMEOUT) -run '$(E2E_RACE)' ./e2e
+
+.PHONY: pictures
+pictures: deps ## the pictures of the docs and the examples, made anew by the tests that look at the pages
+	HUBBUB_PICTURES=1 $(GO) test -count=1 -timeout $(E2E_TIMEOUT) -run "$(or $(PICTURES),Page|Example)" ./e2e
 
 .PHONY: bench
 bench: bench-deps build ## Hubbub, its rivals and the kernel's limit, and docs/benchmarks.md (long; two idle cores)

@@ -1,138 +1,27 @@
 package e2e
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
 
-func findBrowser() (string, error) {
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
-		}
-	}
-	return "", errors.New("chromium (Debian: chromium)")
-}
-
-// page is the page at "/" in a browser of its own.
-type page struct {
-	t   *testing.T
-	ctx context.Context
-
-	mu     sync.Mutex
-	faults []string // what the browser's console complained about
-}
-
-// oneBrowser is held by the one that runs: several that start at once take a machine's breath away.
-var oneBrowser sync.Mutex
-
 func openPage(t *testing.T, s *server) *page {
 	t.Helper()
-	oneBrowser.Lock()
-	t.Cleanup(oneBrowser.Unlock)
-	path, err := findBrowser()
-	if err != nil {
-		t.Fatal(err)
-	}
-	alloc, cancel := chromedp.NewExecAllocator(context.Background(),
-		chromedp.ExecPath(path),
-		chromedp.UserDataDir(t.TempDir()),
-		chromedp.WSURLReadTimeout(patience), // the first start on a machine takes long: 20 s of the default were too short
-		chromedp.NoSandbox, chromedp.Headless, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
-		chromedp.Flag("disable-quic", true),
-		chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("disable-sync", true),
-		chromedp.Flag("disable-dev-shm-usage", true),
-	)
-	t.Cleanup(cancel)
-	ctx, cancel := chromedp.NewContext(alloc)
-	t.Cleanup(cancel)
-	p := &page{t: t, ctx: ctx}
-	// The first call starts the browser, which would end with a deadline's context.
-	if err := chromedp.Listen(ctx, func(ev any) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		switch ev := ev.(type) {
-		case *log.EventEntryAdded:
-			p.faults = append(p.faults, fmt.Sprintf("%s: %s", ev.Entry.Level, ev.Entry.Text))
-		case *runtime.EventExceptionThrown:
-			p.faults = append(p.faults, ev.ExceptionDetails.Text)
-		}
-	}); err != nil {
-		t.Fatal(err)
-	}
-	p.do(chromedp.Navigate(s.http("/")))
-	return p
-}
-
-func (p *page) do(steps ...chromedp.Action[chromedp.Void]) {
-	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
-	defer cancel()
-	if err := chromedp.Do(ctx, steps...); err != nil {
-		p.t.Fatalf("the page: %v\nit shows: %s", err, p.text("main"))
-	}
-}
-
-// until waits for a JavaScript expression to be true.
-func (p *page) until(expression string) {
-	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
-	defer cancel()
-	for {
-		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool](expression))
-		if ok {
-			return
-		}
-		if err != nil {
-			p.t.Fatalf("%s: %v\nthe page shows: %s", expression, err, p.text("main"))
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-// shows waits until an element's text holds this.
-func (p *page) shows(selector, text string) {
-	p.t.Helper()
-	p.until(fmt.Sprintf(`(document.querySelector(%q)?.textContent ?? "").includes(%q)`, selector, text))
-}
-
-func (p *page) text(selector string) string {
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
-	defer cancel()
-	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](fmt.Sprintf(`document.querySelector(%q).innerText`, selector)))
-	if err != nil {
-		return err.Error()
-	}
-	return text
+	return startBrowser(t).open(s.http("/"), "WebSocket connection to", "Failed to load resource")
 }
 
 // say types with the keyboard alone: the text field has the focus.
 func (p *page) say(text string) {
 	p.t.Helper()
 	p.do(chromedp.Focus(chromedp.CSS("#text")), chromedp.KeyEvent(text+kb.Enter))
-}
-
-func (p *page) complaints() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return strings.Join(p.faults, "\n")
 }
 
 func TestPage(t *testing.T) {
@@ -199,9 +88,6 @@ func TestPage(t *testing.T) {
 		p.shows("#messages", "n599.")
 		p.until(`document.querySelectorAll("#messages li").length <= 500`)
 
-		if c := p.complaints(); c != "" {
-			t.Errorf("the browser complains:\n%s", c)
-		}
 		p.until(`document.title === "Hubbub"`)
 	})
 }

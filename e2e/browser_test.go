@@ -1,0 +1,259 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image/png"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+func findBrowser() (string, error) {
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("chromium (Debian: chromium)")
+}
+
+// browser is a Chromium of a test's own.
+type browser struct {
+	t   *testing.T
+	ctx context.Context
+}
+
+// oneBrowser is held by the one that runs: several that start at once take a machine's breath away.
+var oneBrowser sync.Mutex
+
+// startBrowser starts one, which ends with the test; until then no other test has any.
+func startBrowser(t *testing.T) *browser {
+	t.Helper()
+	oneBrowser.Lock()
+	t.Cleanup(oneBrowser.Unlock)
+	path, err := findBrowser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	alloc, cancel := chromedp.NewExecAllocator(context.Background(),
+		chromedp.ExecPath(path),
+		chromedp.UserDataDir(t.TempDir()),
+		chromedp.WSURLReadTimeout(patience), // the first start on a machine takes long: 20 s of the default were too short
+		chromedp.NoSandbox, chromedp.Headless, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
+		chromedp.WindowSize(1200, 800),
+		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-sync", true),
+		chromedp.Flag("disable-dev-shm-usage", true),
+	)
+	t.Cleanup(cancel)
+	ctx, cancel := chromedp.NewContext(alloc)
+	t.Cleanup(cancel)
+	// The first call starts the browser, which would end with a deadline's context.
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return &browser{t: t, ctx: ctx}
+}
+
+// page is one tab.
+type page struct {
+	t   *testing.T
+	ctx context.Context
+
+	mu      sync.Mutex
+	faults  []string // what the browser's console complained about
+	allowed []string // of these, what has one of these in it is no fault
+}
+
+// open shows a URL in a tab of its own. What the browser's console complains about there, such as an exception or what
+// the page's security policy forbids, fails the test; allowed are parts of what it may say: a line that is cut by the
+// test is an error to the browser.
+func (b *browser) open(url string, allowed ...string) *page {
+	b.t.Helper()
+	ctx, cancel := chromedp.NewContext(b.ctx)
+	b.t.Cleanup(cancel)
+	p := &page{t: b.t, ctx: ctx, allowed: allowed}
+	if err := chromedp.Listen(ctx, func(ev any) {
+		switch ev := ev.(type) {
+		case *log.EventEntryAdded:
+			p.complain(fmt.Sprintf("%s: %s %s", ev.Entry.Level, ev.Entry.Text, ev.Entry.URL))
+		case *runtime.EventExceptionThrown:
+			text := ev.ExceptionDetails.Text
+			if e := ev.ExceptionDetails.Exception; e != nil {
+				text += " " + e.Description
+			}
+			p.complain(text)
+		case *runtime.EventConsoleAPICalled:
+			switch ev.Type {
+			case runtime.ConsoleAPICalledTypeError, runtime.ConsoleAPICalledTypeWarning, runtime.ConsoleAPICalledTypeAssert:
+				text := string(ev.Type) + ":"
+				for _, arg := range ev.Args {
+					text += " " + string(arg.Value) + arg.Description
+				}
+				p.complain(text)
+			}
+		}
+	}); err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() {
+		if c := p.complaints(); c != "" {
+			b.t.Errorf("the browser complains about %s:\n%s", url, c)
+		}
+	})
+	p.do(chromedp.Navigate(url))
+	return p
+}
+
+func (p *page) complain(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, part := range p.allowed {
+		if strings.Contains(text, part) {
+			return
+		}
+	}
+	p.faults = append(p.faults, text)
+}
+
+func (p *page) complaints() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.faults, "\n")
+}
+
+func (p *page) do(steps ...chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		p.t.Fatalf("the page: %v\nit shows: %s", err, p.text("body"))
+	}
+}
+
+// until waits for a JavaScript expression to be true.
+func (p *page) until(expression string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	for {
+		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool](expression))
+		if ok {
+			return
+		}
+		if err != nil {
+			p.t.Fatalf("%s: %v\nthe page shows: %s", expression, err, p.text("body"))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// shows waits until an element's text holds this.
+func (p *page) shows(selector, text string) {
+	p.t.Helper()
+	p.until(fmt.Sprintf(`(document.querySelector(%q)?.textContent ?? "").includes(%q)`, selector, text))
+}
+
+// text is what an element shows, or why that can't be said.
+func (p *page) text(selector string) string {
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](fmt.Sprintf(`document.querySelector(%q).innerText`, selector)))
+	if err != nil {
+		return err.Error()
+	}
+	return text
+}
+
+// eval is the value of a JavaScript expression; a promise is waited for.
+func eval[T any](p *page, expression string) T {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	value, err := chromedp.Run(ctx, chromedp.Evaluate[T]("(async () => ("+expression+"))()", chromedp.EvalAwaitPromise))
+	if err != nil {
+		p.t.Fatalf("%s: %v", expression, err)
+	}
+	return value
+}
+
+// prefers sets media features for the page: {"prefers-color-scheme", "dark"}, {"prefers-reduced-motion", "reduce"}.
+func (p *page) prefers(features ...[2]string) {
+	p.t.Helper()
+	var media emulation.SetEmulatedMediaParams
+	for _, f := range features {
+		media.Features = append(media.Features, &emulation.MediaFeature{Name: f[0], Value: f[1]})
+	}
+	p.do(func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
+		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, media)
+		return chromedp.Void{}, err
+	})
+}
+
+// picture looks at what the page shows now, which must be more than one colour. With HUBBUB_PICTURES set it is kept as a
+// PNG file at this path beneath the project's folder: `make pictures` makes those of the docs anew.
+func (p *page) picture(path string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	shot, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	img, err := png.Decode(bytes.NewReader(shot))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	plain := true
+	for b, y := img.Bounds(), img.Bounds().Min.Y; y < b.Max.Y && plain; y++ {
+		for x := b.Min.X; x < b.Max.X && plain; x++ {
+			plain = img.At(x, y) == img.At(b.Min.X, b.Min.Y)
+		}
+	}
+	if plain {
+		p.t.Errorf("the page is blank, for %s", path)
+	}
+	if os.Getenv("HUBBUB_PICTURES") == "" {
+		return
+	}
+	at := filepath.Join("..", path)
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.WriteFile(at, shot, 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// startExample builds the program of a folder of examples/ and runs it on a free port until the test ends.
+func startExample(t *testing.T, name string, flags ...string) *server {
+	t.Helper()
+	return startExampleAt(t, freeAddr(t), name, flags...)
+}
+
+func startExampleAt(t *testing.T, addr, name string, flags ...string) *server {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), name)
+	if out, err := exec.Command("go", "build", "-o", binary, "../examples/"+name).CombinedOutput(); err != nil {
+		t.Fatalf("building examples/%s: %v\n%s", name, err, out)
+	}
+	s := &server{addr: addr, exited: make(chan struct{})}
+	s.cmd = exec.Command(binary, append([]string{"-listen", addr}, flags...)...)
+	s.run(t)
+	return s
+}
