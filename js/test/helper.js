@@ -1,6 +1,6 @@
 // What the tests share: the built server (SERVER_BINARY), a proxy that cuts, and waiting for what happens.
 import { spawn } from "node:child_process";
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -27,9 +27,18 @@ export const freePort = () => new Promise((resolve) => {
   });
 });
 
+const folders = [];
+process.on("exit", () => folders.forEach((at) => rmSync(at, { recursive: true, force: true })));
+
+/** A new folder, which is gone with the tests. */
+export function folder() {
+  folders.push(mkdtempSync(path.join(tmpdir(), "hubbub-js-")));
+  return folders.at(-1);
+}
+
 /** A file in a folder of its own. */
 export function file(name, text) {
-  const at = path.join(mkdtempSync(path.join(tmpdir(), "hubbub-js-")), name);
+  const at = path.join(folder(), name);
   writeFileSync(at, text);
   return at;
 }
