@@ -2,9 +2,12 @@ package e2e
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,105 +16,329 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
+// What the browser says of a line that is cut or refused, which is no fault of the page.
+var lineFaults = []string{"WebSocket connection to", "Failed to load resource"}
+
 func openPage(t *testing.T, s *server) *page {
 	t.Helper()
-	return startBrowser(t).open(s.http("/"), "WebSocket connection to", "Failed to load resource")
+	return startBrowser(t).open(s.http("/"), lineFaults...)
 }
 
-// say types with the keyboard alone: the text field has the focus.
+// openPages are tabs of one browser, in which people of these names are in the lobby.
+func openPages(t *testing.T, s *server, names ...string) (pages []*page) {
+	t.Helper()
+	b := startBrowser(t)
+	for _, name := range names {
+		p := b.open(s.http("/"), lineFaults...)
+		p.shows("#count", fmt.Sprintf("%d here", len(pages)+1))
+		p.callMe(name)
+		pages = append(pages, p)
+	}
+	for i, p := range pages {
+		for j, name := range names {
+			if i != j {
+				p.shows("#here", name)
+			}
+		}
+	}
+	return pages
+}
+
+func (p *page) callMe(name string) {
+	p.t.Helper()
+	p.do(chromedp.Focus(chromedp.CSS("#name")))
+	eval[any](p, `document.querySelector("#name").select()`)
+	p.do(chromedp.KeyEvent(name + kb.Enter))
+	p.shows("#code", name)
+}
+
+// say types with the keyboard alone.
 func (p *page) say(text string) {
 	p.t.Helper()
 	p.do(chromedp.Focus(chromedp.CSS("#text")), chromedp.KeyEvent(text+kb.Enter))
 }
 
-func TestPage(t *testing.T) {
+// says how often an element's text has this.
+func (p *page) says(selector, text string) int {
+	p.t.Helper()
+	return eval[int](p, fmt.Sprintf(`[...document.querySelectorAll(%q)].filter((e) => e.textContent === %q).length`, selector, text))
+}
+
+// sent waits until all that was said here is sent.
+func (p *page) sent() {
+	p.t.Helper()
+	p.until(`[...document.querySelectorAll(".fate")].every((e) => e.textContent.startsWith("sent"))`)
+}
+
+func TestPageTwoWindowsTalk(t *testing.T) {
 	eachIO(t, []string{"--workers", "2"}, func(t *testing.T, s *server) {
-		p := openPage(t, s)
-		p.shows("#state", "connected")
-		p.shows("#messages", "joined “lobby”")
-		me := p.text("#me")
+		pages := openPages(t, s, "Ann", "Bob")
+		ann, bob := pages[0], pages[1]
+		bob.callMe("Bobby")
+		ann.shows("#messages", "Bob is Bobby now")
 
-		other := dialWS(t, s.ws("/ws")).welcomed()
-		other.join("lobby")
-		p.shows("#here", "2 here: you")
+		ann.do(chromedp.Focus(chromedp.CSS("#text")), chromedp.KeyEvent("hel"))
+		bob.shows("#typing", "Ann is typing")
+		ann.do(chromedp.KeyEvent("lo" + kb.Enter))
+		bob.until(`document.querySelector("#typing").textContent === ""`)
+		bob.shows("#messages", "hello")
+		bob.shows("#messages .about strong", "Ann")
+		bob.shows("#news", "Ann: hello") // is read out
+		ann.shows("#messages li.mine .fate", "sent")
 
-		// A word in the lobby, each way.
-		p.say("hello from the page")
-		m := other.message("room_message")
-		if m.str("from") != me || m.str("content") != "hello from the page" || m.str("room") != "lobby" {
-			t.Errorf("the page sent %s", m.text)
-		}
-		p.shows("#messages li.mine .fate", "sent")
-		other.send(`{"msg_type":"room_message","room":"lobby","content":"hello from ws"}`)
-		p.shows("#messages", "hello from ws")
-		p.shows("#messages", "in lobby")
-
-		// A stranger's text stays text.
-		other.send(`{"msg_type":"chat","content":"<img src=x onerror=\"document.title='broken into'\"><b>bold</b>"}`)
-		p.shows("#messages", "<b>bold</b>")
-		other.sendf(`{"msg_type":"direct_message","to":%q,"content":{"a":[1,null]}}`, me)
-		p.shows("#messages", `{"a":[1,null]}`)
-		p.shows("#messages", "to you only")
-
-		// A click on a sender aims at it.
-		p.do(chromedp.Click(chromedp.CSS("#messages .from")))
-		p.say("only you")
-		if m := other.message("direct_message"); m.str("content") != "only you" || m.str("from") != me {
-			t.Errorf("the page sent %s", m.text)
+		// A stranger's text stays text, his name too.
+		const wicked = `<img src=x onerror="document.title='broken into'"><b>bold</b>`
+		mallory := dialWS(t, s.ws("/ws")).welcomed()
+		mallory.ask(fmt.Sprintf(`{"msg_type":"join_room","room":"lobby","data":{"name":%q},"id":1}`, wicked), "joined")
+		mallory.sendf(`{"msg_type":"room_message","room":"lobby","content":{"text":%q,"name":%q}}`, wicked, wicked)
+		mallory.send(`{"msg_type":"room_message","room":"lobby","content":{"text":{"a":1},"name":["x"]}}`)
+		mallory.send(`{"msg_type":"room_message","room":"lobby","content":[null]}`)
+		mallory.send(`{"msg_type":"chat","content":"to all of you"}`)
+		for _, p := range pages {
+			p.shows("#here", "<img src=x onerror=")
+			p.shows("#messages", "<b>bold</b>")
+			p.shows("#messages", `{"text":{"a":1}`)
+			p.shows("#messages", "[null]")
+			p.shows("#messages", "to everyone")
+			p.until(`document.title === "Hubbub" && !document.querySelector("main img, main b")`)
 		}
 
-		// Everyone.
-		p.do(chromedp.Focus(chromedp.CSS("#target")), chromedp.KeyEvent("everyone"))
-		p.say("all of you")
-		other.message("chat")
-
-		// Another room, by keyboard, and out of it again.
-		p.do(chromedp.Focus(chromedp.CSS("#room")), chromedp.KeyEvent("kitchen"+kb.Enter))
-		p.shows("#messages", "joined “kitchen”")
-		other.send(`{"msg_type":"room_message","room":"kitchen","content":"what's cooking?"}`)
-		p.shows("#messages", "what's cooking?")
-		p.do(chromedp.Click(chromedp.CSS(`#rooms [aria-label="Leave kitchen"]`)))
-		p.shows("#messages", "left “kitchen”")
-		p.shows("#here", other.id[:8])
-
-		// What is refused is said.
-		p.do(chromedp.Focus(chromedp.CSS("#room")), chromedp.KeyEvent("   "+kb.Enter))
-		p.shows("#messages li.error", "bad_room")
-		p.shows("#frames", `→ {"msg_type":"join_room","room":"kitchen"`)
-
-		// It fits a phone, and the list does not grow without end.
-		p.do(chromedp.EmulateViewport(360, 640, chromedp.EmulateMobile))
-		p.until(`document.documentElement.scrollWidth <= 360`)
-		for i := range 600 {
-			other.sendf(`{"msg_type":"room_message","room":"lobby","content":"n%d."}`, i)
+		// Who goes is missed by name, and who comes late sees what was said.
+		mallory.close(1000, "")
+		ann.shows("#messages", " left")
+		bob.do(chromedp.Navigate("about:blank"))
+		ann.shows("#messages", "Bobby left")
+		bob.do(chromedp.Navigate(s.http("/")))
+		bob.shows("#messages", "hello")
+		bob.until(`document.querySelector("#name").value === "Bobby"`) // the tab remembers
+		if n := bob.says("#messages .text", "hello"); n != 1 {
+			t.Errorf("hello is there %d times", n)
 		}
-		p.shows("#messages", "n599.")
-		p.until(`document.querySelectorAll("#messages li").length <= 500`)
-
-		p.until(`document.title === "Hubbub"`)
 	})
 }
 
-func TestPageComesBackAfterARestart(t *testing.T) {
+// What is typed while the server restarts arrives when it is back, once.
+func TestPageKeepsWhatIsTypedOverARestart(t *testing.T) {
 	eachIO(t, nil, func(t *testing.T, s *server) {
-		p := openPage(t, s)
-		p.shows("#messages", "joined “lobby”")
-		before := p.text("#me")
+		pages := openPages(t, s, "Ann", "Bob")
+		ann, bob := pages[0], pages[1]
+		ann.say("before")
+		bob.shows("#messages", "before")
 		if status := s.stop(t, syscall.SIGTERM); status != 0 {
 			t.Errorf("exit status %d, want 0", status)
 		}
-		p.shows("#messages", "code 1001")
-		p.shows("#state", "reconnecting")
+		ann.shows("#state", "reconnecting")
+		ann.shows("#messages", "code 1001: going away")
+		ann.say("typed meanwhile")
+		ann.shows("#messages .fate.waiting", "waiting for the line")
 
-		again := startAt(t, s.addr)
-		p.shows("#state", "connected")
-		p.until(fmt.Sprintf(`document.querySelector("#me").textContent !== %q`, before))
-		other := dialPython(t, again.ws("/ws")).welcomed()
-		p.until(`document.querySelectorAll("#messages li.note").length >= 3`) // joined, closed, joined
-		p.shows("#messages li:last-child", "joined “lobby”")
-		other.send(`{"msg_type":"room_message","room":"lobby","content":"welcome back"}`)
-		p.shows("#messages", "welcome back")
+		startAt(t, s.addr)
+		for _, p := range pages {
+			p.shows("#state", "connected")
+			p.shows("#messages", "begun anew")
+			p.shows("#count", "2 here")
+		}
+		ann.sent()
+		bob.shows("#messages", "typed meanwhile")
+		bob.say("welcome back")
+		ann.shows("#messages", "welcome back")
+		for _, text := range []string{"before", "typed meanwhile", "welcome back"} {
+			for i, p := range pages {
+				if n := p.says("#messages .text", text); n != 1 {
+					t.Errorf("page %d has %q %d times", i, text, n)
+				}
+			}
+		}
 	})
+}
+
+// The switch cuts one's own line: three times, and nothing is lost, nothing doubled, and the count is right.
+func TestPageCutsItsOwnLine(t *testing.T) {
+	eachIO(t, nil, func(t *testing.T, s *server) {
+		pages := openPages(t, s, "Ann", "Bob")
+		ann, bob := pages[0], pages[1]
+		for round := 1; round <= 3; round++ {
+			ann.do(chromedp.Click(chromedp.CSS("#cut")))
+			ann.shows("#state", "your line is cut")
+			for i := range round {
+				bob.say(fmt.Sprintf("missed %d.%d", round, i))
+			}
+			bob.sent()
+			ann.say(fmt.Sprintf("typed in the tunnel %d", round))
+			ann.shows("#messages .fate.waiting", "waiting for the line")
+			if n := ann.says("#messages .text", fmt.Sprintf("missed %d.0", round)); n != 0 {
+				t.Error("the line isn't cut")
+			}
+
+			ann.shows("#state", "connected")
+			messages := "messages"
+			if round == 1 {
+				messages = "message"
+			}
+			ann.shows("#catch-up", fmt.Sprintf(": %d %s came after, 1 of yours went out", round, messages))
+			ann.sent()
+			bob.shows("#messages", fmt.Sprintf("typed in the tunnel %d", round))
+		}
+		for i, p := range pages {
+			for round := 1; round <= 3; round++ {
+				for j := range round {
+					if n := p.says("#messages .text", fmt.Sprintf("missed %d.%d", round, j)); n != 1 {
+						t.Errorf("page %d has the message %d.%d %d times", i, round, j, n)
+					}
+				}
+				if n := p.says("#messages .text", fmt.Sprintf("typed in the tunnel %d", round)); n != 1 {
+					t.Errorf("page %d has what was typed in tunnel %d %d times", i, round, n)
+				}
+			}
+			p.shows("#count", "2 here")
+		}
+		if text := bob.text("#messages"); strings.Contains(text, "left") {
+			t.Errorf("Bob is told that somebody left:\n%s", text)
+		}
+	})
+}
+
+// A slow phone's line is slow both ways, and loses nothing.
+func TestPageOnASlowLine(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	pages := openPages(t, s, "Ann", "Bob")
+	ann, bob := pages[0], pages[1]
+	ann.do(chromedp.Click(chromedp.CSS("#slow")))
+	ann.until(`document.querySelector("#slow").getAttribute("aria-checked") === "true"`)
+	ann.say("from the edge of the net")
+	ann.shows("#messages .fate", "sending")
+	ann.shows("#messages .fate", "sent after")
+	bob.shows("#messages", "from the edge of the net")
+	ann.until(`parseFloat(document.querySelector("#p99").textContent.replace(/\D/g, "")) >= 1200`)
+	ann.do(chromedp.Click(chromedp.CSS("#slow")))
+	bob.say("and back")
+	ann.shows("#messages", "and back")
+}
+
+// The log is bounded, and follows its end unless the reader has scrolled up.
+func TestPageLogFollowsItsEnd(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	p := openPage(t, s)
+	p.shows("#count", "1 here")
+	other := dialWS(t, s.ws("/ws")).welcomed()
+	many := func(from, to int) {
+		for i := from; i < to; i++ {
+			other.sendf(`{"msg_type":"room_message","room":"lobby","content":"n%d."}`, i)
+		}
+		p.shows("#messages", fmt.Sprintf("n%d.", to-1))
+	}
+	const atEnd = `(() => { const e = document.querySelector("#log"); return e.scrollHeight - e.scrollTop - e.clientHeight < 24; })()`
+	many(0, 600)
+	p.until(`document.querySelectorAll("#messages li").length === 500 && ` + atEnd)
+	p.do(chromedp.EmulateViewport(1200, 500)) // the box shrinks
+	p.until(atEnd)
+	many(600, 610)
+	p.until(atEnd)
+
+	p.do(chromedp.Focus(chromedp.CSS("#log")), chromedp.KeyEvent(kb.Home))
+	p.until(`document.querySelector("#log").scrollTop === 0`)
+	many(610, 613)
+	p.shows("#newer:not([hidden])", "3 new messages")
+	p.until(`document.querySelector("#log").scrollTop < 2000`)
+	p.do(chromedp.Click(chromedp.CSS("#newer")))
+	p.until(atEnd + ` && document.querySelector("#newer").hidden`)
+	many(613, 614)
+	p.until(atEnd)
+}
+
+// The inspector shows the frames, and sends what one writes.
+func TestPageInspector(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	p := openPage(t, s)
+	p.shows("#count", "1 here")
+	other := dialWS(t, s.ws("/ws")).welcomed()
+	other.join("kitchen")
+	p.do(chromedp.Click(chromedp.CSS("#tab-protocol")))
+	p.until(`document.querySelector("#talk").hidden`)
+	p.shows("#frames", `→ {"msg_type":"join_room","room":"lobby"`)
+	p.shows("#frames", `← {"msg_type":"joined","room":"lobby"`)
+	p.shows("#session", "max_message_bytes")
+	p.do(chromedp.Focus(chromedp.CSS("#kind")), chromedp.KeyEvent("room_m"), chromedp.Click(chromedp.CSS("#raw button")))
+	if m := other.message("room_message"); m.str("content") != "hello" || m.str("room") != "kitchen" {
+		t.Errorf("the page sent %s", m.text)
+	}
+	p.shows("#frames", `← {"msg_type":"ack"`)
+	p.do(chromedp.SetValue(chromedp.CSS("#json"), "{broken"), chromedp.Click(chromedp.CSS("#raw button")))
+	p.shows("#frames", `"code":"bad_json"`)
+	p.until(`!document.querySelector("#frames").textContent.includes('"msg_type":"ping"')`)
+	p.do(chromedp.Click(chromedp.CSS("#pings")))
+	p.shows("#frames", `→ {"msg_type":"ping"`)
+}
+
+// A server with tokens: the page says how to get one, takes it, keeps it for the tab alone, and the user's name is the
+// token's.
+func TestPageTakesAToken(t *testing.T) {
+	t.Parallel()
+	file := configFile(t, "jwt-key: 0123456789abcdef0123456789abcdef\n")
+	s := start(t, "--config", file)
+	tokenOf := func(flags ...string) string {
+		out, status := hubbub(t, nil, append([]string{"token", "--config", file}, flags...)...)
+		if status != 0 {
+			t.Fatal(out)
+		}
+		return strings.TrimSpace(out)
+	}
+	ann := tokenOf("--user", "ann")
+	p := openPage(t, s)
+	p.shows("#state", "needs a token")
+	p.shows("#identify:not([hidden])", "hubbub token --config")
+	p.shows("#why", "there is no token")
+
+	p.do(chromedp.Focus(chromedp.CSS("#token")), chromedp.KeyEvent("not.a.token"+kb.Enter))
+	p.shows("#why", "refuses your token")
+	p.do(chromedp.Focus(chromedp.CSS("#token")), chromedp.KeyEvent(ann+kb.Enter))
+	p.shows("#state", "connected")
+	p.until(`document.querySelector("#identify").hidden && document.querySelector("#name").value === "ann" && document.querySelector("#name").readOnly`)
+	p.do(chromedp.Reload())
+	p.shows("#state", "connected")
+	if kept := eval[string](p, `JSON.stringify([location.href, localStorage, document.cookie])`); strings.Contains(kept, ann) {
+		t.Errorf("the token is kept: %s", kept)
+	}
+
+	// One that comes in the address leaves it at once.
+	p.do(chromedp.Navigate("about:blank"), chromedp.Navigate(s.http("/#token="+tokenOf("--user", "bea")+"&room=den")))
+	p.until(`document.querySelector("#name").value === "bea"`)
+	p.until(`location.hash === "#room=den" && document.querySelector("#room").textContent === "den"`)
+	if log := s.log.String(); strings.Contains(log, ann[strings.LastIndexByte(ann, '.'):]) {
+		t.Errorf("the log has the token:\n%s", log)
+	}
+}
+
+func TestPageOff(t *testing.T) {
+	t.Parallel()
+	s := &server{addr: freeAddr(t), exited: make(chan struct{}), base: "/live"}
+	s.cmd = exec.Command(program, "serve", "--listen", s.addr, "--base-path", "/live", "--page", "off")
+	s.run(t)
+	for path, status := range map[string]int{"/live/": 404, "/live": 404, "/live/page/page.js": 404, "/live/hubbub.js": 200} {
+		res, err := http.Get(s.http(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if res.StatusCode != status {
+			t.Errorf("%s: %s, want %d", path, res.Status, status)
+		}
+		if path == "/live/" {
+			answer, err := io.ReadAll(res.Body)
+			for _, what := range []string{"no page", "/live/ws", "/live/hubbub.js"} {
+				if err != nil || !strings.Contains(string(answer), what) {
+					t.Errorf("the answer doesn't say %q: %s %v", what, answer, err)
+				}
+			}
+		}
+	}
+	dialRaw(t, s, "/live/", "").welcomed() // an upgrade is let in as ever
+	if log := s.log.String(); strings.Contains(log, "page=http") {
+		t.Errorf("the log speaks of a page:\n%s", log)
+	}
 }
 
 // The page says why it can't connect, which the browser hides: it asks over HTTP.
@@ -144,7 +371,7 @@ func TestPageSaysWhyItCantConnect(t *testing.T) {
 			}
 			p := openPage(t, front)
 			for _, text := range tt.says {
-				p.shows("#messages li.error", text)
+				p.shows("#trouble:not([hidden])", text)
 			}
 			p.shows("#state", "can't connect")
 			if tt.name == "a proxy drops Upgrade" {

@@ -135,8 +135,11 @@ $("send").onsubmit = (e) => {
   e.preventDefault();
   say();
 };
-text.onkeydown = (e) => {
-  if (e.key !== "Enter" || e.shiftKey || e.isComposing) return;
+let shift = false; // with it a line break is one
+
+text.onkeydown = (e) => { shift = e.shiftKey; };
+text.onbeforeinput = (e) => { // unlike a key, it is right on a phone's keyboard too, and where a word is still composed
+  if (e.inputType !== "insertLineBreak" || shift) return;
   e.preventDefault();
   say();
 };
@@ -173,6 +176,9 @@ $("slow").onclick = () => {
 
 $("copy").onclick = copyCode;
 $("second").href = location.pathname + (room === "lobby" ? "" : "#room=" + encodeURIComponent(room));
+// Who goes to another page is gone: a browser may keep this one aside with its connection open, and would seem to be here.
+addEventListener("pagehide", () => hub.close());
+addEventListener("pageshow", (e) => e.persisted && location.reload());
 addEventListener("hashchange", () => location.reload()); // another room, or a token
 showTabs();
 showMe();

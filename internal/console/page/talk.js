@@ -43,15 +43,14 @@ export class Talk {
     await this._readHistory();
   }
 
-  /** Says something under this name from now on. Others are told by a leave and a join, between which nothing is missed. */
+  /** Goes by another name from now on. Others are told by a leave and a join; what comes between is in the history. */
   async rename(name) {
     this.name = name;
     const { room } = this;
     this.hub.room(room.name, { data: { name } });
     if (!room.joined) return;
-    const since = room.position || undefined;
     room.leave({ timeout: WAIT }).catch(() => {});
-    await room.join({ since, timeout: WAIT });
+    await this.join();
   }
 
   // --- what one says oneself ---
