@@ -7,16 +7,16 @@ import { beside } from "./trouble.js";
 export function showCode(room, name) {
   const code = `import { Hubbub } from "${beside("hubbub.js")}";
 
-const me = ${JSON.stringify(name)};
+const name = ${JSON.stringify(name)};
 const hub = new Hubbub("${beside("ws").href.replace(/^http/, "ws")}");
-const room = hub.room(${JSON.stringify(room)}, { data: { name: me } });
+const room = hub.room(${JSON.stringify(room)}, { data: { name } });
 
 hub.on("state", (state) => console.log(state));
-room.on("members", (list, count) => console.log(count, "here"));
-room.on("message", (m) => console.log(m.content.name, m.content.text));
+room.on("members", (all, n) => console.log(n, "here"));
+room.on("message", (m) => console.log(m.content));
 
 await room.join();
-await room.publish({ name: me, text: "hello" });
+await room.publish({ name, text: "hello" });
 `;
   $("code").replaceChildren(...code.split(/("(?:[^"\\]|\\.)*"|\b(?:import|from|const|new|await)\b)/).map((part) =>
     part[0] === '"' ? element("span", "string", part) : /^(import|from|const|new|await)$/.test(part) ? element("span", "word", part) : part));

@@ -182,4 +182,4 @@ addEventListener("pageshow", (e) => e.persisted && location.reload());
 addEventListener("hashchange", () => location.reload()); // another room, or a token
 showTabs();
 showMe();
-if (matchMedia("(pointer: fine)").matches) text.focus(); // elsewhere it would bring the keyboard up
+if (!matchMedia("(pointer: coarse)").matches) text.focus(); // on a phone it would bring the keyboard up

@@ -41,6 +41,7 @@ export class Talk {
   async join() {
     await this.room.join({ timeout: WAIT });
     await this._readHistory();
+    if (!this.log.last) this.log.note("Nothing has been said here lately. Open this page in a second window, and talk.", "");
   }
 
   /** Goes by another name from now on. Others are told by a leave and a join; what comes between is in the history. */
