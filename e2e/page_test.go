@@ -7,10 +7,14 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -49,7 +53,7 @@ func (p *page) callMe(name string) {
 	p.do(chromedp.Focus(chromedp.CSS("#name")))
 	eval[any](p, `document.querySelector("#name").select()`)
 	p.do(chromedp.KeyEvent(name + kb.Enter))
-	p.shows("#code", name)
+	p.shows("#code", strconv.Quote(name))
 }
 
 // say types with the keyboard alone.
@@ -271,6 +275,46 @@ func TestPageInspector(t *testing.T) {
 	p.until(`!document.querySelector("#frames").textContent.includes('"msg_type":"ping"')`)
 	p.do(chromedp.Click(chromedp.CSS("#pings")))
 	p.shows("#frames", `→ {"msg_type":"ping"`)
+}
+
+// The code that the page shows does what it says: it is copied, and run.
+func TestPageCodeRuns(t *testing.T) {
+	t.Parallel()
+	p := openPage(t, start(t))
+	p.shows("#count", "1 here")
+	p.callMe("Ann \"the\" first")
+	p.do(chromedp.Click(chromedp.CSS("#copy")))
+	p.shows("#copied", "Copied.")
+	code := eval[string](p, `document.querySelector("#code").textContent`)
+	first, rest, _ := strings.Cut(code, "\n")
+	if !strings.Contains(first, `/hubbub.js"`) || strings.Count(code, "\n") > 14 {
+		t.Errorf("the code is\n%s", code)
+	}
+	module, err := filepath.Abs("../js/hubbub.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "code.mjs") // Node.js loads no module from the net
+	if err := os.WriteFile(file, fmt.Appendf(nil, "import { Hubbub } from %q;\n%s", module, rest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("node", "--experimental-websocket", file)
+	var out syncBuffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	p.shows("#messages .about strong", `Ann "the" first`)
+	p.shows("#messages .text", "hello")
+	p.shows("#count", "2 here")
+	p.say("hello, program")
+	for deadline := time.Now().Add(patience); !strings.Contains(out.String(), "hello, program"); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the program says:\n%s", out.String())
+		}
+	}
 }
 
 // A server with tokens: the page says how to get one, takes it, keeps it for the tab alone, and the user's name is the

@@ -48,7 +48,7 @@ func livelyLobby(t *testing.T, s *server, p *page) {
 		{"Chidi", "Same here, in a tunnel, on a train. Everything I had missed came in order."},
 		{"Mei", "That's the idea."},
 		{"Oskar", "So what does the page do when my line is cut?"},
-		{"", "It waits, and catches up. Press the button on the right."},
+		{"", "It waits, and catches up. Press the button, and see."},
 	} {
 		if line[0] == "" {
 			p.say(line[1])
@@ -245,6 +245,9 @@ func TestPageMovingPicture(t *testing.T) {
 	ann.shows("#catch-up", "2 messages came after, 1 of yours went out")
 	ann.sent()
 	bob.shows("#messages", "I can type")
+	for _, p := range pages {
+		p.until(`document.querySelector("#typing").textContent === ""`)
+	}
 	show(3.5)
 	film.keep(t, "docs/pictures/page.gif")
 }

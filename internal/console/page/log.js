@@ -12,7 +12,7 @@ export class Log {
     this._follows = true;
     this._unread = 0;
     this._fresh = [];
-    this._said = [];
+    this._words = 0; // that wait to be read out
     box.addEventListener("scroll", () => {
       this._follows = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR;
       if (this._follows) this._showUnread(0);
@@ -33,11 +33,23 @@ export class Log {
     if (!this._fresh.length) setTimeout(() => this._flush(), 20);
     this._fresh.push(item);
     if (this._fresh.length > this._most) this._fresh.shift();
-    if (words && this._news) this._say(words);
+    if (words) this.say(words);
     return item;
   }
 
   note(text, words = text) { return this.add(element("li", "note", text), words); }
+
+  /** Has a screen reader told. Of many at once it is told how many, and the last. */
+  say(words) {
+    if (!this._news) return;
+    this._last = words;
+    if (++this._words > 1) return; // it is about to be told
+    setTimeout(() => {
+      this._news.textContent = (this._words > 1 ? this._words + " new messages, the last: " : "") + this._last;
+      this._words = 0;
+      this._readAt = Date.now();
+    }, Math.max(100, (this._readAt || 0) + READ_EVERY - Date.now()));
+  }
 
   clear() {
     this._fresh = [];
@@ -65,13 +77,4 @@ export class Log {
     this._newer.textContent = plural(n, "new message") + " ↓";
   }
 
-  _say(words) {
-    this._said.push(words);
-    if (this._said.length > 1) return; // it is on its way already
-    setTimeout(() => {
-      const all = this._said.splice(0);
-      this._news.textContent = (all.length > 1 ? all.length + " new messages, the last: " : "") + all.at(-1);
-      this._readAt = Date.now();
-    }, Math.max(100, (this._readAt || 0) + READ_EVERY - Date.now()));
-  }
 }

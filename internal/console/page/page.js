@@ -31,11 +31,16 @@ const typing = new Typing(hub, talk, () => figures.now());
 
 let trouble = ""; // why it can't connect, as far as HTTP tells
 let counting = 0;
+let failures = 0, everOnline = false;
 
 hub.on("state", (state, detail) => {
   clearInterval(counting);
   $("wait").textContent = "";
-  if (state === "online") showTrouble("");
+  if (state === "online") {
+    everOnline = true;
+    failures = 0;
+    showTrouble("");
+  }
   if (state === "waiting") {
     countDown(detail.delay);
     if (detail.code === 4401) tokens.ask(detail.reason);
@@ -59,7 +64,7 @@ function countDown(delay) {
 }
 
 async function diagnose() {
-  const found = await whyRefused();
+  const found = await whyRefused(++failures < 3 && everOnline);
   if (hub.state === "online" || line.isCut || (found && line.opened)) return;
   showTrouble(found);
   if (hub.state === "waiting") showState("waiting");

@@ -24,7 +24,7 @@ export class Talk {
     this._early = null; // messages that came while the history is read
     this._known = null; // client id -> name; null: whoever is there now is no news
     $("room").textContent = room;
-    this.room.on("message", (m) => (this._early ? this._early.push(m) : this._hear(m, this.room.position?.epoch)));
+    this.room.on("message", (m) => (this._early ? this._keep(m) : this._hear(m, this.room.position?.epoch)));
     this.room.on("members", (list, count) => this._members(list, count));
     this.room.on("gap", (g) => this.log.note((g.count === undefined ? "Some messages" : plural(g.count, "message")) + " will not come: " + g.reason));
     this.room.on("lost", (why) => this._lost(why));
@@ -53,6 +53,12 @@ export class Talk {
     room.leave({ timeout: WAIT }).catch(() => {});
     await this.join();
   }
+
+  /** What a client is called, as far as it is known. */
+  called(id) { return this._known?.get(id); }
+
+  /** Whether a client is this page, now or before it lost its session. */
+  isMe(id) { return this._ids.has(id); }
 
   // --- what one says oneself ---
 
@@ -97,7 +103,7 @@ export class Talk {
       $("text").focus();
     };
     fate.append(" ", button);
-    this.log._say("A message was not sent");
+    this.log.say("A message was not sent");
   }
 
   // --- what comes ---
@@ -116,6 +122,11 @@ export class Talk {
     for (const m of early) this._hear(m, this.room.position?.epoch);
   }
 
+  _keep(m) {
+    this._early.push(m);
+    if (this._early.length > MOST) this._early.shift(); // it would leave the log at once
+  }
+
   _hear(m, epoch, old) {
     if (this._shown.has(epoch + "/" + m.offset)) return;
     this._countBehind(m);
@@ -126,7 +137,7 @@ export class Talk {
       return this._know(epoch, m.offset, mine);
     }
     this._know(epoch, m.offset, this._entry(m, "", old));
-    if (this.onheard) this.onheard(m.from);
+    if (this.onheard) this.onheard(m);
   }
 
   _know(epoch, offset, entry) {
@@ -143,6 +154,7 @@ export class Talk {
     const before = this.log.last;
     if (before && before.dataset.from === li.dataset.from && !where) li.classList.add("again");
     const about = element("p", "about", element("strong", "", mine ? "You" : name), " ", clock(time));
+    if (user && !mine) where = where ? "signed in, " + where : "signed in"; // all other names anybody may take
     if (where) about.append(" ", element("span", "where", where));
     const body = element("div", "body", about, element("p", "text", text));
     if (mine) body.append(element("p", "fate"));
@@ -204,6 +216,7 @@ export class Talk {
       this._comeBack();
     } else if (this._wentAt === undefined && this._ids.size) {
       this._wentAt = performance.now();
+      this._behind = null;
     }
     for (const entry of this._waiting) this._fate(entry, this._hope());
   }
@@ -214,14 +227,14 @@ export class Talk {
     if (this._wentAt === undefined || !/^\{"msg_type":"(resumed|joined)"/.test(text)) return;
     const m = JSON.parse(text);
     const r = m.msg_type === "joined" && m.room === this.room.name ? m : (m.rooms || {})[this.room.name];
-    if (r && r.recovered) this._behind = { upTo: r.offset, count: 0 };
+    if (r && r.recovered) this._behind = { recovered: true, upTo: r.offset, count: 0 };
   }
 
   _comeBack() {
     if (this._wentAt === undefined) return;
     const away = performance.now() - this._wentAt;
     this._wentAt = undefined;
-    const behind = (this._behind ||= { upTo: -1, count: 0 });
+    const behind = (this._behind ||= { count: 0 });
     Object.assign(behind, { away, own: this._waiting.size, note: this.log.note("", "") });
     this._showBehind();
   }
@@ -234,9 +247,9 @@ export class Talk {
   }
 
   _showBehind() {
-    const { away, own, note, count } = this._behind;
+    const { away, own, note, count, recovered } = this._behind;
     if (!note) return;
-    const text = "Back after " + seconds(away) + ": " + (count ? plural(count, "message") + " came after" : "no message was missed") +
+    const text = "Back after " + seconds(away) + (!recovered ? "" : count ? ": " + plural(count, "message") + " came after" : ": no message was missed") +
       (own ? ", " + own + " of yours went out" : "");
     note.textContent = $("catch-up").textContent = text;
   }

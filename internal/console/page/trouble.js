@@ -18,8 +18,8 @@ export function beside(path) {
   return url;
 }
 
-/** What is wrong, or "" where nobody answers: then the server is away, and may come back. */
-export async function whyRefused() {
+/** What is wrong, or "" where nobody answers: then the server is away, and may come back; or it just has, if `patient`. */
+export async function whyRefused(patient) {
   try {
     const ready = await over("readyz", "GET");
     if (ready.status === 503) return "The server takes no connection just now: " + ready.detail + ".";
@@ -28,6 +28,7 @@ export async function whyRefused() {
     const plain = await over("ws", "GET");
     if (plain.status === 401) return ""; // of tokens the WebSocket's own close tells
     if (plain.status !== 426) return "At " + beside("ws") + " answers no WebSocket of Hubbub's: " + plain.status + " " + plain.detail;
+    if (patient) return "";
     return "HTTP reaches the server, and WebSockets don't get through: a proxy in between probably drops the header Upgrade, or speaks HTTP/1.0 to the server. " +
       "It must pass on the headers Upgrade and Connection; in nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;";
   } catch {

@@ -8,12 +8,17 @@ const LASTS = 4500; // ms that one of them counts
 export class Typing {
   /** now() is the server's time: what comes late, behind a lost line, is nothing any more. */
   constructor(hub, talk, now) {
-    Object.assign(this, { hub, talk, _told: 0, _who: new Map() });
+    Object.assign(this, { hub, talk, _told: 0, _who: new Map(), _spoke: new Map() });
     this.room = hub.room(talk.room.name + ".typing");
     this.room.on("message", (m) => {
-      if (now() - m.time < LASTS && !talk._ids.has(m.from)) this._set(m.from, m.content === true);
+      const late = now() - m.time > LASTS || m.time <= this._spoke.get(m.from);
+      if (!late && !talk.isMe(m.from)) this._set(m.from, m.content === true);
     });
-    talk.onheard = (from) => this._set(from, false);
+    talk.onheard = ({ from, time }) => {
+      this._spoke.set(from, time);
+      if (this._spoke.size > 100) this._spoke.delete(this._spoke.keys().next().value);
+      this._set(from, false);
+    };
   }
 
   /** Joins too; where that isn't allowed nobody is told who types. */
@@ -43,7 +48,7 @@ export class Typing {
   }
 
   _show() {
-    const names = [...this._who.keys()].map((id) => this.talk._known?.get(id)).filter(Boolean);
+    const names = [...this._who.keys()].map((id) => this.talk.called(id)).filter(Boolean);
     $("typing").textContent = names.length > 3 ? names.length + " people are typing …"
       : names.length ? names.join(" and ") + (names.length > 1 ? " are" : " is") + " typing …" : "";
   }
