@@ -2,11 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -112,8 +107,9 @@ func TestPageTwoWindowsTalk(t *testing.T) {
 		ann.shows("#messages", " left")
 		bob.do(chromedp.Navigate("about:blank"))
 		ann.shows("#messages", "Bobby left")
-		bob.do(chromedp.Navigate(s.http("/")))
+		bob.do(chromedp.NavigateBack())
 		bob.shows("#messages", "hello")
+		ann.shows("#count", "2 here")
 		bob.until(`document.querySelector("#name").value === "Bobby"`) // the tab remembers
 		if n := bob.says("#messages .text", "hello"); n != 1 {
 			t.Errorf("hello is there %d times", n)
@@ -315,125 +311,4 @@ func TestPageCodeRuns(t *testing.T) {
 			t.Fatalf("the program says:\n%s", out.String())
 		}
 	}
-}
-
-// A server with tokens: the page says how to get one, takes it, keeps it for the tab alone, and the user's name is the
-// token's.
-func TestPageTakesAToken(t *testing.T) {
-	t.Parallel()
-	file := configFile(t, "jwt-key: 0123456789abcdef0123456789abcdef\n")
-	s := start(t, "--config", file)
-	tokenOf := func(flags ...string) string {
-		out, status := hubbub(t, nil, append([]string{"token", "--config", file}, flags...)...)
-		if status != 0 {
-			t.Fatal(out)
-		}
-		return strings.TrimSpace(out)
-	}
-	ann := tokenOf("--user", "ann")
-	p := openPage(t, s)
-	p.shows("#state", "needs a token")
-	p.shows("#identify:not([hidden])", "hubbub token --config")
-	p.shows("#why", "there is no token")
-
-	p.do(chromedp.Focus(chromedp.CSS("#token")), chromedp.KeyEvent("not.a.token"+kb.Enter))
-	p.shows("#why", "refuses your token")
-	p.do(chromedp.Focus(chromedp.CSS("#token")), chromedp.KeyEvent(ann+kb.Enter))
-	p.shows("#state", "connected")
-	p.until(`document.querySelector("#identify").hidden && document.querySelector("#name").value === "ann" && document.querySelector("#name").readOnly`)
-	p.do(chromedp.Reload())
-	p.shows("#state", "connected")
-	if kept := eval[string](p, `JSON.stringify([location.href, localStorage, document.cookie])`); strings.Contains(kept, ann) {
-		t.Errorf("the token is kept: %s", kept)
-	}
-
-	// One that comes in the address leaves it at once.
-	p.do(chromedp.Navigate("about:blank"), chromedp.Navigate(s.http("/#token="+tokenOf("--user", "bea")+"&room=den")))
-	p.until(`document.querySelector("#name").value === "bea"`)
-	p.until(`location.hash === "#room=den" && document.querySelector("#room").textContent === "den"`)
-	if log := s.log.String(); strings.Contains(log, ann[strings.LastIndexByte(ann, '.'):]) {
-		t.Errorf("the log has the token:\n%s", log)
-	}
-}
-
-func TestPageOff(t *testing.T) {
-	t.Parallel()
-	s := &server{addr: freeAddr(t), exited: make(chan struct{}), base: "/live"}
-	s.cmd = exec.Command(program, "serve", "--listen", s.addr, "--base-path", "/live", "--page", "off")
-	s.run(t)
-	for path, status := range map[string]int{"/live/": 404, "/live": 404, "/live/page/page.js": 404, "/live/hubbub.js": 200} {
-		res, err := http.Get(s.http(path))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		if res.StatusCode != status {
-			t.Errorf("%s: %s, want %d", path, res.Status, status)
-		}
-		if path == "/live/" {
-			answer, err := io.ReadAll(res.Body)
-			for _, what := range []string{"no page", "/live/ws", "/live/hubbub.js"} {
-				if err != nil || !strings.Contains(string(answer), what) {
-					t.Errorf("the answer doesn't say %q: %s %v", what, answer, err)
-				}
-			}
-		}
-	}
-	dialRaw(t, s, "/live/", "").welcomed() // an upgrade is let in as ever
-	if log := s.log.String(); strings.Contains(log, "page=http") {
-		t.Errorf("the log speaks of a page:\n%s", log)
-	}
-}
-
-// The page says why it can't connect, which the browser hides: it asks over HTTP.
-func TestPageSaysWhyItCantConnect(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		flags  []string
-		proxy  func(*httputil.ProxyRequest) // what the proxy in between does wrong; nil: there is none
-		before func(t *testing.T, s *server)
-		says   []string
-	}{
-		{"a proxy drops Upgrade", nil, func(r *httputil.ProxyRequest) {
-			r.Out.Host = r.In.Host
-			r.Out.Header.Del("Upgrade")
-			r.Out.Header.Del("Connection")
-		}, nil, []string{"WebSockets don't get through", "proxy_set_header Upgrade $http_upgrade"}},
-		{"a proxy changes Host", nil, func(*httputil.ProxyRequest) {}, nil, []string{"refuses this page", "may not connect", "http://127.0.0.1:"}},
-		{"the server is full", []string{"--max-connections", "1"}, nil, func(t *testing.T, s *server) { dialRaw(t, s, "/echo", "") }, []string{"takes no connection just now", "too many connections"}},
-		{"the address has its fill", []string{"--max-connections-per-ip", "1"}, nil, func(t *testing.T, s *server) { dialRaw(t, s, "/echo", "") }, []string{"refuses this page", "too many connections from this address"}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			s := start(t, tt.flags...)
-			if tt.before != nil {
-				tt.before(t, s)
-			}
-			front := s
-			if tt.proxy != nil {
-				front = frontProxy(t, s, tt.proxy)
-			}
-			p := openPage(t, front)
-			for _, text := range tt.says {
-				p.shows("#trouble:not([hidden])", text)
-			}
-			p.shows("#state", "can't connect")
-			if tt.name == "a proxy drops Upgrade" {
-				if log := s.log.String(); !strings.Contains(log, "level=WARN") || !strings.Contains(log, "proxy_set_header Upgrade") {
-					t.Errorf("the log does not say it:\n%s", log)
-				}
-			}
-		})
-	}
-}
-
-// frontProxy stands before a server and meddles with requests.
-func frontProxy(t *testing.T, s *server, meddle func(*httputil.ProxyRequest)) *server {
-	t.Helper()
-	front := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(&url.URL{Scheme: "http", Host: s.addr})
-		meddle(r)
-	}})
-	t.Cleanup(front.Close)
-	return &server{addr: strings.TrimPrefix(front.URL, "http://")}
 }

@@ -69,7 +69,9 @@ class Wire {
   send(text) {
     if (this._over || !this._ws || this._ws.readyState !== WebSocket.OPEN) return false;
     this._line.show("→", text);
-    this._out.pass(() => this._over || this._ws.send(text)); // a closed WebSocket lets it fall, as the net does
+    this._out.pass(() => {
+      if (!this._over && this._ws.readyState === WebSocket.OPEN) this._ws.send(text); // else it is lost, as in the net
+    });
     return true;
   }
 

@@ -51,8 +51,10 @@ hub.on("state", (state, detail) => {
 });
 
 function showState(state) {
+  if (state === "connecting" && everOnline) state = "waiting"; // a screen reader need not hear of each try
+  const words = line.isCut ? "your line is cut" : tokens.wanted ? "needs a token" : state === "waiting" && trouble ? "can't connect" : WORDS[state];
   $("state").dataset.state = state;
-  $("state").textContent = line.isCut ? "your line is cut" : tokens.wanted ? "needs a token" : state === "waiting" && trouble ? "can't connect" : WORDS[state];
+  if ($("state").textContent !== words) $("state").textContent = words;
 }
 
 // The seconds stand outside of the status, so that a screen reader does not count along.

@@ -6,6 +6,7 @@ import { Log } from "./log.js";
 import { clean, nameOf } from "./names.js";
 
 const MOST = 500; // entries of the log
+const MOST_TEXT = 5000; // characters of one
 const WAIT = 600e3; // ms that what is typed while away may wait
 const MOST_NAMES = 30; // of members, that are shown
 const SETTLE = 200; // ms for news of members to come together: a new name is a leave and a join
@@ -156,7 +157,9 @@ export class Talk {
     const about = element("p", "about", element("strong", "", mine ? "You" : name), " ", clock(time));
     if (user && !mine) where = where ? "signed in, " + where : "signed in"; // all other names anybody may take
     if (where) about.append(" ", element("span", "where", where));
-    const body = element("div", "body", about, element("p", "text", text));
+    const said = element("p", "text", text);
+    said.dir = "auto"; // as its first letter is written
+    const body = element("div", "body", about, said);
     if (mine) body.append(element("p", "fate"));
     li.append(face(name), body);
     return this.log.add(li, mine || old ? "" : name + ": " + text);
@@ -198,7 +201,7 @@ export class Talk {
     const me = now.has(id) ? [element("li", "me", face(this.name), "you")] : [];
     const rest = (count || 0) - shown.length - me.length;
     $("here").replaceChildren(...me, ...shown.map(([, name]) => element("li", "", face(name), name)),
-      ...(rest > 0 ? [element("li", "", "and " + rest.toLocaleString() + " more")] : []));
+      ...(rest > 0 && shown.length ? [element("li", "", "and " + rest.toLocaleString() + " more")] : []));
   }
 
   _tell(names, what) {
@@ -262,9 +265,9 @@ export class Talk {
 }
 
 function textOf(content) {
-  if (typeof content === "string") return content;
-  if (content && typeof content.text === "string") return content.text;
-  return JSON.stringify(content);
+  const said = content && typeof content.text === "string" ? content.text : content;
+  const text = typeof said === "string" ? said : JSON.stringify(said);
+  return text.length > MOST_TEXT ? text.slice(0, MOST_TEXT) + " … (" + text.length + " characters)" : text;
 }
 
 // face is a sign for a name: its first letter, in one of a few colours.
