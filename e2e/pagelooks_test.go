@@ -84,17 +84,16 @@ func TestPageLooks(t *testing.T) {
 	p.prefers(still)
 	p.picture("docs/pictures/page.png")
 	light := eval[string](p, `getComputedStyle(document.body).backgroundColor`)
-	p.accessible()
-
 	p.prefers(still, [2]string{"prefers-color-scheme", "dark"})
 	if dark := eval[string](p, `getComputedStyle(document.body).backgroundColor`); dark == light {
 		t.Errorf("the background is %s in the dark too", dark)
 	}
 	p.picture("docs/pictures/page-dark.png")
 	p.accessible()
+	p.prefers(still)
+	p.accessible()
 
 	// 200 % zoom is half as many of the style's pixels.
-	p.prefers(still)
 	for _, size := range [][3]int64{{640, 420, 70}, {360, 740, 100}, {320, 568, 140}} {
 		p.do(chromedp.EmulateViewport(size[0], size[1], chromedp.EmulateMobile, chromedp.EmulateScale(2)))
 		p.until(fmt.Sprintf(`document.documentElement.scrollWidth <= %d`, size[0]))

@@ -122,6 +122,21 @@ func TestPageStaysAwayWhenItIsTold(t *testing.T) {
 	p.shows("#trouble:not([hidden])", "code 4500: kicked (be kind)")
 }
 
+// A room that isn't open to the client: that is said, also after the line was cut, and the rest goes on.
+func TestPageSaysThatTheRoomIsClosed(t *testing.T) {
+	t.Parallel()
+	s := start(t, "--config", configFile(t, "rooms:\n- match: lobby*\n  join: server\n"))
+	p := openPage(t, s)
+	p.shows("#trouble:not([hidden])", "You can't be in the room “lobby”")
+	p.shows("#state", "connected")
+	p.do(chromedp.Click(chromedp.CSS("#cut")))
+	p.shows("#state", "your line is cut")
+	p.shows("#state", "connected")
+	p.shows("#trouble:not([hidden])", "You can't be in the room “lobby”")
+	p.say("may I?")
+	p.shows("#messages .fate.failed", "not sent")
+}
+
 func TestPageOff(t *testing.T) {
 	t.Parallel()
 	s := &server{addr: freeAddr(t), exited: make(chan struct{}), base: "/live"}

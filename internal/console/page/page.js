@@ -30,6 +30,7 @@ const typing = new Typing(hub, talk, () => figures.now());
 // --- the connection's state ---
 
 let trouble = ""; // why it can't connect, as far as HTTP tells
+let outside = ""; // why it isn't in the room
 let counting = 0;
 let failures = 0, everOnline = false;
 
@@ -39,7 +40,7 @@ hub.on("state", (state, detail) => {
   if (state === "online") {
     everOnline = true;
     failures = 0;
-    showTrouble("");
+    show("", outside);
   }
   if (state === "waiting") {
     countDown(detail.delay);
@@ -60,27 +61,29 @@ function showState(state) {
 // The seconds stand outside of the status, so that a screen reader does not count along.
 function countDown(delay) {
   const due = Date.now() + delay;
-  const show = () => { $("wait").textContent = line.isCut || tokens.wanted ? "" : "again in " + Math.max(0, Math.ceil((due - Date.now()) / 1000)) + " s"; };
-  show();
-  counting = setInterval(show, 1000);
+  const tell = () => { $("wait").textContent = line.isCut || tokens.wanted ? "" : "again in " + Math.max(0, Math.ceil((due - Date.now()) / 1000)) + " s"; };
+  tell();
+  counting = setInterval(tell, 1000);
 }
 
 async function diagnose() {
   const found = await whyRefused(++failures < 3 && everOnline);
   if (hub.state === "online" || line.isCut || (found && line.opened)) return;
-  showTrouble(found);
+  show(found, outside);
   if (hub.state === "waiting") showState("waiting");
 }
 
-function showTrouble(text) {
-  trouble = text;
+function show(noLine, noRoom) {
+  trouble = noLine;
+  outside = noRoom;
+  const text = trouble || outside;
   if ($("trouble").textContent !== text) $("trouble").textContent = text;
   $("trouble").hidden = !text;
 }
 
 function closed(detail) {
   if (tokens.refused(detail)) return;
-  showTrouble("The connection has ended for good: " + ending(detail) + ". Load the page anew to try again.");
+  show("The connection has ended for good: " + ending(detail) + ". Load the page anew to try again.", outside);
 }
 
 function gone(detail) {
@@ -97,7 +100,7 @@ const showMe = () => {
 
 async function rename() {
   const name = clean($("name").value) || talk.name;
-  if (name !== talk.name) await talk.rename(keep("name", name)).catch((e) => showTrouble("You are out of the room: " + e.message));
+  if (name !== talk.name) await talk.rename(keep("name", name)).catch((e) => show(trouble, "You are out of the room: " + e.message));
   showMe();
 }
 
@@ -121,10 +124,10 @@ const off = hub.on("state", async (state) => {
     await talk.join();
     await typing.join();
   } catch (e) {
-    showTrouble("You can't be in the room “" + room + "”: " + e.message + ". A room by another name: put #room=NAME behind this page's address.");
+    show(trouble, "You can't be in the room “" + room + "”: " + e.message + ". A room by another name: put #room=NAME behind this page's address.");
   }
 });
-talk.room.on("left", (why) => showTrouble("You were taken out of the room: " + why + ". Load the page anew to try again."));
+talk.room.on("left", (why) => show(trouble, "You were taken out of the room: " + why + ". Load the page anew to try again."));
 
 // --- what one says ---
 
@@ -157,14 +160,14 @@ text.oninput = () => typing.typed(text.value !== "");
 $("cut").onclick = () => {
   $("cut").disabled = true;
   const due = performance.now() + CUT;
-  const show = () => { $("cut").textContent = "Back in " + seconds(Math.max(0, due - performance.now())); };
+  const count = () => { $("cut").textContent = "Back in " + seconds(Math.max(0, due - performance.now())); };
   $("catch-up").textContent = "Your line is cut. Say something here and in the other window.";
   line.cut();
   showState(hub.state);
-  show();
-  const showing = setInterval(show, 200);
+  count();
+  const counting = setInterval(count, 200);
   setTimeout(() => {
-    clearInterval(showing);
+    clearInterval(counting);
     line.mend();
     $("cut").disabled = false;
     $("cut").textContent = "Cut my line for 5 s";
