@@ -35,6 +35,8 @@ func TestPageTakesAToken(t *testing.T) {
 	p.shows("#state", "needs a token")
 	p.shows("#identify:not([hidden])", "hubbub token --config")
 	p.shows("#why", "there is no token")
+	p.until(`document.activeElement.id === "token"`)
+	p.accessible()
 
 	p.do(chromedp.Focus(chromedp.CSS("#token")), chromedp.KeyEvent("not.a.token"+kb.Enter))
 	p.shows("#why", "refuses your token")
@@ -91,10 +93,11 @@ func TestPageSaysWhatItCantKnow(t *testing.T) {
 	s := start(t)
 	pages := openPages(t, s, "Ann", "Bob")
 	ann, bob := pages[0], pages[1]
-	ann.do(chromedp.Click(chromedp.CSS("#slow")))
+	s.cmd.Process.Signal(syscall.SIGSTOP) // it takes what is sent, and answers nothing
 	ann.say("into the dark")
+	ann.shows("#frames", `"content":{"text":"into the dark"`)
 	ann.shows("#messages .fate.waiting", "sending")
-	s.stop(t, syscall.SIGKILL) // while it is on the slow line
+	s.stop(t, syscall.SIGKILL)
 	ann.shows("#messages .fate.waiting", "waiting for the line")
 	startAt(t, s.addr)
 	ann.shows("#messages .fate.failed", "perhaps not sent")
@@ -120,6 +123,7 @@ func TestPageStaysAwayWhenItIsTold(t *testing.T) {
 	}
 	p.shows("#state", "closed")
 	p.shows("#trouble:not([hidden])", "code 4500: kicked (be kind)")
+	p.accessible()
 }
 
 // A room that isn't open to the client: that is said, also after the line was cut, and the rest goes on.

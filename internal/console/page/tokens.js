@@ -41,9 +41,11 @@ export class Tokens {
 
   /** Shows the field, and why. */
   ask(why) {
+    const fresh = $("identify").hidden;
     this.wanted = true;
-    $("why").textContent = why || "There is no token.";
     $("identify").hidden = false;
+    $("why").textContent = why || "There is no token.";
+    if (fresh && !$("text").value) $("token").focus();
   }
 
   /** Whether a connection has ended for good because of a bad token; then another one begins the page anew. */
