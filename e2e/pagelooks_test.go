@@ -83,6 +83,10 @@ func TestPageLooks(t *testing.T) {
 	still := [2]string{"prefers-reduced-motion", "reduce"}
 	p.prefers(still)
 	p.picture("docs/pictures/page.png")
+	const columns = `Math.sign(document.querySelector("aside").getBoundingClientRect().left - document.querySelector(".conversation").getBoundingClientRect().right)`
+	if eval[int](p, columns) != 1 {
+		t.Error("there are no two columns")
+	}
 	light := eval[string](p, `getComputedStyle(document.body).backgroundColor`)
 	p.prefers(still, [2]string{"prefers-color-scheme", "dark"})
 	if dark := eval[string](p, `getComputedStyle(document.body).backgroundColor`); dark == light {
@@ -99,6 +103,9 @@ func TestPageLooks(t *testing.T) {
 		p.until(fmt.Sprintf(`document.documentElement.scrollWidth <= %d`, size[0]))
 		p.until(fmt.Sprintf(`document.querySelector("header").offsetHeight <= %d`, size[2]))
 		p.until(`(() => { const e = document.querySelector("#log"); return e.clientHeight >= 140 && e.scrollHeight - e.scrollTop - e.clientHeight < 24; })()`)
+		if eval[int](p, columns) == 1 {
+			t.Errorf("two columns at %d", size[0])
+		}
 		if size[0] == 360 {
 			p.picture("docs/pictures/page-phone.png")
 		}

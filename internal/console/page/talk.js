@@ -130,7 +130,6 @@ export class Talk {
 
   _hear(m, epoch, old) {
     if (this._shown.has(epoch + "/" + m.offset)) return;
-    this._countBehind(m);
     const mine = this._ids.has(m.from) && this._mine.get(m.content && m.content.n);
     if (mine) { // the room sends it to its author too, or nobody had said that it went through
       this._waiting.delete(mine);
@@ -138,6 +137,7 @@ export class Talk {
       return this._know(epoch, m.offset, mine);
     }
     this._know(epoch, m.offset, this._entry(m, "", old));
+    this._countBehind(epoch, m.offset);
     if (this.onheard) this.onheard(m);
   }
 
@@ -230,7 +230,7 @@ export class Talk {
     if (this._wentAt === undefined || !/^\{"msg_type":"(resumed|joined)"/.test(text)) return;
     const m = JSON.parse(text);
     const r = m.msg_type === "joined" && m.room === this.room.name ? m : (m.rooms || {})[this.room.name];
-    if (r && r.recovered) this._behind = { recovered: true, upTo: r.offset, count: 0 };
+    if (r && r.recovered) this._behind = { recovered: true, epoch: r.epoch, upTo: r.offset, count: 0 };
   }
 
   _comeBack() {
@@ -242,9 +242,9 @@ export class Talk {
     this._showBehind();
   }
 
-  _countBehind(m) {
+  _countBehind(epoch, offset) {
     const { _behind: behind } = this;
-    if (!behind || !(m.offset <= behind.upTo)) return;
+    if (!behind || epoch !== behind.epoch || !(offset <= behind.upTo)) return;
     behind.count++;
     this._showBehind();
   }
