@@ -156,6 +156,7 @@ func TestPageKeepsWhatIsTypedOverARestart(t *testing.T) {
 		ann.shows("#messages", "code 1001: going away")
 		ann.say("typed meanwhile")
 		ann.shows("#messages .fate.waiting", "waiting for the line")
+		ann.accessible()
 
 		startAt(t, s.addr)
 		for _, p := range pages {
@@ -266,6 +267,7 @@ func TestPageLogFollowsItsEnd(t *testing.T) {
 	eval[any](p, `new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(null))))`) // the page has seen it
 	many(610, 613)
 	p.shows("#newer:not([hidden])", "3 new messages")
+	p.accessible()
 	p.until(`document.querySelector("#log").scrollTop < 2000`)
 	p.do(chromedp.Click(chromedp.CSS("#newer")))
 	p.until(atEnd + ` && document.querySelector("#newer").hidden`)

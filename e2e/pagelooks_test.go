@@ -139,6 +139,7 @@ func (p *page) accessible() {
 	if _, err := chromedp.Run(ctx, chromedp.Evaluate[bool](string(axe)+"; true")); err != nil {
 		p.t.Fatal(err)
 	}
+	p.until(`document.getAnimations().every((a) => a.playState !== "running")`) // half way, colours are others
 	for _, v := range eval[[]string](p, `axe.run().then((r) => [...r.violations, ...(r.passes.length > 10 ? [] : [{ id: "axe has not run", nodes: [] }])]
 		.map((v) => v.id + ": " + v.help + "\n" + v.nodes.slice(0, 5).map((n) => n.html + "\n" + n.failureSummary).join("\n")))`) {
 		p.t.Errorf("accessibility: %s", v)
