@@ -89,7 +89,10 @@ test("a thousand joined rooms come back together", async (t) => {
 // Several who talk in a room, whose connections break within frames after bytes at random. All is published once and
 // heard once, in the room's order.
 test("cuts at random: nothing lost, nothing doubled", async (t) => {
-  const s = await serve(t, "--config", file("hubbub.yaml", long));
+  // Node's own WebSocket inflates later, and throws away what it has not inflated when the end comes. Who is behind by more
+  // than a connection brings, and cut like that each time, gets nowhere; uncompressed it does.
+  const flags = globalThis.WebSocket ? ["--compression", "off"] : [];
+  const s = await serve(t, "--config", file("hubbub.yaml", long), ...flags);
   const next = random(20260);
   const p = await proxy(t, s.port, () => 200 + Math.floor(next() ** 3 * 40_000));
   const crowd = Array.from({ length: 4 }, () => connect(t, p.url, { minDelay: 5, maxDelay: 50 }));
