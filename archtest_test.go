@@ -78,6 +78,7 @@ var testPackages = []string{"internal/rawtest", "internal/faulty", "internal/wsc
 // alsoInTests says what the tests of a package may import beside that.
 var alsoInTests = map[string][]string{
 	"client":                 {".", "hubbubtest"},
+	"e2e":                    {"client"}, // which is a client of a user's, too
 	"internal/hub":           {"internal/protocol/room"},
 	"internal/protocol/room": {"internal/wire"}, // how long a frame is
 }

@@ -195,6 +195,18 @@ test("the session is gone, the room is not: since brings what was missed", async
   assert.deepEqual([got, lost, hub.id === id], [Array.from({ length: 50 }, (_, i) => i), [], false]);
 });
 
+test("a page of a room that is not there is where it begins", async (t) => {
+  const s = await serve(t);
+  const room = connect(t, s.url).room("r"), got = [];
+  room.on("message", (m) => got.push(m.content));
+  room.on("lost", (why) => got.push(why));
+  const { epoch, offset } = await room.history();
+  await connect(t, s.url).room("r").publish("first");
+  assert.equal((await room.join({ since: { epoch, offset } })).recovered, true);
+  await until("it comes", () => got.length > 0);
+  assert.deepEqual(got, ["first"]);
+});
+
 test("a line that is dead, not cut", async (t) => {
   const s = await serve(t, "--ping-interval", "1s", "--pong-timeout", "1s");
   const p = await proxy(t, s.port);
