@@ -257,7 +257,7 @@ export class Hubbub extends Emitter {
       if (signal?.aborted) throw signal.reason;
       const id = ++this._ids;
       const text = JSON.stringify({ ...m, id }); // now: the content may change later
-      if (/[^\\](\\\\)*\\ud[89a-f]/.test(text)) throw new HubbubError("bad_message", "half a surrogate pair");
+      if (/[^\\](\\\\)*\\ud[89a-f]/.test(text)) throw new HubbubError("bad_message", "half a surrogate");
       if (!op._own && (pending.size >= queue || this._bytes + text.length > queueBytes)) {
         throw new HubbubError("queue_full", "too many await answers", { retry: true });
       }
@@ -323,6 +323,7 @@ export class Hubbub extends Emitter {
     }
     if (turn !== this._turn) return;
     if (token && token === this._refused) return this._end({ code: 4401, reason: "no newer token" });
+    this._shown = token;
     let url = this._url + (this._url.includes("?") ? "&" : "?") + "errors=close", offers;
     if (this._resume) url += "&resume=" + this._resume;
     if (token && /^[\w.~+-]+$/.test(token)) offers = ["hubbub", "token." + token]; // in no proxy's log
@@ -367,7 +368,7 @@ export class Hubbub extends Emitter {
       if (op._own || (op._by && !op._again && (!op._room || code === 1009))) op._end(lost);
     }
     const renew = code === 4401;
-    if (renew) [this._refused, this._last] = [this._last];
+    if (renew) [this._refused, this._last] = [this._shown];
     if (code >= 4500 || [1002, 1007, 1008].includes(code) || (renew && typeof this._options.token !== "function")) {
       return this._end({ code, reason });
     }
@@ -606,7 +607,7 @@ export class Hubbub extends Emitter {
       this._say({ msg_type: "ping" });
     } catch (e) {
       if (turn !== this._turn) return;
-      if (e.code === "forbidden") this._drop("the token is another user's");
+      if (e.code === "forbidden") this._drop("another user's token");
       else if (e.code !== "unavailable") this._after("refresh", 5e3 * (1 + Math.random()), () => this._refresh());
     }
   }
