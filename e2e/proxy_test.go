@@ -20,6 +20,7 @@ type proxy struct {
 	behind string          // the server's address
 	plan   func(n int) cut // what becomes of the nth connection; nil: it is left alone
 	calm   chan struct{}   // closed: nothing is cut any more, and what is half cut ends at once
+	shut   atomic.Bool     // new connections are ended at once, so long as it is set
 	all    sync.WaitGroup
 
 	mu    sync.Mutex
@@ -62,6 +63,10 @@ func startProxy(t *testing.T, s *server, plan func(n int) cut) *proxy {
 			client, err := l.Accept()
 			if err != nil {
 				return
+			}
+			if p.shut.Load() {
+				client.Close()
+				continue
 			}
 			server, err := net.Dial("tcp", p.behind)
 			if err != nil {
