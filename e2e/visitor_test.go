@@ -164,7 +164,7 @@ func (w *site) admit(s *server, others ...*server) {
 	for _, each := range append(others, s) {
 		connections += " ws://" + each.addr + " http://" + each.addr
 	}
-	w.policy = "default-src 'none'; script-src 'self' " + w.server + "; worker-src 'self'; img-src data:; connect-src 'self'" + connections +
+	w.policy = "default-src 'none'; script-src 'self' " + w.server + "; worker-src 'self'; img-src 'self' data:; connect-src 'self'" + connections +
 		"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; report-uri /violation"
 }
 

@@ -205,13 +205,17 @@ export class Hubbub extends Emitter {
     const listen = (target, names) => {
       if (!target || !target.addEventListener) return;
       for (const name of names) {
-        const fn = () => name === "visibilitychange" && document.hidden || this.check();
+        const fn = () => {
+          // A frozen page hears nothing: what comes would pile up, and its browser would end the session as it thaws.
+          if (name === "freeze") this._socket && this._drop("the page is frozen");
+          else if (name !== "visibilitychange" || !document.hidden) this.check();
+        };
         target.addEventListener(name, fn);
         this._listening.push(() => target.removeEventListener(name, fn));
       }
     };
     listen(globalThis, ["online", "offline", "pageshow"]);
-    listen(document, ["visibilitychange", "resume"]);
+    listen(document, ["visibilitychange", "freeze", "resume"]);
     queueMicrotask(() => this._connect()); // whoever makes it wants to hear of all its states
   }
 

@@ -20,4 +20,11 @@ globalThis.employ = (kind) => {
     port.postMessage(what);
   });
 };
+
+/** Measures in `longestTick` how long a timer of 10 ms takes at most, from now on. */
+globalThis.longestTick = 0;
+globalThis.tick = (at = Date.now()) => setTimeout(() => {
+  globalThis.longestTick = Math.max(longestTick, Date.now() - at);
+  tick();
+}, 10);
 globalThis.ready = true;
