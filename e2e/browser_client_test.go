@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // The JavaScript client in real browsers: the stories that both tell. Nothing is lost and nothing doubled, the order is
@@ -24,7 +25,7 @@ var browserStories = []struct {
 	{"a worker", func(t *testing.T, open opener) { inAWorker(t, open, "dedicated") }},
 	{"a shared worker", func(t *testing.T, open opener) { inAWorker(t, open, "shared") }},
 	{"a page that closes while it publishes", aPageThatCloses},
-	{"back and forward", backAndForward}, // the last one: Chromium's debugger may hang when tabs close after it
+	{"back and forward", backAndForward},
 }
 
 func TestClientInChromium(t *testing.T) {
@@ -129,7 +130,7 @@ func overACut(t *testing.T, open opener) {
 
 func twoTabsOfOneUser(t *testing.T, open opener) {
 	g := setStage(t, open)
-	g.site.token = func() string { return g.token("1h") }
+	g.site.gives(func() string { return token(time.Hour) })
 	ann, other := g.couple(`{token: "fetch"}`)
 	for _, v := range []*visitor{ann, other} {
 		if r := v.record(); r.User != "ann" {
@@ -176,7 +177,7 @@ func aTokensEnd(t *testing.T, open opener) {
 	t.Run("it is renewed before", func(t *testing.T) {
 		g := setStage(t, open) // which waits for 10 s more, so that a busy machine is in time
 		var asked atomic.Int32
-		g.site.token = func() string { asked.Add(1); return g.token("3s") }
+		g.site.gives(func() string { asked.Add(1); return token(3 * time.Second) })
 		v := g.visitor(g.page(), "ann", `{token: "fetch"}`)
 		v.join("r")
 		v.until("two renewals", func(record) bool { return asked.Load() >= 3 })
@@ -188,14 +189,14 @@ func aTokensEnd(t *testing.T, open opener) {
 	})
 	t.Run("it has come", func(t *testing.T) {
 		g := setStage(t, open, "--jwt-leeway", "0s")
-		stale := g.stale()
+		stale := token(-time.Minute)
 		var asked atomic.Int32
-		g.site.token = func() string {
+		g.site.gives(func() string {
 			if asked.Add(1) == 1 {
 				return stale
 			}
-			return g.token("1h")
-		}
+			return token(time.Hour)
+		})
 		p := g.page()
 		v := g.visitor(p, "ann", `{token: "fetch"}`)
 		if r := v.online(); !r.ended(4401) {

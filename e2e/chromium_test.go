@@ -24,7 +24,11 @@ import (
 func (b *browser) show(t *testing.T, url string) tab {
 	t.Helper()
 	// A line that is cut, and a server that is away or refuses, are errors to the browser.
-	return (&browser{t: t, ctx: b.ctx}).open(url, "WebSocket connection to", "Failed to load resource", "net::ERR_")
+	p := (&browser{t: t, ctx: b.ctx}).open(url, "WebSocket connection to", "Failed to load resource", "net::ERR_")
+	// Each frame of a WebSocket would be an event. Of a tab that is gone chromedp reads none, and stands still for all
+	// tabs when it has too many of them.
+	command(p, network.Disable, cdp.Empty{})
+	return p
 }
 
 func (p *page) visit(url string) error {
@@ -41,7 +45,7 @@ func (p *page) back() error {
 	return err
 }
 
-func (p *page) leave() { _ = chromedp.Cancel(p.ctx) }
+func (p *page) leave() { command(p, cdpage.Close, cdp.Empty{}) }
 
 func (p *page) evaluate(expression string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, patience)

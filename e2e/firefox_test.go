@@ -178,6 +178,12 @@ func (f *firefox) complain(params json.RawMessage) {
 	if err := json.Unmarshal(params, &e); err != nil {
 		return
 	}
+	// A line that is cut, and a server that is away or refuses, are errors to the browser.
+	for _, part := range []string{"establish a connection to the server at ws://", "The connection to ws://"} {
+		if strings.Contains(e.Text, part) {
+			return
+		}
+	}
 	if tab := f.tabs[e.Source.Context]; tab != nil && (e.Level == "error" || e.Level == "warn") {
 		tab.faults = append(tab.faults, e.Level+": "+e.Text)
 	}

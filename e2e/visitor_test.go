@@ -29,13 +29,12 @@ type tab interface {
 
 // stage is what a story needs: a server, a line to it that can be cut, and the origin of the page.
 type stage struct {
-	t      *testing.T
-	open   func(url string) tab
-	config string // the path of the server's
-	flags  []string
-	s      *server
-	line   *proxy
-	site   *site
+	t     *testing.T
+	open  func(url string) tab
+	flags []string
+	s     *server
+	line  *proxy
+	site  *site
 }
 
 // opener opens a page in one of the browsers, as a tab that is closed with the test.
@@ -47,9 +46,9 @@ const stageKey = "a-key-of-thirty-two-bytes-or-more"
 func setStage(t *testing.T, open opener, flags ...string) *stage {
 	t.Helper()
 	g := &stage{t: t, site: startSite(t), open: func(url string) tab { return open(t, url) }}
-	g.config = configFile(t, "anonymous: \"on\"\njwt-key: "+stageKey+"\n"+
+	config := configFile(t, "anonymous: \"on\"\njwt-key: "+stageKey+"\n"+
 		"rooms:\n- match: '*'\n  presence: full\n  history: {messages: 100000, age: 10m, bytes: 64MiB}\n")
-	g.flags = append([]string{"--config", g.config, "--allowed-origins", g.site.url, "--api-key", stageKey}, flags...)
+	g.flags = append([]string{"--config", config, "--allowed-origins", g.site.url, "--api-key", stageKey}, flags...)
 	g.s = start(t, g.flags...)
 	g.line = startProxy(t, g.s, nil)
 	g.site.admit(g.s, g.line.front)
@@ -62,25 +61,14 @@ func (g *stage) restart() {
 	g.s = startAt(g.t, g.s.addr, g.flags...)
 }
 
-// token is one of the user ann's.
-func (g *stage) token(expires string) string {
-	g.t.Helper()
-	out, status := hubbub(g.t, nil, "token", "--config", g.config, "--user", "ann", "--expires", expires)
-	if status != 0 {
-		g.t.Fatalf("exit status %d: %s", status, out)
-	}
-	return strings.TrimSpace(out)
-}
-
-// stale is a token of hers that has ended.
-func (g *stage) stale() string {
-	g.t.Helper()
-	claims := jwt.MapClaims{"sub": "ann", "exp": time.Now().Add(-time.Minute).Unix()}
-	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(stageKey))
+// token is one of the user ann's, which ends after so long, or has ended that long ago.
+func token(ends time.Duration) string {
+	claims := jwt.MapClaims{"sub": "ann", "exp": time.Now().Add(ends).Unix()}
+	signed, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(stageKey))
 	if err != nil {
-		g.t.Fatal(err)
+		panic(err) // HMAC takes every key
 	}
-	return token
+	return signed
 }
 
 // publish puts the numbers from..to into a room, one after the other, as a backend does.
@@ -130,8 +118,9 @@ func startSite(t *testing.T) *site {
 	})
 	mux.HandleFunc("GET /token", func(rw http.ResponseWriter, _ *http.Request) {
 		w.mu.Lock()
-		defer w.mu.Unlock()
-		_, _ = io.WriteString(rw, w.token())
+		token := w.token
+		w.mu.Unlock()
+		_, _ = io.WriteString(rw, token())
 	})
 	mux.HandleFunc("GET /{file}", func(rw http.ResponseWriter, r *http.Request) {
 		text, err := os.ReadFile(path.Join("visitor", path.Base(r.PathValue("file"))))
@@ -155,6 +144,13 @@ func startSite(t *testing.T) *site {
 	return w
 }
 
+// gives sets what the page gets where it asks for a token.
+func (w *site) gives(token func() string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.token = token
+}
+
 // admit makes the policy: nothing from anywhere but this origin, the module of the server, and connections to these.
 func (w *site) admit(s *server, others ...*server) {
 	w.mu.Lock()
@@ -164,7 +160,7 @@ func (w *site) admit(s *server, others ...*server) {
 	for _, each := range append(others, s) {
 		connections += " ws://" + each.addr + " http://" + each.addr
 	}
-	w.policy = "default-src 'none'; script-src 'self' " + w.server + "; worker-src 'self'; img-src 'self' data:; connect-src 'self'" + connections +
+	w.policy = "default-src 'none'; script-src 'self' " + w.server + "; worker-src 'self' " + w.server + "; img-src 'self' data:; connect-src 'self'" + connections +
 		"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; report-uri /violation"
 }
 
