@@ -294,12 +294,13 @@ func inAWorker(t *testing.T, open opener, kind string) {
 }
 
 func aPageThatCloses(t *testing.T, open opener) {
-	g := setStage(t, open)
+	g := setStage(t, open, "--resume-window", "5s") // for who goes without a Close
 	ann, bob := g.couple("{queue: 5000}")
 	ann.publish("r", 1, 3000)
 	ann.tab.leave()
 	r := bob.until("alone", func(r record) bool { return r.Members.Count == 1 && len(r.Members.List) == 1 })
-	t.Logf("%d of 3000 came", len(r.Got))
+	closed := scrape(t, g.s)
+	t.Logf("%d of 3000 came; closed with 1001: %v, with 1006: %v", len(r.Got), closed[`hubbub_closed_total{code="1001"}`], closed[`hubbub_closed_total{code="1006"}`])
 	bob.hears(len(r.Got)) // the first ones, each once
 	g.publish("r", len(r.Got)+1, len(r.Got)+1)
 	bob.hears(len(r.Got) + 1)

@@ -59,6 +59,7 @@ func setStage(t *testing.T, open opener, flags ...string) *stage {
 func (g *stage) restart() {
 	g.t.Helper()
 	g.s = startAt(g.t, g.s.addr, g.flags...)
+	g.t.Cleanup(func() { g.line.shut.Store(true) }) // it ends before the pages do
 }
 
 // token is one of the user ann's, which ends after so long, or has ended that long ago.
