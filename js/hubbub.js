@@ -39,6 +39,8 @@ class Emitter {
 const positionOf = (m) => (m.epoch === undefined ? null : { epoch: m.epoch, offset: m.offset });
 const bytesOf = (text) => encodeURIComponent(text).replace(/%../g, "x").length;
 const anHour = 36e5;
+// React Native's signals give no reason.
+const reasonOf = (signal) => signal.reason || Object.assign(new Error("aborted"), { name: "AbortError" });
 
 class Room extends Emitter {
   joined = false;
@@ -257,14 +259,14 @@ export class Hubbub extends Emitter {
     return new Promise((resolve, reject) => {
       const { _pending: pending, _options: { queue, queueBytes } } = this;
       if (this.state === "closed") throw new HubbubError("closed", "the hub is closed");
-      if (signal && signal.aborted) throw signal.reason;
+      if (signal && signal.aborted) throw reasonOf(signal);
       const id = ++this._ids;
       const text = JSON.stringify({ ...m, id }); // now: the content may change later
       if (/[^\\](\\\\)*\\ud[89a-f]/.test(text)) throw new HubbubError("bad_message", "half a surrogate pair, which is no text");
       if (!op._own && (pending.size >= queue || this._bytes + text.length > queueBytes)) {
         throw new HubbubError("queue_full", `${pending.size} messages of ${this._bytes} characters await their answers already`, { retry: true });
       }
-      const abort = () => op._end(signal.reason);
+      const abort = () => op._end(reasonOf(signal));
       const timer = setTimeout(() => op._end(new HubbubError("timeout", `no answer to ${m.msg_type} within ${timeout} ms`, { retry: true })), Math.min(timeout, 24 * anHour));
       op._id = id;
       op._text = text;
