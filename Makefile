@@ -41,7 +41,7 @@ lint: bench-lint ## go vet, formatting, and a tidy go.mod
 	$(GO) vet ./...
 	@$(UNFORMATTED)
 	$(GO) mod tidy -diff
-	@! grep -n '"resolved"' e2e/ws/package-lock.json js/package-lock.json || { echo "a package-lock.json names a registry: run npm inside its folder, whose .npmrc prevents it"; exit 1; }
+	@! grep -n '"resolved"' e2e/ws/package-lock.json e2e/pages/package-lock.json js/package-lock.json || { echo "a package-lock.json names a registry: run npm inside its folder, whose .npmrc prevents it"; exit 1; }
 
 .PHONY: test-race
 test-race: ## the unit tests, under the race detector

@@ -45,12 +45,12 @@ func TestClientInFirefox(t *testing.T) {
 }
 
 // couple is Ann and Bob, each in a page of their own, in the room "r".
-func (g *stage) couple(options string) (ann, bob *visitor) {
+func (g *stage) couple(options string) (ann, bob *guest) {
 	g.t.Helper()
-	ann, bob = g.visitor(g.page(), "ann", options), g.visitor(g.page(), "bob", options)
+	ann, bob = g.guest(g.page(), "ann", options), g.guest(g.page(), "bob", options)
 	ann.join("r")
 	bob.join("r")
-	for _, v := range []*visitor{ann, bob} {
+	for _, v := range []*guest{ann, bob} {
 		v.until("two members", func(r record) bool { return r.Members.Count == 2 && len(r.Members.List) == 2 })
 	}
 	return ann, bob
@@ -63,9 +63,9 @@ func overARestart(t *testing.T, open opener, sig syscall.Signal) {
 	ann.hears(10)
 	bob.hears(10)
 
-	g.line.shut.Store(true)
+	g.line.away.Store(true)
 	g.s.stop(t, sig)
-	for _, v := range []*visitor{ann, bob} {
+	for _, v := range []*guest{ann, bob} {
 		r := v.until("away", func(r record) bool { return r.State != "online" })
 		if sig == syscall.SIGTERM && !r.ended(1001) {
 			t.Errorf("%s: %+v, want the code 1001", v.name, r.States)
@@ -73,13 +73,13 @@ func overARestart(t *testing.T, open opener, sig syscall.Signal) {
 	}
 	ann.publish("r", 11, 15) // typed while away
 	g.restart()
-	g.line.shut.Store(false)
+	g.line.away.Store(false)
 	ann.until("all acknowledged", func(r record) bool { return len(r.Acked) == 5 })
-	for _, v := range []*visitor{ann, bob} {
+	for _, v := range []*guest{ann, bob} {
 		v.until("two members again", func(r record) bool { return r.State == "online" && r.Members.Count == 2 })
 	}
 	g.publish("r", 16, 16)
-	for _, v := range []*visitor{ann, bob} {
+	for _, v := range []*guest{ann, bob} {
 		r := v.until("the last message", func(r record) bool { return len(r.Got) > 0 && r.Got[len(r.Got)-1] == 16 })
 		// Whether Bob hears what Ann says while he is on his way back is open: that is what he is told of.
 		if !slices.Equal(r.Told, [][2]string{{"lost", "epoch"}}) {
@@ -89,7 +89,7 @@ func overARestart(t *testing.T, open opener, sig syscall.Signal) {
 			t.Errorf("%s has %v", v.name, r.Got)
 		}
 	}
-	kept := ask[[]int](t, bob.tab, `visitors.bob.hub.room("r").history({}).then((h) => h.messages.map((m) => m.content))`)
+	kept := ask[[]int](t, bob.tab, `guests.bob.hub.room("r").history({}).then((h) => h.messages.map((m) => m.content))`)
 	if r := ann.record(); !slices.Equal(kept, []int{11, 12, 13, 14, 15, 16}) || !slices.Equal(r.Acked, kept[:5]) || len(r.Failed) != 0 {
 		t.Errorf("the room has %v; acknowledged %v, failed %s", kept, r.Acked, r.Failed)
 	}
@@ -103,9 +103,9 @@ func overACut(t *testing.T, open opener) {
 	bob.hears(10)
 	before := [2]record{ann.record(), bob.record()}
 
-	g.line.shut.Store(true)
+	g.line.away.Store(true)
 	g.line.drop()
-	for _, v := range []*visitor{ann, bob} {
+	for _, v := range []*guest{ann, bob} {
 		v.until("away", func(r record) bool { return r.State != "online" })
 	}
 	g.publish("r", 11, 30)
@@ -114,11 +114,11 @@ func overACut(t *testing.T, open opener) {
 	if got := string(r.Failed[0]); got != `[36,"queue_full",null]` {
 		t.Errorf("it fails with %s", got)
 	}
-	g.line.shut.Store(false)
+	g.line.away.Store(false)
 	ann.until("all acknowledged", func(r record) bool { return len(r.Acked) == 5 })
 	ann.hears(30)
 	bob.hears(35)
-	for i, v := range []*visitor{ann, bob} {
+	for i, v := range []*guest{ann, bob} {
 		if r := v.online(); r.ID != before[i].ID || r.Pending != 0 {
 			t.Errorf("%s is %s with %d pending, was %s", v.name, r.ID, r.Pending, before[i].ID)
 		}
@@ -132,7 +132,7 @@ func twoTabsOfOneUser(t *testing.T, open opener) {
 	g := setStage(t, open)
 	g.site.gives(func() string { return token(time.Hour) })
 	ann, other := g.couple(`{token: "fetch"}`)
-	for _, v := range []*visitor{ann, other} {
+	for _, v := range []*guest{ann, other} {
 		if r := v.record(); r.User != "ann" {
 			t.Errorf("%s is the user %q", v.name, r.User)
 		}
@@ -141,7 +141,7 @@ func twoTabsOfOneUser(t *testing.T, open opener) {
 	ann.hears(5)
 	other.hears(5)
 	g.call("POST", "/publish", `{"user":"ann","content":7}`)
-	for _, v := range []*visitor{ann, other} {
+	for _, v := range []*guest{ann, other} {
 		v.until("a message to the user", func(r record) bool { return slices.Equal(r.Direct, []int{7}) })
 	}
 	g.line.drop() // both come back, each to its own session
@@ -161,7 +161,7 @@ func twoTabsOfOneUser(t *testing.T, open opener) {
 func aFullServer(t *testing.T, open opener) {
 	g := setStage(t, open, "--max-connections", "1")
 	first := dialRaw(t, g.s, "/echo", "")
-	v := g.visitor(g.page(), "ann", "{}")
+	v := g.guest(g.page(), "ann", "{}")
 	r := v.until("it waits as long as the server says", func(r record) bool {
 		return slices.ContainsFunc(r.States, func(s stateOf) bool { return s.State == "waiting" && s.Delay >= 900 })
 	})
@@ -178,7 +178,7 @@ func aTokensEnd(t *testing.T, open opener) {
 		g := setStage(t, open) // which waits for 10 s more, so that a busy machine is in time
 		var asked atomic.Int32
 		g.site.gives(func() string { asked.Add(1); return token(3 * time.Second) })
-		v := g.visitor(g.page(), "ann", `{token: "fetch"}`)
+		v := g.guest(g.page(), "ann", `{token: "fetch"}`)
 		v.join("r")
 		v.until("two renewals", func(record) bool { return asked.Load() >= 3 })
 		g.publish("r", 1, 3)
@@ -198,7 +198,7 @@ func aTokensEnd(t *testing.T, open opener) {
 			return token(time.Hour)
 		})
 		p := g.page()
-		v := g.visitor(p, "ann", `{token: "fetch"}`)
+		v := g.guest(p, "ann", `{token: "fetch"}`)
 		if r := v.online(); !r.ended(4401) {
 			t.Errorf("%+v", r.States)
 		}
@@ -207,7 +207,7 @@ func aTokensEnd(t *testing.T, open opener) {
 			token string
 			code  int
 		}{"stale": {stale, 4401}, "bad": {"x.y.z", 4503}} {
-			v := g.visitor(p, name, fmt.Sprintf("{token: %q}", c.token))
+			v := g.guest(p, name, fmt.Sprintf("{token: %q}", c.token))
 			r := v.until("closed", func(r record) bool { return r.State == "closed" })
 			if !r.ended(c.code) || r.path() != "connecting closed" || r.Socket || r.Timers != 0 {
 				t.Errorf("%s: %+v", name, r)
@@ -222,12 +222,12 @@ func backAndForward(t *testing.T, open opener) {
 	for name, connected := range map[string]bool{"connected": true, "away": false} {
 		t.Run(name, func(t *testing.T) {
 			g := setStage(t, open, "--resume-window", "2s")
-			v := g.visitor(g.page(), "ann", "{}")
+			v := g.guest(g.page(), "ann", "{}")
 			v.join("r")
 			g.publish("r", 1, 3)
 			v.hears(3)
 			if !connected {
-				g.line.shut.Store(true)
+				g.line.away.Store(true)
 				g.line.drop()
 				v.until("away", func(r record) bool { return r.State == "waiting" })
 			}
@@ -238,7 +238,7 @@ func backAndForward(t *testing.T, open opener) {
 			becomes(t, g.s, "hubbub_connections", 0)
 			becomes(t, g.s, "hubbub_parked_sessions", 0)
 			g.publish("r", 4, 6)
-			g.line.shut.Store(false)
+			g.line.away.Store(false)
 			if err := v.tab.back(); err != nil {
 				t.Fatal(err)
 			}
@@ -246,7 +246,7 @@ func backAndForward(t *testing.T, open opener) {
 			kept := ask[bool](t, v.tab, `life.includes("pageshow persisted")`)
 			t.Logf("the page was kept: %v", kept)
 			if !kept {
-				v = g.visitor(v.tab, "ann", "{}")
+				v = g.guest(v.tab, "ann", "{}")
 				v.join("r")
 				g.publish("r", 1, 6)
 			}
@@ -262,7 +262,7 @@ func inAWorker(t *testing.T, open opener, kind string) {
 	if _, err := p.evaluate(employ); err != nil {
 		t.Fatal(err)
 	}
-	v := &visitor{t: t, tab: p, name: "ann", worker: true}
+	v := &guest{t: t, tab: p, name: "ann", worker: true}
 	v.do("visit", fmt.Sprintf("%q, {}", g.line.front.ws("/ws")))
 	v.join("r")
 	g.publish("r", 1, 10)

@@ -93,7 +93,7 @@ func TestClientInChromiumUnderTheDebugger(t *testing.T) {
 // The browser says that it is offline, and lets no byte of an open WebSocket through any more, without ending it.
 func theNetworkIsGone(t *testing.T, b *browser) {
 	g := setStage(t, b.show, "--resume-window", "10m")
-	v := g.visitor(g.page(), "ann", "{}")
+	v := g.guest(g.page(), "ann", "{}")
 	v.join("r")
 	g.publish("r", 1, 10)
 	v.hears(10)
@@ -112,14 +112,14 @@ func theNetworkIsGone(t *testing.T, b *browser) {
 	if r := v.online(); r.ID != before.ID || len(r.Failed) != 0 {
 		t.Errorf("it is %s, and was %s; failed: %s", r.ID, before.ID, r.Failed)
 	}
-	if kept := ask[int](t, v.tab, `visitors.ann.hub.room("r").history({}).then((h) => h.messages.length)`); kept != 25 {
+	if kept := ask[int](t, v.tab, `guests.ann.hub.room("r").history({}).then((h) => h.messages.length)`); kept != 25 {
 		t.Errorf("the room has %d messages, want 25", kept)
 	}
 }
 
 func frozenAndThawed(t *testing.T, b *browser) {
 	g := setStage(t, b.show, "--resume-window", "10m")
-	v := g.visitor(g.page(), "ann", "{}")
+	v := g.guest(g.page(), "ann", "{}")
 	v.join("r")
 	g.publish("r", 1, 10)
 	v.hears(10)
@@ -137,7 +137,7 @@ func frozenAndThawed(t *testing.T, b *browser) {
 // A hidden page's timers go off once a second, and later once a minute. Its line stays.
 func hidden(t *testing.T, b *browser) {
 	g := setStage(t, b.show, "--ping-interval", "1s", "--pong-timeout", "1s")
-	v := g.visitor(g.page(), "ann", "{}")
+	v := g.guest(g.page(), "ann", "{}")
 	v.join("r")
 	at := command(v.tab, window.GetWindowForTarget, window.GetWindowForTargetParams{})
 	show := func(state window.WindowState) {
@@ -187,7 +187,7 @@ func halt(t *testing.T, b *browser, kind string) (goOn func()) {
 // A laptop that slept: nothing of the browser ran, its sockets neither. The server has given it up meanwhile.
 func asleep(t *testing.T, b *browser, resumable string) {
 	g := setStage(t, b.show, "--ping-interval", "1s", "--pong-timeout", "1s", "--resume-window", resumable)
-	v := g.visitor(g.page(), "ann", "{}")
+	v := g.guest(g.page(), "ann", "{}")
 	v.join("r")
 	g.publish("r", 1, 10)
 	v.hears(10)
@@ -209,7 +209,7 @@ func asleep(t *testing.T, b *browser, resumable string) {
 // The page's own process stands still while the one that has its sockets goes on: the server hears Pongs all the while.
 func itsProcessStandsStill(t *testing.T, b *browser) {
 	g := setStage(t, b.show, "--ping-interval", "1s", "--pong-timeout", "1s", "--resume-window", "10m")
-	v := g.visitor(g.page(), "ann", "{}")
+	v := g.guest(g.page(), "ann", "{}")
 	v.join("r")
 	goOn := halt(t, b, "renderer")
 	n := 0
@@ -242,13 +242,13 @@ func nothingIsLeftOver(t *testing.T, b *browser) {
 		return command(p, runtime.GetHeapUsage, cdp.Empty{}).UsedSize
 	}
 	before := listeners()
-	v := g.visitor(p, "ann", "{minDelay: 1, maxDelay: 2}")
+	v := g.guest(p, "ann", "{minDelay: 1, maxDelay: 2}")
 	v.join("r")
 	reconnect := func(times int) float64 {
 		for range times {
 			g.line.drop()
-			wait(t, p, `visitors.ann.states.some((s) => s.state === "waiting") && visitors.ann.hub.state === "online"`)
-			if _, err := p.evaluate("void (visitors.ann.states.length = 0)"); err != nil {
+			wait(t, p, `guests.ann.states.some((s) => s.state === "waiting") && guests.ann.hub.state === "online"`)
+			if _, err := p.evaluate("void (guests.ann.states.length = 0)"); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -58,6 +58,9 @@ func missingTools() (missing []string) {
 	if _, err := os.Stat("ws/node_modules/ws/package.json"); err != nil {
 		missing = append(missing, "the npm package ws (npm ci --prefix e2e/ws)")
 	}
+	if _, err := os.Stat("pages/node_modules/.package-lock.json"); err != nil {
+		missing = append(missing, "React, Vue and esbuild, for docs/recipes (npm ci --prefix e2e/pages)")
+	}
 	if _, err := os.Stat("../js/node_modules/ws/package.json"); err != nil {
 		missing = append(missing, "what tests the JavaScript client (npm ci --prefix js)")
 	}

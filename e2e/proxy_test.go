@@ -20,7 +20,7 @@ type proxy struct {
 	behind string          // the server's address
 	plan   func(n int) cut // what becomes of the nth connection; nil: it is left alone
 	calm   chan struct{}   // closed: nothing is cut any more, and what is half cut ends at once
-	shut   atomic.Bool     // new connections are ended at once, so long as it is set
+	away   atomic.Bool     // whoever dials is hung up on
 	all    sync.WaitGroup
 
 	mu    sync.Mutex
@@ -64,7 +64,7 @@ func startProxy(t *testing.T, s *server, plan func(n int) cut) *proxy {
 			if err != nil {
 				return
 			}
-			if p.shut.Load() {
+			if p.away.Load() {
 				client.Close()
 				continue
 			}
@@ -101,6 +101,12 @@ func (p *proxy) each(do func(*link)) {
 
 // drop ends all connections, without a Close of WebSocket's.
 func (p *proxy) drop() { p.each((*link).finish) }
+
+// cutOff drops all, and lets nobody in until away is false again.
+func (p *proxy) cutOff() {
+	p.away.Store(true)
+	p.drop()
+}
 
 // carry serves the nth connection until it has ended, by a cut or by itself.
 func (p *proxy) carry(n int, k *link) {

@@ -1,7 +1,7 @@
-import * as visitor from "/visitor.js";
+import * as guest from "/guest.js";
 
 // The tests call these from outside.
-Object.assign(globalThis, visitor);
+Object.assign(globalThis, guest);
 globalThis.life = []; // what became of the page itself
 for (const name of ["offline", "online", "pagehide", "pageshow"]) addEventListener(name, (e) => life.push(e.persisted ? name + " persisted" : name));
 for (const name of ["visibilitychange", "freeze", "resume"]) document.addEventListener(name, () => life.push(name === "visibilitychange" ? document.visibilityState : name));

@@ -16,7 +16,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// A page of the tests' own (the folder visitor), of another origin than the server's and with a strict policy, which
+// A page of the tests' own (the folder guest), of another origin than the server's and with a strict policy, which
 // imports the server's /hubbub.js; and what drives it in any browser.
 
 // tab is a page in one of the browsers.
@@ -59,7 +59,7 @@ func setStage(t *testing.T, open opener, flags ...string) *stage {
 func (g *stage) restart() {
 	g.t.Helper()
 	g.s = startAt(g.t, g.s.addr, g.flags...)
-	g.t.Cleanup(func() { g.line.shut.Store(true) }) // it ends before the pages do
+	g.t.Cleanup(func() { g.line.away.Store(true) }) // it ends before the pages do
 }
 
 // token is one of the user ann's, which ends after so long, or has ended that long ago.
@@ -124,7 +124,7 @@ func startSite(t *testing.T) *site {
 		_, _ = io.WriteString(rw, token())
 	})
 	mux.HandleFunc("GET /{file}", func(rw http.ResponseWriter, r *http.Request) {
-		text, err := os.ReadFile(path.Join("visitor", path.Base(r.PathValue("file"))))
+		text, err := os.ReadFile(path.Join("guest", path.Base(r.PathValue("file"))))
 		if err != nil {
 			http.NotFound(rw, r)
 			return
@@ -165,8 +165,8 @@ func (w *site) admit(s *server, others ...*server) {
 		"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; report-uri /violation"
 }
 
-// visitor is a client in a page, or in a page's worker.
-type visitor struct {
+// guest is a client in a page, or in a page's worker.
+type guest struct {
 	t      *testing.T
 	tab    tab
 	name   string
@@ -181,16 +181,16 @@ func (g *stage) page() tab {
 	return p
 }
 
-// visitor has the page make a client, over the line that can be cut; options are the client's, as JavaScript.
-func (g *stage) visitor(p tab, name, options string) *visitor {
+// guest has the page make a client, over the line that can be cut; options are the client's, as JavaScript.
+func (g *stage) guest(p tab, name, options string) *guest {
 	g.t.Helper()
-	v := &visitor{t: g.t, tab: p, name: name}
+	v := &guest{t: g.t, tab: p, name: name}
 	v.do("visit", fmt.Sprintf("%q, %s", g.line.front.ws("/ws"), options))
 	return v
 }
 
-// do calls a function of visitor.js for this client.
-func (v *visitor) do(function, arguments string) {
+// do calls a function of guest.js for this client.
+func (v *guest) do(function, arguments string) {
 	v.t.Helper()
 	if arguments != "" {
 		arguments = ", " + arguments
@@ -204,9 +204,9 @@ func (v *visitor) do(function, arguments string) {
 	}
 }
 
-func (v *visitor) join(room string) { v.t.Helper(); v.do("join", fmt.Sprintf("%q", room)) }
+func (v *guest) join(room string) { v.t.Helper(); v.do("join", fmt.Sprintf("%q", room)) }
 
-func (v *visitor) publish(room string, from, to int) {
+func (v *guest) publish(room string, from, to int) {
 	v.t.Helper()
 	v.do("publish", fmt.Sprintf("%q, %d, %d", room, from, to))
 }
@@ -219,7 +219,7 @@ type stateOf struct {
 	Refused       bool
 }
 
-// record is what visitor.js has written down.
+// record is what guest.js has written down.
 type record struct {
 	States  []stateOf
 	Got     []int
@@ -236,7 +236,7 @@ type record struct {
 	Socket                     bool
 }
 
-func (v *visitor) record() record {
+func (v *guest) record() record {
 	v.t.Helper()
 	call := fmt.Sprintf("report(%q)", v.name)
 	if v.worker {
@@ -246,7 +246,7 @@ func (v *visitor) record() record {
 }
 
 // until waits until the record is so.
-func (v *visitor) until(what string, so func(record) bool) record {
+func (v *guest) until(what string, so func(record) bool) record {
 	v.t.Helper()
 	var r record
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -258,7 +258,7 @@ func (v *visitor) until(what string, so func(record) bool) record {
 	return r
 }
 
-func (v *visitor) online() record {
+func (v *guest) online() record {
 	v.t.Helper()
 	return v.until("online", func(r record) bool { return r.State == "online" })
 }
@@ -285,7 +285,7 @@ func (r record) ended(code int) bool {
 }
 
 // hears waits until the numbers 1..n have come, all, once, in order, and nothing else was told.
-func (v *visitor) hears(n int) {
+func (v *guest) hears(n int) {
 	v.t.Helper()
 	r := v.until(fmt.Sprintf("message %d", n), func(r record) bool { return len(r.Got) >= n })
 	for i, got := range r.Got {
