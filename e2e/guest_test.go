@@ -274,6 +274,11 @@ func (r record) path() string {
 	return strings.Join(states, " ")
 }
 
+// cameBack says whether it was online, lost its connection, and is online again, however many tries that took.
+func (r record) cameBack() bool {
+	return strings.HasPrefix(r.path(), "connecting online waiting connecting") && r.State == "online"
+}
+
 // ended says whether a connection has ended with this code.
 func (r record) ended(code int) bool {
 	for _, s := range r.States {
