@@ -93,12 +93,13 @@ func TestClientInChromiumUnderTheDebugger(t *testing.T) {
 // The browser says that it is offline, and lets no byte of an open WebSocket through any more, without ending it.
 func theNetworkIsGone(t *testing.T, b *browser) {
 	g := setStage(t, b.show, "--resume-window", "10m")
-	v := g.guest(g.page(), "ann", "{}")
+	p := g.page()
+	command(p, network.Enable, network.EnableParams{}) // without it an open WebSocket goes on
+	v := g.guest(p, "ann", "{}")
 	v.join("r")
 	g.publish("r", 1, 10)
 	v.hears(10)
 	before := v.record()
-	command(v.tab, network.Enable, network.EnableParams{})
 	// The command that cdproto has for it doesn't tell the page.
 	conditions := cdp.Command[network.OverrideNetworkStateParams, cdp.Empty]{Method: "Network.emulateNetworkConditions"}
 	command(v.tab, conditions, network.OverrideNetworkStateParams{Offline: true, DownloadThroughput: -1, UploadThroughput: -1})
