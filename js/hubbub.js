@@ -209,7 +209,7 @@ export class Hubbub extends Emitter {
       for (const name of names) {
         const fn = () => {
           // A frozen page hears nothing: what comes would pile up, and its browser would end the session as it thaws.
-          if (name === "freeze") this._socket && this._drop("the page is frozen");
+          if (name === "freeze") this._open && this._drop("the page is frozen");
           else if (name !== "visibilitychange" || !document.hidden) this.check();
         };
         target.addEventListener(name, fn);
