@@ -179,7 +179,7 @@ func (f *firefox) complain(params json.RawMessage) {
 		return
 	}
 	// A line that is cut, and a server that is away or refuses, are errors to the browser.
-	for _, part := range []string{"establish a connection to the server at ws://", "The connection to ws://"} {
+	for _, part := range []string{"establish a connection to the server at ws://", "The connection to ws://", "/readyz. (Reason: CORS request did not succeed)"} {
 		if strings.Contains(e.Text, part) {
 			return
 		}
