@@ -231,9 +231,9 @@ type record struct {
 		List  []string
 		Count int
 	}
-	State, ID, User            string
-	Pending, Timers, Listening int
-	Socket                     bool
+	State, ID, User string
+	Pending, Timers int
+	Socket          bool
 }
 
 func (v *guest) record() record {

@@ -39,7 +39,7 @@ export function report(name) {
   const { hub, states, got, told, direct, acked, failed, members } = guests[name];
   return {
     states, got, told, direct, acked, failed, members, state: hub.state, id: hub.id, user: hub.user ?? "",
-    pending: hub._pending.size, timers: hub._timers.size, listening: hub._listening.length, socket: !!hub._socket,
+    pending: hub._pending.size, timers: hub._timers.size, socket: !!hub._socket,
   };
 }
 
