@@ -55,6 +55,13 @@ crowd: ## a room of 100,000 counts its members (a minute, 4 GB; more goroutines 
 fuzz: ## each fuzz target, briefly (FUZZTIME=5m make fuzz: for that long)
 	scripts/fuzz.sh
 
+SOAK ?= $(or $(HUBBUB_SOAK_FOR),10m)
+
+.PHONY: soak
+soak: deps ## both clients through random cuts, stalls and restarts (ten minutes; HUBBUB_SOAK_FOR=1h make soak)
+	HUBBUB_SOAK_FOR=$(SOAK) $(GO) test -race -count=1 -v -timeout 24h -run 'Soak$$' ./client
+	HUBBUB_SOAK_FOR=$(SOAK) $(GO) test -count=1 -v -timeout 24h -run 'Soak$$' ./e2e
+
 MUTANTS ?= 100
 SEED ?= 1
 

@@ -149,6 +149,18 @@ func (p *proxy) tally() (n int, kinds string) {
 	return n, strings.Join(each, ", ")
 }
 
+// awaitCut waits until one more connection is cut.
+func (p *proxy) awaitCut(t *testing.T) {
+	t.Helper()
+	before, _ := p.tally()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if n, _ := p.tally(); n > before {
+			return
+		}
+	}
+	t.Fatal("no connection is cut")
+}
+
 // link is one connection through the proxy.
 type link struct {
 	client, server *net.TCPConn
