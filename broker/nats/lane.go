@@ -17,6 +17,7 @@ const (
 	maxQueue   = 1024 // messages that wait in a lane
 	ackTimeout = time.Second
 	retryAfter = 50 * time.Millisecond
+	unwell     = 3 * time.Second  // a server in this process that hasn't taken a message for so long may have to be started anew
 	giveUp     = 10 * time.Second // what isn't acknowledged by then is told as failed
 )
 
@@ -142,6 +143,9 @@ func (f *flight) tick() {
 	if f.why == nil {
 		f.unsure = true // no answer came
 		st.look()
+	}
+	if st.b.server != nil && time.Until(f.until) < giveUp-unwell {
+		st.b.work.Go(st.b.server.revive)
 	}
 	if time.Now().Before(f.until) {
 		f.why = nil

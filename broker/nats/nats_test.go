@@ -24,14 +24,11 @@ func TestMain(m *testing.M) {
 // One server, in the process: several nodes share it, as they do when it listens.
 func TestEmbedded(t *testing.T) {
 	brokertest.Run(t, func(t *testing.T) func() broker.Broker {
-		s, err := serve(t.TempDir(), nil)
-		if err != nil {
+		s := &embedded{dir: t.TempDir()}
+		if err := s.start(); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() {
-			s.Shutdown()
-			s.WaitForShutdown()
-		})
+		t.Cleanup(s.stop)
 		return func() broker.Broker {
 			b, err := connect(nil, Config{}, "", client.InProcessServer(s))
 			if err != nil {
