@@ -182,6 +182,52 @@ func TestAnEventThatIsTooLargePushesNothingOut(t *testing.T) {
 	}
 }
 
+// Of what isn't written yet all states go, the oldest first, before the first message does, whichever came first; and
+// node.started never.
+func TestWhatIsNotWrittenYetGoesByItsClass(t *testing.T) {
+	of := func(k kind) fresh { return fresh{kind: k, room: strings.Repeat("r", 100)} }
+	one := of(memberJoined)
+	in := &intake{most: 10 * one.cost()}
+	for _, k := range []kind{nodeStarted, messagePublished, memberJoined, messagePublished, memberLeft} {
+		in.add(of(k))
+	}
+	left := func(wantStates, wantMessages int, wantDropped int64) {
+		t.Helper()
+		count := func(c class) (n int) {
+			for _, p := range in.queues[c] {
+				n += len(p)
+			}
+			return n
+		}
+		dropped := int64(0)
+		for _, n := range in.dropped {
+			dropped += n
+		}
+		if count(starts) != 1 || count(states) != wantStates || count(messages) != wantMessages || dropped != wantDropped {
+			t.Errorf("there are %d starts, %d states and %d messages, %v were dropped; want 1, %d, %d, and %d", count(starts), count(states), count(messages), in.dropped, wantStates, wantMessages, wantDropped)
+		}
+		if in.queued > in.most {
+			t.Errorf("%d bytes wait, at most %d may", in.queued, in.most)
+		}
+	}
+	left(2, 2, 0)
+	for range 6 {
+		in.add(of(messagePublished))
+	}
+	left(1, 8, 1)
+	if in.dropped[memberJoined] != 1 {
+		t.Errorf("it has dropped %v, and the join was the oldest", in.dropped)
+	}
+	for range 5 {
+		in.add(of(messagePublished))
+	}
+	left(0, 9, 6)
+	for range 20 {
+		in.add(of(memberJoined))
+	}
+	left(0, 9, 26)
+}
+
 // In memory what was not told is lost with the process, and said so.
 func TestWhatIsLostWithTheProcessIsCounted(t *testing.T) {
 	o := open(t, "http://127.0.0.1:1", nil)
