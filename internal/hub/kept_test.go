@@ -163,6 +163,33 @@ func TestAShareThatIsUsedUpForbidsNothingThatIsThere(t *testing.T) {
 	}
 }
 
+// What its user's lost sessions take of the user's share no other of them can take: that one ends with its connection,
+// and is told of as gone. Another user's is kept.
+func TestASessionBeyondTheShareIsNotParked(t *testing.T) {
+	gone := make(chan Identity, 100)
+	h, l := newHubOf(t, 1, func(c *Config) {
+		c.ResumeWindow = time.Hour
+		c.Sinks = []Sink{sinkFunc(func(e Event) {
+			if e.Kind == Disconnected {
+				gone <- e.Client
+			}
+		})}
+	})
+	const parked = 4
+	h.share = parked*parkedCost + 100
+	for range parked {
+		newUser(t, h, l, "ann").nc.Close()
+	}
+	until(t, "as many as may are parked", func() bool { return h.ParkedSessions() == parked })
+	newUser(t, h, l, "ann").nc.Close()
+	until(t, "the one beyond the share is gone", func() bool { return len(gone) > 0 })
+	if who := <-gone; who.User != "ann" || h.ParkedSessions() != parked {
+		t.Errorf("%s is gone, %d are parked", who.User, h.ParkedSessions())
+	}
+	newUser(t, h, l, "bob").nc.Close()
+	until(t, "another user's is parked", func() bool { return h.ParkedSessions() == parked+1 })
+}
+
 // A room that keeps no history has nothing to come back to, whatever its idle-ttl: when nobody is in it any more it
 // goes, and nobody could be told to pay for it.
 func TestARoomWithoutHistoryGoesWithItsLastMember(t *testing.T) {

@@ -131,6 +131,42 @@ func TestWhatASlowClientLosesIsCounted(t *testing.T) {
 	})
 }
 
+// What the handler keeps for a client is lost with it, and counted so, however the client is found to be too slow.
+func TestWhatIsOwedToASlowClientIsCounted(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		for name, tooSlow := range map[string]func(w *Worker, c *Conn){
+			"its queue is full": func(w *Worker, c *Conn) {
+				c.Send(NewFrame(wire.Text, make([]byte, cfg.SendQueueBytes)))
+			},
+			"what waits is too old": func(w *Worker, c *Conn) {
+				w.now += cfg.SendQueueAge.Milliseconds() + 1
+				w.real = w.now
+				w.fire(c)
+			},
+			"all together hold too much": func(w *Worker, c *Conn) { w.shed(1) },
+		} {
+			w, c, _, code := stuck(t, cfg)
+			var before, after int64
+			do(w, func() {
+				closed := c.h.(*script).closed
+				c.h.(*script).closed = func(c *Conn, code int) {
+					c.Owe(-1000, -7) // as the hub does: its lags end
+					closed(c, code)
+				}
+				before = w.counts.MessagesDropped
+				c.Owe(1000, 7)
+				waits := c.out.messages()
+				tooSlow(w, c)
+				after = w.counts.MessagesDropped
+				if lost := after - before; lost < 7+waits-1 || lost > 7+waits+1 { // one may be partly written, and one more was tried
+					t.Errorf("%s: %d messages are counted as dropped, and 7 were owed beside %d in the queue", name, lost, waits)
+				}
+			})
+			<-code
+		}
+	})
+}
+
 func TestTurnsAreCounted(t *testing.T) {
 	eachIO(t, func(t *testing.T, cfg Config) {
 		l := start(t, cfg)
