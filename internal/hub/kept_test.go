@@ -355,6 +355,55 @@ func TestWhatWaitsWithoutAKeyBeginsAnew(t *testing.T) {
 	})
 }
 
+// Word of what was taken back waits for who lags as a message with a key does, and is bounded so: beyond that it may be
+// dropped like any other, and the gap tells.
+func TestTheDeletionsThatWaitAreBounded(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) {
+		policy := DefaultPolicy()
+		policy.SlowConsumer = DropOldest
+		policy.History.Messages, policy.History.Bytes = 2*maxKeys, 64<<20
+		c.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), policy})
+	})
+	a, b := newClient(t, h, l), newClient(t, h, l)
+	a.say(`{"msg_type":"join_room","room":"r"}`)
+	a.sync()
+	s := h.here(idOf(a))
+	a.deaf.Lock()
+	defer a.deaf.Unlock()
+	const more = 100
+	for range maxKeys + more {
+		until(t, "the worker has room", func() bool {
+			_, _, err := h.Publish(t.Context(), &Publication{Room: "r", From: Server, Content: []byte("1")})
+			return err == nil
+		})
+	}
+	until(t, "it lags", func() bool {
+		publish(t, h, "r", `"`+strings.Repeat("x", 60_000)+`"`)
+		b.sync()
+		lags := make(chan int)
+		s.conn.Worker().Post(task(func() {
+			n := 0
+			if s.more != nil {
+				n = len(s.more.flow.lags)
+			}
+			lags <- n
+		}), 0)
+		return <-lags > 0
+	})
+	for offset := range uint64(maxKeys + more) {
+		until(t, "the worker has room", func() bool { return h.DeleteMessage(t.Context(), "r", "", offset+1) == nil })
+	}
+	b.sync()
+	looked := make(chan bool)
+	s.conn.Worker().Post(task(func() {
+		defer close(looked)
+		if f := s.more.flow; f.keys != maxKeys || f.plain == 0 {
+			t.Errorf("%d deletions wait, of at most %d, and %d bytes of what may be dropped", f.keys, maxKeys, f.plain)
+		}
+	}), 0)
+	<-looked
+}
+
 // Who has nothing yet may have one thing, though it is larger than a share: no share forbids what another limit allows.
 func TestAShareTakesOneThingWhateverItsSize(t *testing.T) {
 	h, l := newHub(t, 1)

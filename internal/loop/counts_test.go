@@ -69,6 +69,19 @@ func TestWhatComesAndGoesIsCounted(t *testing.T) {
 	})
 }
 
+// What came in the packet of the handshake is counted as what comes later.
+func TestWhatCameWithTheHandshakeIsCounted(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		l := start(t, cfg)
+		far := connectWith(t, l, echo(), wire.Deflate{}, append(frameTo("one"), frameTo("two")[:3]...))
+		far.Write(frameTo("two")[3:])
+		expect(t, far, text("one"), text("two"))
+		if c := counts(t, l); c.MessagesReceived != 2 || c.BytesReceived != int64(2*len(frameTo("one"))) {
+			t.Errorf("%d messages in %d bytes are counted, want 2 in %d", c.MessagesReceived, c.BytesReceived, 2*len(frameTo("one")))
+		}
+	})
+}
+
 func TestClosesAreCountedByCode(t *testing.T) {
 	eachIO(t, func(t *testing.T, cfg Config) {
 		l := start(t, cfg)

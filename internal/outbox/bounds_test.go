@@ -240,6 +240,35 @@ func TestWhatIsLostWithTheProcessIsCounted(t *testing.T) {
 	}
 }
 
+// A backend that is down is complained of at its first failure and then at each twentieth, and said to be back once;
+// a disk that takes nothing once, however often it is tried.
+func TestWhatFailsForLongIsSaidNowAndThen(t *testing.T) {
+	b, disk := newBackend(t), &fullDisk{}
+	b.answers(status(http.StatusServiceUnavailable))
+	o := open(t, b.URL, func(c *Config) {
+		c.Dir, c.limits.create, c.limits.tend = t.TempDir(), disk.create, time.Millisecond
+		c.limits.lastRetry = 2 * time.Millisecond
+	})
+	for i := range 20 {
+		o.joined("r", i)
+		until(t, o.stored)
+	}
+	until(t, func() bool { return o.Figures().Failed > 50 })
+	b.answers(nil)
+	until(t, func() bool { return o.Figures().Events == 0 })
+	disk.has(1 << 20)
+	until(t, func() bool { return !o.Figures().DiskFails })
+	failed, said := o.Figures().Failed, o.log.String()
+	if n := int64(strings.Count(said, "the backend takes no webhooks")); n < 1+50/20 || n > 2+failed/20 {
+		t.Errorf("of %d failures %d are said:\n%s", failed, n, said)
+	}
+	for _, once := range []string{"the backend takes webhooks again", "the disk takes no webhooks: they stay", "the disk takes webhooks again"} {
+		if n := strings.Count(said, once); n != 1 {
+			t.Errorf("%q is said %d times:\n%s", once, n, said)
+		}
+	}
+}
+
 // What a worker pays for an event.
 func BenchmarkEvent(b *testing.B) {
 	secrets, _ := webhook.ParseSecrets([]string{secret})
