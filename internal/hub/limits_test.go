@@ -204,6 +204,7 @@ func TestWhoIsLetInByANameBeyondItsLimitIsGoneAgain(t *testing.T) {
 		if !refused {
 			handler.Closed(nil, loop.Ending{Code: wire.CloseAbnormal})
 		}
+		until(t, "it is gone again", func() bool { return len(out) > 0 })
 		if came, went := <-in, <-out; came != went {
 			t.Errorf("%v was let in, and %v is gone", came, went)
 		}
