@@ -63,6 +63,7 @@ var allowedImports = map[string][]string{
 	"hubbubtest": {".", "internal/audit", "internal/model", "internal/wsclient"},
 
 	"internal/rawtest": {".", "internal/wsclient"},
+	"internal/faulty":  {".", "internal/model", "internal/wire"},
 	"conformance":      {"."}, // tests only, by the public API
 
 	"e2e":   {},                    // it knows the binary only from outside
@@ -72,11 +73,12 @@ var allowedImports = map[string][]string{
 }
 
 // testPackages may be imported by the tests of any package.
-var testPackages = []string{"internal/rawtest", "internal/wsclient"}
+var testPackages = []string{"internal/rawtest", "internal/faulty", "internal/wsclient"}
 
 // alsoInTests says what the tests of a package may import beside that.
 var alsoInTests = map[string][]string{
 	"client":                 {".", "hubbubtest"},
+	"e2e":                    {"client"}, // which is a client of a user's, too
 	"internal/hub":           {"internal/protocol/room"},
 	"internal/protocol/room": {"internal/wire"}, // how long a frame is
 }

@@ -97,6 +97,9 @@ type Config struct {
 	// BasePath is what all paths begin with, such as "/live" for /live/ws, where the Server is mounted below a path
 	// that nobody strips. Default: empty.
 	BasePath string
+	// Page is whether there is a page at "/" on which everybody may try the server: "on" or "off". The JavaScript client
+	// at "/hubbub.js" is there in any case. Default: "on".
+	Page string
 	// Compression is permessage-deflate (RFC 7692) with the clients that offer it: "on" compresses each message by
 	// itself, so that it is done once for all receivers and an idle client costs no memory; "context" lets messages
 	// refer to those before them, compresses for each client anew, and keeps 16 KiB for each, 40 KiB where the client
@@ -188,6 +191,12 @@ const (
 
 const disconnect = "disconnect"
 
+// What Page may be.
+const (
+	pageOn  = "on"
+	pageOff = "off"
+)
+
 // What Compression may be.
 const (
 	compressionOn      = "on"
@@ -237,6 +246,7 @@ func (c Config) withDefaults() Config {
 	}
 	c.limitsWithDefaults()
 	c.BasePath = strings.TrimRight(c.BasePath, "/")
+	c.Page = cmp.Or(c.Page, pageOn)
 	if c.Compression == "" {
 		c.Compression = compressionOn
 	}
@@ -340,6 +350,9 @@ func (c Config) validateNames() (bad faults) {
 	case compressionOn, compressionOff, compressionContext:
 	default:
 		bad.add("compression %q: unknown; use %q, %q or %q", c.Compression, compressionOn, compressionOff, compressionContext)
+	}
+	if c.Page != pageOn && c.Page != pageOff {
+		bad.add("page %q: unknown; use %q or %q", c.Page, pageOn, pageOff)
 	}
 	switch loop.IO(c.IO) {
 	case loop.Auto, loop.Pump:

@@ -215,6 +215,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/hubbub.js":
 		s.aside(w, r, s.readers, s.script)
 	default:
+		if strings.HasPrefix(path, console.Below) && s.cfg.Page != pageOff {
+			s.aside(w, r, s.readers, s.pageFile)
+			return
+		}
 		s.nothing(w, r)
 	}
 }
@@ -234,6 +238,11 @@ func (s *Server) pathOf(r *http.Request) string {
 
 // console shows the page, at an address that ends in a slash: its WebSocket is beside it.
 func (s *Server) console(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.Page == pageOff {
+		detail := "there is no page here; the WebSocket is at %[1]s/ws, the JavaScript client at %[1]s/hubbub.js, and whether the server is ready at %[1]s/readyz"
+		s.refuse(w, r, refusal{status: http.StatusNotFound, detail: fmt.Sprintf(detail, s.cfg.BasePath)})
+		return
+	}
 	asked, query, _ := strings.Cut(r.RequestURI, "?")
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if reads && strings.HasPrefix(asked, "/") && !strings.HasSuffix(asked, "/") {
@@ -245,9 +254,16 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusTemporaryRedirect)
 		return
 	}
-	root := *r
-	root.URL = &url.URL{Path: "/"}
-	s.page.ServeHTTP(w, &root)
+	s.showPage(w, r, "/")
+}
+
+// pageFile gives the page what it loads.
+func (s *Server) pageFile(w http.ResponseWriter, r *http.Request) { s.showPage(w, r, s.pathOf(r)) }
+
+func (s *Server) showPage(w http.ResponseWriter, r *http.Request, path string) {
+	below := *r
+	below.URL = &url.URL{Path: path}
+	s.page.ServeHTTP(w, &below)
 }
 
 // script gives pages the JavaScript client.

@@ -249,7 +249,8 @@ func startExample(t *testing.T, name string, flags ...string) *server {
 func startExampleAt(t *testing.T, addr, name string, flags ...string) *server {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), name)
-	if out, err := exec.Command("go", "build", "-o", binary, "../examples/"+name).CombinedOutput(); err != nil {
+	args := append([]string{"build", "-o", binary}, strings.Fields(os.Getenv("HUBBUB_E2E_BUILDFLAGS"))...)
+	if out, err := exec.Command("go", append(args, "../examples/"+name)...).CombinedOutput(); err != nil {
 		t.Fatalf("building examples/%s: %v\n%s", name, err, out)
 	}
 	s := &server{addr: addr, exited: make(chan struct{})}

@@ -68,6 +68,7 @@ type serveCmd struct {
 	Anonymous           string        `default:"off" enum:"on,off" placeholder:"MODE" help:"on: who shows no token is let in too, without a name (${default})."`
 	TLSCert             string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
 	TLSKey              string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
+	Page                string        `default:"on" enum:"on,off" placeholder:"on|off" help:"off: no page at / on which everybody may try the server (${default})."`
 	Compression         string        `default:"on" placeholder:"MODE" help:"permessage-deflate: on, off, or context, which keeps context takeover and its memory (${default})."`
 	IO                  string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux) or pump (portable)."`
 	LogLevel            string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
@@ -258,6 +259,7 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 			Key: string(c.JWTKey), JWKS: c.JWTJWKS, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Leeway: c.jwtLeeway(), Cookie: c.JWTCookie,
 		},
 		Anonymous:   c.Anonymous == "on",
+		Page:        c.Page,
 		Compression: c.Compression,
 		IO:          c.IO,
 		Logger:      log,
@@ -338,6 +340,9 @@ func (c *serveCmd) where(a net.Addr, secure bool) []any {
 		s = "s"
 	}
 	at := s + "://" + net.JoinHostPort(host, port) + strings.TrimRight(c.BasePath, "/") + "/"
+	if c.Page == "off" {
+		return []any{"websocket", "ws" + at + "ws"}
+	}
 	return []any{"page", "http" + at, "websocket", "ws" + at + "ws"}
 }
 

@@ -20,6 +20,7 @@
 //	publish.go  a message's way into a room; publish_ids
 //	dialect.go  what clients speak: frames of messages and answers, made once for each dialect
 //	history.go  what a room keeps; pages, and what a member missed
+//	epoch.go    what a room's log is called, also while the room isn't there
 //	tidy.go     what goes when its time is up, or when memory is short
 //	policy.go   what a room keeps, tells and allows, by its name
 //	presence.go who is in a room (internal/presence knows), and when its members are told of it

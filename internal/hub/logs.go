@@ -31,6 +31,9 @@ type remote struct {
 	close  func()
 }
 
+// Remote says whether rooms may have their logs elsewhere, so that a publish may wait.
+func (h *Hub) Remote() bool { return h.cfg.Logs != nil }
+
 // remoteLog says that the room's log lies elsewhere.
 func (h *Hub) remoteLog(name string) bool {
 	return h.cfg.Logs != nil && h.cfg.Policies.For(name).History.Messages > 0
