@@ -14,6 +14,7 @@ import (
 	"weak"
 
 	"example.com/hubbub/internal/glob"
+	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/wire"
 )
 
@@ -358,50 +359,31 @@ func TestWhatWaitsWithoutAKeyBeginsAnew(t *testing.T) {
 // Word of what was taken back waits for who lags as a message with a key does, and is bounded so: beyond that it may be
 // dropped like any other, and the gap tells.
 func TestTheDeletionsThatWaitAreBounded(t *testing.T) {
-	h, l := newHubOf(t, 1, func(c *Config) {
-		policy := DefaultPolicy()
-		policy.SlowConsumer = DropOldest
-		policy.History.Messages, policy.History.Bytes = 2*maxKeys, 64<<20
-		c.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), policy})
-	})
+	h, l := newHub(t, 1)
+	h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{SlowConsumer: DropOldest}})
 	a, b := newClient(t, h, l), newClient(t, h, l)
 	a.say(`{"msg_type":"join_room","room":"r"}`)
 	a.sync()
 	s := h.here(idOf(a))
 	a.deaf.Lock()
 	defer a.deaf.Unlock()
-	const more = 100
-	for range maxKeys + more {
-		until(t, "the worker has room", func() bool {
-			_, _, err := h.Publish(t.Context(), &Publication{Room: "r", From: Server, Content: []byte("1")})
-			return err == nil
-		})
-	}
-	until(t, "it lags", func() bool {
+	for range 40 { // until it lags
 		publish(t, h, "r", `"`+strings.Repeat("x", 60_000)+`"`)
 		b.sync()
-		lags := make(chan int)
-		s.conn.Worker().Post(task(func() {
-			n := 0
-			if s.more != nil {
-				n = len(s.more.flow.lags)
-			}
-			lags <- n
-		}), 0)
-		return <-lags > 0
-	})
-	for offset := range uint64(maxKeys + more) {
-		until(t, "the worker has room", func() bool { return h.DeleteMessage(t.Context(), "r", "", offset+1) == nil })
 	}
-	b.sync()
-	looked := make(chan bool)
-	s.conn.Worker().Post(task(func() {
-		defer close(looked)
-		if f := s.more.flow; f.keys != maxKeys || f.plain == 0 {
-			t.Errorf("%d deletions wait, of at most %d, and %d bytes of what may be dropped", f.keys, maxKeys, f.plain)
+	onItsWorker(h, s, func() {
+		g, f := s.more.flow.lags[0], &s.more.flow
+		for range maxKeys {
+			g.add(&waiting{frame: loop.NewFrame(wire.Text, []byte("deleted")), news: true, firm: true})
 		}
-	}), 0)
-	<-looked
+		keys, plain := f.keys, f.plain
+		for range 10 {
+			g.add(&waiting{frame: loop.NewFrame(wire.Text, []byte("deleted")), news: true, firm: true})
+		}
+		if keys != maxKeys || f.keys != keys || plain == 0 || f.plain > int64(s.conn.Bound()) {
+			t.Errorf("%d and then %d deletions wait, of at most %d, and %d bytes of what may be dropped", keys, f.keys, maxKeys, f.plain)
+		}
+	})
 }
 
 // Who has nothing yet may have one thing, though it is larger than a share: no share forbids what another limit allows.

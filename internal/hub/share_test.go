@@ -156,7 +156,10 @@ func TestTheCallsThatWaitForOneAreBounded(t *testing.T) {
 				c.HookTimeout, c.MaxRoomsPerClient = time.Hour, 4
 				c.Hooks.Joined = func(context.Context, Identity, string) { <-open }
 			})
-			t.Cleanup(func() { close(open) })
+			t.Cleanup(func() {
+				close(open)
+				until(t, "all are called", func() bool { return h.Kept(KeptHooks) == 0 })
+			})
 			const most = 4 + moreEvents
 			h.share = 2 * most * eventCost // which bounds less
 			joins := func(c *client) (joined int64) {

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -176,8 +177,9 @@ func TestAnEventThatIsTooLargePushesNothingOut(t *testing.T) {
 	in := &intake{most: 8 << 20}
 	in.add(fresh{kind: memberJoined})
 	in.add(fresh{kind: messagePublished, message: &protocol.Message{Content: make([]byte, in.most)}})
+	in.add(fresh{kind: memberJoined, data: make([]byte, maxEvent+1)})
 	all, dropped, large := in.take()
-	if len(all[states]) != 1 || len(all[messages]) != 0 || dropped != [kinds]int64{} || large[messagePublished] != 1 {
+	if len(all[states]) != 1 || len(all[states][0]) != 1 || len(all[messages]) != 0 || dropped != [kinds]int64{} || large[messagePublished] != 1 || large[memberJoined] != 1 {
 		t.Errorf("%d states and %d messages are kept, %v dropped, %v too large", len(all[states]), len(all[messages]), dropped, large)
 	}
 }
@@ -265,6 +267,23 @@ func TestWhatFailsForLongIsSaidNowAndThen(t *testing.T) {
 	for _, once := range []string{"the backend takes webhooks again", "the disk takes no webhooks: they stay", "the disk takes webhooks again"} {
 		if n := strings.Count(said, once); n != 1 {
 			t.Errorf("%q is said %d times:\n%s", once, n, said)
+		}
+	}
+}
+
+// A request that has failed is sent again when the backend says, and not before; where it says nothing, or less, behind
+// the outbox's own time.
+func TestTheLongerWaitCounts(t *testing.T) {
+	for _, says := range []time.Duration{0, time.Millisecond, time.Minute} {
+		o := &Outbox{cfg: Config{Log: slog.New(slog.DiscardHandler)}, limits: limits{}.withDefaults()}
+		for c := range o.spools {
+			o.spools[c] = &spool{class: class(c), limits: &o.limits}
+		}
+		now := time.Now()
+		o.batch = &batch{attempts: 2, newest: now.UnixMilli()}
+		o.failed(answer{err: errors.New("503"), after: says})
+		if wait := o.due.Sub(now); wait < max(says, o.limits.firstRetry) || says > 0 && wait > max(says, 2*o.limits.firstRetry)+time.Minute/2 {
+			t.Errorf("the backend says %s, and it waits %s", says, wait)
 		}
 	}
 }
