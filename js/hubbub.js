@@ -4,7 +4,7 @@
 // All that awaits an answer stands in `_pending`, in the order of the calls; a lost connection leaves it there, and the
 // next one sends it again where that is safe. A room keeps its position, and by it the server brings what was missed.
 
-/** What a promise is rejected with. `code` is the server's, or `timeout`, `unknown`, `queue_full`, `too_large`, `closed`. */
+/** What a promise is rejected with. `code` is the server's, or `timeout`, `unknown`, `queue_full`, `too_large`, `closed`, `aborted`. */
 export class HubbubError extends Error {
   constructor(code, message, more) {
     super(message);
@@ -192,7 +192,7 @@ export class Hubbub extends Emitter {
   _turn = 0; // counts the connections, so that what belongs to an old one is known
   _tries = 0;
   _unique = Math.random().toString(36).slice(2) + Math.random().toString(36).slice(2) + "-";
-  _listening = [];
+  _listening = new AbortController(); // it is listeners' option as it is: it has a signal
 
   constructor(url, options) {
     super();
@@ -203,16 +203,10 @@ export class Hubbub extends Emitter {
     if (!o.WebSocket) throw new Error("no WebSocket here: give the option WebSocket");
     const { location, document } = globalThis;
     this._url = (location ? new URL(url, location.href).href : url).replace(/^http/, "ws").replace(/^(wss?:\/\/[^/?#]+)(?=$|[?#])/, "$1/");
-    const listen = (target, names) => {
-      if (!target?.addEventListener) return;
-      for (const name of names) {
-        const fn = () => name === "visibilitychange" && document.hidden || this.check();
-        target.addEventListener(name, fn);
-        this._listening.push(() => target.removeEventListener(name, fn));
-      }
-    };
-    listen(globalThis, ["online", "offline", "pageshow"]);
-    listen(document, ["visibilitychange", "resume"]);
+    // A frozen page hears nothing: what comes would pile up, and its browser would end the session as it thaws.
+    const heed = ({ type }) => type === "freeze" ? this._open && this._drop(type) : type === "visibilitychange" && document.hidden || this.check();
+    for (const name of ["online", "offline", "pageshow"]) globalThis.addEventListener?.(name, heed, this._listening);
+    for (const name of ["visibilitychange", "freeze", "resume"]) document?.addEventListener?.(name, heed, this._listening);
     queueMicrotask(() => this._connect()); // whoever makes it wants to hear of all its states
   }
 
@@ -254,14 +248,13 @@ export class Hubbub extends Emitter {
     return new Promise((resolve, reject) => {
       const { _pending: pending, _options: { queue, queueBytes } } = this;
       if (this.state === "closed") throw new HubbubError("closed", "the hub is closed");
-      if (signal?.aborted) throw signal.reason;
       const id = ++this._ids;
       const text = JSON.stringify({ ...m, id }); // now: the content may change later
-      if (/[^\\](\\\\)*\\ud[89a-f]/.test(text)) throw new HubbubError("bad_message", "half a surrogate pair");
+      if (/[^\\](\\\\)*\\ud[89a-f]/.test(text)) throw new HubbubError("bad_message", "half a surrogate");
       if (!op._own && (pending.size >= queue || this._bytes + text.length > queueBytes)) {
         throw new HubbubError("queue_full", "too many await answers", { retry: true });
       }
-      const abort = () => op._end(signal.reason);
+      const abort = () => op._end(signal.reason || new HubbubError("aborted")); // React Native's signals have none
       const timer = setTimeout(() => op._end(new HubbubError("timeout", `no answer in ${timeout} ms`, { retry: true, _late: true })), Math.min(timeout, aDay));
       op._yes = /chat|message/.test(m.msg_type) ? "a" : m.msg_type[0]; // as an answer's kind begins: ack, or as the question's
       op._text = text;
@@ -278,7 +271,8 @@ export class Hubbub extends Emitter {
       signal?.addEventListener("abort", abort);
       pending.set(id, op);
       this._bytes += text.length;
-      if (this._ready || (op._own && this._welcomed)) this._send(op);
+      if (signal?.aborted) abort();
+      else if (this._ready || (op._own && this._welcomed)) this._send(op);
     });
   }
 
@@ -323,6 +317,7 @@ export class Hubbub extends Emitter {
     }
     if (turn !== this._turn) return;
     if (token && token === this._refused) return this._end({ code: 4401, reason: "no newer token" });
+    this._shown = token;
     let url = this._url + (this._url.includes("?") ? "&" : "?") + "errors=close", offers;
     if (this._resume) url += "&resume=" + this._resume;
     if (token && /^[\w.~+-]+$/.test(token)) offers = ["hubbub", "token." + token]; // in no proxy's log
@@ -367,7 +362,7 @@ export class Hubbub extends Emitter {
       if (op._own || (op._by && !op._again && (!op._room || code === 1009))) op._end(lost);
     }
     const renew = code === 4401;
-    if (renew) [this._refused, this._last] = [this._last];
+    if (renew) [this._refused, this._last] = [this._shown];
     if (code >= 4500 || [1002, 1007, 1008].includes(code) || (renew && typeof this._options.token !== "function")) {
       return this._end({ code, reason });
     }
@@ -415,7 +410,7 @@ export class Hubbub extends Emitter {
     this._turn++;
     this._forget();
     socket?.close(1000);
-    for (const off of this._listening) off();
+    this._listening.abort();
     this._set("closed", detail);
     for (const op of this._pending.values()) op._end(new HubbubError(op._by && !op._again ? "unknown" : "closed", `the hub is closed: ${detail.code} ${detail.reason}`));
   }
@@ -606,7 +601,7 @@ export class Hubbub extends Emitter {
       this._say({ msg_type: "ping" });
     } catch (e) {
       if (turn !== this._turn) return;
-      if (e.code === "forbidden") this._drop("the token is another user's");
+      if (e.code === "forbidden") this._drop("another user's token");
       else if (e.code !== "unavailable") this._after("refresh", 5e3 * (1 + Math.random()), () => this._refresh());
     }
   }

@@ -34,7 +34,8 @@ missing_for_tests() {
 		has_proxy "$proxy" || echo "$proxy: a proxy of docs/deploy.md, which e2e runs"
 	done
 	command -v php >/dev/null || echo "php-cli: PHP, for the programs of docs/backends/php.md, which e2e runs"
-	has_browser || echo "chromium: to test the page"
+	has_browser || echo "chromium: to test the page and the JavaScript client"
+	command -v firefox-esr >/dev/null || command -v firefox >/dev/null || echo "firefox-esr: to test the JavaScript client in it too"
 }
 
 missing_for_bench() {

@@ -468,7 +468,12 @@ test("pages: what happens to the window has the line checked, and close() listen
   document.hidden = true;
   const before = s.sent.length;
   document.dispatchEvent(new Event("visibilitychange"));
+  document.dispatchEvent(new Event("freeze"));
+  assert.deepEqual([s.closed, hub.state], [4002, "waiting"]); // the session is kept
+  document.dispatchEvent(new Event("resume"));
+  const back = await socket(1);
+  back.open({ resumed: true });
   hub.close();
   window.dispatchEvent(new Event("online"));
-  assert.deepEqual([s.sent.length, s.closed], [before, 1000]);
+  assert.deepEqual([s.sent.length, back.closed], [before, 1000]);
 });
