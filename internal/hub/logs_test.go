@@ -374,3 +374,47 @@ func TestALogElsewhereThatIsLost(t *testing.T) {
 		}
 	}
 }
+
+// Sinks are told of what a node has published to a log that lies elsewhere: once, by that node, where it stands.
+func TestSinksHearOfWhatALogElsewhereHasTaken(t *testing.T) {
+	logs := brokertest.NewMemory()
+	var mu sync.Mutex
+	told := [2][]string{}
+	var clients []*client
+	for i := range told {
+		h, l := newHubOf(t, 1, func(c *Config) {
+			c.Broker, c.Tells = logs.Broker(), func(room string) bool { return room == "told" }
+			c.Sinks = []Sink{sinkFunc(func(e Event) {
+				if e.Kind == Published {
+					mu.Lock()
+					defer mu.Unlock()
+					told[i] = append(told[i], fmt.Sprintf("%s %s %s:%d", e.Room, e.Message.Content, e.Epoch, e.Message.Offset))
+				}
+			})}
+		})
+		clients = append(clients, newClient(t, h, l))
+	}
+	see := func(m map[string]any) {}
+	for _, c := range clients {
+		c.say(`{"msg_type":"join_room","room":"told","id":0}`)
+		c.answer(0.0, see)
+	}
+	var want [2][]string
+	for i := range 6 {
+		c, room := clients[i%2], []string{"told", "untold"}[i/4]
+		c.say(`{"msg_type":"room_message","room":%q,"content":%d,"publish_id":"p%d","id":1}`, room, i, i)
+		ack := c.answer(1.0, see)
+		if room == "told" {
+			want[i%2] = append(want[i%2], fmt.Sprintf("told %d %s:%.0f", i, ack["epoch"], ack["offset"]))
+		}
+		c.say(`{"msg_type":"room_message","room":%q,"content":%d,"publish_id":"p%d","id":1}`, room, i, i)
+		if again := c.answer(1.0, see); again["duplicate"] != true {
+			t.Errorf("got %v", again)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if fmt.Sprint(told) != fmt.Sprint(want) {
+		t.Errorf("the sinks were told %v, want %v", told, want)
+	}
+}
