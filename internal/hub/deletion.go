@@ -80,7 +80,7 @@ func (h *Hub) delete(ctx context.Context, name, epoch string, offset uint64, fro
 	}
 	r := sh.rooms[name]
 	if r != nil {
-		if r.full() {
+		if r.full() != nil {
 			return ErrOverloaded
 		}
 		h.trim(r, clock())

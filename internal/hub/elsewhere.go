@@ -8,6 +8,7 @@ import (
 
 	"example.com/hubbub/broker"
 	"example.com/hubbub/internal/history"
+	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 )
 
@@ -130,6 +131,9 @@ func (s *session) publishRemotely(cmd *protocol.Command) {
 	o := s.ask(cmd, operation{room: m.Room, publish: true})
 	s.hub.append(m, s.publishKey(cmd).text(), func(at history.Position, duplicate bool, err error) {
 		o.end(func() {
+			if full := s.hub.fullOf(m.Room); full != nil {
+				s.conn.Throttle(full)
+			}
 			switch {
 			case err != nil:
 				s.answerError(unavailable(err), o.id)
@@ -155,6 +159,17 @@ func (h *Hub) append(m *protocol.Message, id string, done func(at history.Positi
 	}
 }
 
+// fullOf is a worker that has too much to do of a room, or nil.
+func (h *Hub) fullOf(name string) *loop.Worker {
+	sh := h.roomShard(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if r := sh.rooms[name]; r != nil {
+		return r.full()
+	}
+	return nil
+}
+
 // tellAppended tells sinks of a message that the log has taken from this node.
 func (h *Hub) tellAppended(m *protocol.Message, at broker.Position) {
 	told := *m
@@ -171,6 +186,9 @@ func (h *Hub) publishRemotely(ctx context.Context, p *Publication) (at history.P
 		at        history.Position
 		duplicate bool
 		err       error
+	}
+	if h.fullOf(p.Room) != nil {
+		return at, false, ErrOverloaded
 	}
 	done := make(chan outcome, 1)
 	h.append(p.message(protocol.RoomMessage), p.publishKey().text(), func(at history.Position, duplicate bool, err error) {
