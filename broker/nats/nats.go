@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,7 +36,6 @@ type Config struct {
 const (
 	shards     = 8        // streams of rooms with the same bounds
 	maxWaiting = 64 << 20 // bytes that wait to be published, of all rooms
-	maxLoads   = 4        // logs that are read at once
 	apiTimeout = 5 * time.Second
 )
 
@@ -54,8 +54,7 @@ type Broker struct {
 	ctx     context.Context // done when Run ends
 	cancel  context.CancelFunc
 	work    sync.WaitGroup // what goroutines of the broker do
-	loads   chan struct{}
-	waiting atomic.Int64 // bytes to be published
+	waiting atomic.Int64   // bytes to be published
 	flights flights
 
 	mu      sync.Mutex
@@ -75,7 +74,7 @@ func connect(s *server.Server, cfg Config, url string, options ...client.Option)
 	if cfg.Window <= 0 {
 		cfg.Window = 2 * time.Minute
 	}
-	b := &Broker{cfg: cfg, log: cfg.Logger, server: s, loads: make(chan struct{}, maxLoads), served: make(chan struct{}), streams: map[streamKey]*stream{}}
+	b := &Broker{cfg: cfg, log: cfg.Logger, server: s, served: make(chan struct{}), streams: map[streamKey]*stream{}}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
@@ -109,14 +108,17 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		return fmt.Errorf("JetStream at %s: %w", url, err)
 	}
 	if b.receive, err = client.Connect(url, append(options, client.Name("hubbub, receives"),
-		client.ReconnectHandler(func(*client.Conn) { b.verifyAll() }),
+		client.ReconnectHandler(func(*client.Conn) { b.sweepAll() }),
 		client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
 			b.log.Warn("NATS", "error", err)
 			if errors.Is(err, client.ErrSlowConsumer) {
-				b.verifyAll()
+				b.sweepAll()
 			}
 		}))...); err != nil {
 		return fmt.Errorf("NATS at %s: %w", url, err)
+	}
+	if _, err := b.receive.Subscribe("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.*", b.elected); err != nil {
+		return err
 	}
 	return b.flights.listen(b.send)
 }
@@ -174,16 +176,29 @@ func (b *Broker) stream(r broker.Room) *stream {
 		st = newStream(b, key)
 		b.streams[key] = st
 		b.work.Go(st.receive)
+		b.work.Go(st.watch)
 	}
 	return st
 }
 
-// verifyAll has each stream and each open room looked at: something may have been missed.
-func (b *Broker) verifyAll() {
+// sweepAll has the tails of all open rooms looked at: something may have been missed.
+func (b *Broker) sweepAll() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, st := range b.streams {
-		b.work.Go(st.verify)
+		st.sweepSoon()
+	}
+}
+
+// elected is called when a stream has a new leader, which doesn't republish what it has got from the one before.
+func (b *Broker) elected(m *client.Msg) {
+	name := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, st := range b.streams {
+		if st.name == name {
+			st.sweepSoon()
+		}
 	}
 }
 
@@ -206,7 +221,10 @@ func (b *Broker) Open(r broker.Room, opened func(broker.Log, error)) (closed fun
 	st.mu.Lock()
 	st.rooms[ro.token] = ro
 	st.mu.Unlock()
-	b.work.Go(func() { ro.open(opened) })
+	if !st.jobs.add(func() { ro.open(opened) }) {
+		ro.close()
+		go opened(broker.Log{}, broker.ErrUnavailable)
+	}
 	return ro.close
 }
 
@@ -223,11 +241,17 @@ func (b *Broker) Publish(r broker.Room, m broker.Message, done func(broker.Posit
 // Read implements broker.Broker.
 func (b *Broker) Read(r broker.Room, behind uint64, done func(broker.Log, error)) {
 	st := b.stream(r)
-	if st == nil {
+	if st == nil || !st.jobs.add(func() { done(st.read(r.Name, behind)) }) {
 		go done(broker.Log{}, broker.ErrUnavailable)
-		return
 	}
-	b.work.Go(func() {
-		done(st.load(r.Name, token(r.Name), behind))
-	})
+}
+
+func (st *stream) read(room string, behind uint64) (broker.Log, error) {
+	ctx, cancel := context.WithTimeout(st.b.ctx, 2*apiTimeout)
+	defer cancel()
+	nonce, err := st.await(ctx)
+	if err != nil {
+		return broker.Log{}, err
+	}
+	return st.load(ctx, nonce, room, token(room), behind)
 }
