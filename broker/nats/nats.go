@@ -37,6 +37,9 @@ const (
 	shards     = 8        // streams of rooms with the same bounds
 	maxWaiting = 64 << 20 // bytes that wait to be published, of all rooms
 	apiTimeout = 5 * time.Second
+	// arrivals is how many groups may have arrived at a stream and wait. What is too much is dropped, and shows in the chain of
+	// the next, or in the tail.
+	arrivals = 8192
 )
 
 // Broker implements broker.Broker.
@@ -48,6 +51,7 @@ type Broker struct {
 	// lose acknowledgements.
 	send, receive *client.Conn
 	js            jetstream.JetStream
+	maxArrived    int // see arrivals; tests have less
 
 	node    broker.Node
 	served  chan struct{}   // closed once there is a node
@@ -74,7 +78,7 @@ func connect(s *server.Server, cfg Config, url string, options ...client.Option)
 	if cfg.Window <= 0 {
 		cfg.Window = 2 * time.Minute
 	}
-	b := &Broker{cfg: cfg, log: cfg.Logger, server: s, served: make(chan struct{}), streams: map[streamKey]*stream{}}
+	b := &Broker{cfg: cfg, log: cfg.Logger, server: s, maxArrived: arrivals, served: make(chan struct{}), streams: map[streamKey]*stream{}}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
@@ -161,11 +165,15 @@ type streamKey struct {
 	shard    uint32
 }
 
+func streamKeyOf(r broker.Room) streamKey {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(r.Name)) // never fails
+	return streamKey{r.Messages, r.Age, h.Sum32() % shards}
+}
+
 // stream is that of a room, or nil once the broker has stopped. One that is new has a goroutine for what arrives.
 func (b *Broker) stream(r broker.Room) *stream {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(r.Name))
-	key := streamKey{r.Messages, r.Age, h.Sum32() % shards}
+	key := streamKeyOf(r)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.streams == nil {

@@ -78,6 +78,38 @@ func (e *embedded) node(t testing.TB) *Broker {
 	return b
 }
 
+// gate lets one node to a server, or doesn't.
+type gate struct {
+	*embedded
+	mu     sync.Mutex
+	closed bool
+	open   []net.Conn
+}
+
+func (g *gate) InProcessConn() (net.Conn, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return nil, net.ErrClosed
+	}
+	c, err := g.embedded.InProcessConn()
+	if err == nil {
+		g.open = append(g.open, c)
+	}
+	return c, err
+}
+
+// shut cuts what is open, too.
+func (g *gate) shut(closed bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = closed
+	for _, c := range g.open {
+		_ = c.Close()
+	}
+	g.open = nil
+}
+
 // cluster is servers that form one, and can be started again.
 type cluster struct {
 	t       testing.TB

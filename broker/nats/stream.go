@@ -18,10 +18,6 @@ import (
 	"example.com/hubbub/broker"
 )
 
-// maxArrived is how many groups may have arrived at a stream and wait. What is too much is dropped, and shows in the
-// chain of the next.
-const maxArrived = 8192
-
 // epochKey is where a stream's metadata have its nonce.
 const epochKey = "hubbub-epoch"
 
@@ -51,7 +47,7 @@ type stream struct {
 func newStream(b *Broker, key streamKey) *stream {
 	return &stream{
 		b: b, key: key, name: fmt.Sprintf("HB_%d_%d_%d", key.messages, key.age.Milliseconds(), key.shard),
-		arrived: make(chan *client.Msg, maxArrived), jobs: jobs{work: &b.work}, soon: make(chan struct{}, 1),
+		arrived: make(chan *client.Msg, b.maxArrived), jobs: jobs{work: &b.work}, soon: make(chan struct{}, 1),
 		rooms: map[string]*room{}, lanes: map[string]*lane{},
 	}
 }
