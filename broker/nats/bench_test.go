@@ -151,7 +151,7 @@ func openMany(b *testing.B, n *testNode, many int) {
 	b.ReportMetric((cpu() - used).Seconds(), "CPU-s")
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(many), "B/room")
+	b.ReportMetric((float64(after.HeapAlloc)-float64(before.HeapAlloc))/float64(many), "B/room")
 	b.ReportMetric(float64(most.Load()), "goroutines")
 }
 

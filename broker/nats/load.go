@@ -67,7 +67,7 @@ func (l *loading) run() error {
 	if err := l.readGroups(last); err != nil {
 		return err
 	}
-	floor, err := l.st.expired(l.ctx, l.nonce)
+	floor, err := l.st.expiredLately(l.ctx, l.nonce)
 	if err != nil {
 		return err
 	}
@@ -90,17 +90,42 @@ func (l *loading) run() error {
 // expired is an offset behind which nothing of the stream had expired when it was read, on any replica: each forgets what
 // is too old by its own clock, a little earlier or later than the others.
 func (st *stream) expired(ctx context.Context, nonce string) (offset uint64, err error) {
+	asked := time.Now()
 	age := st.key.age
-	question, _ := json.Marshal(map[string]any{"start_time": st.now().Add(min(age/4, maxSkew) - age), "batch": 1})
+	question, _ := json.Marshal(map[string]any{"start_time": st.now().Add(min(age/4, 2*maxSkew) - age), "batch": 1})
 	m, err := st.ask(ctx, "$JS.API.DIRECT.GET."+st.name, question)
 	if err != nil {
 		return 0, err
 	}
-	if seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64); err == nil && seq > 0 {
-		return seq<<groupBits - 1, nil
+	seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
+	if err == nil && seq > 0 {
+		offset = seq<<groupBits - 1
+	} else { // all is older than that
+		info, err := st.info(ctx, nonce)
+		if err != nil {
+			return 0, err
+		}
+		offset = info.State.LastSeq<<groupBits | (maxGroup - 1)
 	}
-	info, err := st.info(ctx, nonce) // all is older than that
-	return info.State.LastSeq<<groupBits | (maxGroup - 1), err
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.nonce == nonce {
+		st.gone, st.goneAt = offset, asked
+	}
+	return offset, nil
+}
+
+// expiredLately is expired as it was a moment ago: half of what clocks may differ by is left then. So rooms that are opened
+// at once share one question.
+func (st *stream) expiredLately(ctx context.Context, nonce string) (offset uint64, err error) {
+	st.mu.Lock()
+	offset, at := st.gone, st.goneAt
+	known := st.nonce == nonce && !at.IsZero() && time.Since(at) < min(st.key.age/8, maxSkew)
+	st.mu.Unlock()
+	if known {
+		return offset, nil
+	}
+	return st.expired(ctx, nonce)
 }
 
 // maxSkew is by how much the clocks of servers may differ. The nodes' own are not asked (stream.now).
@@ -211,7 +236,7 @@ const batchBytes = 4 << 20
 
 // batch reads groups behind a sequence from any replica: as many as come.
 func (l *loading) batch(behind uint64) error {
-	question := map[string]any{"next_by_subj": l.subject, "seq": behind + 1, "batch": 1000, "max_bytes": batchBytes}
+	question := map[string]any{"next_by_subj": l.subject, "seq": behind + 1, "batch": tailsOf, "max_bytes": batchBytes}
 	first := true
 	_, err := l.st.direct(l.ctx, question, func(m *client.Msg) error {
 		g, err := readGroup(l.name, m)
@@ -235,12 +260,13 @@ func (l *loading) batch(behind uint64) error {
 	return err
 }
 
-// direct asks any replica for messages, and calls each for one after the other, none left out. The end is nil where no more
-// come for askTimeout. It is of status 204, or 404 where there is nothing.
+// direct asks any replica for messages, at most tailsOf, and calls each for one after the other, none left out. The end is nil
+// where no more come for askTimeout. It is of status 204, or 404 where there is nothing.
 func (st *stream) direct(ctx context.Context, question any, each func(*client.Msg) error) (end *client.Msg, err error) {
 	c := st.b.send
 	inbox := c.NewInbox()
-	sub, err := c.SubscribeSync(inbox)
+	answers := make(chan *client.Msg, tailsOf+1) // SubscribeSync would make one of 512 KiB each time
+	sub, err := c.ChanSubscribe(inbox, answers)
 	if err != nil {
 		return nil, err
 	}
@@ -249,20 +275,24 @@ func (st *stream) direct(ctx context.Context, question any, each func(*client.Ms
 	if err := c.PublishRequest("$JS.API.DIRECT.GET."+st.name, inbox, body); err != nil {
 		return nil, err
 	}
+	patience := time.NewTimer(askTimeout)
+	defer patience.Stop()
 	for before := "0"; ; {
-		once, cancel := context.WithTimeout(ctx, askTimeout)
-		m, err := sub.NextMsgWithContext(once)
-		cancel()
-		switch {
-		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, client.ErrNoResponders):
+		var m *client.Msg
+		select {
+		case m = <-answers:
+			patience.Reset(askTimeout)
+		case <-patience.C:
+			return nil, nil
+		case <-ctx.Done():
 			return nil, ctx.Err()
-		case err != nil:
-			return nil, err
 		}
 		switch status := m.Header.Get("Status"); status {
 		case "":
 		case "204", "404":
 			return m, nil
+		case "503": // nobody can answer now
+			return nil, nil
 		default:
 			return nil, fmt.Errorf("a direct get: %s %s", status, m.Header.Get("Description"))
 		}

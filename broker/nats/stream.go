@@ -40,6 +40,8 @@ type stream struct {
 	acked   uint64    // the last sequence of this log that was acknowledged here
 	swept   uint64    // up to here each open room has got what there is, or will
 	sweptAt time.Time // when that was so
+	gone    uint64    // an offset behind which nothing of this log had expired
+	goneAt  time.Time // when that was so; zero for never
 	fresh   []*room   // were opened just now, and have to be looked at once more
 	over    bool
 }
@@ -168,7 +170,7 @@ func (st *stream) find() {
 	st.why = nil
 	if st.nonce != nonce {
 		lost := st.nonce != ""
-		st.nonce, st.acked = nonce, 0
+		st.nonce, st.acked, st.goneAt = nonce, 0, time.Time{}
 		st.swept, st.sweptAt = last, time.Now() // each room is read from now on
 		if lost {
 			st.b.log.Error("the log of rooms was lost; another begins", "stream", st.name, "rooms open", len(st.rooms))
