@@ -199,7 +199,7 @@ func BenchmarkTails(b *testing.B) {
 					case "new everywhere":
 						st.sweptTo(nonce, 0, time.Now())
 					}
-					if !st.sweep(false, nil) {
+					if !st.sweep(nil) {
 						b.Fatal("nothing can be seen")
 					}
 				}

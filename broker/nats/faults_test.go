@@ -298,3 +298,41 @@ func TestNobodyThere(t *testing.T) {
 		t.Errorf("the node has seen %v", s.bodies)
 	}
 }
+
+// A server that takes nothing any more, but keeps its connections, holds up nobody who publishes, opens or closes.
+func TestStalledServer(t *testing.T) {
+	e := startEmbedded(t)
+	g := &gate{embedded: e}
+	stalled, err := connect(nil, Config{}, "", client.InProcessServer(g))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := run(t, stalled)
+	open := testRoom("open")
+	closed := a.open(open)
+	a.publish(open, "first", "")
+	stall := make(chan struct{})
+	g.mu.Lock()
+	g.stall = stall
+	g.mu.Unlock()
+	answers := make(chan error, 1000)
+	var sent int
+	for _, name := range names("room ", 100) {
+		for range 4 {
+			err := a.Publish(testRoom(name), broker.Message{Body: make([]byte, 60<<10)}, func(_ broker.Position, _ bool, err error) { answers <- err })
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent++
+		}
+		a.Open(testRoom(name), func(broker.Log, error) {})()
+	}
+	closed()
+	close(stall)
+	for range sent {
+		if err := <-answers; err != nil && !errors.Is(err, broker.ErrTimeout) && !errors.Is(err, broker.ErrUnavailable) {
+			t.Error(err)
+		}
+	}
+	a.publish(open, "last", "")
+}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	client "github.com/nats-io/nats.go"
@@ -50,6 +49,7 @@ type flight struct {
 	number   string // the last part of the subject that its answer comes to, for that log
 	until    time.Time
 	timer    *time.Timer
+	queued   bool  // the connection is to take it
 	unsure   bool  // one try had no answer: it may have been stored
 	why      error // what the last answer said
 	ended    bool  // its messages are being told
@@ -126,7 +126,8 @@ func (l *lane) goOn() {
 	f.send()
 }
 
-// send sends the group, or does so again: it is stored once. st.mu is held.
+// send has the group sent, or does so again: it is stored once. st.mu is held, perhaps by a worker: it doesn't wait for the
+// connection.
 func (f *flight) send() {
 	st := f.l.st
 	if f.nonce != st.nonce { // what is answered for the log that was lost isn't an answer for this one
@@ -134,22 +135,46 @@ func (f *flight) send() {
 		f.nonce = st.nonce
 		st.b.flights.add(f)
 	}
-	m := client.NewMsg(st.subject("p", st.nonce, f.l.token))
+	f.timer.Reset(ackTimeout)
+	if !f.queued {
+		f.queued = true
+		st.b.flights.queue(f)
+	}
+}
+
+// take is the group as it is sent now; nil where nobody waits for it any more.
+func (f *flight) take() *client.Msg {
+	st := f.l.st
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	f.queued = false
+	if f.ended {
+		return nil
+	}
+	m := client.NewMsg(st.subject("p", f.nonce, f.l.token))
 	m.Header.Set("Nats-Msg-Id", f.id)
 	m.Data = f.data
 	m.Reply = st.b.flights.inbox + f.number
-	err := st.b.send.PublishMsg(m)
-	switch {
-	case errors.Is(err, client.ErrMaxPayload):
+	f.timer.Reset(ackTimeout)
+	return m
+}
+
+// refused is called when the connection doesn't take the group.
+func (f *flight) refused(err error) {
+	st := f.l.st
+	if errors.Is(err, client.ErrMaxPayload) {
 		st.b.log.Error("a message is larger than the NATS servers take; raise their max_payload", "room", f.l.room, "bytes", len(f.data))
-		f.until = time.Now()
-		fallthrough
-	case err != nil:
-		f.why = fmt.Errorf("%w: %v", broker.ErrUnavailable, err)
-		f.timer.Reset(retryAfter)
-	default:
-		f.timer.Reset(ackTimeout)
 	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if f.ended {
+		return
+	}
+	if errors.Is(err, client.ErrMaxPayload) {
+		f.until = time.Now()
+	}
+	f.why = fmt.Errorf("%w: %v", broker.ErrUnavailable, err)
+	f.timer.Reset(retryAfter)
 }
 
 // patience is how long a group is sent again: while JetStream knows its id for sure.
@@ -165,7 +190,11 @@ func (f *flight) tick() {
 		st.mu.Unlock()
 		return
 	}
-	if f.why == nil {
+	switch {
+	case f.why != nil:
+	case f.queued:
+		f.why = fmt.Errorf("%w: the connection to NATS takes nothing", broker.ErrUnavailable)
+	default:
 		f.unsure = true // no answer came
 		st.look()
 	}
@@ -266,42 +295,4 @@ func (st *stream) fail(why error) {
 		st.b.waiting.Add(-cost(&m.Message))
 		m.done(broker.Position{}, false, why)
 	}
-}
-
-// flights are the groups of all lanes that are under way, by the number in the subject of their answer.
-type flights struct {
-	inbox string // this connection's own, which no other ever had
-	mu    sync.Mutex
-	next  uint64
-	all   map[string]*flight
-}
-
-func (fs *flights) listen(c *client.Conn) error {
-	fs.inbox, fs.all = c.NewInbox()+".", map[string]*flight{}
-	s, err := c.Subscribe(fs.inbox+"*", func(m *client.Msg) {
-		fs.mu.Lock()
-		f := fs.all[m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]]
-		fs.mu.Unlock()
-		if f != nil {
-			f.answered(m)
-		}
-	})
-	if err != nil {
-		return err
-	}
-	return s.SetPendingLimits(-1, -1) // one for each group that is under way, which are bounded
-}
-
-func (fs *flights) add(f *flight) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	fs.next++
-	f.number = strconv.FormatUint(fs.next, 36)
-	fs.all[f.number] = f
-}
-
-func (fs *flights) remove(f *flight) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	delete(fs.all, f.number)
 }

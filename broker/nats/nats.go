@@ -131,6 +131,7 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 func (b *Broker) Run(ctx context.Context, n broker.Node) error {
 	b.node = n
 	close(b.served)
+	b.work.Go(func() { b.flights.send(b.ctx, b.send) })
 	<-ctx.Done()
 	b.cancel()
 	b.mu.Lock()
@@ -139,6 +140,9 @@ func (b *Broker) Run(ctx context.Context, n broker.Node) error {
 	b.mu.Unlock()
 	for _, st := range streams {
 		st.stop()
+	}
+	for _, c := range []*client.Conn{b.receive, b.send} {
+		c.Close() // who waits for it goes on
 	}
 	b.work.Wait()
 	b.close()

@@ -70,26 +70,34 @@ func (ro *room) begin() (log broker.Log, err error) {
 	return log, err
 }
 
+// subscribe has the groups of a log come. What is called here may wait for a server that takes nothing, so mu isn't held: a
+// worker may want to close the room.
 func (ro *room) subscribe(nonce string) error {
 	ro.mu.Lock()
-	defer ro.mu.Unlock()
-	ro.unsubscribe()
-	if ro.closed {
-		return broker.ErrUnavailable
-	}
+	before := ro.sub
+	ro.sub, ro.nonce, ro.held, ro.last = nil, nonce, nil, 0
+	ro.mu.Unlock()
+	unsubscribe(before)
 	sub, err := ro.st.b.receive.ChanSubscribe(ro.st.subject("d", nonce, ro.token), ro.st.arrived)
 	if err != nil {
 		return fmt.Errorf("%w: %v", broker.ErrUnavailable, err)
 	}
-	ro.sub, ro.nonce, ro.held, ro.last = sub, nonce, nil, 0
+	ro.mu.Lock()
+	closed := ro.closed
+	if !closed {
+		ro.sub = sub
+	}
+	ro.mu.Unlock()
+	if closed {
+		unsubscribe(sub)
+		return broker.ErrUnavailable
+	}
 	return nil
 }
 
-// unsubscribe: ro.mu is held.
-func (ro *room) unsubscribe() {
-	if ro.sub != nil {
-		_ = ro.sub.Unsubscribe() // fails where the connection is closed
-		ro.sub = nil
+func unsubscribe(sub *client.Subscription) {
+	if sub != nil {
+		_ = sub.Unsubscribe() // fails where the connection is closed
 	}
 }
 
@@ -102,9 +110,12 @@ func (ro *room) place(log *broker.Log) {
 
 func (ro *room) close() {
 	ro.mu.Lock()
-	ro.closed, ro.held = true, nil
-	ro.unsubscribe()
+	sub := ro.sub
+	ro.closed, ro.held, ro.sub = true, nil, nil
 	ro.mu.Unlock()
+	if sub != nil {
+		ro.st.jobs.add(func() { unsubscribe(sub) })
+	}
 	ro.st.mu.Lock()
 	defer ro.st.mu.Unlock()
 	if ro.st.rooms[ro.token] == ro {

@@ -84,6 +84,23 @@ type gate struct {
 	mu     sync.Mutex
 	closed bool
 	open   []net.Conn
+	stall  chan struct{} // what is written waits for it; nil for nothing
+}
+
+// stalling is a connection of a gate.
+type stalling struct {
+	net.Conn
+	g *gate
+}
+
+func (c stalling) Write(b []byte) (int, error) {
+	c.g.mu.Lock()
+	stall := c.g.stall
+	c.g.mu.Unlock()
+	if stall != nil {
+		<-stall
+	}
+	return c.Conn.Write(b)
 }
 
 func (g *gate) InProcessConn() (net.Conn, error) {
@@ -96,7 +113,7 @@ func (g *gate) InProcessConn() (net.Conn, error) {
 	if err == nil {
 		g.open = append(g.open, c)
 	}
-	return c, err
+	return stalling{c, g}, err
 }
 
 // shut cuts what is open, too.

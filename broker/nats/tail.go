@@ -31,10 +31,10 @@ func (st *stream) watch() {
 	for again := false; ; {
 		select {
 		case <-all.C:
-			st.sweep(false, nil)
+			st.sweep(nil)
 		case <-st.soon:
 			again = true // and once more when what has changed is known everywhere
-			st.sweep(true, nil)
+			st.sweep(nil)
 		case <-fresh.C:
 			old := young
 			st.mu.Lock()
@@ -43,8 +43,8 @@ func (st *stream) watch() {
 			switch {
 			case again:
 				again = false
-				st.sweep(true, nil)
-			case len(old) > 0 && !st.sweep(true, old):
+				st.sweep(nil)
+			case len(old) > 0 && !st.sweep(old):
 				young = append(young, old...)
 			}
 		case <-st.b.ctx.Done():
@@ -68,9 +68,9 @@ func (st *stream) opened(ro *room) {
 	st.fresh = append(st.fresh, ro)
 }
 
-// sweep has the rooms read on that have missed something, of all that are open or of some. Unless it must, it doesn't ask for
-// them where nothing has been stored since the last time. It says whether it could see.
-func (st *stream) sweep(must bool, some []*room) bool {
+// sweep has the rooms read on that have missed something, of all that are open or of some. Where nothing has been stored since
+// all were looked at last, it asks for none of them. It says whether it could see.
+func (st *stream) sweep(some []*room) bool {
 	st.mu.Lock()
 	nonce, swept, sweptAt := st.nonce, st.swept, st.sweptAt
 	idle := len(st.rooms) == 0
@@ -94,7 +94,7 @@ func (st *stream) sweep(must bool, some []*room) bool {
 		st.shorter(ctx, nonce, seen)
 		return false
 	}
-	if !must && last == swept {
+	if last == swept {
 		st.sweptTo(nonce, last, asked)
 		return true
 	}
