@@ -90,22 +90,29 @@ func (l *loading) run() error {
 // expired is an offset behind which nothing of the stream had expired when it was read, on any replica: each forgets what
 // is too old by its own clock, a little earlier or later than the others.
 func (st *stream) expired(ctx context.Context, nonce string) (offset uint64, err error) {
-	asked := time.Now()
 	age := st.key.age
-	question, _ := json.Marshal(map[string]any{"start_time": st.now().Add(min(age/4, 2*maxSkew) - age), "batch": 1})
-	m, err := st.ask(ctx, "$JS.API.DIRECT.GET."+st.name, question)
-	if err != nil {
-		return 0, err
-	}
-	seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
-	if err == nil && seq > 0 {
-		offset = seq<<groupBits - 1
-	} else { // all is older than that
+	asked, start := time.Now(), st.now().Add(min(age/4, 2*maxSkew)-age)
+	question, _ := json.Marshal(map[string]any{"start_time": start, "batch": 1})
+	for {
+		m, err := st.ask(ctx, "$JS.API.DIRECT.GET."+st.name, question)
+		if err != nil {
+			return 0, err
+		}
+		if seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64); err == nil && seq > 0 {
+			offset = seq<<groupBits - 1
+			break
+		}
 		info, err := st.info(ctx, nonce)
 		if err != nil {
 			return 0, err
 		}
-		offset = info.State.LastSeq<<groupBits | (maxGroup - 1)
+		if info.State.LastTime.Before(start) { // all is older
+			offset = info.State.LastSeq<<groupBits | (maxGroup - 1)
+			break
+		}
+		if !st.b.pause(20 * time.Millisecond) { // something has just been stored, or the replica doesn't have it yet
+			return 0, broker.ErrUnavailable
+		}
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -272,7 +272,7 @@ func (c *cluster) streams() (names []string) {
 	return names
 }
 
-// stepDown has each stream choose another leader.
+// stepDown has each stream choose another leader, five times.
 func (c *cluster) stepDown() {
 	conn, err := client.Connect(c.servers[0].ClientURL())
 	if err != nil {
@@ -280,10 +280,13 @@ func (c *cluster) stepDown() {
 		return
 	}
 	defer conn.Close()
-	for _, name := range c.streams() {
-		if _, err := conn.Request("$JS.API.STREAM.LEADER.STEPDOWN."+name, nil, 5*time.Second); err != nil {
-			c.t.Log(err)
+	for range 5 {
+		for _, name := range c.streams() {
+			if _, err := conn.Request("$JS.API.STREAM.LEADER.STEPDOWN."+name, nil, 5*time.Second); err != nil {
+				c.t.Log(err)
+			}
 		}
+		time.Sleep(100 * time.Millisecond) // publishers go on between
 	}
 	c.ready()
 }
