@@ -41,7 +41,7 @@ lint: bench-lint ## go vet, formatting, and a tidy go.mod
 	$(GO) vet ./...
 	@$(UNFORMATTED)
 	$(GO) mod tidy -diff
-	@! grep -n '"resolved"' e2e/ws/package-lock.json js/package-lock.json || { echo "a package-lock.json names a registry: run npm inside its folder, whose .npmrc prevents it"; exit 1; }
+	@! grep -n '"resolved"' e2e/ws/package-lock.json e2e/pages/package-lock.json js/package-lock.json || { echo "a package-lock.json names a registry: run npm inside its folder, whose .npmrc prevents it"; exit 1; }
 
 .PHONY: test-race
 test-race: ## the unit tests, under the race detector
@@ -54,6 +54,13 @@ crowd: ## a room of 100,000 counts its members (a minute, 4 GB; more goroutines 
 .PHONY: fuzz
 fuzz: ## each fuzz target, briefly (FUZZTIME=5m make fuzz: for that long)
 	scripts/fuzz.sh
+
+SOAK ?= $(or $(HUBBUB_SOAK_FOR),10m)
+
+.PHONY: soak
+soak: deps ## both clients through random cuts, stalls and restarts (ten minutes; HUBBUB_SOAK_FOR=1h make soak)
+	HUBBUB_SOAK_FOR=$(SOAK) $(GO) test -race -count=1 -v -timeout 24h -run 'Soak$$' ./client
+	HUBBUB_SOAK_FOR=$(SOAK) $(GO) test -count=1 -v -timeout 24h -run 'Soak$$' ./e2e
 
 MUTANTS ?= 100
 SEED ?= 1

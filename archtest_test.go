@@ -27,12 +27,16 @@ var allowedImports = map[string][]string{
 	".": {
 		"internal/api", "internal/auth", "internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/webhook", "internal/wire",
 		"internal/audit", "internal/cgroup", "internal/console", "internal/glob", "internal/metrics", "internal/rate", "internal/sparselog",
-		"internal/datadir", "internal/outbox", "js",
+		"internal/datadir", "internal/outbox", "js", "broker", "broker/nats",
 	},
+
+	"broker":            {},
+	"broker/nats":       {"broker"},
+	"broker/brokertest": {"broker"},
 
 	"internal/api":   {"internal/auth", "internal/front", "internal/hub", "internal/history", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
 	"internal/front": {"internal/glob", "internal/sparselog"},
-	"internal/hub":   {"internal/auth", "internal/loop", "internal/history", "internal/presence", "internal/protocol", "internal/wire", "internal/glob", "internal/rate", "internal/sparselog"},
+	"internal/hub":   {"broker", "internal/auth", "internal/loop", "internal/history", "internal/presence", "internal/protocol", "internal/wire", "internal/glob", "internal/rate", "internal/sparselog"},
 	"internal/loop":  {"internal/protocol", "internal/wire", "internal/sparselog"},
 
 	"internal/webhook": {"internal/auth", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
@@ -63,6 +67,7 @@ var allowedImports = map[string][]string{
 	"hubbubtest": {".", "internal/audit", "internal/model", "internal/wsclient"},
 
 	"internal/rawtest": {".", "internal/wsclient"},
+	"internal/faulty":  {".", "internal/model", "internal/wire"},
 	"conformance":      {"."}, // tests only, by the public API
 
 	"e2e":   {},                    // it knows the binary only from outside
@@ -72,12 +77,14 @@ var allowedImports = map[string][]string{
 }
 
 // testPackages may be imported by the tests of any package.
-var testPackages = []string{"internal/rawtest", "internal/wsclient"}
+var testPackages = []string{"internal/rawtest", "internal/faulty", "internal/wsclient"}
 
 // alsoInTests says what the tests of a package may import beside that.
 var alsoInTests = map[string][]string{
 	"client":                 {".", "hubbubtest"},
-	"internal/hub":           {"internal/protocol/room"},
+	"e2e":                    {"client"}, // which is a client of a user's, too
+	"internal/hub":           {"broker/brokertest", "internal/protocol/room"},
+	"broker/nats":            {"broker/brokertest"},
 	"internal/protocol/room": {"internal/wire"}, // how long a frame is
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/hubbub/broker/nats"
 	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
@@ -97,6 +98,9 @@ type Config struct {
 	// BasePath is what all paths begin with, such as "/live" for /live/ws, where the Server is mounted below a path
 	// that nobody strips. Default: empty.
 	BasePath string
+	// Page is whether there is a page at "/" on which everybody may try the server: "on" or "off". The JavaScript client
+	// at "/hubbub.js" is there in any case. Default: "on".
+	Page string
 	// Compression is permessage-deflate (RFC 7692) with the clients that offer it: "on" compresses each message by
 	// itself, so that it is done once for all receivers and an idle client costs no memory; "context" lets messages
 	// refer to those before them, compresses for each client anew, and keeps 16 KiB for each, 40 KiB where the client
@@ -123,9 +127,9 @@ type Config struct {
 	AdminApart bool
 	// Webhooks are what the application's backend is told. Default: nothing.
 	Webhooks Webhooks
-	// DataDir is a folder for what shall outlive the process: the webhooks that the backend has not taken yet, with the
-	// number of the next. It is made where there is none, and one process's at a time. A later version keeps the history
-	// of rooms there, too; today it is refused without Webhooks. Default: none, they wait in memory.
+	// DataDir is a folder for what shall outlive the process: the history of rooms, with their epochs and what was published
+	// once, and the webhooks that the backend has not taken yet, with the number of the next. It is made where there is
+	// none, and one process's at a time. Default: none, all of it is in memory.
 	DataDir string
 	// NodeName is what this server is called in webhooks and by the API: letters, digits and -._, at most 128. Default:
 	// an id that is kept in DataDir, or made up at each start.
@@ -188,6 +192,12 @@ const (
 
 const disconnect = "disconnect"
 
+// What Page may be.
+const (
+	pageOn  = "on"
+	pageOff = "off"
+)
+
 // What Compression may be.
 const (
 	compressionOn      = "on"
@@ -237,6 +247,7 @@ func (c Config) withDefaults() Config {
 	}
 	c.limitsWithDefaults()
 	c.BasePath = strings.TrimRight(c.BasePath, "/")
+	c.Page = cmp.Or(c.Page, pageOn)
 	if c.Compression == "" {
 		c.Compression = compressionOn
 	}
@@ -301,6 +312,9 @@ func (c Config) validateNumbers() (bad faults) {
 			bad.add("%s %d: not between %d and %d", n.name, n.value, n.least, n.most)
 		}
 	}
+	if c.DataDir != "" && c.MaxMessageBytes > nats.MaxBody {
+		bad.add("max-message-bytes %d: more than the %d that the log of rooms takes (--data-dir, DataDir)", c.MaxMessageBytes, nats.MaxBody)
+	}
 	if c.SendQueueBytes < c.MaxMessageBytes {
 		bad.add("send-queue-bytes %d: less than max-message-bytes, %d", c.SendQueueBytes, c.MaxMessageBytes)
 	}
@@ -340,6 +354,9 @@ func (c Config) validateNames() (bad faults) {
 	case compressionOn, compressionOff, compressionContext:
 	default:
 		bad.add("compression %q: unknown; use %q, %q or %q", c.Compression, compressionOn, compressionOff, compressionContext)
+	}
+	if c.Page != pageOn && c.Page != pageOff {
+		bad.add("page %q: unknown; use %q or %q", c.Page, pageOn, pageOff)
 	}
 	switch loop.IO(c.IO) {
 	case loop.Auto, loop.Pump:

@@ -100,6 +100,9 @@ func (s *Server) ServeAdmin(l net.Listener, h http.Handler) error { return s.ser
 func (s *Server) serve(l net.Listener, h http.Handler) error {
 	descriptors := openFileLimit() - s.cfg.MaxConnections - fdsOfOurs // for connections that are no WebSockets (yet)
 	g := front.NewGate(l, descriptors, front.TurnsPerWorker*s.cfg.Workers, func() string { return tooBusy(noDescriptor) }, s.log)
+	if answer := s.api.Quick(s.cfg.BasePath); h == http.Handler(s) && !s.cfg.AdminApart && answer != nil {
+		g.Quick = &front.Quick{Answer: answer, Head: s.cfg.HandshakeTimeout, Idle: keepAlive}
+	}
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: s.cfg.HandshakeTimeout,

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/hubbub/broker/nats"
 	"example.com/hubbub/internal/api"
 	"example.com/hubbub/internal/audit"
 	"example.com/hubbub/internal/auth"
@@ -63,6 +64,8 @@ type Server struct {
 
 	webhooks *outbox.Outbox // nil where nothing is told
 	dataDir  *datadir.Dir   // nil without one
+	broker   *nats.Broker   // keeps the logs of rooms in it; nil without one
+	endLog   func()         // ends it, once it serves
 
 	tally tally
 
@@ -111,7 +114,12 @@ func New(cfg Config) (*Server, error) {
 	if err := s.startIdentifying(); err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
-	if err := s.openWebhooks(); err != nil {
+	err := s.openDataDir()
+	if err == nil {
+		err = s.openWebhooks()
+	}
+	if err != nil {
+		s.closeDataDir()
 		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
@@ -124,11 +132,13 @@ func New(cfg Config) (*Server, error) {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
 		s.closeWebhooks(now)
+		s.closeDataDir()
 		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	s.loop = l
 	s.hub.Start(l)
+	s.serveLog()
 	s.tally.workers = make([]workerTally, len(l.Workers()))
 	s.scrape = s.newScrape()
 	return s, nil
@@ -163,6 +173,9 @@ func (s *Server) hubConfig() hub.Config {
 	}
 	rand.Read(h.TokenKey[:])
 	s.tellWebhooks(&h)
+	if s.broker != nil {
+		h.Broker = s.broker
+	}
 	return h
 }
 
@@ -215,6 +228,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/hubbub.js":
 		s.aside(w, r, s.readers, s.script)
 	default:
+		if strings.HasPrefix(path, console.Below) && s.cfg.Page != pageOff {
+			s.aside(w, r, s.readers, s.pageFile)
+			return
+		}
 		s.nothing(w, r)
 	}
 }
@@ -234,6 +251,11 @@ func (s *Server) pathOf(r *http.Request) string {
 
 // console shows the page, at an address that ends in a slash: its WebSocket is beside it.
 func (s *Server) console(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.Page == pageOff {
+		detail := "there is no page here; the WebSocket is at %[1]s/ws, the JavaScript client at %[1]s/hubbub.js, and whether the server is ready at %[1]s/readyz"
+		s.refuse(w, r, refusal{status: http.StatusNotFound, detail: fmt.Sprintf(detail, s.cfg.BasePath)})
+		return
+	}
 	asked, query, _ := strings.Cut(r.RequestURI, "?")
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if reads && strings.HasPrefix(asked, "/") && !strings.HasSuffix(asked, "/") {
@@ -245,9 +267,16 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusTemporaryRedirect)
 		return
 	}
-	root := *r
-	root.URL = &url.URL{Path: "/"}
-	s.page.ServeHTTP(w, &root)
+	s.showPage(w, r, "/")
+}
+
+// pageFile gives the page what it loads.
+func (s *Server) pageFile(w http.ResponseWriter, r *http.Request) { s.showPage(w, r, s.pathOf(r)) }
+
+func (s *Server) showPage(w http.ResponseWriter, r *http.Request, path string) {
+	below := *r
+	below.URL = &url.URL{Path: path}
+	s.page.ServeHTTP(w, &below)
 }
 
 // script gives pages the JavaScript client.
@@ -393,6 +422,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	told := make(chan struct{})
 	go func() { // beside the hooks
 		s.closeWebhooks(ctx)
+		s.closeDataDir()
 		close(told)
 	}()
 	defer func() { <-told }()

@@ -62,6 +62,7 @@ type call struct {
 	frame     []byte
 	result    chan result // gets one
 	abandoned bool        // nobody waits any more
+	overdue   *time.Timer // of one that is ofConnection, once it is sent
 
 	sentAt    time.Time // first; zero: not sent
 	sentAs    string    // the session's client id and user then
@@ -190,6 +191,9 @@ func (h *Hub) forget(c *call) {
 // settle ends a call that is in no list any more. h.mu is held.
 func (h *Hub) settle(c *call, answer incoming, err error) (events []delivery) {
 	h.forget(c)
+	if c.overdue != nil {
+		c.overdue.Stop()
+	}
 	if c.answered != nil {
 		events = c.answered(answer, err)
 	}
@@ -232,7 +236,28 @@ func (h *Hub) next(conn *connection) []byte {
 			c.sentEpoch = h.epoch(c.message.Room)
 		}
 		q.sent[c.id] = c
+		if c.kind == ofConnection {
+			c.overdue = time.AfterFunc(h.opts.Timeout, func() { h.late(c) })
+		}
 		return c.frame
+	}
+}
+
+// errLate is that the server has not answered what the client itself wanted.
+var errLate = &Error{Code: "timeout", Message: "the server did not answer within Options.Timeout", Retry: true}
+
+// late ends a call that was not answered in time; nobody is told but who made it. As long as something comes, or nothing
+// is read, the answer may be behind that.
+func (h *Hub) late(c *call) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch conn := h.conn; {
+	case h.calls.sent[c.id] != c:
+	case conn != nil && (conn.stopped.Load() || conn.quiet() < h.opts.Timeout):
+		c.overdue.Reset(h.opts.Timeout)
+	default:
+		delete(h.calls.sent, c.id)
+		h.settle(c, incoming{}, errLate)
 	}
 }
 
@@ -270,7 +295,7 @@ func (h *Hub) unanswered() {
 }
 
 // knows says whether the server still knows the publish_id of a call that was sent: by the session, or by the user's
-// name. A room of another epoch than then is of a server that has begun anew. h.mu is held.
+// name where the client is in the room and its epoch proves that the server has not begun anew. h.mu is held.
 func (h *Hub) knows(c *call) bool {
 	switch {
 	case time.Since(c.sentAt) > h.opts.DedupWindow*3/4: // it still has to arrive
@@ -280,13 +305,14 @@ func (h *Hub) knows(c *call) bool {
 	case c.sentUser == "" || c.sentUser != h.session.user:
 		return false
 	}
-	return c.sentEpoch == "" || c.sentEpoch == h.epoch(c.message.Room)
+	return c.sentEpoch != "" && c.sentEpoch == h.epoch(c.message.Room)
 }
 
-// hungUp ends, with their connection, the calls that no other one can bring an answer to. h.mu is held.
-func (h *Hub) hungUp() {
+// hungUp ends, with their connection, the calls that no other one can bring an answer to. One that the server found
+// tooLarge would end the next one, too. h.mu is held.
+func (h *Hub) hungUp(tooLarge bool) {
 	for id, c := range h.calls.sent {
-		if c.kind == atMostOnce || c.kind == ofConnection {
+		if c.kind == atMostOnce || c.kind == ofConnection || tooLarge && c.kind == once {
 			delete(h.calls.sent, id)
 			h.settle(c, incoming{}, ErrUnknown)
 		}

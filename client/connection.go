@@ -3,6 +3,7 @@ package client
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -24,7 +25,6 @@ type connection struct {
 	// Any goroutine.
 	heard   atomic.Int64 // when the last byte came, since began
 	stopped atomic.Bool  // nothing is read, because nobody takes it
-	dead    atomic.Bool  // it was ended because nothing came
 	began   time.Time
 
 	others sync.WaitGroup // its goroutines but the reader, which starts them and waits for them
@@ -36,6 +36,8 @@ type connection struct {
 	silence, grace time.Duration // PingInterval, PongTimeout
 	wantPing       bool
 	after          time.Duration // what reconnect said; -1: nothing
+	why            error         // the client gave it up; nil: it didn't
+	timers         map[string]*time.Timer
 	clock          chan struct{} // closed when the server's clock is known
 	clockKnown     bool
 }
@@ -50,6 +52,7 @@ func newConnection(h *Hub) *connection {
 	c := &connection{
 		hub: h, wake: make(chan struct{}, 1), began: time.Now(),
 		silence: defaultSilence, grace: defaultGrace, after: -1, clock: make(chan struct{}),
+		timers: map[string]*time.Timer{},
 	}
 	c.patience(h.opts, incoming{})
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -61,6 +64,37 @@ func (c *connection) wakeUp() {
 	case c.wake <- struct{}{}:
 	default:
 	}
+}
+
+// giveUp ends the connection, and not the session. hub.mu is held.
+func (c *connection) giveUp(why error) {
+	c.why = cmp.Or(c.why, why)
+	c.cancel()
+}
+
+// later calls do, with hub.mu held, unless the connection ends before or the same name is given again. hub.mu is held.
+func (c *connection) later(name string, after time.Duration, do func()) {
+	if t := c.timers[name]; t != nil {
+		t.Stop()
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(after, func() {
+		c.hub.mu.Lock()
+		defer c.hub.mu.Unlock()
+		if c.timers[name] == timer {
+			delete(c.timers, name)
+			do()
+		}
+	})
+	c.timers[name] = timer
+}
+
+// forgetTimers has nothing happen later any more. hub.mu is held.
+func (c *connection) forgetTimers() {
+	for _, t := range c.timers {
+		t.Stop()
+	}
+	clear(c.timers)
 }
 
 // serve reads until the connection ends, and waits until its other goroutines have.
@@ -76,11 +110,14 @@ func (c *connection) serve() error {
 
 func (c *connection) read() error {
 	for {
-		_, r, err := c.ws.Reader(c.ctx)
+		kind, r, err := c.ws.Reader(c.ctx)
 		if err != nil {
 			return err
 		}
 		c.hear()
+		if kind != websocket.MessageText {
+			return errors.New("the server sent a binary message")
+		}
 		raw, err := io.ReadAll(hearing{r, c})
 		if err != nil {
 			return err
@@ -108,6 +145,11 @@ func (r hearing) Read(b []byte) (int, error) {
 	n, err := r.Reader.Read(b)
 	r.c.hear()
 	return n, err
+}
+
+// quiet is for how long nothing has come.
+func (c *connection) quiet() time.Duration {
+	return time.Since(c.began) - time.Duration(c.heard.Load())
 }
 
 func (c *connection) hear() { c.heard.Store(int64(time.Since(c.began))) }
@@ -162,13 +204,9 @@ func (c *connection) watch() {
 			c.wakeUp()
 			timer.Reset(grace)
 		default:
-			c.dead.Store(true)
+			c.giveUp(errors.New("the server gave no sign of life"))
 		}
 		c.hub.mu.Unlock()
-		if c.dead.Load() {
-			c.ws.CloseNow()
-			return
-		}
 	}
 }
 

@@ -133,7 +133,7 @@ func faults(t *testing.T, w *world, seed uint64, o client.Options, cfg hubbub.Co
 	w.cut()
 	for n := range roomsInCuts {
 		for _, one := range all { // what was published before is there when the answer is
-			waitFor(t, one.hub, client.Open)
+			waitFor(t, one.hub, client.Online)
 			must[client.Page](t)(one.hub.Room(room(n)).History(within(t), client.HistoryOptions{Limit: 1}))
 		}
 	}

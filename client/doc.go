@@ -24,8 +24,8 @@
 // What is published while the line is away waits, at most Options.QueueCalls calls and Options.QueueBytes bytes, and
 // goes out in the order of the calls; beyond it is ErrQueueFull. A publish that was sent and not answered is sent again,
 // and published once by its publish_id, where the server still knows who sent it: the session was resumed, or the client
-// has a user name. Else it is ErrUnknown, and never sent again. Chat, Send and Request have no such id: sent and
-// not answered they are ErrUnknown.
+// has a user name and is in the room, whose epoch is still the same. Else it is ErrUnknown, and never sent again. Chat,
+// Send and Request have no such id: sent and not answered they are ErrUnknown.
 //
 // A join that lasts is the client's, not the connection's: it holds until Leave, Close, or a Left.
 //

@@ -55,7 +55,7 @@ func FuzzReceive(f *testing.F) {
 		answered := 0
 		h.mu.Lock()
 		h.conn = nil
-		h.hungUp()
+		h.hungUp(false)
 		h.fail()
 		h.mu.Unlock()
 		for _, c := range calls {

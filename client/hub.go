@@ -32,6 +32,10 @@ type Options struct {
 	// try. 0: half a second, and half a minute. What the server says goes before.
 	MinDelay, MaxDelay time.Duration
 
+	// Timeout is how long the server may take over the handshake, over its welcome, and over each answer that the client
+	// wants as it comes back. 0: 10 s.
+	Timeout time.Duration
+
 	// QueueCalls and QueueBytes bound the calls that wait for an answer, also while there is no connection; beyond them
 	// a call is ErrQueueFull. 0: 1000, and 1 MiB.
 	QueueCalls, QueueBytes int
@@ -59,6 +63,7 @@ func (o Options) withDefaults() Options {
 	set(&o.MinDelay, 500*time.Millisecond)
 	set(&o.MaxDelay, 30*time.Second)
 	o.MaxDelay = max(o.MaxDelay, o.MinDelay)
+	set(&o.Timeout, 10*time.Second)
 	set(&o.DedupWindow, 2*time.Minute)
 	if o.QueueCalls <= 0 {
 		o.QueueCalls = 1000
@@ -84,12 +89,12 @@ type State string
 // The states.
 const (
 	Connecting State = "connecting"
-	Open       State = "open"    // calls reach the server
+	Online     State = "online"  // calls reach the server
 	Waiting    State = "waiting" // before it connects again
 	Closed     State = "closed"  // for good
 )
 
-// Status is a Hub's state, for people: Err is why it isn't open, and Until when it connects again.
+// Status is a Hub's state, for people: Err is why it isn't online, and Until when it connects again.
 type Status struct {
 	State State
 	Err   error
@@ -159,7 +164,7 @@ func Dial(ctx context.Context, address string, o Options) (*Hub, error) {
 	var last error
 	for s := range h.States(ctx) {
 		switch {
-		case s.State == Open:
+		case s.State == Online:
 			return h, nil
 		case s.Err != nil:
 			last = s.Err

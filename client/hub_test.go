@@ -173,6 +173,24 @@ func TestAfterTheSessionItJoinsFromWhereItWas(t *testing.T) {
 	})
 }
 
+func TestAPageOfARoomThatIsNotThereIsWhereItBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, hubbub.Config{})
+		r := w.client(client.Options{}).Room("lobby")
+		page, err := r.History(within(t), client.HistoryOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rawtest.Publish(w.server, "lobby", 1)
+		if err := r.JoinWith(within(t), client.JoinOptions{Since: &page.Position}); err != nil {
+			t.Fatal(err)
+		}
+		if got := takeText(t, r); got != "1" { // nothing is Lost
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
 func TestWhatCantBeProvedIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, hubbub.Config{})

@@ -12,10 +12,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-const (
-	handshakeTime = 20 * time.Second // for a connection to be made
-	steady        = 10 * time.Second // a connection that lasted so long was a good one
-)
+const steady = 10 * time.Second // a connection that lasted so long was a good one
 
 // keep keeps the client connected, until Close or until it may not come back.
 func (h *Hub) keep() {
@@ -90,6 +87,11 @@ func (h *Hub) connect() (lasted time.Duration, err error) {
 	conn.hear()
 	h.mu.Lock()
 	h.conn = conn
+	conn.later("welcome", h.opts.Timeout, func() {
+		if !conn.welcomed {
+			conn.giveUp(errors.New("the server's welcome did not come in time"))
+		}
+	})
 	h.mu.Unlock()
 
 	began := time.Now()
@@ -98,7 +100,8 @@ func (h *Hub) connect() (lasted time.Duration, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.conn = nil
-	h.hungUp()
+	conn.forgetTimers()
+	h.hungUp(websocket.CloseStatus(err) == websocket.StatusMessageTooBig)
 	return time.Since(began), h.ending(conn, token, err)
 }
 
@@ -117,8 +120,8 @@ func (h *Hub) ending(conn *connection, token string, err error) error {
 		return h.refusedToken(token, closed)
 	case !closed.comesBack():
 		return finalError{closed}
-	case conn.dead.Load():
-		err = errors.New("the server gave no sign of life")
+	case conn.why != nil:
+		err = conn.why
 	case closed.Code == 0:
 		err = fmt.Errorf("the connection broke: %w", err)
 	}
@@ -130,7 +133,7 @@ func (h *Hub) ending(conn *connection, token string, err error) error {
 
 // dial makes the handshake. token is the one that it showed.
 func (h *Hub) dial(conn *connection) (ws *websocket.Conn, token string, err error) {
-	ctx, cancel := context.WithTimeout(h.ctx, handshakeTime)
+	ctx, cancel := context.WithTimeout(h.ctx, h.opts.Timeout)
 	defer cancel()
 	if token, err = h.token(ctx); err != nil {
 		return nil, "", err

@@ -114,11 +114,9 @@ func (r *Room) askMembers() {
 			}
 			r.listChanged()
 		case errors.As(err, &no) && no.Retry:
-			time.AfterFunc(max(time.Second, no.RetryAfter), func() {
-				r.hub.mu.Lock()
-				defer r.hub.mu.Unlock()
-				r.askMembers()
-			})
+			if conn := r.hub.conn; conn != nil {
+				conn.later("members "+r.name, max(time.Second, no.RetryAfter), r.askMembers)
+			}
 		case no != nil:
 			r.unlist(err)
 		}

@@ -93,6 +93,9 @@ func (m incoming) err() *Error {
 	return &Error{Code: m.Code, Message: m.Message, Retry: m.Retry, RetryAfter: time.Duration(m.RetryAfterMS) * time.Millisecond}
 }
 
+// maxOffset is the protocol's.
+const maxOffset = 1<<53 - 1
+
 // delivery is an event for an inbox.
 type delivery struct {
 	to    *inbox
@@ -105,6 +108,9 @@ func (h *Hub) receive(conn *connection, raw []byte) ([]delivery, error) {
 	var m incoming
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return nil, fmt.Errorf("the server sent what is no message: %w", err)
+	}
+	if m.Type == "" || max(m.Offset, m.ToOffset) > maxOffset {
+		return nil, fmt.Errorf("the server sent what is no message: msg_type %q, offset %d, to_offset %d", m.Type, m.Offset, m.ToOffset)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -196,7 +202,12 @@ func (h *Hub) putIn(m incoming) []delivery {
 	case r.joined && r.away: // it is being entered again, from where it was left
 		return nil
 	case r.joined:
-		return r.enter(m.place(), nil, false)
+		p := m.place()
+		if here := p.position(); here == nil && r.at == nil || here != nil && r.at != nil && here.Epoch == r.at.Epoch {
+			return nil
+		}
+		p.Reason = "epoch"
+		return r.enter(p, nil, true)
 	}
 	return append(r.enter(m.place(), nil, false), delivery{h.inbox, Entered{Room: r.name}})
 }
@@ -216,6 +227,9 @@ func (r *Room) receive(m incoming) []delivery {
 		return []delivery{{r.inbox, m.published().message(r.name, epoch)}}
 	case "gap":
 		r.moveOn(m.ToOffset)
+		if m.Epoch != "" { // the room's log was lost, and a new one has begun
+			r.at = &Position{m.Epoch, m.ToOffset}
+		}
 		r.askMembers()
 		return []delivery{{r.inbox, m.gap()}}
 	case "deleted":

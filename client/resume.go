@@ -51,9 +51,9 @@ func (h *Hub) open(conn *connection) {
 	}
 	conn.open = true
 	h.unanswered()
-	h.status = Status{State: Open}
+	h.status = Status{State: Online}
 	h.change()
-	h.opts.Logger.Debug("hubbub client", "state", Open, "client", h.session.clientID)
+	h.opts.Logger.Debug("hubbub client", "state", Online, "client", h.session.clientID)
 	conn.wakeUp()
 }
 
@@ -96,6 +96,11 @@ func (h *Hub) resume(conn *connection, rooms []*Room) {
 // resumed is the answer to a page. h.mu is held.
 func (h *Hub) resumed(conn *connection, rooms []*Room, m incoming, err error) (events []delivery) {
 	if h.conn != conn || conn.ctx.Err() != nil {
+		return nil
+	}
+	if err == errLate {
+		h.session.resume = "" // the rooms are joined one by one then
+		conn.giveUp(errors.New("the server did not answer resume in time"))
 		return nil
 	}
 	for _, r := range rooms {
@@ -147,10 +152,11 @@ func (r *Room) rejoinLater(tries int, why *Error) {
 	if why.RetryAfter > 0 {
 		after = why.RetryAfter
 	}
-	time.AfterFunc(after, func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if h.conn == conn && conn != nil && r.joined && r.away {
+	if conn == nil {
+		return
+	}
+	conn.later("join "+r.name, after, func() {
+		if h.conn == conn && r.joined && r.away {
 			r.rejoin(tries)
 		}
 	})
@@ -177,7 +183,7 @@ func (r *Room) enter(p place, asked *Position, again bool) (events []delivery) {
 	if lost {
 		e := Lost{Room: r.name, Reason: cmp.Or(p.Reason, "no_history")}
 		if here != nil {
-			e.Position = *here
+			e.Position, e.Reason = *here, cmp.Or(p.Reason, "expired")
 		}
 		events = append(events, delivery{r.inbox, e})
 	}

@@ -127,7 +127,7 @@ func TestAPlannedCloseSaysWhenToComeBack(t *testing.T) {
 	}, stays)
 	began := time.Now()
 	waitFor(t, h, client.Waiting)
-	waitFor(t, h, client.Open)
+	waitFor(t, h, client.Online)
 	if took := time.Since(began); took < 1500*time.Millisecond {
 		t.Errorf("it came back after %s, 1.5s was asked for", took)
 	}
@@ -179,7 +179,7 @@ func TestAnswersLateTwiceWrongAndOutOfOrder(t *testing.T) {
 		c.say(`{"msg_type":"ack","id":%s,"epoch":"e","offset":7}`, one.ID)
 		c.hear()
 	})
-	waitFor(t, h, client.Open)
+	waitFor(t, h, client.Online)
 	type result struct {
 		n   int
 		at  client.Position

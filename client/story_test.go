@@ -173,7 +173,7 @@ func TestALoopMayPublishWhileMoreComes(t *testing.T) {
 				break
 			}
 		}
-		if s := h.State(); w.dials() != 1 || s.State != client.Open {
+		if s := h.State(); w.dials() != 1 || s.State != client.Online {
 			t.Errorf("%d connections, %+v", w.dials(), s)
 		}
 	})

@@ -110,8 +110,14 @@ func (h *Hub) sendToken(ctx context.Context, conn *connection, token string) boo
 	h.mu.Lock()
 	if h.conn == conn {
 		h.beforeQueue(&call{message: outgoing{Type: "refresh", Token: token}, answered: func(m incoming, err error) []delivery {
-			if err == nil {
+			var no *Error
+			switch {
+			case err == nil:
 				h.session.expires = milliseconds(m.ExpiresAt)
+			case errors.As(err, &no) && no.Code == "forbidden":
+				conn.giveUp(errors.New("the token is another user's"))
+			case errors.As(err, &no) && no.Code == "unavailable":
+				h.session.expires = time.Time{} // where tokens are read by nobody, nothing is to be renewed
 			}
 			taken <- err == nil
 			return nil

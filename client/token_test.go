@@ -74,7 +74,7 @@ func TestAnEndedTokenAsksForANewOne(t *testing.T) {
 		current := "one"
 		g.issue("one", time.Now().Add(time.Minute))
 		h := w.client(client.Options{Token: func(context.Context) (string, error) { return current, nil }})
-		waitFor(t, h, client.Open)
+		waitFor(t, h, client.Online)
 		for token := range g.ends {
 			g.issue(token, time.Now()) // taken back
 		}
@@ -82,7 +82,7 @@ func TestAnEndedTokenAsksForANewOne(t *testing.T) {
 		g.issue("two", time.Now().Add(time.Hour))
 		w.cut() // it comes back with the old one, and is told 401
 		waitFor(t, h, client.Waiting)
-		waitFor(t, h, client.Open)
+		waitFor(t, h, client.Online)
 		publish(t, h.Room("lobby"), 1)
 
 		for token := range g.ends {

@@ -124,6 +124,7 @@ func TestHalfClosedAndResetConnectionsEnd(t *testing.T) {
 		}},
 		{"end of the stream behind a Close", func(c *rawtest.Client) { c.SendRaw(bye); c.EndSending(); c.ExpectClose(1000) }},
 		{"end of the stream behind a fault", func(c *rawtest.Client) { c.SendRaw([]byte{0xff}); c.EndSending(); c.ExpectClose(1002) }},
+		{"a Close that is not masked", func(c *rawtest.Client) { c.SendRaw([]byte{0x88, 2, 0x03, 0xe9}); c.ExpectEOF() }},
 		{"reset between two frames", func(c *rawtest.Client) { c.Reset() }},
 		{"reset inside of a frame", func(c *rawtest.Client) { c.SendRaw(half); c.Reset() }},
 		{"reset with much unread", func(c *rawtest.Client) { c.SendRaw(bytes.Repeat(text("echo this"), 10_000)); c.Reset() }},

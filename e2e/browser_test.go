@@ -39,8 +39,9 @@ type browser struct {
 // oneBrowser is held by the one that runs: several that start at once take a machine's breath away.
 var oneBrowser sync.Mutex
 
-// startBrowser starts one, which ends with the test; until then no other test has any.
-func startBrowser(t *testing.T) *browser {
+// startBrowser starts one, with these options beside the usual ones. It ends with the test; until then no other test has
+// any.
+func startBrowser(t *testing.T, options ...chromedp.ExecAllocatorOption) *browser {
 	t.Helper()
 	oneBrowser.Lock()
 	t.Cleanup(oneBrowser.Unlock)
@@ -48,7 +49,7 @@ func startBrowser(t *testing.T) *browser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	alloc, cancel := chromedp.NewExecAllocator(context.Background(),
+	alloc, cancel := chromedp.NewExecAllocator(context.Background(), append([]chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(path),
 		chromedp.UserDataDir(t.TempDir()),
 		chromedp.WSURLReadTimeout(patience), // the first start on a machine takes long: 20 s of the default were too short
@@ -59,7 +60,7 @@ func startBrowser(t *testing.T) *browser {
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true),
 		chromedp.Flag("disable-dev-shm-usage", true),
-	)
+	}, options...)...)
 	t.Cleanup(cancel)
 	ctx, cancel := chromedp.NewContext(alloc)
 	t.Cleanup(cancel)
@@ -249,7 +250,8 @@ func startExample(t *testing.T, name string, flags ...string) *server {
 func startExampleAt(t *testing.T, addr, name string, flags ...string) *server {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), name)
-	if out, err := exec.Command("go", "build", "-o", binary, "../examples/"+name).CombinedOutput(); err != nil {
+	args := append([]string{"build", "-o", binary}, strings.Fields(os.Getenv("HUBBUB_E2E_BUILDFLAGS"))...)
+	if out, err := exec.Command("go", append(args, "../examples/"+name)...).CombinedOutput(); err != nil {
 		t.Fatalf("building examples/%s: %v\n%s", name, err, out)
 	}
 	s := &server{addr: addr, exited: make(chan struct{})}

@@ -39,7 +39,7 @@ func TestReservedFlagIsRefusedByName(t *testing.T) {
 	for flag, value := range map[string]string{
 		"nats": "nats://127.0.0.1:4222", "nats-creds": "file", "cluster-listen": ":6222", "cluster-name": "x", "cluster-secret": "x",
 		"join": "127.0.0.1:6222", "replicas": "3",
-		"anonymous": "on", "page": "off", "jwt-key": "x", "hook-url": "http://127.0.0.1:1", "pusher-app": "x", "centrifugo": "on",
+		"anonymous": "on", "jwt-key": "x", "hook-url": "http://127.0.0.1:1", "pusher-app": "x", "centrifugo": "on",
 	} {
 		refused(t, nil, []string{"--" + flag, value}, flag)
 		refused(t, nil, []string{"--" + flag + "=" + value}, flag)
@@ -55,7 +55,7 @@ func TestBadValueIsRefusedByName(t *testing.T) {
 		{"workers", "-1"}, {"workers", "many"}, {"max-connections", "-5"}, {"max-rooms-per-client", "x"},
 		{"max-message-bytes", "64furlongs"}, {"max-message-bytes", "-1"}, {"send-queue-bytes", "1XB"}, {"send-queue-age", "soon"},
 		{"slow-consumer", "shout"}, {"ping-interval", "25"}, {"pong-timeout", "-1s"}, {"handshake-timeout", "never"},
-		{"io", "carrier-pigeon"}, {"log-level", "loud"}, {"log-format", "xml"},
+		{"io", "carrier-pigeon"}, {"page", "perhaps"}, {"log-level", "loud"}, {"log-format", "xml"},
 	} {
 		flag, value := c[0], c[1]
 		refused(t, nil, []string{"--" + flag + "=" + value}, flag, value)

@@ -55,8 +55,13 @@ func missingTools() (missing []string) {
 	if _, err := exec.LookPath("node"); err != nil {
 		missing = append(missing, "node (Debian: nodejs)")
 	}
-	if _, err := os.Stat("ws/node_modules/ws/package.json"); err != nil {
-		missing = append(missing, "the npm package ws (npm ci --prefix e2e/ws)")
+	for _, name := range []string{"ws", "axe-core"} {
+		if _, err := os.Stat("ws/node_modules/" + name + "/package.json"); err != nil {
+			missing = append(missing, "the npm package "+name+" (npm ci --prefix e2e/ws)")
+		}
+	}
+	if _, err := os.Stat("pages/node_modules/.package-lock.json"); err != nil {
+		missing = append(missing, "React, Vue and esbuild, for docs/recipes (npm ci --prefix e2e/pages)")
 	}
 	if _, err := os.Stat("../js/node_modules/ws/package.json"); err != nil {
 		missing = append(missing, "what tests the JavaScript client (npm ci --prefix js)")
@@ -68,6 +73,9 @@ func missingTools() (missing []string) {
 		missing = append(missing, "php, for docs/backends/php.md (Debian: php-cli)")
 	}
 	if _, err := findBrowser(); err != nil {
+		missing = append(missing, err.Error())
+	}
+	if _, err := findFirefox(); err != nil {
 		missing = append(missing, err.Error())
 	}
 	for _, name := range []string{"nginx", "haproxy", "caddy", "apache2"} {

@@ -19,6 +19,7 @@ func TestJavaScriptClient(t *testing.T) {
 	for name, args := range map[string][]string{
 		"units":   {"test/unit.test.js"},
 		"package": {"test/package.test.js"},
+		"native":  {"test/native.test.js"},
 		"ws":      {"test/live.test.js"},
 		"node":    {"--experimental-websocket", "test/live.test.js"},
 	} {

@@ -46,7 +46,7 @@ func TestBasePath(t *testing.T) {
 		t.Errorf("the log does not say where to connect:\n%s", log)
 	}
 	p := openPage(t, &server{addr: s.addr + "/live"})
-	p.shows("#messages", "joined “lobby”")
+	p.shows("#count", "1 here")
 }
 
 // Clients that offer subprotocols want one of them chosen, or close.

@@ -20,6 +20,7 @@ type proxy struct {
 	behind string          // the server's address
 	plan   func(n int) cut // what becomes of the nth connection; nil: it is left alone
 	calm   chan struct{}   // closed: nothing is cut any more, and what is half cut ends at once
+	away   atomic.Bool     // whoever dials is hung up on
 	all    sync.WaitGroup
 
 	mu    sync.Mutex
@@ -63,6 +64,10 @@ func startProxy(t *testing.T, s *server, plan func(n int) cut) *proxy {
 			if err != nil {
 				return
 			}
+			if p.away.Load() {
+				client.Close()
+				continue
+			}
 			server, err := net.Dial("tcp", p.behind)
 			if err != nil {
 				t.Errorf("the proxy's connection %d: %v", n, err)
@@ -96,6 +101,12 @@ func (p *proxy) each(do func(*link)) {
 
 // drop ends all connections, without a Close of WebSocket's.
 func (p *proxy) drop() { p.each((*link).finish) }
+
+// cutOff drops all, and lets nobody in until away is false again.
+func (p *proxy) cutOff() {
+	p.away.Store(true)
+	p.drop()
+}
 
 // carry serves the nth connection until it has ended, by a cut or by itself.
 func (p *proxy) carry(n int, k *link) {
@@ -136,6 +147,18 @@ func (p *proxy) tally() (n int, kinds string) {
 		n += p.cuts[kind]
 	}
 	return n, strings.Join(each, ", ")
+}
+
+// awaitCut waits until one more connection is cut.
+func (p *proxy) awaitCut(t *testing.T) {
+	t.Helper()
+	before, _ := p.tally()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if n, _ := p.tally(); n > before {
+			return
+		}
+	}
+	t.Fatal("no connection is cut")
 }
 
 // link is one connection through the proxy.

@@ -4,7 +4,7 @@
 // All that awaits an answer stands in `_pending`, in the order of the calls; a lost connection leaves it there, and the
 // next one sends it again where that is safe. A room keeps its position, and by it the server brings what was missed.
 
-/** What a promise is rejected with. `code` is the server's, or `timeout`, `unknown`, `queue_full`, `too_large`, `closed`. */
+/** What a promise is rejected with. `code` is the server's, or `timeout`, `unknown`, `queue_full`, `too_large`, `closed`, `aborted`. */
 export class HubbubError extends Error {
   constructor(code, message, more) {
     super(message);
@@ -36,15 +36,17 @@ class Emitter {
   }
 }
 
-const positionOf = (m) => (m.epoch === undefined ? null : { epoch: m.epoch, offset: m.offset });
+const wrong = (what) => { throw new TypeError(what); };
+const offsetOf = (n) => (Number.isSafeInteger(n) && n >= 0 ? n : wrong("offset"));
+const positionOf = ({ epoch, offset }) => (epoch === undefined ? null : { epoch: epoch.substring(0), offset: offsetOf(offset) });
 const bytesOf = (text) => encodeURIComponent(text).replace(/%../g, "x").length;
-const anHour = 36e5;
+const aDay = 864e5, longest = 6e5; // that we wait because somebody says so
 
 class Room extends Emitter {
   joined = false;
   position = null; // in a room without history it stays so
   members = [];
-  count = undefined;
+  count;
 
   constructor(hub, name) {
     super();
@@ -74,28 +76,28 @@ class Room extends Emitter {
   }
 
   /** Sends to the other members, once, whatever becomes of the connection. */
-  async publish(content, { key, publishId, ...o } = {}) {
+  publish(content, { key, publishId, ...o } = {}) {
     return this._hub._ask(
       { msg_type: "room_message", room: this.name, content, key, publish_id: publishId || this._hub._unique + this._hub._ids }, o,
       { _room: this },
     );
   }
 
-  async history({ limit, since, before, ...o } = {}) {
+  history({ limit, since, before, ...o } = {}) {
     return this._hub._read({ msg_type: "history", room: this.name, limit, since, before }, o);
   }
 
-  async presence(o) {
+  presence(o) {
     return this._hub._read({ msg_type: "presence", room: this.name }, o);
   }
 
   // _joined takes an answer to a join: with a since; or of a room that it was in before, `back`. A recovered one keeps
   // its place, from which the messages move it on. A member's second join proves nothing of what is still on its way.
   _joined(m, since, back) {
-    const was = this.joined;
+    const was = this.joined, here = positionOf(m);
     this.joined = true;
-    if (since && m.recovered) this.position = { epoch: m.epoch, offset: since.offset };
-    else if (since || back || !was) this.position = positionOf(m);
+    if (since && m.recovered) this.position = { ...since };
+    else if (since || back || !was) this.position = here;
     if (!was) this._hub._emit("joined", this);
     if ((since || back) && !m.recovered) this._emit("lost", m.reason || (m.epoch ? "expired" : "no_history"));
     this._look();
@@ -103,7 +105,7 @@ class Room extends Emitter {
 
   // _putIn takes a joined that nobody asked for. On the way back a join with our position is behind it.
   _putIn(m) {
-    if (this.joined && (this.position || {}).epoch === m.epoch) return;
+    if (this.joined && this.position?.epoch === m.epoch) return;
     const lost = this.joined && !this._back;
     this.position = positionOf(m);
     if (lost) this._emit("lost", "epoch");
@@ -126,27 +128,28 @@ class Room extends Emitter {
   // _reach moves the position, and says whether the offset is a new one.
   _reach(offset) {
     if (offset === undefined || !this.position) return true;
-    if (offset <= this.position.offset) return false;
+    if (offsetOf(offset) <= this.position.offset) return false;
     this.position = { epoch: this.position.epoch, offset };
     return true;
   }
 
   _gap(m) {
     if (!this.joined) return;
-    if (m.epoch !== undefined) this.position = { epoch: m.epoch, offset: m.to_offset };
+    if (m.epoch !== undefined) this.position = positionOf({ ...m, offset: m.to_offset });
     else this._reach(m.to_offset);
     this._emit("gap", m);
     this._look();
   }
 
   _deleted(m) {
+    if (!this.joined) return;
     this._reach(m.to_offset);
     this._emit("deleted", m);
   }
 
   // _look asks who is there, if anybody wants to know: at first, and whenever news may have been missed.
   async _look() {
-    if (!this.joined || !(this._heard.get("members") || {}).size || !this._hub._welcomed) return;
+    if (!this.joined || !this._heard.get("members")?.size || !this._hub._welcomed) return;
     if (this._looking) {
       this._looking = 2; // the answer may be older than what was missed
       return;
@@ -155,6 +158,7 @@ class Room extends Emitter {
     let again;
     try {
       await this._hub._ask({ msg_type: "presence", room: this.name }, {}, { _own: true, _done: (m) => {
+        if (this._looking > 1) return;
         this._members = new Map();
         this._news(m, true);
       } });
@@ -168,10 +172,7 @@ class Room extends Emitter {
 
   _news(m, come) {
     if (!this._members) return;
-    for (const one of m.members || []) {
-      if (come) this._members.set(one.client_id, one);
-      else this._members.delete(one.client_id);
-    }
+    for (const one of m.members || []) this._members[come ? "set" : "delete"](one.client_id, one);
     this.members = [...this._members.values()];
     this.count = m.count;
     this._emit("members", this.members, m.count);
@@ -180,8 +181,8 @@ class Room extends Emitter {
 
 export class Hubbub extends Emitter {
   state = "connecting";
-  id = undefined;
-  user = undefined;
+  id;
+  user;
 
   _pending = new Map(); // what awaits an answer, by id, in the order of the calls
   _bytes = 0; // of these
@@ -191,7 +192,7 @@ export class Hubbub extends Emitter {
   _turn = 0; // counts the connections, so that what belongs to an old one is known
   _tries = 0;
   _unique = Math.random().toString(36).slice(2) + Math.random().toString(36).slice(2) + "-";
-  _listening = [];
+  _listening = new AbortController(); // it is listeners' option as it is: it has a signal
 
   constructor(url, options) {
     super();
@@ -199,19 +200,13 @@ export class Hubbub extends Emitter {
       timeout: 1e4, sendTimeout: 6e4, queue: 1000, queueBytes: 4 << 20, minDelay: 500, maxDelay: 3e4,
       WebSocket: globalThis.WebSocket, fetch: globalThis.fetch, ...options,
     });
-    if (!o.WebSocket) throw new Error("there is no WebSocket here: give one as the option WebSocket, or run node with --experimental-websocket");
+    if (!o.WebSocket) throw new Error("no WebSocket here: give the option WebSocket");
     const { location, document } = globalThis;
     this._url = (location ? new URL(url, location.href).href : url).replace(/^http/, "ws").replace(/^(wss?:\/\/[^/?#]+)(?=$|[?#])/, "$1/");
-    const listen = (target, names) => {
-      if (!target || !target.addEventListener) return;
-      for (const name of names) {
-        const fn = () => name === "visibilitychange" && document.hidden || this.check();
-        target.addEventListener(name, fn);
-        this._listening.push(() => target.removeEventListener(name, fn));
-      }
-    };
-    listen(globalThis, ["online", "offline", "pageshow"]);
-    listen(document, ["visibilitychange", "resume"]);
+    // A frozen page hears nothing: what comes would pile up, and its browser would end the session as it thaws.
+    const heed = ({ type }) => type === "freeze" ? this._open && this._drop(type) : type === "visibilitychange" && document.hidden || this.check();
+    for (const name of ["online", "offline", "pageshow"]) globalThis.addEventListener?.(name, heed, this._listening);
+    for (const name of ["visibilitychange", "freeze", "resume"]) document?.addEventListener?.(name, heed, this._listening);
     queueMicrotask(() => this._connect()); // whoever makes it wants to hear of all its states
   }
 
@@ -223,15 +218,15 @@ export class Hubbub extends Emitter {
     return room;
   }
 
-  async chat(content, o) { return this._ask({ msg_type: "chat", content }, o); }
+  chat(content, o) { return this._ask({ msg_type: "chat", content }, o); }
 
-  async send(to, content, o) { return this._ask({ msg_type: "direct_message", to, content }, o); }
+  send(to, content, o) { return this._ask({ msg_type: "direct_message", to, content }, o); }
 
   async request(method, content, o) {
     return (await this._ask({ msg_type: "request", method, content }, { timeout: this._options.timeout, ...o })).content;
   }
 
-  async ping(o) { return this._read({ msg_type: "ping" }, o); }
+  ping(o) { return this._read({ msg_type: "ping" }, o); }
 
   /** Finds out now whether the line is alive; when it waits to come back, it does so soon. */
   check() {
@@ -253,42 +248,42 @@ export class Hubbub extends Emitter {
     return new Promise((resolve, reject) => {
       const { _pending: pending, _options: { queue, queueBytes } } = this;
       if (this.state === "closed") throw new HubbubError("closed", "the hub is closed");
-      if (signal && signal.aborted) throw signal.reason;
       const id = ++this._ids;
       const text = JSON.stringify({ ...m, id }); // now: the content may change later
-      if (/[^\\](\\\\)*\\ud[89a-f]/.test(text)) throw new HubbubError("bad_message", "half a surrogate pair, which is no text");
+      if (/[^\\](\\\\)*\\ud[89a-f]/.test(text)) throw new HubbubError("bad_message", "half a surrogate");
       if (!op._own && (pending.size >= queue || this._bytes + text.length > queueBytes)) {
-        throw new HubbubError("queue_full", `${pending.size} messages of ${this._bytes} characters await their answers already`, { retry: true });
+        throw new HubbubError("queue_full", "too many await answers", { retry: true });
       }
-      const abort = () => op._end(signal.reason);
-      const timer = setTimeout(() => op._end(new HubbubError("timeout", `no answer to ${m.msg_type} within ${timeout} ms`, { retry: true })), Math.min(timeout, 24 * anHour));
-      op._id = id;
+      const abort = () => op._end(signal.reason || new HubbubError("aborted")); // React Native's signals have none
+      const timer = setTimeout(() => op._end(new HubbubError("timeout", `no answer in ${timeout} ms`, { retry: true, _late: true })), Math.min(timeout, aDay));
+      op._yes = /chat|message/.test(m.msg_type) ? "a" : m.msg_type[0]; // as an answer's kind begins: ack, or as the question's
       op._text = text;
       op._end = (error, answer) => {
         if (!pending.delete(id)) return;
         this._bytes -= text.length;
         clearTimeout(timer);
-        if (signal) signal.removeEventListener("abort", abort);
+        signal?.removeEventListener("abort", abort);
         if (!error) return resolve(answer);
         if (error instanceof HubbubError) error.sent = !!op._by;
         if (op._failed && op._by) op._failed();
         reject(error);
       };
-      if (signal) signal.addEventListener("abort", abort);
+      signal?.addEventListener("abort", abort);
       pending.set(id, op);
       this._bytes += text.length;
-      if (this._ready || (op._own && this._welcomed)) this._send(op);
+      if (signal?.aborted) abort();
+      else if (this._ready || (op._own && this._welcomed)) this._send(op);
     });
   }
 
   _send(op) {
     const { _text: text, _room: room } = op;
     if (text.length * 3 > this._max && bytesOf(text) > this._max) {
-      return op._end(new HubbubError("too_large", `the server takes messages of ${this._max} bytes`));
+      return op._end(new HubbubError("too_large", `more than ${this._max} bytes`));
     }
     if (!op._by) {
       op._at = Date.now();
-      op._epoch = room && room.position && room.position.epoch;
+      op._epoch = room?.position?.epoch;
     }
     op._by = this.id;
     op._user = this.user;
@@ -303,7 +298,7 @@ export class Hubbub extends Emitter {
     if (!op._by || op._again) return true;
     const { _room: room } = op;
     return room && Date.now() - op._at < 1e5 && (op._by === this.id ||
-      (this.user && op._user === this.user && op._epoch && room.joined && !room._back && room.position && room.position.epoch === op._epoch));
+      (this.user && op._user === this.user && op._epoch && !room._back && room.position?.epoch === op._epoch));
   }
 
   // --- the connection ---
@@ -312,7 +307,7 @@ export class Hubbub extends Emitter {
     const turn = ++this._turn;
     if (this.state === "closed") return;
     this._set("connecting");
-    this._after("main", this._options.timeout, () => this._drop("no welcome came in time"));
+    this._after("main", this._options.timeout, () => this._drop("no welcome in time"));
     let token, socket;
     try {
       token = await this._token();
@@ -321,13 +316,14 @@ export class Hubbub extends Emitter {
       return;
     }
     if (turn !== this._turn) return;
-    const query = ["errors=close"];
-    if (this._resume) query.push("resume=" + this._resume);
-    let offers;
+    if (token && token === this._refused) return this._end({ code: 4401, reason: "no newer token" });
+    this._shown = token;
+    let url = this._url + (this._url.includes("?") ? "&" : "?") + "errors=close", offers;
+    if (this._resume) url += "&resume=" + this._resume;
     if (token && /^[\w.~+-]+$/.test(token)) offers = ["hubbub", "token." + token]; // in no proxy's log
-    else if (token) query.push("token=" + encodeURIComponent(token));
+    else if (token) url += "&token=" + encodeURIComponent(token);
     try {
-      socket = new this._options.WebSocket(this._url + (this._url.includes("?") ? "&" : "?") + query.join("&"), offers);
+      socket = new this._options.WebSocket(url, offers);
     } catch (e) {
       return this._end({ code: 0, reason: "" + e }); // no address for a WebSocket
     }
@@ -336,7 +332,7 @@ export class Hubbub extends Emitter {
     socket.onopen = mine(() => { this._open = true; });
     socket.onmessage = mine((e) => this._hear(e.data));
     socket.onclose = mine((e) => this._gone(e.code, e.reason));
-    socket.onerror = mine(() => this._after("error", 50, () => this._drop("the connection failed"))); // where no close follows
+    socket.onerror = mine(() => this._after("error", 50, () => this._drop("it failed"))); // where no close follows
   }
 
   // _token is the one at hand while it is good, or a new one.
@@ -361,12 +357,12 @@ export class Hubbub extends Emitter {
     this._forget();
     if (Date.now() - this._since > 5e3) this._tries = 0;
     this._since = NaN;
-    const lost = new HubbubError("unknown", `the connection ended before the answer came: ${code} ${reason}`);
-    for (const op of [...this._pending.values()]) {
+    const lost = new HubbubError("unknown", `the connection ended before the answer: ${code} ${reason}`);
+    for (const op of this._pending.values()) {
       if (op._own || (op._by && !op._again && (!op._room || code === 1009))) op._end(lost);
     }
     const renew = code === 4401;
-    if (renew) this._last = undefined;
+    if (renew) [this._refused, this._last] = [this._shown];
     if (code >= 4500 || [1002, 1007, 1008].includes(code) || (renew && typeof this._options.token !== "function")) {
       return this._end({ code, reason });
     }
@@ -386,23 +382,22 @@ export class Hubbub extends Emitter {
   // _askReady learns what a refused handshake doesn't tell a page: how long the server wants to be left alone, or that
   // it would let others in.
   async _askReady(turn) {
-    if (!this._options.fetch) return;
-    const stop = (this._stop = new AbortController());
     try {
+      const { signal } = (this._stop = new AbortController());
       const url = this._url.replace(/^ws/, "http").replace(/[^/]*([?#].*)?$/, "readyz");
-      const r = await (0, this._options.fetch)(url, { method: "HEAD", signal: stop.signal });
+      const r = await (0, this._options.fetch)(url, { method: "HEAD", signal });
       const seconds = +r.headers.get("Retry-After");
       if (turn !== this._turn) return;
       const full = r.status === 503 && seconds > 0;
-      this._wait(Math.max(full && Math.min(seconds * 1e3, anHour), this._due - Date.now()), { ...this._detail, refused: r.ok }, full);
-    } catch { /* then the wait stays as it is */ }
+      this._wait(Math.max(full && Math.min(seconds * 1e3, longest), this._due - Date.now()), { ...this._detail, refused: r.ok }, full);
+    } catch { /* no answer, or no fetch: the wait stays as it is */ }
   }
 
   // _forget is what goes with a connection, or with the wait for one.
   _forget() {
     for (const timer of this._timers.values()) clearTimeout(timer);
     this._timers.clear();
-    if (this._stop) this._stop.abort();
+    this._stop?.abort();
     this._socket = this._stop = null;
     this._welcomed = this._ready = this._open = false;
     this._reconnect = this._expires = undefined;
@@ -414,10 +409,10 @@ export class Hubbub extends Emitter {
     const { _socket: socket } = this;
     this._turn++;
     this._forget();
-    if (socket) socket.close(1000);
-    for (const off of this._listening) off();
+    socket?.close(1000);
+    this._listening.abort();
     this._set("closed", detail);
-    for (const op of [...this._pending.values()]) op._end(new HubbubError("closed", `the hub is closed: ${detail.code} ${detail.reason}`));
+    for (const op of this._pending.values()) op._end(new HubbubError(op._by && !op._again ? "unknown" : "closed", `the hub is closed: ${detail.code} ${detail.reason}`));
   }
 
   _set(state, detail = {}) {
@@ -430,67 +425,76 @@ export class Hubbub extends Emitter {
     this._timers.set(name, setTimeout(() => {
       this._timers.delete(name);
       fn();
-    }, Math.min(ms, 24 * anHour)));
+    }, Math.min(ms, aDay)));
   }
 
   // --- what comes ---
 
+  // _hear gives a connection up over which comes what is no message, or none that can be read: nobody knows what it was,
+  // and the next one brings it. What is no text has no trim().
   _hear(data) {
-    let m;
     try {
-      m = JSON.parse(data);
-    } catch { /* binary, or no message at all */ }
-    if (!m || typeof m !== "object") return;
-    this._alive = true;
+      this._alive = true;
+      this._take(JSON.parse(data.trim()));
+    } catch (e) {
+      this._drop("" + e);
+    }
+  }
+
+  _take(m) {
+    const kind = m.msg_type;
+    kind.trim() || wrong("msg_type");
+    if (!this._welcomed) return kind === "welcome" && (m.client_id && m.max_message_bytes > 0 ? this._welcome(m) : wrong(kind));
     const op = this._pending.get(m.id);
-    if (op && op._by) {
-      if (m.msg_type === "error") {
+    if (op?._by) {
+      if (kind === "error") {
         op._failed = null;
         return op._end(new HubbubError(m.code, m.message, { retry: !!m.retry, retryAfter: m.retry_after_ms }));
       }
-      if (op._done) op._done(m);
+      if (kind[0] !== op._yes) return op._end(new HubbubError("internal", "the answer is " + kind));
+      op._done?.(m);
       return op._end(null, m);
     }
     if (m.id !== undefined) return; // an answer that is late, or comes twice
     const room = this._rooms.get(m.room);
-    switch (m.msg_type) {
-      case "welcome": return this._welcome(m);
-      case "room_message": return room && room._message(m);
-      case "gap": return m.room === undefined ? this._emit("gap", m) : room && room._gap(m);
-      case "deleted": return room && room._deleted(m);
-      case "joined": return this.room(m.room)._putIn(m);
-      case "left": return room && room._left(m.reason || "left");
-      case "member_joined": return room && room._news(m, true);
-      case "member_left": return room && room._news(m, false);
+    switch (kind) {
+      case "welcome": return;
+      case "room_message": return room?._message(m);
+      case "gap": return m.room === undefined ? this._emit("gap", m) : room?._gap(m);
+      case "deleted": return room?._deleted(m);
+      case "joined": return m.room && this.room(m.room)._putIn(m);
+      case "left": return room?._left(m.reason || "left");
+      case "member_joined": return room?._news(m, true);
+      case "member_left": return room?._news(m, false);
       case "pong": return this._tellTime(m);
-      case "reconnect": this._reconnect = +m.after_ms || 0; return;
+      case "reconnect": return this._reconnect = m.after_ms >= 0 ? Math.min(m.after_ms, longest) : wrong(kind);
       case "direct_message": return this._emit("direct", m);
-      case "chat": case "error": return this._emit(m.msg_type, m);
+      case "chat": case "error": return this._emit(kind, m);
       default: return this._emit("other", m);
     }
   }
 
   async _welcome(m) {
-    if (this._welcomed) return;
-    const { _turn: turn } = this;
+    const { _turn: turn, id } = this, resumed = m.resumed && m.client_id === id;
     this._welcomed = true;
     this.id = m.client_id;
     this.user = m.user;
     this._resume = m.resume_token;
-    this._max = m.max_message_bytes || 65536;
+    this._max = m.max_message_bytes;
     this._interval = m.ping_interval_ms || 25e3;
     this._pongTimeout = m.pong_timeout_ms || 1e4;
     this._expires = m.expires_at;
     clearTimeout(this._timers.get("main"));
     this._watch();
     const rooms = [...this._rooms.values()].filter((room) => room.joined);
-    await Promise.all(m.resumed ? this._resumeAll(rooms) : rooms.map((room) => this._rejoin(room)));
+    await Promise.all(resumed ? this._resumeAll(rooms) : rooms.map((room) => this._rejoin(room)));
     if (turn !== this._turn) return;
     this._ready = true;
     this._since = Date.now();
-    for (const op of [...this._pending.values()]) {
+    for (const op of this._pending.values()) {
+      if (op._own) continue; // it is of this connection
       if (this._safe(op)) this._send(op);
-      else op._end(new HubbubError("unknown", "it was sent, and the session has ended before the answer came"));
+      else op._end(new HubbubError("unknown", "the session ended before the answer"));
     }
     if (this._expires) this._say({ msg_type: "ping" }); // its answer has the server's time
     this._set("online");
@@ -521,6 +525,7 @@ export class Hubbub extends Emitter {
         } });
       } catch (e) {
         if (turn !== this._turn) return;
+        if (!e._late) return page.forEach((room) => this._later(room));
         this._resume = undefined; // the rooms are joined one by one then
         this._drop(e.message);
       }
@@ -596,7 +601,7 @@ export class Hubbub extends Emitter {
       this._say({ msg_type: "ping" });
     } catch (e) {
       if (turn !== this._turn) return;
-      if (e.code === "forbidden") this._drop("the token is another user's");
+      if (e.code === "forbidden") this._drop("another user's token");
       else if (e.code !== "unavailable") this._after("refresh", 5e3 * (1 + Math.random()), () => this._refresh());
     }
   }

@@ -26,7 +26,7 @@ has_cc() { echo '#include <stdlib.h>' | $(go env CC) -E - >/dev/null 2>&1; }
 missing_for_tests() {
 	has_cc || echo "gcc libc6-dev: a C compiler, for go test -race"
 	command -v node >/dev/null || echo "nodejs: Node.js, for the client that e2e/ws drives"
-	command -v npm >/dev/null || echo "npm: to install the npm package ws"
+	command -v npm >/dev/null || echo "npm: to install the npm packages of e2e and js"
 	command -v curl >/dev/null || echo "curl: for the calls of docs/api.md, which a test makes"
 	command -v openssl >/dev/null || echo "openssl: the TLS client of a test, and its certificate"
 	has_websockets || echo "python3-websockets: the client that e2e/websockets_client.py drives"
@@ -34,7 +34,8 @@ missing_for_tests() {
 		has_proxy "$proxy" || echo "$proxy: a proxy of docs/deploy.md, which e2e runs"
 	done
 	command -v php >/dev/null || echo "php-cli: PHP, for the programs of docs/backends/php.md, which e2e runs"
-	has_browser || echo "chromium: to test the page"
+	has_browser || echo "chromium: to test the page and the JavaScript client"
+	command -v firefox-esr >/dev/null || command -v firefox >/dev/null || echo "firefox-esr: to test the JavaScript client in it too"
 }
 
 missing_for_bench() {
@@ -47,7 +48,7 @@ missing_for_bench() {
 }
 
 case "${1-}" in
-"") missing=missing_for_tests what="the tests" target=deps npm_folders="e2e/ws js" ;;
+"") missing=missing_for_tests what="the tests" target=deps npm_folders="e2e/ws e2e/pages js" ;;
 bench) missing=missing_for_bench what="the benchmarks" target=bench-deps npm_folders=bench/rivals/npm ;;
 *) echo "usage: deps.sh [bench], not $1" >&2 && exit 2 ;;
 esac
@@ -78,7 +79,7 @@ if [ -n "$lines" ]; then
 fi
 
 # The npm packages, at the versions of the lock file. None needs its install
-# script: bufferutil brings what it would build.
+# script: bufferutil brings what it would build, and esbuild finds its program.
 for npm_folder in $npm_folders; do
 	installed=$npm_folder/node_modules/.package-lock.json
 	if [ ! -e "$installed" ] || [ "$npm_folder/package-lock.json" -nt "$installed" ]; then

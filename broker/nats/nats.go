@@ -85,7 +85,7 @@ func connect(s *server.Server, cfg Config, url string, options ...client.Option)
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	err := b.dial(url, options)
 	if err != nil {
-		b.close()
+		b.Close()
 		return nil, err
 	}
 	return b, nil
@@ -145,11 +145,12 @@ func (b *Broker) Run(ctx context.Context, n broker.Node) error {
 		c.Close() // who waits for it goes on
 	}
 	b.work.Wait()
-	b.close()
+	b.Close()
 	return nil
 }
 
-func (b *Broker) close() {
+// Close ends a broker that was never run.
+func (b *Broker) Close() {
 	b.cancel()
 	for _, c := range []*client.Conn{b.receive, b.send} {
 		if c != nil {

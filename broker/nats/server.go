@@ -14,6 +14,9 @@ import (
 // maxPayload is the largest message that a server of ours takes.
 const maxPayload = 8 << 20
 
+// MaxBody is the largest body that may be published, in bytes: its group must fit into a message.
+const MaxBody = 6 << 20
+
 const startTimeout = time.Minute
 
 // Start runs a NATS server in this process, with its streams in a folder. Nothing listens on the network. It waits until
@@ -23,7 +26,7 @@ func Start(dir string, cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the log in %s: %w", dir, err)
 	}
-	return connect(s, cfg, "in this process", client.InProcessServer(s))
+	return connect(s, cfg, client.DefaultURL, client.InProcessServer(s)) // the URL isn't used then
 }
 
 func serve(dir string, log *slog.Logger) (*server.Server, error) {
@@ -34,6 +37,8 @@ func serve(dir string, log *slog.Logger) (*server.Server, error) {
 		StoreDir:   dir,
 		MaxPayload: maxPayload,
 		NoSigs:     true,
+		// How long what was acknowledged may be in the system's hands alone. With each message it would cost a disk's turn.
+		SyncInterval: time.Second,
 	})
 	if err != nil {
 		return nil, err

@@ -44,7 +44,7 @@ func (e shown) Unwrap() error { return e.error }
 
 // reserved are the settings that the documents promise and this version has not got.
 var reserved = strings.Fields(`
-	page nats nats-creds cluster-listen cluster-name cluster-secret join replicas pusher-app centrifugo`)
+	nats nats-creds cluster-listen cluster-name cluster-secret join replicas pusher-app centrifugo`)
 
 func main() {
 	args := helpFirst(os.Args[1:])

@@ -57,7 +57,7 @@ type serveCmd struct {
 	WebhookRooms        []string      `placeholder:"PATTERN" help:"The rooms whose messages are told, where --webhook-events has message.published (all)."`
 	HookURL             secret        `name:"hook-url" placeholder:"URL" help:"Where the backend is asked, by one signed request each, what --hook-events names; without an answer it is no. It needs --webhook-secret."`
 	HookEvents          []string      `placeholder:"KIND" help:"What it is asked: connect (who is this client, may it come in), join, publish (may it), request (what a client asks of it)."`
-	DataDir             string        `placeholder:"DIR" help:"A folder for what shall outlive the process: the webhooks that wait, and in a later version the history of rooms. Without it they wait in memory."`
+	DataDir             string        `placeholder:"DIR" help:"A folder for what shall outlive the process: the history of rooms, and the webhooks that wait. Without it both are in memory."`
 	NodeName            string        `placeholder:"NAME" help:"What this server is called in webhooks and by the API (an id that is kept in --data-dir, or made up)."`
 	JWTKey              secret        `name:"jwt-key" placeholder:"KEY" help:"Checks the tokens that say who clients are: a secret of 32 bytes or more, or @FILE with a secret or a public key, PEM. Without this and jwt-jwks the server is open to all."`
 	JWTJWKS             string        `name:"jwt-jwks" placeholder:"URL" help:"The same by a provider's keys, which are fetched from there when a token names a new one; needs jwt-audience."`
@@ -68,6 +68,7 @@ type serveCmd struct {
 	Anonymous           string        `default:"off" enum:"on,off" placeholder:"MODE" help:"on: who shows no token is let in too, without a name (${default})."`
 	TLSCert             string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
 	TLSKey              string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
+	Page                string        `default:"on" enum:"on,off" placeholder:"on|off" help:"off: no page at / on which everybody may try the server (${default})."`
 	Compression         string        `default:"on" placeholder:"MODE" help:"permessage-deflate: on, off, or context, which keeps context takeover and its memory (${default})."`
 	IO                  string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux) or pump (portable)."`
 	LogLevel            string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
@@ -258,6 +259,7 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 			Key: string(c.JWTKey), JWKS: c.JWTJWKS, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Leeway: c.jwtLeeway(), Cookie: c.JWTCookie,
 		},
 		Anonymous:   c.Anonymous == "on",
+		Page:        c.Page,
 		Compression: c.Compression,
 		IO:          c.IO,
 		Logger:      log,
@@ -338,6 +340,9 @@ func (c *serveCmd) where(a net.Addr, secure bool) []any {
 		s = "s"
 	}
 	at := s + "://" + net.JoinHostPort(host, port) + strings.TrimRight(c.BasePath, "/") + "/"
+	if c.Page == "off" {
+		return []any{"websocket", "ws" + at + "ws"}
+	}
 	return []any{"page", "http" + at, "websocket", "ws" + at + "ws"}
 }
 

@@ -67,7 +67,7 @@ func connected(ctx context.Context, hub *client.Hub) error {
 			last = s.Err
 		}
 		switch {
-		case s.State == client.Open:
+		case s.State == client.Online:
 			return nil
 		case s.State == client.Closed:
 			return last

@@ -1,5 +1,5 @@
 // Command webhook is a backend that Hubbub tells what happens. It verifies each request, knows what came already, and
-// keeps which rooms are occupied. Try it:
+// keeps which rooms are occupied; snapshot.go mends that where something was not told. Try it:
 //
 //	export HUBBUB_WEBHOOK_SECRET="whsec_$(openssl rand -base64 32)" HUBBUB_API_KEY="$(openssl rand -hex 16)"
 //	go run ./examples/webhook &
@@ -8,11 +8,9 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"log"
 	"net/http"
-	"net/url"
 	"os"
 	"sync"
 
@@ -21,9 +19,8 @@ import (
 
 // receiver is what the backend knows of one node. A real one keeps it in its database, in one transaction a request.
 type receiver struct {
-	verifier *standardwebhooks.Webhook
-	hubbub   string // for the snapshot, and the key of its API
-	key      string
+	verifier    *standardwebhooks.Webhook
+	hubbub, key string // for the snapshot
 
 	mu    sync.Mutex
 	node  string
@@ -31,31 +28,30 @@ type receiver struct {
 	rooms map[string]bool
 }
 
+// told is the body of a request.
+type told struct {
+	Node             string
+	Dropped, Missing json.RawMessage // there where something is not told
+	Events           []struct {
+		Type, Room string
+		Seq        uint64
+	}
+}
+
 func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var t told
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 8<<20))
-	if err != nil || rc.verifier.Verify(body, r.Header) != nil {
+	if err != nil || rc.verifier.Verify(body, r.Header) != nil || json.Unmarshal(body, &t) != nil {
 		http.Error(w, "not signed by Hubbub", http.StatusUnauthorized)
-		return
-	}
-	var told struct {
-		Node             string
-		Dropped, Missing json.RawMessage // there where something is not told
-		Events           []struct {
-			Type, Room string
-			Seq        uint64
-		}
-	}
-	if err := json.Unmarshal(body, &told); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
-	unknown := rc.node != told.Node
+	unknown := rc.node != t.Node
 	if unknown {
-		rc.node, rc.seq, rc.rooms = told.Node, 0, map[string]bool{}
+		rc.node, rc.seq, rc.rooms = t.Node, 0, map[string]bool{}
 	}
-	for _, e := range told.Events {
+	for _, e := range t.Events {
 		switch {
 		case e.Type == "node.started": // who was connected is not any more; without --data-dir seq begins anew
 			clear(rc.rooms)
@@ -68,50 +64,12 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		rc.seq = e.Seq
 	}
-	if unknown || told.Dropped != nil || told.Missing != nil {
-		if err := rc.mend(); err != nil {
+	if unknown || t.Dropped != nil || t.Missing != nil {
+		if rc.rooms, err = occupied(rc.hubbub, rc.key); err != nil {
 			rc.node = ""                                              // all of it is to be mended then,
 			http.Error(w, err.Error(), http.StatusServiceUnavailable) // when Hubbub sends this again
 		}
 	}
-}
-
-// mend reads from Hubbub itself which rooms are occupied.
-func (rc *receiver) mend() error {
-	clear(rc.rooms)
-	for page := (struct {
-		Rooms []struct {
-			Room    string
-			Members int
-		}
-		More bool
-	}{More: true}); page.More; {
-		after := ""
-		if n := len(page.Rooms); n > 0 {
-			after = page.Rooms[n-1].Room
-		}
-		req, err := http.NewRequest(http.MethodGet, rc.hubbub+"/api/v1/rooms?limit=1000&after="+url.QueryEscape(after), nil)
-		if err != nil {
-			return err
-		}
-		req.Header.Set("Authorization", "Bearer "+rc.key)
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		page.Rooms, page.More = nil, false
-		err = json.NewDecoder(resp.Body).Decode(&page)
-		resp.Body.Close()
-		if err != nil || resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("the snapshot: status %d, %w", resp.StatusCode, err)
-		}
-		for _, r := range page.Rooms {
-			if r.Members > 0 {
-				rc.rooms[r.Room] = true
-			}
-		}
-	}
-	return nil
 }
 
 func main() {

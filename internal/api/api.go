@@ -240,10 +240,7 @@ func (a *API) identify(c *call) *problem {
 	sent := c.r.Header["Authorization"]
 	why := "the header Authorization is missing; it must be \"Bearer KEY\""
 	if len(sent) == 1 {
-		scheme, secret, _ := strings.Cut(sent[0], " ")
-		if strings.EqualFold(scheme, "Bearer") {
-			c.key = a.Keys.Find(strings.TrimSpace(secret))
-		}
+		c.key = a.keyOf(sent[0])
 		why = "the header Authorization has no key that counts; it must be \"Bearer KEY\""
 	} else if len(sent) > 1 {
 		why = "the header Authorization is there twice"
@@ -252,6 +249,15 @@ func (a *API) identify(c *call) *problem {
 		return &problem{http.StatusUnauthorized, unauthorized, false, why}
 	}
 	return nil
+}
+
+// keyOf is the key that a header Authorization names; nil for none.
+func (a *API) keyOf(sent string) *auth.APIKey {
+	scheme, secret, _ := strings.Cut(sent, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return nil
+	}
+	return a.Keys.Find(strings.TrimSpace(secret))
 }
 
 // answer has a call done that is let in.

@@ -15,6 +15,7 @@
 //   - reader.go: strict JSON, one pass, no recursion
 //   - body.go: the bodies of publish and batch
 //   - publish.go: publish and batch are done
+//   - quick.go: a publish without net/http; plainhead.go: which heads it takes
 //   - lists.go: rooms, clients, users and what is known of them
 //   - manage.go: members, clients and history are changed
 //   - tail.go: Server-Sent Events

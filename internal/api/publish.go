@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/protocol"
@@ -24,7 +25,7 @@ func (a *API) publish(c *call) ([]byte, *problem) {
 	if wrong != nil {
 		return nil, wrong
 	}
-	return a.publishOne(c, &p, make([]byte, 0, 96))
+	return a.publishOne(c.r.Context(), c.key, &p, make([]byte, 0, 96))
 }
 
 // takeIdempotencyKey takes the header for the publish_id.
@@ -43,10 +44,10 @@ func (p *publication) takeIdempotencyKey(sent []string) *problem {
 	return checkShort(p.publishID, "the header Idempotency-Key", 1, protocol.MaxPublishID)
 }
 
-// publishOne publishes to wherever p says, and appends the result.
-func (a *API) publishOne(c *call, p *publication, dst []byte) ([]byte, *problem) {
+// publishOne publishes to wherever p says, and appends the result. Where there is a problem nothing was done.
+func (a *API) publishOne(ctx context.Context, by *auth.APIKey, p *publication, dst []byte) ([]byte, *problem) {
 	out := hub.Publication{
-		Room: p.room, User: p.user, Everyone: p.everyone, From: cmp.Or(p.from, hub.Server), PublishID: p.publishID, Publisher: c.key.Name,
+		Room: p.room, User: p.user, Everyone: p.everyone, From: cmp.Or(p.from, hub.Server), PublishID: p.publishID, Publisher: by.Name,
 		Content: bytes.Clone(p.content), // the body's buffer is used again, and holds more than this
 	}
 	if p.key != "" {
@@ -63,16 +64,16 @@ func (a *API) publishOne(c *call, p *publication, dst []byte) ([]byte, *problem)
 		out.Client = id
 	}
 	if p.rooms != nil {
-		return a.publishToRooms(c, p.rooms, &out, dst), nil
+		return a.publishToRooms(ctx, p.rooms, &out, dst), nil
 	}
-	at, duplicate, err := a.Hub.Publish(c.r.Context(), &out)
+	at, duplicate, err := a.Hub.Publish(ctx, &out)
 	if err != nil {
 		return nil, problemOf(err)
 	}
 	return appendPublished(dst, at, duplicate), nil
 }
 
-func (a *API) publishToRooms(c *call, rooms []string, out *hub.Publication, dst []byte) []byte {
+func (a *API) publishToRooms(ctx context.Context, rooms []string, out *hub.Publication, dst []byte) []byte {
 	dst = append(dst, `{"results":[`...)
 	for i, name := range rooms {
 		if i > 0 {
@@ -84,7 +85,7 @@ func (a *API) publishToRooms(c *call, rooms []string, out *hub.Publication, dst 
 		}
 		to := *out
 		to.Room = name
-		at, duplicate, err := a.Hub.Publish(c.r.Context(), &to)
+		at, duplicate, err := a.Hub.Publish(ctx, &to)
 		if err != nil {
 			dst = problemOf(err).appendError(dst)
 			continue
@@ -157,7 +158,7 @@ func (a *API) operate(ctx context.Context, c *call, op *operation, dst []byte) (
 	var no *problem
 	switch op.name {
 	case "publish":
-		return a.publishOne(c, &op.publication, dst)
+		return a.publishOne(c.r.Context(), c.key, &op.publication, dst)
 	case "join":
 		no = a.joinRoom(ctx, op.room, op.target)
 	case "leave":

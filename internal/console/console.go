@@ -1,36 +1,49 @@
 // Package console is the page at "/" on which a newcomer tries Hubbub.
 //
-// The page is one HTML file with its style and script inside. It opens a WebSocket to the path "ws" beside it, joins
-// the room "lobby", and shows what comes. It loads nothing else, and its content security policy says so: the policy
-// names the style and the script by their hashes, which are computed from the embedded file when the program starts.
+// The folder page has it as it is served: index.html at "/", and what that loads, a style and modules, below "/page/".
+// It loads nothing else but "/hubbub.js" beside it, the JavaScript client, and opens a WebSocket to "/ws" beside it;
+// its content security policy says so. All its addresses are relative, so that it works below any path.
 package console
 
 import (
 	"bytes"
 	"crypto/sha256"
-	_ "embed"
+	"embed"
 	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
+	"path"
 	"strings"
 	"time"
 )
 
-//go:embed index.html
-var page []byte
+//go:embed page
+var files embed.FS
 
-// Handler serves the page at "/" to GET and HEAD. Any other path is 404, any other method 405.
+// Below is the path below which all lies that the page loads.
+const Below = "/page/"
+
+// file is one that is served.
+type file struct {
+	content []byte
+	kind    string // Content-Type
+	etag    string
+}
+
+// kinds are by the ends of names; of what has another nothing is served.
+var kinds = map[string]string{".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+
+// Handler serves the page at "/" and its files below Below to GET and HEAD. Any other path is 404, any other method
+// 405.
 func Handler() http.Handler {
-	sum := sha256.Sum256(page)
-	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`
-	script, style := inlineHash("script"), inlineHash("style")
-
+	served := readFiles()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
+		f, known := served[r.URL.Path]
 		switch {
-		case r.URL.Path != "/" && r.URL.Path != "":
+		case !known:
 			problem(w, http.StatusNotFound, "there is nothing at this path")
 			return
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
@@ -38,25 +51,52 @@ func Handler() http.Handler {
 			problem(w, http.StatusMethodNotAllowed, "this page is read with GET or HEAD")
 			return
 		}
-		h.Set("Content-Type", "text/html; charset=utf-8")
+		h.Set("Content-Type", f.kind)
 		h.Set("Cache-Control", "no-cache") // kept, but checked by its ETag each time
-		h.Set("ETag", etag)
+		h.Set("ETag", f.etag)
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
-		h.Set("Content-Security-Policy", policy(r.Host, script, style))
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(page))
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Content-Security-Policy", policy(r.Host))
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.content))
 	})
 }
 
-// policy allows the page its own style and script, WebSockets to its own origin, and nothing else.
-func policy(host, script, style string) string {
+// readFiles has what is embedded by its path.
+func readFiles() map[string]file {
+	served := map[string]file{}
+	entries, err := files.ReadDir("page")
+	if err != nil {
+		panic(err) // it is a part of the program
+	}
+	for _, e := range entries {
+		content, err := files.ReadFile("page/" + e.Name())
+		kind := kinds[path.Ext(e.Name())]
+		if err != nil || kind == "" {
+			panic(fmt.Sprintf("console: page/%s: of no kind that is served: %v", e.Name(), err))
+		}
+		sum := sha256.Sum256(content)
+		at := Below + e.Name()
+		if e.Name() == "index.html" {
+			at = "/"
+		}
+		served[at] = file{content, kind, `"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`}
+	}
+	return served
+}
+
+// policy allows the page what its own origin serves, WebSockets to it, and nothing else: nothing inline, and no text
+// that becomes HTML or a script.
+func policy(host string) string {
 	connect := "'self'"
 	// CSP 3 lets 'self' cover ws: and wss: of the same host; Safari before 15.4 does not, and needs the host by name.
 	if plainHost(host) {
 		connect += " ws://" + host + " wss://" + host
 	}
-	return "default-src 'none'; script-src " + script + "; style-src " + style +
-		"; connect-src " + connect + "; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	return strings.Join([]string{
+		"default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src " + connect, "img-src data:",
+		"base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'", "trusted-types 'none'",
+	}, "; ")
 }
 
 // plainHost says whether a Host header is nothing but a host and a port. It comes from the client and goes into a
@@ -74,18 +114,6 @@ func plainHost(host string) bool {
 		}
 	}
 	return true
-}
-
-// inlineHash is the policy's name for the one <tag> element of the page: the hash of exactly what stands between its
-// tags.
-func inlineHash(tag string) string {
-	_, rest, opened := strings.Cut(string(page), "<"+tag+">")
-	body, _, closed := strings.Cut(rest, "</"+tag+">")
-	if !opened || !closed {
-		panic("console: index.html has no <" + tag + "> element")
-	}
-	sum := sha256.Sum256([]byte(body))
-	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
 // problem answers with an RFC 9457 body.

@@ -9,24 +9,27 @@ import (
 )
 
 // arrival is a connection that the gate has accepted and net/http reads from, until it is hijacked. It knows whether
-// its client keeps the server waiting, or the server its client.
+// its client keeps the server waiting, or the server its client. See Quick for what net/http never gets.
 type arrival struct {
 	net.Conn
+	gate  *Gate
+	quick answers
+	mode  atomic.Int32
 	waits atomic.Bool // somebody reads, and nothing has come
 	since time.Time   // the client has been silent as often as the gate looked; guarded by the gate's mu
 }
 
 // newArrival gives nc itself where nothing can be told of it. Of TLS nobody knows who waits for whom, since a handshake
 // computes; and net/http must see that it is TLS.
-func newArrival(nc net.Conn) net.Conn {
+func (g *Gate) newArrival(nc net.Conn) net.Conn {
 	if _, ok := nc.(syscall.Conn); !ok {
 		return nc
 	}
-	return &arrival{Conn: nc}
+	return &arrival{Conn: nc, gate: g, quick: answers{Quick: g.Quick}}
 }
 
-// Read is the connection's.
-func (a *arrival) Read(b []byte) (int, error) {
+// read is the connection's.
+func (a *arrival) read(b []byte) (int, error) {
 	a.waits.Store(true)
 	defer a.waits.Store(false)
 	return a.Conn.Read(b)

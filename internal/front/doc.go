@@ -9,6 +9,7 @@
 //
 //	gate.go         Gate: how many connections may be between Accept and the upgrade
 //	arrival.go      whether a connection's client keeps the server waiting
+//	quick.go        Quick: requests that are answered without net/http
 //	turn.go         TakeTurn: how many upgrades are under way at once, and who goes first
 //	lane.go         Lane: how many requests of a kind that want no WebSocket
 //	perip.go        PerIP: how many connections of an address

@@ -36,7 +36,8 @@ const (
 type Gate struct {
 	net.Listener
 
-	// Static after NewGate.
+	// Static after NewGate; Quick, which may be nil, is set before the first Accept.
+	Quick     *Quick
 	maxBeside int
 	maxTurns  int
 	sorry     func() string
@@ -83,7 +84,7 @@ func (g *Gate) Accept() (net.Conn, error) {
 		g.reserve.Close() // the listener is closed
 		return nil, err
 	}
-	nc = newArrival(nc)
+	nc = g.newArrival(nc)
 	g.mu.Lock()
 	g.arrived[nc] = time.Now()
 	g.mu.Unlock()
@@ -276,11 +277,16 @@ func Answers(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Close lets Accept go.
+// Close lets Accept go, and the connections on which Quick alone has answered.
 func (g *Gate) Close() error {
 	g.mu.Lock()
 	g.closed = true
 	g.freed.Broadcast()
+	for nc := range g.beside {
+		if a, ok := nc.(*arrival); ok {
+			a.dismiss()
+		}
+	}
 	g.mu.Unlock()
 	return g.Listener.Close()
 }

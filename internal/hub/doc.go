@@ -20,6 +20,7 @@
 //	publish.go  a message's way into a room; publish_ids
 //	dialect.go  what clients speak: frames of messages and answers, made once for each dialect
 //	history.go  what a room keeps; pages, and what a member missed
+//	epoch.go    what a room's log is called, also while the room isn't there
 //	tidy.go     what goes when its time is up, or when memory is short
 //	policy.go   what a room keeps, tells and allows, by its name
 //	presence.go who is in a room (internal/presence knows), and when its members are told of it
@@ -32,7 +33,7 @@
 //	tail.go     what passes, for who looks for a fault
 //	admit.go    who a new client is, and whether the application lets it in
 //	operations.go what a session has under way: commands that wait for hooks, or for logs
-//	logs.go     rooms whose logs lie elsewhere
+//	logs.go     rooms whose logs lie elsewhere; elsewhere.go: what is asked of them
 //	hooks.go    the application's own code, in order for each session
 //	events.go   what happens to clients and in rooms: sinks are told, and hooks called in order for each room
 //	runs.go     how it is called: off the workers, so many at once, and what Shutdown waits for

@@ -112,7 +112,7 @@ func pageOf(cmd *protocol.Command) (q PageQuery) {
 }
 
 // page is what q asks for of the room of that name, and the room's position. A room that isn't there is made for the
-// answer, since its epoch is part of it.
+// answer, since its epoch is part of it, and has the same one when it is made again.
 func (h *Hub) page(name string, q PageQuery) (page []*protocol.Message, at history.Position, more bool, err *protocol.Error) {
 	sh := h.roomShard(name)
 	sh.mu.Lock()

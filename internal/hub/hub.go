@@ -65,8 +65,7 @@ type Hub struct {
 	everyone *room // all sessions: those that a chat reaches
 	rooms    [shards]roomShard
 	clients  [shards]clientShard
-	epochs   atomic.Uint64 // the last one given
-	share    int64         // bytes of what the hub keeps that one client may take
+	share    int64 // bytes of what the hub keeps that one client may take
 	kept     [kinds]atomic.Int64
 	payers   payers
 	relieve  atomic.Int64 // when Relieve may go over the rooms again, by clock

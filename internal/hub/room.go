@@ -4,7 +4,6 @@ import (
 	"hash/maphash"
 	"math"
 	"slices"
-	"strconv"
 	"sync"
 
 	"example.com/hubbub/internal/history"
@@ -64,9 +63,10 @@ type membership struct {
 }
 
 type roomShard struct {
-	mu    sync.Mutex
-	rooms map[string]*room
-	wheel wheel
+	mu     sync.Mutex
+	rooms  map[string]*room
+	epochs epochs
+	wheel  wheel
 
 	events map[string]*run // by room, the last hook that was queued for it
 }
@@ -86,7 +86,7 @@ func (h *Hub) room(sh *roomShard, name string) *room {
 		case r.keeps() && h.cfg.Broker != nil:
 			r.remote = &remote{}
 		case r.keeps():
-			r.log.Begin(history.Position{Epoch: h.cfg.Epoch + strconv.FormatUint(h.epochs.Add(1), 36)})
+			r.log.Begin(history.Position{Epoch: h.cfg.Epoch + sh.epochs.of(name)})
 		}
 		sh.rooms[name] = r
 	}

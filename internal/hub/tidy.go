@@ -60,7 +60,7 @@ func (h *Hub) unused(r *room, p *payer) {
 	h.schedule(r, r.active+r.policy.IdleTTL.Milliseconds())
 }
 
-// remove forgets a room without members, its history and its epoch. r.mu is held.
+// remove forgets a room without members and its history, and its epoch if anything was published in it. r.mu is held.
 func (h *Hub) remove(r *room) {
 	h.clearHistory(r, 0)
 	h.dropPresence(r)
@@ -69,7 +69,11 @@ func (h *Hub) remove(r *room) {
 		r.remote.close()
 	}
 	r.gone = true
-	delete(h.roomShard(r.name).rooms, r.name)
+	sh := h.roomShard(r.name)
+	delete(sh.rooms, r.name)
+	if r.remote == nil && r.position().Offset > 0 {
+		sh.epochs.lose(r.name)
+	}
 }
 
 // sweep tidies as each slot is due, until Stop.

@@ -339,6 +339,10 @@ func (c *Conn) fail(code int, reason string) {
 	switch c.state {
 	case open:
 		c.w.log.Debug("connection failed", "remote", c.Remote(), "code", code, "reason", reason)
+		if code == wire.CloseAbnormal { // no Close answers this
+			c.w.peerEnded(c)
+			return
+		}
 		c.leave(code, ByUs)
 		c.beginClose(failing, code, reason, takeWait)
 	case closing: // our Close is under way already; a second one is not allowed

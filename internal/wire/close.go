@@ -36,7 +36,8 @@ func ValidCloseCode(code int) bool {
 	return false
 }
 
-// Error is a fault of the peer. Code is the close code that answers it.
+// Error is a fault of the peer. Code is the close code that answers it; CloseAbnormal where none does: the connection
+// just ends.
 type Error struct {
 	Code   int
 	Reason string
@@ -51,6 +52,7 @@ var (
 	errReservedBits  = &Error{CloseProtocolError, "reserved bit set"}
 	errOpcode        = &Error{CloseProtocolError, "unknown opcode"}
 	errUnmasked      = &Error{CloseProtocolError, "frame not masked"}
+	errUnmaskedClose = &Error{CloseAbnormal, "close frame not masked"}
 	errControlPart   = &Error{CloseProtocolError, "fragmented control frame"}
 	errControlSize   = &Error{CloseProtocolError, "control frame too long"}
 	errNoMessage     = &Error{CloseProtocolError, "continuation without a message"}

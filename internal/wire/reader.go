@@ -134,8 +134,13 @@ func (r *Reader) parse(f *frame, h []byte, limit int, deflate bool) (n int, err 
 	if err := r.checkFirst(h[0], op, fin, deflate); err != nil || len(h) == 1 {
 		return 0, err
 	}
-	// 5.1: "The server MUST close the connection upon receiving a frame that is not masked."
+	// 5.1: "The server MUST close the connection upon receiving a frame that is not masked. In this case, a server MAY
+	// send a Close frame with a status code of 1002". It doesn't where the frame is a Close: Caddy before 2.7 sends such
+	// ones by itself when it is reloaded, and a client that is told 1002 for it stays away, for a fault that isn't its.
 	if h[1]&maskBit == 0 {
+		if op == Close {
+			return 0, errUnmaskedClose
+		}
 		return 0, errUnmasked
 	}
 	size, n, err := r.length(h, op, limit)

@@ -87,6 +87,7 @@ func TestFaults(t *testing.T) {
 		{"the last reserved control opcode", []byte{0x8f}, 1002},
 		{"an unmasked frame", []byte{0x81, 0x05}, 1002},
 		{"an unmasked control frame", []byte{0x89, 0x00}, 1002},
+		{"an unmasked Close", []byte{0x88, 0x02}, 1006},
 		{"a fragmented ping", []byte{0x09}, 1002},
 		{"a fragmented close", []byte{0x08}, 1002},
 		{"a ping of 126 bytes", []byte{0x89, 0xfe}, 1002},

@@ -89,7 +89,10 @@ test("a thousand joined rooms come back together", async (t) => {
 // Several who talk in a room, whose connections break within frames after bytes at random. All is published once and
 // heard once, in the room's order.
 test("cuts at random: nothing lost, nothing doubled", async (t) => {
-  const s = await serve(t, "--config", file("hubbub.yaml", long));
+  // Node's own WebSocket inflates later, and throws away what it has not inflated when the end comes. Who is behind by more
+  // than a connection brings, and cut like that each time, gets nowhere; uncompressed it does.
+  const flags = globalThis.WebSocket ? ["--compression", "off"] : [];
+  const s = await serve(t, "--config", file("hubbub.yaml", long), ...flags);
   const next = random(20260);
   const p = await proxy(t, s.port, () => 200 + Math.floor(next() ** 3 * 40_000));
   const crowd = Array.from({ length: 4 }, () => connect(t, p.url, { minDelay: 5, maxDelay: 50 }));
@@ -190,6 +193,18 @@ test("the session is gone, the room is not: since brings what was missed", async
   p.refuse = false;
   await until("all", () => got.length === 50);
   assert.deepEqual([got, lost, hub.id === id], [Array.from({ length: 50 }, (_, i) => i), [], false]);
+});
+
+test("a page of a room that is not there is where it begins", async (t) => {
+  const s = await serve(t);
+  const room = connect(t, s.url).room("r"), got = [];
+  room.on("message", (m) => got.push(m.content));
+  room.on("lost", (why) => got.push(why));
+  const { epoch, offset } = await room.history();
+  await connect(t, s.url).room("r").publish("first");
+  assert.equal((await room.join({ since: { epoch, offset } })).recovered, true);
+  await until("it comes", () => got.length > 0);
+  assert.deepEqual(got, ["first"]);
 });
 
 test("a line that is dead, not cut", async (t) => {

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
 import { minify } from "terser";
+import { folder } from "./helper.js";
 
 // The package as npm gets it: how large it is, what is in it, and that it works where it is installed.
 
@@ -15,7 +15,6 @@ const here = new URL("..", import.meta.url).pathname;
 const tsc = (cwd, ...args) => run(process.execPath, [
   here + "node_modules/typescript/bin/tsc", "--noEmit", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom", ...args,
 ], { cwd }).catch((e) => assert.fail(e.stdout));
-const folder = () => mkdtempSync(path.join(tmpdir(), "hubbub-js-"));
 
 test("it is less than 5 KB, minified and gzipped", async (t) => {
   const { code } = await minify(readFileSync(here + "hubbub.js", "utf8"), {

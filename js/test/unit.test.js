@@ -32,18 +32,23 @@ test("answers find their questions: out of order, twice, late, and those nobody 
   assert.deepEqual([(await one).time, (await two).time], [1, 2]);
 });
 
-test("what is no message is passed over", async (t) => {
+test("an unknown kind is passed over, and what is no message ends the connection", async (t) => {
   const { hub, socket } = fake(t);
   const s = await socket(0);
   const other = heard(hub, "other");
   s.open();
   await settle();
-  for (const text of ["", "{", "null", "7", "[]", '"x"', '{"msg_type":"room_message","room":"nowhere"}']) s.say(text);
-  s.onmessage({ data: new ArrayBuffer(3) });
+  s.say('{"msg_type":"room_message","room":"nowhere"}');
   s.say({ msg_type: "welcome", client_id: "another" });
   s.say({ msg_type: "news", x: 1 });
   assert.equal(hub.id, "c1");
-  assert.deepEqual(other.map((m) => m.msg_type), [undefined, "news"]);
+  assert.deepEqual(other.map((m) => m.msg_type), ["news"]);
+  for (const [i, data] of ["", "{", "null", "7", "[]", '"x"', new ArrayBuffer(3)].entries()) {
+    const s = await socket(i);
+    if (i) s.open();
+    s.onmessage({ data });
+    assert.deepEqual([hub.state, s.closed], ["waiting", 4002], `${data}`);
+  }
 });
 
 test("the position moves with messages, gaps and deletions up to a place, and with nothing else", async (t) => {
@@ -246,7 +251,8 @@ test("members are a list, asked for anew where news may have been missed", async
 
 test("close codes: who comes back, and who doesn't", async (t) => {
   for (const code of [1000, 1001, 1006, 1009, 1011, 1013, 4000, 4001, 4002, 4333, 4401, 4499]) {
-    const { hub, socket } = fake(t, { token: () => "t" });
+    let n = 0;
+    const { hub, socket } = fake(t, { token: () => "t" + n++ });
     (await socket(0)).open();
     (await socket(0)).end(code);
     assert.equal(hub.state, "waiting", `${code}`);
@@ -462,7 +468,12 @@ test("pages: what happens to the window has the line checked, and close() listen
   document.hidden = true;
   const before = s.sent.length;
   document.dispatchEvent(new Event("visibilitychange"));
+  document.dispatchEvent(new Event("freeze"));
+  assert.deepEqual([s.closed, hub.state], [4002, "waiting"]); // the session is kept
+  document.dispatchEvent(new Event("resume"));
+  const back = await socket(1);
+  back.open({ resumed: true });
   hub.close();
   window.dispatchEvent(new Event("online"));
-  assert.deepEqual([s.sent.length, s.closed], [before, 1000]);
+  assert.deepEqual([s.sent.length, back.closed], [before, 1000]);
 });
