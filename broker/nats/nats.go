@@ -5,6 +5,11 @@
 // groups of a room's messages (group.go); it republishes each to the nodes that have the room open. An epoch is the
 // nonce with which a stream was made, and part of its subjects: what was meant for a log that is gone can't land in
 // another.
+//
+// Publishing goes by lanes, one for each room, and flights, which one goroutine sends (lane.go, flights.go). A room that
+// is open delivers what arrives while its chain is whole, and else reads the log (room.go, load.go) by one of the few
+// goroutines of its stream (jobs.go). What never arrives and isn't followed by anything is found by looking at the tails
+// (tail.go). The reasons are in docs/decisions/0015-nats-log.md.
 package nats
 
 import (
