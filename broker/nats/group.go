@@ -43,6 +43,14 @@ type group struct {
 
 func (g *group) last() uint64 { return g.seq<<groupBits | uint64(max(1, len(g.bodies))-1) }
 
+// size is about what it takes in memory.
+func (g *group) size() (n int) {
+	for _, body := range g.bodies {
+		n += len(body)
+	}
+	return n
+}
+
 func (g *group) entries(to []broker.Entry) []broker.Entry {
 	for i, body := range g.bodies {
 		to = append(to, broker.Entry{Offset: g.seq<<groupBits | uint64(i), Time: g.time, Body: body})

@@ -90,3 +90,11 @@ func FuzzReadGroup(f *testing.F) {
 		}
 	})
 }
+
+func TestVersions(t *testing.T) {
+	for version, old := range map[string]bool{"2.10.29": true, "1.9.0": true, "2.11.0": false, "2.15.3": false, "2.12.0-RC.1": false, "3.0.0": false, "": false} {
+		if tooOld(version) != old {
+			t.Errorf("%q is too old: %v", version, !old)
+		}
+	}
+}

@@ -103,10 +103,17 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		client.ReconnectBufSize(-1), // what can't be sent now is sent again by its lane, in its order
 		client.ReconnectWait(100 * time.Millisecond),
 		client.Timeout(10 * time.Second),
+		// A server that takes nothing, or says nothing, is left for another one.
+		client.FlusherTimeout(apiTimeout),
+		client.PingInterval(apiTimeout),
+		client.MaxPingsOutstanding(2),
 		client.CustomInboxPrefix("_HB"),
 	}, options...)
 	if b.send, err = client.Connect(url, append(options, client.Name("hubbub, sends"))...); err != nil {
 		return fmt.Errorf("NATS at %s: %w", url, err)
+	}
+	if v := b.send.ConnectedServerVersion(); tooOld(v) {
+		return fmt.Errorf("NATS at %s is version %s; it must be 2.11 or newer", url, v)
 	}
 	if b.js, err = jetstream.New(b.send); err != nil {
 		return err
@@ -130,6 +137,15 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		return err
 	}
 	return b.flights.listen(b.send)
+}
+
+// tooOld says whether a server of a version can't answer for many messages or rooms at once.
+func tooOld(version string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+		return false // nobody knows
+	}
+	return major < 2 || major == 2 && minor < 11
 }
 
 // Run implements broker.Broker.

@@ -11,8 +11,11 @@ import (
 	"example.com/hubbub/broker"
 )
 
-// maxHeld is how many groups a room holds while its log is read. Who misses one sees it in the chain.
-const maxHeld = 1024
+// What a room holds while its log is read: groups, and bytes beside the first. What is too much is read.
+const (
+	maxHeld      = 1024
+	maxHeldBytes = 256 << 10
+)
 
 // room is one that is open on this node.
 type room struct {
@@ -28,6 +31,7 @@ type room struct {
 	closed bool
 	live   bool    // what arrives is delivered; else it is held, and a job reads the log
 	held   []group // by their sequences
+	bytes  int     // of held
 	again  bool    // something may have been missed: the log has to be read
 	lost   bool    // the log is another one: all of it has to be read
 	last   uint64  // the sequence that was delivered last
@@ -75,7 +79,7 @@ func (ro *room) begin() (log broker.Log, err error) {
 func (ro *room) subscribe(nonce string) error {
 	ro.mu.Lock()
 	before := ro.sub
-	ro.sub, ro.nonce, ro.held, ro.last = nil, nonce, nil, 0
+	ro.sub, ro.nonce, ro.held, ro.bytes, ro.last = nil, nonce, nil, 0, 0
 	ro.mu.Unlock()
 	unsubscribe(before)
 	sub, err := ro.st.b.receive.ChanSubscribe(ro.st.subject("d", nonce, ro.token), ro.st.arrived)
@@ -145,18 +149,24 @@ func (ro *room) take(sub *client.Subscription, g *group) []broker.Entry {
 	defer ro.mu.Unlock()
 	switch {
 	case ro.closed || g.seq <= ro.last || sub != ro.sub:
-	case !ro.live && len(ro.held) < maxHeld:
-		ro.held = append(ro.held, *g)
-	case !ro.live:
+	case !ro.live && len(ro.held) > 0 && (len(ro.held) == maxHeld || ro.bytes+g.size() > maxHeldBytes):
 		ro.again = true
+	case !ro.live:
+		ro.hold(g)
 	case g.before <= ro.last:
 		ro.last = g.seq
 		return g.entries(nil)
 	default:
-		ro.held = append(ro.held, *g)
+		ro.hold(g)
 		ro.wake()
 	}
 	return nil
+}
+
+// hold: ro.mu is held.
+func (ro *room) hold(g *group) {
+	ro.held = append(ro.held, *g)
+	ro.bytes += g.size()
 }
 
 // check has the log read again: something may have been missed.
@@ -205,7 +215,7 @@ func (ro *room) catchUp() {
 		entries := ro.releaseHeld()
 		lost, again, last, nonce := ro.lost, ro.again, ro.last, ro.nonce
 		if ro.closed || len(entries) == 0 && !lost && !again {
-			ro.live, ro.held = true, nil
+			ro.live, ro.held, ro.bytes = true, nil, 0
 			ro.mu.Unlock()
 			return
 		}
@@ -243,6 +253,7 @@ func (ro *room) releaseHeld() (entries []broker.Entry) {
 			entries = g.entries(entries)
 			ro.last = g.seq
 		}
+		ro.bytes -= g.size()
 		ro.held = ro.held[1:]
 	}
 	return entries

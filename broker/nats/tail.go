@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -229,7 +230,10 @@ func (t *tails) ask(rooms []*room) error {
 		case end.Header.Get("Status") == "404": // none of them has a group, or a replica that is behind has answered
 			t.proven = false
 			return nil
-		case end.Header.Get("Nats-Num-Pending") != "0" && next > from: // these were batchBytes
+		case end.Header.Get("Nats-Num-Pending") != "0": // these were batchBytes
+			if next == from {
+				return errors.New("the answer doesn't go on where the last one ended")
+			}
 			from = next
 			continue
 		default:
