@@ -56,6 +56,7 @@ func Run(t *testing.T, setUp func(t *testing.T) System) {
 		{"many rooms opened at once", manyRooms},
 		{"published once", publishedOnce},
 		{"bounds", bounds},
+		{"trimming while rooms are opened", trimming},
 		{"expiry while rooms are opened", expiry},
 		{"reading", reading},
 		{"names and sizes", namesAndSizes},

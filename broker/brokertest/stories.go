@@ -191,6 +191,52 @@ func bounds(t *testing.T, w *world) {
 	a.sees(r.Name)
 }
 
+// trimming opens rooms that are full, of small messages and of some that can't be read at once, while more come.
+func trimming(t *testing.T, w *world) {
+	publisher, member := w.start(), w.start()
+	for _, r := range []struct {
+		broker.Room
+		size int
+	}{{broker.Room{Name: "short", Messages: 5, Age: time.Hour}, 10}, {broker.Room{Name: "heavy", Messages: 200, Age: time.Hour}, 50_000}} {
+		filler := strings.Repeat("x", r.size)
+		stop := make(chan struct{})
+		full := make(chan struct{})
+		var busy sync.WaitGroup
+		busy.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+					c := publisher.send(r.Room, fmt.Sprint(i, filler), "")
+					if i%4 == 0 {
+						wait(t, c)
+					}
+				}
+				if i == r.Messages+10 {
+					close(full)
+				}
+			}
+		})
+		wait(t, full)
+		for range 15 {
+			leave := member.join(r.Room)
+			time.Sleep(time.Duration(rand.IntN(5)) * time.Millisecond)
+			v := member.look(r.Name)
+			leave()
+			w.whole(r.Name, v.at.Epoch, v.from, v.entries)
+			if len(v.entries) == 0 {
+				t.Errorf("%q is full, and nothing was in it", r.Name)
+			}
+		}
+		close(stop)
+		busy.Wait()
+		member.join(r.Room)
+		publisher.publish(r.Room, "last", "")
+		member.sees(r.Name)
+	}
+}
+
 // expiry opens a room whose messages expire all the time. What it says of its floor must be true: a message that was
 // acknowledged is there or before it.
 func expiry(t *testing.T, w *world) {
