@@ -81,7 +81,7 @@ type Broker interface {
 // Node is what a broker calls, for one room never twice at a time. No method may block.
 type Node interface {
 	// Deliver brings what comes next in a room's log: nothing is missing before it. What was on its way when a room was
-	// closed may still come when it has been opened again, and stands before where that began.
+	// closed may still come when it has been opened again, even beside what comes then, and stands before where that began.
 	Deliver(room string, entries []Entry)
 	// Lost says that messages behind what was delivered are gone: log is how it goes on. With another epoch the whole log
 	// was lost.

@@ -66,25 +66,53 @@ func TestOffsetsGrowOverAWipe(t *testing.T) {
 	}
 }
 
-// A folder that is put back as it was before has lost what was acknowledged meanwhile. What is stored next would have the
-// offsets of that, so it is another log.
+// Folders that are put back as they were before have lost what was acknowledged meanwhile. What is stored next would have
+// the offsets of that, so it is another log.
 func TestOlderCopyIsAnotherLog(t *testing.T) {
-	e := startEmbedded(t)
-	a, b := run(t, e.node(t)), run(t, e.node(t))
+	t.Run("one server", func(t *testing.T) {
+		e := startEmbedded(t)
+		olderCopy(t, func() *Broker { return e.node(t) }, e.stop, e.start, []*string{&e.dir})
+	})
+	t.Run("three servers", func(t *testing.T) {
+		c := startCluster(t, 3)
+		var dirs []*string
+		for _, o := range c.options {
+			dirs = append(dirs, &o.StoreDir)
+		}
+		olderCopy(t, c.node, func() {
+			for i := range c.servers {
+				c.stop(i)
+			}
+		}, func() {
+			for i := range c.servers {
+				c.start(i)
+			}
+			c.ready()
+		}, dirs)
+	})
+}
+
+func olderCopy(t *testing.T, node func() *Broker, stop, start func(), dirs []*string) {
+	a, b := run(t, node()), run(t, node())
 	r := testRoom("copied")
 	a.publish(r, "in the copy", "")
-	e.stop()
-	older := t.TempDir()
-	if err := os.CopyFS(older, os.DirFS(e.dir)); err != nil {
-		t.Fatal(err)
+	stop()
+	older := make([]string, len(dirs))
+	for i, dir := range dirs {
+		older[i] = t.TempDir()
+		if err := os.CopyFS(older[i], os.DirFS(*dir)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	e.start()
+	start()
 	b.open(r)
 	was := a.publish(r, "not in the copy", "").at
 	b.sees(r.Name, "what isn't in the copy", hasLast("not in the copy"))
-	e.stop()
-	e.dir = older
-	e.start()
+	stop()
+	for i, dir := range dirs {
+		*dir = older[i]
+	}
+	start()
 	b.sees(r.Name, "another log", func(s seen) bool { return s.at.Epoch != was.Epoch })
 	is := a.publish(r, "new", "").at
 	if is.Epoch == was.Epoch {

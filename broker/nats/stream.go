@@ -30,6 +30,8 @@ type stream struct {
 	jobs    jobs
 	soon    chan struct{} // all tails are to be looked at now
 
+	doubt *doubt // watch's own
+
 	mu      sync.Mutex    // taken before a room's
 	nonce   string        // "" while it isn't known
 	ahead   time.Duration // the servers' clock before this process's, which isn't set

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	client "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // A group that was stored may never come: a server republishes it only to whom it knows to be interested, only if it was
@@ -32,7 +33,7 @@ func (st *stream) watch() {
 	for again := false; ; {
 		select {
 		case <-all.C:
-			st.sweep(nil)
+			again = !st.sweep(nil) || again
 		case <-st.soon:
 			again = true // and once more when what has changed is known everywhere
 			st.sweep(nil)
@@ -91,9 +92,11 @@ func (st *stream) sweep(some []*room) bool {
 		return false
 	}
 	last := info.State.LastSeq
-	if last < seen {
-		st.shorter(ctx, nonce, seen)
-		return false
+	if last < seen && (st.doubt == nil || st.doubt.nonce != nonce) {
+		st.doubt = &doubt{nonce: nonce, seen: seen, last: last, leader: leader(&info), id: "d" + newNonce()}
+	}
+	if st.doubt != nil {
+		return st.resolve(ctx)
 	}
 	if last == swept {
 		st.sweptTo(nonce, last, asked)
@@ -168,25 +171,59 @@ func (st *stream) seen(nonce string) (seq uint64) {
 	return seq
 }
 
-// shorter is called where the stream has lost the end of the log: its disk wasn't synced when the power failed, or somebody
-// put back an older copy. What is stored next would stand at offsets that others have had, so it becomes another log.
-func (st *stream) shorter(ctx context.Context, nonce string, seen uint64) {
-	if !st.b.pause(settled) {
-		return
+// doubt is about a stream that says of itself that it has less than this node has seen: its disks weren't synced when the
+// power failed, or somebody put back an older copy; or who has said so was cut off, and doesn't know yet that it isn't the
+// leader any more. What is stored next would stand at offsets that others have had.
+type doubt struct {
+	nonce      string
+	seen, last uint64
+	leader     string // who has said so
+	id         string // of the message that resolves it
+}
+
+// resolve has the stream become another log where it has lost the end of this one. That is so where it gives a sequence once
+// more, or where who has said so leads it still behind something that it could store. It says whether nothing is lost.
+func (st *stream) resolve(ctx context.Context) bool {
+	d := st.doubt
+	ack, err := st.b.js.Publish(ctx, st.subject("p", d.nonce, markerToken), nil, jetstream.WithMsgID(d.id))
+	info, errInfo := st.info(ctx, d.nonce)
+	if errInfo != nil {
+		st.mu.Lock()
+		st.look()
+		if st.nonce != d.nonce {
+			st.doubt = nil // another node has resolved it
+		}
+		st.mu.Unlock()
+		return false
 	}
-	info, err := st.info(ctx, nonce)
-	if err != nil || info.State.LastSeq >= seen || info.Cluster != nil && info.Cluster.Leader == "" {
-		return // another one has begun it already; or who answered first didn't know all
+	if err != nil {
+		return false // it may be stored even so; the same id says where
 	}
-	st.b.log.Error("the log of rooms has lost what was stored", "stream", st.name, "last", info.State.LastSeq, "seen", seen)
+	st.doubt = nil
+	if ack.Sequence > d.seen && leader(&info) != d.leader {
+		return true
+	}
+	st.b.log.Error("the log of rooms has lost what was stored", "stream", st.name, "last", d.last, "seen", d.seen)
 	config := st.config(newNonce())
 	config.FirstSeq = info.Config.FirstSeq
 	if _, err := st.b.js.UpdateStream(ctx, config); err != nil {
 		st.b.log.Error("another log can't be begun", "stream", st.name, "error", err)
+		st.doubt = d
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.look()
+	return false
+}
+
+// markerToken stands where a room's token does, and is none.
+const markerToken = "marker"
+
+func leader(info *jetstream.StreamInfo) string {
+	if info.Cluster == nil {
+		return "" // there is one server
+	}
+	return info.Cluster.Leader
 }
 
 // tails are the last groups of rooms.
