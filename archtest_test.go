@@ -31,7 +31,7 @@ var allowedImports = map[string][]string{
 	},
 
 	"broker":            {},
-	"broker/nats":       {"broker"},
+	"broker/nats":       {"broker", "internal/sparselog"},
 	"broker/brokertest": {"broker"},
 
 	"internal/api":   {"internal/auth", "internal/front", "internal/hub", "internal/history", "internal/protocol", "internal/protocol/room", "internal/sparselog"},

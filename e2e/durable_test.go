@@ -2,7 +2,13 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -107,5 +113,70 @@ func TestKilledWithADataDirectory(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal(missing)
 		}
+	}
+}
+
+// A disk that is full is told to publishers, for the time that it is full: nobody is closed, what was acknowledged stays,
+// and when there is room again all goes on without a restart.
+func TestADataDirectoryOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	disk := t.TempDir()
+	if runtime.GOOS != "linux" || os.Getuid() != 0 {
+		t.Skip("a small tmpfs needs Linux and root")
+	}
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=8m", "hubbub-test", disk).CombinedOutput(); err != nil {
+		t.Fatalf("mount: %v %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("umount", disk).Run() })
+	s := start(t, "--data-dir", filepath.Join(disk, "data"))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	hub, err := gohub.Dial(ctx, s.ws("/ws"), gohub.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { hub.Close() })
+	room := hub.Room("r")
+	if err := room.Join(ctx); err != nil {
+		t.Fatal(err)
+	}
+	first, err := room.Publish(ctx, "first", gohub.PublishOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := hub.ClientID()
+	filler := filepath.Join(disk, "filler")
+	if err := os.WriteFile(filler, make([]byte, 16<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk isn't full: %v", err)
+	}
+	big := strings.Repeat("x", 40_000)
+	var refused *gohub.Error
+	if _, err := room.Publish(ctx, big, gohub.PublishOptions{}); !errors.As(err, &refused) || refused.Code != "unavailable" && refused.Code != "timeout" {
+		t.Errorf("with a full disk a publish is told %v", err)
+	}
+	if err := hub.Chat(ctx, "a chat needs no disk"); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	var last gohub.Position
+	for {
+		if last, err = room.Publish(ctx, "there is room again", gohub.PublishOptions{}); err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("with room on the disk: %v", err)
+		}
+	}
+	if last.Epoch != first.Epoch || last.Offset <= first.Offset {
+		t.Errorf("it goes on at %v, it was at %v", last, first)
+	}
+	page, err := room.History(ctx, gohub.HistoryOptions{})
+	if err != nil || len(page.Messages) < 2 || string(page.Messages[0].Content) != `"first"` {
+		t.Errorf("the history is %+v, %v", page, err)
+	}
+	if hub.ClientID() != id {
+		t.Error("the client has lost its session")
 	}
 }

@@ -184,7 +184,7 @@ func TestTailIsFound(t *testing.T) {
 // What expired before a node that was cut off could see it is told as lost, though nothing is left to show it.
 func TestGoneBeforeItWasSeen(t *testing.T) {
 	e := startEmbedded(t)
-	g := &gate{embedded: e}
+	g := &gate{testServer: e}
 	cutOff, err := connect(nil, Config{}, "", client.InProcessServer(g))
 	if err != nil {
 		t.Fatal(err)
@@ -330,7 +330,7 @@ func TestNobodyThere(t *testing.T) {
 // A server that takes nothing any more, but keeps its connections, holds up nobody who publishes, opens or closes.
 func TestStalledServer(t *testing.T) {
 	e := startEmbedded(t)
-	g := &gate{embedded: e}
+	g := &gate{testServer: e}
 	stalled, err := connect(nil, Config{}, "", client.InProcessServer(g))
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ const (
 	maxQueue   = 1024 // messages that wait in a lane
 	ackTimeout = time.Second
 	retryAfter = 50 * time.Millisecond
+	unwell     = 3 * time.Second  // a server in this process that hasn't taken a message for so long may have to be started anew
 	giveUp     = 10 * time.Second // what isn't acknowledged by then is told as failed
 	messageFee = 256              // bytes that a message costs while it waits, beside its own
 )
@@ -47,6 +48,7 @@ type flight struct {
 	id       string
 	nonce    string // of the log that it was sent to last
 	number   string // the last part of the subject that its answer comes to, for that log
+	begun    time.Time
 	until    time.Time
 	timer    *time.Timer
 	queued   bool  // the connection is to take it
@@ -109,7 +111,7 @@ func (l *lane) goOn() {
 		size += len(l.queue[n].Body)
 		n++
 	}
-	f := &flight{l: l, messages: l.queue[:n:n], nonce: l.st.nonce, until: time.Now().Add(l.st.patience())}
+	f := &flight{l: l, messages: l.queue[:n:n], nonce: l.st.nonce, begun: time.Now(), until: time.Now().Add(l.st.patience())}
 	if l.queue = l.queue[n:]; len(l.queue) == 0 {
 		l.queue = nil
 	}
@@ -197,6 +199,9 @@ func (f *flight) tick() {
 	default:
 		f.unsure = true // no answer came
 		st.look()
+	}
+	if st.b.server != nil && time.Since(f.begun) > unwell {
+		st.b.work.Go(st.b.server.revive)
 	}
 	if time.Now().Before(f.until) {
 		f.why = nil

@@ -24,7 +24,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	client "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -51,7 +50,7 @@ const (
 type Broker struct {
 	cfg    Config
 	log    *slog.Logger
-	server *server.Server // in this process; nil for Dial
+	server *embedded // in this process; nil for Dial
 	// What is sent, with its answers, has a connection of its own: a node that is slow to take what arrives must not
 	// lose acknowledgements.
 	send, receive *client.Conn
@@ -78,7 +77,7 @@ func Dial(url string, cfg Config) (*Broker, error) {
 }
 
 // connect makes a broker of two connections. The server, where there is one, is the broker's from here on.
-func connect(s *server.Server, cfg Config, url string, options ...client.Option) (*Broker, error) {
+func connect(s *embedded, cfg Config, url string, options ...client.Option) (*Broker, error) {
 	cfg.Replicas = max(1, cfg.Replicas)
 	if cfg.Window <= 0 {
 		cfg.Window = 2 * time.Minute
@@ -179,8 +178,7 @@ func (b *Broker) Close() {
 		}
 	}
 	if b.server != nil {
-		b.server.Shutdown()
-		b.server.WaitForShutdown()
+		b.server.stop()
 	}
 }
 

@@ -14,52 +14,47 @@ import (
 	client "github.com/nats-io/nats.go"
 )
 
-// embedded is a server in the process that can be started again: nodes connect to the one that is there.
-type embedded struct {
+// testServer is a server in the process that can be started again: nodes connect to the one that is there.
+type testServer struct {
 	t   testing.TB
 	dir string
 
 	mu sync.Mutex
-	s  *server.Server
+	e  *embedded
 }
 
-func startEmbedded(t testing.TB) *embedded {
-	e := &embedded{t: t, dir: t.TempDir()}
+func startEmbedded(t testing.TB) *testServer {
+	e := &testServer{t: t, dir: t.TempDir()}
 	e.start()
 	t.Cleanup(e.stop)
 	return e
 }
 
-func (e *embedded) start() {
-	s, err := serve(e.dir, nil)
-	if err != nil {
+func (e *testServer) start() {
+	s := &embedded{dir: e.dir}
+	if err := s.start(); err != nil {
 		e.t.Error(err)
-		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.s = s
+	e.e = s
 }
 
-func (e *embedded) stop() {
-	s := e.server()
-	s.Shutdown()
-	s.WaitForShutdown()
-}
+func (e *testServer) stop() { e.server().stop() }
 
-func (e *embedded) server() *server.Server {
+func (e *testServer) server() *embedded {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.s
+	return e.e
 }
 
-func (e *embedded) restart() {
+func (e *testServer) restart() {
 	e.stop()
 	e.start()
 }
 
 // wipe has it start with an empty folder.
-func (e *embedded) wipe() {
+func (e *testServer) wipe() {
 	e.stop()
 	if err := os.RemoveAll(e.dir); err != nil {
 		e.t.Error(err)
@@ -68,9 +63,9 @@ func (e *embedded) wipe() {
 }
 
 // InProcessConn implements client.InProcessConnProvider.
-func (e *embedded) InProcessConn() (net.Conn, error) { return e.server().InProcessConn() }
+func (e *testServer) InProcessConn() (net.Conn, error) { return e.server().InProcessConn() }
 
-func (e *embedded) node(t testing.TB) *Broker {
+func (e *testServer) node(t testing.TB) *Broker {
 	b, err := connect(nil, Config{}, "", client.InProcessServer(e))
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +75,7 @@ func (e *embedded) node(t testing.TB) *Broker {
 
 // gate lets one node to a server, or doesn't.
 type gate struct {
-	*embedded
+	*testServer
 	mu     sync.Mutex
 	closed bool
 	open   []net.Conn
@@ -109,7 +104,7 @@ func (g *gate) InProcessConn() (net.Conn, error) {
 	if g.closed {
 		return nil, net.ErrClosed
 	}
-	c, err := g.embedded.InProcessConn()
+	c, err := g.testServer.InProcessConn()
 	if err == nil {
 		g.open = append(g.open, c)
 	}

@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"example.com/hubbub/broker"
@@ -12,6 +13,12 @@ import (
 
 // What clients and the application ask of rooms whose logs lie elsewhere (logs.go): each waits for the log, as an
 // operation of its session or on the caller's goroutine.
+
+// What a log that lies elsewhere answers where it can't do what it is asked: nothing was done, or nobody knows.
+var (
+	ErrUnavailable = broker.ErrUnavailable
+	ErrTimeout     = broker.ErrTimeout
+)
 
 // unavailable is what a client is told when a log can't be asked, or doesn't answer.
 func unavailable(err error) *protocol.Error {
@@ -176,7 +183,7 @@ func (h *Hub) publishRemotely(ctx context.Context, p *Publication) (at history.P
 		}
 		return o.at, o.duplicate, o.err
 	case <-ctx.Done():
-		return at, false, ctx.Err()
+		return at, false, fmt.Errorf("%w: %w", ErrTimeout, ctx.Err())
 	}
 }
 
@@ -205,7 +212,7 @@ func (h *Hub) deleteRemotely(ctx context.Context, name, epoch string, offset uin
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("%w: %w", ErrTimeout, ctx.Err())
 	}
 }
 
