@@ -51,6 +51,7 @@ type Broker struct {
 	cfg    Config
 	log    *slog.Logger
 	server *embedded // in this process; nil for Dial
+	mark   string    // what epochs end with, see life
 	// What is sent, with its answers, has a connection of its own: a node that is slow to take what arrives must not
 	// lose acknowledgements.
 	send, receive *client.Conn
