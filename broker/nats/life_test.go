@@ -31,22 +31,22 @@ func TestAMachineThatWentDown(t *testing.T) {
 	}
 	var first string
 	var killed, down string
-	on(dir, "boot 1", func(n *testNode) {
+	on(dir, "boot-1", func(n *testNode) {
 		first = n.publish(r, "one", "").at.Epoch
 		killed, down = crashed(), crashed()
 	})
-	on(dir, "boot 2", func(n *testNode) { // it had ended well
+	on(dir, "boot-2", func(n *testNode) { // it had ended well
 		if e := n.publish(r, "two", "").at.Epoch; e != first {
 			t.Errorf("behind a good end the epoch is %s, it was %s", e, first)
 		}
 	})
-	on(killed, "boot 1", func(n *testNode) {
+	on(killed, "boot-1", func(n *testNode) {
 		if e := n.publish(r, "two", "").at.Epoch; e != first {
 			t.Errorf("behind a process that was killed the epoch is %s, it was %s", e, first)
 		}
 	})
 	for range 2 { // also for the process behind that one
-		on(down, "boot 2", func(n *testNode) {
+		on(down, "boot-2", func(n *testNode) {
 			if e := n.publish(r, "two", "").at.Epoch; e != first+".1" {
 				t.Errorf("behind a machine that went down the epoch is %s, it was %s", e, first)
 			}
@@ -59,7 +59,7 @@ func TestAMachineThatWentDown(t *testing.T) {
 		if err := os.WriteFile(last, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := startOn(dir, "boot 2", Config{}); err == nil || !strings.Contains(err.Error(), last+" can't be read: remove it") {
+		if _, err := startOn(dir, "boot-2", Config{}); err == nil || !strings.Contains(err.Error(), last+" can't be read: remove it") {
 			t.Errorf("with %q in it: %v", text, err)
 		}
 	}
