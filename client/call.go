@@ -246,11 +246,16 @@ func (h *Hub) next(conn *connection) []byte {
 // errLate is that the server has not answered what the client itself wanted.
 var errLate = &Error{Code: "timeout", Message: "the server did not answer within Options.Timeout", Retry: true}
 
-// late ends a call that was not answered in time; nobody is told but who made it.
+// late ends a call that was not answered in time; nobody is told but who made it. As long as something comes, or nothing
+// is read, the answer may be behind that.
 func (h *Hub) late(c *call) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.calls.sent[c.id] == c {
+	switch conn := h.conn; {
+	case h.calls.sent[c.id] != c:
+	case conn != nil && (conn.stopped.Load() || conn.quiet() < h.opts.Timeout):
+		c.overdue.Reset(h.opts.Timeout)
+	default:
 		delete(h.calls.sent, c.id)
 		h.settle(c, incoming{}, errLate)
 	}

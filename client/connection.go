@@ -147,6 +147,11 @@ func (r hearing) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// quiet is for how long nothing has come.
+func (c *connection) quiet() time.Duration {
+	return time.Since(c.began) - time.Duration(c.heard.Load())
+}
+
 func (c *connection) hear() { c.heard.Store(int64(time.Since(c.began))) }
 
 // write writes what is to be written, until the connection ends.

@@ -231,6 +231,7 @@ func TestFramesMustBeMasked(t *testing.T) {
 		{"text", [][]byte{bare(wsclient.Text, "bare")}, failed(1002)},
 		{"ping", [][]byte{bare(wsclient.Ping, "")}, failed(1002)},
 		{"close", [][]byte{bare(wsclient.Close, "\x03\xe8")}, []string{"EOF"}}, // a proxy may have sent it: the client isn't told off for it
+		{"close after a good one", [][]byte{text("good"), bare(wsclient.Close, "")}, []string{`text "good"`, "EOF"}},
 		{"after a good one", [][]byte{text("good"), bare(wsclient.Text, "bare")}, failed(1002, `text "good"`)},
 	})
 }

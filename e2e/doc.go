@@ -3,13 +3,13 @@
 //
 // Three kinds of client speak to it: two WebSocket clients that we did not write, the npm package ws (ws/client.js) and
 // Debian's python3-websockets (websockets_client.py), each driven by lines of JSON; raw TCP for what such clients never
-// send (raw_test.go); and a headless Chromium for the page at "/" (page…_test.go), and for those of the programs in examples, beside
-// which the Go client is a crowd. The JavaScript client has tests of its own (../js/test), which TestJavaScriptClient
-// runs, faces the same faults as the Go client (traces_test.go), and lives through stories in a page of the tests' own
-// (the folder guest) in Chromium and Firefox (browser_client_test.go, chromium_test.go, firefox_test.go). The programs of
-// docs/backends are run as they stand there, by Node.js, Python, Go and PHP (backends_test.go); so are, in Chromium, those
-// of the README, the quickstart, the recipes and docs/moving.md (docs_test.go, quickstart_test.go, recipes_test.go,
-// moving_test.go), with what pages/package.json names.
+// send (raw_test.go); and a headless Chromium for the page at "/" (page…_test.go), and for those of the programs in
+// examples, beside which the Go client is a crowd. The JavaScript client has tests of its own (../js/test), which
+// TestJavaScriptClient runs, faces the same faults as the Go client (traces_test.go), and lives through stories in a page
+// of the tests' own (the folder guest) in Chromium and Firefox (browser_client_test.go, chromium_test.go,
+// firefox_test.go). The programs of docs/backends are run as they stand there, by Node.js, Python, Go and PHP
+// (backends_test.go); so are, in Chromium, those of the README, the quickstart, the recipes and docs/moving.md
+// (docs_test.go, quickstart_test.go, recipes_test.go, moving_test.go), with what pages/package.json names.
 //
 //	make e2e                       # installs what it needs, runs everything
 //	go test ./e2e -run Simplest -v     # one story

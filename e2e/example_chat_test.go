@@ -11,6 +11,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	hubbubclient "example.com/hubbub/client"
 )
 
 // cutsFromNowOn is a plan that leaves alone what connects before begin is true, such as a page that loads.
@@ -165,6 +167,41 @@ func TestExampleChatLosesAndDoublesNothingThroughCutsAtRandom(t *testing.T) {
 	}
 	cuts, kinds := line.tally()
 	t.Logf("%d cuts: %s", cuts, kinds)
+}
+
+// Who was away for longer than the room remembers is told so, in the place where something is missing, and gets the rest.
+func TestExampleChatSaysWhatItCantBring(t *testing.T) {
+	s := startExample(t, "chat")
+	line := startProxy(t, s, nil)
+	ann := enterChat(startBrowser(t), line.front, "Ann")
+	ann.say("before")
+	ann.until(allIsSent)
+	line.cutOff()
+	ann.shows("#state", "away")
+	ctx := within(t)
+	hub, err := hubbubclient.Dial(ctx, s.ws("/ws"), hubbubclient.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hub.Close()
+	const n = 700 // of 2 KB: the room keeps 1 MiB
+	for i := range n {
+		content := map[string]any{"name": "Bob", "text": fmt.Sprintf("%d %s", i, strings.Repeat("x", 2000))}
+		if _, err := hub.Room("chat:general").Publish(ctx, content, hubbubclient.PublishOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	line.away.Store(false)
+	ann.until(fmt.Sprintf(`document.querySelector(".log li:last-child .text")?.textContent.startsWith("%d ")`, n-1))
+	all := strings.Split(eval[string](ann, `[...document.querySelectorAll(".log li")].map((e) => e.querySelector(".text")?.textContent ?? e.textContent).join("|")`), "|")
+	if len(all) < 300 || all[0] != "before" || !strings.Contains(all[1], "missing here (expired)") {
+		t.Fatalf("%d lines: %.100q", len(all), all)
+	}
+	for i, text := range all[2:] {
+		if want := fmt.Sprint(n-len(all)+2+i, " "); !strings.HasPrefix(text, want) {
+			t.Fatalf("%.20q, want %q", text, want)
+		}
+	}
 }
 
 func TestExampleChatHasRoomsAndTheirHistory(t *testing.T) {

@@ -309,6 +309,7 @@ export class Hubbub extends Emitter {
     if (turn !== this._turn) return;
     this._last = token;
     if (token && token === this._refused) return this._end({ code: 4401, reason: "no newer token" });
+    this._shown = token;
     let url = this._url + (this._url.includes("?") ? "&" : "?") + "errors=close", offers;
     if (this._resume) url += "&resume=" + encodeURIComponent(this._resume);
     if (token && /^[\w.~+-]+$/.test(token)) offers = ["hubbub", "token." + token]; // in no proxy's log
@@ -323,7 +324,7 @@ export class Hubbub extends Emitter {
     socket.onopen = mine(() => { this._open = true; });
     socket.onmessage = mine((e) => this._hear(e.data));
     socket.onclose = mine((e) => this._gone(e.code, e.reason));
-    socket.onerror = mine(() => this._after("error", 50, () => this._drop("it failed"))); // where no close follows
+    socket.onerror = mine(() => this._after("error", 50, () => this._drop("error"))); // where no close follows
   }
 
   // _token is the one at hand while it is good, or a new one.
@@ -351,7 +352,7 @@ export class Hubbub extends Emitter {
       if (op._own || (op._by && !op._again && (!op._room || code === 1009))) op._end(lost);
     }
     const renew = code === 4401;
-    if (renew) [this._refused, this._last] = [this._last];
+    if (renew) [this._refused, this._last] = [this._shown];
     if (/^(4[5-9]|100[278])/.test(code) || (renew && typeof this._options.token !== "function")) {
       return this._end({ code, reason });
     }
@@ -481,7 +482,7 @@ export class Hubbub extends Emitter {
     for (const op of this._pending.values()) {
       if (op._own) continue; // it is of this connection
       if (this._safe(op)) this._send(op);
-      else op._end(new HubbubError("unknown", "the session ended before the answer"));
+      else op._end(new HubbubError("unknown", "the connection ended before the answer"));
     }
     if (this._expires) this._say({ msg_type: "ping" }); // its answer has the server's time
     this._set("online");

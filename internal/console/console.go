@@ -1,8 +1,8 @@
 // Package console is the page at "/" on which a newcomer tries Hubbub.
 //
 // The folder page has it as it is served: index.html at "/", and what that loads, a style and modules, below "/page/".
-// It loads nothing else but "/hubbub.js" beside it, the JavaScript client, and opens a WebSocket to "/ws" beside it; its
-// content security policy says so. All its addresses are relative, so that it works below any path.
+// It loads nothing else but "/hubbub.js" beside it, the JavaScript client, and opens a WebSocket to "/ws" beside it;
+// its content security policy says so. All its addresses are relative, so that it works below any path.
 package console
 
 import (

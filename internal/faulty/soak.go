@@ -24,6 +24,9 @@ import (
 func SoakTime(t testing.TB) time.Duration {
 	t.Helper()
 	text := os.Getenv("HUBBUB_SOAK_FOR")
+	if text == "" && testing.Short() {
+		return 2 * time.Second
+	}
 	if text == "" {
 		return 6 * time.Second
 	}

@@ -52,7 +52,9 @@ func (a *arrival) Read(b []byte) (n int, err error) {
 		a.Conn.SetReadDeadline(time.Now().Add(a.quick.Head)) // net/http has set one for the connection's first request
 	}
 	a.quick.Quick, a.quick.space = nil, nil
-	a.mode.CompareAndSwap(resting, fresh)
+	if a.mode.CompareAndSwap(resting, fresh); a.mode.Load() == ending {
+		return 0, net.ErrClosed // net/http must not begin what nobody would be told of
+	}
 	return n, err
 }
 
@@ -90,8 +92,8 @@ func (a *arrival) refresh() {
 	a.gate.mu.Lock()
 	defer a.gate.mu.Unlock()
 	a.gate.pass(a)
-	if a.gate.closed {
-		a.mode.CompareAndSwap(busy, ending)
+	if a.gate.closed { // it was too late for dismiss
+		a.Close()
 	}
 }
 

@@ -340,7 +340,7 @@ func (c *Conn) fail(code int, reason string) {
 	case open:
 		c.w.log.Debug("connection failed", "remote", c.Remote(), "code", code, "reason", reason)
 		if code == wire.CloseAbnormal { // no Close answers this
-			c.w.lost(c)
+			c.w.peerEnded(c)
 			return
 		}
 		c.leave(code, ByUs)

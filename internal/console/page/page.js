@@ -186,7 +186,7 @@ $("slow").onclick = () => {
 
 $("copy").onclick = copyCode;
 $("second").href = location.pathname + (room === "lobby" ? "" : "#room=" + encodeURIComponent(room));
-// Who goes to another page is gone: a browser may keep this one aside with its connection open, and would seem to be here.
+// Who goes to another page is gone: a browser may keep this one aside with its connection open, and would seem here.
 addEventListener("pagehide", () => hub.close());
 addEventListener("pageshow", (e) => e.persisted && location.reload());
 addEventListener("hashchange", () => location.reload()); // another room, or a token

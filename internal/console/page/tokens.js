@@ -1,5 +1,5 @@
-// The token of a server that wants to know who its clients are. It is kept for this tab alone, and stands in no address:
-// one that comes with the page's, as #token=TOKEN, is taken out of it at once.
+// The token of a server that wants to know who its clients are. It is kept for this tab alone, and stands in no
+// address: one that comes with the page's, as #token=TOKEN, is taken out of it at once.
 
 import { $ } from "./elements.js";
 import { keep, kept } from "./names.js";
@@ -28,7 +28,7 @@ export class Tokens {
     hub.on("state", (state) => state === "online" && this._hide());
   }
 
-  /** The token for a connection: waits for one, where the server wants another. Rejects where a newer one is asked for. */
+  /** The token for a connection: waits for one, where the server wants another. Rejects where none is newer yet. */
   async get() {
     if (this._hub.state === "online" && this._token === this._shown) {
       this.ask("Your token ends soon. Give a newer one, and you stay.");

@@ -18,7 +18,7 @@ export function beside(path) {
   return url;
 }
 
-/** What is wrong, or "" where nobody answers: then the server is away, and may come back; or it just has, if `patient`. */
+/** What is wrong, or "" where nobody answers: the server is away, and may come back; or it just has, if `patient`. */
 export async function whyRefused(patient) {
   try {
     const ready = await over("readyz", "GET");
