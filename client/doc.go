@@ -47,7 +47,7 @@
 // # The map
 //
 // hub.go has Hub and its states; room.go what one does with a room; event.go what comes of it; inbox.go what waits to be
-// read; call.go the calls that wait for answers; keeper.go how a connection is made and when it comes back; handshake.go
+// read; call.go the calls that wait for answers; content.go what may be said; keeper.go how a connection is made and when it comes back; handshake.go
 // what a refusal says; token.go whose tokens; connection.go a connection's goroutines; receive.go what the server's
 // messages do; resume.go how rooms are entered again; members.go the lists of members; errors.go the errors.
 //
