@@ -39,20 +39,6 @@ func TestAPublishIsNoYoungerForSleep(t *testing.T) {
 	}
 }
 
-// A server that says "at once", and ends each connection, is not asked without a pause.
-func TestAtOnceIsAtOnceOnce(t *testing.T) {
-	h := newHub("ws://test/ws", Options{MinDelay: time.Second})
-	defer h.cancel()
-	for tries, want := range []time.Duration{0, time.Second, time.Second} {
-		if got := h.delay(tries, patientError{ErrClosed, 0}); got != want {
-			t.Errorf("try %d: %v, want %v", tries, got, want)
-		}
-	}
-	if got := h.delay(5, patientError{ErrClosed, time.Minute}); got != time.Minute {
-		t.Errorf("a minute is %v", got)
-	}
-}
-
 func TestWhatTheServerWouldNotTakeIsRefusedHere(t *testing.T) {
 	deep := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 	for content, ok := range map[string]bool{

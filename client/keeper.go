@@ -53,9 +53,6 @@ func (h *Hub) keep() {
 func (h *Hub) delay(tries int, err error) time.Duration {
 	var said patientError
 	if errors.As(err, &said) {
-		if tries > 0 { // it may say "at once" again and again
-			return max(said.after, h.opts.MinDelay)
-		}
 		return said.after
 	}
 	most := h.opts.MaxDelay
