@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/hubbub/broker/brokertest"
 	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/wire"
@@ -655,10 +656,8 @@ func TestARefreshMeetsAJoin(t *testing.T) {
 // So where the room's log lies elsewhere and takes its time; and rooms of the identity are joined there, too.
 func TestARefreshMeetsAJoinOfALogElsewhere(t *testing.T) {
 	all := tokens{"less": {User: "ann", Rooms: []string{"closed.2"}}}
-	logs, hub := newSlowLogs(), new(*Hub)
-	h, l := newHubOf(t, 2, func(c *Config) { closedRooms(c); c.Logs, c.Hooks.Refresh = logs.of(hub), all.read })
-	*hub = h
-	t.Cleanup(logs.all.Wait)
+	logs := brokertest.NewMemory()
+	h, l := newHubOf(t, 2, func(c *Config) { closedRooms(c); c.Broker, c.Hooks.Refresh = logs.Broker(), all.read })
 	for range 50 {
 		c := newKnown(t, h, l, auth.Identity{User: "ann", Rooms: []string{"closed.1"}, Grants: granting(t, "granted.*")})
 		c.say(`{"msg_type":"join_room","room":"granted.1","id":2}`)
