@@ -200,7 +200,7 @@ export class Hubbub extends Emitter {
       timeout: 1e4, sendTimeout: 6e4, queue: 1000, queueBytes: 4 << 20, minDelay: 500, maxDelay: 3e4,
       WebSocket: globalThis.WebSocket, fetch: globalThis.fetch, ...options,
     });
-    if (!o.WebSocket) throw new Error("no WebSocket here: give the option WebSocket");
+    if (!o.WebSocket) throw new Error("no WebSocket: give the option WebSocket");
     const { location, document } = globalThis;
     this._url = (location ? new URL(url, location.href).href : url).replace(/^http/, "ws").replace(/^(wss?:\/\/[^/?#]+)(?=$|[?#])/, "$1/");
     // A frozen page hears nothing: what comes would pile up, and its browser would end the session as it thaws.
@@ -252,10 +252,10 @@ export class Hubbub extends Emitter {
       const text = JSON.stringify({ ...m, id }); // now: the content may change later
       if (/[^\\](\\\\)*\\ud[89a-f]/.test(text)) throw new HubbubError("bad_message", "half a surrogate");
       if (!op._own && (pending.size >= queue || this._bytes + text.length > queueBytes)) {
-        throw new HubbubError("queue_full", "too many await answers", { retry: true });
+        throw new HubbubError("queue_full", "too many await an answer", { retry: true });
       }
       const abort = () => op._end(signal.reason || new HubbubError("aborted")); // React Native's signals have none
-      const timer = setTimeout(() => op._end(new HubbubError("timeout", `no answer in ${timeout} ms`, { retry: true, _late: true })), Math.min(timeout, aDay));
+      const timer = setTimeout(() => op._end(new HubbubError("timeout", `no answer in ${timeout} ms: ${this.state}`, { retry: true, _late: true })), Math.min(timeout, aDay));
       op._yes = /chat|message/.test(m.msg_type) ? "a" : m.msg_type[0]; // as an answer's kind begins: ack, or as the question's
       op._text = text;
       op._end = (error, answer) => {
@@ -412,7 +412,7 @@ export class Hubbub extends Emitter {
     socket?.close(1000);
     this._listening.abort();
     this._set("closed", detail);
-    for (const op of this._pending.values()) op._end(new HubbubError(op._by && !op._again ? "unknown" : "closed", `the hub is closed: ${detail.code} ${detail.reason}`));
+    for (const op of this._pending.values()) op._end(new HubbubError(op._by && !op._again ? "unknown" : "closed", `closed: ${detail.code} ${detail.reason}`));
   }
 
   _set(state, detail = {}) {
@@ -494,7 +494,7 @@ export class Hubbub extends Emitter {
     for (const op of this._pending.values()) {
       if (op._own) continue; // it is of this connection
       if (this._safe(op)) this._send(op);
-      else op._end(new HubbubError("unknown", "the session ended before the answer"));
+      else op._end(new HubbubError("unknown", "the connection ended before the answer"));
     }
     if (this._expires) this._say({ msg_type: "ping" }); // its answer has the server's time
     this._set("online");
