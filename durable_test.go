@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"example.com/hubbub"
@@ -63,5 +64,17 @@ func TestHistoryOutlivesTheServer(t *testing.T) {
 	// A room that keeps nothing goes as ever.
 	if _, err := s.History(ctx, "r", hubbub.HistoryQuery{Since: &hubbub.Position{Epoch: "other"}}); !errors.Is(err, hubbub.ErrNoPosition) {
 		t.Errorf("a page behind another epoch: %v", err)
+	}
+}
+
+// What the log of a room can't take is refused at once, and is in nobody's way.
+func TestAPublicationThatNoLogTakes(t *testing.T) {
+	s := rawtest.Start(t, hubbub.Config{DataDir: t.TempDir()})
+	_, err := s.Publish(t.Context(), hubbub.Publication{Room: "r", Content: strings.Repeat("x", 6<<20)})
+	if err == nil || errors.Is(err, hubbub.ErrUnavailable) || !strings.Contains(err.Error(), "6291458 bytes") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := s.Publish(t.Context(), hubbub.Publication{Room: "r", Content: strings.Repeat("x", 6<<20-2)}); err != nil {
+		t.Errorf("the largest: %v", err)
 	}
 }
