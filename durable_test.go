@@ -78,3 +78,39 @@ func TestAPublicationThatNoLogTakes(t *testing.T) {
 		t.Errorf("the largest: %v", err)
 	}
 }
+
+// A room whose policy is another one and then the first again has the log that it had; what was published meanwhile
+// isn't there, so nobody may go on from a position of before.
+func TestAPolicyThatComesBackHasAnotherEpoch(t *testing.T) {
+	dir := t.TempDir()
+	var at []hubbub.Position
+	run := func(messages int, more func(*rawtest.Server)) {
+		s := rawtest.Start(t, hubbub.Config{DataDir: dir, Rooms: []hubbub.RoomPolicy{{Match: "r", History: &hubbub.History{Messages: messages}}}})
+		p, err := s.Publish(t.Context(), hubbub.Publication{Room: "r", Content: len(at)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		at = append(at, p)
+		if more != nil {
+			more(s)
+		}
+		if err := s.Shutdown(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(10, nil)
+	run(20, nil)
+	run(10, func(s *rawtest.Server) {
+		if page, err := s.History(t.Context(), "r", hubbub.HistoryQuery{Since: &at[0]}); !errors.Is(err, hubbub.ErrNoPosition) {
+			t.Errorf("behind what was before another policy: %+v, %v", page, err)
+		}
+		if page, err := s.History(t.Context(), "r", hubbub.HistoryQuery{}); err != nil || len(page.Messages) != 2 {
+			t.Errorf("the history: %+v, %v", page, err)
+		}
+	})
+	run(10, func(s *rawtest.Server) {
+		if page, err := s.History(t.Context(), "r", hubbub.HistoryQuery{Since: &at[2]}); err != nil || len(page.Messages) != 1 {
+			t.Errorf("behind what was before a restart: %+v, %v", page, err)
+		}
+	})
+}
