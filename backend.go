@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"unicode/utf8"
 
+	"example.com/hubbub/broker/nats"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
@@ -60,7 +61,8 @@ type Publication struct {
 	// invalid UTF-8, an escaped lone surrogate, more than 127 levels. Config.MaxMessageBytes, which is for what clients
 	// send, doesn't bound it: it goes to a client whose queue is empty whatever its size, and else counts as any other
 	// against SendQueueBytes; the newest message stays in the history even when it alone is larger than that. Whoever
-	// puts what users wrote into a message bounds it before, since every member's client must be able to take it.
+	// puts what users wrote into a message bounds it before, since every member's client must be able to take it. With
+	// Config.DataDir a Room's has at most 6 MiB.
 	Content any
 	// From is who it is from: "server" where it is empty; at most 64 bytes of UTF-8 without controls, and never in the form
 	// of a client's id.
@@ -117,6 +119,9 @@ func (s *Server) publish(ctx context.Context, p *Publication) (at Position, err 
 	}
 	if out.Content, err = encode(p.Content); err != nil {
 		return at, err
+	}
+	if s.broker != nil && p.Room != "" && len(out.Content) > nats.MaxBody {
+		return at, fmt.Errorf("Content has %d bytes as JSON, more than the %d that a room's log takes (DataDir)", len(out.Content), nats.MaxBody)
 	}
 	place, duplicate, err := s.hub.Publish(ctx, &out)
 	return Position{place.Epoch, place.Offset, duplicate}, err

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 
 	"example.com/hubbub/broker/nats"
 	"example.com/hubbub/internal/datadir"
@@ -27,11 +28,15 @@ func (s *Server) openLog() (err error) {
 		return err
 	}
 	s.node = cmp.Or(s.cfg.NodeName, s.dataDir.ID())
+	mark, err := s.dataDir.Epoch(s.cfg.historyRules())
+	if err != nil {
+		return err
+	}
 	dir, err := s.dataDir.Folder("log")
 	if err != nil {
 		return err
 	}
-	s.broker, err = nats.Start(dir, nats.Config{Window: s.cfg.DedupWindow, Logger: s.log})
+	s.broker, err = nats.Start(dir, nats.Config{Window: s.cfg.DedupWindow, Mark: "." + mark, Logger: s.log})
 	return err
 }
 
@@ -61,5 +66,19 @@ func (s *Server) closeDataDir() {
 	} else if s.broker != nil {
 		s.broker.Close()
 	}
+	if s.broker != nil {
+		s.dataDir.Ended()
+	}
 	s.dataDir.Close()
+}
+
+// historyRules are what decides which log each room has: where they change, rooms go to others and may come back.
+func (c *Config) historyRules() string {
+	var b strings.Builder
+	for _, r := range c.Rooms {
+		if r.History != nil {
+			fmt.Fprintf(&b, "%q %d %d\n", r.Match, r.History.Messages, r.History.Age.Milliseconds())
+		}
+	}
+	return b.String()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"example.com/hubbub"
@@ -64,4 +65,52 @@ func TestHistoryOutlivesTheServer(t *testing.T) {
 	if _, err := s.History(ctx, "r", hubbub.HistoryQuery{Since: &hubbub.Position{Epoch: "other"}}); !errors.Is(err, hubbub.ErrNoPosition) {
 		t.Errorf("a page behind another epoch: %v", err)
 	}
+}
+
+// What the log of a room can't take is refused at once, and is in nobody's way.
+func TestAPublicationThatNoLogTakes(t *testing.T) {
+	s := rawtest.Start(t, hubbub.Config{DataDir: t.TempDir()})
+	_, err := s.Publish(t.Context(), hubbub.Publication{Room: "r", Content: strings.Repeat("x", 6<<20)})
+	if err == nil || errors.Is(err, hubbub.ErrUnavailable) || !strings.Contains(err.Error(), "6291458 bytes") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := s.Publish(t.Context(), hubbub.Publication{Room: "r", Content: strings.Repeat("x", 6<<20-2)}); err != nil {
+		t.Errorf("the largest: %v", err)
+	}
+}
+
+// A room whose policy is another one and then the first again has the log that it had; what was published meanwhile
+// isn't there, so nobody may go on from a position of before.
+func TestAPolicyThatComesBackHasAnotherEpoch(t *testing.T) {
+	dir := t.TempDir()
+	var at []hubbub.Position
+	run := func(messages int, more func(*rawtest.Server)) {
+		s := rawtest.Start(t, hubbub.Config{DataDir: dir, Rooms: []hubbub.RoomPolicy{{Match: "r", History: &hubbub.History{Messages: messages}}}})
+		p, err := s.Publish(t.Context(), hubbub.Publication{Room: "r", Content: len(at)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		at = append(at, p)
+		if more != nil {
+			more(s)
+		}
+		if err := s.Shutdown(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(10, nil)
+	run(20, nil)
+	run(10, func(s *rawtest.Server) {
+		if page, err := s.History(t.Context(), "r", hubbub.HistoryQuery{Since: &at[0]}); !errors.Is(err, hubbub.ErrNoPosition) {
+			t.Errorf("behind what was before another policy: %+v, %v", page, err)
+		}
+		if page, err := s.History(t.Context(), "r", hubbub.HistoryQuery{}); err != nil || len(page.Messages) != 2 {
+			t.Errorf("the history: %+v, %v", page, err)
+		}
+	})
+	run(10, func(s *rawtest.Server) {
+		if page, err := s.History(t.Context(), "r", hubbub.HistoryQuery{Since: &at[2]}); err != nil || len(page.Messages) != 1 {
+			t.Errorf("behind what was before a restart: %+v, %v", page, err)
+		}
+	})
 }

@@ -42,16 +42,20 @@ func (s *session) joinWhenOpen(cmd *protocol.Command) {
 	h.use(name, func(err error) {
 		o.end(func() {
 			defer h.unuse(name)
-			no := s.limitOfRooms(0) // others may have been joined meanwhile
 			if err != nil {
-				no = unavailable(err)
-			}
-			if no != nil {
-				s.answerError(no, o.id)
+				s.answerError(unavailable(err), o.id)
 				return
 			}
 			if s.find(copied.Room) >= 0 {
 				s.joinRoom(copied) // the application has put it in meanwhile
+				return
+			}
+			no := s.limitOfRooms(0) // others may have been joined meanwhile
+			if no == nil {
+				no = s.limitOfData(copied)
+			}
+			if no != nil {
+				s.answerError(no, o.id)
 				return
 			}
 			s.join(copied)
@@ -149,7 +153,8 @@ func (s *session) publishRemotely(cmd *protocol.Command) {
 func (h *Hub) append(m *protocol.Message, id string, done func(at history.Position, duplicate bool, err error)) {
 	record := m.AppendRecord(make([]byte, 0, m.Size()))
 	err := h.cfg.Broker.Publish(h.brokers(m.Room), broker.Message{Body: record, ID: id}, func(at broker.Position, duplicate bool, err error) {
-		if err == nil && !duplicate && h.tells(m.Room) {
+		duplicate = duplicate && id != "" // without one it is this message that the log knows again: an answer was lost
+		if err == nil && !duplicate {
 			h.tellAppended(m, at)
 		}
 		done(history.Position(at), duplicate, err)
@@ -170,14 +175,23 @@ func (h *Hub) fullOf(name string) *loop.Worker {
 	return nil
 }
 
-// tellAppended tells sinks of a message that the log has taken from this node.
+// tellAppended tells sinks of a message that the log has taken from this node, and tails where it isn't delivered here.
 func (h *Hub) tellAppended(m *protocol.Message, at broker.Position) {
+	tells := h.tells(m.Room)
+	if !tells && h.tails.all.Load() == nil {
+		return
+	}
 	told := *m
 	told.Place(0, at.Offset)
 	sh := h.roomShard(m.Room)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	h.tellPublished(&told, at.Epoch)
+	if r := sh.rooms[m.Room]; r == nil || !r.remote.open {
+		h.tailMessage(&told, at.Epoch)
+	}
+	if tells {
+		h.tellPublished(&told, at.Epoch)
+	}
 }
 
 // publishRemotely is publishToRoom where the room's log lies elsewhere. It waits for the log.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"example.com/hubbub/broker/brokertest"
+	"example.com/hubbub/internal/glob"
+	"example.com/hubbub/internal/history"
 )
 
 // twoHubs are two nodes of which neither keeps a log.
@@ -416,5 +418,34 @@ func TestSinksHearOfWhatALogElsewhereHasTaken(t *testing.T) {
 	defer mu.Unlock()
 	if fmt.Sprint(told) != fmt.Sprint(want) {
 		t.Errorf("the sinks were told %v, want %v", told, want)
+	}
+}
+
+// Joins that wait for their logs side by side are held against the limits as they end: each by itself would be fine.
+func TestJoinsThatWaitAreHeldAgainstTheLimits(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) {
+		c.Broker = brokertest.NewMemory().Broker()
+		c.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{History: history.Bounds{Messages: 10, Age: time.Minute, Bytes: 1 << 20}, Presence: PresenceFull, IdleTTL: time.Minute}})
+	})
+	c := newClient(t, h, l)
+	const rooms, fit = 20, 16 // of 64 KiB
+	for i := range rooms {
+		c.say(`{"msg_type":"join_room","room":"r%d","data":%q,"id":%d}`, i, strings.Repeat("x", 4094), i)
+	}
+	in := 0
+	for range rooms {
+		m := c.next()
+		for m["msg_type"] == "member_joined" {
+			m = c.next()
+		}
+		switch {
+		case m["msg_type"] == "joined":
+			in++
+		case m["code"] != "limit_reached":
+			t.Errorf("got %v", m)
+		}
+	}
+	if in != fit {
+		t.Errorf("the client is in %d rooms with its data", in)
 	}
 }

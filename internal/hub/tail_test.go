@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"example.com/hubbub/broker/brokertest"
 )
 
 func newTail(t testing.TB, h *Hub, of TailOf) *Tail {
@@ -68,6 +70,22 @@ func TestATailOfARoom(t *testing.T) {
 	}
 	tail.wants(t, "joined r ann", "room_message r ann "+a.id+" 1", "room_message r server 2", "deleted r", "deleted r", "left r ann", "room_message r server 3")
 	silent.wants(t, "joined r ann", "room_message r ann "+a.id, "room_message r server", "deleted r", "deleted r", "left r ann", "room_message r server")
+}
+
+// A room whose log lies elsewhere is heard as well, once each, whether anybody here has it open or not.
+func TestATailOfARoomThatLiesElsewhere(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) { c.Broker = brokertest.NewMemory().Broker() })
+	tail := newTail(t, h, TailOf{Room: "r", Content: true})
+	publish(t, h, "r", `1`)
+	a := newUser(t, h, l, "ann")
+	ofAnn := newTail(t, h, TailOf{User: "ann", Content: true})
+	a.say(`{"msg_type":"room_message","room":"r","content":2,"id":1}`)
+	a.answer(1.0, func(map[string]any) {})
+	ofAnn.wants(t, "room_message r ann "+a.id+" 2")
+	a.say(`{"msg_type":"join_room","room":"r","id":2}`)
+	a.answer(2.0, func(map[string]any) {})
+	publish(t, h, "r", `3`)
+	tail.wants(t, "room_message r server 1", "room_message r ann "+a.id+" 2", "joined r ann", "room_message r server 3")
 }
 
 // Also what goes nowhere is heard, in a room without history that nobody is in.
