@@ -27,12 +27,16 @@ var allowedImports = map[string][]string{
 	".": {
 		"internal/api", "internal/auth", "internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/webhook", "internal/wire",
 		"internal/audit", "internal/cgroup", "internal/console", "internal/glob", "internal/metrics", "internal/rate", "internal/sparselog",
-		"internal/datadir", "internal/outbox", "js",
+		"internal/datadir", "internal/outbox", "js", "broker", "broker/nats",
 	},
+
+	"broker":            {},
+	"broker/nats":       {"broker", "internal/sparselog"},
+	"broker/brokertest": {"broker"},
 
 	"internal/api":   {"internal/auth", "internal/front", "internal/hub", "internal/history", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
 	"internal/front": {"internal/glob", "internal/sparselog"},
-	"internal/hub":   {"internal/auth", "internal/loop", "internal/history", "internal/presence", "internal/protocol", "internal/wire", "internal/glob", "internal/rate", "internal/sparselog"},
+	"internal/hub":   {"broker", "internal/auth", "internal/loop", "internal/history", "internal/presence", "internal/protocol", "internal/wire", "internal/glob", "internal/rate", "internal/sparselog"},
 	"internal/loop":  {"internal/protocol", "internal/wire", "internal/sparselog"},
 
 	"internal/webhook": {"internal/auth", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
@@ -79,7 +83,8 @@ var testPackages = []string{"internal/rawtest", "internal/faulty", "internal/wsc
 var alsoInTests = map[string][]string{
 	"client":                 {".", "hubbubtest"},
 	"e2e":                    {"client"}, // which is a client of a user's, too
-	"internal/hub":           {"internal/protocol/room"},
+	"internal/hub":           {"broker/brokertest", "internal/protocol/room"},
+	"broker/nats":            {"broker/brokertest"},
 	"internal/protocol/room": {"internal/wire"}, // how long a frame is
 }
 

@@ -97,49 +97,56 @@ const highWater = 1 << 20 // of a mailbox
 
 func TestTheApplicationIsToldOfABusyWorker(t *testing.T) {
 	rawtest.EachIO(t, func(t *testing.T, io string) {
-		var on [2]*member // a member on each worker
-		s, release := busyServer(t, hubbub.Config{IO: io}, func(s *rawtest.Server) {
-			on[1] = enter(t, s).join("both").join("idle")
-			on[0] = enter(t, s).join("both").join("idle")
-			on[0].ask(`{"msg_type":"leave_room","room":"idle"}`)
-		})
-		filler := strings.Repeat("x", 10_000)
-		sent := 0
-		for ; sent < 1000; sent++ {
-			if err := rawtest.Publish(s, "both", []any{sent, filler}); errors.Is(err, hubbub.ErrOverloaded) {
-				break
-			} else if err != nil {
-				t.Fatal(err)
-			}
-		}
-		if bytes := sent * len(filler); bytes < highWater-2*len(filler) || bytes > highWater+2*len(filler) {
-			t.Errorf("%d bytes were taken for a worker that does nothing, want about %d", bytes, highWater)
-		}
-		if err := rawtest.Broadcast(s, "to all"); !errors.Is(err, hubbub.ErrOverloaded) {
-			t.Errorf("Broadcast: %v", err)
-		}
-		if err := rawtest.SendTo(s, on[0].id, "to one there"); !errors.Is(err, hubbub.ErrOverloaded) {
-			t.Errorf("Send: %v", err)
-		}
-		on[1].hear("both", 0, sent-1) // the other worker goes on
-		if err := errors.Join(rawtest.SendTo(s, on[1].id, "to one here"), rawtest.Publish(s, "idle", []any{7}), rawtest.Publish(s, "nobody's", 1)); err != nil {
-			t.Errorf("where nobody of the busy worker is: %v", err)
-		}
-		on[1].gets(map[string]any{"msg_type": "direct_message", "from": "server", "content": "to one here"})
-		on[1].hear("idle", 7, 7)
-		on[1].hearsNothing()
-		release()
-		on[0].hear("both", 0, sent-1) // all that was taken, and nothing of what was refused
-		rawtest.Eventually(t, "the worker takes more", func() bool { return rawtest.Publish(s, "both", []any{sent}) == nil })
-		if err := errors.Join(rawtest.Broadcast(s, "again"), rawtest.SendTo(s, on[0].id, "again")); err != nil {
-			t.Error(err)
-		}
-		for _, m := range on {
-			m.hear("both", sent, sent)
-			m.gets(map[string]any{"msg_type": "chat", "from": "server", "content": "again"})
-		}
-		on[0].gets(map[string]any{"msg_type": "direct_message", "from": "server", "content": "again"})
+		t.Run("in memory", func(t *testing.T) { busyWorkerIsTold(t, hubbub.Config{IO: io}) })
+		t.Run("on disk", func(t *testing.T) { busyWorkerIsTold(t, hubbub.Config{IO: io, DataDir: t.TempDir()}) })
 	})
+}
+
+func busyWorkerIsTold(t *testing.T, cfg hubbub.Config) {
+	var on [2]*member // a member on each worker
+	s, release := busyServer(t, cfg, func(s *rawtest.Server) {
+		on[1] = enter(t, s).join("both").join("idle")
+		on[0] = enter(t, s).join("both").join("idle")
+		on[0].ask(`{"msg_type":"leave_room","room":"idle"}`)
+	})
+	filler := strings.Repeat("x", 10_000)
+	sent := 0
+	for ; sent < 1000; sent++ {
+		if err := rawtest.Publish(s, "both", []any{sent, filler}); errors.Is(err, hubbub.ErrOverloaded) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if bytes := sent * len(filler); bytes < highWater-2*len(filler) || bytes > highWater+2*len(filler) {
+		t.Errorf("%d bytes were taken for a worker that does nothing, want about %d", bytes, highWater)
+	}
+	if err := rawtest.Broadcast(s, "to all"); !errors.Is(err, hubbub.ErrOverloaded) {
+		t.Errorf("Broadcast: %v", err)
+	}
+	if err := rawtest.SendTo(s, on[0].id, "to one there"); !errors.Is(err, hubbub.ErrOverloaded) {
+		t.Errorf("Send: %v", err)
+	}
+	on[1].hear("both", 0, sent-1) // the other worker goes on
+	if err := errors.Join(rawtest.SendTo(s, on[1].id, "to one here"), rawtest.Publish(s, "idle", []any{7}), rawtest.Publish(s, "nobody's", 1)); err != nil {
+		t.Errorf("where nobody of the busy worker is: %v", err)
+	}
+	on[1].gets(map[string]any{"msg_type": "direct_message", "from": "server", "content": "to one here"})
+	on[1].hear("idle", 7, 7)
+	on[1].hearsNothing()
+	release()
+	on[0].hear("both", 0, sent-1) // all that was taken, and nothing of what was refused
+	rawtest.Eventually(t, "the worker takes more", func() bool { return rawtest.Publish(s, "both", []any{sent}) == nil })
+	for _, m := range on {
+		m.hear("both", sent, sent)
+	}
+	if err := errors.Join(rawtest.Broadcast(s, "again"), rawtest.SendTo(s, on[0].id, "again")); err != nil {
+		t.Error(err)
+	}
+	for _, m := range on {
+		m.gets(map[string]any{"msg_type": "chat", "from": "server", "content": "again"})
+	}
+	on[0].gets(map[string]any{"msg_type": "direct_message", "from": "server", "content": "again"})
 }
 
 // A client that publishes to a worker that does nothing isn't read any more when enough waits there; the others on its

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/hubbub/broker/nats"
 	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
@@ -126,9 +127,9 @@ type Config struct {
 	AdminApart bool
 	// Webhooks are what the application's backend is told. Default: nothing.
 	Webhooks Webhooks
-	// DataDir is a folder for what shall outlive the process: the webhooks that the backend has not taken yet, with the
-	// number of the next. It is made where there is none, and one process's at a time. A later version keeps the history
-	// of rooms there, too; today it is refused without Webhooks. Default: none, they wait in memory.
+	// DataDir is a folder for what shall outlive the process: the history of rooms, with their epochs and what was published
+	// once, and the webhooks that the backend has not taken yet, with the number of the next. It is made where there is
+	// none, and one process's at a time. Default: none, all of it is in memory.
 	DataDir string
 	// NodeName is what this server is called in webhooks and by the API: letters, digits and -._, at most 128. Default:
 	// an id that is kept in DataDir, or made up at each start.
@@ -310,6 +311,9 @@ func (c Config) validateNumbers() (bad faults) {
 		if n.value < n.least || n.value > n.most {
 			bad.add("%s %d: not between %d and %d", n.name, n.value, n.least, n.most)
 		}
+	}
+	if c.DataDir != "" && c.MaxMessageBytes > nats.MaxBody {
+		bad.add("max-message-bytes %d: more than the %d that the log of rooms takes (--data-dir, DataDir)", c.MaxMessageBytes, nats.MaxBody)
 	}
 	if c.SendQueueBytes < c.MaxMessageBytes {
 		bad.add("send-queue-bytes %d: less than max-message-bytes, %d", c.SendQueueBytes, c.MaxMessageBytes)

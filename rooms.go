@@ -188,7 +188,8 @@ func checked(ctx context.Context, room string) error {
 
 // DeleteHistory takes back all that a room has kept up to now: it is in no page and no recovery any more, and the
 // members are told, by a deleted with the offset up to which. The room's epoch and its position stay. That it keeps
-// nothing is no error. ErrNoHistory, ErrOverloaded, ErrStopped, ctx's; then nothing was done. It doesn't block.
+// nothing is no error. ErrNoHistory, ErrOverloaded, ErrStopped, ctx's; then nothing was done. It doesn't block, but with
+// DataDir waits for the room's log: ErrUnavailable, ErrTimeout.
 func (s *Server) DeleteHistory(ctx context.Context, room string) error {
 	err := checked(ctx, room)
 	if err == nil {

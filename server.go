@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/hubbub/broker/nats"
 	"example.com/hubbub/internal/api"
 	"example.com/hubbub/internal/audit"
 	"example.com/hubbub/internal/auth"
@@ -63,6 +64,8 @@ type Server struct {
 
 	webhooks *outbox.Outbox // nil where nothing is told
 	dataDir  *datadir.Dir   // nil without one
+	broker   *nats.Broker   // keeps the logs of rooms in it; nil without one
+	endLog   func()         // ends it, once it serves
 
 	tally tally
 
@@ -111,7 +114,12 @@ func New(cfg Config) (*Server, error) {
 	if err := s.startIdentifying(); err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
-	if err := s.openWebhooks(); err != nil {
+	err := s.openDataDir()
+	if err == nil {
+		err = s.openWebhooks()
+	}
+	if err != nil {
+		s.closeDataDir()
 		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
@@ -124,11 +132,13 @@ func New(cfg Config) (*Server, error) {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
 		s.closeWebhooks(now)
+		s.closeDataDir()
 		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	s.loop = l
 	s.hub.Start(l)
+	s.serveLog()
 	s.tally.workers = make([]workerTally, len(l.Workers()))
 	s.scrape = s.newScrape()
 	return s, nil
@@ -163,6 +173,9 @@ func (s *Server) hubConfig() hub.Config {
 	}
 	rand.Read(h.TokenKey[:])
 	s.tellWebhooks(&h)
+	if s.broker != nil {
+		h.Broker = s.broker
+	}
 	return h
 }
 
@@ -409,6 +422,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	told := make(chan struct{})
 	go func() { // beside the hooks
 		s.closeWebhooks(ctx)
+		s.closeDataDir()
 		close(told)
 	}()
 	defer func() { <-told }()

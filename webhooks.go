@@ -1,14 +1,12 @@
 package hubbub
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
-	"example.com/hubbub/internal/datadir"
 	"example.com/hubbub/internal/glob"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/outbox"
@@ -31,7 +29,7 @@ type Webhooks struct {
 	Rooms []string
 }
 
-// validateWebhooks looks at Webhooks, DataDir and NodeName. An error never repeats a secret, nor the address, of which a
+// validateWebhooks looks at Webhooks and NodeName. An error never repeats a secret, nor the address, of which a
 // part may be one.
 func (c Config) validateWebhooks() (bad faults) {
 	w := c.Webhooks
@@ -44,9 +42,6 @@ func (c Config) validateWebhooks() (bad faults) {
 		}
 		if len(w.Secrets) > 0 {
 			bad.add("webhook-secret: there is nothing to sign without --webhook-url (Webhooks.URL) or --hook-url (Questions.URL)")
-		}
-		if c.DataDir != "" {
-			bad.add("data-dir %s: it keeps the webhooks that the backend has not taken yet, and in a later version the history of rooms; there is nothing to keep without --webhook-url (Webhooks.URL)", c.DataDir)
 		}
 	} else {
 		bad = append(bad, w.validate()...)
@@ -104,44 +99,33 @@ func checkNodeName(name string) error {
 	return nil
 }
 
-// openWebhooks takes the data directory and starts the outbox, where the settings want one.
+// openWebhooks starts the outbox, where the settings want one.
 func (s *Server) openWebhooks() error {
 	cfg, w := &s.cfg, s.cfg.Webhooks
-	s.node = cmp.Or(cfg.NodeName, newNode())
 	if w.URL == "" {
 		return nil
 	}
 	// Validate has looked at both.
 	secrets, _ := webhook.ParseSecrets(w.Secrets)
 	events, _ := outbox.Select(w.Events)
-	dir := ""
-	if cfg.DataDir != "" {
-		var err error
-		if s.dataDir, err = datadir.Open(cfg.DataDir); err == nil {
-			dir, err = s.dataDir.Folder("webhooks")
-		}
-		if err != nil {
-			s.dataDir.Close()
-			return fmt.Errorf("data-dir %s: %w", cfg.DataDir, err)
-		}
-		s.node = cmp.Or(cfg.NodeName, s.dataDir.ID())
+	dir, err := "", error(nil)
+	if s.dataDir != nil {
+		dir, err = s.dataDir.Folder("webhooks")
 	}
-	var err error
-	s.webhooks, err = outbox.Open(outbox.Config{URL: w.URL, Secrets: secrets, Events: events, Node: s.node, Dir: dir, Log: s.log})
+	if err == nil {
+		s.webhooks, err = outbox.Open(outbox.Config{URL: w.URL, Secrets: secrets, Events: events, Node: s.node, Dir: dir, Log: s.log})
+	}
 	if err != nil {
-		s.dataDir.Close()
 		return fmt.Errorf("data-dir %s: %w", cfg.DataDir, err)
 	}
 	return nil
 }
 
-// closeWebhooks tells the backend what there is still to tell, as long as ctx lets it, and gives the data directory
-// back.
+// closeWebhooks tells the backend what there is still to tell, as long as ctx lets it.
 func (s *Server) closeWebhooks(ctx context.Context) {
 	if s.webhooks != nil {
 		s.webhooks.Close(ctx)
 	}
-	s.dataDir.Close()
 }
 
 // tellWebhooks has the hub's events come to the outbox.

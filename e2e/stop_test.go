@@ -132,9 +132,10 @@ func TestTwoSignalsAtOnceAreOne(t *testing.T) {
 	})
 }
 
-// While it is not ready but still accepting, a load balancer turns away and late clients get in.
+// While it is not ready but still accepting, a load balancer turns away and late clients get in. The time that clients
+// have to go begins behind that: it may be the shorter of the two.
 func TestTheShutdownDelayStillAccepts(t *testing.T) {
-	eachIO(t, []string{"--shutdown-delay", "8s"}, func(t *testing.T, s *server) {
+	eachIO(t, []string{"--shutdown-delay", "12s", "--shutdown-timeout", "11s"}, func(t *testing.T, s *server) {
 		first := dialRaw(t, s, "/ws", "")
 		first.welcomed()
 		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -365,6 +365,65 @@ func TestWhoGoesWhileItCatchesUpHearsNoMore(t *testing.T) {
 	}
 }
 
+// Who joins a room again while it is still catching up there is told the position up to which it has been sent the
+// room's messages: what is behind that still comes, and were it lost the client would have to ask for it.
+func TestWhoJoinsAgainWhileItCatchesUpIsToldWhereItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := hubbubtest.NewServer(t, hubbub.Config{
+			MaxMessageBytes: 8 << 10, SendQueueBytes: 32 << 10,
+			Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{Messages: 100, Bytes: 8 << 20}}},
+		})
+		ann, err := srv.ConnectWith("ann", hubbubtest.Options{Buffer: 4 << 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ann.Join("r")
+		if err := rawtest.Publish(srv, "r", "kept, so that the room stays"); err != nil {
+			t.Fatal(err)
+		}
+		ann.Receive()
+		since := ann.Position("r")
+		ann.Leave("r")
+		const missed = 60
+		for i := range missed {
+			if err := rawtest.Publish(srv, "r", fmt.Sprint(i, strings.Repeat("x", 4000))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ann.Link.Stall(hubbubtest.ToClient)
+		ann.Send(map[string]any{"msg_type": "join_room", "room": "r", "since": since, "id": "back"})
+		hubbubtest.Step(0)
+		for _, id := range []string{"again", "with since"} {
+			m := map[string]any{"msg_type": "join_room", "room": "r", "id": id}
+			if id == "with since" {
+				m["since"] = since
+			}
+			ann.Send(m)
+		}
+		hubbubtest.Step(0)
+		ann.Link.Resume(hubbubtest.ToClient)
+		had, again := since.Offset, 0
+		for had < since.Offset+missed {
+			switch m := ann.Receive(); {
+			case m.Type == "joined" && string(m.ID) == `"back"` && m.Recovered:
+			case m.Type == "joined":
+				again++
+				if m.Offset != had || m.Offset == since.Offset+missed {
+					t.Errorf("it is told to be at %d, and was sent all up to %d: %s", m.Offset, had, m)
+				}
+			case m.Type == "room_message" && m.Offset == had+1:
+				had++
+			default:
+				t.Fatalf("behind message %d came %.200s", had, m)
+			}
+		}
+		if again != 2 {
+			t.Errorf("%d answers to the joins came in between: the test shows nothing", again)
+		}
+		srv.Check()
+	})
+}
+
 // Another user's token brings neither its session nor harm to it, whether its connection stands or has gone.
 func TestASessionIsItsUsersAlone(t *testing.T) {
 	for _, workers := range []int{1, 2} {

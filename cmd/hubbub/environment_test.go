@@ -1,11 +1,13 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -230,5 +232,41 @@ func TestHelpAndVersionInEveryForm(t *testing.T) {
 		if c.status != 0 && stdout.Len() > 0 {
 			t.Errorf("hubbub %s: an error goes to stdout: %s", c.args, stdout)
 		}
+	}
+}
+
+// A number or a time whose default isn't 0 can't be set to 0, which would quietly be the default again; but for those
+// two in which it means none.
+func TestZeroIsNoDefault(t *testing.T) {
+	means := map[string]bool{"resume-window": true, "jwt-leeway": true}
+	refused := 0
+	for _, flag := range serveFlags(t) {
+		zero := "0"
+		switch flag.Target.Interface().(type) {
+		case time.Duration:
+			zero = "0s"
+		case int, size:
+		default:
+			continue
+		}
+		if flag.Default == "" || flag.Default == "0" || flag.Default == "0s" {
+			continue
+		}
+		c, ctx, err := parse(t, nil, "serve", "--jwt-key", jwtSecret, "--"+flag.Name, zero)
+		if err == nil {
+			_, _, err = c.prepare(ctx, slog.New(slog.DiscardHandler))
+		}
+		switch {
+		case means[flag.Name] && err != nil:
+			t.Errorf("--%s %s: %v", flag.Name, zero, err)
+		case means[flag.Name]:
+		case err == nil || !strings.Contains(err.Error(), flag.Name):
+			t.Errorf("--%s %s is taken, and its default is %s: %v", flag.Name, zero, flag.Default, err)
+		default:
+			refused++
+		}
+	}
+	if refused < 5 {
+		t.Errorf("only %d are refused", refused)
 	}
 }

@@ -57,7 +57,7 @@ type serveCmd struct {
 	WebhookRooms        []string      `placeholder:"PATTERN" help:"The rooms whose messages are told, where --webhook-events has message.published (all)."`
 	HookURL             secret        `name:"hook-url" placeholder:"URL" help:"Where the backend is asked, by one signed request each, what --hook-events names; without an answer it is no. It needs --webhook-secret."`
 	HookEvents          []string      `placeholder:"KIND" help:"What it is asked: connect (who is this client, may it come in), join, publish (may it), request (what a client asks of it)."`
-	DataDir             string        `placeholder:"DIR" help:"A folder for what shall outlive the process: the webhooks that wait, and in a later version the history of rooms. Without it they wait in memory."`
+	DataDir             string        `placeholder:"DIR" help:"A folder for what shall outlive the process: the history of rooms, and the webhooks that wait. Without it both are in memory."`
 	NodeName            string        `placeholder:"NAME" help:"What this server is called in webhooks and by the API (an id that is kept in --data-dir, or made up)."`
 	JWTKey              secret        `name:"jwt-key" placeholder:"KEY" help:"Checks the tokens that say who clients are: a secret of 32 bytes or more, or @FILE with a secret or a public key, PEM. Without this and jwt-jwks the server is open to all."`
 	JWTJWKS             string        `name:"jwt-jwks" placeholder:"URL" help:"The same by a provider's keys, which are fetched from there when a token names a new one; needs jwt-audience."`

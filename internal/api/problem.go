@@ -99,8 +99,10 @@ func problemOf(err error) *problem {
 		return fault(protocol.LimitReached, "client: it is in as many rooms as it may be (--max-rooms-per-client)")
 	case errors.Is(err, hub.ErrTooManyTails):
 		return fault(protocol.LimitReached, "too many tails are open already; close one first")
-	case errors.Is(err, errors.ErrUnsupported):
-		return fault(protocol.Forbidden, "this can't be done where the room's log lies elsewhere")
+	case errors.Is(err, hub.ErrUnavailable):
+		return fault(protocol.Unavailable, "the room's log can't be reached; nothing was done")
+	case errors.Is(err, hub.ErrTimeout):
+		return fault(protocol.Timeout, "the room's log didn't answer in time: it may have been done; with the same publish_id it is done once")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return fault(protocol.Timeout, "it was not done in time, and will not be")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"sync"
 	"testing"
@@ -115,4 +116,26 @@ func TestAListenerThatStallsIsLetGoInTime(t *testing.T) {
 			t.Errorf("after %s", took)
 		}
 	})
+}
+
+// What a query may ask to listen to, and nothing else.
+func TestWhatCanBeListenedTo(t *testing.T) {
+	id := hub.NewID().String()
+	for query, fine := range map[string]bool{
+		"room=r": true, "client=" + id: true, "user=ann": true, "room=r&content=true": true, "room=r&content=false": true,
+		"": false, "content=true": false, "room=r&user=ann": false, "room=r&client=" + id: false, "room=": false, "user=": false, "client=": false,
+		"client=ann": false, "room=%00": false, "user=%00": false, "room=r&content=": false, "room=r&content=1": false, "room=r&content=yes": false,
+	} {
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		of, no := (&call{query: q}).tailOf()
+		if fine != (no == nil) || no != nil && no.status != http.StatusBadRequest {
+			t.Errorf("%q: %+v, %+v", query, of, no)
+		}
+		if want := q.Get("content") == "true"; fine && of.Content != want {
+			t.Errorf("%q: contents are told: %t", query, of.Content)
+		}
+	}
 }

@@ -1,10 +1,13 @@
 package auth
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/hubbub/internal/glob"
 )
 
 func grants(t *testing.T, join, publish string, chat, direct bool) *Grants {
@@ -60,5 +63,44 @@ func TestAUserCantBecomeAnother(t *testing.T) {
 	err := is.Add(Identity{User: "bob", Rooms: []string{"a"}, Grants: grants(t, "*", "", true, true)})
 	if err == nil || !strings.Contains(err.Error(), `"bob"`) || !strings.Contains(err.Error(), `"ann"`) || is.User != "ann" || is.Rooms != nil || is.Grants != nil {
 		t.Errorf("it is %+v, %v", is, err)
+	}
+}
+
+// Whatever is granted by one way of identifying, or by the other, is granted: of each field by itself.
+func TestEachGrantOfEitherWayCounts(t *testing.T) {
+	fields := reflect.TypeFor[Grants]().NumField()
+	of := func(field int) *Grants {
+		var g Grants
+		switch v := reflect.ValueOf(&g).Elem().Field(field); v.Kind() {
+		case reflect.Bool:
+			v.SetBool(true)
+		default:
+			v.Set(reflect.ValueOf([]*glob.Template{glob.NewTemplate("a")}))
+		}
+		return &g
+	}
+	granted := func(g *Grants) (all []string) {
+		v := reflect.ValueOf(g).Elem()
+		for i := range fields {
+			if !v.Field(i).IsZero() {
+				all = append(all, v.Type().Field(i).Name)
+			}
+		}
+		return all
+	}
+	for a := range fields {
+		for b := range fields {
+			is := Identity{Grants: of(a)}
+			if err := is.Add(Identity{Grants: of(b)}); err != nil {
+				t.Fatal(err)
+			}
+			want := granted(of(min(a, b)))
+			if a != b {
+				want = append(want, granted(of(max(a, b)))...)
+			}
+			if got := granted(is.Grants); !slices.Equal(got, want) {
+				t.Errorf("%v and %v are %v", granted(of(a)), granted(of(b)), got)
+			}
+		}
 	}
 }

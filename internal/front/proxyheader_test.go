@@ -47,6 +47,8 @@ func TestHeadersOfTheProxyProtocol(t *testing.T) {
 		"version 2, no family":          {header(0x21, 0x00, 3, "abc"), unknown},
 		"version 2, a Unix socket":      {header(0x21, 0x31, 216, unix), unknown},
 		"version 2, datagrams":          {header(0x21, 0x12, 12, four), unknown},
+		"version 2, datagrams, IPv6":    {header(0x21, 0x22, 36, six), unknown},
+		"version 2, Unix datagrams":     {header(0x21, 0x32, 216, unix), unknown},
 	} {
 		for _, way := range []string{"at once", "byte by byte"} {
 			r := io.Reader(strings.NewReader(tt.header + "GET /"))

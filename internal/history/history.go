@@ -15,6 +15,7 @@
 package history
 
 import (
+	"slices"
 	"sort"
 	"time"
 
@@ -67,6 +68,10 @@ type deletion struct{ offset, at uint64 }
 
 // Begin has the log go on behind a position, with nothing kept. Nothing may be kept yet.
 func (l *Log[P]) Begin(at Position) { l.epoch, l.last, l.floor = at.Epoch, at.Offset, at.Offset }
+
+// Skip says that up to an offset, where the log would stand, there is nothing that isn't kept: of a log that lies
+// elsewhere the offsets of other rooms are between. One below the newest message's is no matter.
+func (l *Log[P]) Skip(offset uint64) { l.last = max(l.last, offset) }
 
 // Position is that of the newest message.
 func (l *Log[P]) Position() Position { return Position{l.epoch, l.last} }
@@ -131,14 +136,14 @@ func (l *Log[P]) Delete(e *Entry[P]) {
 	l.bytes += e.Size()
 }
 
-// Cleared notes that all that was kept up to now has been taken back, which the caller has dropped. It is false where
-// nothing has come since it was said before.
-func (l *Log[P]) Cleared() bool {
-	l.deletions = nil
-	if l.cleared == l.last {
+// Cleared notes that all up to an offset has been taken back, which the caller has dropped. It is false where nothing has
+// come since it was said before.
+func (l *Log[P]) Cleared(to uint64) bool {
+	l.deletions = slices.DeleteFunc(l.deletions, func(d deletion) bool { return d.offset <= to })
+	if l.cleared >= to {
 		return false
 	}
-	l.cleared = l.last
+	l.cleared = to
 	return true
 }
 

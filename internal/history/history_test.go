@@ -154,7 +154,7 @@ func FuzzLog(f *testing.F) {
 				for l.Len() > 0 {
 					l.Drop()
 				}
-				if news := l.Cleared(); news != (m.cleared != m.last()) {
+				if news := l.Cleared(m.last()); news != (m.cleared != m.last()) {
 					t.Fatalf("cleared at %d, and at %d before: %v", m.last(), m.cleared, news)
 				}
 				m.dropped, m.cleared, m.deleted = len(m.all), m.last(), nil

@@ -129,7 +129,7 @@ func (h *Hub) publishToRoom(p *Publication) (at history.Position, err error) {
 	case r == nil:
 		h.tailMessage(m, "")
 		return at, nil
-	case r.full():
+	case r.full() != nil:
 		return at, ErrOverloaded
 	}
 	at, _ = h.publish(r, m, except, nil)
@@ -145,7 +145,7 @@ func (h *Hub) broadcast(p *Publication) error {
 	switch {
 	case h.stopping():
 		return ErrStopped
-	case r.full():
+	case r.full() != nil:
 		return ErrOverloaded
 	}
 	h.apply(r, m, except, nil)

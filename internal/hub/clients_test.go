@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/hubbub/broker/brokertest"
 	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
@@ -337,19 +338,17 @@ func TestWhoIsPutInWhileItsJoinIsAskedAbout(t *testing.T) {
 
 // So where the resume waits for the log of another room.
 func TestWhoIsRemovedWhileItsResumeWaitsForALog(t *testing.T) {
-	logs, hub := newSlowLogs(), new(*Hub)
-	h, l := newHubOf(t, 1, func(c *Config) { closedRooms(c); c.Logs = logs.of(hub) })
-	*hub = h
-	t.Cleanup(logs.all.Wait)
+	logs := brokertest.NewMemory()
+	h, l := newHubOf(t, 1, func(c *Config) { closedRooms(c); c.Broker = logs.Broker() })
 	a := newClient(t, h, l)
 	must(t, h.Join(t.Context(), "closed.1", idOf(a)))
 	a.sync()
 	back := a.again(h, l, a.lose(h))
-	logs.mu.Lock()
+	thaw := logs.Freeze()
 	back.say(`{"msg_type":"resume","rooms":{"closed.1":null,"free":null},"id":1}`)
 	back.sync()
 	must(t, h.Remove(t.Context(), "closed.1", idOf(a)))
-	logs.mu.Unlock()
+	thaw()
 	back.answer(1.0, func(map[string]any) {})
 	if rooms := roomsOf(t, h, back); !slices.Equal(rooms, []string{"free"}) {
 		t.Errorf("it is in %q", rooms)

@@ -2,8 +2,6 @@ package hub
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
@@ -15,52 +13,64 @@ import (
 // A deletion has no place in the log, so who comes back is told of those that it may have missed.
 
 // DeleteHistory forgets what a room has kept up to now. The room's epoch and its position stay. ErrNoHistory,
-// ErrOverloaded, ErrStopped, errors.ErrUnsupported where the room's log lies elsewhere, or ctx's, and then nothing was
-// done. It doesn't block; any goroutine.
+// ErrOverloaded, ErrStopped, or ctx's, and then nothing was done. It doesn't block, but where the room's log lies elsewhere:
+// that is waited for, and its error may leave open whether it was done. Any goroutine.
 func (h *Hub) DeleteHistory(ctx context.Context, name string) error {
-	return h.delete(ctx, name, func(r *room) (*protocol.Answer, error) {
+	return h.delete(ctx, name, "", everything, func(r *room) (*protocol.Answer, error) {
 		if r == nil {
 			return nil, nil
 		}
-		h.clearHistory(r, 0)
-		if !r.log.Cleared() {
-			return nil, nil
-		}
-		return &protocol.Answer{Kind: protocol.AnswerDeleted, Room: r.name, To: r.position().Offset}, nil
+		return h.takeBackAll(r, r.position().Offset), nil
 	})
+}
+
+// takeBackAll takes back all that the room has kept up to an offset, and is what its members are told of that: nil for
+// nothing. r.mu is held.
+func (h *Hub) takeBackAll(r *room, to uint64) *protocol.Answer {
+	h.count(KeptHistory, -h.dropWhile(r, func() bool { return r.log.Len() > 0 && r.log.At(0).Offset <= to }))
+	if !r.log.Cleared(to) {
+		return nil
+	}
+	return &protocol.Answer{Kind: protocol.AnswerDeleted, Room: r.name, To: to}
+}
+
+// takeBack takes back the message at an offset, and is what its members are told of that: nil where it isn't kept. r.mu
+// is held.
+func (h *Hub) takeBack(r *room, offset uint64) *protocol.Answer {
+	e := r.log.Find(offset)
+	if e == nil || e.Deleted {
+		return nil
+	}
+	was := entryBytes(e)
+	r.log.Delete(e)
+	h.keep(KeptHistory, e.Payer, entryBytes(e)-was)
+	return &protocol.Answer{Kind: protocol.AnswerDeleted, Room: r.name, From: offset}
 }
 
 // DeleteMessage is DeleteHistory for the message with that offset alone; epoch is the room's, "" for whichever it has.
 // ErrNoPosition where the room keeps no such message. One that was deleted before is no error.
 func (h *Hub) DeleteMessage(ctx context.Context, name, epoch string, offset uint64) error {
-	return h.delete(ctx, name, func(r *room) (*protocol.Answer, error) {
+	return h.delete(ctx, name, epoch, offset, func(r *room) (*protocol.Answer, error) {
 		if r == nil || epoch != "" && epoch != r.position().Epoch {
 			return nil, ErrNoPosition
 		}
-		e := r.log.Find(offset)
-		switch {
-		case e == nil:
+		if r.log.Find(offset) == nil {
 			return nil, ErrNoPosition
-		case e.Deleted:
-			return nil, nil
 		}
-		was := entryBytes(e)
-		r.log.Delete(e)
-		h.keep(KeptHistory, e.Payer, entryBytes(e)-was)
-		return &protocol.Answer{Kind: protocol.AnswerDeleted, Room: r.name, From: offset}, nil
+		return h.takeBack(r, offset), nil
 	})
 }
 
 // delete has something taken back from a room's log, nil where there is no such room, and tells the members what that
-// was, if it was something.
-func (h *Hub) delete(ctx context.Context, name string, from func(r *room) (*protocol.Answer, error)) error {
+// was, if it was something. Of a log that lies elsewhere that is the message at offset, or everything.
+func (h *Hub) delete(ctx context.Context, name, epoch string, offset uint64, from func(r *room) (*protocol.Answer, error)) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case h.cfg.Policies.For(name).History.Messages == 0:
 		return ErrNoHistory
 	case h.remoteLog(name):
-		return fmt.Errorf("delete from a log that lies elsewhere: %w", errors.ErrUnsupported)
+		return h.deleteRemotely(ctx, name, epoch, offset)
 	}
 	sh := h.roomShard(name)
 	sh.mu.Lock()
@@ -70,7 +80,7 @@ func (h *Hub) delete(ctx context.Context, name string, from func(r *room) (*prot
 	}
 	r := sh.rooms[name]
 	if r != nil {
-		if r.full() {
+		if r.full() != nil {
 			return ErrOverloaded
 		}
 		h.trim(r, clock())

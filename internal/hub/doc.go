@@ -33,7 +33,7 @@
 //	tail.go     what passes, for who looks for a fault
 //	admit.go    who a new client is, and whether the application lets it in
 //	operations.go what a session has under way: commands that wait for hooks, or for logs
-//	logs.go     rooms whose logs lie elsewhere
+//	logs.go     rooms whose logs lie elsewhere; elsewhere.go: what is asked of them
 //	hooks.go    the application's own code, in order for each session
 //	events.go   what happens to clients and in rooms: sinks are told, and hooks called in order for each room
 //	runs.go     how it is called: off the workers, so many at once, and what Shutdown waits for

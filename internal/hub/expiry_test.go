@@ -178,3 +178,32 @@ func TestARefreshMovesTheEnd(t *testing.T) {
 		expectExpiring(t, h, l, 0)
 	})
 }
+
+// Those whose time has come at one moment all go, however many they are: here the worker had no time to look before.
+func TestManyWhoExpireAtOnceAllGo(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h, l := newHubOf(t, 1, func(*Config) {})
+		const clients = 3*expireAtOnce + 1
+		at := time.Now().Add(100 * time.Second)
+		var closing []<-chan int
+		for range clients {
+			closing = append(closing, closedWith(t, h, l, auth.Identity{User: "ann", Expires: at}))
+		}
+		synctest.Wait()
+		time.Sleep(99 * time.Second)
+		l.Workers()[0].Post(task(func() { time.Sleep(spread + 10*time.Second) }), 0)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for i, c := range closing {
+			select {
+			case code := <-c:
+				if code != 4401 {
+					t.Errorf("client %d is closed with %d", i, code)
+				}
+			default:
+				t.Fatalf("of %d clients number %d is still there", clients, i)
+			}
+		}
+		expectExpiring(t, h, l, 0)
+	})
+}

@@ -120,7 +120,12 @@ func (h *Hub) page(name string, q PageQuery) (page []*protocol.Message, at histo
 	r := h.room(sh, name)
 	defer h.unused(r, nil)
 	h.trim(r, clock())
-	at = r.position()
+	return pageOfLog(&r.log, q)
+}
+
+// pageOfLog is what q asks for of a room's log.
+func pageOfLog(log *history.Log[*payer], q PageQuery) (page []*protocol.Message, at history.Position, more bool, err *protocol.Error) {
+	at = log.Position()
 	ask := history.Query{Limit: q.Limit, Bytes: pageBytes}
 	if q.Since != nil {
 		ask.Since, err = &q.Since.Offset, checkPosition(at, q.Since, at.Offset)
@@ -131,7 +136,7 @@ func (h *Hub) page(name string, q PageQuery) (page []*protocol.Message, at histo
 	if err != nil {
 		return nil, at, false, err
 	}
-	page, more = r.log.Page(ask)
+	page, more = log.Page(ask)
 	return page, at, more, nil
 }
 

@@ -7,13 +7,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/hubbub/broker"
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/presence"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/sparselog"
 )
 
-// Config sizes a Hub. Every field must be set, but those of Hooks may be nil, and there may be no Sinks and no Logs.
+// Config sizes a Hub. Every field must be set, but those of Hooks may be nil, and there may be no Sinks and no Broker.
 type Config struct {
 	// Dialects make what clients may speak, once for each worker; the first is that of a session which names none. At
 	// most six.
@@ -32,7 +33,7 @@ type Config struct {
 	Hooks             Hooks
 	Sinks             []Sink
 	Tells             func(room string) bool // of which rooms with a log of this node's sinks get Published; nil: of none
-	Logs              Logs                   // nil where this node keeps the logs of its rooms itself
+	Broker            broker.Broker          // keeps the logs of rooms; nil where this node does so itself. Who runs it has it serve the hub
 	HookTimeout       time.Duration
 	HookLimit         int // hooks that run at once, over all sessions
 	DedupWindow       time.Duration

@@ -14,6 +14,7 @@ import (
 	"weak"
 
 	"example.com/hubbub/internal/glob"
+	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/wire"
 )
 
@@ -161,6 +162,33 @@ func TestAShareThatIsUsedUpForbidsNothingThatIsThere(t *testing.T) {
 	if got := a.next(); got["msg_type"] != "joined" {
 		t.Errorf("a room that it is in: %v", got)
 	}
+}
+
+// What its user's lost sessions take of the user's share no other of them can take: that one ends with its connection,
+// and is told of as gone. Another user's is kept.
+func TestASessionBeyondTheShareIsNotParked(t *testing.T) {
+	gone := make(chan Identity, 100)
+	h, l := newHubOf(t, 1, func(c *Config) {
+		c.ResumeWindow = time.Hour
+		c.Sinks = []Sink{sinkFunc(func(e Event) {
+			if e.Kind == Disconnected {
+				gone <- e.Client
+			}
+		})}
+	})
+	const parked = 4
+	h.share = parked*parkedCost + 100
+	for range parked {
+		newUser(t, h, l, "ann").nc.Close()
+	}
+	until(t, "as many as may are parked", func() bool { return h.ParkedSessions() == parked })
+	newUser(t, h, l, "ann").nc.Close()
+	until(t, "the one beyond the share is gone", func() bool { return len(gone) > 0 })
+	if who := <-gone; who.User != "ann" || h.ParkedSessions() != parked {
+		t.Errorf("%s is gone, %d are parked", who.User, h.ParkedSessions())
+	}
+	newUser(t, h, l, "bob").nc.Close()
+	until(t, "another user's is parked", func() bool { return h.ParkedSessions() == parked+1 })
 }
 
 // A room that keeps no history has nothing to come back to, whatever its idle-ttl: when nobody is in it any more it
@@ -324,6 +352,36 @@ func TestWhatWaitsWithoutAKeyBeginsAnew(t *testing.T) {
 	onWorker(func(g *lag) {
 		if n := s.more.flow.plain; n > queue || n < queue-100_000 || g.first.key != "key" {
 			t.Errorf("%d bytes wait without a key, behind %q", n, g.first.key)
+		}
+	})
+}
+
+// Word of what was taken back waits for who lags as a message with a key does, and is bounded so: beyond that it may be
+// dropped like any other, and the gap tells.
+func TestTheDeletionsThatWaitAreBounded(t *testing.T) {
+	h, l := newHub(t, 1)
+	h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{SlowConsumer: DropOldest}})
+	a, b := newClient(t, h, l), newClient(t, h, l)
+	a.say(`{"msg_type":"join_room","room":"r"}`)
+	a.sync()
+	s := h.here(idOf(a))
+	a.deaf.Lock()
+	defer a.deaf.Unlock()
+	for range 40 { // until it lags
+		publish(t, h, "r", `"`+strings.Repeat("x", 60_000)+`"`)
+		b.sync()
+	}
+	onItsWorker(h, s, func() {
+		g, f := s.more.flow.lags[0], &s.more.flow
+		for range maxKeys {
+			g.add(&waiting{frame: loop.NewFrame(wire.Text, []byte("deleted")), news: true, firm: true})
+		}
+		keys, plain := f.keys, f.plain
+		for range 10 {
+			g.add(&waiting{frame: loop.NewFrame(wire.Text, []byte("deleted")), news: true, firm: true})
+		}
+		if keys != maxKeys || f.keys != keys || plain == 0 || f.plain > int64(s.conn.Bound()) {
+			t.Errorf("%d and then %d deletions wait, of at most %d, and %d bytes of what may be dropped", keys, f.keys, maxKeys, f.plain)
 		}
 	})
 }

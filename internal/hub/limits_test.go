@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -176,6 +178,77 @@ func TestASessionThatFindsNoConnectionFreeStays(t *testing.T) {
 	if again.welcome["resumed"] != true || again.id != c.id {
 		t.Errorf("then: %v", again.welcome)
 	}
+}
+
+// Whom the application lets in by a name of which too many come is refused, and gone again for the application: each
+// Connect that lets somebody in has its Disconnect.
+func TestWhoIsLetInByANameBeyondItsLimitIsGoneAgain(t *testing.T) {
+	in, out := make(chan Identity, 10), make(chan Identity, 10)
+	h, _ := newHubOf(t, 1, func(c *Config) {
+		c.Limits.User[rate.Connects] = rate.Limit{N: 1, Per: rate.MaxPer, Burst: 1}
+		c.Hooks.Disconnect = func(_ context.Context, who Identity, _ int) { out <- who }
+	})
+	connect := func(_ context.Context, id ID, who *auth.Identity) error {
+		who.User = "ann"
+		in <- Identity{id, who.User}
+		return nil
+	}
+	for i, refused := range []bool{false, true, true} {
+		h.UpgradeBegins()
+		handler, err := h.Admit(t.Context(), netip.Addr{}, "", auth.Identity{}, connect)
+		h.UpgradeEnds()
+		var no *Limited
+		if errors.As(err, &no) != refused || refused && (no.By != "user" || no.Limit != "connects") {
+			t.Fatalf("number %d: %v", i, err)
+		}
+		if !refused {
+			handler.Closed(nil, loop.Ending{Code: wire.CloseAbnormal})
+		}
+		until(t, "it is gone again", func() bool { return len(out) > 0 })
+		if came, went := <-in, <-out; came != went {
+			t.Errorf("%v was let in, and %v is gone", came, went)
+		}
+	}
+}
+
+// Who sends far more bytes than it may is closed as who sends far more messages is: few of them can be many bytes.
+func TestWhoGoesOnInBytesIsClosed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h, l := newHubOf(t, 1, func(c *Config) { c.Limits.Client[rate.Bytes] = rate.Limit{N: 1000, Per: 1000, Burst: 64 << 10} })
+		for _, c := range []struct {
+			size, code int
+		}{{12_000, wire.ClosePolicy}, {3000, 0}} {
+			far := dial(t, h, l, auth.Identity{})
+			code := make(chan int, 1)
+			go func() {
+				for {
+					f, err := wsclient.Read(far, 1<<20)
+					if err != nil {
+						return
+					}
+					if f.Op == wsclient.Close {
+						code <- int(binary.BigEndian.Uint16(f.Payload))
+						return
+					}
+				}
+			}()
+			message := masked(`{"msg_type":"chat","content":%q}`, strings.Repeat("x", c.size))
+			for begun := time.Now(); time.Since(begun) < 40*time.Second && len(code) == 0; time.Sleep(500 * time.Millisecond) {
+				far.Write(message)
+				if time.Since(begun) < rate.ExcessTime*time.Millisecond && len(code) > 0 {
+					t.Error("it is closed at once")
+				}
+			}
+			got := 0
+			if len(code) > 0 {
+				got = <-code
+			}
+			if got != c.code {
+				t.Errorf("with %d bytes each half second it is closed with %d, want %d", c.size, got, c.code)
+			}
+			far.Close()
+		}
+	})
 }
 
 // A room of a resume about which nobody needs to be asked counts as one join, whether or not there is a hook.

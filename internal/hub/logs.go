@@ -1,27 +1,16 @@
 package hub
 
 import (
-	"context"
-	"errors"
-	"sync"
+	"time"
 
+	"example.com/hubbub/broker"
 	"example.com/hubbub/internal/history"
+	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/protocol"
 )
 
-// Logs keeps the logs of the rooms with history for several nodes. Where there is none, each node keeps its own, and
-// nothing of this file is in the way. No method waits, or calls back before it returns, and each may be called under a
-// room's lock; what is called back is called once, by any goroutine.
-type Logs interface {
-	// Open has a room's entries come by Hub.Deliver until close is called: those behind the position that opened is
-	// given.
-	Open(room string, opened func(at history.Position, err error)) (close func())
-	// Publish appends m, whose place in the log isn't known yet, to its room's log: once for each id, unless that is
-	// "". The position is that of the first time where it is a duplicate.
-	Publish(m *protocol.Message, id string, done func(at history.Position, duplicate bool, err error))
-	// Read reads a page of a room's log.
-	Read(room string, q PageQuery, done func(page []*protocol.Message, at history.Position, more bool, err error))
-}
+// Where Config.Broker keeps the logs of rooms with history, for several nodes or on disk, the hub is its Node. Where there
+// is none, each node keeps its own, and nothing of this file is in the way.
 
 // remote is what a room has where its log lies elsewhere. Guarded by the room's mu; members, and users, hold it open.
 type remote struct {
@@ -32,11 +21,17 @@ type remote struct {
 }
 
 // Remote says whether rooms may have their logs elsewhere, so that a publish may wait.
-func (h *Hub) Remote() bool { return h.cfg.Logs != nil }
+func (h *Hub) Remote() bool { return h.cfg.Broker != nil }
 
 // remoteLog says that the room's log lies elsewhere.
 func (h *Hub) remoteLog(name string) bool {
-	return h.cfg.Logs != nil && h.cfg.Policies.For(name).History.Messages > 0
+	return h.cfg.Broker != nil && h.cfg.Policies.For(name).History.Messages > 0
+}
+
+// brokers is the room of that name to the broker.
+func (h *Hub) brokers(name string) broker.Room {
+	kept := &h.cfg.Policies.For(name).History
+	return broker.Room{Name: name, Messages: kept.Messages, Age: kept.Age}
 }
 
 // use opens a room whose log lies elsewhere, and calls ready when it is, at once or later. The room stays until unuse.
@@ -52,7 +47,7 @@ func (h *Hub) use(name string, ready func(error)) {
 	}
 	r.remote.opened = append(r.remote.opened, ready)
 	if r.remote.close == nil {
-		r.remote.close = h.cfg.Logs.Open(name, func(at history.Position, err error) { h.opened(r, at, err) })
+		r.remote.close = h.cfg.Broker.Open(h.brokers(name), func(log broker.Log, err error) { h.opened(r, log, err) })
 	}
 }
 
@@ -66,15 +61,15 @@ func (h *Hub) unuse(name string) {
 	h.unused(r, nil)
 }
 
-// opened is called when a room's position is known, or can't be.
-func (h *Hub) opened(r *room, at history.Position, err error) {
+// opened is called when a room's log has been read, or can't be.
+func (h *Hub) opened(r *room, log broker.Log, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case r.gone:
 		return
 	case err == nil:
-		r.log.Begin(at)
+		h.begin(r, log)
 		r.remote.open = true
 	default:
 		r.remote.close()
@@ -86,191 +81,146 @@ func (h *Hub) opened(r *room, at history.Position, err error) {
 	r.remote.opened = nil
 }
 
-// Deliver applies the next entry of a room's log. It is false, and nothing is done, where one is missing before it. Any
-// goroutine, one at a time for a room; it doesn't block.
-func (h *Hub) Deliver(m *protocol.Message) bool {
-	sh := h.roomShard(m.Room)
+// begin has the room's history be a log's. r.mu is held.
+func (h *Hub) begin(r *room, log broker.Log) {
+	h.clearHistory(r, 0)
+	r.log = h.readLog(r.name, log, &r.seq)
+	for i := range r.log.Len() {
+		h.count(KeptHistory, entryBytes(r.log.At(i)))
+	}
+	if r.log.Len() > 0 {
+		h.schedule(r, r.log.At(0).At+r.policy.History.Age.Milliseconds())
+	}
+}
+
+// readLog is what a broker keeps of a room, within the room's bounds; seq goes on with each entry. Nobody keeps account
+// of it.
+func (h *Hub) readLog(name string, log broker.Log, seq *uint64) (l history.Log[*payer]) {
+	l.Begin(history.Position{Epoch: log.At.Epoch, Offset: log.Floor})
+	now, wall := clock(), time.Now().UnixMilli()
+	for _, entry := range log.Entries {
+		*seq++
+		e, from, to := h.readEntry(name, entry, l.Position().Offset)
+		e.Seq, e.At = *seq, now-max(0, wall-entry.Time)
+		l.Append(e)
+		switch taken := l.Find(from); {
+		case from != 0 && taken != nil && !taken.Deleted:
+			l.Delete(taken)
+		case to != 0:
+			to = min(to, e.Prev)
+			for l.At(0).Offset <= to {
+				l.Drop()
+			}
+			l.Cleared(to)
+		}
+	}
+	l.Skip(log.At.Offset)
+	for bounds := &h.cfg.Policies.For(name).History; l.Over(bounds, now); {
+		l.Drop()
+	}
+	return l
+}
+
+// readEntry reads an entry of a log that stands behind the offset prev: a message, or what holds the place of one and
+// takes back others.
+func (h *Hub) readEntry(room string, entry broker.Entry, prev uint64) (e history.Entry[*payer], from, to uint64) {
+	m, from, to, err := protocol.ReadRecord(room, entry.Body)
+	if err != nil {
+		h.cfg.Log.Error("a room's log has a message that can't be read", "room", room, "offset", entry.Offset, "error", err)
+	}
+	if e.Message = m; m == nil {
+		e.Message, e.Deleted = &protocol.Message{Kind: protocol.RoomMessage, Room: room}, true
+	}
+	e.Place(prev, entry.Offset)
+	return e, from, to
+}
+
+// Deliver implements broker.Node.
+func (h *Hub) Deliver(room string, entries []broker.Entry) {
+	sh := h.roomShard(room)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	r := sh.rooms[m.Room]
+	r := sh.rooms[room]
+	if r == nil || !r.remote.open {
+		return // nobody needs it
+	}
+	for _, e := range entries {
+		if e.Offset > r.position().Offset {
+			h.deliverEntry(r, e)
+		}
+	}
+}
+
+// deliverEntry applies what comes next in a room's log. r.mu is held.
+func (h *Hub) deliverEntry(r *room, entry broker.Entry) {
+	e, from, to := h.readEntry(r.name, entry, r.position().Offset)
+	if !e.Deleted {
+		except, _ := ParseID([]byte(e.Except))
+		h.apply(r, e.Message, h.here(except), nil)
+		return
+	}
+	r.seq++
+	e.Seq, e.At = r.seq, clock()
+	h.store(r, e)
+	var news *protocol.Answer
 	switch {
-	case r == nil || !r.remote.open || m.Offset <= r.position().Offset:
-		return true // nobody needs it
-	case m.Prev != r.position().Offset:
-		return false
+	case from != 0:
+		news = h.takeBack(r, from)
+	case to != 0:
+		news = h.takeBackAll(r, min(to, e.Prev))
 	}
-	except, _ := ParseID([]byte(m.Except))
-	h.apply(r, m, h.here(except), nil)
-	return true
+	if news != nil {
+		r.retract(news)
+		h.tailDeleted(r, news)
+	}
 }
 
-// unavailable is what a client is told when a log can't be asked.
-func unavailable(err error) *protocol.Error {
-	var e *protocol.Error
-	if errors.As(err, &e) && e != nil {
-		return e
+// Lost implements broker.Node: what the room's members have missed can't be brought, and they are told so.
+func (h *Hub) Lost(room string, log broker.Log) {
+	sh := h.roomShard(room)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.rooms[room]
+	if r == nil || !r.remote.open {
+		return
 	}
-	return &protocol.Error{Code: protocol.Unavailable, Message: "the room's log can't be reached"}
+	was := r.position()
+	gap := protocol.Answer{Kind: protocol.AnswerGap, Room: room, Reason: protocol.GapNode, From: history.Next(was.Offset), To: log.Floor}
+	if log.At.Epoch != was.Epoch {
+		gap = protocol.Answer{Kind: protocol.AnswerGap, Room: room, Reason: protocol.ReasonEpoch, Epoch: log.At.Epoch, To: log.Floor}
+	}
+	r.seq++ // stands for what nobody knows the number of: who catches up finds a gap there
+	behind := log.Entries
+	log.Entries = nil
+	at := log.At
+	log.At.Offset = log.Floor
+	h.begin(r, log)
+	x := &shared{answer: &gap}
+	for _, l := range r.locals {
+		l.w.Post(&loss{l, x}, 0)
+	}
+	for _, e := range behind {
+		h.deliverEntry(r, e)
+	}
+	r.log.Skip(at.Offset)
 }
 
-// joinWhenOpen is join for a room whose log lies elsewhere.
-func (s *session) joinWhenOpen(cmd *protocol.Command) {
-	h, name, copied := s.hub, string(cmd.Room), cmd.Clone()
-	o := s.ask(cmd, operation{room: name, dropped: func() { h.unuse(name) }})
-	h.use(name, func(err error) {
-		o.end(func() {
-			defer h.unuse(name)
-			no := s.limitOfRooms(0) // others may have been joined meanwhile
-			if err != nil {
-				no = unavailable(err)
-			}
-			if no != nil {
-				s.answerError(no, o.id)
-				return
-			}
-			if s.find(copied.Room) >= 0 {
-				s.joinRoom(copied) // the application has put it in meanwhile
-				return
-			}
-			s.join(copied)
-		})
-	})
+// loss is word of a gap, on its way to the members of one local.
+type loss struct {
+	local *local
+	*shared
 }
 
-// remoteRooms are the rooms of a resume that have to be opened.
-func (s *session) remoteRooms(cmd *protocol.Command, refused []*protocol.Error) (names []string) {
-	if s.hub.cfg.Logs == nil {
-		return nil
-	}
-	for i, r := range cmd.Rooms {
-		if name := string(r.Room); (refused == nil || refused[i] == nil) && s.hub.remoteLog(name) {
-			names = append(names, name)
+func (t *loss) Run(*loop.Worker) {
+	l := t.local
+	f := t.frame(l)
+	for i := len(l.members) - 1; f != nil && i >= 0; i-- { // backwards, as deliver does
+		switch m := l.members[i]; {
+		case m.s.coming(): // the resume tells it
+		case l.room.policy.SlowConsumer == Disconnect:
+			m.conn.Send(f)
+		default:
+			l.offer(m, &waiting{frame: f, news: true, firm: true})
 		}
 	}
-	return names
-}
-
-// resumeWhenOpen is resume for rooms of which some have their logs elsewhere.
-func (s *session) resumeWhenOpen(cmd *protocol.Command, refused []*protocol.Error, names []string) {
-	h, copied := s.hub, cmd.Clone()
-	unuse := func() {
-		for _, name := range names {
-			h.unuse(name)
-		}
-	}
-	if refused == nil {
-		refused = make([]*protocol.Error, len(cmd.Rooms))
-	}
-	o := s.ask(cmd, operation{dropped: unuse})
-	a := &openings{left: len(names), failed: map[string]error{}}
-	for _, name := range names {
-		h.use(name, func(err error) {
-			if !a.last(name, err) {
-				return
-			}
-			o.end(func() {
-				defer unuse()
-				for i, r := range copied.Rooms {
-					if err := a.failed[string(r.Room)]; err != nil {
-						refused[i] = unavailable(err)
-					}
-				}
-				s.resume(copied, s.forbiddenRooms(copied, refused)) // it may have been taken out of some meanwhile
-			})
-		})
-	}
-}
-
-// openings counts the rooms of a resume that are being opened.
-type openings struct {
-	mu     sync.Mutex
-	left   int
-	failed map[string]error
-}
-
-// last notes how one has ended, and says whether that was the last.
-func (o *openings) last(name string, err error) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if err != nil {
-		o.failed[name] = err
-	}
-	o.left--
-	return o.left == 0
-}
-
-// publishRemotely is roomMessage for a room whose log lies elsewhere.
-func (s *session) publishRemotely(cmd *protocol.Command) {
-	m := s.message(protocol.RoomMessage, cmd)
-	m.Room = string(cmd.Room)
-	if policy, _ := s.policyOf(cmd.Room); !policy.IncludeSender {
-		m.Except = m.From
-	}
-	o := s.ask(cmd, operation{room: m.Room, publish: true})
-	acked := func(at history.Position, duplicate bool, err error) {
-		o.end(func() {
-			switch {
-			case err != nil:
-				s.answerError(unavailable(err), o.id)
-			case o.id != nil:
-				s.answer(protocol.Answer{Kind: protocol.AnswerAck, ID: o.id, Epoch: at.Epoch, Offset: at.Offset, Duplicate: duplicate})
-			}
-		})
-	}
-	s.hub.cfg.Logs.Publish(m, s.publishKey(cmd).text(), acked)
-}
-
-// publishRemotely is publishToRoom where the room's log lies elsewhere. It waits for the log.
-func (h *Hub) publishRemotely(ctx context.Context, p *Publication) (at history.Position, duplicate bool, err error) {
-	type outcome struct {
-		at        history.Position
-		duplicate bool
-		err       error
-	}
-	done := make(chan outcome, 1)
-	h.cfg.Logs.Publish(p.message(protocol.RoomMessage), p.publishKey().text(), func(at history.Position, duplicate bool, err error) {
-		done <- outcome{at, duplicate, err}
-	})
-	select {
-	case o := <-done:
-		return o.at, o.duplicate, o.err
-	case <-ctx.Done():
-		return at, false, ctx.Err()
-	}
-}
-
-// readRemotely is History where the room's log lies elsewhere. It waits for the log.
-func (h *Hub) readRemotely(ctx context.Context, room string, q PageQuery) (page []*protocol.Message, at history.Position, more bool, err error) {
-	type outcome struct {
-		page []*protocol.Message
-		at   history.Position
-		more bool
-		err  error
-	}
-	done := make(chan outcome, 1)
-	h.cfg.Logs.Read(room, q, func(page []*protocol.Message, at history.Position, more bool, err error) {
-		done <- outcome{page, at, more, err}
-	})
-	select {
-	case o := <-done:
-		return o.page, o.at, o.more, o.err
-	case <-ctx.Done():
-		return nil, history.Position{}, false, ctx.Err()
-	}
-}
-
-// readRemotely answers the message history for a room whose log lies elsewhere.
-func (s *session) readRemotely(cmd *protocol.Command) {
-	name := string(cmd.Room)
-	copied := cmd.Clone()
-	o := s.ask(cmd, operation{room: name})
-	s.hub.cfg.Logs.Read(name, pageOf(copied), func(page []*protocol.Message, at history.Position, more bool, err error) {
-		o.end(func() {
-			if err != nil {
-				s.answerError(unavailable(err), o.id)
-				return
-			}
-			s.answer(protocol.Answer{Kind: protocol.AnswerHistory, ID: o.id, Room: name, Epoch: at.Epoch, Offset: at.Offset, Messages: page, More: more})
-		})
-	})
 }

@@ -3,157 +3,20 @@ package hub
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"example.com/hubbub/internal/history"
-	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/broker/brokertest"
 )
 
-// slowLogs are Logs in memory, for several hubs, whose answers come late and in any order.
-type slowLogs struct {
-	mu    sync.Mutex
-	rooms map[string]*slowLog
-	down  bool // nothing can be asked
-	slow  bool // publishing isn't answered until it is false again
-	late  []func()
-	all   sync.WaitGroup
-}
-
-type slowLog struct {
-	queue    []func() // publishing, in its order
-	messages []*protocol.Message
-	ids      map[string]history.Position
-	open     []*Hub
-}
-
-func newSlowLogs() *slowLogs { return &slowLogs{rooms: map[string]*slowLog{}} }
-
-// of is what one hub sees of the logs.
-func (l *slowLogs) of(h **Hub) Logs { return &hubsLogs{l, h} }
-
-type hubsLogs struct {
-	*slowLogs
-	hub **Hub
-}
-
-func (l *slowLogs) room(name string) *slowLog {
-	if l.rooms[name] == nil {
-		l.rooms[name] = &slowLog{ids: map[string]history.Position{}}
-	}
-	return l.rooms[name]
-}
-
-func (r *slowLog) at() history.Position {
-	at := history.Position{Epoch: "elsewhere"}
-	if n := len(r.messages); n > 0 {
-		at.Offset = r.messages[n-1].Offset
-	}
-	return at
-}
-
-var errDown = errors.New("the logs are down")
-
-// later does something after a moment.
-func (l *slowLogs) later(do func()) {
-	l.all.Go(func() {
-		time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
-		do()
-	})
-}
-
-func (l *hubsLogs) Open(room string, opened func(history.Position, error)) (close func()) {
-	l.later(func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.down {
-			opened(history.Position{}, errDown)
-			return
-		}
-		r := l.room(room)
-		opened(r.at(), nil)
-		r.open = append(r.open, *l.hub)
-	})
-	return func() {
-		l.later(func() {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			r := l.room(room)
-			for i, h := range r.open {
-				if h == *l.hub {
-					r.open = append(r.open[:i:i], r.open[i+1:]...)
-					return
-				}
-			}
-		})
-	}
-}
-
-func (l *hubsLogs) Publish(m *protocol.Message, id string, done func(history.Position, bool, error)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	r := l.room(m.Room)
-	r.queue = append(r.queue, func() {
-		at, duplicate := r.ids[id]
-		if id == "" || !duplicate {
-			prev := r.at().Offset
-			m.Place(prev, prev+1+rand.Uint64N(64)) // offsets have holes
-			r.messages = append(r.messages, m)
-			at = r.at()
-			r.ids[id] = at
-			for _, h := range r.open {
-				if !h.Deliver(m) {
-					panic("a hole")
-				}
-			}
-		}
-		answer := func() { l.later(func() { done(at, duplicate && id != "", nil) }) }
-		if l.slow {
-			l.late = append(l.late, answer)
-			return
-		}
-		answer()
-	})
-	l.later(func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		next := r.queue[0]
-		r.queue = r.queue[1:]
-		if l.down {
-			l.later(func() { done(history.Position{}, false, errDown) })
-			return
-		}
-		next()
-	})
-}
-
-func (l *hubsLogs) Read(room string, q PageQuery, done func([]*protocol.Message, history.Position, bool, error)) {
-	l.later(func() {
-		l.mu.Lock()
-		r := l.room(room)
-		from := max(0, len(r.messages)-q.Limit)
-		page, at, more, down := r.messages[from:len(r.messages):len(r.messages)], r.at(), from > 0, l.down
-		l.mu.Unlock()
-		if down {
-			done(nil, at, false, errDown)
-			return
-		}
-		done(page, at, more, nil)
-	})
-}
-
 // twoHubs are two nodes of which neither keeps a log.
-func twoHubs(t *testing.T) (logs *slowLogs, clientOf func(node int) *client) {
-	logs = newSlowLogs()
-	t.Cleanup(logs.all.Wait)
+func twoHubs(t *testing.T) (logs *brokertest.Memory, clientOf func(node int) *client) {
+	logs = brokertest.NewMemory()
 	var clients [2]func() *client
 	for i := range clients {
-		at := new(*Hub)
-		h, l := newHubOf(t, 2, func(c *Config) { c.Logs, c.ResumeWindow = logs.of(at), time.Minute })
-		*at = h
+		h, l := newHubOf(t, 2, func(c *Config) { c.Broker, c.ResumeWindow = logs.Broker(), time.Minute })
 		clients[i] = func() *client { return newClient(t, h, l) }
 	}
 	return logs, func(node int) *client { return clients[node]() }
@@ -174,7 +37,7 @@ func (c *client) answer(id any, see func(map[string]any)) map[string]any {
 // join on; each publisher's acknowledgements come in the order of its messages for each room.
 func TestNodesShareALogThatLiesElsewhere(t *testing.T) {
 	logs, clientOf := twoHubs(t)
-	const clients, each, rooms = 6, 60, 3
+	const clients, each, rooms = 6, 48, 3 // no more than a room keeps
 	var all sync.WaitGroup
 	for n := range clients {
 		c := clientOf(n % 2)
@@ -217,9 +80,7 @@ func TestNodesShareALogThatLiesElsewhere(t *testing.T) {
 				see(c.next())
 			}
 			total := func(room string) (n int) {
-				logs.mu.Lock()
-				defer logs.mu.Unlock()
-				for _, m := range logs.room(room).messages {
+				for _, m := range logs.Entries(room) {
 					if m.Offset > joined[room] && !own[room][m.Offset] {
 						n++
 					}
@@ -228,11 +89,7 @@ func TestNodesShareALogThatLiesElsewhere(t *testing.T) {
 			}
 			for r := range rooms {
 				room := fmt.Sprint("room ", r)
-				published := func() bool {
-					logs.mu.Lock()
-					defer logs.mu.Unlock()
-					return len(logs.room(room).messages) == clients*each/rooms
-				}
+				published := func() bool { return len(logs.Entries(room)) == clients*each/rooms }
 				for !published() || len(got[room]) < total(room) {
 					if !published() {
 						time.Sleep(time.Millisecond)
@@ -260,9 +117,7 @@ func TestOperationsAreBoundedAndInOrder(t *testing.T) {
 	c := clientOf(0)
 	c.say(`{"msg_type":"join_room","room":"r","id":0}`)
 	c.answer(0.0, func(m map[string]any) { t.Errorf("got %v", m) })
-	logs.mu.Lock()
-	logs.slow = true
-	logs.mu.Unlock()
+	logs.Hold(true)
 	const many = 3 * fewAsked
 	sent := make(chan struct{})
 	go func() {
@@ -273,11 +128,7 @@ func TestOperationsAreBoundedAndInOrder(t *testing.T) {
 		c.say(`{"msg_type":"leave_room","room":"r","id":"left"}`)
 		c.say(`{"msg_type":"room_message","room":"r","content":"behind","id":"behind"}`)
 	}()
-	until(t, "as many are under way as may be", func() bool {
-		logs.mu.Lock()
-		defer logs.mu.Unlock()
-		return len(logs.late) == fewAsked
-	})
+	until(t, "as many are under way as may be", func() bool { return logs.Held() == fewAsked })
 	select {
 	case m := <-c.got:
 		t.Fatalf("got %v while nothing is answered", m)
@@ -285,15 +136,10 @@ func TestOperationsAreBoundedAndInOrder(t *testing.T) {
 		t.Fatal("all was read") // the pipe holds nothing: what isn't read can't be written
 	case <-time.After(50 * time.Millisecond):
 	}
-	logs.mu.Lock()
-	if n := len(logs.room("r").messages); n != fewAsked {
+	if n := len(logs.Entries("r")); n != fewAsked {
 		t.Errorf("%d were published", n)
 	}
-	logs.slow = false
-	for _, answer := range logs.late {
-		answer()
-	}
-	logs.mu.Unlock()
+	logs.Hold(false)
 	for i := 1; i <= many; i++ {
 		if m := c.next(); m["id"] != float64(i) || m["msg_type"] != "ack" {
 			t.Fatalf("got %v, want the ack of %d", m, i)
@@ -316,9 +162,7 @@ func TestWhatCannotBeAskedIsUnavailable(t *testing.T) {
 	see := func(m map[string]any) { t.Errorf("got %v", m) }
 	b.say(`{"msg_type":"join_room","room":"open","id":0}`)
 	b.answer(0.0, see)
-	logs.mu.Lock()
-	logs.down = true
-	logs.mu.Unlock()
+	logs.Down(true)
 	for i, text := range []string{`"msg_type":"join_room","room":"r"`, `"msg_type":"room_message","room":"r","content":1`, `"msg_type":"history","room":"r"`} {
 		c.say(`{%s,"id":%d}`, text, i)
 		if m := c.answer(float64(i), see); m["code"] != "unavailable" || m["retry"] != true {
@@ -333,11 +177,9 @@ func TestWhatCannotBeAskedIsUnavailable(t *testing.T) {
 	if got := fmt.Sprint(rooms["open"]); strings.Contains(got, "unavailable") {
 		t.Errorf("the resume of what is: %v", got)
 	}
-	logs.mu.Lock()
-	logs.down = false
-	logs.mu.Unlock()
+	logs.Down(false)
 	c.say(`{"msg_type":"join_room","room":"r","id":1}`)
-	if m := c.answer(1.0, see); m["msg_type"] != "joined" || m["epoch"] != "elsewhere" {
+	if m := c.answer(1.0, see); m["msg_type"] != "joined" || m["epoch"] != "elsewhere1" {
 		t.Errorf("got %v", m)
 	}
 	c.say(`{"msg_type":"room_message","room":"r","content":1,"publish_id":"x","id":2}`)
@@ -357,9 +199,7 @@ func TestWhatCannotBeAskedIsUnavailable(t *testing.T) {
 // A client that hangs up while its operations are under way leaves nothing behind.
 func TestOperationsEndWithTheirSession(t *testing.T) {
 	logs, clientOf := twoHubs(t)
-	logs.mu.Lock()
-	logs.slow = true
-	logs.mu.Unlock()
+	logs.Hold(true)
 	for i := range 20 {
 		c := clientOf(i % 2)
 		c.say(`{"msg_type":"join_room","room":"r%d","id":1}`, i)
@@ -372,24 +212,15 @@ func TestOperationsEndWithTheirSession(t *testing.T) {
 		}
 		c.nc.Close()
 	}
-	logs.mu.Lock()
-	defer logs.mu.Unlock()
-	for _, answer := range logs.late {
-		answer()
-	}
-	logs.slow = false
+	logs.Hold(false)
 }
 
 // A room that could not be opened is opened anew for the next who needs it, though the one before isn't done with it.
 func TestARoomThatCouldNotBeOpenedIsOpenedAnew(t *testing.T) {
-	logs, at := newSlowLogs(), new(*Hub)
-	t.Cleanup(logs.all.Wait)
-	h, _ := newHubOf(t, 1, func(c *Config) { c.Logs = logs.of(at) })
-	*at = h
+	logs := brokertest.NewMemory()
+	h, _ := newHubOf(t, 1, func(c *Config) { c.Broker = logs.Broker() })
 	for _, down := range []bool{true, false} {
-		logs.mu.Lock()
-		logs.down = down
-		logs.mu.Unlock()
+		logs.Down(down)
 		opened := make(chan error, 1)
 		h.use("r", func(err error) { opened <- err })
 		defer h.unuse("r")
@@ -401,5 +232,189 @@ func TestARoomThatCouldNotBeOpenedIsOpenedAnew(t *testing.T) {
 		case <-time.After(time.Minute):
 			t.Fatal("nobody is told whether the room is open")
 		}
+	}
+}
+
+// What a log that lies elsewhere keeps comes to who joins with a position, though the room was open on no node: the hub
+// has started anew.
+func TestALogThatLiesElsewhereOutlivesTheHub(t *testing.T) {
+	logs := brokertest.NewMemory()
+	see := func(m map[string]any) { t.Errorf("got %v", m) }
+	var at map[string]any
+	func() {
+		t := &within{T: t}
+		defer t.end()
+		h, l := newHubOf(t, 1, func(c *Config) { c.Broker = logs.Broker() })
+		c := newClient(t, h, l)
+		c.say(`{"msg_type":"join_room","room":"r","id":1}`)
+		at = c.answer(1.0, see)
+		for i := range 3 {
+			c.say(`{"msg_type":"room_message","room":"r","content":%d,"key":"k","id":2}`, i)
+			c.answer(2.0, see)
+		}
+	}()
+	h, l := newHubOf(t, 1, func(c *Config) { c.Broker = logs.Broker() })
+	d := newClient(t, h, l)
+	d.say(`{"msg_type":"join_room","room":"r","since":{"epoch":%q,"offset":%v},"id":1}`, at["epoch"], at["offset"])
+	if m := d.answer(1.0, see); m["recovered"] != true {
+		t.Errorf("got %v", m)
+	}
+	for i := range 3 {
+		if m := d.next(); m["content"] != float64(i) || m["key"] != "k" || m["from"] == "" {
+			t.Errorf("message %d: %v", i, m)
+		}
+	}
+	e := newClient(t, h, l) // and by pages
+	e.say(`{"msg_type":"history","room":"r","limit":2,"id":1}`)
+	if m := e.answer(1.0, see); len(m["messages"].([]any)) != 2 || m["more"] != true {
+		t.Errorf("the page: %v", m)
+	}
+}
+
+// within is a part of a test whose cleanups run at its end.
+type within struct {
+	*testing.T
+	cleanups []func()
+}
+
+func (w *within) Cleanup(do func()) { w.cleanups = append(w.cleanups, do) }
+
+func (w *within) end() {
+	for i := len(w.cleanups) - 1; i >= 0; i-- {
+		w.cleanups[i]()
+	}
+}
+
+// Messages are taken back on all nodes, in their order in the log, and for who reads it later.
+func TestDeletionsInALogThatLiesElsewhere(t *testing.T) {
+	logs := brokertest.NewMemory()
+	var hubs []*Hub
+	var clients []*client
+	for range 2 {
+		h, l := newHubOf(t, 1, func(c *Config) { c.Broker = logs.Broker() })
+		hubs, clients = append(hubs, h), append(clients, newClient(t, h, l), newClient(t, h, l))
+	}
+	see := func(m map[string]any) { t.Errorf("got %v", m) }
+	member, reader := clients[2], clients[3]
+	member.say(`{"msg_type":"join_room","room":"r","id":1}`)
+	at := member.answer(1.0, see)
+	var offsets []uint64
+	for i := range 4 {
+		clients[0].say(`{"msg_type":"room_message","room":"r","content":%d,"id":1}`, i)
+		offsets = append(offsets, uint64(clients[0].answer(1.0, see)["offset"].(float64)))
+		member.next()
+	}
+	ctx := t.Context()
+	must(t, hubs[0].DeleteMessage(ctx, "r", "", offsets[1]))
+	if m := member.next(); m["msg_type"] != "deleted" || m["offset"] != float64(offsets[1]) {
+		t.Errorf("got %v", m)
+	}
+	must(t, hubs[0].DeleteMessage(ctx, "r", "elsewhere1", offsets[1])) // again is no error, and no news
+	for epoch, offset := range map[string]uint64{"": offsets[1] + 100_000, "other": offsets[2]} {
+		if err := hubs[0].DeleteMessage(ctx, "r", epoch, offset); !errors.Is(err, ErrNoPosition) {
+			t.Errorf("%q %d: %v", epoch, offset, err)
+		}
+	}
+	page := func() string {
+		reader.say(`{"msg_type":"history","room":"r","id":1}`)
+		text := ""
+		for _, m := range reader.answer(1.0, see)["messages"].([]any) {
+			text += fmt.Sprint(m.(map[string]any)["content"], " ")
+		}
+		return text
+	}
+	if got := page(); got != "0 2 3 " {
+		t.Errorf("the page has %q", got)
+	}
+	// Who comes back with what it had is told.
+	reader.say(`{"msg_type":"join_room","room":"r","since":{"epoch":%q,"offset":%v},"id":1}`, at["epoch"], offsets[2])
+	if m := reader.answer(1.0, see); m["recovered"] != true {
+		t.Errorf("got %v", m)
+	}
+	if m, n := reader.next(), reader.next(); m["msg_type"] != "deleted" || m["offset"] != float64(offsets[1]) || n["content"] != 3.0 {
+		t.Errorf("got %v and %v", m, n)
+	}
+	must(t, hubs[1].DeleteHistory(ctx, "r"))
+	for _, c := range []*client{member, reader} {
+		if m := c.next(); m["msg_type"] != "deleted" || uint64(m["to_offset"].(float64)) < offsets[3] {
+			t.Errorf("got %v", m)
+		}
+	}
+	if got := page(); got != "" {
+		t.Errorf("the page has %q", got)
+	}
+}
+
+// When the log was lost members hear so, with the new epoch and where they stand in it, and go on.
+func TestALogElsewhereThatIsLost(t *testing.T) {
+	for _, policy := range []SlowConsumer{Disconnect, DropOldest} {
+		logs := brokertest.NewMemory()
+		h, l := newHubOf(t, 1, func(c *Config) { c.Broker, c.Policies = logs.Broker(), NewPolicies(policy) })
+		a, b := newClient(t, h, l), newClient(t, h, l)
+		see := func(m map[string]any) { t.Errorf("got %v", m) }
+		a.say(`{"msg_type":"join_room","room":"r","id":1}`)
+		a.answer(1.0, see)
+		b.say(`{"msg_type":"room_message","room":"r","content":1,"id":1}`)
+		b.answer(1.0, see)
+		a.next()
+		logs.Lose()
+		gap := a.next()
+		if gap["msg_type"] != "gap" || gap["reason"] != "epoch" || gap["epoch"] != "elsewhere2" || gap["to_offset"] == nil || gap["count"] != nil || gap["from_offset"] != nil {
+			t.Errorf("got %v", gap)
+		}
+		b.say(`{"msg_type":"room_message","room":"r","content":2,"id":1}`)
+		ack := b.answer(1.0, see)
+		if m := a.next(); m["content"] != 2.0 || m["offset"] != ack["offset"] || ack["epoch"] != "elsewhere2" || m["offset"].(float64) <= gap["to_offset"].(float64) {
+			t.Errorf("got %v, acknowledged as %v", m, ack)
+		}
+		// The place that the gap tells is good for a join.
+		b.say(`{"msg_type":"join_room","room":"r","since":{"epoch":"elsewhere2","offset":%v},"id":2}`, gap["to_offset"])
+		if m := b.answer(2.0, see); m["recovered"] != true {
+			t.Errorf("got %v", m)
+		}
+	}
+}
+
+// Sinks are told of what a node has published to a log that lies elsewhere: once, by that node, where it stands.
+func TestSinksHearOfWhatALogElsewhereHasTaken(t *testing.T) {
+	logs := brokertest.NewMemory()
+	var mu sync.Mutex
+	told := [2][]string{}
+	var clients []*client
+	for i := range told {
+		h, l := newHubOf(t, 1, func(c *Config) {
+			c.Broker, c.Tells = logs.Broker(), func(room string) bool { return room == "told" }
+			c.Sinks = []Sink{sinkFunc(func(e Event) {
+				if e.Kind == Published {
+					mu.Lock()
+					defer mu.Unlock()
+					told[i] = append(told[i], fmt.Sprintf("%s %s %s:%d", e.Room, e.Message.Content, e.Epoch, e.Message.Offset))
+				}
+			})}
+		})
+		clients = append(clients, newClient(t, h, l))
+	}
+	see := func(m map[string]any) {}
+	for _, c := range clients {
+		c.say(`{"msg_type":"join_room","room":"told","id":0}`)
+		c.answer(0.0, see)
+	}
+	var want [2][]string
+	for i := range 6 {
+		c, room := clients[i%2], []string{"told", "untold"}[i/4]
+		c.say(`{"msg_type":"room_message","room":%q,"content":%d,"publish_id":"p%d","id":1}`, room, i, i)
+		ack := c.answer(1.0, see)
+		if room == "told" {
+			want[i%2] = append(want[i%2], fmt.Sprintf("told %d %s:%.0f", i, ack["epoch"], ack["offset"]))
+		}
+		c.say(`{"msg_type":"room_message","room":%q,"content":%d,"publish_id":"p%d","id":1}`, room, i, i)
+		if again := c.answer(1.0, see); again["duplicate"] != true {
+			t.Errorf("got %v", again)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if fmt.Sprint(told) != fmt.Sprint(want) {
+		t.Errorf("the sinks were told %v, want %v", told, want)
 	}
 }

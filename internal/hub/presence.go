@@ -105,7 +105,7 @@ func (h *Hub) tell(r *room) {
 		return
 	}
 	p.runs = false
-	if r.full() { // then it waits until the workers keep up
+	if r.full() != nil { // then it waits until the workers keep up
 		p.PutOff(now)
 	} else {
 		joined, left, freed := p.News(now, memberLimits)

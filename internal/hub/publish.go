@@ -33,14 +33,14 @@ func (h *Hub) apply(r *room, m *protocol.Message, from *session, p *payer) (full
 	return full
 }
 
-// full says that one of the workers has too much to do. r.mu is held.
-func (r *room) full() bool {
+// full is a worker that has too much to do, or nil. r.mu is held.
+func (r *room) full() *loop.Worker {
 	for _, l := range r.locals {
 		if l.w.Full() {
-			return true
+			return l.w
 		}
 	}
-	return false
+	return nil
 }
 
 // publish gives m its place in the log of the room, which this node keeps itself, and has it applied. r.mu is held.

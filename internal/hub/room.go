@@ -83,7 +83,7 @@ func (h *Hub) room(sh *roomShard, name string) *room {
 	if r == nil {
 		r = &room{name: name, policy: h.cfg.Policies.For(name), tells: h.tells(name), mu: &sh.mu}
 		switch {
-		case r.keeps() && h.cfg.Logs != nil:
+		case r.keeps() && h.cfg.Broker != nil:
 			r.remote = &remote{}
 		case r.keeps():
 			r.log.Begin(history.Position{Epoch: h.cfg.Epoch + sh.epochs.of(name)})

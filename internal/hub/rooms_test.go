@@ -2,6 +2,7 @@ package hub
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -43,11 +44,13 @@ func newHubOf(t testing.TB, workers int, set func(*Config)) (*Hub, *loop.Loop) {
 		t.Fatal(err)
 	}
 	h.Start(l)
+	served := serve(h)
 	t.Cleanup(func() {
 		l.Stop(0)
 		l.Kill()
 		l.Wait()
 		h.Stop()
+		served()
 		for _, account := range append(h.Unsettled(), l.Unsettled()...) {
 			t.Errorf("not back at zero after the end: %s", account)
 		}
@@ -56,6 +59,20 @@ func newHubOf(t testing.TB, workers int, set func(*Config)) (*Hub, *loop.Loop) {
 		}
 	})
 	return h, l
+}
+
+// serve has the hub's broker, if it has one, serve it, until end.
+func serve(h *Hub) (end func()) {
+	if h.cfg.Broker == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- h.cfg.Broker.Run(ctx, h) }()
+	return func() {
+		cancel()
+		<-ended
+	}
 }
 
 // client is one end of a pipe whose other end is a session.

@@ -69,6 +69,19 @@ func TestWhatComesAndGoesIsCounted(t *testing.T) {
 	})
 }
 
+// What came in the packet of the handshake is counted as what comes later.
+func TestWhatCameWithTheHandshakeIsCounted(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		l := start(t, cfg)
+		far := connectWith(t, l, echo(), wire.Deflate{}, append(frameTo("one"), frameTo("two")[:3]...))
+		far.Write(frameTo("two")[3:])
+		expect(t, far, text("one"), text("two"))
+		if c := counts(t, l); c.MessagesReceived != 2 || c.BytesReceived != int64(2*len(frameTo("one"))) {
+			t.Errorf("%d messages in %d bytes are counted, want 2 in %d", c.MessagesReceived, c.BytesReceived, 2*len(frameTo("one")))
+		}
+	})
+}
+
 func TestClosesAreCountedByCode(t *testing.T) {
 	eachIO(t, func(t *testing.T, cfg Config) {
 		l := start(t, cfg)
@@ -128,6 +141,42 @@ func TestWhatASlowClientLosesIsCounted(t *testing.T) {
 			t.Errorf("of %d messages %d were sent and %d dropped", tried, c.MessagesSent, c.MessagesDropped)
 		}
 		until(t, "nothing is left", func() bool { c := counts(t, l); return c.Unsent == 0 && l.Connections() == 0 })
+	})
+}
+
+// What the handler keeps for a client is lost with it, and counted so, however the client is found to be too slow.
+func TestWhatIsOwedToASlowClientIsCounted(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		for name, tooSlow := range map[string]func(w *Worker, c *Conn){
+			"its queue is full": func(w *Worker, c *Conn) {
+				c.Send(NewFrame(wire.Text, make([]byte, cfg.SendQueueBytes)))
+			},
+			"what waits is too old": func(w *Worker, c *Conn) {
+				w.now += cfg.SendQueueAge.Milliseconds() + 1
+				w.real = w.now
+				w.fire(c)
+			},
+			"all together hold too much": func(w *Worker, c *Conn) { w.shed(1) },
+		} {
+			w, c, _, code := stuck(t, cfg)
+			var before, after int64
+			do(w, func() {
+				closed := c.h.(*script).closed
+				c.h.(*script).closed = func(c *Conn, code int) {
+					c.Owe(-1000, -7) // as the hub does: its lags end
+					closed(c, code)
+				}
+				before = w.counts.MessagesDropped
+				c.Owe(1000, 7)
+				waits := c.out.messages()
+				tooSlow(w, c)
+				after = w.counts.MessagesDropped
+				if lost := after - before; lost < 7+waits-1 || lost > 7+waits+1 { // one may be partly written, and one more was tried
+					t.Errorf("%s: %d messages are counted as dropped, and 7 were owed beside %d in the queue", name, lost, waits)
+				}
+			})
+			<-code
+		}
 	})
 }
 

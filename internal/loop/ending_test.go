@@ -2,9 +2,11 @@ package loop
 
 import (
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"example.com/hubbub/internal/protocol"
@@ -232,5 +234,45 @@ func TestAPeerThatHasEndedItsHalfTakesWhatWaitsOrIsReset(t *testing.T) {
 		if w.fire(c); c.state != step.state {
 			t.Errorf("%d ms behind its end: its state is %d, want %d", w.now, c.state, step.state)
 		}
+	}
+}
+
+// Kill ends at once those too whose closing is over but for bytes that their peers don't take: without it they have
+// pumpLinger for that.
+func TestKillWaitsForNobodyWhoTakesNothing(t *testing.T) {
+	for _, killed := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			l, err := New(Config{Workers: 1, IO: Pump, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30,
+				SendQueueAge: time.Hour, PingInterval: time.Hour, PongTimeout: time.Hour, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			near, far := net.Pipe()
+			defer far.Close()
+			l.Reserve(1)
+			if err := l.Adopt(near, &script{opened: func(c *Conn) { c.Send(NewFrame(wire.Text, []byte("nobody reads this"))) }}, wire.Deflate{}, nil, nil); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := far.Write(closeFrom(wire.CloseNormal)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if n := l.Connections(); n != 0 {
+				t.Fatalf("%d connections are there behind the peer's Close", n)
+			}
+			begun := time.Now()
+			l.Stop(0)
+			if killed {
+				l.Kill()
+			}
+			l.Wait()
+			took, want := time.Since(begun), time.Duration(0)
+			if !killed {
+				want = pumpLinger
+			}
+			if took < want || took > want+time.Second {
+				t.Errorf("killed %t: it took %s, want %s", killed, took, want)
+			}
+		})
 	}
 }

@@ -63,6 +63,12 @@ func connect(t *testing.T, l *Loop, h Handler) net.Conn {
 // connectDeflated is connect after a handshake that agreed on compression.
 func connectDeflated(t *testing.T, l *Loop, h Handler, d wire.Deflate) net.Conn {
 	t.Helper()
+	return connectWith(t, l, h, d, nil)
+}
+
+// connectWith is connectDeflated where first came with the handshake.
+func connectWith(t *testing.T, l *Loop, h Handler, d wire.Deflate, first []byte) net.Conn {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +84,7 @@ func connectDeflated(t *testing.T, l *Loop, h Handler, d wire.Deflate) net.Conn 
 		t.Fatal(err)
 	}
 	l.Reserve(1 << 20)
-	if err := l.Adopt(near, h, d, nil, nil); err != nil {
+	if err := l.Adopt(near, h, d, nil, first); err != nil {
 		t.Fatal(err)
 	}
 	far.SetDeadline(time.Now().Add(hang))

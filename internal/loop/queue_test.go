@@ -140,3 +140,19 @@ func TestAnIdleConnectionIsSmall(t *testing.T) {
 		t.Errorf("a connection takes %d bytes, want 112 at most", n)
 	}
 }
+
+// What crypto/tls answers by itself, to a peer that asks and asks and takes nothing, is bounded: a record and a little
+// more may wait.
+func TestWhatTLSAnswersByItselfIsBounded(t *testing.T) {
+	l := &tlsLink{moved: true, cipher: cipherBuffer()}
+	var taken int
+	var err error
+	for answer := make([]byte, 31); err == nil && taken < 1<<20; {
+		var n int
+		n, err = l.Write(answer) // as of a key update, RFC 8446 4.6.3
+		taken += n
+	}
+	if err == nil || taken < maxRecord || taken > maxCipher || len(l.out) != taken {
+		t.Errorf("%d bytes wait, of at most %d: %v", taken, maxCipher, err)
+	}
+}

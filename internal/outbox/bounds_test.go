@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -176,10 +177,57 @@ func TestAnEventThatIsTooLargePushesNothingOut(t *testing.T) {
 	in := &intake{most: 8 << 20}
 	in.add(fresh{kind: memberJoined})
 	in.add(fresh{kind: messagePublished, message: &protocol.Message{Content: make([]byte, in.most)}})
+	in.add(fresh{kind: memberJoined, data: make([]byte, maxEvent+1)})
 	all, dropped, large := in.take()
-	if len(all[states]) != 1 || len(all[messages]) != 0 || dropped != [kinds]int64{} || large[messagePublished] != 1 {
+	if len(all[states]) != 1 || len(all[states][0]) != 1 || len(all[messages]) != 0 || dropped != [kinds]int64{} || large[messagePublished] != 1 || large[memberJoined] != 1 {
 		t.Errorf("%d states and %d messages are kept, %v dropped, %v too large", len(all[states]), len(all[messages]), dropped, large)
 	}
+}
+
+// Of what isn't written yet all states go, the oldest first, before the first message does, whichever came first; and
+// node.started never.
+func TestWhatIsNotWrittenYetGoesByItsClass(t *testing.T) {
+	of := func(k kind) fresh { return fresh{kind: k, room: strings.Repeat("r", 100)} }
+	one := of(memberJoined)
+	in := &intake{most: 10 * one.cost()}
+	for _, k := range []kind{nodeStarted, messagePublished, memberJoined, messagePublished, memberLeft} {
+		in.add(of(k))
+	}
+	left := func(wantStates, wantMessages int, wantDropped int64) {
+		t.Helper()
+		count := func(c class) (n int) {
+			for _, p := range in.queues[c] {
+				n += len(p)
+			}
+			return n
+		}
+		dropped := int64(0)
+		for _, n := range in.dropped {
+			dropped += n
+		}
+		if count(starts) != 1 || count(states) != wantStates || count(messages) != wantMessages || dropped != wantDropped {
+			t.Errorf("there are %d starts, %d states and %d messages, %v were dropped; want 1, %d, %d, and %d", count(starts), count(states), count(messages), in.dropped, wantStates, wantMessages, wantDropped)
+		}
+		if in.queued > in.most {
+			t.Errorf("%d bytes wait, at most %d may", in.queued, in.most)
+		}
+	}
+	left(2, 2, 0)
+	for range 6 {
+		in.add(of(messagePublished))
+	}
+	left(1, 8, 1)
+	if in.dropped[memberJoined] != 1 {
+		t.Errorf("it has dropped %v, and the join was the oldest", in.dropped)
+	}
+	for range 5 {
+		in.add(of(messagePublished))
+	}
+	left(0, 9, 6)
+	for range 20 {
+		in.add(of(memberJoined))
+	}
+	left(0, 9, 26)
 }
 
 // In memory what was not told is lost with the process, and said so.
@@ -191,6 +239,52 @@ func TestWhatIsLostWithTheProcessIsCounted(t *testing.T) {
 	o.leave()
 	if text := o.log.String(); !strings.Contains(text, `events=1235 kept="nowhere: they are lost"`) {
 		t.Errorf("the log is %s", text)
+	}
+}
+
+// A backend that is down is complained of at its first failure and then at each twentieth, and said to be back once;
+// a disk that takes nothing once, however often it is tried.
+func TestWhatFailsForLongIsSaidNowAndThen(t *testing.T) {
+	b, disk := newBackend(t), &fullDisk{}
+	b.answers(status(http.StatusServiceUnavailable))
+	o := open(t, b.URL, func(c *Config) {
+		c.Dir, c.limits.create, c.limits.tend = t.TempDir(), disk.create, time.Millisecond
+		c.limits.lastRetry = 2 * time.Millisecond
+	})
+	for i := range 20 {
+		o.joined("r", i)
+		until(t, o.stored)
+	}
+	until(t, func() bool { return o.Figures().Failed > 50 })
+	b.answers(nil)
+	until(t, func() bool { return o.Figures().Events == 0 })
+	disk.has(1 << 20)
+	until(t, func() bool { return !o.Figures().DiskFails })
+	failed, said := o.Figures().Failed, o.log.String()
+	if n := int64(strings.Count(said, "the backend takes no webhooks")); n < 1+50/20 || n > 2+failed/20 {
+		t.Errorf("of %d failures %d are said:\n%s", failed, n, said)
+	}
+	for _, once := range []string{"the backend takes webhooks again", "the disk takes no webhooks: they stay", "the disk takes webhooks again"} {
+		if n := strings.Count(said, once); n != 1 {
+			t.Errorf("%q is said %d times:\n%s", once, n, said)
+		}
+	}
+}
+
+// A request that has failed is sent again when the backend says, and not before; where it says nothing, or less, behind
+// the outbox's own time.
+func TestTheLongerWaitCounts(t *testing.T) {
+	for _, says := range []time.Duration{0, time.Millisecond, time.Minute} {
+		o := &Outbox{cfg: Config{Log: slog.New(slog.DiscardHandler)}, limits: limits{}.withDefaults()}
+		for c := range o.spools {
+			o.spools[c] = &spool{class: class(c), limits: &o.limits}
+		}
+		now := time.Now()
+		o.batch = &batch{attempts: 2, newest: now.UnixMilli()}
+		o.failed(answer{err: errors.New("503"), after: says})
+		if wait := o.due.Sub(now); wait < max(says, o.limits.firstRetry) || says > 0 && wait > max(says, 2*o.limits.firstRetry)+time.Minute/2 {
+			t.Errorf("the backend says %s, and it waits %s", says, wait)
+		}
 	}
 }
 

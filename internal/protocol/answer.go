@@ -53,7 +53,7 @@ const (
 	AnswerPing                               // asks for a sign of life; a dialect without a word for it uses the WebSocket's own
 	AnswerError                              // ID, Err, After
 	AnswerReply                              // ID, Type, Content: what the application answers a message of its own kind
-	AnswerGap                                // Room ("" of chats), Count, Reason (a policy's name or a Gap constant), From, To
+	AnswerGap                                // Room ("" of chats), Count, 0 where nobody knows, Reason (a policy's name, a Gap constant or ReasonEpoch, then with Epoch), From, To
 	AnswerReconnect                          // After, Reason: before a planned close
 	AnswerMemberJoined                       // Room, Count, Members: who has joined; Count is of all who are there now
 	AnswerMemberLeft                         // as AnswerMemberJoined

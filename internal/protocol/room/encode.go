@@ -234,10 +234,16 @@ func appendGap(dst []byte, a *protocol.Answer) []byte {
 	if a.Room != "" {
 		dst = appendText(dst, `,"room":`, a.Room)
 	}
-	dst = appendInt(dst, `,"count":`, a.Count)
+	if a.Count != 0 {
+		dst = appendInt(dst, `,"count":`, a.Count)
+	}
 	dst = appendText(dst, `,"reason":`, a.Reason)
-	if a.To != 0 {
+	if a.Epoch != "" {
+		dst = appendText(dst, `,"epoch":`, a.Epoch)
+	} else if a.To != 0 {
 		dst = appendUint(dst, `,"from_offset":`, a.From)
+	}
+	if a.To != 0 {
 		dst = appendUint(dst, `,"to_offset":`, a.To)
 	}
 	return append(dst, '}')

@@ -1,0 +1,89 @@
+// Package broker is the seam between a node of Hubbub and what keeps the logs of rooms with history outside of its
+// memory: on disk, and for several nodes at once. A node without one keeps its logs itself, in memory, and pays nothing
+// for this.
+//
+// A broker knows nothing of what is in a message: bodies are bytes. It orders them, gives each its offset, keeps what
+// the room's bounds say, and brings them to every node that has the room open, without a gap or with the news of one.
+// Package brokertest holds any broker to that.
+package broker
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Room is a room with history, and how much of it is kept. All nodes must have the same bounds for a room.
+type Room struct {
+	Name     string        // 1 to 255 bytes of UTF-8
+	Messages int           // the newest so many, at least 1
+	Age      time.Duration // of these, none that is older; at least a second
+}
+
+// Position is a place in a room's log: behind the message of that offset.
+type Position struct {
+	Epoch  string // another one means that the log was lost
+	Offset uint64 // below 2^53; grows from message to message, not always by one
+}
+
+// Entry is a message in a log.
+type Entry struct {
+	Offset uint64
+	Time   int64 // when the log took it, Unix milliseconds
+	Body   []byte
+}
+
+// Log is what is kept of a room.
+type Log struct {
+	Entries []Entry // oldest first
+	// Floor is an offset behind which nothing is missing: who has all up to there, or up to any offset above, has missed
+	// what Entries say, and nothing else.
+	Floor uint64
+	At    Position // the newest message's, or where it would be
+}
+
+// Message is what is published. With an ID it is published once within the broker's window, whoever publishes it.
+type Message struct {
+	Body []byte
+	ID   string
+}
+
+// ErrBusy says that too much waits to be published already. Nothing was done.
+var ErrBusy = errors.New("too many messages wait for the room's log")
+
+// ErrUnavailable says that the log can't be reached, and that nothing was done.
+var ErrUnavailable = errors.New("the room's log can't be reached")
+
+// ErrTimeout says that nobody knows whether a message was published: no answer came in time.
+var ErrTimeout = errors.New("the room's log didn't answer in time; the message may have been published")
+
+// Broker keeps logs. But for Run no method waits, and each may be called by any goroutine. What is called back is called
+// once, never before the call returns, by a goroutine of the broker.
+type Broker interface {
+	// Run serves a node until ctx is done, and returns when all that was asked until then is answered. What is asked later
+	// fails with ErrUnavailable. It is called once. An error says why it can't serve.
+	Run(ctx context.Context, n Node) error
+
+	// Open has what is published to the room come by Node.Deliver, behind what opened is given, until closed is called.
+	// It is called once for a room until then. After an error the room isn't open, and closed does nothing.
+	Open(r Room, opened func(Log, error)) (closed func())
+
+	// Publish appends to the room's log. Messages that one node publishes to a room keep their order. The position is
+	// that of the first time where it is a duplicate: one with its ID was stored before, perhaps by a try of this call that
+	// wasn't answered. ErrBusy is returned at once, and done isn't called then; done gets an error that is ErrUnavailable
+	// or ErrTimeout (errors.Is).
+	Publish(r Room, m Message, done func(at Position, duplicate bool, err error)) error
+
+	// Read reads what is kept of a room behind an offset, 0 for all, whether it is open here or not.
+	Read(r Room, behind uint64, done func(Log, error))
+}
+
+// Node is what a broker calls, for one room never twice at a time. No method may block.
+type Node interface {
+	// Deliver brings what comes next in a room's log: nothing is missing before it. What was on its way when a room was
+	// closed may still come when it has been opened again, even beside what comes then, and stands before where that began.
+	Deliver(room string, entries []Entry)
+	// Lost says that messages behind what was delivered are gone: log is how it goes on. With another epoch the whole log
+	// was lost.
+	Lost(room string, log Log)
+}

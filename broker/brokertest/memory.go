@@ -1,0 +1,290 @@
+package brokertest
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"example.com/hubbub/broker"
+)
+
+// Memory keeps logs in memory, for as many nodes as a test has in its process. What it calls back comes late and, for
+// different rooms, in any order. It is quick enough for virtual time (testing/synctest), and can be told to fail.
+type Memory struct {
+	mu    sync.Mutex
+	epoch int
+	rooms map[string]*kept
+	down  bool
+	held  bool     // publishing isn't answered
+	late  []func() // the answers that are held
+
+	work sync.WaitGroup
+}
+
+// kept is a room's log.
+type kept struct {
+	entries []broker.Entry
+	floor   uint64
+	last    uint64
+	ids     map[string]broker.Position
+	open    map[*memoryNode]*inbox
+}
+
+// inbox brings one node what comes in one room, in order.
+type inbox struct {
+	mu      sync.Mutex // held while the node is called
+	waiting []func(n broker.Node)
+	opened  bool
+}
+
+// NewMemory makes logs that are empty.
+func NewMemory() *Memory {
+	return &Memory{rooms: map[string]*kept{}, epoch: 1}
+}
+
+// Broker is one node's.
+func (m *Memory) Broker() broker.Broker {
+	return &memoryNode{m: m, served: make(chan struct{})}
+}
+
+// Down has all that is asked fail with broker.ErrUnavailable, until it is false again. What is open goes on.
+func (m *Memory) Down(down bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.down = down
+}
+
+// Freeze has nothing happen until thaw.
+func (m *Memory) Freeze() (thaw func()) {
+	m.mu.Lock()
+	return m.mu.Unlock
+}
+
+// Hold holds the answers to what is published, though it is delivered; with false they are given.
+func (m *Memory) Hold(held bool) {
+	m.mu.Lock()
+	late := m.late
+	m.held = held
+	if !held {
+		m.late = nil
+	}
+	m.mu.Unlock()
+	if !held {
+		for _, answer := range late {
+			m.later(answer)
+		}
+	}
+}
+
+// Held is how many answers are held.
+func (m *Memory) Held() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.late)
+}
+
+// Entries is a room's log as it is.
+func (m *Memory) Entries(room string) []broker.Entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.room(room).entries)
+}
+
+// Lose forgets all that was published: the logs begin anew, as others, and the nodes are told.
+func (m *Memory) Lose() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.epoch++
+	for name, r := range m.rooms {
+		r.entries, r.ids = nil, map[string]broker.Position{}
+		r.last = r.last + 1000
+		r.floor = r.last
+		log := r.log(m)
+		for n, in := range r.open {
+			m.bring(n, in, func(node broker.Node) { node.Lost(name, log) })
+		}
+	}
+}
+
+// Wait waits until nothing is called back any more.
+func (m *Memory) Wait() { m.work.Wait() }
+
+// room: m.mu is held.
+func (m *Memory) room(name string) *kept {
+	r := m.rooms[name]
+	if r == nil {
+		r = &kept{ids: map[string]broker.Position{}, open: map[*memoryNode]*inbox{}}
+		m.rooms[name] = r
+	}
+	return r
+}
+
+// trim forgets what the room's bounds don't keep. m.mu is held.
+func (r *kept) trim(of broker.Room) {
+	old := time.Now().Add(-of.Age).UnixMilli()
+	for len(r.entries) > of.Messages || len(r.entries) > 0 && r.entries[0].Time <= old {
+		r.floor = r.entries[0].Offset
+		r.entries = r.entries[1:]
+	}
+}
+
+// log: m.mu is held.
+func (r *kept) log(m *Memory) broker.Log {
+	return broker.Log{Entries: slices.Clone(r.entries), Floor: r.floor, At: broker.Position{Epoch: fmt.Sprint("elsewhere", m.epoch), Offset: r.last}}
+}
+
+// later does something after a moment.
+func (m *Memory) later(do func()) {
+	m.work.Go(func() {
+		time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
+		do()
+	})
+}
+
+// bring has a node called, behind what it is called for the room before. m.mu is held.
+func (m *Memory) bring(n *memoryNode, in *inbox, call func(broker.Node)) {
+	in.waiting = append(in.waiting, call)
+	if in.opened {
+		m.work.Go(func() { m.hand(n, in) })
+	}
+}
+
+// hand calls the node for what waits.
+func (m *Memory) hand(n *memoryNode, in *inbox) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for {
+		m.mu.Lock()
+		var call func(broker.Node)
+		if len(in.waiting) > 0 {
+			call, in.waiting = in.waiting[0], in.waiting[1:]
+		}
+		m.mu.Unlock()
+		if call == nil {
+			return
+		}
+		call(n.node)
+	}
+}
+
+// memoryNode is what one node sees of a Memory.
+type memoryNode struct {
+	m      *Memory
+	node   broker.Node
+	served chan struct{}
+	lanes  sync.Map // by room, a chan that is a mutex: publishes keep their order
+}
+
+func (n *memoryNode) Run(ctx context.Context, node broker.Node) error {
+	n.node = node
+	close(n.served)
+	<-ctx.Done()
+	n.m.mu.Lock()
+	for _, r := range n.m.rooms {
+		delete(r.open, n)
+	}
+	n.m.mu.Unlock()
+	n.m.Wait()
+	return nil
+}
+
+func (n *memoryNode) Open(of broker.Room, opened func(broker.Log, error)) (closed func()) {
+	in := &inbox{}
+	n.m.later(func() {
+		<-n.served
+		n.m.mu.Lock()
+		if n.m.down {
+			n.m.mu.Unlock()
+			opened(broker.Log{}, broker.ErrUnavailable)
+			return
+		}
+		r := n.m.room(of.Name)
+		r.trim(of)
+		log := r.log(n.m)
+		r.open[n] = in
+		n.m.mu.Unlock()
+		opened(log, nil)
+		n.m.mu.Lock()
+		in.opened = true
+		n.m.mu.Unlock()
+		n.m.hand(n, in)
+	})
+	return func() {
+		n.m.later(func() {
+			n.m.mu.Lock()
+			defer n.m.mu.Unlock()
+			if r := n.m.room(of.Name); r.open[n] == in {
+				delete(r.open, n)
+			}
+		})
+	}
+}
+
+func (n *memoryNode) Publish(of broker.Room, message broker.Message, done func(broker.Position, bool, error)) error {
+	before, _ := n.lanes.Load(of.Name)
+	turn := make(chan struct{})
+	n.lanes.Store(of.Name, turn) // who publishes to a room does so from one goroutine at a time, or wants no order
+	n.m.later(func() {
+		defer close(turn)
+		if before != nil {
+			<-before.(chan struct{})
+		}
+		n.m.mu.Lock()
+		defer n.m.mu.Unlock()
+		if n.m.down {
+			n.m.later(func() { done(broker.Position{}, false, broker.ErrUnavailable) })
+			return
+		}
+		at, duplicate := n.m.append(of, message)
+		answer := func() { done(at, duplicate, nil) }
+		if n.m.held {
+			n.m.late = append(n.m.late, answer)
+			return
+		}
+		n.m.later(answer)
+	})
+	return nil
+}
+
+// append: m.mu is held.
+func (m *Memory) append(of broker.Room, message broker.Message) (at broker.Position, duplicate bool) {
+	r := m.room(of.Name)
+	if at, duplicate = r.ids[message.ID]; duplicate && message.ID != "" {
+		return at, true
+	}
+	r.last += 1 + rand.Uint64N(64) // offsets have holes
+	e := broker.Entry{Offset: r.last, Time: time.Now().UnixMilli(), Body: slices.Clone(message.Body)}
+	r.entries = append(r.entries, e)
+	r.trim(of)
+	at = broker.Position{Epoch: fmt.Sprint("elsewhere", m.epoch), Offset: r.last}
+	if message.ID != "" {
+		r.ids[message.ID] = at
+	}
+	for n, in := range r.open {
+		m.bring(n, in, func(node broker.Node) { node.Deliver(of.Name, []broker.Entry{e}) })
+	}
+	return at, false
+}
+
+func (n *memoryNode) Read(of broker.Room, behind uint64, done func(broker.Log, error)) {
+	n.m.later(func() {
+		n.m.mu.Lock()
+		if n.m.down {
+			n.m.mu.Unlock()
+			done(broker.Log{}, broker.ErrUnavailable)
+			return
+		}
+		r := n.m.room(of.Name)
+		r.trim(of)
+		log := r.log(n.m)
+		n.m.mu.Unlock()
+		log.Floor = max(log.Floor, behind)
+		for len(log.Entries) > 0 && log.Entries[0].Offset <= behind {
+			log.Entries = log.Entries[1:]
+		}
+		done(log, nil)
+	})
+}

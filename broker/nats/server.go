@@ -1,0 +1,175 @@
+package nats
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	client "github.com/nats-io/nats.go"
+
+	"example.com/hubbub/internal/sparselog"
+)
+
+// maxPayload is the largest message that a server of ours takes.
+const maxPayload = 8 << 20
+
+// MaxBody is the largest body that may be published, in bytes: its group must fit into a message.
+const MaxBody = 6 << 20
+
+const startTimeout = time.Minute
+
+// Start runs a NATS server in this process, with its streams in a folder. Nothing listens on the network. It waits until
+// what is in the folder has been read.
+func Start(dir string, cfg Config) (*Broker, error) {
+	return startOn(dir, bootID(), cfg)
+}
+
+func startOn(dir, boot string, cfg Config) (*Broker, error) {
+	l, err := begin(dir, boot)
+	e := &embedded{dir: dir, log: cfg.Logger, life: l}
+	if err == nil {
+		err = e.start()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the log in %s: %w", dir, err)
+	}
+	b, err := connect(e, cfg, client.DefaultURL, client.InProcessServer(e)) // the URL isn't used then
+	if err == nil {
+		b.mark = l.mark()
+	}
+	return b, err
+}
+
+// embedded is a NATS server in this process.
+type embedded struct {
+	dir string
+	log *slog.Logger // nil for none
+	// life is nil where nobody asks how it ended: in tests of servers alone.
+	life *life
+
+	mu     sync.Mutex
+	s      *server.Server // nil while it starts anew, and once it has stopped
+	looked time.Time      // when revive looked at the disk last
+	over   bool
+}
+
+func (e *embedded) start() error {
+	s, err := server.NewServer(&server.Options{
+		ServerName: "hubbub",
+		DontListen: true,
+		JetStream:  true,
+		StoreDir:   e.dir,
+		MaxPayload: maxPayload,
+		NoSigs:     true,
+		// How long what was acknowledged may be in the system's hands alone. With each message it would cost a disk's turn.
+		SyncInterval: time.Second,
+	})
+	if err != nil {
+		return err
+	}
+	if e.log != nil {
+		s.SetLoggerV2(&serverLog{log: e.log}, false, false, false)
+	}
+	s.Start()
+	if !s.ReadyForConnections(startTimeout) || !s.JetStreamEnabled() {
+		s.Shutdown()
+		s.WaitForShutdown()
+		return errors.New("it doesn't start: the lines before this say why")
+	}
+	e.s = s
+	return nil
+}
+
+// InProcessConn implements nats.InProcessConnProvider: connections come back to the server that there is then.
+func (e *embedded) InProcessConn() (net.Conn, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.s == nil {
+		return nil, errors.New("the server is down")
+	}
+	return e.s.InProcessConn()
+}
+
+func (e *embedded) stop() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	ran := e.s != nil
+	e.over = true
+	e.end()
+	if ran && e.life != nil {
+		_ = e.life.note(ended) // else it counts as cut short, if the system is started anew
+	}
+}
+
+// end: e.mu is held.
+func (e *embedded) end() {
+	if e.s != nil {
+		e.s.Shutdown()
+		e.s.WaitForShutdown()
+		e.s = nil
+	}
+}
+
+// reviveAfter is the time between two looks at whether the server has to be started anew.
+const reviveAfter = 5 * time.Second
+
+// revive starts the server anew, where it has taken nothing for a while though the disk does: once the disk was full, or
+// failed, JetStream writes to that stream's files no more. It is called when that may be so, and does nothing where
+// it was called a moment ago.
+func (e *embedded) revive() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.over || time.Since(e.looked) < reviveAfter {
+		return
+	}
+	e.looked = time.Now()
+	err := e.writes()
+	if err == nil {
+		e.end()
+		err = e.start()
+	}
+	switch {
+	case e.log == nil:
+	case err != nil:
+		e.log.Error("the log of rooms takes nothing", "folder", e.dir, "error", err)
+	default:
+		e.log.Warn("the log of rooms took nothing for a while, and was opened anew", "folder", e.dir)
+	}
+}
+
+// writes says whether the disk takes a little.
+func (e *embedded) writes() error {
+	f, err := os.CreateTemp(filepath.Dir(e.dir), "try-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, 256<<10))
+	return errors.Join(err, f.Sync(), f.Close(), os.Remove(f.Name()))
+}
+
+// serverLog passes on what a NATS server logs, apart from what it says each time that it starts: what goes wrong at most
+// once a second.
+type serverLog struct {
+	log              *slog.Logger
+	warnings, errors sparselog.Log
+}
+
+func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug("NATS: " + text(format, v)) }
+func (l *serverLog) Warnf(format string, v ...any) {
+	l.warnings.Log(l.log, slog.LevelWarn, "NATS: "+text(format, v))
+}
+func (l *serverLog) Errorf(format string, v ...any) {
+	l.errors.Log(l.log, slog.LevelError, "NATS: "+text(format, v))
+}
+func (l *serverLog) Fatalf(format string, v ...any) { l.log.Error("NATS: " + text(format, v)) }
+func (l *serverLog) Debugf(string, ...any)          {}
+func (l *serverLog) Tracef(string, ...any)          {}
+
+func text(format string, v []any) string { return strings.TrimSpace(fmt.Sprintf(format, v...)) }

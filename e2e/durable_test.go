@@ -1,0 +1,182 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	gohub "example.com/hubbub/client"
+)
+
+// With a data directory a server may be killed at any moment: what it has acknowledged comes to every member, once and
+// in order, and nobody is told that something was lost.
+func TestKilledWithADataDirectory(t *testing.T) {
+	t.Parallel()
+	dir, addr := t.TempDir(), freeAddr(t)
+	s := startAt(t, addr, "--data-dir", dir)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	dial := func(name string) *gohub.Hub {
+		hub, err := gohub.Dial(ctx, s.ws("/ws"), gohub.Options{})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		t.Cleanup(func() { hub.Close() })
+		return hub
+	}
+
+	member := dial("member").Room("r")
+	if err := member.Join(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var got []string
+	at := map[string]uint64{} // of what came
+	go func() {
+		last := gohub.Position{}
+		for e := range member.Events(ctx) {
+			mu.Lock()
+			switch e := e.(type) {
+			case gohub.Message:
+				if e.Position.Epoch != last.Epoch && last.Epoch != "" || e.Position.Offset <= last.Offset {
+					t.Errorf("%s at %v comes behind %v", e.Content, e.Position, last)
+				}
+				last = e.Position
+				if _, twice := at[string(e.Content)]; twice {
+					t.Errorf("%s comes twice", e.Content)
+				}
+				at[string(e.Content)] = e.Position.Offset
+				got = append(got, string(e.Content))
+			default:
+				t.Errorf("the member is told %T %+v", e, e)
+			}
+			mu.Unlock()
+		}
+	}()
+
+	var stop atomic.Bool
+	acked := map[string]uint64{}
+	var publishers sync.WaitGroup
+	for p := range 3 {
+		room := dial("publisher").Room("r")
+		publishers.Go(func() {
+			for i := 0; !stop.Load(); i++ {
+				text := fmt.Sprintf(`"%d.%d"`, p, i)
+				position, err := room.Publish(ctx, fmt.Sprintf("%d.%d", p, i), gohub.PublishOptions{})
+				if err == nil {
+					mu.Lock()
+					acked[text] = position.Offset
+					mu.Unlock()
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+		})
+	}
+	count := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(acked)
+	}
+	for range 4 {
+		for n, deadline := count(), time.Now().Add(patience); count() < n+20; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("nothing is acknowledged any more")
+			}
+		}
+		s.stop(t, syscall.SIGKILL)
+		s = startAt(t, addr, "--data-dir", dir)
+	}
+	stop.Store(true)
+	publishers.Wait()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		missing := ""
+		mu.Lock()
+		for text, offset := range acked {
+			if at[text] != offset {
+				missing = fmt.Sprintf("%s was acknowledged at %d and came at %d, of %d and %d", text, offset, at[text], len(acked), len(got))
+			}
+		}
+		mu.Unlock()
+		if missing == "" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(missing)
+		}
+	}
+}
+
+// A disk that is full is told to publishers, for the time that it is full: nobody is closed, what was acknowledged stays,
+// and when there is room again all goes on without a restart.
+func TestADataDirectoryOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	disk := t.TempDir()
+	if runtime.GOOS != "linux" || os.Getuid() != 0 {
+		t.Skip("a small tmpfs needs Linux and root")
+	}
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=8m", "hubbub-test", disk).CombinedOutput(); err != nil {
+		t.Fatalf("mount: %v %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("umount", disk).Run() })
+	s := start(t, "--data-dir", filepath.Join(disk, "data"))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	hub, err := gohub.Dial(ctx, s.ws("/ws"), gohub.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { hub.Close() })
+	room := hub.Room("r")
+	if err := room.Join(ctx); err != nil {
+		t.Fatal(err)
+	}
+	first, err := room.Publish(ctx, "first", gohub.PublishOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := hub.ClientID()
+	filler := filepath.Join(disk, "filler")
+	if err := os.WriteFile(filler, make([]byte, 16<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk isn't full: %v", err)
+	}
+	big := strings.Repeat("x", 40_000)
+	var refused *gohub.Error
+	if _, err := room.Publish(ctx, big, gohub.PublishOptions{}); !errors.As(err, &refused) || refused.Code != "unavailable" && refused.Code != "timeout" {
+		t.Errorf("with a full disk a publish is told %v", err)
+	}
+	if err := hub.Chat(ctx, "a chat needs no disk"); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	var last gohub.Position
+	for {
+		if last, err = room.Publish(ctx, "there is room again", gohub.PublishOptions{}); err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("with room on the disk: %v", err)
+		}
+	}
+	if last.Epoch != first.Epoch || last.Offset <= first.Offset {
+		t.Errorf("it goes on at %v, it was at %v", last, first)
+	}
+	page, err := room.History(ctx, gohub.HistoryOptions{})
+	if err != nil || len(page.Messages) < 2 || string(page.Messages[0].Content) != `"first"` {
+		t.Errorf("the history is %+v, %v", page, err)
+	}
+	if hub.ClientID() != id {
+		t.Error("the client has lost its session")
+	}
+}
