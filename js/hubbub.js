@@ -188,7 +188,7 @@ export class Hubbub extends Emitter {
     super();
     const { location, document, WebSocket, fetch } = globalThis;
     const o = (this._options = { timeout: 1e4, sendTimeout: 6e4, queue: 1000, queueBytes: 4 << 20, minDelay: 500, maxDelay: 3e4, WebSocket, fetch, ...options });
-    o.WebSocket || wrong("give the option WebSocket");
+    o.WebSocket || wrong("set the option WebSocket");
     this._url = (location ? new URL(url, location.href).href : url).replace(/^http/, "ws").replace(/^(\w+:\/\/[^/?#]+)(?![^?#])/, "$1/");
     // A frozen page hears nothing: what comes would pile up, and its browser would end the session as it thaws.
     const heed = ({ type }) => type === "freeze" ? this._open && this._drop(type) : type === "visibilitychange" && document.hidden || this.check();
@@ -238,12 +238,12 @@ export class Hubbub extends Emitter {
       if (this.state === "closed") throw new HubbubError("closed", "the hub is closed");
       const id = ++this._ids;
       const text = JSON.stringify({ ...m, id }); // now: the content may change later
-      if (/[^\\](\\\\)*\\ud[89a-f]/.test(text)) throw new HubbubError("bad_message", "lone surrogate");
+      if (/[^\\](\\\\)*\\ud[89a-f]/.test(text)) throw new HubbubError("bad_message", "broken text");
       if (!op._own && (pending.size >= o.queue || this._bytes + text.length > o.queueBytes)) {
-        throw new HubbubError("queue_full", "the queue is full", { retry: true });
+        throw new HubbubError("queue_full", "queue full", { retry: true });
       }
       const abort = () => op._end(signal.reason || new HubbubError("aborted")); // React Native's signals have none
-      const timer = setTimeout(() => op._end(new HubbubError("timeout", "no answer in time: " + this.state, { retry: true })), Math.min(timeout, aDay));
+      const timer = setTimeout(() => op._end(new HubbubError("timeout", `no answer in time: ${this.state}`, { retry: true })), Math.min(timeout, aDay));
       op._again = !said && kind !== "request";
       op._yes = said ? "a" : kind[0]; // as an answer's kind begins: ack, or as the question's
       op._text = text;
@@ -401,7 +401,7 @@ export class Hubbub extends Emitter {
     socket?.close(1000);
     this._listening.abort();
     this._set("closed", detail);
-    for (const op of this._pending.values()) op._end(new HubbubError(op._by && !op._again ? "unknown" : "closed", `the hub is closed: ${detail.code} ${detail.reason}`));
+    for (const op of this._pending.values()) op._end(new HubbubError(op._by && !op._again ? "unknown" : "closed", `closed: ${detail.code} ${detail.reason}`));
   }
 
   _set(state, detail = {}) {
