@@ -422,6 +422,13 @@ func (p *play) rest() error {
 		return fmt.Errorf("the client has not come to its end: %v %v", got, err)
 	}
 	if p.conn != nil {
+		if !p.conn.deaf { // all that it had said is heard before its end
+			select {
+			case <-p.conn.ended:
+			case <-time.After(patience):
+				return fmt.Errorf("the client has ended, and its connection has not")
+			}
+		}
 		p.conn.cut("end")
 		if err := p.heardAll(); err != nil {
 			return err
