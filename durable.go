@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"example.com/hubbub/broker"
 	"example.com/hubbub/broker/nats"
 	"example.com/hubbub/internal/datadir"
 )
@@ -29,14 +28,15 @@ func (s *Server) openLog() (err error) {
 		return err
 	}
 	s.node = cmp.Or(s.cfg.NodeName, s.dataDir.ID())
-	if s.epochs, err = s.dataDir.Epoch(s.cfg.historyRules()); err != nil {
+	mark, err := s.dataDir.Epoch(s.cfg.historyRules())
+	if err != nil {
 		return err
 	}
 	dir, err := s.dataDir.Folder("log")
 	if err != nil {
 		return err
 	}
-	s.broker, err = nats.Start(dir, nats.Config{Window: s.cfg.DedupWindow, Logger: s.log})
+	s.broker, err = nats.Start(dir, nats.Config{Window: s.cfg.DedupWindow, Mark: "." + mark, Logger: s.log})
 	return err
 }
 
@@ -49,7 +49,7 @@ func (s *Server) serveLog() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if err := s.marked().Run(ctx, s.hub); err != nil {
+		if err := s.broker.Run(ctx, s.hub); err != nil {
 			s.log.Error("the log of rooms", "error", err)
 		}
 	}()
@@ -66,9 +66,6 @@ func (s *Server) closeDataDir() {
 	} else if s.broker != nil {
 		s.broker.Close()
 	}
-	if s.broker != nil {
-		s.dataDir.Ended()
-	}
 	s.dataDir.Close()
 }
 
@@ -82,47 +79,3 @@ func (c *Config) historyRules() string {
 	}
 	return b.String()
 }
-
-// marked is the log of rooms, with a mark in each epoch.
-func (s *Server) marked() marked { return marked{s.broker, "." + s.epochs} }
-
-// marked is a broker whose epochs end in a mark.
-type marked struct {
-	broker.Broker
-	mark string
-}
-
-func (b marked) at(p broker.Position) broker.Position {
-	if p.Epoch != "" {
-		p.Epoch += b.mark
-	}
-	return p
-}
-
-func (b marked) log(l broker.Log) broker.Log {
-	l.At = b.at(l.At)
-	return l
-}
-
-func (b marked) Run(ctx context.Context, n broker.Node) error {
-	return b.Broker.Run(ctx, markedNode{n, b})
-}
-
-func (b marked) Open(r broker.Room, opened func(broker.Log, error)) (closed func()) {
-	return b.Broker.Open(r, func(l broker.Log, err error) { opened(b.log(l), err) })
-}
-
-func (b marked) Publish(r broker.Room, m broker.Message, done func(broker.Position, bool, error)) error {
-	return b.Broker.Publish(r, m, func(p broker.Position, duplicate bool, err error) { done(b.at(p), duplicate, err) })
-}
-
-func (b marked) Read(r broker.Room, behind uint64, done func(broker.Log, error)) {
-	b.Broker.Read(r, behind, func(l broker.Log, err error) { done(b.log(l), err) })
-}
-
-type markedNode struct {
-	broker.Node
-	b marked
-}
-
-func (n markedNode) Lost(room string, l broker.Log) { n.Node.Lost(room, n.b.log(l)) }

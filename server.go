@@ -65,7 +65,6 @@ type Server struct {
 	webhooks *outbox.Outbox // nil where nothing is told
 	dataDir  *datadir.Dir   // nil without one
 	broker   *nats.Broker   // keeps the logs of rooms in it; nil without one
-	epochs   string         // what the epochs of these end in
 	endLog   func()         // ends it, once it serves
 
 	tally tally
@@ -175,7 +174,7 @@ func (s *Server) hubConfig() hub.Config {
 	rand.Read(h.TokenKey[:])
 	s.tellWebhooks(&h)
 	if s.broker != nil {
-		h.Broker = s.marked()
+		h.Broker = s.broker
 	}
 	return h
 }

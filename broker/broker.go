@@ -60,8 +60,8 @@ var ErrTimeout = errors.New("the room's log didn't answer in time; the message m
 // Broker keeps logs. But for Run no method waits, and each may be called by any goroutine. What is called back is called
 // once, never before the call returns, by a goroutine of the broker.
 type Broker interface {
-	// Run serves a node until ctx is done, and returns when nothing is called back any more. It is called once. An error
-	// says why it can't serve.
+	// Run serves a node until ctx is done, and returns when all that was asked until then is answered. What is asked later
+	// fails with ErrUnavailable. It is called once. An error says why it can't serve.
 	Run(ctx context.Context, n Node) error
 
 	// Open has what is published to the room come by Node.Deliver, behind what opened is given, until closed is called.
@@ -69,8 +69,9 @@ type Broker interface {
 	Open(r Room, opened func(Log, error)) (closed func())
 
 	// Publish appends to the room's log. Messages that one node publishes to a room keep their order. The position is
-	// that of the first time where it is a duplicate. ErrBusy is returned at once, and done isn't called then; done gets
-	// ErrUnavailable or ErrTimeout.
+	// that of the first time where it is a duplicate: one with its ID was stored before, perhaps by a try of this call that
+	// wasn't answered. ErrBusy is returned at once, and done isn't called then; done gets an error that is ErrUnavailable
+	// or ErrTimeout (errors.Is).
 	Publish(r Room, m Message, done func(at Position, duplicate bool, err error)) error
 
 	// Read reads what is kept of a room behind an offset, 0 for all, whether it is open here or not.
@@ -80,7 +81,7 @@ type Broker interface {
 // Node is what a broker calls, for one room never twice at a time. No method may block.
 type Node interface {
 	// Deliver brings what comes next in a room's log: nothing is missing before it. What was on its way when a room was
-	// closed may still come when it has been opened again, and stands before where that began.
+	// closed may still come when it has been opened again, even beside what comes then, and stands before where that began.
 	Deliver(room string, entries []Entry)
 	// Lost says that messages behind what was delivered are gone: log is how it goes on. With another epoch the whole log
 	// was lost.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 )
 
 // outgoing is a message to the server, of any kind.
@@ -35,7 +36,7 @@ func encode(v any) (json.RawMessage, error) {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
-		return nil, fmt.Errorf("content: %w", err)
+		return nil, err
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
@@ -65,6 +66,8 @@ type call struct {
 	overdue   *time.Timer // of one that is ofConnection, once it is sent
 
 	sentAt    time.Time // first; zero: not sent
+	sentWall  time.Time // likewise by the clock that goes on while the machine sleeps, and may be set back
+	again     bool      // sent more than once
 	sentAs    string    // the session's client id and user then
 	sentUser  string
 	sentEpoch string // of the room then, "" where it isn't known
@@ -102,6 +105,12 @@ func (h *Hub) do(ctx context.Context, c *call) (incoming, error) {
 }
 
 func (h *Hub) enqueue(c *call) (err error) {
+	m := &c.message
+	for _, name := range []string{m.Room, m.To, m.Method, m.Key, m.PublishID} {
+		if !utf8.ValidString(name) { // as JSON it would be another one
+			return fmt.Errorf("%q is no UTF-8", name)
+		}
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.status.State == Closed {
@@ -233,7 +242,9 @@ func (h *Hub) next(conn *connection) []byte {
 		}
 		if c.sentAt.IsZero() {
 			c.sentAt, c.sentAs, c.sentUser = time.Now(), h.session.clientID, h.session.user
-			c.sentEpoch = h.epoch(c.message.Room)
+			c.sentWall, c.sentEpoch = c.sentAt.Round(0), h.epoch(c.message.Room)
+		} else {
+			c.again = true
 		}
 		q.sent[c.id] = c
 		if c.kind == ofConnection {
@@ -298,7 +309,7 @@ func (h *Hub) unanswered() {
 // name where the client is in the room and its epoch proves that the server has not begun anew. h.mu is held.
 func (h *Hub) knows(c *call) bool {
 	switch {
-	case time.Since(c.sentAt) > h.opts.DedupWindow*3/4: // it still has to arrive
+	case max(time.Since(c.sentAt), time.Since(c.sentWall)) > h.opts.DedupWindow*3/4: // it still has to arrive
 		return false
 	case c.sentAs == h.session.clientID:
 		return true

@@ -24,8 +24,9 @@
 // What is published while the line is away waits, at most Options.QueueCalls calls and Options.QueueBytes bytes, and
 // goes out in the order of the calls; beyond it is ErrQueueFull. A publish that was sent and not answered is sent again,
 // and published once by its publish_id, where the server still knows who sent it: the session was resumed, or the client
-// has a user name and is in the room, whose epoch is still the same. Else it is ErrUnknown, and never sent again. Chat,
-// Send and Request have no such id: sent and not answered they are ErrUnknown.
+// has a user name and is in the room, whose epoch is still the same. Else it is ErrUnknown, and never sent again; so it is
+// where the server refuses the second sending, which says nothing of the first. Chat, Send and Request have no such id:
+// sent and not answered they are ErrUnknown.
 //
 // A join that lasts is the client's, not the connection's: it holds until Leave, Close, or a Left.
 //
@@ -47,9 +48,10 @@
 // # The map
 //
 // hub.go has Hub and its states; room.go what one does with a room; event.go what comes of it; inbox.go what waits to be
-// read; call.go the calls that wait for answers; keeper.go how a connection is made and when it comes back; handshake.go
-// what a refusal says; token.go whose tokens; connection.go a connection's goroutines; receive.go what the server's
-// messages do; resume.go how rooms are entered again; members.go the lists of members; errors.go the errors.
+// read; call.go the calls that wait for answers; content.go what may be said; keeper.go how a connection is made and when
+// it comes back; handshake.go what a refusal says; token.go whose tokens; connection.go a connection's goroutines;
+// receive.go what the server's messages do; resume.go how rooms are entered again; members.go the lists of members;
+// errors.go the errors.
 //
 // To see what it does, give it Options.Logger at level debug. To test a program that uses it, hubbubtest has a server in
 // memory: Options.HTTPClient with its DialContext reaches it.

@@ -312,7 +312,7 @@ func (h *Hub) Send(ctx context.Context, clientID string, content any) error {
 }
 
 func (h *Hub) tell(ctx context.Context, m outgoing, content any) (err error) {
-	if m.Content, err = encode(content); err != nil {
+	if m.Content, err = contentOf(content); err != nil {
 		return err
 	}
 	_, err = h.do(ctx, &call{kind: atMostOnce, message: m})
@@ -321,7 +321,7 @@ func (h *Hub) tell(ctx context.Context, m outgoing, content any) (err error) {
 
 // Request asks the application, which answers what it will.
 func (h *Hub) Request(ctx context.Context, method string, content any) (json.RawMessage, error) {
-	c, err := encode(content)
+	c, err := contentOf(content)
 	if err != nil {
 		return nil, err
 	}

@@ -69,14 +69,11 @@ func (b *inbox) put(ctx context.Context, e Event, calls *atomic.Int64, poked <-c
 
 // drop drops the oldest event. b.mu is held.
 func (b *inbox) drop() {
-	switch e := b.events[0].(type) {
-	case Message:
-		b.missed++
-	case Gap:
-		b.missed += e.Count
-	case Lost, Deleted:
-		b.missed++ // nobody knows how many; what was taken back may still be shown
+	n := 1 // of a Lost nobody knows how many; what a Deleted took back may still be shown
+	if gap, is := b.events[0].(Gap); is {
+		n = max(1, gap.Count) // it may not say how many
 	}
+	b.missed += n
 	b.shift()
 }
 

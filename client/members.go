@@ -102,7 +102,7 @@ func (r *Room) askMembers() {
 		l.asked = false
 		var no *Error
 		switch {
-		case err == nil && l.again:
+		case err == nil && (l.again || l.watchers == 0 || !r.joined): // nothing would keep it true
 			r.askMembers()
 		case err == nil:
 			l.known, l.err, l.count, l.more, l.members = true, nil, m.Count, m.More, nil

@@ -187,6 +187,9 @@ func (h *Hub) answer(m incoming) []delivery {
 	case answers[c.message.Type]:
 		return h.settle(c, m, nil)
 	case "error":
+		if c.again && c.kind == once { // of what was sent twice it says nothing of the first
+			return h.settle(c, incoming{}, fmt.Errorf("%w: %w", ErrUnknown, m.err()))
+		}
 		return h.settle(c, incoming{}, m.err())
 	}
 	return h.settle(c, incoming{}, &Error{Code: "internal", Message: fmt.Sprintf("the server answered %s with %q", c.message.Type, m.Type)})
@@ -215,6 +218,21 @@ func (h *Hub) putIn(m incoming) []delivery {
 // receive does what the server says of a room that the client is in. The hub's mu is held.
 func (r *Room) receive(m incoming) []delivery {
 	switch m.Type {
+	case "room_message", "gap", "deleted":
+		if !r.away { // else it lies beyond what was missed: the answer to the join has all brought, or says Lost
+			return r.placed(m)
+		}
+	case "member_joined", "member_left":
+		r.news(m)
+	case "left":
+		return r.leave(m.Reason)
+	}
+	return nil
+}
+
+// placed does what has its place in the room's order. The hub's mu is held.
+func (r *Room) placed(m incoming) []delivery {
+	switch m.Type {
 	case "room_message":
 		epoch := ""
 		if r.at != nil && m.Offset != 0 {
@@ -235,10 +253,6 @@ func (r *Room) receive(m incoming) []delivery {
 	case "deleted":
 		r.moveOn(m.ToOffset)
 		return []delivery{{r.inbox, Deleted{Room: r.name, Offset: m.Offset, ToOffset: m.ToOffset}}}
-	case "member_joined", "member_left":
-		r.news(m)
-	case "left":
-		return r.leave(m.Reason)
 	}
 	return nil
 }

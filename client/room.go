@@ -47,7 +47,7 @@ func (r *Room) Join(ctx context.Context) error { return r.JoinWith(ctx, JoinOpti
 func (r *Room) JoinWith(ctx context.Context, o JoinOptions) (err error) {
 	var data json.RawMessage
 	if o.Data != nil {
-		if data, err = encode(o.Data); err != nil {
+		if data, err = contentOf(o.Data); err != nil {
 			return err
 		}
 	}
@@ -93,7 +93,7 @@ type PublishOptions struct {
 // Publish publishes content, as JSON; a json.RawMessage is JSON already. It returns where the message is, the zero
 // Position in a room without history. An error of ErrUnknown says that it may have gone through.
 func (r *Room) Publish(ctx context.Context, content any, o PublishOptions) (Position, error) {
-	c, err := encode(content)
+	c, err := contentOf(content)
 	if err != nil {
 		return Position{}, err
 	}

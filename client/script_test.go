@@ -295,3 +295,111 @@ func TestAResumeThatGoesWrong(t *testing.T) {
 		}
 	}
 }
+
+// A room that a token names has messages before the answer to the join that brings what was missed. They lie beyond that,
+// and a line that is cut in between must not have the client go on from there.
+func TestOnTheWayBackNothingThatWasMissedIsPassed(t *testing.T) {
+	h := scripted(t, client.Options{}, func(c *talk, _ *http.Request) {
+		c.welcome("")
+		c.say(`{"msg_type":"joined","room":"inbox","epoch":"e","offset":5}`)
+	}, func(c *talk, _ *http.Request) {
+		c.welcome("")
+		c.hear()
+		c.say(`{"msg_type":"joined","room":"inbox","epoch":"e","offset":7}`)
+		c.say(`{"msg_type":"room_message","room":"inbox","from":"server","content":8,"offset":8}`)
+	}, func(c *talk, _ *http.Request) {
+		c.welcome("")
+		m := c.hear()
+		if m.Since == nil || m.Since.Offset != 5 {
+			c.t.Errorf("it joins with %+v", m)
+		}
+		c.say(`{"msg_type":"joined","room":"inbox","id":%s,"epoch":"e","offset":8,"recovered":true}`, m.ID)
+		for n := 6; n <= 8; n++ {
+			c.say(`{"msg_type":"room_message","room":"inbox","from":"server","content":%d,"offset":%d}`, n, n)
+		}
+		c.hear()
+	})
+	var got []string
+	for e := range h.Room("inbox").Events(within(t)) {
+		m, is := e.(client.Message)
+		if !is {
+			t.Errorf("got %+v", e)
+			continue
+		}
+		if got = append(got, string(m.Content)); string(m.Content) == "8" {
+			break
+		}
+	}
+	if want := []string{"6", "7", "8"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestAPublishThatIsSentAgainAndRefusedMayHaveGoneThrough(t *testing.T) {
+	h := scripted(t, client.Options{}, func(c *talk, _ *http.Request) {
+		c.welcome(`,"resume_token":"t1","resumed":false`)
+		c.hear() // and cut
+	}, func(c *talk, _ *http.Request) {
+		c.welcome(`,"resume_token":"t2","resumed":true`)
+		c.say(`{"msg_type":"resumed","id":%s,"rooms":{}}`, c.hear().ID)
+		for {
+			m := c.hear()
+			if m.Type == "" {
+				return
+			}
+			c.say(`{"msg_type":"error","id":%s,"code":"rate_limited","message":"too many","retry":true}`, m.ID)
+		}
+	})
+	_, err := h.Room("r").Publish(within(t), 1, client.PublishOptions{})
+	if !errors.Is(err, client.ErrUnknown) {
+		t.Errorf("sent twice: %v", err)
+	}
+	if _, err = h.Room("r").Publish(within(t), 2, client.PublishOptions{}); err == nil || errors.Is(err, client.ErrUnknown) {
+		t.Errorf("sent once: %v", err)
+	}
+}
+
+func TestAListOfMembersEndsWithTheMembership(t *testing.T) {
+	h := scripted(t, client.Options{}, func(c *talk, _ *http.Request) {
+		c.welcome("")
+		c.say(`{"msg_type":"joined","room":"r","id":%s}`, c.hear().ID)
+		asked := c.hear()
+		c.say(`{"msg_type":"left","room":"r","reason":"kicked"}`)
+		c.say(`{"msg_type":"presence","room":"r","id":%s,"count":1,"members":[{"client_id":"a"}]}`, asked.ID)
+		c.say(`{"msg_type":"chat","from":"server","content":1}`)
+		c.hear()
+	})
+	r := h.Room("r")
+	ctx, cancel := context.WithCancel(within(t))
+	watched := make(chan bool)
+	go func() {
+		defer close(watched)
+		for range r.Members(ctx) {
+		}
+	}()
+	join(t, r)
+	for range h.Messages(within(t)) {
+		break // all of it has come
+	}
+	short, stop := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer stop()
+	for list := range r.Members(short) {
+		t.Errorf("of a room that it isn't in there is %+v", list)
+	}
+	cancel()
+	<-watched
+}
+
+func TestWhatCantBeSaidEndsNoClient(t *testing.T) {
+	h := scripted(t, client.Options{}, stays)
+	waitFor(t, h, client.Online)
+	if _, err := h.Room("r").Publish(within(t), json.RawMessage("\"\xff\""), client.PublishOptions{}); err == nil {
+		t.Error("a content that is no UTF-8 is taken")
+	}
+	if err := h.Room("\xff").Join(within(t)); err == nil {
+		t.Error("a room's name that is no UTF-8 is taken")
+	}
+	if _, err := h.Room("r").Publish(within(t), 1, client.PublishOptions{}); err != nil {
+		t.Error(err)
+	}
+}

@@ -13,6 +13,7 @@ type tokens struct {
 	asking  sync.Mutex // one asks at a time; taken before Hub.mu
 	current string     // "" when a new one is wanted
 	refused string     // that a newer one must take the place of
+	why     error      // what the server said of it
 }
 
 // margin is how long before its end a token is renewed.
@@ -43,7 +44,7 @@ func (h *Hub) newToken(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", fmt.Errorf("no token: %w", err)
 	case token != "" && token == h.tokens.refused:
-		return "", finalError{errors.New("the server refused the token, and Options.Token has no newer one")}
+		return "", finalError{fmt.Errorf("%w; and Options.Token has no newer token", h.tokens.why)}
 	}
 	h.tokens.current = token
 	return token, nil
@@ -54,7 +55,7 @@ func (h *Hub) refusedToken(token string, why error) error {
 	if h.opts.Token == nil {
 		return finalError{why}
 	}
-	h.tokens.current, h.tokens.refused = "", token
+	h.tokens.current, h.tokens.refused, h.tokens.why = "", token, why
 	return why
 }
 

@@ -89,10 +89,10 @@ func TestAnEndedTokenAsksForANewOne(t *testing.T) {
 			g.issue(token, time.Now())
 		}
 		w.cut() // there is no newer one
-		if s := waitFor(t, h, client.Closed); s.Err == nil || !strings.Contains(s.Err.Error(), "no newer one") {
+		var refused *client.HandshakeError
+		if s := waitFor(t, h, client.Closed); !errors.As(s.Err, &refused) || !strings.Contains(s.Err.Error(), "no newer token") {
 			t.Errorf("it ended with %v", s.Err)
 		}
-		var refused *client.HandshakeError
 		o := w.options()
 		if _, err := client.Dial(within(t), address, o); !errors.As(err, &refused) || refused.Status != 401 {
 			t.Errorf("without a token: %v", err)

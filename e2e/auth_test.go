@@ -46,7 +46,7 @@ func TestTokensOfForeignClients(t *testing.T) {
 		}
 	}
 	p := openPage(t, s)
-	p.shows("main", "there is no token") // a browser tells nothing of a status
+	p.shows("main", "lets you in with a token") // a browser tells nothing of a status
 	p.do(chromedp.Navigate("about:blank"), chromedp.Navigate(s.http("/#token="+token)))
 	p.shows("#state", "connected")
 	if log := s.log.String(); strings.Contains(log, token) || strings.Contains(log, token[strings.LastIndexByte(token, '.'):]) {

@@ -289,6 +289,9 @@ func TestExampleChatLooksRight(t *testing.T) {
 
 	// A phone in the dark.
 	ann.prefers([2]string{"prefers-color-scheme", "dark"})
+	dora := b.open(s.http("/"))
+	dora.do(chromedp.EmulateViewport(360, 640, chromedp.EmulateMobile))
+	dora.until(`document.querySelector("#hello").getBoundingClientRect().right <= 360 && document.documentElement.scrollWidth <= 360`)
 	ann.do(chromedp.EmulateViewport(360, 640, chromedp.EmulateMobile))
 	ann.until(`document.documentElement.scrollWidth <= 360 && document.documentElement.scrollHeight <= 640`)
 	ann.until(`(e => e.scrollHeight - e.scrollTop - e.clientHeight < 2)(document.querySelector(".log"))`) // the log goes on following

@@ -18,6 +18,7 @@ func TestJavaScriptClient(t *testing.T) {
 	}
 	for name, args := range map[string][]string{
 		"units":   {"test/unit.test.js"},
+		"edges":   {"test/edges.test.js"},
 		"package": {"test/package.test.js"},
 		"native":  {"test/native.test.js"},
 		"ws":      {"test/live.test.js"},

@@ -55,7 +55,7 @@ func (p *page) callMe(name string) {
 func (p *page) say(text string) {
 	p.t.Helper()
 	p.do(chromedp.Focus(chromedp.CSS("#text")), chromedp.KeyEvent(text+kb.Enter))
-	p.until(fmt.Sprintf(`[...document.querySelectorAll("#messages .mine .text")].some((e) => e.textContent === %q)`, text))
+	p.until(fmt.Sprintf(`[...document.querySelectorAll("#messages .mine .text, .log .own .text")].some((e) => e.textContent === %q)`, text))
 }
 
 // says how often an element's text has this.

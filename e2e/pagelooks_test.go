@@ -108,6 +108,8 @@ func TestPageLooks(t *testing.T) {
 		}
 		if size[0] == 360 {
 			p.picture("docs/pictures/page-phone.png")
+			eval[string](p, `document.querySelector("#state").textContent = document.querySelector("#wait").textContent = "your line is cut"`)
+			p.until(fmt.Sprintf(`document.querySelector("header").offsetHeight <= %d`, size[2])) // whatever it says
 		}
 		p.accessible()
 	}

@@ -10,8 +10,7 @@ export class HubbubError extends Error {
     super(message);
     this.name = "HubbubError";
     this.code = code;
-    this.retry = false;
-    Object.assign(this, more);
+    Object.assign(this, { retry: false }, more);
   }
 }
 
@@ -26,9 +25,10 @@ class Emitter {
   }
 
   _emit(event, ...what) {
-    for (const fn of [...(this._heard.get(event) || [])]) {
+    const all = this._heard.get(event);
+    for (const fn of new Set(all)) {
       try {
-        fn(...what);
+        all.has(fn) && fn(...what);
       } catch (e) {
         queueMicrotask(() => { throw e; }); // it is the listener's fault, and must not leave us half way
       }
@@ -46,7 +46,7 @@ class Room extends Emitter {
   joined = false;
   position = null; // in a room without history it stays so
   members = [];
-  count;
+  _moving = 0; // joins and leaves that await their answers
 
   constructor(hub, name) {
     super();
@@ -62,33 +62,36 @@ class Room extends Emitter {
 
   /** Joins, for as long as it is not left: the hub joins it again by itself. */
   async join({ since, ...o } = {}) {
-    if (this.joined) return { room: this.name, ...this.position };
-    return this._hub._ask({ msg_type: "join_room", room: this.name, since, data: this._data }, o, {
-      _again: true,
+    if (this.joined && !this._moving) return { room: this.name, ...this.position };
+    return this._move("join", { since, data: this._data }, o, {
       _done: (m) => this._joined(m, since),
-      _failed: () => this.joined || this._hub._say({ msg_type: "leave_room", room: this.name }),
+      _failed: () => this.joined || this._moving > 1 || this._hub._say({ msg_type: "leave_room", room: this.name }),
     });
   }
 
   async leave(o) {
     this._left();
-    return this._hub._ask({ msg_type: "leave_room", room: this.name }, o, { _again: true, _done: () => this._left() });
+    return this._move("leave", {}, o, { _done: () => this._left() });
   }
+
+  _move(way, m, o, op) {
+    this._moving++;
+    return this._ask(way + "_room", m, o, op).finally(() => this._moving--);
+  }
+
+  _ask(msg_type, m, o, op) { return this._hub._ask({ ...m, msg_type, room: this.name }, o, op); }
 
   /** Sends to the other members, once, whatever becomes of the connection. */
   publish(content, { key, publishId, ...o } = {}) {
-    return this._hub._ask(
-      { msg_type: "room_message", room: this.name, content, key, publish_id: publishId || this._hub._unique + this._hub._ids }, o,
-      { _room: this },
-    );
+    return this._ask("room_message", { content, key, publish_id: publishId || this._hub._unique + this._hub._ids }, o, { _room: this });
   }
 
-  history({ limit, since, before, ...o } = {}) {
-    return this._hub._read({ msg_type: "history", room: this.name, limit, since, before }, o);
+  history({ timeout, signal, ...m } = {}) {
+    return this._ask("history", m, { timeout, signal });
   }
 
   presence(o) {
-    return this._hub._read({ msg_type: "presence", room: this.name }, o);
+    return this._ask("presence", {}, o);
   }
 
   // _joined takes an answer to a join: with a since; or of a room that it was in before, `back`. A recovered one keeps
@@ -96,6 +99,7 @@ class Room extends Emitter {
   _joined(m, since, back) {
     const was = this.joined, here = positionOf(m);
     this.joined = true;
+    this._back = false;
     if (since && m.recovered) this.position = { ...since };
     else if (since || back || !was) this.position = here;
     if (!was) this._hub._emit("joined", this);
@@ -105,46 +109,32 @@ class Room extends Emitter {
 
   // _putIn takes a joined that nobody asked for. On the way back a join with our position is behind it.
   _putIn(m) {
-    if (this.joined && this.position?.epoch === m.epoch) return;
-    const lost = this.joined && !this._back;
+    if (!this.joined) return this._joined(m);
+    if (this._back || this.position?.epoch === m.epoch) return;
     this.position = positionOf(m);
-    if (lost) this._emit("lost", "epoch");
-    else if (!this.joined) this._joined(m);
+    this._emit("lost", "epoch");
   }
 
   _left(reason) {
     const was = this.joined;
-    this.joined = false;
+    this.joined = this._back = false;
     this.position = this._members = null;
     this.members = [];
     if (was && reason) this._emit("left", reason);
   }
 
-  _message(m) {
-    if (!this.joined || !this._reach(m.offset)) return;
-    this._emit("message", m);
-  }
-
-  // _reach moves the position, and says whether the offset is a new one.
-  _reach(offset) {
-    if (offset === undefined || !this.position) return true;
-    if (offsetOf(offset) <= this.position.offset) return false;
-    this.position = { epoch: this.position.epoch, offset };
-    return true;
-  }
-
-  _gap(m) {
-    if (!this.joined) return;
-    if (m.epoch !== undefined) this.position = positionOf({ ...m, offset: m.to_offset });
-    else this._reach(m.to_offset);
-    this._emit("gap", m);
-    this._look();
-  }
-
-  _deleted(m) {
-    if (!this.joined) return;
-    this._reach(m.to_offset);
-    this._emit("deleted", m);
+  // _placed takes what has its place in the room's order. On the way back it lies beyond what was missed: the answer to
+  // the join has all of it brought, or says lost.
+  _placed(event, m) {
+    const here = this.position, to = event === "message" ? m.offset : m.to_offset;
+    if (!this.joined || this._back) return;
+    if (event === "gap" && m.epoch !== undefined) this.position = positionOf({ ...m, offset: to });
+    else if (to !== undefined && here) {
+      if (offsetOf(to) > here.offset) this.position = { ...here, offset: to };
+      else if (event === "message") return; // it has come already
+    }
+    this._emit(event, m);
+    if (event === "gap") this._look();
   }
 
   // _look asks who is there, if anybody wants to know: at first, and whenever news may have been missed.
@@ -157,8 +147,8 @@ class Room extends Emitter {
     this._looking = 1;
     let again;
     try {
-      await this._hub._ask({ msg_type: "presence", room: this.name }, {}, { _own: true, _done: (m) => {
-        if (this._looking > 1) return;
+      await this._ask("presence", {}, {}, { _own: true, _done: (m) => {
+        if (this._looking > 1 || !this.joined) return;
         this._members = new Map();
         this._news(m, true);
       } });
@@ -191,22 +181,20 @@ export class Hubbub extends Emitter {
   _timers = new Map(); // of this connection, or of the wait for the next one
   _turn = 0; // counts the connections, so that what belongs to an old one is known
   _tries = 0;
-  _unique = Math.random().toString(36).slice(2) + Math.random().toString(36).slice(2) + "-";
+  _unique = Math.random() + "-";
   _listening = new AbortController(); // it is listeners' option as it is: it has a signal
 
   constructor(url, options) {
     super();
-    const o = (this._options = {
-      timeout: 1e4, sendTimeout: 6e4, queue: 1000, queueBytes: 4 << 20, minDelay: 500, maxDelay: 3e4,
-      WebSocket: globalThis.WebSocket, fetch: globalThis.fetch, ...options,
-    });
-    if (!o.WebSocket) throw new Error("no WebSocket here: give the option WebSocket");
-    const { location, document } = globalThis;
-    this._url = (location ? new URL(url, location.href).href : url).replace(/^http/, "ws").replace(/^(wss?:\/\/[^/?#]+)(?=$|[?#])/, "$1/");
+    const { location, document, WebSocket, fetch } = globalThis;
+    const o = (this._options = { timeout: 1e4, sendTimeout: 6e4, queue: 1000, queueBytes: 4 << 20, minDelay: 500, maxDelay: 3e4, WebSocket, fetch, ...options });
+    o.WebSocket || wrong("set the option WebSocket");
+    this._url = (location ? new URL(url, location.href).href : url).replace(/^http/, "ws").replace(/^(\w+:\/\/[^/?#]+)(?![^?#])/, "$1/");
     // A frozen page hears nothing: what comes would pile up, and its browser would end the session as it thaws.
     const heed = ({ type }) => type === "freeze" ? this._open && this._drop(type) : type === "visibilitychange" && document.hidden || this.check();
-    for (const name of ["online", "offline", "pageshow"]) globalThis.addEventListener?.(name, heed, this._listening);
-    for (const name of ["visibilitychange", "freeze", "resume"]) document?.addEventListener?.(name, heed, this._listening);
+    for (const name of ["online", "offline", "pageshow", "visibilitychange", "freeze", "resume"]) {
+      for (const target of [globalThis, document]) target?.addEventListener?.(name, heed, this._listening);
+    }
     queueMicrotask(() => this._connect()); // whoever makes it wants to hear of all its states
   }
 
@@ -223,40 +211,41 @@ export class Hubbub extends Emitter {
   send(to, content, o) { return this._ask({ msg_type: "direct_message", to, content }, o); }
 
   async request(method, content, o) {
-    return (await this._ask({ msg_type: "request", method, content }, { timeout: this._options.timeout, ...o })).content;
+    return (await this._ask({ msg_type: "request", method, content }, o)).content;
   }
 
-  ping(o) { return this._read({ msg_type: "ping" }, o); }
+  ping(o) { return this._ask({ msg_type: "ping" }, o); }
 
   /** Finds out now whether the line is alive; when it waits to come back, it does so soon. */
   check() {
-    if (this._welcomed) this._probe(Math.min(this._pongTimeout, 5e3));
+    if (this._welcomed) (this._asked && !this._alive) || this._probe(Math.min(this._pings[1], 5e3));
     else if (this.state === "waiting" && !this._ordered) this._after("main", Math.random() * 1e3, () => this._connect());
   }
 
   /** Ends the session. What awaits an answer is rejected. */
-  close() { this._end({ code: 1000, reason: "closed here" }); }
+  close() { this._end({ code: 1000, reason: "close()" }); }
 
   // --- what awaits an answer ---
 
-  _read(m, o) { return this._ask(m, { timeout: this._options.timeout, ...o }, { _again: true }); }
-
   // _ask sends a message, when it can be, and promises its answer. op says how it behaves beside that: _own ends with
-  // the connection and needs no queue, _again may be sent any number of times, _room is a publish, which may be sent
-  // again to the same publisher's account, and the others are sent once. _done gets the answer as it comes, in order.
-  _ask(m, { signal, timeout = this._options.sendTimeout } = {}, op = {}) {
+  // the connection and needs no queue, _room is a publish, which may be sent again to the same publisher's account. What
+  // is _again may be sent any number of times, and the others once. _done gets the answer as it comes, in order.
+  _ask(m, { signal, timeout } = {}, op = {}) {
     return new Promise((resolve, reject) => {
-      const { _pending: pending, _options: { queue, queueBytes } } = this;
+      const { _pending: pending, _options: o } = this;
+      const kind = m.msg_type, said = /chat|message/.test(kind);
+      timeout ??= !op._own && /chat|_/.test(kind) ? o.sendTimeout : o.timeout;
       if (this.state === "closed") throw new HubbubError("closed", "the hub is closed");
       const id = ++this._ids;
       const text = JSON.stringify({ ...m, id }); // now: the content may change later
-      if (/[^\\](\\\\)*\\ud[89a-f]/.test(text)) throw new HubbubError("bad_message", "half a surrogate");
-      if (!op._own && (pending.size >= queue || this._bytes + text.length > queueBytes)) {
-        throw new HubbubError("queue_full", "too many await answers", { retry: true });
+      if (/[^\\](\\\\)*\\ud[89a-f]/.test(text)) throw new HubbubError("bad_message", "broken text");
+      if (!op._own && (pending.size >= o.queue || this._bytes + text.length > o.queueBytes)) {
+        throw new HubbubError("queue_full", "queue full", { retry: true });
       }
       const abort = () => op._end(signal.reason || new HubbubError("aborted")); // React Native's signals have none
-      const timer = setTimeout(() => op._end(new HubbubError("timeout", `no answer in ${timeout} ms`, { retry: true, _late: true })), Math.min(timeout, aDay));
-      op._yes = /chat|message/.test(m.msg_type) ? "a" : m.msg_type[0]; // as an answer's kind begins: ack, or as the question's
+      const timer = setTimeout(() => op._end(new HubbubError("timeout", `no answer in time: ${this.state}`, { retry: true })), Math.min(timeout, aDay));
+      op._again = !said && kind !== "request";
+      op._yes = said ? "a" : kind[0]; // as an answer's kind begins: ack, or as the question's
       op._text = text;
       op._end = (error, answer) => {
         if (!pending.delete(id)) return;
@@ -265,7 +254,7 @@ export class Hubbub extends Emitter {
         signal?.removeEventListener("abort", abort);
         if (!error) return resolve(answer);
         if (error instanceof HubbubError) error.sent = !!op._by;
-        if (op._failed && op._by) op._failed();
+        if (op._by && !answer) op._failed?.();
         reject(error);
       };
       signal?.addEventListener("abort", abort);
@@ -279,9 +268,10 @@ export class Hubbub extends Emitter {
   _send(op) {
     const { _text: text, _room: room } = op;
     if (text.length * 3 > this._max && bytesOf(text) > this._max) {
-      return op._end(new HubbubError("too_large", `more than ${this._max} bytes`));
+      return op._end(new HubbubError(op._by ? "unknown" : "too_large", "at most " + this._max));
     }
-    if (!op._by) {
+    if (op._by) op._twice = room && {};
+    else {
       op._at = Date.now();
       op._epoch = room?.position?.epoch;
     }
@@ -297,7 +287,7 @@ export class Hubbub extends Emitter {
   _safe(op) {
     if (!op._by || op._again) return true;
     const { _room: room } = op;
-    return room && Date.now() - op._at < 1e5 && (op._by === this.id ||
+    return room && Math.abs(Date.now() - op._at) < 1e5 && (op._by === this.id ||
       (this.user && op._user === this.user && op._epoch && !room._back && room.position?.epoch === op._epoch));
   }
 
@@ -307,7 +297,8 @@ export class Hubbub extends Emitter {
     const turn = ++this._turn;
     if (this.state === "closed") return;
     this._set("connecting");
-    this._after("main", this._options.timeout, () => this._drop("no welcome in time"));
+    if (turn !== this._turn) return; // a listener has closed it; likewise below
+    this._after("main", this._options.timeout, () => this._drop("no answer in time"));
     let token, socket;
     try {
       token = await this._token();
@@ -316,10 +307,11 @@ export class Hubbub extends Emitter {
       return;
     }
     if (turn !== this._turn) return;
+    this._last = token;
     if (token && token === this._refused) return this._end({ code: 4401, reason: "no newer token" });
     this._shown = token;
     let url = this._url + (this._url.includes("?") ? "&" : "?") + "errors=close", offers;
-    if (this._resume) url += "&resume=" + this._resume;
+    if (this._resume) url += "&resume=" + encodeURIComponent(this._resume);
     if (token && /^[\w.~+-]+$/.test(token)) offers = ["hubbub", "token." + token]; // in no proxy's log
     else if (token) url += "&token=" + encodeURIComponent(token);
     try {
@@ -332,15 +324,13 @@ export class Hubbub extends Emitter {
     socket.onopen = mine(() => { this._open = true; });
     socket.onmessage = mine((e) => this._hear(e.data));
     socket.onclose = mine((e) => this._gone(e.code, e.reason));
-    socket.onerror = mine(() => this._after("error", 50, () => this._drop("it failed"))); // where no close follows
+    socket.onerror = mine(() => this._after("error", 50, () => this._drop("error"))); // where no close follows
   }
 
   // _token is the one at hand while it is good, or a new one.
-  async _token(fresh) {
+  _token(fresh) {
     const { token } = this._options;
-    if (typeof token !== "function") return token;
-    if (fresh || !this._last) this._last = await token();
-    return this._last;
+    return typeof token === "function" ? !fresh && this._last || token() : token;
   }
 
   // _drop gives a connection up without ending its session, which only 1000, 1001 and no code do.
@@ -352,36 +342,35 @@ export class Hubbub extends Emitter {
   }
 
   _gone(code, reason, ours) {
+    if (this.state === "closed") return;
     const { _reconnect: ordered, _open: open } = this;
     const turn = ++this._turn;
-    this._forget();
     if (Date.now() - this._since > 5e3) this._tries = 0;
-    this._since = NaN;
+    this._forget();
     const lost = new HubbubError("unknown", `the connection ended before the answer: ${code} ${reason}`);
     for (const op of this._pending.values()) {
       if (op._own || (op._by && !op._again && (!op._room || code === 1009))) op._end(lost);
     }
     const renew = code === 4401;
     if (renew) [this._refused, this._last] = [this._shown];
-    if (code >= 4500 || [1002, 1007, 1008].includes(code) || (renew && typeof this._options.token !== "function")) {
+    if (/^(4[5-9]|100[278])/.test(code) || (renew && typeof this._options.token !== "function")) {
       return this._end({ code, reason });
     }
     const most = Math.min(this._options.maxDelay, this._options.minDelay * 2 ** this._tries++);
-    this._wait(ordered === undefined ? most * (0.5 + Math.random() / 2) : ordered, { code, reason }, ordered !== undefined);
-    if (!open && !ours) this._askReady(turn);
+    const delay = ordered ?? most * (0.5 + Math.random() / 2), detail = { code, reason }, due = Date.now() + delay;
+    this._wait(delay, detail, ordered !== undefined);
+    if (!open && !ours && turn === this._turn) this._askReady(turn, detail, due);
   }
 
   _wait(delay, detail, ordered) {
     this._ordered = ordered;
-    this._due = Date.now() + delay;
-    this._detail = detail;
     this._after("main", delay, () => this._connect());
     this._set("waiting", { ...detail, delay });
   }
 
   // _askReady learns what a refused handshake doesn't tell a page: how long the server wants to be left alone, or that
   // it would let others in.
-  async _askReady(turn) {
+  async _askReady(turn, detail, due) {
     try {
       const { signal } = (this._stop = new AbortController());
       const url = this._url.replace(/^ws/, "http").replace(/[^/]*([?#].*)?$/, "readyz");
@@ -389,7 +378,7 @@ export class Hubbub extends Emitter {
       const seconds = +r.headers.get("Retry-After");
       if (turn !== this._turn) return;
       const full = r.status === 503 && seconds > 0;
-      this._wait(Math.max(full && Math.min(seconds * 1e3, longest), this._due - Date.now()), { ...this._detail, refused: r.ok }, full);
+      this._wait(Math.max(full && Math.min(seconds * 1e3, longest), due - Date.now()), { ...detail, refused: r.ok }, full);
     } catch { /* no answer, or no fetch: the wait stays as it is */ }
   }
 
@@ -399,8 +388,8 @@ export class Hubbub extends Emitter {
     this._timers.clear();
     this._stop?.abort();
     this._socket = this._stop = null;
-    this._welcomed = this._ready = this._open = false;
-    this._reconnect = this._expires = undefined;
+    this._welcomed = this._ready = this._open = this._asked = false;
+    this._reconnect = this._expires = this._since = undefined;
     for (const room of this._rooms.values()) room._back = false;
   }
 
@@ -412,7 +401,7 @@ export class Hubbub extends Emitter {
     socket?.close(1000);
     this._listening.abort();
     this._set("closed", detail);
-    for (const op of this._pending.values()) op._end(new HubbubError(op._by && !op._again ? "unknown" : "closed", `the hub is closed: ${detail.code} ${detail.reason}`));
+    for (const op of this._pending.values()) op._end(new HubbubError(op._by && !op._again ? "unknown" : "closed", `closed: ${detail.code} ${detail.reason}`));
   }
 
   _set(state, detail = {}) {
@@ -421,6 +410,7 @@ export class Hubbub extends Emitter {
   }
 
   _after(name, ms, fn) {
+    if (this.state === "closed") return;
     clearTimeout(this._timers.get(name));
     this._timers.set(name, setTimeout(() => {
       this._timers.delete(name);
@@ -448,8 +438,8 @@ export class Hubbub extends Emitter {
     const op = this._pending.get(m.id);
     if (op?._by) {
       if (kind === "error") {
-        op._failed = null;
-        return op._end(new HubbubError(m.code, m.message, { retry: !!m.retry, retryAfter: m.retry_after_ms }));
+        // Of a publish that was sent twice it says nothing of the first.
+        return op._end(new HubbubError(op._twice ? "unknown" : m.code, m.message, op._twice || { retry: !!m.retry, retryAfter: m.retry_after_ms }), m);
       }
       if (kind[0] !== op._yes) return op._end(new HubbubError("internal", "the answer is " + kind));
       op._done?.(m);
@@ -459,9 +449,8 @@ export class Hubbub extends Emitter {
     const room = this._rooms.get(m.room);
     switch (kind) {
       case "welcome": return;
-      case "room_message": return room?._message(m);
-      case "gap": return m.room === undefined ? this._emit("gap", m) : room?._gap(m);
-      case "deleted": return room?._deleted(m);
+      case "room_message": return room?._placed("message", m);
+      case "gap": case "deleted": return m.room === undefined ? this._emit(kind, m) : room?._placed(kind, m);
       case "joined": return m.room && this.room(m.room)._putIn(m);
       case "left": return room?._left(m.reason || "left");
       case "member_joined": return room?._news(m, true);
@@ -481,8 +470,7 @@ export class Hubbub extends Emitter {
     this.user = m.user;
     this._resume = m.resume_token;
     this._max = m.max_message_bytes;
-    this._interval = m.ping_interval_ms || 25e3;
-    this._pongTimeout = m.pong_timeout_ms || 1e4;
+    this._pings = [m.ping_interval_ms || 25e3, m.pong_timeout_ms || 1e4];
     this._expires = m.expires_at;
     clearTimeout(this._timers.get("main"));
     this._watch();
@@ -494,7 +482,7 @@ export class Hubbub extends Emitter {
     for (const op of this._pending.values()) {
       if (op._own) continue; // it is of this connection
       if (this._safe(op)) this._send(op);
-      else op._end(new HubbubError("unknown", "the session ended before the answer"));
+      else op._end(new HubbubError("unknown", "the connection ended before the answer"));
     }
     if (this._expires) this._say({ msg_type: "ping" }); // its answer has the server's time
     this._set("online");
@@ -502,30 +490,28 @@ export class Hubbub extends Emitter {
 
   // _resumeAll names all rooms in messages that the server takes, one behind the other.
   _resumeAll(rooms) {
-    const pages = [[]];
-    let size = 0;
+    let page = [], size = 0;
+    const pages = [page];
     for (const room of rooms) {
       const more = JSON.stringify([room.name, room.position]).length * 3; // a character has 3 bytes at most
-      let page = pages[pages.length - 1];
-      if (page.length === 1000 || (page.length && size + more > this._max - 200)) {
+      size += more;
+      if (page.length === 1000 || (page.length && size > this._max - 200)) {
         pages.push((page = []));
-        size = 0;
+        size = more;
       }
       page.push(room);
-      size += more;
     }
-    return pages.map(async (page, i) => {
-      const positions = page.map((room) => [room.name, room.position]);
-      const m = { msg_type: "resume", rooms: Object.fromEntries(positions), last: i < pages.length - 1 ? false : undefined };
+    return pages.map(async (these) => {
+      const m = { msg_type: "resume", rooms: Object.fromEntries(these.map((room) => [room.name, room.position])), last: these === page ? undefined : false };
       const { _turn: turn } = this;
       try {
-        await this._ask(m, { timeout: this._options.timeout }, { _own: true, _done: (answer) => {
+        await this._ask(m, {}, { _own: true, _done: (answer) => {
           const all = new Map(Object.entries(answer.rooms || {}));
-          for (const room of page) this._resumed(room, all.get(room.name));
+          for (const room of these) this._resumed(room, all.get(room.name));
         } });
       } catch (e) {
         if (turn !== this._turn) return;
-        if (!e._late) return page.forEach((room) => this._later(room));
+        if (e.code !== "timeout") return these.forEach((room) => this._later(room));
         this._resume = undefined; // the rooms are joined one by one then
         this._drop(e.message);
       }
@@ -546,40 +532,37 @@ export class Hubbub extends Emitter {
     const since = room.position || undefined;
     room._back = true;
     try {
-      await this._ask({ msg_type: "join_room", room: room.name, since, data: room._data }, { timeout: this._options.timeout }, { _own: true, _done: (m) => {
-        room._back = false;
+      await room._ask("join_room", { since, data: room._data }, {}, { _own: true, _done: (m) => {
         if (room.joined) room._joined(m, since, true);
       } });
     } catch (e) {
       if (turn !== this._turn) return;
       if (e.retry) this._later(room, e.retryAfter);
-      else {
-        room._back = false;
-        room._left(e.code);
-      }
+      else room._left(e.code || "" + e);
     }
   }
 
   _later(room, ms = 1e3) {
-    room._back = true;
-    this._after("join " + room.name, ms * (1 + Math.random() / 2), () => this._rejoin(room));
+    room._back = room.joined;
+    this._after("join " + room.name, ms * (1 + Math.random() / 2), () => room._back && this._rejoin(room));
   }
 
   // --- signs of life, and time ---
 
   _watch() {
-    this._after("ping", this._interval / 2, () => {
-      if (!this._alive) return this._probe(this._pongTimeout);
+    this._after("ping", this._pings[0] / 2, () => {
+      if (!this._alive) return this._probe(this._pings[1]);
       this._alive = false;
       this._watch();
     });
   }
 
   _probe(wait) {
-    const asked = Date.now();
+    const asked = (this._asked = Date.now());
     this._alive = false;
     this._socket.send('{"msg_type":"ping"}');
     this._after("ping", wait, () => {
+      this._asked = 0;
       if (this._alive) this._watch();
       else if (Date.now() - asked > wait + 2e3) this._probe(wait); // this page was asleep itself
       else this._drop("no sign of life");
@@ -589,7 +572,7 @@ export class Hubbub extends Emitter {
   _tellTime(m) {
     if (!this._expires || typeof this._options.token !== "function" || this._timers.has("refresh")) return;
     const left = this._expires - m.time; // both by the server's clock
-    this._after("refresh", Math.max(0, left - Math.min(6e4, left / 5)), () => this._refresh());
+    this._after("refresh", left - Math.min(6e4, left / 5), () => this._refresh());
   }
 
   async _refresh() {
@@ -597,12 +580,15 @@ export class Hubbub extends Emitter {
     try {
       const token = await this._token(true);
       if (turn !== this._turn) return;
-      this._expires = (await this._ask({ msg_type: "refresh", token }, { timeout: this._options.timeout }, { _own: true })).expires_at;
+      this._last = token;
+      const { expires_at: ends } = await this._ask({ msg_type: "refresh", token }, {}, { _own: true });
+      ends <= this._expires && wrong("no newer token");
+      this._expires = ends;
       this._say({ msg_type: "ping" });
     } catch (e) {
       if (turn !== this._turn) return;
-      if (e.code === "forbidden") this._drop("another user's token");
-      else if (e.code !== "unavailable") this._after("refresh", 5e3 * (1 + Math.random()), () => this._refresh());
+      if (e?.code === "forbidden") this._drop(e.message);
+      else if (e?.code !== "unavailable") this._after("refresh", 5e3 * (1 + Math.random()), () => this._refresh());
     }
   }
 }

@@ -41,7 +41,15 @@ type group struct {
 	bodies [][]byte
 }
 
-func (g *group) last() uint64 { return g.seq<<groupBits | uint64(len(g.bodies)-1) }
+func (g *group) last() uint64 { return g.seq<<groupBits | uint64(max(1, len(g.bodies))-1) }
+
+// size is about what it takes in memory.
+func (g *group) size() (n int) {
+	for _, body := range g.bodies {
+		n += len(body)
+	}
+	return n
+}
 
 func (g *group) entries(to []broker.Entry) []broker.Entry {
 	for i, body := range g.bodies {
@@ -52,17 +60,19 @@ func (g *group) entries(to []broker.Entry) []broker.Entry {
 
 var errForeign = errors.New("the message isn't one of this room's groups")
 
-// readGroup reads what a stream republished or gave back for a room.
+// readGroup reads what a stream republished or gave back for a room. Where only the body can't be read the sequences are
+// there: the log goes on behind it.
 func readGroup(room string, m *client.Msg) (g group, err error) {
-	if g.seq, err = strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64); err != nil || g.seq == 0 || g.seq >= 1<<(53-groupBits) {
+	seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
+	if err != nil || seq == 0 || seq >= 1<<(53-groupBits) {
 		return g, errForeign
 	}
-	g.before, _ = strconv.ParseUint(m.Header.Get("Nats-Last-Sequence"), 10, 64)
 	at, err := time.Parse(time.RFC3339Nano, m.Header.Get("Nats-Time-Stamp"))
 	if err != nil {
 		return g, errForeign
 	}
-	g.time = at.UnixMilli()
+	g.seq, g.time = seq, at.UnixMilli()
+	g.before, _ = strconv.ParseUint(m.Header.Get("Nats-Last-Sequence"), 10, 64)
 	g.bodies, err = parseGroup(room, m.Data)
 	return g, err
 }

@@ -2,10 +2,10 @@ package nats
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	client "github.com/nats-io/nats.go"
@@ -19,6 +19,7 @@ const (
 	retryAfter = 50 * time.Millisecond
 	unwell     = 3 * time.Second  // a server in this process that hasn't taken a message for so long may have to be started anew
 	giveUp     = 10 * time.Second // what isn't acknowledged by then is told as failed
+	messageFee = 256              // bytes that a message costs while it waits, beside its own
 )
 
 // pending is a message that waits to be published.
@@ -26,6 +27,8 @@ type pending struct {
 	broker.Message
 	done func(at broker.Position, duplicate bool, err error)
 }
+
+func cost(m *broker.Message) int64 { return int64(len(m.Body)) + messageFee }
 
 // lane is what a node publishes to a room: one group is under way, and what comes meanwhile is the next. So the order
 // stays whatever becomes of the servers. Guarded by the stream's mu.
@@ -43,9 +46,12 @@ type flight struct {
 	messages []pending
 	data     []byte
 	id       string
-	number   string // the last part of the subject that its answer comes to
+	nonce    string // of the log that it was sent to last
+	number   string // the last part of the subject that its answer comes to, for that log
+	begun    time.Time
 	until    time.Time
 	timer    *time.Timer
+	queued   bool  // the connection is to take it
 	unsure   bool  // one try had no answer: it may have been stored
 	why      error // what the last answer said
 	ended    bool  // its messages are being told
@@ -59,29 +65,30 @@ func failure(err error) outcome {
 }
 
 func (st *stream) publish(room string, m broker.Message, done func(broker.Position, bool, error)) error {
-	if st.b.waiting.Add(int64(len(m.Body))) > maxWaiting {
-		st.b.waiting.Add(-int64(len(m.Body)))
+	if st.b.waiting.Add(cost(&m)) > maxWaiting {
+		st.b.waiting.Add(-cost(&m))
 		return broker.ErrBusy
 	}
 	t := token(room)
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	l := st.lanes[t]
-	if l == nil {
+	switch {
+	case st.over:
+		st.b.waiting.Add(-cost(&m))
+		go done(broker.Position{}, false, broker.ErrUnavailable)
+		return nil
+	case l == nil:
 		l = &lane{st: st, room: room, token: t}
 		st.lanes[t] = l
-	}
-	if len(l.queue) >= maxQueue {
-		st.b.waiting.Add(-int64(len(m.Body)))
+	case len(l.queue) >= maxQueue:
+		st.b.waiting.Add(-cost(&m))
 		return broker.ErrBusy
 	}
 	l.queue = append(l.queue, pending{m, done})
-	switch {
-	case st.over:
-		go st.fail(broker.ErrUnavailable)
-	case st.nonce == "":
+	if st.nonce == "" {
 		st.look()
-	default:
+	} else {
 		l.goOn()
 	}
 	return nil
@@ -96,17 +103,21 @@ func (l *lane) goOn() {
 		delete(l.st.lanes, l.token)
 		return
 	}
+	if l.st.over {
+		return // fail ends them
+	}
 	n, size := 1, len(l.queue[0].Body)
 	for n < len(l.queue) && n < maxGroup && l.queue[0].ID == "" && l.queue[n].ID == "" && size+len(l.queue[n].Body) <= groupBytes {
 		size += len(l.queue[n].Body)
 		n++
 	}
-	f := &flight{l: l, messages: l.queue[:n:n], until: time.Now().Add(giveUp)}
+	f := &flight{l: l, messages: l.queue[:n:n], nonce: l.st.nonce, begun: time.Now(), until: time.Now().Add(l.st.patience())}
 	if l.queue = l.queue[n:]; len(l.queue) == 0 {
 		l.queue = nil
 	}
 	f.data = appendGroup(make([]byte, 0, size+len(l.room)+16+4*n), l.room, f.messages)
 	l.flight = f
+	l.st.b.work.Add(1) // until it is told
 	l.st.b.flights.add(f)
 	if f.id = f.messages[0].ID; f.id != "" {
 		f.id = "p" + digest(strconv.Itoa(len(l.room))+":"+l.room+f.id)
@@ -117,19 +128,60 @@ func (l *lane) goOn() {
 	f.send()
 }
 
-// send sends the group, or does so again: it is stored once. st.mu is held.
+// send has the group sent, or does so again: it is stored once. st.mu is held, perhaps by a worker: it doesn't wait for the
+// connection.
 func (f *flight) send() {
 	st := f.l.st
-	m := client.NewMsg(st.subject("p", st.nonce, f.l.token))
+	if f.nonce != st.nonce { // what is answered for the log that was lost isn't an answer for this one
+		st.b.flights.remove(f)
+		f.nonce = st.nonce
+		st.b.flights.add(f)
+	}
+	f.timer.Reset(ackTimeout)
+	if !f.queued {
+		f.queued = true
+		st.b.flights.queue(f)
+	}
+}
+
+// take is the group as it is sent now; nil where nobody waits for it any more.
+func (f *flight) take() *client.Msg {
+	st := f.l.st
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	f.queued = false
+	if f.ended {
+		return nil
+	}
+	m := client.NewMsg(st.subject("p", f.nonce, f.l.token))
 	m.Header.Set("Nats-Msg-Id", f.id)
 	m.Data = f.data
 	m.Reply = st.b.flights.inbox + f.number
-	if err := st.b.send.PublishMsg(m); err != nil {
-		f.why = fmt.Errorf("%w: %v", broker.ErrUnavailable, err)
-		f.timer.Reset(retryAfter)
+	f.timer.Reset(ackTimeout)
+	return m
+}
+
+// refused is called when the connection doesn't take the group.
+func (f *flight) refused(err error) {
+	st := f.l.st
+	if errors.Is(err, client.ErrMaxPayload) {
+		st.b.log.Error("a message is larger than the NATS servers take; raise their max_payload", "room", f.l.room, "bytes", len(f.data))
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if f.ended {
 		return
 	}
-	f.timer.Reset(ackTimeout)
+	if errors.Is(err, client.ErrMaxPayload) {
+		f.until = time.Now()
+	}
+	f.why = fmt.Errorf("%w: %v", broker.ErrUnavailable, err)
+	f.timer.Reset(retryAfter)
+}
+
+// patience is how long a group is sent again: while JetStream knows its id for sure.
+func (st *stream) patience() time.Duration {
+	return min(giveUp, st.window()*3/4)
 }
 
 // tick is called when it is time to try again.
@@ -140,11 +192,15 @@ func (f *flight) tick() {
 		st.mu.Unlock()
 		return
 	}
-	if f.why == nil {
+	switch {
+	case f.why != nil:
+	case f.queued:
+		f.why = fmt.Errorf("%w: the connection to NATS takes nothing", broker.ErrUnavailable)
+	default:
 		f.unsure = true // no answer came
 		st.look()
 	}
-	if st.b.server != nil && time.Until(f.until) < giveUp-unwell {
+	if st.b.server != nil && time.Since(f.begun) > unwell {
 		st.b.work.Go(st.b.server.revive)
 	}
 	if time.Now().Before(f.until) {
@@ -176,9 +232,8 @@ func (f *flight) answered(m *client.Msg) {
 	var a answer
 	err := json.Unmarshal(m.Data, &a)
 	st.mu.Lock()
-	nonce := st.nonce
 	switch {
-	case f.ended:
+	case f.ended || !strings.HasSuffix(m.Subject, "."+f.number):
 		st.mu.Unlock()
 		return
 	case m.Header.Get("Status") == "503": // nobody has this subject: the stream has no leader, or isn't there any more
@@ -190,9 +245,13 @@ func (f *flight) answered(m *client.Msg) {
 		f.why = fmt.Errorf("%w: %s", broker.ErrUnavailable, a.Error.Description)
 	default:
 		f.ended = true
+		if f.nonce == st.nonce {
+			st.acked = max(st.acked, a.Sequence)
+		}
 		st.mu.Unlock()
+		duplicate := a.Duplicate && f.messages[0].ID != "" // else it is one of our own tries
 		f.tell(func(i int) (broker.Position, bool, error) {
-			return broker.Position{Epoch: nonce, Offset: a.Sequence<<groupBits | uint64(i)}, a.Duplicate, nil
+			return broker.Position{Epoch: f.nonce + st.b.mark, Offset: a.Sequence<<groupBits | uint64(i)}, duplicate, nil
 		})
 		return
 	}
@@ -204,10 +263,11 @@ func (f *flight) answered(m *client.Msg) {
 // called by who has set ended, once, without the stream's mu.
 func (f *flight) tell(o outcome) {
 	st := f.l.st
+	defer st.b.work.Done()
 	f.timer.Stop()
 	st.b.flights.remove(f)
 	for i, m := range f.messages {
-		st.b.waiting.Add(-int64(len(m.Body)))
+		st.b.waiting.Add(-cost(&m.Message))
 		m.done(o(i))
 	}
 	st.mu.Lock()
@@ -237,45 +297,7 @@ func (st *stream) fail(why error) {
 		f.tell(failure(broker.ErrTimeout))
 	}
 	for _, m := range waiting {
-		st.b.waiting.Add(-int64(len(m.Body)))
+		st.b.waiting.Add(-cost(&m.Message))
 		m.done(broker.Position{}, false, why)
 	}
-}
-
-// flights are the groups of all lanes that are under way, by the number in the subject of their answer.
-type flights struct {
-	inbox string // this connection's own, which no other ever had
-	mu    sync.Mutex
-	next  uint64
-	all   map[string]*flight
-}
-
-func (fs *flights) listen(c *client.Conn) error {
-	fs.inbox, fs.all = c.NewInbox()+".", map[string]*flight{}
-	s, err := c.Subscribe(fs.inbox+"*", func(m *client.Msg) {
-		fs.mu.Lock()
-		f := fs.all[m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]]
-		fs.mu.Unlock()
-		if f != nil {
-			f.answered(m)
-		}
-	})
-	if err != nil {
-		return err
-	}
-	return s.SetPendingLimits(-1, -1) // one for each group that is under way, which are bounded
-}
-
-func (fs *flights) add(f *flight) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	fs.next++
-	f.number = strconv.FormatUint(fs.next, 36)
-	fs.all[f.number] = f
-}
-
-func (fs *flights) remove(f *flight) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	delete(fs.all, f.number)
 }

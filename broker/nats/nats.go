@@ -5,6 +5,11 @@
 // groups of a room's messages (group.go); it republishes each to the nodes that have the room open. An epoch is the
 // nonce with which a stream was made, and part of its subjects: what was meant for a log that is gone can't land in
 // another.
+//
+// Publishing goes by lanes, one for each room, and flights, which one goroutine sends (lane.go, flights.go). A room that
+// is open delivers what arrives while its chain is whole, and else reads the log (room.go, load.go) by one of the few
+// goroutines of its stream (jobs.go). What never arrives and isn't followed by anything is found by looking at the tails
+// (tail.go). The reasons are in docs/decisions/0015-nats-log.md.
 package nats
 
 import (
@@ -14,6 +19,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,14 +34,17 @@ import (
 type Config struct {
 	Replicas int           // of each stream: 1, 3 or 5
 	Window   time.Duration // how long a Message.ID is remembered; also limited by the age that is kept
+	Mark     string        // what epochs end in, of Start
 	Logger   *slog.Logger  // of what goes wrong; nil for none
 }
 
 const (
 	shards     = 8        // streams of rooms with the same bounds
 	maxWaiting = 64 << 20 // bytes that wait to be published, of all rooms
-	maxLoads   = 4        // logs that are read at once
 	apiTimeout = 5 * time.Second
+	// arrivals is how many groups may have arrived at a stream and wait. What is too much is dropped, and shows in the chain of
+	// the next, or in the tail.
+	arrivals = 8192
 )
 
 // Broker implements broker.Broker.
@@ -43,18 +52,19 @@ type Broker struct {
 	cfg    Config
 	log    *slog.Logger
 	server *embedded // in this process; nil for Dial
+	mark   string    // what epochs end with, see life
 	// What is sent, with its answers, has a connection of its own: a node that is slow to take what arrives must not
 	// lose acknowledgements.
 	send, receive *client.Conn
 	js            jetstream.JetStream
+	maxArrived    int // see arrivals; tests have less
 
 	node    broker.Node
 	served  chan struct{}   // closed once there is a node
 	ctx     context.Context // done when Run ends
 	cancel  context.CancelFunc
 	work    sync.WaitGroup // what goroutines of the broker do
-	loads   chan struct{}
-	waiting atomic.Int64 // bytes to be published
+	waiting atomic.Int64   // bytes to be published
 	flights flights
 
 	mu      sync.Mutex
@@ -74,7 +84,7 @@ func connect(s *embedded, cfg Config, url string, options ...client.Option) (*Br
 	if cfg.Window <= 0 {
 		cfg.Window = 2 * time.Minute
 	}
-	b := &Broker{cfg: cfg, log: cfg.Logger, server: s, loads: make(chan struct{}, maxLoads), served: make(chan struct{}), streams: map[streamKey]*stream{}}
+	b := &Broker{cfg: cfg, log: cfg.Logger, server: s, maxArrived: arrivals, served: make(chan struct{}), streams: map[streamKey]*stream{}}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
@@ -94,10 +104,17 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		client.ReconnectBufSize(-1), // what can't be sent now is sent again by its lane, in its order
 		client.ReconnectWait(100 * time.Millisecond),
 		client.Timeout(10 * time.Second),
+		// A server that takes nothing, or says nothing, is left for another one.
+		client.FlusherTimeout(apiTimeout),
+		client.PingInterval(apiTimeout),
+		client.MaxPingsOutstanding(2),
 		client.CustomInboxPrefix("_HB"),
 	}, options...)
 	if b.send, err = client.Connect(url, append(options, client.Name("hubbub, sends"))...); err != nil {
 		return fmt.Errorf("NATS at %s: %w", url, err)
+	}
+	if v := b.send.ConnectedServerVersion(); tooOld(v) {
+		return fmt.Errorf("NATS at %s is version %s; it must be 2.11 or newer", url, v)
 	}
 	if b.js, err = jetstream.New(b.send); err != nil {
 		return err
@@ -108,22 +125,35 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		return fmt.Errorf("JetStream at %s: %w", url, err)
 	}
 	if b.receive, err = client.Connect(url, append(options, client.Name("hubbub, receives"),
-		client.ReconnectHandler(func(*client.Conn) { b.verifyAll() }),
+		client.ReconnectHandler(func(*client.Conn) { b.sweepAll() }),
 		client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
 			b.log.Warn("NATS", "error", err)
 			if errors.Is(err, client.ErrSlowConsumer) {
-				b.verifyAll()
+				b.sweepAll()
 			}
 		}))...); err != nil {
 		return fmt.Errorf("NATS at %s: %w", url, err)
 	}
+	if _, err := b.receive.Subscribe("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.*", b.elected); err != nil {
+		return err
+	}
 	return b.flights.listen(b.send)
+}
+
+// tooOld says whether a server of a version can't answer for many messages or rooms at once.
+func tooOld(version string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+		return false // nobody knows
+	}
+	return major < 2 || major == 2 && minor < 11
 }
 
 // Run implements broker.Broker.
 func (b *Broker) Run(ctx context.Context, n broker.Node) error {
 	b.node = n
 	close(b.served)
+	b.work.Go(func() { b.flights.send(b.ctx, b.send) })
 	<-ctx.Done()
 	b.cancel()
 	b.mu.Lock()
@@ -132,6 +162,9 @@ func (b *Broker) Run(ctx context.Context, n broker.Node) error {
 	b.mu.Unlock()
 	for _, st := range streams {
 		st.stop()
+	}
+	for _, c := range []*client.Conn{b.receive, b.send} {
+		c.Close() // who waits for it goes on
 	}
 	b.work.Wait()
 	b.Close()
@@ -158,11 +191,15 @@ type streamKey struct {
 	shard    uint32
 }
 
+func streamKeyOf(r broker.Room) streamKey {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(r.Name)) // never fails
+	return streamKey{r.Messages, r.Age, h.Sum32() % shards}
+}
+
 // stream is that of a room, or nil once the broker has stopped. One that is new has a goroutine for what arrives.
 func (b *Broker) stream(r broker.Room) *stream {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(r.Name))
-	key := streamKey{r.Messages, r.Age, h.Sum32() % shards}
+	key := streamKeyOf(r)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.streams == nil {
@@ -173,16 +210,29 @@ func (b *Broker) stream(r broker.Room) *stream {
 		st = newStream(b, key)
 		b.streams[key] = st
 		b.work.Go(st.receive)
+		b.work.Go(st.watch)
 	}
 	return st
 }
 
-// verifyAll has each stream and each open room looked at: something may have been missed.
-func (b *Broker) verifyAll() {
+// sweepAll has the tails of all open rooms looked at: something may have been missed.
+func (b *Broker) sweepAll() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, st := range b.streams {
-		b.work.Go(st.verify)
+		st.sweepSoon()
+	}
+}
+
+// elected is called when a stream has a new leader, which doesn't republish what it has got from the one before.
+func (b *Broker) elected(m *client.Msg) {
+	name := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, st := range b.streams {
+		if st.name == name {
+			st.sweepSoon()
+		}
 	}
 }
 
@@ -205,7 +255,10 @@ func (b *Broker) Open(r broker.Room, opened func(broker.Log, error)) (closed fun
 	st.mu.Lock()
 	st.rooms[ro.token] = ro
 	st.mu.Unlock()
-	b.work.Go(func() { ro.open(opened) })
+	if !st.jobs.add(func() { ro.open(opened) }) {
+		ro.close()
+		go opened(broker.Log{}, broker.ErrUnavailable)
+	}
 	return ro.close
 }
 
@@ -222,11 +275,17 @@ func (b *Broker) Publish(r broker.Room, m broker.Message, done func(broker.Posit
 // Read implements broker.Broker.
 func (b *Broker) Read(r broker.Room, behind uint64, done func(broker.Log, error)) {
 	st := b.stream(r)
-	if st == nil {
+	if st == nil || !st.jobs.add(func() { done(st.read(r.Name, behind)) }) {
 		go done(broker.Log{}, broker.ErrUnavailable)
-		return
 	}
-	b.work.Go(func() {
-		done(st.load(r.Name, token(r.Name), behind))
-	})
+}
+
+func (st *stream) read(room string, behind uint64) (broker.Log, error) {
+	ctx, cancel := context.WithTimeout(st.b.ctx, 2*apiTimeout)
+	defer cancel()
+	nonce, err := st.await(ctx)
+	if err != nil {
+		return broker.Log{}, err
+	}
+	return st.load(ctx, nonce, room, token(room), behind)
 }

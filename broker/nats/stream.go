@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,10 +18,6 @@ import (
 	"example.com/hubbub/broker"
 )
 
-// maxArrived is how many groups may have arrived at a stream and wait. What is too much is dropped, and shows in the
-// chain of the next.
-const maxArrived = 8192
-
 // epochKey is where a stream's metadata have its nonce.
 const epochKey = "hubbub-epoch"
 
@@ -30,22 +27,57 @@ type stream struct {
 	key     streamKey
 	name    string
 	arrived chan *client.Msg
+	jobs    jobs
+	soon    chan struct{} // all tails are to be looked at now
 
-	mu     sync.Mutex
-	nonce  string        // "" while it isn't known
-	making chan struct{} // closed when who looks for the stream is done; nil where nobody does
-	why    error         // why it wasn't found then
-	rooms  map[string]*room
-	lanes  map[string]*lane
-	over   bool
+	doubt *doubt // watch's own
+
+	mu      sync.Mutex    // taken before a room's
+	nonce   string        // "" while it isn't known
+	ahead   time.Duration // the servers' clock before this process's, which isn't set
+	making  chan struct{} // closed when who looks for the stream is done; nil where nobody does
+	why     error         // why it wasn't found then
+	rooms   map[string]*room
+	lanes   map[string]*lane
+	acked   uint64    // the last sequence of this log that was acknowledged here
+	swept   uint64    // up to here each open room has got what there is, or will
+	sweptAt time.Time // when that was so
+	gone    uint64    // an offset behind which nothing of this log had expired
+	goneAt  time.Time // when that was so; zero for never
+	fresh   []*room   // were opened just now, and have to be looked at once more
+	over    bool
 }
 
 func newStream(b *Broker, key streamKey) *stream {
 	return &stream{
 		b: b, key: key, name: fmt.Sprintf("HB_%d_%d_%d", key.messages, key.age.Milliseconds(), key.shard),
-		arrived: make(chan *client.Msg, maxArrived), rooms: map[string]*room{}, lanes: map[string]*lane{},
+		arrived: make(chan *client.Msg, b.maxArrived), jobs: jobs{work: &b.work}, soon: make(chan struct{}, 1),
+		rooms: map[string]*room{}, lanes: map[string]*lane{},
 	}
 }
+
+// began is when this process did: what is reckoned from there goes on when somebody sets its clock.
+var began = time.Now()
+
+// setClock says what a server's clock shows now.
+func (st *stream) setClock(now time.Time) {
+	if now.IsZero() {
+		return // an old server doesn't say
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.ahead = now.Sub(began.Add(time.Since(began)))
+}
+
+// now is what the servers' clock shows.
+func (st *stream) now() time.Time {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return began.Add(time.Since(began) + st.ahead)
+}
+
+// window is how long JetStream knows the id of a message.
+func (st *stream) window() time.Duration { return min(st.b.cfg.Window, st.key.age) }
 
 func digest(s string) string {
 	sum := sha256.Sum256([]byte(s))
@@ -68,17 +100,17 @@ func (st *stream) config(nonce string) jetstream.StreamConfig {
 		Storage:           jetstream.FileStorage, // one in memory comes back empty, as if nothing had ever been in it
 		AllowDirect:       true,
 		Replicas:          st.b.cfg.Replicas,
-		Duplicates:        min(st.b.cfg.Window, st.key.age),
+		Duplicates:        st.window(),
 		FirstSeq:          firstSequence(time.Now()),
 		Metadata:          map[string]string{epochKey: nonce},
 		RePublish:         &jetstream.RePublish{Source: st.subject("p", nonce, "*"), Destination: st.subject("d", nonce, "{{wildcard(1)}}")},
 	}
 }
 
-// firstSequence is where a log begins that is made now: above all of one that was lost, so that offsets grow even so.
+// firstSequence is where a log begins that is made now: above all of one that was lost, so that offsets grow even so, unless
+// that one got more than 7,600 groups a second in all its time.
 func firstSequence(now time.Time) uint64 {
-	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	return uint64(max(1, int64(now.Sub(begin)/time.Second)<<13))
+	return uint64(max(1, now.Sub(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))>>17))
 }
 
 // await waits until the stream is known, and says its nonce. It must not be called by what receives.
@@ -105,6 +137,12 @@ func (st *stream) await(ctx context.Context) (nonce string, err error) {
 
 // look has the stream looked for, or made where there is none. st.mu is held.
 func (st *stream) look() (made chan struct{}) {
+	if st.over {
+		st.why = broker.ErrUnavailable
+		made = make(chan struct{})
+		close(made)
+		return made
+	}
 	if st.making == nil {
 		st.making = make(chan struct{})
 		st.b.work.Go(st.find)
@@ -113,90 +151,113 @@ func (st *stream) look() (made chan struct{}) {
 }
 
 func (st *stream) find() {
-	nonce, err := st.adopt()
+	nonce, last, err := st.adopt()
 	if err != nil && st.b.ctx.Err() == nil {
 		st.b.log.Warn("the log of rooms can't be reached", "stream", st.name, "error", err)
 	}
 	st.mu.Lock()
 	close(st.making)
 	st.making = nil
-	lost := err == nil && st.nonce != "" && st.nonce != nonce
-	if err == nil {
-		st.nonce, st.why = nonce, nil
-		for _, l := range st.lanes {
-			l.goOn()
-		}
-	} else {
-		st.why = fmt.Errorf("%w: %v", broker.ErrUnavailable, err)
-	}
-	if lost {
-		for _, ro := range st.rooms {
-			ro.moved()
-		}
-	}
-	unknown := st.nonce == ""
-	st.mu.Unlock()
-	if unknown {
-		st.fail(st.why)
-	}
-}
-
-// adopt is the nonce of the stream, which is made where it isn't there. Of several nodes that make it at once one wins,
-// and the others take its nonce. What fails is tried again: some of JetStream's questions are never answered, such as
-// those of who loses that race, and servers that have just started don't know each other yet.
-func (st *stream) adopt() (nonce string, err error) {
-	for until := time.Now().Add(2 * apiTimeout); ; {
-		ctx, cancel := context.WithTimeout(st.b.ctx, apiTimeout/5)
-		nonce, err = st.tryToAdopt(ctx)
-		cancel()
-		if err == nil || errors.Is(err, errNotOurs) || time.Now().After(until) || !st.b.pause(retryAfter) {
-			return nonce, err
-		}
-	}
-}
-
-var errNotOurs = errors.New("the stream is there, but isn't Hubbub's")
-
-func (st *stream) tryToAdopt(ctx context.Context) (nonce string, err error) {
-	s, err := st.b.js.Stream(ctx, st.name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		s, err = st.b.js.CreateStream(ctx, st.config(rand.Text()[:12]))
-	}
 	if err != nil {
-		return "", err
-	}
-	config := s.CachedInfo().Config
-	nonce = config.Metadata[epochKey]
-	if nonce == "" {
-		return "", errNotOurs
-	}
-	if want := st.config(nonce); config.Duplicates != want.Duplicates || config.Replicas != want.Replicas {
-		config.Duplicates, config.Replicas = want.Duplicates, want.Replicas
-		if _, err := st.b.js.UpdateStream(ctx, config); err != nil {
-			return "", err
-		}
-	}
-	return nonce, nil
-}
-
-// verify sees whether the stream is still the same, and whether each open room has got all of it.
-func (st *stream) verify() {
-	st.mu.Lock()
-	if st.over {
+		why := fmt.Errorf("%w: %v", broker.ErrUnavailable, err)
+		st.why = why
+		unknown := st.nonce == ""
 		st.mu.Unlock()
+		if unknown {
+			st.fail(why)
+		}
 		return
 	}
-	nonce, made := st.nonce, st.look()
-	st.mu.Unlock()
-	<-made
-	st.mu.Lock()
 	defer st.mu.Unlock()
+	st.why = nil
 	if st.nonce != nonce {
-		return // each room is read anew
+		lost := st.nonce != ""
+		st.nonce, st.acked, st.goneAt = nonce, 0, time.Time{}
+		st.swept, st.sweptAt = last, time.Now() // each room is read from now on
+		if lost {
+			st.b.log.Error("the log of rooms was lost; another begins", "stream", st.name, "rooms open", len(st.rooms))
+			for _, ro := range st.rooms {
+				ro.moved()
+			}
+		}
 	}
-	for _, ro := range st.rooms {
-		ro.check()
+	for _, l := range st.lanes {
+		l.goOn()
 	}
+}
+
+// adopt is the nonce of the stream, which is made where it isn't there, and its last sequence. Of several nodes that make it
+// at once one wins, and the others take its nonce. What fails is tried again: some of JetStream's questions are never
+// answered, such as those of who loses that race, and servers that have just started don't know each other yet.
+func (st *stream) adopt() (nonce string, last uint64, err error) {
+	st.mu.Lock()
+	known := st.nonce != ""
+	st.mu.Unlock()
+	for until := time.Now().Add(2 * apiTimeout); ; {
+		ctx, cancel := context.WithTimeout(st.b.ctx, apiTimeout/5)
+		nonce, last, err = st.tryToAdopt(ctx, !known)
+		cancel()
+		if err == nil || errors.Is(err, errNotOurs) || time.Now().After(until) {
+			return nonce, last, err
+		}
+		wait := retryAfter
+		if known && errors.Is(err, jetstream.ErrStreamNotFound) {
+			known, wait = false, 10*retryAfter // servers that have just started might not know it yet: it is asked for twice
+		}
+		if !st.b.pause(wait) {
+			return nonce, last, err
+		}
+	}
+}
+
+var errNotOurs = errors.New("the stream is there, but isn't Hubbub's: remove it, or give Hubbub an account of its own")
+
+func (st *stream) tryToAdopt(ctx context.Context, create bool) (nonce string, last uint64, err error) {
+	s, err := st.b.js.Stream(ctx, st.name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) && create {
+		s, err = st.b.js.CreateStream(ctx, st.config(newNonce()))
+	}
+	if err != nil {
+		return "", 0, err
+	}
+	info := s.CachedInfo()
+	st.setClock(info.TimeStamp)
+	nonce = info.Config.Metadata[epochKey]
+	if !isNonce(nonce) {
+		return "", 0, errNotOurs
+	}
+	config, want := info.Config, st.config(nonce)
+	if config.Storage != want.Storage || !slices.Equal(config.Subjects, want.Subjects) {
+		return "", 0, errNotOurs
+	}
+	if st.mend(&config, &want) {
+		if _, err := st.b.js.UpdateStream(ctx, config); err != nil {
+			return "", 0, err
+		}
+		st.b.log.Warn("the stream's configuration was another one, and is mended", "stream", st.name)
+	}
+	return nonce, info.State.LastSeq, nil
+}
+
+// mend has a stream's configuration be as it must be, and says whether it wasn't.
+func (st *stream) mend(is, want *jetstream.StreamConfig) (changed bool) {
+	before := *is
+	is.MaxMsgsPerSubject, is.MaxAge, is.Discard = want.MaxMsgsPerSubject, want.MaxAge, want.Discard
+	is.AllowDirect, is.Replicas, is.Duplicates = want.AllowDirect, want.Replicas, want.Duplicates
+	changed = before.MaxMsgsPerSubject != is.MaxMsgsPerSubject || before.MaxAge != is.MaxAge || before.Discard != is.Discard ||
+		before.AllowDirect != is.AllowDirect || before.Replicas != is.Replicas || before.Duplicates != is.Duplicates
+	if is.RePublish == nil || *is.RePublish != *want.RePublish {
+		is.RePublish, changed = want.RePublish, true
+	}
+	return changed
+}
+
+// newNonce is for a log that is made.
+func newNonce() string { return rand.Text()[:12] }
+
+// isNonce says whether it may stand in a subject.
+func isNonce(s string) bool {
+	return s != "" && len(s) <= 32 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == ""
 }
 
 // receive brings what arrives to the rooms, until stop.
@@ -221,5 +282,6 @@ func (st *stream) stop() {
 	st.mu.Lock()
 	st.over = true
 	st.mu.Unlock()
+	st.jobs.end()
 	st.fail(broker.ErrUnavailable)
 }

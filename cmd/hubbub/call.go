@@ -60,7 +60,7 @@ func (c *apiFlags) newRequest(ctx context.Context, method, path string, query ur
 		r.Header.Set("Content-Type", "application/json")
 	}
 	if strings.ContainsFunc(c.Key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, usageError{errors.New("--key: a key has visible ASCII characters alone, and no blanks")} // nor is it shown
+		return nil, usageError{errors.New("HUBBUB_API_KEY or --key: a key has visible ASCII characters alone, and no blanks: the key itself is wanted, such as hub_…, without the header before it")} // nor is it shown
 	}
 	if c.Key != "" {
 		r.Header.Set("Authorization", "Bearer "+c.Key)

@@ -123,7 +123,7 @@ func TestSubRefusesWhatItCantDo(t *testing.T) {
 	if _, err := printed(t, "sub", "a", "--url", "ws://"+s.Addr); err == nil || !strings.Contains(err.Error(), "HUBBUB_TOKEN") {
 		t.Errorf("without a token: %v", err)
 	}
-	if _, err := printed(t, "pub", "--ws", "a", "x", "--url", "ws://"+s.Addr, "--token", "nonsense"); err == nil || !strings.Contains(err.Error(), "refused the token") {
+	if _, err := printed(t, "pub", "--ws", "a", "x", "--url", "ws://"+s.Addr, "--token", "nonsense"); err == nil || !strings.Contains(err.Error(), "--token") || !strings.Contains(err.Error(), "is no JWT") {
 		t.Errorf("with a bad one: %v", err)
 	}
 	token, err := printed(t, "token", "--user", "ann", "--jwt-key", strings.Repeat("k", 32))

@@ -86,6 +86,8 @@ func refusedBy(address, token string, err error) error {
 		return fmt.Errorf("nobody listens at %s: start hubbub serve there, or say by --url or HUBBUB_URL where it is", address)
 	case errors.As(err, &refused) && refused.Status == http.StatusUnauthorized && token == "":
 		return fmt.Errorf("%w: show a token by --token or HUBBUB_TOKEN; hubbub token makes one", err)
+	case refused != nil && refused.Status == http.StatusUnauthorized:
+		return fmt.Errorf("%w: look at --token or HUBBUB_TOKEN; hubbub token makes one, with the server's key", refused)
 	}
 	return fmt.Errorf("%s: %w (--url or HUBBUB_URL says where the server is)", address, err)
 }

@@ -93,8 +93,12 @@ func main() {
 	// What the program itself has to say: curl -d room=general -d text=hello http://localhost:8080/announce
 	mux.HandleFunc("POST /announce", func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
-		content := map[string]string{"text": r.FormValue("text")}
-		_, err := d.srv.Publish(r.Context(), hubbub.Publication{Room: "chat:" + r.FormValue("room"), Content: content})
+		room, text := r.FormValue("room"), r.FormValue("text")
+		if room == "" || text == "" {
+			http.Error(w, "a room and a text are wanted", http.StatusBadRequest)
+			return
+		}
+		_, err := d.srv.Publish(r.Context(), hubbub.Publication{Room: "chat:" + room, Content: map[string]string{"text": text}})
 		switch {
 		case errors.Is(err, hubbub.ErrOverloaded), errors.Is(err, hubbub.ErrStopped):
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)

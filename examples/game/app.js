@@ -30,7 +30,7 @@ function enter(room) {
   room.on("message", ({ content }) => room === match && tick(content));
   room.on("lost", () => look(room)); // the room keeps but one state, and that is all we need
   // Away for too long, and the bot has won; or the server began anew, and knows of no match.
-  room.on("left", () => room === match && over("The match is over: you were away for too long."));
+  room.on("left", () => room === match && over("The match is over: you were away for too long, or the server began anew."));
   requestAnimationFrame(draw);
 }
 

@@ -235,7 +235,7 @@ func (to *route) matches(path []string) bool {
 // identify finds the key of a call.
 func (a *API) identify(c *call) *problem {
 	if len(a.Keys) == 0 {
-		return &problem{http.StatusForbidden, apiOff, false, "the API is off while the server has no key: run hubbub key, and start hubbub serve with HUBBUB_API_KEY (or --api-key, or api-keys in its file; in Go Config.APIKeys) set to what it prints"}
+		return &problem{http.StatusForbidden, apiOff, false, "the API is off while the server has no key: run hubbub key, and start hubbub serve with HUBBUB_API_KEY (or --api-key, or api-keys in its file; in Go Config.APIKeys) set to the key that it prints"}
 	}
 	sent := c.r.Header["Authorization"]
 	why := "the header Authorization is missing; it must be \"Bearer KEY\""

@@ -91,7 +91,7 @@ func DigestOf(secret string) (digest [sha256.Size]byte, err error) {
 	}
 	for i := range len(secret) {
 		if secret[i] <= ' ' || secret[i] > '~' {
-			return digest, errors.New("it has more than visible ASCII characters, which alone a header may carry (hubbub key makes one)")
+			return digest, errors.New("it has more than visible ASCII characters, which alone a header may carry: the key itself is wanted, such as hub_…, without the header before it (hubbub key makes one)")
 		}
 	}
 	return sha256.Sum256([]byte(secret)), nil

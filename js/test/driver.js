@@ -11,8 +11,11 @@ const runs = new Map();
 // What a page has, so that its listeners can be counted.
 let listeners = 0;
 const target = new EventTarget();
-globalThis.addEventListener = (...what) => { listeners++; target.addEventListener(...what); };
-globalThis.removeEventListener = (...what) => { listeners--; target.removeEventListener(...what); };
+globalThis.addEventListener = (...what) => {
+  listeners++;
+  what[2].signal.addEventListener("abort", () => listeners--); // which takes them off
+  target.addEventListener(...what);
+};
 
 const milliseconds = { min_delay_ms: "minDelay", max_delay_ms: "maxDelay", timeout_ms: "timeout", queue: "queue" };
 

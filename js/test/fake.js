@@ -32,3 +32,18 @@ export function fake(t, options = {}) {
 
 /** Lets all that has been promised happen. */
 export const settle = () => new Promise((r) => setImmediate(r));
+
+/** Joins a room, which the server answers with this. */
+export const inRoom = async (s, room, joined) => {
+  const waiting = room.join();
+  s.say({ msg_type: "joined", room: room.name, id: s.last("join_room").id, ...joined });
+  return waiting;
+};
+/** A message of a room. */
+export const say = (s, room, offset) => s.say({ msg_type: "room_message", from: "x", content: offset, room, time: 1, offset });
+/** All that an event has told from now on. */
+export const heard = (emitter, event) => {
+  const all = [];
+  emitter.on(event, (...what) => all.push(what.length > 1 ? what : what[0]));
+  return all;
+};

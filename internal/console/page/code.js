@@ -3,12 +3,12 @@
 import { $, element } from "./elements.js";
 import { beside } from "./trouble.js";
 
-/** Shows them, for this server and this name. */
-export function showCode(room, name) {
+/** Shows them, for this server and this name; with a token, where the server has the name from one. */
+export function showCode(room, name, token) {
   const code = `import { Hubbub } from "${beside("hubbub.js")}";
 
 const name = ${JSON.stringify(name)};
-const hub = new Hubbub("${beside("ws").href.replace(/^http/, "ws")}");
+${token ? 'const token = "…"; // from your application\n' : ""}const hub = new Hubbub("${beside("ws").href.replace(/^http/, "ws")}"${token ? ", { token }" : ""});
 const room = hub.room(${JSON.stringify(room)}, { data: { name } });
 
 hub.on("state", (state) => console.log(state));

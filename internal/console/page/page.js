@@ -44,8 +44,10 @@ hub.on("state", (state, detail) => {
   }
   if (state === "waiting") {
     countDown(detail.delay);
-    if (detail.code === 4401) tokens.ask(detail.reason);
-    else if (!line.isCut) line.opened ? gone(detail) : diagnose();
+    if (detail.code === 4401) {
+      tokens.ask(detail.reason);
+      showCode(room, talk.name, true);
+    } else if (!line.isCut) line.opened ? gone(detail) : diagnose();
   }
   if (state === "closed") closed(detail);
   if (state !== "connecting" || !trouble) showState(state);
@@ -95,7 +97,7 @@ function gone(detail) {
 
 const showMe = () => {
   $("name").value = talk.name;
-  showCode(room, talk.name);
+  showCode(room, talk.name, hub.user);
 };
 
 async function rename() {

@@ -44,7 +44,8 @@ export class Tokens {
     const fresh = $("identify").hidden;
     this.wanted = true;
     $("identify").hidden = false;
-    $("why").textContent = why || "There is no token.";
+    $("identify").classList.toggle("trouble", !!this._token); // to have none yet is no trouble
+    $("why").textContent = (this._token && why) || "This server wants to know who you are: it lets you in with a token.";
     if (fresh && !$("text").value) $("token").focus();
   }
 

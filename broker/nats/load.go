@@ -1,0 +1,314 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	client "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/hubbub/broker"
+)
+
+// load reads what is kept of a room behind an offset, in the log of a nonce. Where it fails the stream is looked at: it may
+// be another one by now.
+func (st *stream) load(ctx context.Context, nonce, name, token string, behind uint64) (log broker.Log, err error) {
+	l := &loading{st: st, ctx: ctx, nonce: nonce, name: name, subject: st.subject("p", nonce, token), behind: behind}
+	if err := l.run(); err != nil {
+		st.mu.Lock()
+		st.look()
+		st.mu.Unlock()
+		return log, fmt.Errorf("%w: %v", broker.ErrUnavailable, err)
+	}
+	return l.log, nil
+}
+
+// loading is a log that is being read.
+type loading struct {
+	st      *stream
+	ctx     context.Context
+	nonce   string
+	name    string
+	subject string
+	behind  uint64
+	groups  []group
+	trimmed uint64 // what is before this sequence may have been too much for the room's bounds; 0 for none
+	log     broker.Log
+}
+
+func (l *loading) run() error {
+	last, err := l.st.lastSequence(l.ctx, l.subject)
+	if err != nil {
+		return err
+	}
+	l.log.At = broker.Position{Epoch: l.nonce + l.st.b.mark, Offset: l.behind}
+	if last > 0 && l.behind == last<<groupBits|(maxGroup-1) {
+		l.log.Floor = l.behind
+		return nil // nothing has come
+	}
+	for last == 0 {
+		// The position is the stream's then, as it was before there was still nothing. What comes now is behind it.
+		info, err := l.st.info(l.ctx, l.nonce)
+		if err != nil {
+			return err
+		}
+		if last, err = l.st.lastSequence(l.ctx, l.subject); err != nil {
+			return err
+		}
+		if last == 0 {
+			l.log.At.Offset = max(l.behind, info.State.LastSeq<<groupBits|(maxGroup-1))
+			break
+		}
+	}
+	if err := l.readGroups(last); err != nil {
+		return err
+	}
+	floor, err := l.st.expiredLately(l.ctx, l.nonce)
+	if err != nil {
+		return err
+	}
+	if n := len(l.groups); n > 0 {
+		l.log.At.Offset = max(l.behind, l.groups[n-1].last())
+	}
+	if l.trimmed > 0 {
+		floor = max(floor, l.trimmed<<groupBits-1)
+	}
+	l.log.Floor = min(max(l.behind, floor), l.log.At.Offset)
+	for i := range l.groups {
+		l.log.Entries = l.groups[i].entries(l.log.Entries)
+	}
+	for len(l.log.Entries) > 0 && l.log.Entries[0].Offset <= l.log.Floor { // of the group of that offset, or about to expire
+		l.log.Entries = l.log.Entries[1:]
+	}
+	return nil
+}
+
+// expired is an offset behind which nothing of the stream had expired when it was read, on any replica: each forgets what
+// is too old by its own clock, a little earlier or later than the others.
+func (st *stream) expired(ctx context.Context, nonce string) (offset uint64, err error) {
+	age := st.key.age
+	asked, start := time.Now(), st.now().Add(min(age/4, 2*maxSkew)-age)
+	question, _ := json.Marshal(map[string]any{"start_time": start, "batch": 1})
+	for {
+		m, err := st.ask(ctx, "$JS.API.DIRECT.GET."+st.name, question)
+		if err != nil {
+			return 0, err
+		}
+		if seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64); err == nil && seq > 0 {
+			offset = seq<<groupBits - 1
+			break
+		}
+		info, err := st.info(ctx, nonce)
+		if err != nil {
+			return 0, err
+		}
+		if info.State.LastTime.Before(start) { // all is older
+			offset = info.State.LastSeq<<groupBits | (maxGroup - 1)
+			break
+		}
+		if !st.b.pause(20 * time.Millisecond) { // something has just been stored, or the replica doesn't have it yet
+			return 0, broker.ErrUnavailable
+		}
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.nonce == nonce {
+		st.gone, st.goneAt = offset, asked
+	}
+	return offset, nil
+}
+
+// expiredLately is expired as it was a moment ago: half of what clocks may differ by is left then. So rooms that are opened
+// at once share one question.
+func (st *stream) expiredLately(ctx context.Context, nonce string) (offset uint64, err error) {
+	st.mu.Lock()
+	offset, at := st.gone, st.goneAt
+	known := st.nonce == nonce && !at.IsZero() && time.Since(at) < min(st.key.age/8, maxSkew)
+	st.mu.Unlock()
+	if known {
+		return offset, nil
+	}
+	return st.expired(ctx, nonce)
+}
+
+// maxSkew is by how much the clocks of servers may differ. The nodes' own are not asked (stream.now).
+const maxSkew = 5 * time.Second
+
+// info is the stream's state, from its leader; while there is none another replica may answer, which knows less.
+func (st *stream) info(ctx context.Context, nonce string) (info jetstream.StreamInfo, err error) {
+	m, err := st.ask(ctx, "$JS.API.STREAM.INFO."+st.name, nil)
+	if err != nil {
+		return info, err
+	}
+	a := struct {
+		*jetstream.StreamInfo
+		Error *struct {
+			Description string `json:"description"`
+		} `json:"error"`
+	}{StreamInfo: &info}
+	switch err := json.Unmarshal(m.Data, &a); {
+	case err != nil:
+		return info, err
+	case a.Error != nil:
+		return info, errors.New(a.Error.Description)
+	case info.Config.Metadata[epochKey] != nonce:
+		return info, errors.New("the log is another one now")
+	}
+	st.setClock(info.TimeStamp)
+	return info, nil
+}
+
+// readGroups reads the groups from that of behind on, at least up to the sequence last, which the leader has.
+func (l *loading) readGroups(last uint64) error {
+	behind := max((l.behind+1)>>groupBits, 1) - 1
+	for last > behind {
+		read := len(l.groups)
+		if err := l.batch(behind); err != nil {
+			return err
+		}
+		if len(l.groups) > read {
+			behind = l.groups[len(l.groups)-1].seq
+			continue
+		}
+		select { // a replica that is behind has answered, or none, or the last has expired meanwhile
+		case <-time.After(20 * time.Millisecond):
+		case <-l.ctx.Done():
+			return l.ctx.Err()
+		}
+		var err error
+		if last, err = l.st.lastSequence(l.ctx, l.subject); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errNoMessage is JetStream's code where a subject has no message.
+const errNoMessage = 10037
+
+// lastSequence is that of a subject's last message, from the stream's leader; 0 for none.
+func (st *stream) lastSequence(ctx context.Context, subject string) (uint64, error) {
+	question, _ := json.Marshal(map[string]any{"last_by_subj": subject})
+	m, err := st.ask(ctx, "$JS.API.STREAM.MSG.GET."+st.name, question)
+	if err != nil {
+		return 0, err
+	}
+	var a struct {
+		Message struct {
+			Sequence uint64 `json:"seq"`
+		} `json:"message"`
+		Error *struct {
+			Code        int    `json:"err_code"`
+			Description string `json:"description"`
+		} `json:"error"`
+	}
+	switch err := json.Unmarshal(m.Data, &a); {
+	case err != nil:
+		return 0, err
+	case a.Error == nil:
+		return a.Message.Sequence, nil
+	case a.Error.Code == errNoMessage:
+		return 0, nil
+	default:
+		return 0, errors.New(a.Error.Description)
+	}
+}
+
+// ask asks JetStream until it answers: while a leader is found nobody does.
+func (st *stream) ask(ctx context.Context, subject string, question []byte) (m *client.Msg, err error) {
+	for {
+		once, cancel := context.WithTimeout(ctx, askTimeout)
+		m, err = st.b.send.RequestWithContext(once, subject, question)
+		cancel()
+		if err == nil {
+			return m, nil
+		}
+		select {
+		case <-time.After(retryAfter):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// askTimeout is how long a question waits for an answer, or for the next part of one: some are never answered.
+const askTimeout = time.Second
+
+// batchBytes is about what is read of a log, or of many rooms' tails, at once.
+const batchBytes = 4 << 20
+
+// batch reads groups behind a sequence from any replica: as many as come.
+func (l *loading) batch(behind uint64) error {
+	question := map[string]any{"next_by_subj": l.subject, "seq": behind + 1, "batch": tailsOf, "max_bytes": batchBytes}
+	first := true
+	_, err := l.st.direct(l.ctx, question, func(m *client.Msg) error {
+		g, err := readGroup(l.name, m)
+		switch {
+		case g.seq == 0:
+			return err
+		case err != nil: // nobody can ever read it, and the room must go on
+			l.st.b.log.Error("a message of a room's log can't be read", "room", l.name, "sequence", g.seq, "error", err)
+		}
+		more, _ := strconv.Atoi(m.Header.Get("Nats-Num-Pending"))
+		if first && more+1 >= l.st.key.messages { // the room is full from here on: what was before may be gone
+			l.groups, l.trimmed = nil, g.seq
+		}
+		first = false
+		if n := len(l.groups); n > 0 && g.seq <= l.groups[n-1].seq {
+			return fmt.Errorf("a direct get: %d comes behind %d", g.seq, l.groups[n-1].seq)
+		}
+		l.groups = append(l.groups, g)
+		return nil
+	})
+	return err
+}
+
+// direct asks any replica for messages, at most tailsOf, and calls each for one after the other, none left out. The end is nil
+// where no more come for askTimeout. It is of status 204, or 404 where there is nothing.
+func (st *stream) direct(ctx context.Context, question any, each func(*client.Msg) error) (end *client.Msg, err error) {
+	c := st.b.send
+	inbox := c.NewInbox()
+	answers := make(chan *client.Msg, tailsOf+1) // SubscribeSync would make one of 512 KiB each time
+	sub, err := c.ChanSubscribe(inbox, answers)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails where the connection is closed
+	body, _ := json.Marshal(question)
+	if err := c.PublishRequest("$JS.API.DIRECT.GET."+st.name, inbox, body); err != nil {
+		return nil, err
+	}
+	patience := time.NewTimer(askTimeout)
+	defer patience.Stop()
+	for before := "0"; ; {
+		var m *client.Msg
+		select {
+		case m = <-answers:
+			patience.Reset(askTimeout)
+		case <-patience.C:
+			return nil, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		switch status := m.Header.Get("Status"); status {
+		case "":
+		case "204", "404":
+			return m, nil
+		case "503": // nobody can answer now
+			return nil, nil
+		default:
+			return nil, fmt.Errorf("a direct get: %s %s", status, m.Header.Get("Description"))
+		}
+		if m.Header.Get("Nats-Last-Sequence") != before {
+			return nil, errors.New("a direct get: an answer was lost on its way") // the connection was cut
+		}
+		before = m.Header.Get("Nats-Sequence")
+		if err := each(m); err != nil {
+			return nil, err
+		}
+	}
+}
