@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -113,4 +115,35 @@ func TestAPolicyThatComesBackHasAnotherEpoch(t *testing.T) {
 			t.Errorf("behind what was before a restart: %+v, %v", page, err)
 		}
 	})
+}
+
+// A folder that can't be used is told at once, by what is wrong with it, and nothing is left running.
+func TestADataDirectoryThatCantBeUsed(t *testing.T) {
+	file := func(path ...string) func(dir string) {
+		return func(dir string) {
+			path := filepath.Join(append([]string{dir}, path...)...)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for want, spoil := range map[string]func(dir string){
+		"another process has it":       func(dir string) { rawtest.Start(t, hubbub.Config{DataDir: dir}) },
+		"log: not a directory":         file("log"),
+		"storage directory is not a":   file("log", "jetstream"),
+		"/node: is a directory":        file("node", "x"),
+		"webhooks: not a directory":    file("webhooks"),
+		"lock: is a directory":         file("lock", "x"),
+		"log/last can't be read: remo": file("log", "last"),
+	} {
+		dir := t.TempDir()
+		spoil(dir)
+		s, err := hubbub.New(hubbub.Config{DataDir: dir, Webhooks: hubbub.Webhooks{URL: "http://127.0.0.1:1/", Secrets: []string{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}}})
+		if err == nil {
+			s.Shutdown(context.Background())
+		}
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
 }

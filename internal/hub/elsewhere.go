@@ -153,7 +153,6 @@ func (s *session) publishRemotely(cmd *protocol.Command) {
 func (h *Hub) append(m *protocol.Message, id string, done func(at history.Position, duplicate bool, err error)) {
 	record := m.AppendRecord(make([]byte, 0, m.Size()))
 	err := h.cfg.Broker.Publish(h.brokers(m.Room), broker.Message{Body: record, ID: id}, func(at broker.Position, duplicate bool, err error) {
-		duplicate = duplicate && id != "" // without one it is this message that the log knows again: an answer was lost
 		if err == nil && !duplicate {
 			h.tellAppended(m, at)
 		}
