@@ -66,6 +66,9 @@ func (s *Server) closeDataDir() {
 	} else if s.broker != nil {
 		s.broker.Close()
 	}
+	if s.broker != nil {
+		s.dataDir.Ended()
+	}
 	s.dataDir.Close()
 }
 

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"os/exec"
@@ -31,6 +33,22 @@ func runNotify(t *testing.T, addr string, hub *server, line *proxy) (backend *se
 	backend.cmd = exec.Command("node", "../examples/notify/backend.js", "--listen", addr, "--hubbub", hub.addr, "--public", line.front.addr, "--program", program)
 	backend.run(t)
 	return backend
+}
+
+// A backend whose address is taken says so, and leaves no hubbub behind.
+func TestExampleNotifyCantListen(t *testing.T) {
+	taken, err := net.Listen("tcp", freeAddr(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	addr := taken.Addr().String()
+	out, err := exec.CommandContext(ctx, "node", "../examples/notify/backend.js", "--listen", addr, "--hubbub", freeAddr(t), "--program", program).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "--listen "+addr) || strings.Contains(string(out), "process id") {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 // visitor is somebody with a cookie and without a page.

@@ -34,7 +34,7 @@ import (
 type Config struct {
 	Replicas int           // of each stream: 1, 3 or 5
 	Window   time.Duration // how long a Message.ID is remembered; also limited by the age that is kept
-	Mark     string        // what epochs end in, of Start
+	Mark     string        // what epochs end with; another one tells all who come back that the logs are others
 	Logger   *slog.Logger  // of what goes wrong; nil for none
 }
 
@@ -52,7 +52,6 @@ type Broker struct {
 	cfg    Config
 	log    *slog.Logger
 	server *embedded // in this process; nil for Dial
-	mark   string    // what epochs end with, see life
 	// What is sent, with its answers, has a connection of its own: a node that is slow to take what arrives must not
 	// lose acknowledgements.
 	send, receive *client.Conn

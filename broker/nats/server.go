@@ -29,31 +29,17 @@ const startTimeout = time.Minute
 // Start runs a NATS server in this process, with its streams in a folder. Nothing listens on the network. It waits until
 // what is in the folder has been read.
 func Start(dir string, cfg Config) (*Broker, error) {
-	return startOn(dir, bootID(), cfg)
-}
-
-func startOn(dir, boot string, cfg Config) (*Broker, error) {
-	l, err := begin(dir, boot)
-	e := &embedded{dir: dir, log: cfg.Logger, life: l}
-	if err == nil {
-		err = e.start()
-	}
-	if err != nil {
+	e := &embedded{dir: dir, log: cfg.Logger}
+	if err := e.start(); err != nil {
 		return nil, fmt.Errorf("the log in %s: %w", dir, err)
 	}
-	b, err := connect(e, cfg, client.DefaultURL, client.InProcessServer(e)) // the URL isn't used then
-	if err == nil {
-		b.mark = l.mark() + cfg.Mark
-	}
-	return b, err
+	return connect(e, cfg, client.DefaultURL, client.InProcessServer(e)) // the URL isn't used then
 }
 
 // embedded is a NATS server in this process.
 type embedded struct {
 	dir string
 	log *slog.Logger // nil for none
-	// life is nil where nobody asks how it ended: in tests of servers alone.
-	life *life
 
 	mu     sync.Mutex
 	s      *server.Server // nil while it starts anew, and once it has stopped
@@ -113,12 +99,8 @@ func (e *embedded) InProcessConn() (net.Conn, error) {
 func (e *embedded) stop() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	ran := e.s != nil
 	e.over = true
 	e.end()
-	if ran && e.life != nil {
-		_ = e.life.note(ended) // else it counts as cut short, if the system is started anew
-	}
 }
 
 // end: e.mu is held.

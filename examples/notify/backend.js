@@ -169,15 +169,21 @@ const server = http.createServer(async (req, res) => {
 });
 
 const [, host, port] = /^(.*):(\d+)$/.exec(flags.listen);
-server.listen(+port, host.replace(/^\[|\]$/g, '') || undefined, () => console.log(`http://${flags.listen}`));
-startHubbub();
+server.on('error', (error) => {
+  console.error(`--listen ${flags.listen}: ${error.message}`);
+  process.exit(1);
+});
+server.listen(+port, host.replace(/^\[|\]$/g, '') || undefined, () => {
+  startHubbub(); // not before: who can't listen would leave it behind
+  console.log(`http://${flags.listen}`);
+});
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
   process.on(signal, () => {
     stopping = true;
     server.close();
     server.closeAllConnections();
-    hubbub.once('exit', () => process.exit(0));
-    if (!hubbub.kill('SIGTERM')) process.exit(0); // else its clients are told when to come back
+    hubbub?.once('exit', () => process.exit(0));
+    if (!hubbub?.kill('SIGTERM')) process.exit(0); // else its clients are told when to come back
   });
 }

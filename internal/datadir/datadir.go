@@ -14,9 +14,10 @@ import (
 
 // Dir is a folder that is this process's. Any goroutine.
 type Dir struct {
-	path string
-	id   string
-	lock *os.File
+	path  string
+	id    string
+	epoch string // what its file has, before the state; "" until Epoch
+	lock  *os.File
 }
 
 // Open makes the folder where there is none, and takes it. The error says so where another process has it. It reads and

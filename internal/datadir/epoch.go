@@ -9,17 +9,53 @@ import (
 	"strings"
 )
 
+const (
+	epochFile = "epoch"
+	stopped   = "stopped"
+)
+
 // Epoch is a mark for all epochs of what the folder keeps by some rules. It stays from process to process, and is another
-// one where the rules were others, since rooms may then come back to logs that they had left, and where its file, "epoch",
-// was removed. It reads and writes files.
+// one where it can't be proved that what is there goes on from what clients have seen: the rules were others, so that a
+// log may come back which rooms were in before; the system went down before the last process had ended, and the disk may
+// not have all that was acknowledged; or the file was removed. It reads and writes files.
 func (d *Dir) Epoch(rules string) (mark string, err error) {
 	sum := sha256.Sum256([]byte(rules))
 	rules = hex.EncodeToString(sum[:8])
-	path := filepath.Join(d.path, "epoch")
-	b, _ := os.ReadFile(path)
-	if was := strings.Fields(string(b)); len(was) == 2 && was[1] == rules {
-		return was[0], nil
+	b, _ := os.ReadFile(filepath.Join(d.path, epochFile))
+	was := strings.Fields(string(b))
+	kept := len(was) == 3 && was[1] == rules && (was[2] == stopped || was[2] == boot())
+	if kept {
+		mark = was[0]
+	} else {
+		mark = rand.Text()[:6]
 	}
-	mark = rand.Text()[:6]
-	return mark, writeFile(path, mark+" "+rules+"\n")
+	d.epoch = mark + " " + rules + " "
+	if err = d.noteEpoch(boot()); kept {
+		err = nil // a full disk is no reason not to begin
+	}
+	return mark, err
+}
+
+// Ended notes that all of what Epoch was asked for is on the disk.
+func (d *Dir) Ended() {
+	if d != nil && d.epoch != "" {
+		_ = d.noteEpoch(stopped) // or the next Epoch is another one, if the system goes down before
+	}
+}
+
+func (d *Dir) noteEpoch(state string) error {
+	path, text := filepath.Join(d.path, epochFile), d.epoch+state+"\n"
+	if b, err := os.ReadFile(path); err == nil && string(b) == text {
+		return nil
+	}
+	return writeFile(path, text)
+}
+
+// boot is a text that the system has anew each time that it starts; the same one ever, where it tells none.
+func boot() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if id := strings.TrimSpace(string(b)); err == nil && id != "" {
+		return id
+	}
+	return "running"
 }

@@ -3,14 +3,15 @@ package datadir
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
-// The mark of epochs stays over restarts, and is another one with other rules, also when they are the first again, and
-// without its file.
-func TestTheMarkOfEpochs(t *testing.T) {
+// The epoch stays over a process that ends or is killed, and is another one where something may have come between.
+func TestAnEpochIsAnotherOneWhereSomethingMayBeMissing(t *testing.T) {
 	path := t.TempDir()
-	mark := func(rules string) string {
+	file := filepath.Join(path, epochFile)
+	run := func(rules string, ends bool) string {
 		d, err := Open(path)
 		if err != nil {
 			t.Fatal(err)
@@ -20,29 +21,66 @@ func TestTheMarkOfEpochs(t *testing.T) {
 		if err != nil || mark == "" {
 			t.Fatalf("the mark is %q, %v", mark, err)
 		}
+		if ends {
+			d.Ended()
+		}
 		return mark
 	}
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	seen := map[string]string{}
+	first := run("a", true)
+	seen[first] = "the first"
+	if got := run("a", false); got != first {
+		t.Error("another one after an end")
+	}
+	if got := run("a", false); got != first {
+		t.Error("another one after a kill")
+	}
+	b, _ := os.ReadFile(file)
 	another := func(what, rules string) {
-		got := mark(rules)
+		got := run(rules, false)
 		if before, twice := seen[got]; twice {
 			t.Errorf("%s: the same as of %s", what, before)
 		}
-		if again := mark(rules); again != got {
-			t.Errorf("%s: another one after a restart", what)
-		}
 		seen[got] = what
 	}
-	another("the first rules", "a")
+	write(strings.Replace(string(b), boot(), "another-boot", 1))
+	another("the system went down", "a")
 	another("other rules", "b")
 	another("the first rules again", "a")
-	file := filepath.Join(path, "epoch")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write("")
 	another("an empty file", "a")
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
 	another("no file", "a")
+}
+
+// On a disk that takes nothing a server begins with the epoch that is there.
+func TestAnEpochThatCantBeNoted(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root may write everywhere")
+	}
+	path := t.TempDir()
+	d, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	first, _ := d.Epoch("a")
+	d.Ended()
+	if err := os.Chmod(path, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Chmod(path, 0o700)
+	if again, err := d.Epoch("a"); again != first || err != nil {
+		t.Errorf("%q, %v; it was %q", again, err, first)
+	}
+	if _, err := d.Epoch("b"); err == nil {
+		t.Error("one that can't be noted is used")
+	}
 }

@@ -185,7 +185,7 @@ func (h *Hub) tellAppended(m *protocol.Message, at broker.Position) {
 	sh := h.roomShard(m.Room)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if r := sh.rooms[m.Room]; r == nil || !r.remote.open {
+	if r := sh.rooms[m.Room]; r == nil || !r.known() {
 		h.tailMessage(&told, at.Epoch)
 	}
 	if tells {
