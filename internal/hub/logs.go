@@ -102,11 +102,14 @@ func (h *Hub) readLog(name string, log broker.Log, seq *uint64) (l history.Log[*
 		*seq++
 		e, from, to := h.readEntry(name, entry, l.Position().Offset)
 		e.Seq, e.At = *seq, now-max(0, wall-entry.Time)
-		l.Append(e)
 		switch taken := l.Find(from); {
+		case from != 0 && taken == nil && from <= l.Floor():
+			l.Gone(from)
 		case from != 0 && taken != nil && !taken.Deleted:
 			l.Delete(taken)
-		case to != 0:
+		}
+		l.Append(e)
+		if to != 0 {
 			to = min(to, e.Prev)
 			for l.At(0).Offset <= to {
 				l.Drop()
@@ -159,16 +162,16 @@ func (h *Hub) deliverEntry(r *room, entry broker.Entry) {
 		h.apply(r, e.Message, h.here(except), nil)
 		return
 	}
-	r.seq++
-	e.Seq, e.At = r.seq, clock()
-	h.store(r, e)
 	var news *protocol.Answer
-	switch {
+	switch { // before what says so is kept, and may push it out
 	case from != 0:
 		news = h.takeBack(r, from)
 	case to != 0:
 		news = h.takeBackAll(r, min(to, e.Prev))
 	}
+	r.seq++
+	e.Seq, e.At = r.seq, clock()
+	h.store(r, e)
 	if news != nil {
 		r.retract(news)
 		h.tailDeleted(r, news)
