@@ -152,3 +152,33 @@ func TestADataDirectoryThatCantBeUsed(t *testing.T) {
 		}
 	}
 }
+
+// Who is told of a message may name it at once: in a join, and for a page.
+func TestWhatIsAcknowledgedMayBeNamedAtOnce(t *testing.T) {
+	s := rawtest.Start(t, hubbub.Config{DataDir: t.TempDir()})
+	member, c := rawtest.Dial(t, s, "/ws"), rawtest.Dial(t, s, "/ws") // the first keeps the room open
+	member.NextJSON()
+	member.Text(`{"msg_type":"join_room","room":"r","id":1}`)
+	member.NextJSON()
+	c.NextJSON()
+	ask := func(format string, args ...any) map[string]any {
+		c.Text(fmt.Sprintf(format, args...))
+		return c.NextJSON()
+	}
+	for i := range 500 {
+		p, err := s.Publish(t.Context(), hubbub.Publication{Room: "r", Content: i})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := ask(`{"msg_type":"join_room","room":"r","since":{"epoch":%q,"offset":%d},"id":1}`, p.Epoch, p.Offset); m["recovered"] != true {
+			t.Fatalf("joined behind message %d at %+v: %v", i, p, m)
+		}
+		ack := ask(`{"msg_type":"room_message","room":"r","content":%d,"id":2}`, i)
+		if m := ask(`{"msg_type":"history","room":"r","since":{"epoch":%q,"offset":%.0f},"id":3}`, ack["epoch"], ack["offset"]); m["msg_type"] != "history" {
+			t.Fatalf("a page behind %v: %v", ack, m)
+		}
+		ask(`{"msg_type":"leave_room","room":"r","id":4}`)
+		member.NextJSON()
+		member.NextJSON()
+	}
+}

@@ -156,7 +156,12 @@ func (h *Hub) append(m *protocol.Message, id string, done func(at history.Positi
 		if err == nil && !duplicate {
 			h.tellAppended(m, at)
 		}
-		done(history.Position(at), duplicate, err)
+		tell := func() { done(history.Position(at), duplicate, err) }
+		if err != nil {
+			tell()
+			return
+		}
+		h.whenBrought(m.Room, at, tell)
 	})
 	if err != nil {
 		done(history.Position{}, false, err)
@@ -235,7 +240,13 @@ func (h *Hub) deleteRemotely(ctx context.Context, name, epoch string, offset uin
 		}
 	}
 	done := make(chan error, 1)
-	err := h.cfg.Broker.Publish(h.brokers(name), broker.Message{Body: record}, func(_ broker.Position, _ bool, err error) { done <- err })
+	err := h.cfg.Broker.Publish(h.brokers(name), broker.Message{Body: record}, func(at broker.Position, _ bool, err error) {
+		if err != nil {
+			done <- err
+			return
+		}
+		h.whenBrought(name, at, func() { done <- nil })
+	})
 	if err != nil {
 		return ErrOverloaded
 	}
