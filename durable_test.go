@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -45,6 +47,12 @@ func TestHistoryOutlivesTheServer(t *testing.T) {
 	s = rawtest.Start(t, cfg)
 	if p, err := s.Publish(ctx, hubbub.Publication{Room: "r", Content: 0, PublishID: "id 0"}); err != nil || !p.Duplicate || p.Epoch != at[0].Epoch || p.Offset != at[0].Offset {
 		t.Errorf("published again: %+v, %v; it stood at %+v", p, err, at[0])
+	}
+	if r, err := s.Room(ctx, "r"); err != nil || r.Position.Epoch != at[0].Epoch || r.Position.Offset < at[3].Offset {
+		t.Errorf("what is known of the room that nobody is in: %+v, %v", r, err)
+	}
+	if r, err := s.Room(ctx, "nothing"); !errors.Is(err, hubbub.ErrUnknownRoom) {
+		t.Errorf("a room that has nothing: %+v, %v", r, err)
 	}
 	page, err := s.History(ctx, "r", hubbub.HistoryQuery{})
 	if err != nil || len(page.Messages) != 3 || page.Position.Epoch != at[0].Epoch || page.Position.Offset < at[3].Offset {
@@ -113,4 +121,64 @@ func TestAPolicyThatComesBackHasAnotherEpoch(t *testing.T) {
 			t.Errorf("behind what was before a restart: %+v, %v", page, err)
 		}
 	})
+}
+
+// A folder that can't be used is told at once, by what is wrong with it, and nothing is left running.
+func TestADataDirectoryThatCantBeUsed(t *testing.T) {
+	file := func(path ...string) func(dir string) {
+		return func(dir string) {
+			path := filepath.Join(append([]string{dir}, path...)...)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for want, spoil := range map[string]func(dir string){
+		"another process has it":     func(dir string) { rawtest.Start(t, hubbub.Config{DataDir: dir}) },
+		"log: not a directory":       file("log"),
+		"storage directory is not a": file("log", "jetstream"),
+		"/node: is a directory":      file("node", "x"),
+		"webhooks: not a directory":  file("webhooks"),
+		"lock: is a directory":       file("lock", "x"),
+	} {
+		dir := t.TempDir()
+		spoil(dir)
+		s, err := hubbub.New(hubbub.Config{DataDir: dir, Webhooks: hubbub.Webhooks{URL: "http://127.0.0.1:1/", Secrets: []string{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}}})
+		if err == nil {
+			s.Shutdown(context.Background())
+		}
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+// Who is told of a message may name it at once: in a join, and for a page.
+func TestWhatIsAcknowledgedMayBeNamedAtOnce(t *testing.T) {
+	s := rawtest.Start(t, hubbub.Config{DataDir: t.TempDir()})
+	member, c := rawtest.Dial(t, s, "/ws"), rawtest.Dial(t, s, "/ws") // the first keeps the room open
+	member.NextJSON()
+	member.Text(`{"msg_type":"join_room","room":"r","id":1}`)
+	member.NextJSON()
+	c.NextJSON()
+	ask := func(format string, args ...any) map[string]any {
+		c.Text(fmt.Sprintf(format, args...))
+		return c.NextJSON()
+	}
+	for i := range 500 {
+		p, err := s.Publish(t.Context(), hubbub.Publication{Room: "r", Content: i})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := ask(`{"msg_type":"join_room","room":"r","since":{"epoch":%q,"offset":%d},"id":1}`, p.Epoch, p.Offset); m["recovered"] != true {
+			t.Fatalf("joined behind message %d at %+v: %v", i, p, m)
+		}
+		ack := ask(`{"msg_type":"room_message","room":"r","content":%d,"id":2}`, i)
+		if m := ask(`{"msg_type":"history","room":"r","since":{"epoch":%q,"offset":%.0f},"id":3}`, ack["epoch"], ack["offset"]); m["msg_type"] != "history" {
+			t.Fatalf("a page behind %v: %v", ack, m)
+		}
+		ask(`{"msg_type":"leave_room","room":"r","id":4}`)
+		member.NextJSON()
+		member.NextJSON()
+	}
 }

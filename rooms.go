@@ -147,8 +147,8 @@ type RoomQuery struct {
 	Limit  int    // at most 1000; 0 is 100
 }
 
-// Rooms are those that have members or history, by name; more says that there are others behind them. It doesn't block,
-// and goes over all rooms.
+// Rooms are those that have members or history, by name; more says that there are others behind them. With DataDir those
+// that are in memory alone: somebody is in them, or was lately. It doesn't block, and goes over all rooms.
 func (s *Server) Rooms(ctx context.Context, q RoomQuery) (list []Room, more bool, err error) {
 	limit, err := limited(q.Limit, maxList)
 	if err = errors.Join(ctx.Err(), err); err != nil {
@@ -163,14 +163,18 @@ func (s *Server) Rooms(ctx context.Context, q RoomQuery) (list []Room, more bool
 
 func roomOf(r hub.RoomInfo) Room { return Room{r.Name, r.Members, positionOf(r.Position)} }
 
-// Room is what is known of one room. ErrUnknownRoom, ctx's. It doesn't block.
+// Room is what is known of one room. ErrUnknownRoom, ctx's. It doesn't block, but with DataDir waits for the log of a room
+// that isn't in memory: ErrUnavailable.
 func (s *Server) Room(ctx context.Context, name string) (Room, error) {
 	err := checked(ctx, name)
 	if err == nil {
-		if r, ok := s.hub.Room(name); ok {
+		r, ok, failed := s.hub.Room(ctx, name)
+		switch err = failed; {
+		case ok:
 			return roomOf(r), nil
+		case err == nil:
+			err = ErrUnknownRoom
 		}
-		err = ErrUnknownRoom
 	}
 	return Room{}, fmt.Errorf("hubbub: room %s: %w", protocol.Quote([]byte(name)), err)
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -60,17 +61,29 @@ func (e *embedded) start() error {
 	if err != nil {
 		return err
 	}
-	if e.log != nil {
-		s.SetLoggerV2(&serverLog{log: e.log}, false, false, false)
+	says := &serverLog{log: e.log}
+	if says.log == nil {
+		says.log = slog.New(slog.DiscardHandler)
 	}
+	s.SetLoggerV2(says, false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(startTimeout) || !s.JetStreamEnabled() {
+	for until := time.Now().Add(startTimeout); ; {
+		ready, fatal := s.ReadyForConnections(startTimeout/1000), says.fatal.Load()
+		switch {
+		case fatal != nil:
+			err = errors.New(*fatal)
+		case ready && s.JetStreamEnabled():
+			e.s = s
+			return nil
+		case ready || time.Now().After(until):
+			err = errors.New("it doesn't start: the lines before this say why")
+		default:
+			continue
+		}
 		s.Shutdown()
 		s.WaitForShutdown()
-		return errors.New("it doesn't start: the lines before this say why")
+		return err
 	}
-	e.s = s
-	return nil
 }
 
 // InProcessConn implements nats.InProcessConnProvider: connections come back to the server that there is then.
@@ -141,6 +154,7 @@ func (e *embedded) writes() error {
 type serverLog struct {
 	log              *slog.Logger
 	warnings, errors sparselog.Log
+	fatal            atomic.Pointer[string] // the first thing that keeps it from running
 }
 
 func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug("NATS: " + text(format, v)) }
@@ -150,8 +164,12 @@ func (l *serverLog) Warnf(format string, v ...any) {
 func (l *serverLog) Errorf(format string, v ...any) {
 	l.errors.Log(l.log, slog.LevelError, "NATS: "+text(format, v))
 }
-func (l *serverLog) Fatalf(format string, v ...any) { l.log.Error("NATS: " + text(format, v)) }
-func (l *serverLog) Debugf(string, ...any)          {}
-func (l *serverLog) Tracef(string, ...any)          {}
+func (l *serverLog) Fatalf(format string, v ...any) {
+	why := text(format, v)
+	l.fatal.CompareAndSwap(nil, &why)
+	l.log.Error("NATS: " + why)
+}
+func (l *serverLog) Debugf(string, ...any) {}
+func (l *serverLog) Tracef(string, ...any) {}
 
 func text(format string, v []any) string { return strings.TrimSpace(fmt.Sprintf(format, v...)) }

@@ -117,8 +117,13 @@ func (a *API) room(c *call) ([]byte, *problem) {
 	if no != nil {
 		return nil, no
 	}
-	r, ok := a.Hub.Room(name)
-	if !ok {
+	ctx, cancel := context.WithTimeout(c.r.Context(), waitFor)
+	defer cancel()
+	r, ok, err := a.Hub.Room(ctx, name)
+	switch {
+	case err != nil:
+		return nil, problemOf(err)
+	case !ok:
 		return nil, nothing("room: it has neither members nor history")
 	}
 	policy, no := encode(policyOf(a.Hub.Policy(name)))

@@ -136,6 +136,9 @@ func (l *Log[P]) Delete(e *Entry[P]) {
 	l.bytes += e.Size()
 }
 
+// Gone is Delete of a message that isn't kept any more: somebody may have it still.
+func (l *Log[P]) Gone(offset uint64) { l.deletions = append(l.deletions, deletion{offset, l.last}) }
+
 // Cleared notes that all up to an offset has been taken back, which the caller has dropped. It is false where nothing has
 // come since it was said before.
 func (l *Log[P]) Cleared(to uint64) bool {

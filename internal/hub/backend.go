@@ -261,17 +261,29 @@ type RoomInfo struct {
 	Position history.Position
 }
 
-// Room is what is known of the room of that name; false where there is none.
-func (h *Hub) Room(name string) (info RoomInfo, ok bool) {
+// Room is what is known of the room of that name; false where there is none. It doesn't block, but where the room's log
+// lies elsewhere and nobody here has it open: then it waits for the log, and has its errors, or ctx's.
+func (h *Hub) Room(ctx context.Context, name string) (info RoomInfo, ok bool, err error) {
+	if info, ok = h.roomHere(name); ok || !h.remoteLog(name) {
+		return info, ok, nil
+	}
+	page, at, _, err := h.readRemotely(ctx, name, PageQuery{Limit: 1})
+	return RoomInfo{Name: name, Position: at}, len(page) > 0, err
+}
+
+func (h *Hub) roomHere(name string) (info RoomInfo, ok bool) {
 	sh := h.roomShard(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := sh.rooms[name]
-	if r == nil {
+	if r == nil || !r.known() {
 		return info, false
 	}
 	return r.info(), true
 }
+
+// known says that the room's log is here, where it has one: else it is still being opened, for who isn't in yet.
+func (r *room) known() bool { return r.remote == nil || r.remote.open }
 
 func (r *room) info() RoomInfo { return RoomInfo{r.name, r.members, r.position()} }
 
@@ -280,7 +292,7 @@ func (h *Hub) RoomsAfter(prefix, after string, limit int) (list []RoomInfo, more
 	l := firstOf(limit, func(a, b RoomInfo) int { return strings.Compare(a.Name, b.Name) })
 	for i := range h.rooms {
 		h.rooms[i].each(func(r *room) {
-			if r.name > after && strings.HasPrefix(r.name, prefix) {
+			if r.known() && r.name > after && strings.HasPrefix(r.name, prefix) {
 				l.add(r.info())
 			}
 		})

@@ -61,10 +61,10 @@ func TestAClientIsPutIntoARoom(t *testing.T) {
 	publish(t, h, "r", `"after"`)
 	a.wants("joined", map[string]any{"room": "r", "offset": 1.0, "id": nil, "recovered": nil})
 	a.wants("room_message", map[string]any{"content": "after"})
-	if info, ok := h.Room("r"); !ok || info.Members != 1 || info.Position.Offset != 2 {
+	if info, ok, _ := h.Room(t.Context(), "r"); !ok || info.Members != 1 || info.Position.Offset != 2 {
 		t.Errorf("the room: %+v, %t", info, ok)
 	}
-	if _, ok := h.Room("other"); ok {
+	if _, ok, _ := h.Room(t.Context(), "other"); ok {
 		t.Error("a room that nobody was in is there")
 	}
 }
@@ -103,7 +103,7 @@ func TestWhoIsAwayIsPutIntoARoom(t *testing.T) {
 			a := newClient(t, h, l)
 			token := a.lose(h)
 			must(t, h.Join(t.Context(), "r", idOf(a)))
-			if info, _ := h.Room("r"); info.Members != 1 {
+			if info, _, _ := h.Room(t.Context(), "r"); info.Members != 1 {
 				t.Fatalf("%d members", info.Members)
 			}
 			publish(t, h, "r", `"missed"`)
@@ -120,7 +120,7 @@ func TestWhoIsAwayIsPutIntoARoom(t *testing.T) {
 				}
 				publish(t, h, "r", `"new"`)
 				back.wants("room_message", map[string]any{"content": "new"})
-				if info, _ := h.Room("r"); info.Members != 1 {
+				if info, _, _ := h.Room(t.Context(), "r"); info.Members != 1 {
 					t.Fatalf("%d members", info.Members)
 				}
 				token = back.lose(h)

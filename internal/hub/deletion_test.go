@@ -77,11 +77,11 @@ func TestAHistoryIsTakenBack(t *testing.T) {
 	a.sync()
 	publish(t, h, "r", `"a"`)
 	publish(t, h, "r", `"b"`)
-	before, _ := h.Room("r")
+	before, _, _ := h.Room(t.Context(), "r")
 	for range 2 {
 		must(t, h.DeleteHistory(t.Context(), "r"))
 	}
-	after, _ := h.Room("r")
+	after, _, _ := h.Room(t.Context(), "r")
 	publish(t, h, "r", `"c"`)
 	for _, want := range []string{"a", "b"} {
 		a.wants("room_message", map[string]any{"content": want})
@@ -118,7 +118,7 @@ func TestWhatCanNotBeTakenBack(t *testing.T) {
 	a.say(`{"msg_type":"join_room","room":"r"}`)
 	a.sync()
 	publish(t, h, "r", `1`)
-	info, _ := h.Room("r")
+	info, _, _ := h.Room(t.Context(), "r")
 	for _, c := range []struct {
 		room, epoch string
 		offset      uint64
@@ -141,7 +141,7 @@ func TestWhatCanNotBeTakenBack(t *testing.T) {
 	if err := h.DeleteHistory(t.Context(), "elsewhere"); err != nil {
 		t.Error(err)
 	}
-	if _, ok := h.Room("elsewhere"); ok {
+	if _, ok, _ := h.Room(t.Context(), "elsewhere"); ok {
 		t.Error("a room was made to delete its history")
 	}
 	if err := h.DeleteHistory(t.Context(), "empty"); err != nil {
@@ -335,7 +335,7 @@ func TestWhoComesBackHearsWhatWasTakenBack(t *testing.T) {
 	for i := range history.MaxDeleted {
 		publish(t, h, room, fmt.Sprint(i+8))
 	}
-	at, _ := h.Room(room)
+	at, _, _ := h.Room(t.Context(), room)
 	for i := range history.MaxDeleted + 1 {
 		must(t, h.DeleteMessage(t.Context(), room, "", uint64(7+i)))
 		c := newClient(t, h, l)

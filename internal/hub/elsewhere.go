@@ -153,11 +153,15 @@ func (s *session) publishRemotely(cmd *protocol.Command) {
 func (h *Hub) append(m *protocol.Message, id string, done func(at history.Position, duplicate bool, err error)) {
 	record := m.AppendRecord(make([]byte, 0, m.Size()))
 	err := h.cfg.Broker.Publish(h.brokers(m.Room), broker.Message{Body: record, ID: id}, func(at broker.Position, duplicate bool, err error) {
-		duplicate = duplicate && id != "" // without one it is this message that the log knows again: an answer was lost
 		if err == nil && !duplicate {
 			h.tellAppended(m, at)
 		}
-		done(history.Position(at), duplicate, err)
+		tell := func() { done(history.Position(at), duplicate, err) }
+		if err != nil {
+			tell()
+			return
+		}
+		h.whenBrought(m.Room, at, tell)
 	})
 	if err != nil {
 		done(history.Position{}, false, err)
@@ -186,7 +190,7 @@ func (h *Hub) tellAppended(m *protocol.Message, at broker.Position) {
 	sh := h.roomShard(m.Room)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if r := sh.rooms[m.Room]; r == nil || !r.remote.open {
+	if r := sh.rooms[m.Room]; r == nil || !r.known() {
 		h.tailMessage(&told, at.Epoch)
 	}
 	if tells {
@@ -236,7 +240,13 @@ func (h *Hub) deleteRemotely(ctx context.Context, name, epoch string, offset uin
 		}
 	}
 	done := make(chan error, 1)
-	err := h.cfg.Broker.Publish(h.brokers(name), broker.Message{Body: record}, func(_ broker.Position, _ bool, err error) { done <- err })
+	err := h.cfg.Broker.Publish(h.brokers(name), broker.Message{Body: record}, func(at broker.Position, _ bool, err error) {
+		if err != nil {
+			done <- err
+			return
+		}
+		h.whenBrought(name, at, func() { done <- nil })
+	})
 	if err != nil {
 		return ErrOverloaded
 	}

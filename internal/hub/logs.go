@@ -1,6 +1,8 @@
 package hub
 
 import (
+	"math"
+	"slices"
 	"time"
 
 	"example.com/hubbub/broker"
@@ -17,7 +19,38 @@ type remote struct {
 	open   bool          // the position is known, and entries come
 	opened []func(error) // who waits for that
 	users  int           // who needs the room to stay, beside its members
+	behind []appended    // what the log has taken from this node, and hasn't brought here yet
 	close  func()
+}
+
+// appended is a message whose publisher isn't told yet.
+type appended struct {
+	offset uint64
+	tell   func()
+}
+
+// whenBrought calls tell once the room, where it is open here, has come as far as a position in its log: who is told of it
+// may name it at once, in a join or for a page. tell mustn't block.
+func (h *Hub) whenBrought(name string, at broker.Position, tell func()) {
+	sh := h.roomShard(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.rooms[name]
+	if r == nil || !r.known() || r.position().Epoch != at.Epoch || r.position().Offset >= at.Offset {
+		tell()
+		return
+	}
+	r.remote.behind = append(r.remote.behind, appended{at.Offset, tell})
+}
+
+// brought tells publishers that the room has come up to an offset. r.mu is held.
+func (r *room) brought(to uint64) {
+	r.remote.behind = slices.DeleteFunc(r.remote.behind, func(a appended) bool {
+		if a.offset <= to {
+			a.tell()
+		}
+		return a.offset <= to
+	})
 }
 
 // Remote says whether rooms may have their logs elsewhere, so that a publish may wait.
@@ -102,11 +135,14 @@ func (h *Hub) readLog(name string, log broker.Log, seq *uint64) (l history.Log[*
 		*seq++
 		e, from, to := h.readEntry(name, entry, l.Position().Offset)
 		e.Seq, e.At = *seq, now-max(0, wall-entry.Time)
-		l.Append(e)
 		switch taken := l.Find(from); {
+		case from != 0 && taken == nil && from <= l.Floor():
+			l.Gone(from)
 		case from != 0 && taken != nil && !taken.Deleted:
 			l.Delete(taken)
-		case to != 0:
+		}
+		l.Append(e)
+		if to != 0 {
 			to = min(to, e.Prev)
 			for l.At(0).Offset <= to {
 				l.Drop()
@@ -145,9 +181,12 @@ func (h *Hub) Deliver(room string, entries []broker.Entry) {
 		return // nobody needs it
 	}
 	for _, e := range entries {
-		if e.Offset > r.position().Offset {
+		if !r.gone && e.Offset > r.position().Offset { // as the hub stops it may go with any of them
 			h.deliverEntry(r, e)
 		}
+	}
+	if !r.gone {
+		r.brought(r.position().Offset)
 	}
 }
 
@@ -159,16 +198,16 @@ func (h *Hub) deliverEntry(r *room, entry broker.Entry) {
 		h.apply(r, e.Message, h.here(except), nil)
 		return
 	}
-	r.seq++
-	e.Seq, e.At = r.seq, clock()
-	h.store(r, e)
 	var news *protocol.Answer
-	switch {
+	switch { // before what says so is kept, and may push it out
 	case from != 0:
 		news = h.takeBack(r, from)
 	case to != 0:
 		news = h.takeBackAll(r, min(to, e.Prev))
 	}
+	r.seq++
+	e.Seq, e.At = r.seq, clock()
+	h.store(r, e)
 	if news != nil {
 		r.retract(news)
 		h.tailDeleted(r, news)
@@ -200,9 +239,14 @@ func (h *Hub) Lost(room string, log broker.Log) {
 		l.w.Post(&loss{l, x}, 0)
 	}
 	for _, e := range behind {
-		h.deliverEntry(r, e)
+		if !r.gone {
+			h.deliverEntry(r, e)
+		}
 	}
-	r.log.Skip(at.Offset)
+	if !r.gone {
+		r.log.Skip(at.Offset)
+		r.brought(math.MaxUint64)
+	}
 }
 
 // loss is word of a gap, on its way to the members of one local.

@@ -449,3 +449,44 @@ func TestJoinsThatWaitAreHeldAgainstTheLimits(t *testing.T) {
 		t.Errorf("the client is in %d rooms with its data", in)
 	}
 }
+
+// In a room that is full the word that its oldest message was taken back pushes that one out. Who has it is told all the
+// same: who is there, who comes back, and who does so when the hub has started anew.
+func TestTheOldestIsTakenBackInALogThatIsFull(t *testing.T) {
+	logs := brokertest.NewMemory()
+	see := func(m map[string]any) { t.Errorf("got %v", m) }
+	three := func(c *Config) {
+		c.Broker = logs.Broker()
+		c.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{History: history.Bounds{Messages: 3, Age: time.Minute, Bytes: 1 << 20}, IdleTTL: time.Minute}})
+	}
+	var epoch any
+	var offsets []float64
+	comesBack := func(c *client) {
+		c.say(`{"msg_type":"join_room","room":"r","since":{"epoch":%q,"offset":%v},"id":1}`, epoch, offsets[2])
+		if m := c.answer(1.0, see); m["recovered"] != true {
+			t.Errorf("got %v", m)
+		}
+		if m := c.next(); m["msg_type"] != "deleted" || m["offset"] != offsets[0] {
+			t.Errorf("got %v", m)
+		}
+	}
+	func() {
+		t := &within{T: t}
+		defer t.end()
+		h, l := newHubOf(t, 1, three)
+		member := newClient(t, h, l)
+		member.say(`{"msg_type":"join_room","room":"r","id":1}`)
+		epoch = member.answer(1.0, see)["epoch"]
+		for range 3 {
+			publish(t, h, "r", `1`)
+			offsets = append(offsets, member.next()["offset"].(float64))
+		}
+		must(t, h.DeleteMessage(t.Context(), "r", "", uint64(offsets[0])))
+		if m := member.next(); m["msg_type"] != "deleted" || m["offset"] != offsets[0] {
+			t.Errorf("got %v", m)
+		}
+		comesBack(newClient(t, h, l))
+	}()
+	h, l := newHubOf(t, 1, three)
+	comesBack(newClient(t, h, l))
+}

@@ -65,8 +65,11 @@ func (h *Hub) remove(r *room) {
 	h.clearHistory(r, 0)
 	h.dropPresence(r)
 	h.used(r) // it counts for nothing any more
-	if r.remote != nil && r.remote.close != nil {
-		r.remote.close()
+	if r.remote != nil {
+		r.brought(math.MaxUint64)
+		if r.remote.close != nil {
+			r.remote.close()
+		}
 	}
 	r.gone = true
 	sh := h.roomShard(r.name)
