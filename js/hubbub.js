@@ -79,7 +79,7 @@ class Room extends Emitter {
     return this._ask(way + "_room", m, o, op).finally(() => this._moving--);
   }
 
-  _ask(msg_type, m, o, op) { return this._hub._ask({ ...m, msg_type, room: this.name }, o, op); }
+  _ask(msg_type, m, o, op) { return this._hub._ask({ msg_type, room: this.name, ...m }, o, op); }
 
   /** Sends to the other members, once, whatever becomes of the connection. */
   publish(content, { key, publishId, ...o } = {}) {
