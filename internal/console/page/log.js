@@ -10,11 +10,14 @@ export class Log {
   constructor(box, newer, news, most) {
     Object.assign(this, { _box: box, _list: box.querySelector("ol"), _newer: newer, _news: news, _most: most });
     this._follows = true;
+    this._top = 0; // where it was scrolled to
     this._unread = 0;
     this._fresh = [];
     this._words = 0; // that wait to be read out
     box.addEventListener("scroll", () => {
-      this._follows = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR;
+      const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR;
+      if (atEnd || box.scrollTop < this._top) this._follows = atEnd; // else it has grown, or its box has shrunk
+      this._top = box.scrollTop;
       if (this._follows) this._showUnread(0);
     }, { passive: true });
     const keep = new ResizeObserver(() => this._follows && this.toEnd());
@@ -60,6 +63,7 @@ export class Log {
   toEnd() {
     this._follows = true;
     this._box.scrollTop = this._box.scrollHeight;
+    this._top = this._box.scrollTop;
     this._showUnread(0);
   }
 
