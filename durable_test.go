@@ -182,3 +182,18 @@ func TestWhatIsAcknowledgedMayBeNamedAtOnce(t *testing.T) {
 		member.NextJSON()
 	}
 }
+
+// BenchmarkPublishToDisk is how long an acknowledgement takes where a room's history is on disk, beside memory, one message
+// after the other.
+func BenchmarkPublishToDisk(b *testing.B) {
+	for name, cfg := range map[string]hubbub.Config{"memory": {}, "disk": {DataDir: b.TempDir()}} {
+		b.Run(name, func(b *testing.B) {
+			s := rawtest.Start(b, cfg)
+			for b.Loop() {
+				if _, err := s.Publish(b.Context(), hubbub.Publication{Room: "r", Content: "a message"}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

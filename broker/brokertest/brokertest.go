@@ -32,9 +32,9 @@ const patience = 2 * time.Minute
 type System struct {
 	// Node gives each node a broker of its own for these logs. Brokers end by their Run.
 	Node func() broker.Broker
-	// Faults are what can go wrong and doesn't lose a log. Optional.
+	// Faults are what can go wrong and doesn't lose a log. There must be one.
 	Faults []Fault
-	// Wipe loses all logs, and returns when others can begin. Optional.
+	// Wipe loses all logs, and returns when others can begin. There must be one: every log can be lost.
 	Wipe func()
 }
 
@@ -66,7 +66,11 @@ func Run(t *testing.T, setUp func(t *testing.T) System) {
 		{"the end", theEnd},
 	} {
 		t.Run(story.name, func(t *testing.T) {
-			story.tell(t, &world{t: t, System: setUp(t), published: map[logKey]map[uint64]string{}, epochs: map[string]string{}})
+			w := &world{t: t, System: setUp(t), published: map[logKey]map[uint64]string{}, epochs: map[string]string{}}
+			if w.Node == nil || len(w.Faults) == 0 || w.Wipe == nil {
+				t.Fatal("the System lacks its Node, its Faults or its Wipe: a broker isn't tried without them")
+			}
+			story.tell(t, w)
 		})
 	}
 }

@@ -220,11 +220,9 @@ func (f *flight) tick() {
 
 // answer is what JetStream says of a message that was published.
 type answer struct {
-	Sequence  uint64 `json:"seq"`
-	Duplicate bool   `json:"duplicate"`
-	Error     *struct {
-		Description string `json:"description"`
-	} `json:"error"`
+	Sequence  uint64    `json:"seq"`
+	Duplicate bool      `json:"duplicate"`
+	Error     *apiError `json:"error"`
 }
 
 func (f *flight) answered(m *client.Msg) {
@@ -242,7 +240,7 @@ func (f *flight) answered(m *client.Msg) {
 	case err != nil || a.Error == nil && a.Sequence == 0:
 		f.why = fmt.Errorf("%w: an answer that can't be read", broker.ErrUnavailable)
 	case a.Error != nil:
-		f.why = fmt.Errorf("%w: %s", broker.ErrUnavailable, a.Error.Description)
+		f.why = fmt.Errorf("%w: %w", broker.ErrUnavailable, a.Error)
 	default:
 		f.ended = true
 		if f.nonce == st.nonce {

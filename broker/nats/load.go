@@ -146,15 +146,13 @@ func (st *stream) info(ctx context.Context, nonce string) (info jetstream.Stream
 	}
 	a := struct {
 		*jetstream.StreamInfo
-		Error *struct {
-			Description string `json:"description"`
-		} `json:"error"`
+		Error *apiError `json:"error"`
 	}{StreamInfo: &info}
 	switch err := json.Unmarshal(m.Data, &a); {
 	case err != nil:
 		return info, err
 	case a.Error != nil:
-		return info, errors.New(a.Error.Description)
+		return info, a.Error
 	case info.Config.Metadata[epochKey] != nonce:
 		return info, errors.New("the log is another one now")
 	}
@@ -201,10 +199,7 @@ func (st *stream) lastSequence(ctx context.Context, subject string) (uint64, err
 		Message struct {
 			Sequence uint64 `json:"seq"`
 		} `json:"message"`
-		Error *struct {
-			Code        int    `json:"err_code"`
-			Description string `json:"description"`
-		} `json:"error"`
+		Error *apiError `json:"error"`
 	}
 	switch err := json.Unmarshal(m.Data, &a); {
 	case err != nil:
@@ -214,9 +209,17 @@ func (st *stream) lastSequence(ctx context.Context, subject string) (uint64, err
 	case a.Error.Code == errNoMessage:
 		return 0, nil
 	default:
-		return 0, errors.New(a.Error.Description)
+		return 0, a.Error
 	}
 }
+
+// apiError is why JetStream can't do what it was asked, in any of its answers.
+type apiError struct {
+	Code        int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+func (e *apiError) Error() string { return e.Description }
 
 // ask asks JetStream until it answers: while a leader is found nobody does.
 func (st *stream) ask(ctx context.Context, subject string, question []byte) (m *client.Msg, err error) {

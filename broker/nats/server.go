@@ -119,7 +119,9 @@ const reviveAfter = 5 * time.Second
 // failed, JetStream writes to that stream's files no more. It is called when that may be so, and does nothing where
 // it was called a moment ago.
 func (e *embedded) revive() {
-	e.mu.Lock()
+	if !e.mu.TryLock() {
+		return // another one does it already: each room that waits asks for it
+	}
 	defer e.mu.Unlock()
 	if e.over || time.Since(e.looked) < reviveAfter {
 		return

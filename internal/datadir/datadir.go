@@ -18,6 +18,7 @@ type Dir struct {
 	id    string
 	epoch string // what its file has, before the state; "" until Epoch
 	lock  *os.File
+	write func(path, text string) error // writeFile, but in tests
 }
 
 // Open makes the folder where there is none, and takes it. The error says so where another process has it. It reads and
@@ -30,7 +31,7 @@ func Open(path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{path: path, lock: lock}
+	d := &Dir{path: path, lock: lock, write: writeFile}
 	if err := lockFile(lock); err != nil {
 		by := make([]byte, 32)
 		n, _ := lock.Read(by)

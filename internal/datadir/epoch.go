@@ -48,7 +48,7 @@ func (d *Dir) noteEpoch(state string) error {
 	if b, err := os.ReadFile(path); err == nil && string(b) == text {
 		return nil
 	}
-	return writeFile(path, text)
+	return d.write(path, text)
 }
 
 // boot is a text that the system has anew each time that it starts; the same one ever, where it tells none.
