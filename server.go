@@ -174,7 +174,7 @@ func (s *Server) hubConfig() hub.Config {
 	rand.Read(h.TokenKey[:])
 	s.tellWebhooks(&h)
 	if s.broker != nil {
-		h.Broker = s.broker
+		h.Broker, h.Alone = s.broker, true
 	}
 	return h
 }

@@ -1,10 +1,11 @@
-// Package broker is the seam between a node of Hubbub and what keeps the logs of rooms with history outside of its
-// memory: on disk, and for several nodes at once. A node without one keeps its logs itself, in memory, and pays nothing
-// for this.
+// Package broker is the seam between a node of Hubbub and what is outside of it: the logs of rooms with history, on disk
+// and for several nodes at once, and the other nodes. A node without one keeps its logs itself, in memory, and pays
+// nothing for this.
 //
-// A broker knows nothing of what is in a message: bodies are bytes. It orders them, gives each its offset, keeps what
-// the room's bounds say, and brings them to every node that has the room open, without a gap or with the news of one.
-// Package brokertest holds any broker to that.
+// A broker knows nothing of what is in a message: bodies are bytes. It orders those of a log, gives each its offset, keeps
+// what the room's bounds say, and brings them to every node that has the room open, without a gap or with the news of one.
+// Between nodes it brings what is told to a topic to those that listen, and asks one of them. Package brokertest holds any
+// broker to that.
 package broker
 
 import (
@@ -57,7 +58,16 @@ var ErrUnavailable = errors.New("the room's log can't be reached")
 // ErrTimeout says that nobody knows whether a message was published: no answer came in time.
 var ErrTimeout = errors.New("the room's log didn't answer in time; the message may have been published")
 
-// Broker keeps logs. But for Run no method waits, and each may be called by any goroutine. What is called back is called
+// NodeID names a node in one life of its process: it has another one each time that it starts.
+type NodeID [4]byte
+
+// Peer is another node that is there.
+type Peer struct {
+	ID   NodeID
+	Beat []byte // what it said of itself last: its Node.Beat
+}
+
+// Broker keeps logs and connects nodes. But for Run no method waits, and each may be called by any goroutine. What is called back is called
 // once, never before the call returns, by a goroutine of the broker.
 type Broker interface {
 	// Run serves a node until ctx is done, and returns when all that was asked until then is answered. What is asked later
@@ -76,9 +86,26 @@ type Broker interface {
 
 	// Read reads what is kept of a room behind an offset, 0 for all, whether it is open here or not.
 	Read(r Room, behind uint64, done func(Log, error))
+
+	// ID is this node's, and doesn't change.
+	ID() NodeID
+
+	// Listen has what other nodes tell a topic come by Node.Heard, until closed is called. ready is called when everything
+	// does that a node which has heard of it by then tells from there on, or with ErrUnavailable; then nobody listens. It is
+	// called once for a topic until then. A topic has at most 255 bytes; "" is one.
+	Listen(topic string, ready func(error)) (closed func())
+
+	// Tell brings a body to all other nodes that listen to the topic. What one node tells a topic keeps its order, and comes
+	// once or is lost; Node.Missed says so. ErrUnavailable where it can't be sent, and then it won't be.
+	Tell(topic string, body []byte) error
+
+	// Call asks another node, and gives what its Node.Handle has answered. ErrUnavailable says that it was never asked,
+	// ErrTimeout that it may have been, but doesn't answer, or is gone. What is asked of one node keeps its order.
+	Call(to NodeID, body []byte, done func(answer []byte, err error))
 }
 
-// Node is what a broker calls, for one room never twice at a time. No method may block.
+// Node is what a broker calls. No method may block. Deliver and Lost are never called twice at a time for one room, nor
+// Heard and Missed for one topic, nor Handle for one node that asks, nor View.
 type Node interface {
 	// Deliver brings what comes next in a room's log: nothing is missing before it. What was on its way when a room was
 	// closed may still come when it has been opened again, even beside what comes then, and stands before where that began.
@@ -86,4 +113,19 @@ type Node interface {
 	// Lost says that messages behind what was delivered are gone: log is how it goes on. With another epoch the whole log
 	// was lost.
 	Lost(room string, log Log)
+
+	// Heard brings what another node has told a topic. As with Deliver some may still come when the topic is closed.
+	Heard(topic string, from NodeID, body []byte)
+	// Missed says that what was told to a topic may be lost, up to now.
+	Missed(topic string)
+
+	// Handle is what another node asks. reply is called once, by any goroutine, now or later.
+	Handle(from NodeID, body []byte, reply func(answer []byte))
+
+	// Beat is what the others shall know of this node. It is called about once a second; at most 4 KiB.
+	Beat() []byte
+	// View brings all other nodes that are there, by their ids, each time that one comes, is gone or has said something else
+	// of itself. A node is gone a few seconds after nothing is heard of it. Cut says that this node can't hear of the
+	// others, so that nobody knows: the view is the last one then.
+	View(peers []Peer, cut bool)
 }

@@ -333,3 +333,9 @@ func (w *world) whole(room, epoch string, behind uint64, entries []broker.Entry)
 		}
 	}
 }
+
+func (n *node) Heard(string, broker.NodeID, []byte)                  {}
+func (n *node) Missed(string)                                        {}
+func (n *node) Handle(_ broker.NodeID, _ []byte, reply func([]byte)) { reply(nil) }
+func (n *node) Beat() []byte                                         { return nil }
+func (n *node) View([]broker.Peer, bool)                             {}

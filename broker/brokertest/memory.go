@@ -17,6 +17,7 @@ type Memory struct {
 	mu    sync.Mutex
 	epoch int
 	rooms map[string]*kept
+	nodes []*memoryNode // that run
 	down  bool
 	held  bool     // publishing isn't answered
 	late  []func() // the answers that are held
@@ -47,7 +48,7 @@ func NewMemory() *Memory {
 
 // Broker is one node's.
 func (m *Memory) Broker() broker.Broker {
-	return &memoryNode{m: m, served: make(chan struct{})}
+	return &memoryNode{m: m, id: newNodeID(), served: make(chan struct{}), topics: map[string]*inbox{}, asked: map[*memoryNode]*inbox{}}
 }
 
 // Down has all that is asked fail with broker.ErrUnavailable, until it is false again. What is open goes on.
@@ -55,6 +56,7 @@ func (m *Memory) Down(down bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.down = down
+	m.changed()
 }
 
 // Freeze has nothing happen until thaw.
@@ -173,15 +175,27 @@ func (m *Memory) hand(n *memoryNode, in *inbox) {
 // memoryNode is what one node sees of a Memory.
 type memoryNode struct {
 	m      *Memory
+	id     broker.NodeID
 	node   broker.Node
 	served chan struct{}
-	lanes  sync.Map // by room, a chan that is a mutex: publishes keep their order
+
+	// Guarded by m.mu.
+	runs, cut bool
+	beat      []byte
+	peers     []broker.Peer
+	views     inbox
+	topics    map[string]*inbox
+	asked     map[*memoryNode]*inbox // by who asks
+
+	lanes sync.Map // by room, a chan that is a mutex: publishes keep their order
 }
 
 func (n *memoryNode) Run(ctx context.Context, node broker.Node) error {
 	n.node = node
+	n.comes()
 	close(n.served)
-	<-ctx.Done()
+	n.beats(ctx.Done())
+	n.goes()
 	n.m.mu.Lock()
 	for _, r := range n.m.rooms {
 		delete(r.open, n)

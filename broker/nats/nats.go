@@ -51,6 +51,7 @@ const (
 type Broker struct {
 	cfg    Config
 	log    *slog.Logger
+	id     broker.NodeID
 	server *embedded // in this process; nil for Dial
 	// What is sent, with its answers, has a connection of its own: a node that is slow to take what arrives must not
 	// lose acknowledgements.
@@ -83,7 +84,7 @@ func connect(s *embedded, cfg Config, url string, options ...client.Option) (*Br
 	if cfg.Window <= 0 {
 		cfg.Window = 2 * time.Minute
 	}
-	b := &Broker{cfg: cfg, log: cfg.Logger, server: s, maxArrived: arrivals, served: make(chan struct{}), streams: map[streamKey]*stream{}}
+	b := &Broker{cfg: cfg, log: cfg.Logger, id: newNodeID(), server: s, maxArrived: arrivals, served: make(chan struct{}), streams: map[streamKey]*stream{}}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}

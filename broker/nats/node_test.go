@@ -159,3 +159,9 @@ func names(prefix string, n int) (all []string) {
 	}
 	return all
 }
+
+func (n *testNode) Heard(string, broker.NodeID, []byte)                  {}
+func (n *testNode) Missed(string)                                        {}
+func (n *testNode) Handle(_ broker.NodeID, _ []byte, reply func([]byte)) { reply(nil) }
+func (n *testNode) Beat() []byte                                         { return nil }
+func (n *testNode) View([]broker.Peer, bool)                             {}

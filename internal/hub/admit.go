@@ -29,7 +29,7 @@ type Connect func(ctx context.Context, id ID, who *auth.Identity) error
 // Any goroutine, between UpgradeBegins and UpgradeEnds; it waits for connect or for ctx.
 func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known auth.Identity, connect Connect) (loop.Handler, error) {
 	var resume *Resumption
-	id := NewID()
+	id := h.newID()
 	if token != "" {
 		if of, ok := h.Resume(token); ok {
 			resume, id = &of, of.ID
@@ -43,7 +43,7 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known au
 	}
 	if connect == nil {
 		if resume != nil && known.User != resume.User {
-			resume, id = nil, NewID()
+			resume, id = nil, h.newID()
 		}
 		return h.session(id, known, addr, resume), nil
 	}
@@ -51,7 +51,7 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known au
 	if err == nil && resume != nil && who.User != resume.User {
 		resume = nil // that session isn't this user's: the hook was told an id that the client can't have
 		told := Identity{id, who.User}
-		id, who, err = h.await(ctx, addr, NewID(), known, connect, &told)
+		id, who, err = h.await(ctx, addr, h.newID(), known, connect, &told)
 	}
 	if err != nil {
 		return nil, err
@@ -245,7 +245,7 @@ type again struct {
 // readmitted comes then. The goroutine of the session's worker.
 func (s *session) readmit() (waits bool) {
 	r, told := s.self.resume, s.identity()
-	s.id = NewID()
+	s.id = s.hub.newID()
 	if r.again == nil {
 		return false
 	}

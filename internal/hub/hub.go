@@ -34,6 +34,8 @@ type Config struct {
 	Sinks             []Sink
 	Tells             func(room string) bool // of which rooms with a log of this node's sinks get Published; nil: of none
 	Broker            broker.Broker          // keeps the logs of rooms; nil where this node does so itself. Who runs it has it serve the hub
+	Alone             bool                   // no other node has the Broker's logs: nobody is told of anything, nor asked
+	Beat              func() []byte          // what other nodes shall know of this one, about once a second, at most 4 KiB; nil for nothing
 	HookTimeout       time.Duration
 	HookLimit         int // hooks that run at once, over all sessions
 	DedupWindow       time.Duration
@@ -62,7 +64,8 @@ type Hub struct {
 	workers []*workerState
 	welcome protocol.Welcome
 
-	everyone *room // all sessions: those that a chat reaches
+	cluster  *cluster // nil where the hub is alone
+	everyone *room    // all sessions: those that a chat reaches
 	rooms    [shards]roomShard
 	clients  [shards]clientShard
 	share    int64 // bytes of what the hub keeps that one client may take
@@ -108,6 +111,7 @@ type workerState struct {
 func New(cfg Config) *Hub {
 	h := &Hub{cfg: cfg, payers: payers{all: map[payerName]*payer{}}, stop: make(chan struct{}), swept: make(chan struct{})}
 	h.share = cfg.share()
+	h.cluster = newCluster(h)
 	h.ComeBackWithin(2 * time.Second)
 	h.welcome = protocol.Welcome{MaxMessageBytes: cfg.MaxMessageBytes, PingInterval: cfg.PingInterval, PongTimeout: cfg.PongTimeout, ResumeWindow: cfg.ResumeWindow}
 	for i := range h.rooms {
