@@ -24,6 +24,8 @@ type cluster struct {
 	mu    sync.Mutex
 	peers []broker.Peer // by id
 	cut   bool          // nobody knows whether peers are the ones that there are
+
+	moves moves
 }
 
 // newCluster is nil where the hub is alone.
@@ -31,7 +33,9 @@ func newCluster(h *Hub) *cluster {
 	if h.cfg.Broker == nil || h.cfg.Alone {
 		return nil
 	}
-	return &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID()}
+	c := &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID()}
+	c.moves.init()
+	return c
 }
 
 // Peers are the other nodes, by their ids, and what each says of itself; cut says that they are the last ones that were
@@ -241,6 +245,7 @@ func (h *Hub) View(peers []broker.Peer, cut bool) {
 	if c == nil {
 		return
 	}
+	h.noteView(peers, cut)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.peers, c.cut = peers, cut

@@ -123,6 +123,9 @@ func (h *Hub) tidy(now int64) {
 	}
 	h.limits.users.tidy(now)
 	h.limits.addresses.tidy(now)
+	if h.cluster != nil {
+		h.tidyMoves(now)
+	}
 }
 
 func (h *Hub) tidyShard(sh *roomShard, now int64) {
@@ -233,7 +236,11 @@ func (h *Hub) Stop() {
 	h.stopOnce.Do(func() { close(h.stop) })
 	<-h.swept
 	h.endTails()
+	if h.cluster != nil {
+		h.cluster.moves.end()
+	}
 	for i := range h.clients {
+		h.settleHandings(&h.clients[i])
 		h.endDue(&h.clients[i], math.MaxInt64)
 		h.tidyMemory(&h.memories[i], math.MaxInt64)
 	}
