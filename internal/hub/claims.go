@@ -155,6 +155,23 @@ func (h *Hub) openPut(ctx context.Context, id ID) {
 	}
 }
 
+// opens says that the room's log lies elsewhere and isn't open yet.
+func (h *Hub) opens(r *room) bool {
+	if h.cluster == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.known()
+}
+
+// backWhenOpen is backIn for such a room: it couldn't be opened when the session came to this node. Its client is in none
+// until then.
+func (s *session) backWhenOpen(r parkedRoom) {
+	s.enterWhenOpen(r.name, r.put)
+	s.hub.memberLeft(r.room, s.identity(), s, nil)
+}
+
 func (h *Hub) putRooms(id ID) (names []string) {
 	sh := h.clientShard(id)
 	sh.mu.Lock()

@@ -328,7 +328,12 @@ func (s *session) endHomecoming() {
 // backIn makes the session a member of those rooms that the server has put it into, and gives what it is told of it.
 func (s *session) backIn(rooms map[string]parkedRoom) (joined []protocol.Answer) {
 	for name, r := range rooms {
-		if r.put || s.named(name) {
+		if !r.put && !s.named(name) {
+			continue
+		}
+		if s.hub.opens(r.room) {
+			s.backWhenOpen(r)
+		} else {
 			at, _, _ := s.becomeMember(name, nil, nil, true)
 			s.rooms[len(s.rooms)-1].put = r.put
 			joined = append(joined, joinedByServer(name, at))
