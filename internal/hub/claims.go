@@ -111,7 +111,7 @@ func (h *Hub) claim(ctx context.Context, r *Resumption, q claimQuestion) (a clai
 			continue
 		}
 		try, cancel := context.WithTimeout(ctx, claimTry)
-		a, err = askNode[claimAnswer](try, c, at, callClaim, q)
+		a, err = askNode[claimAnswer](try, c, at, callSession, q)
 		cancel()
 		switch {
 		case err == nil && a.Moved != nil:
@@ -155,14 +155,14 @@ func (h *Hub) openPut(ctx context.Context, id ID) {
 	}
 }
 
-// opens says that the room's log lies elsewhere and isn't open yet.
-func (h *Hub) opens(r *room) bool {
+// unopened says that the room must be opened, and isn't yet.
+func (h *Hub) unopened(r *room) bool {
 	if h.cluster == nil {
 		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.known()
+	return r.remote != nil && !r.remote.open()
 }
 
 // backWhenOpen is backIn for such a room: it couldn't be opened when the session came to this node. Its client is in none
@@ -178,7 +178,7 @@ func (h *Hub) putRooms(id ID) (names []string) {
 	defer sh.mu.Unlock()
 	if p := sh.parked[id]; p != nil {
 		for _, r := range p.rooms {
-			if r.put && h.remoteLog(r.name) {
+			if r.put && h.opens(r.name) {
 				names = append(names, r.name)
 			}
 		}

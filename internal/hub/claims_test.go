@@ -262,7 +262,7 @@ func TestWhoseSessionItIsCountsOnEveryNode(t *testing.T) {
 // Whatever question or answer is lost on the way, the session is on one node in the end, whole: it was handed over, or it is
 // where it was.
 func TestNothingIsLostWithAnAnswer(t *testing.T) {
-	for name, kind := range map[string]callKind{"claim": callClaim, "arrived": callArrived, "has": callHas} {
+	for name, kind := range map[string]callKind{"claim": callSession, "arrived": callArrived, "has": callHas} {
 		for _, what := range []string{"question", "answer"} {
 			for _, times := range []int{1, 1 << 30} {
 				t.Run(fmt.Sprint(name, " ", what, " ", times), func(t *testing.T) {
@@ -290,7 +290,7 @@ func TestNothingIsLostWithAnAnswer(t *testing.T) {
 					b.losing(nil)
 					on := 1
 					if back.welcome["resumed"] != true {
-						if kind != callClaim || times == 1 {
+						if kind != callSession || times == 1 {
 							t.Errorf("welcome %v", back.welcome)
 						}
 						expectOn(t, idOf(ann), 0, nodes...)

@@ -170,18 +170,6 @@ func (c *cluster) rivals() (nodes []broker.NodeID) {
 	return nodes
 }
 
-// sees says that a node is there, as far as is known.
-func (c *cluster) sees(node broker.NodeID) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range c.peers {
-		if p.ID == node {
-			return true
-		}
-	}
-	return false
-}
-
 // heir is the node that decides who has the id of a session whose node is gone: the same one for all that see the same
 // others.
 func (c *cluster) heir(id ID, but func(broker.NodeID) bool) (at broker.NodeID, ok bool) {
@@ -211,20 +199,20 @@ func (c *cluster) untilStop(ctx context.Context, most time.Duration) (context.Co
 	}
 }
 
-type findQuestion struct {
+type heirQuestion struct {
 	ID   ID            `json:"id"`
 	Gone broker.NodeID `json:"gone"` // the node that had it
 }
 
-type findAnswer struct {
+type heirAnswer struct {
 	Here bool `json:"here,omitempty"`
 	Gone bool `json:"gone,omitempty"` // that node was here, not long ago, and is gone
 }
 
-// find answers whether a session is here.
-func (h *Hub) find(q findQuestion) findAnswer {
+// orphan answers whether a session is here.
+func (h *Hub) orphan(q heirQuestion) heirAnswer {
 	any := func(string, uint32, uint32) bool { return true }
-	return findAnswer{Here: h.has(q.ID, any) || h.handing(q.ID) != nil, Gone: h.cluster.moves.lostLately(q.Gone)}
+	return heirAnswer{Here: h.has(q.ID, any) || h.handing(q.ID) != nil, Gone: h.cluster.moves.lostLately(q.Gone)}
 }
 
 func (m *moves) lostLately(node broker.NodeID) bool {
@@ -240,7 +228,7 @@ func (h *Hub) inherit(ctx context.Context, r *Resumption, gone, not broker.NodeI
 	c := h.cluster
 	ctx, cancel := context.WithTimeout(ctx, claimTry)
 	defer cancel()
-	answers, cut := askedAll[findAnswer](ctx, c, callFind, findQuestion{r.ID, gone})
+	answers, cut := askedAll[heirAnswer](ctx, c, callOrphan, heirQuestion{r.ID, gone})
 	if cut {
 		return at, false, ErrUnavailable
 	}

@@ -11,12 +11,12 @@ import (
 // What nodes ask each other about sessions that move.
 
 const (
-	callClaim   callKind = 64 + iota // a session, for its client is with who asks
+	callSession callKind = 64 + iota // a session, for its client is with who asks
 	callArrived                      // it has the session
 	callHas                          // whether it has it
 	callDirects                      // direct messages that came for it meanwhile
 	callMoved                        // a session that began there is with who asks
-	callFind                         // whether a session is there, of a node that is gone
+	callOrphan                       // whether a session is there, of a node that is gone
 	callGrant                        // the id of one that nobody has
 	callRivals                       // sessions that are with who asks
 	callBring                        // a session of a node that stops
@@ -45,7 +45,7 @@ type directsQuestion struct {
 var none netip.Addr
 
 func init() {
-	calls[callClaim] = answers(func(ctx context.Context, h *Hub, from broker.NodeID, q claimQuestion) (any, error) {
+	calls[callSession] = answers(func(ctx context.Context, h *Hub, from broker.NodeID, q claimQuestion) (any, error) {
 		return h.claimed(ctx, from, q)
 	})
 	calls[callArrived] = answers(func(_ context.Context, h *Hub, from broker.NodeID, q hasQuestion) (any, error) {
@@ -69,7 +69,7 @@ func init() {
 		h.noteMoved(id, from)
 		return nil, nil
 	})
-	calls[callFind] = answers(func(_ context.Context, h *Hub, _ broker.NodeID, q findQuestion) (any, error) { return h.find(q), nil })
+	calls[callOrphan] = answers(func(_ context.Context, h *Hub, _ broker.NodeID, q heirQuestion) (any, error) { return h.orphan(q), nil })
 	calls[callGrant] = answers(func(_ context.Context, h *Hub, from broker.NodeID, q grantQuestion) (any, error) {
 		return h.grant(from, q)
 	})

@@ -331,7 +331,7 @@ func (s *session) backIn(rooms map[string]parkedRoom) (joined []protocol.Answer)
 		if !r.put && !s.named(name) {
 			continue
 		}
-		if s.hub.opens(r.room) {
+		if s.hub.unopened(r.room) {
 			s.backWhenOpen(r)
 		} else {
 			at, _, _ := s.becomeMember(name, nil, nil, true)
