@@ -251,9 +251,9 @@ func (h *Hub) takeDue(sh *clientShard, now int64) (over []*parked) {
 	return over
 }
 
-// direct sends a message to the client, or keeps it where its session is parked; from, nil for the application, pays.
-// full is a worker that is above high water, or nil.
-func (h *Hub) direct(id ID, m *protocol.Message, from *session) (full *loop.Worker, err *protocol.Error) {
+// direct sends a message to the client, or keeps it where its session is parked; from pays, or where that is nil, the
+// client by of another node; both are nil for the application. full is a worker that is above high water, or nil.
+func (h *Hub) direct(id ID, m *protocol.Message, from *session, by *visitor) (full *loop.Worker, err *protocol.Error) {
 	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -263,28 +263,32 @@ func (h *Hub) direct(id ID, m *protocol.Message, from *session) (full *loop.Work
 			p = from.payer() // it may be parked by the time that the message is there
 		}
 		h.tailDirect(m, id, s.name())
-		if w := s.conn.Worker(); w.Post(&direct{s, m, p}, m.Size()) {
+		if w := s.conn.Worker(); w.Post(&direct{s, m, p, by}, m.Size()) {
 			full = w
 		}
 		return full, nil
 	}
 	parked := sh.parked[id]
 	if parked == nil {
-		return nil, &protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote([]byte(id.String())) + " is connected"}
+		return nil, unknownClient([]byte(id.String()))
 	}
 	var p *payer
 	if from != nil {
 		p = from.payer()
 	}
-	if no := h.leaveDirect(parked, m, p); no != nil {
+	if no := h.leaveDirect(parked, m, p, by); no != nil {
 		return nil, no
 	}
 	h.tailDirect(m, id, parked.user)
 	return nil, nil
 }
 
-// leaveDirect leaves a message for a parked session. Its shard's mu is held.
-func (h *Hub) leaveDirect(p *parked, m *protocol.Message, from *payer) *protocol.Error {
+// leaveDirect leaves a message for a parked session; from pays, or by where that isn't nil. Its shard's mu is held.
+func (h *Hub) leaveDirect(p *parked, m *protocol.Message, from *payer, by *visitor) *protocol.Error {
+	if by != nil {
+		from = h.visits(by)
+		defer h.payers.leave(from)
+	}
 	switch {
 	case !p.takes(m):
 		return &protocol.Error{Code: protocol.Overloaded, Message: "too much waits for the client, which has lost its connection"}
@@ -318,6 +322,7 @@ type direct struct {
 	to      *session
 	message *protocol.Message
 	payer   *payer
+	by      *visitor
 }
 
 func (d *direct) Conn(*loop.Worker) *loop.Conn { return d.to.conn }
@@ -339,7 +344,7 @@ func (d *direct) goOn() {
 		d.to = s
 		s.conn.Worker().Post(d, d.message.Size())
 	} else if p := sh.parked[id]; p != nil {
-		h.leaveDirect(p, d.message, d.payer)
+		h.leaveDirect(p, d.message, d.payer, d.by)
 	}
 }
 
