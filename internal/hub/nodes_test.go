@@ -253,6 +253,7 @@ func TestTheApplicationNamesClientsOnOtherNodes(t *testing.T) {
 		t.Error(err)
 	}
 	m.Cut(nodes[2].b, true)
+	until(t, "it knows", func() bool { _, cut := nodes[2].Peers(); return cut })
 	if err := nodes[0].Disconnect(ctx, id, 4500, ""); !errors.Is(err, ErrUnknownClient) && !errors.Is(err, ErrUnavailable) {
 		t.Errorf("of a node that is gone: %v", err)
 	}
@@ -306,6 +307,7 @@ func TestAUserIsOnAllNodes(t *testing.T) {
 		t.Errorf("to nobody: %v", err)
 	}
 	m.Cut(nodes[0].b, true)
+	until(t, "it knows", func() bool { _, cut := nodes[0].Peers(); return cut })
 	if err := errOfPublish(nodes[0].Publish(ctx, &Publication{User: "ann", Content: []byte(`"half"`)})); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("where others can't be asked: %v", err)
 	}
