@@ -17,9 +17,9 @@ import (
 // began, and where that one hasn't got it to all: who has it (finding.go). Nobody is told that a client isn't there
 // unless every node has said so; where one can't be asked, or nobody knows which nodes there are, it is ErrUnavailable.
 
-// The kinds of calls for that, from 32 on.
+// The kinds of calls for that, from 96 on.
 const (
-	callFind           callKind = iota + 32 // which of some clients are there
+	callSeek           callKind = iota + 96 // which of some clients are there
 	callDirect                              // take a direct message
 	callJoin                                // put a client into a room
 	callRemove                              // take it out
@@ -31,13 +31,12 @@ const (
 	callClients
 	callUsers
 	callUserClients
-	callPresence
 	callTail // what has passed there for a tail that is elsewhere
 )
 
 func init() {
 	maps.Copy(calls, map[callKind]call{
-		callFind:           answerFind,
+		callSeek:           answerSeek,
 		callDirect:         answerDirect,
 		callJoin:           served((*Hub).joinAsked),
 		callRemove:         served((*Hub).removeAsked),
@@ -49,7 +48,6 @@ func init() {
 		callClients:        served((*Hub).clientsAsked),
 		callUsers:          served((*Hub).usersAsked),
 		callUserClients:    served((*Hub).userClientsAsked),
-		callPresence:       served((*Hub).presenceAsked),
 		callTail:           answerTail,
 	})
 }
@@ -121,9 +119,9 @@ var ownErrors = []error{
 	ErrUnavailable, ErrTimeout,
 }
 
-// elsewhere is what an error is for who has asked another node: that it stops, or is of another version, is its own
+// fromNode is what an error is for who has asked another node: that it stops, or is of another version, is its own
 // matter; here it can't be asked. Not done is what it says, as all errors do but ErrTimeout.
-func elsewhere(n broker.NodeID, err error) error {
+func fromNode(n broker.NodeID, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -162,14 +160,14 @@ func whereverItIs[A any](ctx context.Context, h *Hub, id ID, kind callKind, ques
 			a, err = here()
 		} else {
 			a, err = askNode[A](ctx, c, n, kind, question)
-			err = elsewhere(n, err)
+			err = fromNode(n, err)
 		}
 		if err == nil || !errors.Is(err, ErrUnknownClient) && !errors.Is(err, ErrUnavailable) {
 			return a, err // the rest says that nothing was done
 		}
 		if found {
 			select {
-			case <-time.After(moving):
+			case <-time.After(movingPause):
 			case <-ctx.Done():
 				return a, fmt.Errorf("%w: the client is moving from node to node: %w", ErrUnavailable, ctx.Err())
 			}

@@ -161,7 +161,7 @@ func (h *Hub) send(ids []ID, p *Publication, m *protocol.Message) error {
 		if id == p.Exclude {
 			continue
 		}
-		_, err := h.direct(id, m, nil, nil)
+		_, err := h.direct(id, m, nil)
 		switch {
 		case err == nil:
 			reached++
@@ -227,6 +227,25 @@ func (h *Hub) History(ctx context.Context, room string, q PageQuery) (page []*pr
 		return nil, at, false, ErrNoPosition
 	}
 	return page, at, more, nil
+}
+
+// PresenceAfter is how many are in the room, and where its policy is full the first so many of them, by id, that come
+// after one; more says that there are others behind them. ErrNoPresence.
+func (h *Hub) PresenceAfter(_ context.Context, room string, after ID, limit int) (count int, members []protocol.Member, more bool, err error) {
+	if h.cfg.Policies.For(room).Presence == PresenceOff {
+		return 0, nil, false, ErrNoPresence
+	}
+	sh := h.roomShard(room)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.rooms[room]
+	if r == nil {
+		return 0, nil, false, nil
+	}
+	if r.presence != nil {
+		members, more = r.presence.After(after.String(), limit)
+	}
+	return r.members, members, more, nil
 }
 
 // RoomInfo is what is known of a room from outside.

@@ -18,7 +18,7 @@ import (
 
 // joinHere is Join where the client is here.
 func (h *Hub) joinHere(ctx context.Context, room string, client ID) error {
-	if h.cluster != nil && !h.has(client) {
+	if h.cluster != nil && !h.hasClient(client) {
 		return ErrUnknownClient // no log is opened for it
 	}
 	if h.remoteLog(room) {

@@ -180,7 +180,7 @@ func decodeAnswer(b []byte, err error, answer any) error {
 // ask asks another node, and gives what it has answered to decodeAnswer, by a goroutine of the broker. It may be called
 // under a room's lock.
 func (c *cluster) ask(to broker.NodeID, kind callKind, question any, done func(answer []byte, err error)) {
-	body, is := question.(raw)
+	body, is := question.(rawQuestion)
 	var err error
 	if !is {
 		body, err = json.Marshal(question)

@@ -48,10 +48,10 @@ type directQuestion struct {
 	message *protocol.Message
 }
 
-// raw is a question that isn't JSON.
-type raw []byte
+// rawQuestion is a question that isn't JSON.
+type rawQuestion []byte
 
-func (q *directQuestion) encode() raw {
+func (q *directQuestion) encode() rawQuestion {
 	head, _ := json.Marshal(q) // strings and numbers
 	b := binary.AppendUvarint(make([]byte, 0, len(head)+q.message.Size()+64), uint64(len(head)))
 	return q.message.AppendRecord(append(b, head...))
@@ -103,7 +103,7 @@ func answerDirect(h *Hub, _ broker.NodeID, question []byte, reply func(any, erro
 		p.Exclude, _ = ParseID([]byte(q.message.Except))
 		reply(nil, h.sendHere(p, q.message))
 	default:
-		h.cluster.takeDirect(q, moves, reply)
+		h.cluster.takeDirect(q, movingTries, reply)
 	}
 }
 
@@ -115,7 +115,7 @@ func (c *cluster) takeDirect(q *directQuestion, tries int, reply func(any, error
 		reply(nil, ErrOverloaded) // who reads from that client isn't here to be slowed down
 		return
 	}
-	_, no := h.direct(q.To, q.message, nil, q.sender())
+	_, no := h.directBy(q.To, q.message, nil, q.sender())
 	switch {
 	case no == nil:
 		reply(nil, nil)
@@ -129,10 +129,10 @@ func (c *cluster) takeDirect(q *directQuestion, tries int, reply func(any, error
 	case moved && to != c.id && q.Hops < maxHops:
 		q.Hops++
 		c.ask(to, callDirect, q.encode(), func(answer []byte, err error) {
-			reply(nil, elsewhere(to, decodeAnswer(answer, err, nil)))
+			reply(nil, fromNode(to, decodeAnswer(answer, err, nil)))
 		})
 	case q.Hops > 0 && tries > 0 && c.across.begin():
-		time.AfterFunc(moving, func() {
+		time.AfterFunc(movingPause, func() {
 			defer c.across.end()
 			defer h.recovered("taking a direct message")
 			c.takeDirect(q, tries-1, reply)
@@ -143,7 +143,7 @@ func (c *cluster) takeDirect(q *directQuestion, tries int, reply func(any, error
 }
 
 // sendDirect brings a message to a client that isn't here. done is called once, perhaps before it returns: with nil when
-// it is there, and else as elsewhere says, or with a *protocol.Error.
+// it is there, and else as fromNode says, or with a *protocol.Error.
 func (c *cluster) sendDirect(q *directQuestion, done func(error)) {
 	to, known := c.hub.movedTo(q.To)
 	if known {
@@ -163,7 +163,7 @@ func (c *cluster) sendDirect(q *directQuestion, done func(error)) {
 		return
 	}
 	c.ask(to, callDirect, q.encode(), func(answer []byte, err error) {
-		err = elsewhere(to, decodeAnswer(answer, err, nil))
+		err = fromNode(to, decodeAnswer(answer, err, nil))
 		began := to == nodeOf(q.To)
 		switch {
 		case errors.Is(err, ErrUnknownClient) && !began, errors.Is(err, broker.ErrUnavailable):
@@ -183,11 +183,11 @@ func (c *cluster) seekDirect(q *directQuestion, done func(error)) {
 		case err != nil:
 			done(err)
 		case to == c.id:
-			_, no := c.hub.direct(q.To, q.message, nil, q.sender())
+			_, no := c.hub.directBy(q.To, q.message, nil, q.sender())
 			done(refusedAs(no))
 		default:
 			c.ask(to, callDirect, q.encode(), func(answer []byte, err error) {
-				err = elsewhere(to, decodeAnswer(answer, err, nil))
+				err = fromNode(to, decodeAnswer(answer, err, nil))
 				if errors.Is(err, ErrUnknownClient) {
 					c.notAt(q.To, to)
 				}
@@ -320,7 +320,7 @@ func (c *cluster) onAll(ctx context.Context, within time.Duration, kind callKind
 	}
 	note(here())
 	c.askEach(ctx, peers, kind, question, func(n broker.NodeID, answer []byte, err error) {
-		note(elsewhere(n, decodeAnswer(answer, err, nil)))
+		note(fromNode(n, decodeAnswer(answer, err, nil)))
 	})
 	switch {
 	case failed != nil && done > 0 && !errors.Is(failed, ErrTimeout):

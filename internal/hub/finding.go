@@ -15,13 +15,13 @@ import (
 // that who names clients that never were costs each node little.
 
 const (
-	maxSought  = 256                   // clients in one question
-	maxSeekers = 4096                  // who wait for an answer at a time
-	maxFinds   = 4                     // questions under way at a time: one may wait for a node that is slow
-	maxFound   = 4096                  // clients of which it is remembered where they were
-	findWithin = time.Second           // how long a node may take to answer
-	moving     = 20 * time.Millisecond // how long a client is given that moves, before it is asked for again
-	moves      = 10                    // and how often that is done: much longer than an answer takes that brings it
+	maxSought   = 256                   // clients in one question
+	maxSeekers  = 4096                  // who wait for an answer at a time
+	maxFinds    = 4                     // questions under way at a time: one may wait for a node that is slow
+	maxFound    = 4096                  // clients of which it is remembered where they were
+	findWithin  = time.Second           // how long a node may take to answer
+	movingPause = 20 * time.Millisecond // how long a client is given that moves, before it is asked for again
+	movingTries = 10                    // and how often that is done: much longer than an answer takes that brings it
 )
 
 // finder seeks clients. Guarded by mu, below which nothing is taken.
@@ -99,13 +99,13 @@ func (c *cluster) findAll() {
 func (c *cluster) findThese(ids []ID) {
 	ctx, cancel := context.WithTimeout(context.Background(), findWithin)
 	defer cancel()
-	for range moves {
+	for range movingTries {
 		ids = c.findOnce(ctx, ids)
 		if len(ids) == 0 {
 			return
 		}
 		select {
-		case <-time.After(moving):
+		case <-time.After(movingPause):
 		case <-c.hub.stop:
 		}
 	}
@@ -120,7 +120,7 @@ func (c *cluster) findOnce(ctx context.Context, ids []ID) (moved []ID) {
 	for _, id := range ids {
 		left[id] = nil
 	}
-	heard := func(n broker.NodeID, where []place, err error) {
+	heard := func(n broker.NodeID, where []whereabouts, err error) {
 		if err == nil && len(where) != len(ids) {
 			err = errUnknownCall
 		}
@@ -139,8 +139,8 @@ func (c *cluster) findOnce(ctx context.Context, ids []ID) (moved []ID) {
 	}
 	heard(c.id, c.hub.whereAre(ids), nil)
 	peers, cut := c.view()
-	c.askEach(ctx, peers, callFind, ids, func(n broker.NodeID, answer []byte, err error) {
-		var where []place
+	c.askEach(ctx, peers, callSeek, ids, func(n broker.NodeID, answer []byte, err error) {
+		var where []whereabouts
 		err = decodeAnswer(answer, err, &where)
 		heard(n, where, err)
 	})
@@ -229,20 +229,20 @@ func (c *cluster) notAt(id ID, n broker.NodeID) {
 	}
 }
 
-// place is what a node says of a client that is sought.
-type place int
+// whereabouts is what a node says of a client that is sought.
+type whereabouts int
 
 const (
-	isUnknown place = iota
+	isUnknown whereabouts = iota
 	isHere
 	hasMoved // to another node, which says that it is there as soon as it is
 )
 
 // whereAre says of each client whether it is here.
-func (h *Hub) whereAre(ids []ID) []place {
-	all := make([]place, len(ids))
+func (h *Hub) whereAre(ids []ID) []whereabouts {
+	all := make([]whereabouts, len(ids))
 	for i, id := range ids {
-		if h.has(id) {
+		if h.hasClient(id) {
 			all[i] = isHere
 		} else if to, moved := h.movedTo(id); moved && h.cluster.sees(to) {
 			all[i] = hasMoved
@@ -251,16 +251,16 @@ func (h *Hub) whereAre(ids []ID) []place {
 	return all
 }
 
-// has says that a client is here, connected or to be resumed.
-func (h *Hub) has(id ID) bool {
+// hasClient says that a client is here, connected or to be resumed.
+func (h *Hub) hasClient(id ID) bool {
 	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	return sh.sessions[id] != nil || sh.parked[id] != nil
 }
 
-// answerFind is the call of findThese.
-func answerFind(h *Hub, _ broker.NodeID, question []byte, reply func(any, error)) {
+// answerSeek is the call of findThese.
+func answerSeek(h *Hub, _ broker.NodeID, question []byte, reply func(any, error)) {
 	var ids []ID
 	if err := json.Unmarshal(question, &ids); err != nil || len(ids) > maxSought || h.cluster == nil {
 		reply(nil, errUnknownCall)

@@ -1,14 +1,11 @@
 package hub
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
-
-	"example.com/hubbub/internal/protocol"
 )
 
 // Lists of what there is on all nodes: each gives its first so many, and they are merged. Where a node doesn't answer
@@ -27,15 +24,14 @@ type listQuestion struct {
 	Limit  int    `json:"limit"`
 }
 
-// page is what a node has.
-type page[T any] struct {
-	List  []T  `json:"list"`
-	More  bool `json:"more,omitzero"`  // behind List
-	Count int  `json:"count,omitzero"` // of those who are in a room, of a page of them
+// listPage is what a node has.
+type listPage[T any] struct {
+	List []T  `json:"list"`
+	More bool `json:"more,omitzero"` // behind List
 }
 
 // answered is the page as another node gets it: as much of it as one answer may have.
-func (p page[T]) answered() (json.RawMessage, error) {
+func (p listPage[T]) answered() (json.RawMessage, error) {
 	for {
 		b, err := json.Marshal(p)
 		if err != nil || len(b) <= maxPage || len(p.List) <= 1 {
@@ -46,18 +42,18 @@ func (p page[T]) answered() (json.RawMessage, error) {
 }
 
 // merged is here with the pages of all other nodes: the first so many of all, in their order. What is the same is joined.
-func merged[T any](ctx context.Context, h *Hub, kind callKind, q listQuestion, here page[T], order func(a, b T) int, join func(into *T, other T)) (page[T], error) {
+func merged[T any](ctx context.Context, h *Hub, kind callKind, q listQuestion, here listPage[T], order func(a, b T) int, join func(into *T, other T)) (listPage[T], error) {
 	if h.cluster == nil {
 		return here, nil
 	}
-	pages, err := answersOfAll[page[T]](ctx, h.cluster, kind, q)
+	pages, err := answersOfAll[listPage[T]](ctx, h.cluster, kind, q)
 	if err != nil {
-		return page[T]{}, err
+		return listPage[T]{}, err
 	}
-	var all page[T]
+	var all listPage[T]
 	var last *T // nobody knows what a node has behind the end of its page
 	for _, p := range append(pages, here) {
-		all.List, all.Count, all.More = append(all.List, p.List...), all.Count+p.Count, all.More || p.More
+		all.List, all.More = append(all.List, p.List...), all.More || p.More
 		if n := len(p.List); p.More && n > 0 && (last == nil || order(p.List[n-1], *last) < 0) {
 			last = &p.List[n-1]
 		}
@@ -111,7 +107,7 @@ func joinRooms(into *RoomInfo, other RoomInfo) {
 	}
 }
 
-func (h *Hub) roomsHere(q listQuestion) page[RoomInfo] {
+func (h *Hub) roomsHere(q listQuestion) listPage[RoomInfo] {
 	l := firstOf(q.Limit, func(a, b RoomInfo) int { return strings.Compare(a.Name, b.Name) })
 	for i := range h.rooms {
 		h.rooms[i].each(func(r *room) {
@@ -123,9 +119,9 @@ func (h *Hub) roomsHere(q listQuestion) page[RoomInfo] {
 	return pageOfFirsts(l)
 }
 
-func pageOfFirsts[T any](l *firsts[T]) page[T] {
+func pageOfFirsts[T any](l *firsts[T]) listPage[T] {
 	list, more := l.page()
-	return page[T]{List: list, More: more}
+	return listPage[T]{List: list, More: more}
 }
 
 func (h *Hub) roomsAsked(_ context.Context, q listQuestion) (json.RawMessage, error) {
@@ -173,7 +169,7 @@ func (h *Hub) ClientsAfter(ctx context.Context, after ID, limit int) (list []Cli
 // joinClients joins what two nodes say of a client that moves from one to the other.
 func joinClients(into *ClientInfo, other ClientInfo) { into.Parked = into.Parked && other.Parked }
 
-func (h *Hub) clientsHere(q listQuestion) page[ClientInfo] {
+func (h *Hub) clientsHere(q listQuestion) listPage[ClientInfo] {
 	l := firstOf(q.Limit, byID)
 	for i := range h.clients {
 		h.clients[i].after(l, q.Behind)
@@ -194,7 +190,7 @@ func (h *Hub) UsersAfter(ctx context.Context, after string, limit int) (list []U
 	return p.List, p.More, err
 }
 
-func (h *Hub) usersHere(q listQuestion) page[UserInfo] {
+func (h *Hub) usersHere(q listQuestion) listPage[UserInfo] {
 	names := firstOf(q.Limit, strings.Compare)
 	for i := range h.clients {
 		h.clients[i].usersAfter(names, q.After)
@@ -205,7 +201,7 @@ func (h *Hub) usersHere(q listQuestion) page[UserInfo] {
 		h.clients[i].countClients(list, first)
 	}
 	list = slices.DeleteFunc(list, func(u UserInfo) bool { return u.Clients == 0 }) // gone meanwhile
-	return page[UserInfo]{List: list, More: more}
+	return listPage[UserInfo]{List: list, More: more}
 }
 
 func (h *Hub) usersAsked(_ context.Context, q listQuestion) (json.RawMessage, error) {
@@ -232,7 +228,7 @@ func (h *Hub) UserClients(ctx context.Context, user string) (list []ClientInfo, 
 	}
 }
 
-func (h *Hub) userClientsHere(q listQuestion) page[ClientInfo] {
+func (h *Hub) userClientsHere(q listQuestion) listPage[ClientInfo] {
 	var list []ClientInfo
 	for i := range h.clients {
 		list = h.clients[i].clientsOf(list, q.User)
@@ -242,7 +238,7 @@ func (h *Hub) userClientsHere(q listQuestion) page[ClientInfo] {
 	if found {
 		i++
 	}
-	return page[ClientInfo]{List: list[i:]}
+	return listPage[ClientInfo]{List: list[i:]}
 }
 
 func (h *Hub) userClientsAsked(_ context.Context, q listQuestion) (json.RawMessage, error) {
@@ -251,36 +247,4 @@ func (h *Hub) userClientsAsked(_ context.Context, q listQuestion) (json.RawMessa
 		p.List, p.More = p.List[:q.Limit], true
 	}
 	return p.answered()
-}
-
-// PresenceAfter is how many are in the room, and where its policy is full the first so many of them, by id, that come
-// after one; more says that there are others behind them. ErrNoPresence, ErrUnavailable.
-func (h *Hub) PresenceAfter(ctx context.Context, room string, after ID, limit int) (count int, members []protocol.Member, more bool, err error) {
-	if h.cfg.Policies.For(room).Presence == PresenceOff {
-		return 0, nil, false, ErrNoPresence
-	}
-	q := listQuestion{Room: room, Behind: after, Limit: limit}
-	byClient := func(a, b protocol.Member) int { return cmp.Compare(a.ClientID, b.ClientID) }
-	p, err := merged(ctx, h, callPresence, q, h.presenceHere(q), byClient, func(*protocol.Member, protocol.Member) {})
-	return p.Count, p.List, p.More, err
-}
-
-// presenceHere is of those members who are here.
-func (h *Hub) presenceHere(q listQuestion) (p page[protocol.Member]) {
-	sh := h.roomShard(q.Room)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	r := sh.rooms[q.Room]
-	if r == nil {
-		return p
-	}
-	if r.presence != nil {
-		p.List, p.More = r.presence.After(q.Behind.String(), q.Limit)
-	}
-	p.Count = r.members
-	return p
-}
-
-func (h *Hub) presenceAsked(_ context.Context, q listQuestion) (json.RawMessage, error) {
-	return h.presenceHere(q).answered()
 }

@@ -20,7 +20,7 @@ type clientQuestion struct {
 // nothing is an answer that says only that it was done.
 type nothing struct{}
 
-func done(err error) (nothing, error) { return nothing{}, err }
+func only(err error) (nothing, error) { return nothing{}, err }
 
 // Join puts a client into a room, whatever it may join by itself: it is told so where it is connected, by a joined
 // without an id. One that has lost its connection is in the room from now on, and is told when it resumes; no resume is
@@ -29,26 +29,26 @@ func done(err error) (nothing, error) { return nothing{}, err }
 // says, or ctx's, and then nothing was done. It waits until the client is in.
 func (h *Hub) Join(ctx context.Context, room string, client ID) error {
 	_, err := whereverItIs(ctx, h, client, callJoin, clientQuestion{Client: client, Room: room}, func() (nothing, error) {
-		return done(h.joinHere(ctx, room, client))
+		return only(h.joinHere(ctx, room, client))
 	})
 	return err
 }
 
 func (h *Hub) joinAsked(ctx context.Context, q clientQuestion) (nothing, error) {
-	return done(h.joinHere(ctx, q.Room, q.Client))
+	return only(h.joinHere(ctx, q.Room, q.Client))
 }
 
 // Remove takes a client out of a room; it is told so where it is connected, with the reason "kicked". ErrUnknownClient,
 // ErrNotMember, ErrStopped, or ctx's, and then nothing was done. It waits until the client is out.
 func (h *Hub) Remove(ctx context.Context, room string, client ID) error {
 	_, err := whereverItIs(ctx, h, client, callRemove, clientQuestion{Client: client, Room: room}, func() (nothing, error) {
-		return done(h.removeHere(ctx, room, client))
+		return only(h.removeHere(ctx, room, client))
 	})
 	return err
 }
 
 func (h *Hub) removeAsked(ctx context.Context, q clientQuestion) (nothing, error) {
-	return done(h.removeHere(ctx, q.Room, q.Client))
+	return only(h.removeHere(ctx, q.Room, q.Client))
 }
 
 // Disconnect ends a client's session: its connection is closed with code and reason, and can't be resumed.
@@ -56,13 +56,13 @@ func (h *Hub) removeAsked(ctx context.Context, q clientQuestion) (nothing, error
 func (h *Hub) Disconnect(ctx context.Context, client ID, code int, reason string) error {
 	q := clientQuestion{Client: client, Code: code, Reason: reason}
 	_, err := whereverItIs(ctx, h, client, callDisconnect, q, func() (nothing, error) {
-		return done(h.disconnectHere(ctx, client, code, reason))
+		return only(h.disconnectHere(ctx, client, code, reason))
 	})
 	return err
 }
 
 func (h *Hub) disconnectAsked(ctx context.Context, q clientQuestion) (nothing, error) {
-	return done(h.disconnectHere(ctx, q.Client, q.Code, q.Reason))
+	return only(h.disconnectHere(ctx, q.Client, q.Code, q.Reason))
 }
 
 // DisconnectUser is Disconnect for all clients of a user that are there as it begins. ErrUnknownUser where there is none,
@@ -76,7 +76,7 @@ func (h *Hub) DisconnectUser(ctx context.Context, user string, code int, reason 
 }
 
 func (h *Hub) disconnectUserAsked(ctx context.Context, q clientQuestion) (nothing, error) {
-	return done(h.disconnectUserHere(ctx, q.User, q.Code, q.Reason))
+	return only(h.disconnectUserHere(ctx, q.User, q.Code, q.Reason))
 }
 
 // Client is what is known of a client. ErrUnknownClient, ErrStopped, ctx's. It waits for the client's worker.

@@ -251,9 +251,14 @@ func (h *Hub) takeDue(sh *clientShard, now int64) (over []*parked) {
 	return over
 }
 
-// direct sends a message to the client, or keeps it where its session is parked; from pays, or where that is nil, the
-// client by of another node; both are nil for the application. full is a worker that is above high water, or nil.
-func (h *Hub) direct(id ID, m *protocol.Message, from *session, by *visitor) (full *loop.Worker, err *protocol.Error) {
+// direct sends a message to the client, or keeps it where its session is parked; from, nil for the application, pays.
+// full is a worker that is above high water, or nil.
+func (h *Hub) direct(id ID, m *protocol.Message, from *session) (full *loop.Worker, err *protocol.Error) {
+	return h.directBy(id, m, from, nil)
+}
+
+// directBy is direct from a client of another node, where by isn't nil: that one pays.
+func (h *Hub) directBy(id ID, m *protocol.Message, from *session, by *visitor) (full *loop.Worker, err *protocol.Error) {
 	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -276,19 +281,19 @@ func (h *Hub) direct(id ID, m *protocol.Message, from *session, by *visitor) (fu
 	if from != nil {
 		p = from.payer()
 	}
-	if no := h.leaveDirect(parked, m, p, by); no != nil {
+	if by != nil {
+		p = h.visits(by)
+		defer h.payers.leave(p)
+	}
+	if no := h.leaveDirect(parked, m, p); no != nil {
 		return nil, no
 	}
 	h.tailDirect(m, id, parked.user)
 	return nil, nil
 }
 
-// leaveDirect leaves a message for a parked session; from pays, or by where that isn't nil. Its shard's mu is held.
-func (h *Hub) leaveDirect(p *parked, m *protocol.Message, from *payer, by *visitor) *protocol.Error {
-	if by != nil {
-		from = h.visits(by)
-		defer h.payers.leave(from)
-	}
+// leaveDirect leaves a message for a parked session. Its shard's mu is held.
+func (h *Hub) leaveDirect(p *parked, m *protocol.Message, from *payer) *protocol.Error {
 	switch {
 	case !p.takes(m):
 		return &protocol.Error{Code: protocol.Overloaded, Message: "too much waits for the client, which has lost its connection"}
@@ -322,7 +327,7 @@ type direct struct {
 	to      *session
 	message *protocol.Message
 	payer   *payer
-	by      *visitor
+	by      *visitor // pays instead, where it isn't nil
 }
 
 func (d *direct) Conn(*loop.Worker) *loop.Conn { return d.to.conn }
@@ -337,6 +342,10 @@ func (d *direct) Run(*loop.Worker) {
 
 func (d *direct) goOn() {
 	h, id := d.to.hub, d.to.id
+	if d.by != nil {
+		d.payer = h.visits(d.by)
+		defer h.payers.leave(d.payer)
+	}
 	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -344,7 +353,7 @@ func (d *direct) goOn() {
 		d.to = s
 		s.conn.Worker().Post(d, d.message.Size())
 	} else if p := sh.parked[id]; p != nil {
-		h.leaveDirect(p, d.message, d.payer, d.by)
+		h.leaveDirect(p, d.message, d.payer)
 	}
 }
 

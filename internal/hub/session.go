@@ -248,7 +248,7 @@ func (s *session) directMessage(cmd *protocol.Command) {
 	}
 	m := s.message(protocol.DirectMessage, cmd)
 	m.Place(0, 0)
-	full, err := s.hub.direct(id, m, s, nil)
+	full, err := s.hub.direct(id, m, s)
 	if err != nil && err.Code == protocol.UnknownClient && s.hub.cluster != nil {
 		s.directElsewhere(cmd, id, m)
 		return
