@@ -23,9 +23,10 @@ type cluster struct {
 
 	mu    sync.Mutex
 	peers []broker.Peer // by id
-	cut   bool          // nobody knows whether peers are the ones that there are
+	cut   bool          // nobody knows whether peers are the ones that there are; also before the first View
 
 	claims claims
+	across across
 }
 
 // newCluster is nil where the hub is alone.
@@ -33,7 +34,7 @@ func newCluster(h *Hub) *cluster {
 	if h.cfg.Broker == nil || h.cfg.Alone {
 		return nil
 	}
-	return &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID()}
+	return &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID(), cut: true}
 }
 
 // Peers are the other nodes, by their ids, and what each says of itself; cut says that they are the last ones that were
@@ -195,7 +196,11 @@ func decodeAnswer(b []byte, err error, answer any) error {
 // ask asks another node, and gives what it has answered to decodeAnswer, by a goroutine of the broker. It may be called
 // under a room's lock.
 func (c *cluster) ask(to broker.NodeID, kind callKind, question any, done func(answer []byte, err error)) {
-	body, err := json.Marshal(question)
+	body, is := question.(rawQuestion)
+	var err error
+	if !is {
+		body, err = json.Marshal(question)
+	}
 	if err != nil {
 		go done(nil, err)
 		return
