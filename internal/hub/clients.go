@@ -21,7 +21,7 @@ func (h *Hub) joinHere(ctx context.Context, room string, client ID) error {
 	if h.cluster != nil && !h.hasClient(client) {
 		return ErrUnknownClient // no log is opened for it
 	}
-	if h.remoteLog(room) {
+	if h.opens(room) {
 		opened := make(chan error, 1)
 		h.use(room, func(err error) { opened <- err })
 		defer h.unuse(room)
