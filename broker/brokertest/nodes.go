@@ -161,7 +161,11 @@ func (n *memoryNode) Call(to broker.NodeID, body []byte, done func([]byte, error
 		in = &inbox{opened: true}
 		other.asked[n] = in
 	}
+	n.m.work.Add(1) // until it is answered, however late
 	n.m.bring(other, in, func(node broker.Node) {
-		node.Handle(n.id, body, func(answer []byte) { n.m.later(func() { done(answer, nil) }) })
+		node.Handle(n.id, body, func(answer []byte) {
+			n.m.later(func() { done(answer, nil) })
+			n.m.work.Done()
+		})
 	})
 }

@@ -23,8 +23,8 @@ type claiming struct {
 
 var errGone = errors.New("the session's node seems to be gone, and nobody knows yet")
 
-// maxHops is how often a session has moved at most behind a client's back, as far as it is followed.
-const maxHops = 8
+// mostMoves is how often a session has moved at most behind a client's back, as far as it is followed.
+const mostMoves = 8
 
 // comes has a session that isn't here be parked here, if r is its user's; with look it says only that it may be. r says then
 // whose it is, and that it is here. It waits for other nodes, for seconds at most, or for ctx.
@@ -82,7 +82,7 @@ func (h *Hub) claim(ctx context.Context, r *Resumption, q claimQuestion) (a clai
 			at = to
 		}
 	}
-	for hops := 0; hops < maxHops && ctx.Err() == nil; {
+	for hops := 0; hops < mostMoves && ctx.Err() == nil; {
 		if at == c.id {
 			return a, at, ErrUnknownClient
 		}
