@@ -16,16 +16,16 @@ import (
 	"example.com/hubbub/internal/loop"
 )
 
-// node is one of several hubs in this process.
-type node struct {
+// aNode is one of several hubs in this process.
+type aNode struct {
 	t testing.TB
 	*Hub
 	loop *loop.Loop
 	b    broker.Broker
 }
 
-// newNodes are hubs that know each other.
-func newNodes(t testing.TB, n int, set func(*Config)) (m *brokertest.Memory, nodes []*node) {
+// clusterOf are hubs that know each other.
+func clusterOf(t testing.TB, n int, set func(*Config)) (m *brokertest.Memory, nodes []*aNode) {
 	m = brokertest.NewMemory()
 	for range n {
 		b := m.Broker()
@@ -35,7 +35,7 @@ func newNodes(t testing.TB, n int, set func(*Config)) (m *brokertest.Memory, nod
 				set(c)
 			}
 		})
-		nodes = append(nodes, &node{t: t, Hub: h, loop: l, b: b})
+		nodes = append(nodes, &aNode{t: t, Hub: h, loop: l, b: b})
 	}
 	for _, n := range nodes {
 		until(t, "the nodes know each other", func() bool {
@@ -47,12 +47,12 @@ func newNodes(t testing.TB, n int, set func(*Config)) (m *brokertest.Memory, nod
 }
 
 // client is one whose session begins on the node.
-func (n *node) client(user string) *client {
+func (n *aNode) client(user string) *client {
 	return newSession(n.t, n.loop, n.session(n.newID(), auth.Identity{User: user}, netip.Addr{}, nil))
 }
 
 // nothingUnderWay waits until nobody is sought or asked.
-func (n *node) nothingUnderWay() {
+func (n *aNode) nothingUnderWay() {
 	n.t.Helper()
 	until(n.t, "nothing is under way", func() bool {
 		f := &n.cluster.across.finder
@@ -71,7 +71,7 @@ func (c *client) direct(to string, content any) map[string]any {
 // Direct messages reach a client on another node in the order in which they were sent, and each is answered, in order;
 // between them the sender may talk to others.
 func TestDirectMessagesToAnotherNode(t *testing.T) {
-	_, nodes := newNodes(t, 3, nil)
+	_, nodes := clusterOf(t, 3, nil)
 	a, b, c, near := nodes[0].client("ann"), nodes[1].client(""), nodes[2].client(""), nodes[0].client("")
 	const many = 200
 	go func() {
@@ -105,7 +105,7 @@ func TestDirectMessagesToAnotherNode(t *testing.T) {
 
 // Who isn't there is unknown, wherever it might have been; of a node that is gone, or can't be asked, too.
 func TestDirectMessagesToNobody(t *testing.T) {
-	m, nodes := newNodes(t, 3, nil)
+	m, nodes := clusterOf(t, 3, nil)
 	a, b := nodes[0].client(""), nodes[1].client("")
 	gone := nodes[1].newID()
 	strange := NewID() // of a node that was never there
@@ -141,7 +141,7 @@ func TestDirectMessagesToNobody(t *testing.T) {
 
 // A client whose id leads to a node that is gone is found where it is now.
 func TestWhoIsElsewhereIsFound(t *testing.T) {
-	_, nodes := newNodes(t, 3, nil)
+	_, nodes := clusterOf(t, 3, nil)
 	a := nodes[0].client("")
 	moved := newSession(t, nodes[2].loop, nodes[2].session(NewID(), auth.Identity{User: "bob"}, netip.Addr{}, nil))
 	for i := range 20 {
@@ -172,7 +172,7 @@ func TestWhoIsElsewhereIsFound(t *testing.T) {
 // What waits on another node for a client that has lost its connection is paid for there by who sent it: its user, or
 // itself where it has no name; so one can't fill the node for all.
 func TestWhatWaitsOnAnotherNodeIsTheSenders(t *testing.T) {
-	_, nodes := newNodes(t, 2, func(c *Config) { c.MaxBufferedBytes = 4 << 20 })
+	_, nodes := clusterOf(t, 2, func(c *Config) { c.MaxBufferedBytes = 4 << 20 })
 	here, there := nodes[0], nodes[1]
 	var away []*client
 	for range 40 {
@@ -223,7 +223,7 @@ func TestWhatWaitsOnAnotherNodeIsTheSenders(t *testing.T) {
 
 // The application's calls reach a client on whichever node it is, connected or parked.
 func TestTheApplicationNamesClientsOnOtherNodes(t *testing.T) {
-	m, nodes := newNodes(t, 3, nil)
+	m, nodes := clusterOf(t, 3, nil)
 	ctx := t.Context()
 	c := nodes[2].client("ann")
 	id := idOf(c)
@@ -282,7 +282,7 @@ func errOfPublish[A any](_ A, _ bool, err error) error { return err }
 
 // A user's clients are those on all nodes.
 func TestAUserIsOnAllNodes(t *testing.T) {
-	m, nodes := newNodes(t, 3, nil)
+	m, nodes := clusterOf(t, 3, nil)
 	ctx := t.Context()
 	var clients []*client
 	for i := range 6 {
@@ -329,7 +329,7 @@ func TestAUserIsOnAllNodes(t *testing.T) {
 
 // Lists have what is on all nodes, once, in pages that miss nothing; where a node can't be asked there is no list.
 func TestListsAreOfAllNodes(t *testing.T) {
-	m, nodes := newNodes(t, 3, func(c *Config) { c.Policies = NewPolicies(Disconnect, plainRooms) })
+	m, nodes := clusterOf(t, 3, func(c *Config) { c.Policies = NewPolicies(Disconnect, plainRooms) })
 	ctx := t.Context()
 	var ids, rooms []string
 	for i := range 30 {
@@ -400,7 +400,7 @@ func TestListsAreOfAllNodes(t *testing.T) {
 
 // A node's page that had to end early hides nothing of what comes behind it.
 func TestPagesThatEndEarlyAreMerged(t *testing.T) {
-	_, nodes := newNodes(t, 2, nil)
+	_, nodes := clusterOf(t, 2, nil)
 	there := nodes[1]
 	long := strings.Repeat("u", 250)
 	for i := range 1500 {
@@ -429,7 +429,7 @@ func TestPagesThatEndEarlyAreMerged(t *testing.T) {
 
 // A node that dies while it is asked makes nobody wait for ever, and leaves nothing behind.
 func TestANodeDiesWhileItIsAsked(t *testing.T) {
-	m, nodes := newNodes(t, 3, nil)
+	m, nodes := clusterOf(t, 3, nil)
 	a := nodes[0].client("")
 	b := nodes[1].client("")
 	ctx, cancel := context.WithCancel(t.Context())
