@@ -172,7 +172,7 @@ func TestASessionResumesOnAnotherNode(t *testing.T) {
 	ann.lose(a.h)
 	bob.say(`{"msg_type":"room_message","room":"r","content":"missed","id":1}`)
 	bob.answer(1.0, func(map[string]any) {})
-	must(t, a.h.sendTo([]ID{idOf(ann)}, &Publication{Content: []byte(`"direct"`)}))
+	must(t, a.h.sendToClient(context.Background(), &Publication{Client: idOf(ann), Content: []byte(`"direct"`)}))
 
 	back := b.comes(ann.token(), "ann")
 	if back.id != ann.id || back.welcome["resumed"] != true {
@@ -271,7 +271,7 @@ func TestNothingIsLostWithAnAnswer(t *testing.T) {
 					a, b := nodes[0], nodes[1]
 					ann, joined := a.member("ann", "r")
 					ann.lose(a.h)
-					must(t, a.h.sendTo([]ID{idOf(ann)}, &Publication{Content: []byte(`"direct"`)}))
+					must(t, a.h.sendToClient(context.Background(), &Publication{Client: idOf(ann), Content: []byte(`"direct"`)}))
 					var mu sync.Mutex
 					left := times
 					lose := func(k callKind) (bool, bool) {
@@ -403,7 +403,7 @@ func TestSessionsOfANodeThatIsCutOff(t *testing.T) {
 	bob, _ := b.member("bob", "r")
 	carl, _ := a.member("carl", "r")
 	ann.lose(a.h)
-	must(t, a.h.sendTo([]ID{idOf(ann)}, &Publication{Content: []byte(`"direct"`)}))
+	must(t, a.h.sendToClient(context.Background(), &Publication{Client: idOf(ann), Content: []byte(`"direct"`)}))
 	memory.Cut(a.inner, true)
 	until(t, "the others know", func() bool { return !b.h.cluster.sees(a.inner.ID()) })
 	if c := a.comes(bob.token(), "bob"); c.id == bob.id || c.welcome["resumed"] != false {
@@ -440,7 +440,7 @@ func TestANodeThatStopsGivesItsSessionsAway(t *testing.T) {
 	if n := a.h.ParkedSessions(); n != many {
 		t.Fatalf("%d are parked", n)
 	}
-	must(t, a.h.sendTo([]ID{idOf(clients[0])}, &Publication{Content: []byte(`"direct"`)}))
+	must(t, a.h.sendToClient(context.Background(), &Publication{Client: idOf(clients[0]), Content: []byte(`"direct"`)}))
 	early := others[0].comes(clients[1].token(), "user 1")
 	if early.id != clients[1].id {
 		t.Errorf("while it stops: welcome %v", early.welcome)
