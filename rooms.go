@@ -122,7 +122,7 @@ func (s *Server) Presence(ctx context.Context, room string, q PresenceQuery) (Pr
 	if err = errors.Join(ctx.Err(), err, badAfter); err != nil {
 		return Presence{}, fmt.Errorf("hubbub: presence: %w", err)
 	}
-	count, members, more, err := s.hub.PresenceAfter(room, after, limit)
+	count, members, more, err := s.hub.PresenceAfter(ctx, room, after, limit)
 	if err != nil {
 		return Presence{}, fmt.Errorf("hubbub: presence of %s: %w", protocol.Quote([]byte(room)), err)
 	}

@@ -229,7 +229,7 @@ func (a *API) presence(c *call) ([]byte, *problem) {
 	if no != nil {
 		return nil, no
 	}
-	count, members, more, err := a.Hub.PresenceAfter(name, after, limit)
+	count, members, more, err := a.Hub.PresenceAfter(c.r.Context(), name, after, limit)
 	if err != nil {
 		return nil, problemOf(err)
 	}

@@ -24,6 +24,9 @@ type cluster struct {
 	mu    sync.Mutex
 	peers []broker.Peer // by id
 	cut   bool          // nobody knows whether peers are the ones that there are
+
+	members members // of rooms that tell who is in them
+	asking  questions
 }
 
 // newCluster is nil where the hub is alone.
@@ -31,7 +34,9 @@ func newCluster(h *Hub) *cluster {
 	if h.cfg.Broker == nil || h.cfg.Alone {
 		return nil
 	}
-	return &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID()}
+	c := &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID()}
+	c.asking.c = c
+	return c
 }
 
 // Peers are the other nodes, by their ids, and what each says of itself; cut says that they are the last ones that were
@@ -99,6 +104,9 @@ type callKind uint8
 
 const (
 	callNothing callKind = iota // is always answered: whether a node is there
+
+	callMembers  callKind = 32 // who is in rooms
+	callOccupied callKind = 33 // in which rooms a node has members, of those whose home is asked
 )
 
 // call is what a node answers to one kind of question. It is called in the order in which the node from asks, and mustn't
@@ -108,6 +116,7 @@ type call func(h *Hub, from broker.NodeID, question []byte, reply func(answer an
 // calls are all kinds.
 var calls = map[callKind]call{
 	callNothing: func(_ *Hub, _ broker.NodeID, _ []byte, reply func(any, error)) { reply(nil, nil) },
+	callMembers: answerMembers,
 }
 
 // answered is the answer to a call on its way.
@@ -242,8 +251,10 @@ func (h *Hub) View(peers []broker.Peer, cut bool) {
 		return
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	was := c.peers
 	c.peers, c.cut = peers, cut
+	c.mu.Unlock()
+	h.nodesChanged(was, peers, cut)
 }
 
 // Heard implements broker.Node.

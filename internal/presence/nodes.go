@@ -340,17 +340,14 @@ func (l *listing) number(id string) uint64 {
 	return l.pages[i].Number
 }
 
-// NotListed ends what Inquire began: the node doesn't answer.
-func (r *Room[P]) NotListed(node Node) {
+// NotListed ends what Inquire began: the node doesn't answer. still says that it is there, and what it has isn't known.
+func (r *Room[P]) NotListed(node Node, still bool) {
 	at, b := r.far.find(node)
 	if b == nil {
 		return
 	}
 	b.listing = nil
-	if !b.listed && b.count == 0 {
-		r.far.books[at] = nil
-		return
-	}
+	b.listed = b.listed || !still
 	r.far.settle(at)
 }
 
@@ -403,6 +400,18 @@ func (r *Room[P]) OwnLen() int {
 	}
 	return r.far.books[0].count
 }
+
+// Doubt says that what is known of other nodes may not be so any more: they are to be asked.
+func (r *Room[P]) Doubt() {
+	for _, b := range r.far.books[1:] {
+		if b != nil {
+			b.listed = false
+		}
+	}
+}
+
+// Number is that of the last change here.
+func (r *Room[P]) Number() uint64 { return r.far.number }
 
 // Settled says that each node was asked for its members.
 func (r *Room[P]) Settled() bool {

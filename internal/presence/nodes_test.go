@@ -141,7 +141,7 @@ func (w *nodes) play(step byte) {
 		case step>>4&1 == 0 && len(n.asked[other]) > 0:
 			w.say("%d isn't answered by %d", i, other)
 			n.asked[other] = nil
-			n.room.NotListed(w.of[other].id)
+			n.room.NotListed(w.of[other].id, step>>5&1 == 0)
 		case step>>4&3 == 1:
 			w.say("%d takes %d for dead", i, other)
 			n.asked[other] = nil
