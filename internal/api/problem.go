@@ -100,7 +100,7 @@ func problemOf(err error) *problem {
 	case errors.Is(err, hub.ErrTooManyTails):
 		return fault(protocol.LimitReached, "too many tails are open already; close one first")
 	case errors.Is(err, hub.ErrUnavailable):
-		return fault(protocol.Unavailable, "the room's log can't be reached; nothing was done")
+		return fault(protocol.Unavailable, "the room's log, or the other nodes, can't be reached; nothing was done")
 	case errors.Is(err, hub.ErrTimeout):
 		return fault(protocol.Timeout, "the room's log didn't answer in time: it may have been done; with the same publish_id it is done once")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):

@@ -49,11 +49,11 @@ type questions struct {
 }
 
 type askedNode struct {
-	waiting []asked
+	waiting []waitingQuestion
 	busy    bool
 }
 
-type asked struct {
+type waitingQuestion struct {
 	memberQuestion
 	done func(memberAnswer, error)
 }
@@ -74,7 +74,7 @@ func (a *questions) ask(node broker.NodeID, q memberQuestion, done func(memberAn
 		go done(memberAnswer{}, broker.ErrUnavailable)
 		return
 	}
-	n.waiting = append(n.waiting, asked{q, done})
+	n.waiting = append(n.waiting, waitingQuestion{q, done})
 	a.next(node, n)
 }
 
@@ -106,12 +106,12 @@ func (a *questions) next(node broker.NodeID, n *askedNode) {
 }
 
 // answered gives what a node has answered, and asks it for more.
-func (a *questions) answered(node broker.NodeID, n *askedNode, part []asked, body []byte, err error) {
+func (a *questions) answered(node broker.NodeID, n *askedNode, part []waitingQuestion, body []byte, err error) {
 	var answers []memberAnswer
 	if err = decodeAnswer(body, err, &answers); err == nil && len(answers) != len(part) {
 		err = fmt.Errorf("another node has given %d answers to %d questions", len(answers), len(part))
 	}
-	var later []asked
+	var later []waitingQuestion
 	for i, q := range part {
 		switch {
 		case err != nil:
@@ -282,35 +282,41 @@ func (h *Hub) askAll(q memberQuestion, done func(elsewhere, error)) {
 	var mu sync.Mutex
 	var all elsewhere
 	var failed error
-	left := len(peers)
+	left, upTo := len(peers), "" // behind that id some node may have others; "" for none
 	for _, p := range peers {
 		h.cluster.asking.ask(p.ID, q, func(a memberAnswer, err error) {
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil && h.cluster.sees(p.ID) { // what is gone has no members any more
+			if err != nil && h.cluster.mayBeThere(p.ID) { // what is gone has no members any more
 				failed = err
 			}
 			all.count += a.Count
-			all.more = all.more || a.More
+			if last := len(a.Members) - 1; a.More && last >= 0 && (upTo == "" || a.Members[last].ClientID < upTo) {
+				all.more, upTo = true, a.Members[last].ClientID
+			}
 			for _, e := range a.Members {
 				all.members = append(all.members, e.Member)
 			}
-			if left--; left == 0 {
-				done(all, failed)
+			if left--; left > 0 {
+				return
 			}
+			if upTo != "" {
+				all.members = slices.DeleteFunc(all.members, func(m protocol.Member) bool { return m.ClientID > upTo })
+			}
+			done(all, failed)
 		})
 	}
 }
 
-// sees says that a node is there, or that nobody knows.
-func (c *cluster) sees(node broker.NodeID) bool {
+// mayBeThere says that a node is there, or that nobody knows.
+func (c *cluster) mayBeThere(node broker.NodeID) bool {
 	peers, cut := c.view()
 	return cut || slices.ContainsFunc(peers, func(p broker.Peer) bool { return p.ID == node })
 }
 
-// joinMembers adds members to a list, by their ids and each once, up to a limit.
-func joinMembers(list, more []protocol.Member, limits presence.Limits) (all []protocol.Member, cut bool) {
-	all = append(slices.Clip(list), more...)
+// joinMembers sorts what several nodes have by id, has each once, and cuts it off at a limit.
+func joinMembers(all []protocol.Member, limits presence.Limits) (list []protocol.Member, cut bool) {
+	all = slices.Clone(all)
 	slices.SortStableFunc(all, func(a, b protocol.Member) int { return strings.Compare(a.ClientID, b.ClientID) })
 	all = slices.CompactFunc(all, func(a, b protocol.Member) bool { return a.ClientID == b.ClientID })
 	bytes := 0
@@ -365,11 +371,10 @@ func (h *Hub) presenceTogether(ctx context.Context, room string, after ID, limit
 	if err != nil {
 		return 0, nil, false, err
 	}
-	count, members, more = h.presenceHere(room, after, limit)
 	page := memberLimits
 	page.Members = limit
-	members, cut := joinMembers(members, e.members, page)
-	return count + e.count, members, more || e.more || cut, nil
+	members, cut := joinMembers(e.members, page)
+	return h.membersOf(room) + e.count, members, e.more || cut, nil
 }
 
 // recount counts the answers that are kept.

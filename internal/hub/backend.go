@@ -110,6 +110,9 @@ func (h *Hub) Publish(ctx context.Context, p *Publication) (at history.Position,
 	case p.PublishID == "":
 		at, err = h.publishToRoom(p)
 		return at, false, err
+	case h.cluster != nil:
+		duplicate, err = h.publishOnce(ctx, p)
+		return at, duplicate, err
 	case h.loop.Overloaded(): // one more publish_id can't be remembered
 		return at, false, ErrOverloaded
 	}
@@ -124,16 +127,11 @@ func (h *Hub) publishToRoom(p *Publication) (at history.Position, err error) {
 	if h.stopping() {
 		return at, ErrStopped
 	}
-	r := h.published(sh, m)
-	switch {
-	case r == nil:
-		h.tailMessage(m, "")
-		return at, nil
-	case r.full() != nil:
+	if r := sh.rooms[p.Room]; r != nil && r.full() != nil {
 		return at, ErrOverloaded
 	}
-	at, _ = h.publish(r, m, except, nil)
-	return at, nil
+	at, _, err = h.publishHere(sh, m, except, nil)
+	return at, err
 }
 
 func (h *Hub) broadcast(p *Publication) error {
@@ -147,6 +145,9 @@ func (h *Hub) broadcast(p *Publication) error {
 		return ErrStopped
 	case r.full() != nil:
 		return ErrOverloaded
+	}
+	if err := h.tellOthers(m); err != nil {
+		return err
 	}
 	h.apply(r, m, except, nil)
 	return nil
@@ -293,8 +294,11 @@ func (h *Hub) roomHere(name string) (info RoomInfo, ok bool) {
 	return r.info(), true
 }
 
-// known says that the room's log is here, where it has one: else it is still being opened, for who isn't in yet.
-func (r *room) known() bool { return r.remote == nil || r.remote.open }
+// known says that the room's log is here, where it has one: else it is still being opened, for who isn't in yet. One
+// without is not when only what others tell it is listened to.
+func (r *room) known() bool {
+	return r.remote == nil || r.remote.log.done() && (r.keeps() || r.members > 0)
+}
 
 func (r *room) info() RoomInfo { return RoomInfo{r.name, r.members, r.position()} }
 

@@ -23,7 +23,7 @@ import (
 // permission any more. ErrUnknownClient, ErrLimitReached, ErrOverloaded, ErrStopped, what a log that lies elsewhere
 // says, or ctx's, and then nothing was done. It waits until the client is in.
 func (h *Hub) Join(ctx context.Context, room string, client ID) error {
-	if h.remoteLog(room) {
+	if h.opens(room) {
 		opened := make(chan error, 1)
 		h.use(room, func(err error) { opened <- err })
 		defer h.unuse(room)

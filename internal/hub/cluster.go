@@ -27,6 +27,7 @@ type cluster struct {
 
 	members members // of rooms that tell who is in them
 	asking  questions
+	claims  claims
 }
 
 // newCluster is nil where the hub is alone.
@@ -59,9 +60,13 @@ func (c *cluster) view() (peers []broker.Peer, cut bool) {
 func (c *cluster) home(key string) (at broker.NodeID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.homeAmong(c.peers, key)
+}
+
+func (c *cluster) homeAmong(peers []broker.Peer, key string) (at broker.NodeID) {
 	at = c.id
 	most := weight(c.id, key)
-	for _, p := range c.peers {
+	for _, p := range peers {
 		if w := weight(p.ID, key); w > most || w == most && bytes.Compare(p.ID[:], at[:]) > 0 {
 			at, most = p.ID, w
 		}
@@ -109,6 +114,13 @@ const (
 	callOccupied callKind = 33 // in which rooms a node has members, of those whose home is asked
 )
 
+// Of publish_ids (once.go).
+const (
+	callClaim     callKind = 16 + iota // may it be published
+	callPublished                      // these were
+	callRelease                        // it wasn't
+)
+
 // call is what a node answers to one kind of question. It is called in the order in which the node from asks, and mustn't
 // block: what does goes to a goroutine of its own. reply is called once.
 type call func(h *Hub, from broker.NodeID, question []byte, reply func(answer any, err error))
@@ -117,6 +129,10 @@ type call func(h *Hub, from broker.NodeID, question []byte, reply func(answer an
 var calls = map[callKind]call{
 	callNothing: func(_ *Hub, _ broker.NodeID, _ []byte, reply func(any, error)) { reply(nil, nil) },
 	callMembers: answerMembers,
+
+	callClaim:     answerClaim,
+	callPublished: answerPublished,
+	callRelease:   answerRelease,
 }
 
 // answered is the answer to a call on its way.
@@ -251,14 +267,9 @@ func (h *Hub) View(peers []broker.Peer, cut bool) {
 		return
 	}
 	c.mu.Lock()
-	was := c.peers
+	was := seen{c.peers, c.cut}
 	c.peers, c.cut = peers, cut
+	c.bringPublished(was)
 	c.mu.Unlock()
-	h.nodesChanged(was, peers, cut)
+	h.nodesChanged(was.peers, peers, cut)
 }
-
-// Heard implements broker.Node.
-func (h *Hub) Heard(topic string, from broker.NodeID, body []byte) {}
-
-// Missed implements broker.Node.
-func (h *Hub) Missed(topic string) {}

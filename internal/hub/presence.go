@@ -238,25 +238,35 @@ func (s *session) askPresence(cmd *protocol.Command) {
 				s.answerError(unavailable(err), o.id)
 				return
 			}
-			here, count := h.whoIsHere(name)
-			here, _ = joinMembers(here, e.members, memberLimits)
-			s.answerPresence(o.id, name, here, count+e.count)
+			here, _ := joinMembers(e.members, memberLimits)
+			s.answerPresence(o.id, name, here, h.membersOf(name)+e.count)
 		})
 	})
 }
 
 // whenKnown calls known when this node knows all members of a room, at once or later; false says that it doesn't keep
-// itself informed: it has no members there, or knows only how many it has itself.
+// itself informed: it hears nothing of the room, and has no members there, or knows only how many it has itself.
 func (h *Hub) whenKnown(name string, known func(error)) bool {
 	sh := h.roomShard(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := sh.rooms[name]
-	if r == nil || r.members == 0 || r.presence == nil {
+	if r == nil || r.presence == nil || !r.remote.topic.ready {
 		return false
 	}
 	h.whenSettled(r, known)
 	return true
+}
+
+// membersOf is how many members of a room are here.
+func (h *Hub) membersOf(name string) int {
+	sh := h.roomShard(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if r := sh.rooms[name]; r != nil {
+		return r.members
+	}
+	return 0
 }
 
 // whoIsHere is how many are in the room, and where it keeps that who they are, as many as one message holds.

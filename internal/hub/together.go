@@ -118,22 +118,24 @@ func (h *Hub) tellMembers(room string, n presence.News) error {
 
 // heardMembers is what another node has told the room's topic of its members: body begins with its kind, 2 or above. One
 // at a time for a room; no lock is held.
-func (h *Hub) heardMembers(room string, from broker.NodeID, body []byte) {
+func (h *Hub) heardMembers(name string, from broker.NodeID, body []byte) {
 	var n presence.News
 	if body[0] != toldNews {
 		return // that node is of a newer version
 	}
 	if err := json.Unmarshal(body[1:], &n); err != nil {
-		h.cfg.Log.Error("another node's news of members can't be read", "room", room, "error", err)
+		h.cfg.Log.Error("another node's news of members can't be read", "room", name, "error", err)
 		return
 	}
-	sh := h.roomShard(room)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	r := sh.rooms[room]
-	if r == nil || r.policy.Presence != PresenceFull || h.stopping() {
-		return
-	}
+	h.hearing(name, func(r *room) {
+		if r.policy.Presence == PresenceFull && !h.stopping() {
+			h.hearMembers(r, from, n)
+		}
+	})
+}
+
+// hearMembers is heardMembers. r.mu is held.
+func (h *Hub) hearMembers(r *room, from broker.NodeID, n presence.News) {
 	p := h.presenceOf(r)
 	if h.loop.Overloaded() && len(n.Here) > 0 {
 		p.Skip(presence.Node(from), n)
@@ -222,7 +224,7 @@ func (h *Hub) inquired(r *room, node broker.NodeID, a memberAnswer, err error) {
 		p.Skip(n, presence.News{Summary: &page.Summary})
 		fallthrough
 	case err != nil:
-		there := h.cluster.sees(node)
+		there := h.cluster.mayBeThere(node)
 		if p.NotListed(n, there); there {
 			h.inquireIn(r, node, askAgain)
 		}
