@@ -25,9 +25,11 @@ type cluster struct {
 	peers []broker.Peer // by id
 	cut   bool          // nobody knows whether peers are the ones that there are; also before the first View
 
-	moves  moves
-	claims claims
-	across across
+	moves   moves
+	claims  claims
+	across  across
+	members members // of rooms that tell who is in them
+	asking  questions
 }
 
 // newCluster is nil where the hub is alone.
@@ -37,6 +39,7 @@ func newCluster(h *Hub) *cluster {
 	}
 	c := &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID(), cut: true}
 	c.moves.init()
+	c.asking.c = c
 	return c
 }
 
@@ -109,6 +112,9 @@ type callKind uint8
 
 const (
 	callNothing callKind = iota // is always answered: whether a node is there
+
+	callMembers  callKind = 32 // who is in rooms
+	callOccupied callKind = 33 // in which rooms a node has members, of those whose home is asked
 )
 
 // Of publish_ids (once.go).
@@ -125,6 +131,7 @@ type call func(h *Hub, from broker.NodeID, question []byte, reply func(answer an
 // calls are all kinds.
 var calls = map[callKind]call{
 	callNothing: func(_ *Hub, _ broker.NodeID, _ []byte, reply func(any, error)) { reply(nil, nil) },
+	callMembers: answerMembers,
 
 	callClaim:     answerClaim,
 	callPublished: answerPublished,
@@ -268,8 +275,9 @@ func (h *Hub) View(peers []broker.Peer, cut bool) {
 	}
 	h.noteView(peers, cut)
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	was := seen{c.peers, c.cut}
 	c.peers, c.cut = peers, cut
 	c.bringPublished(was)
+	c.mu.Unlock()
+	h.nodesChanged(was.peers, peers, cut)
 }

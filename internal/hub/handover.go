@@ -292,9 +292,7 @@ func (h *Hub) movesOut(r *room, p *parked) {
 	r.members--
 	r.active = clock()
 	defer h.unused(r, p.payer)
-	if r.presence != nil {
-		h.set(r, protocol.Member{ClientID: p.id.String()}, false, nil)
-	}
+	h.movesAway(r, p.id)
 }
 
 // movesIn has a room count a session that was in it on another node.
@@ -307,7 +305,11 @@ func (h *Hub) movesIn(p *parked, m movedRoom) {
 	r.members++
 	h.used(r)
 	p.rooms = append(p.rooms, parkedRoom{r, m.Put})
-	h.noteJoined(r, Identity{p.id, p.user}, nil, p.payer, m.Data, true)
+	if r.policy.Presence == PresenceFull {
+		h.presenceOf(r).comesBack(p.id)
+		who := protocol.Member{ClientID: p.id.String(), User: p.user, Data: m.Data}
+		h.set(r, who, uint16(p.gen)+1, true, p.payer) // that of the node which had it is lower
+	}
 }
 
 // install has a session that was on another node be parked here; false where one of that id is here already.

@@ -253,6 +253,8 @@ func (h *Hub) Stop() {
 		h.cluster.moves.end()
 		h.listenNoMore()
 		h.cluster.claims.tidy(h, math.MaxInt64)
+		h.cluster.members.stop()
+		h.cluster.asking.stop()
 	}
 	for i := range h.clients {
 		h.settleHandings(&h.clients[i])
