@@ -417,8 +417,10 @@ func TestSessionsOfANodeThatIsCutOff(t *testing.T) {
 	annAgain.resumes("r", "null")
 	memory.Cut(a.inner, false)
 	expectOn(t, idOf(ann), 1, nodes...)
-	if m := annAgain.next(); m["content"] != "direct" {
-		t.Errorf("got %v: what waited for it on its first node should come", m)
+	for m := annAgain.next(); m["content"] != "direct"; m = annAgain.next() { // what waited for it on its first node comes
+		if m["msg_type"] != "gap" { // nobody knows of chats
+			t.Errorf("got %v", m)
+		}
 	}
 	expectOn(t, idOf(carl), 0, nodes...)
 	audited(t, nodes...)
