@@ -25,7 +25,7 @@ func (t *Tail) hearsOf(tb testing.TB, n int) (all []TailItem, lost int64) {
 	return all, lost
 }
 
-func tailOn(t testing.TB, n *aNode, of TailOf) *Tail {
+func tailOn(t testing.TB, n *node, of TailOf) *Tail {
 	tail, err := n.Tail(of)
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +35,7 @@ func tailOn(t testing.TB, n *aNode, of TailOf) *Tail {
 }
 
 // lentTails is how many tails of others are open on the node.
-func (n *aNode) lentTails() (lent int) {
+func (n *node) lentTails() (lent int) {
 	for _, t := range n.tails.list() {
 		if t.lent {
 			lent++
@@ -47,8 +47,8 @@ func (n *aNode) lentTails() (lent int) {
 // A tail on one node hears what passes on all of them, once: what a client does elsewhere, what a user's clients do, and
 // the messages of a room that has members on several nodes.
 func TestATailHearsAllNodes(t *testing.T) {
-	_, nodes := clusterOf(t, 3, nil)
-	a, b := nodes[1].client("ann"), nodes[2].client("bob")
+	_, nodes := historyNodes(t, 3, asIs)
+	a, b := nodes[1].as("ann"), nodes[2].as("bob")
 	ofClient := tailOn(t, nodes[0], TailOf{Client: idOf(a)})
 	ofUser := tailOn(t, nodes[1], TailOf{User: "bob", Content: true})
 	ofRoom := tailOn(t, nodes[2], TailOf{Room: "r"})
@@ -101,8 +101,8 @@ func TestATailHearsAllNodes(t *testing.T) {
 // that is gone ends.
 func TestATailOfANodeThatIsCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m, nodes := clusterOf(t, 2, nil)
-		a := nodes[1].client("ann")
+		m, nodes := historyNodes(t, 2, asIs)
+		a := nodes[1].as("ann")
 		tail := tailOn(t, nodes[0], TailOf{User: "ann"})
 		if n := nodes[1].lentTails(); n != 1 {
 			t.Fatalf("%d tails are lent", n)
