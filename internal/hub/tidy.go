@@ -265,4 +265,7 @@ func (h *Hub) Stop() {
 			}
 		})
 	}
+	if h.cluster != nil {
+		h.endOccupied()
+	}
 }

@@ -259,4 +259,3 @@ func TestMembersAreCountedOverAllNodes(t *testing.T) {
 		}
 	}
 }
-
