@@ -154,7 +154,10 @@ func (s *Server) Rooms(ctx context.Context, q RoomQuery) (list []Room, more bool
 	if err = errors.Join(ctx.Err(), err); err != nil {
 		return nil, false, fmt.Errorf("hubbub: rooms: %w", err)
 	}
-	rooms, more := s.hub.RoomsAfter(q.Prefix, q.After, limit)
+	rooms, more, err := s.hub.RoomsAfter(ctx, q.Prefix, q.After, limit)
+	if err != nil {
+		return nil, false, fmt.Errorf("hubbub: rooms: %w", err)
+	}
 	for _, r := range rooms {
 		list = append(list, roomOf(r))
 	}

@@ -23,12 +23,13 @@ type cluster struct {
 
 	mu    sync.Mutex
 	peers []broker.Peer // by id
-	cut   bool          // nobody knows whether peers are the ones that there are
+	cut   bool          // nobody knows whether peers are the ones that there are; also before the first View
 
 	members  members // of rooms that tell who is in them
 	asking   questions
 	occupied occupied
 	claims   claims
+	across   across
 }
 
 // newCluster is nil where the hub is alone.
@@ -36,7 +37,7 @@ func newCluster(h *Hub) *cluster {
 	if h.cfg.Broker == nil || h.cfg.Alone {
 		return nil
 	}
-	c := &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID()}
+	c := &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID(), cut: true}
 	c.asking.c = c
 	return c
 }
@@ -205,7 +206,11 @@ func decodeAnswer(b []byte, err error, answer any) error {
 // ask asks another node, and gives what it has answered to decodeAnswer, by a goroutine of the broker. It may be called
 // under a room's lock.
 func (c *cluster) ask(to broker.NodeID, kind callKind, question any, done func(answer []byte, err error)) {
-	body, err := json.Marshal(question)
+	body, is := question.(rawQuestion)
+	var err error
+	if !is {
+		body, err = json.Marshal(question)
+	}
 	if err != nil {
 		go done(nil, err)
 		return

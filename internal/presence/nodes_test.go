@@ -94,7 +94,9 @@ func (w *nodes) begin(i int) {
 	}
 }
 
-func (w *nodes) say(format string, args ...any) { w.said = append(w.said, fmt.Sprintf(format, args...)) }
+func (w *nodes) say(format string, args ...any) {
+	w.said = append(w.said, fmt.Sprintf(format, args...))
+}
 
 func (w *nodes) fault(format string, args ...any) {
 	w.t.Helper()
