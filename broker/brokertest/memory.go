@@ -18,6 +18,7 @@ type Memory struct {
 	epoch int
 	rooms map[string]*kept
 	nodes []*memoryNode // that run
+	calls map[*memoryCall]bool
 	down  bool
 	held  bool     // publishing isn't answered
 	late  []func() // the answers that are held
@@ -49,10 +50,15 @@ type underWay struct {
 	ended chan struct{} // closed when n is 0 again; nil while nobody waits
 }
 
-func (u *underWay) do(f func()) {
+// begin counts something whose end calls end.
+func (u *underWay) begin() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.n++
+}
+
+func (u *underWay) do(f func()) {
+	u.begin()
 	go func() {
 		defer u.end()
 		f()
@@ -85,7 +91,7 @@ func (u *underWay) wait() {
 
 // NewMemory makes logs that are empty.
 func NewMemory() *Memory {
-	return &Memory{rooms: map[string]*kept{}, epoch: 1}
+	return &Memory{rooms: map[string]*kept{}, calls: map[*memoryCall]bool{}, epoch: 1}
 }
 
 // Broker is one node's.
