@@ -33,7 +33,9 @@ func newCluster(h *Hub) *cluster {
 	if h.cfg.Broker == nil || h.cfg.Alone {
 		return nil
 	}
-	return &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID()}
+	c := &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID()}
+	c.claims.init(c.id)
+	return c
 }
 
 // Peers are the other nodes, by their ids, and what each says of itself; cut says that they are the last ones that were
@@ -53,18 +55,18 @@ func (c *cluster) view() (peers []broker.Peer, cut bool) {
 
 // home is where what is known by a key is kept: the same node for all that see the same ones, this one included. Another
 // one when nodes come and go, and then what was kept is lost but for what its users bring again. Any goroutine.
-func (c *cluster) home(key string) (at broker.NodeID) {
+func (c *cluster) home(key string) broker.NodeID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.homeAmong(c.peers, key)
+	return home(idsOf(c.id, c.peers), key)
 }
 
-func (c *cluster) homeAmong(peers []broker.Peer, key string) (at broker.NodeID) {
-	at = c.id
-	most := weight(c.id, key)
-	for _, p := range peers {
-		if w := weight(p.ID, key); w > most || w == most && bytes.Compare(p.ID[:], at[:]) > 0 {
-			at, most = p.ID, w
+// home is the one of some nodes where what is known by a key is kept.
+func home(nodes []broker.NodeID, key string) (at broker.NodeID) {
+	most := uint64(0)
+	for _, n := range nodes {
+		if w := weight(n, key); w > most || w == most && bytes.Compare(n[:], at[:]) > 0 {
+			at, most = n, w
 		}
 	}
 	return at
@@ -112,6 +114,7 @@ const (
 	callClaim     callKind = 16 + iota // may it be published
 	callPublished                      // these were
 	callRelease                        // it wasn't
+	callBring                          // which were (homes.go)
 )
 
 // call is what a node answers to one kind of question. It is called in the order in which the node from asks, and mustn't
@@ -125,6 +128,7 @@ var calls = map[callKind]call{
 	callClaim:     answerClaim,
 	callPublished: answerPublished,
 	callRelease:   answerRelease,
+	callBring:     answerBring,
 }
 
 // answered is the answer to a call on its way.
@@ -258,9 +262,10 @@ func (h *Hub) View(peers []broker.Peer, cut bool) {
 	if c == nil {
 		return
 	}
+	_, wasCut := c.view()
+	begin := c.claims.sees(c, peers, wasCut && !cut)
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	was := seen{c.peers, c.cut}
 	c.peers, c.cut = peers, cut
-	c.bringPublished(was)
+	c.mu.Unlock()
+	begin()
 }

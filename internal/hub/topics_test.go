@@ -50,13 +50,16 @@ func liveRooms(slow SlowConsumer) *Policies {
 
 func asIs(*Config) {}
 
-// know waits until each knows of the others.
+// know waits until each knows of the others, and what they have published.
 func know(t testing.TB, nodes ...*node) {
 	t.Helper()
 	for _, n := range nodes {
 		until(t, "the nodes know each other", func() bool {
 			peers, cut := n.Peers()
-			return len(peers) == len(nodes)-1 && !cut
+			cs := &n.cluster.claims
+			cs.mu.Lock()
+			defer cs.mu.Unlock()
+			return len(peers) == len(nodes)-1 && !cut && len(cs.missing) == 0 && len(cs.peers) == len(peers)
 		})
 	}
 }
