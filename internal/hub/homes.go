@@ -9,9 +9,10 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// The home of a publish_id changes when nodes come and go. The new one asks each node what it has published of that, and
-// says of no id that it is new before all have answered who see the same nodes. A node publishes only while the home that
-// it has asked is the one that it sees; so what was published by one home's leave, the next one knows.
+// The home of a publish_id changes when nodes come and go. The new one asks each node what it has published of that, or
+// knows as a home, and says of no id that it is new before all have answered that they see the same nodes. A node
+// publishes only while the home that it has asked is the one that it sees; so what was published by one home's leave, the
+// next one knows.
 
 const (
 	bringsIn   = 3_000 // milliseconds after which a home waits for nobody's answer any more
@@ -36,14 +37,14 @@ type homes struct {
 type bringing struct {
 	View  uint64          `json:"view"`            // whom this node sees
 	Known []broker.NodeID `json:"known,omitempty"` // what it was home of among these, itself included, it knows
-	Shard int             `json:"shard"`
+	From  int             `json:"from"`            // where to begin: 0, or what was Next
 }
 
 // brought is the answer.
 type brought struct {
 	Sees bool          `json:"sees"` // the node sees the same nodes, or else answers nothing yet
 	IDs  []publishedID `json:"ids"`
-	Next int           `json:"next"` // the shard to ask for next; 0 where that was all
+	Next int           `json:"next"` // where it goes on: a shard, and behind these the home's claims; 0 where that was all
 }
 
 // viewOf is the same for all who see the same nodes.
@@ -110,7 +111,7 @@ func (c *cluster) fetch(from broker.NodeID, b bringing, change int) {
 			return
 		}
 		c.published(from, got.IDs)
-		if b.Shard = got.Next; b.Shard > 0 {
+		if b.From = got.Next; b.From > 0 {
 			c.fetch(from, b, change)
 			return
 		}
@@ -161,19 +162,22 @@ func (h *Hub) bring(to broker.NodeID, b bringing, reply func(brought, error)) {
 		return
 	}
 	go func() { // there may be many
-		got := brought{Sees: true, Next: max(0, b.Shard)}
+		got := brought{Sees: true, Next: max(0, b.From)}
 		now := idsOf(h.cluster.id, peers)
-		for got.Next < shards && len(got.IDs) < bringsOnce {
-			h.memories[got.Next].each(func(key publishKey, left int64) {
-				id := key.hash()
-				if k := string(id[:]); home(now, k) == to && (b.Known == nil || home(b.Known, k) != to) {
-					got.IDs = append(got.IDs, publishedID{id[:], left})
-				}
-			})
-			got.Next++
+		add := func(id publishHash, left int64) {
+			if k := string(id[:]); home(now, k) == to && (b.Known == nil || home(b.Known, k) != to) {
+				got.IDs = append(got.IDs, publishedID{id[:], left})
+			}
 		}
-		if got.Next >= shards {
-			got.Next = 0
+		for ; got.Next < shards && len(got.IDs) < bringsOnce; got.Next++ {
+			h.memories[got.Next].each(func(key publishKey, left int64) { add(key.hash(), left) })
+		}
+		if got.Next >= shards && len(got.IDs) < bringsOnce {
+			if at := h.cluster.claims.each(got.Next-shards, bringsOnce, add); at > 0 {
+				got.Next = shards + at
+			} else {
+				got.Next = 0
+			}
 		}
 		reply(got, nil)
 	}()

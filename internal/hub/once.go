@@ -38,6 +38,7 @@ type claims struct {
 	mu    sync.Mutex
 	all   map[publishHash]claim
 	order []claimEnd
+	ended int // how many were before the first of order
 
 	homes // whose home this node is
 }
@@ -66,11 +67,31 @@ func (cs *claims) tidy(h *Hub, now int64) {
 			delete(cs.all, end.id)
 		}
 	}
-	cs.order = cs.order[n:]
+	cs.order, cs.ended = cs.order[n:], cs.ended+n
 	if len(cs.order) == 0 {
 		cs.all, cs.order = nil, nil
 	}
 	h.count(KeptPublishIDs, -int64(n)*claimCost)
+}
+
+// each calls f for so many of what was published, from a place on, and says how many milliseconds it counts still; next
+// is the place behind, 0 where that was all.
+func (cs *claims) each(from, most int, f func(id publishHash, left int64)) (next int) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	now := clock()
+	i := max(0, from-cs.ended)
+	for ; i < len(cs.order) && most > 0; i++ {
+		end := cs.order[i]
+		if c := cs.all[end.id]; c.done && c.until == end.until && c.until > now {
+			f(end.id, c.until-now)
+			most--
+		}
+	}
+	if i >= len(cs.order) {
+		return 0
+	}
+	return cs.ended + i
 }
 
 // bytes is what the claims count for.
@@ -260,10 +281,10 @@ func (h *Hub) remembers(key publishKey) bool {
 func (s *session) publishOnNodes(name string, cmd *protocol.Command) {
 	h, m := s.hub, s.message(protocol.RoomMessage, cmd)
 	m.Room = name
-	var from *session
 	if policy, _ := s.policyOf(cmd.Room); !policy.IncludeSender {
-		from, m.Except = s, m.From
+		m.Except = m.From
 	}
+	later := cmd.PublishID != nil
 	var full *loop.Worker
 	publish := func() (at history.Position, err error) {
 		sh := h.roomShard(name)
@@ -272,10 +293,17 @@ func (s *session) publishOnNodes(name string, cmd *protocol.Command) {
 		if h.stopping() {
 			return at, ErrStopped
 		}
+		from := s
+		switch {
+		case m.Except == "":
+			from = nil
+		case later:
+			from = h.here(s.id) // it may have come back over another connection meanwhile
+		}
 		at, full, err = h.publishHere(sh, m, from, nil)
 		return at, err
 	}
-	if cmd.PublishID == nil {
+	if !later {
 		if _, err := publish(); err != nil {
 			s.answerError(unavailable(err), cmd.ID)
 			return

@@ -54,14 +54,17 @@ func asIs(*Config) {}
 func know(t testing.TB, nodes ...*node) {
 	t.Helper()
 	for _, n := range nodes {
-		until(t, "the nodes know each other", func() bool {
-			peers, cut := n.Peers()
-			cs := &n.cluster.claims
-			cs.mu.Lock()
-			defer cs.mu.Unlock()
-			return len(peers) == len(nodes)-1 && !cut && len(cs.missing) == 0 && len(cs.peers) == len(peers)
-		})
+		until(t, "the nodes know each other", func() bool { return n.knows(len(nodes) - 1) })
 	}
+}
+
+// knows says that the node sees so many others, and what they have published.
+func (n *node) knows(others int) bool {
+	peers, cut := n.Peers()
+	cs := &n.cluster.claims
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return len(peers) == others && !cut && len(cs.missing) == 0 && len(cs.peers) == others
 }
 
 func (n *node) client() *client { return newClient(n.t, n.Hub, n.l) }

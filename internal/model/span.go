@@ -96,6 +96,9 @@ func (c *checking) own(s *span, m *message) bool {
 	if s.room.name == Direct(s.log.Client) || s.room.policy.IncludeSender {
 		return false
 	}
+	if len(m.from) > 1 && m.by != "" {
+		return m.by == s.log.Client
+	}
 	return slices.Contains(m.from, s.log.Client)
 }
 
