@@ -56,7 +56,7 @@ var ErrBusy = errors.New("too many messages wait for the room's log")
 var ErrUnavailable = errors.New("the room's log, or the other nodes, can't be reached")
 
 // ErrTimeout says that nobody knows whether a message was published: no answer came in time.
-var ErrTimeout = errors.New("the room's log didn't answer in time; the message may have been published")
+var ErrTimeout = errors.New("the room's log or another node didn't answer in time; it may have been done")
 
 // NodeID names a node in one life of its process: it has another one each time that it starts.
 type NodeID [4]byte

@@ -23,9 +23,12 @@ type cluster struct {
 
 	mu    sync.Mutex
 	peers []broker.Peer // by id
-	cut   bool          // nobody knows whether peers are the ones that there are
+	cut   bool          // nobody knows whether peers are the ones that there are; also before the first View
 
-	claims claims
+	members members // of rooms that tell who is in them
+	asking  questions
+	claims  claims
+	across  across
 }
 
 // newCluster is nil where the hub is alone.
@@ -33,7 +36,8 @@ func newCluster(h *Hub) *cluster {
 	if h.cfg.Broker == nil || h.cfg.Alone {
 		return nil
 	}
-	c := &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID()}
+	c := &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID(), cut: true}
+	c.asking.c = c
 	c.claims.init(c.id)
 	return c
 }
@@ -107,6 +111,9 @@ type callKind uint8
 
 const (
 	callNothing callKind = iota // is always answered: whether a node is there
+
+	callMembers  callKind = 32 // who is in rooms
+	callOccupied callKind = 33 // in which rooms a node has members, of those whose home is asked
 )
 
 // Of publish_ids (once.go).
@@ -124,6 +131,7 @@ type call func(h *Hub, from broker.NodeID, question []byte, reply func(answer an
 // calls are all kinds.
 var calls = map[callKind]call{
 	callNothing: func(_ *Hub, _ broker.NodeID, _ []byte, reply func(any, error)) { reply(nil, nil) },
+	callMembers: answerMembers,
 
 	callClaim:     answerClaim,
 	callPublished: answerPublished,
@@ -199,7 +207,11 @@ func decodeAnswer(b []byte, err error, answer any) error {
 // ask asks another node, and gives what it has answered to decodeAnswer, by a goroutine of the broker. It may be called
 // under a room's lock.
 func (c *cluster) ask(to broker.NodeID, kind callKind, question any, done func(answer []byte, err error)) {
-	body, err := json.Marshal(question)
+	body, is := question.(rawQuestion)
+	var err error
+	if !is {
+		body, err = json.Marshal(question)
+	}
 	if err != nil {
 		go done(nil, err)
 		return
@@ -262,10 +274,11 @@ func (h *Hub) View(peers []broker.Peer, cut bool) {
 	if c == nil {
 		return
 	}
-	_, wasCut := c.view()
+	was, wasCut := c.view()
 	begin := c.claims.sees(c, peers, wasCut && !cut)
 	c.mu.Lock()
 	c.peers, c.cut = peers, cut
 	c.mu.Unlock()
 	begin()
+	h.nodesChanged(was, peers, cut)
 }

@@ -20,8 +20,8 @@ const (
 	bringsOnce = 4_000 // publish_ids in an answer, or all those of one shard
 )
 
-// errMoving says that nobody knows just now whether a message was published by its id.
-var errMoving = &protocol.Error{Code: protocol.Unavailable, Message: "nodes have come or gone, and publish_ids move: try again"}
+// errHomesMove says that nobody knows just now whether a message was published by its id.
+var errHomesMove = &protocol.Error{Code: protocol.Unavailable, Message: "nodes have come or gone, and publish_ids move: try again"}
 
 // homes is how much a home knows. Guarded by claims.mu.
 type homes struct {

@@ -153,7 +153,7 @@ func (w *nodesWorld) burst() {
 
 // again has a client of the same user try again, wherever it is, what may be published already.
 func (w *nodesWorld) again() {
-	if len(w.said) == 0 || slices.ContainsFunc(w.nodes, func(n *node) bool { return !n.knows(len(w.nodes) - 1) }) {
+	if len(w.said) == 0 || slices.ContainsFunc(w.nodes, func(n *node) bool { return !n.seesAll(len(w.nodes) - 1) }) {
 		return // a node that is cut off may be the only one that knows of it
 	}
 	m := w.said[max(0, len(w.said)-1-w.r.IntN(8))]

@@ -128,7 +128,7 @@ func (c *cluster) claim(by broker.NodeID, id publishHash) (duplicate bool, err e
 	case old.until > now && old.by != by && now < old.at+claimsFor && c.sees(old.by):
 		return false, errClaimed
 	case !cs.knowsAllOf(c, id, now):
-		return false, errMoving
+		return false, errHomesMove
 	}
 	if h.stopping() || h.loop.Overloaded() {
 		return false, ErrOverloaded
@@ -228,7 +228,7 @@ func (h *Hub) onceOnNodes(key publishKey, p *payer, publish func() (history.Posi
 		if err == nil && !duplicate {
 			_, duplicate, err = h.once(key, p, func() (at history.Position, err error) {
 				if c.home(string(id[:])) != home { // under the lock under which another home is told of what is remembered
-					return at, errMoving
+					return at, errHomesMove
 				}
 				return publish()
 			})

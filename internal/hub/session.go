@@ -251,12 +251,16 @@ func (h *Hub) chat(m *protocol.Message, from *session) (full *loop.Worker, err e
 func (s *session) directMessage(cmd *protocol.Command) {
 	id, ok := ParseID(cmd.To)
 	if !ok {
-		s.answerError(&protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote(cmd.To) + " is connected"}, cmd.ID)
+		s.answerError(unknownClient(cmd.To), cmd.ID)
 		return
 	}
 	m := s.message(protocol.DirectMessage, cmd)
 	m.Place(0, 0)
 	full, err := s.hub.direct(id, m, s)
+	if err != nil && err.Code == protocol.UnknownClient && s.hub.cluster != nil {
+		s.directElsewhere(cmd, id, m)
+		return
+	}
 	if err != nil {
 		s.answerError(err, cmd.ID)
 		return

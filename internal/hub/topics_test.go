@@ -54,12 +54,12 @@ func asIs(*Config) {}
 func know(t testing.TB, nodes ...*node) {
 	t.Helper()
 	for _, n := range nodes {
-		until(t, "the nodes know each other", func() bool { return n.knows(len(nodes) - 1) })
+		until(t, "the nodes know each other", func() bool { return n.seesAll(len(nodes) - 1) })
 	}
 }
 
-// knows says that the node sees so many others, and what they have published.
-func (n *node) knows(others int) bool {
+// seesAll says that the node sees so many others, and what they have published.
+func (n *node) seesAll(others int) bool {
 	peers, cut := n.Peers()
 	cs := &n.cluster.claims
 	cs.mu.Lock()
@@ -67,11 +67,11 @@ func (n *node) knows(others int) bool {
 	return len(peers) == others && !cut && len(cs.missing) == 0 && len(cs.peers) == others
 }
 
-func (n *node) client() *client { return newClient(n.t, n.Hub, n.l) }
+func (n *node) client() *client { return n.as("") }
 
 // as is a client of a user.
 func (n *node) as(user string) *client {
-	return newSession(n.t, n.l, n.session(NewID(), auth.Identity{User: user}, netip.Addr{}, nil))
+	return newSession(n.t, n.l, n.session(n.newID(), auth.Identity{User: user}, netip.Addr{}, nil))
 }
 
 func (c *client) joins(room string) {
