@@ -25,11 +25,12 @@ type cluster struct {
 	peers []broker.Peer // by id
 	cut   bool          // nobody knows whether peers are the ones that there are; also before the first View
 
-	moves   moves
-	claims  claims
-	across  across
-	members members // of rooms that tell who is in them
-	asking  questions
+	moves    moves
+	members  members // of rooms that tell who is in them
+	asking   questions
+	occupied occupied
+	claims   claims
+	across   across
 }
 
 // newCluster is nil where the hub is alone.
@@ -130,8 +131,9 @@ type call func(h *Hub, from broker.NodeID, question []byte, reply func(answer an
 
 // calls are all kinds.
 var calls = map[callKind]call{
-	callNothing: func(_ *Hub, _ broker.NodeID, _ []byte, reply func(any, error)) { reply(nil, nil) },
-	callMembers: answerMembers,
+	callNothing:  func(_ *Hub, _ broker.NodeID, _ []byte, reply func(any, error)) { reply(nil, nil) },
+	callMembers:  answerMembers,
+	callOccupied: answerOccupied,
 
 	callClaim:     answerClaim,
 	callPublished: answerPublished,
@@ -279,5 +281,5 @@ func (h *Hub) View(peers []broker.Peer, cut bool) {
 	c.peers, c.cut = peers, cut
 	c.bringPublished(was)
 	c.mu.Unlock()
-	h.nodesChanged(was.peers, peers, cut)
+	h.nodesChanged(was, seen{peers, cut})
 }
