@@ -93,6 +93,9 @@ func (h *Hub) Audit() []string {
 		h.recountParked(&h.clients[i], c)
 		h.recountMemory(&h.memories[i], c)
 	}
+	if h.cluster != nil {
+		c.keep(KeptPublishIDs, nil, h.cluster.claims.bytes())
+	}
 	for i := range h.rooms {
 		h.rooms[i].each(func(r *room) { h.recountRoom(r, c) })
 	}

@@ -23,7 +23,10 @@ type cluster struct {
 
 	mu    sync.Mutex
 	peers []broker.Peer // by id
-	cut   bool          // nobody knows whether peers are the ones that there are
+	cut   bool          // nobody knows whether peers are the ones that there are; also before the first View
+
+	claims claims
+	across across
 }
 
 // newCluster is nil where the hub is alone.
@@ -31,7 +34,7 @@ func newCluster(h *Hub) *cluster {
 	if h.cfg.Broker == nil || h.cfg.Alone {
 		return nil
 	}
-	return &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID()}
+	return &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID(), cut: true}
 }
 
 // Peers are the other nodes, by their ids, and what each says of itself; cut says that they are the last ones that were
@@ -54,9 +57,13 @@ func (c *cluster) view() (peers []broker.Peer, cut bool) {
 func (c *cluster) home(key string) (at broker.NodeID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.homeAmong(c.peers, key)
+}
+
+func (c *cluster) homeAmong(peers []broker.Peer, key string) (at broker.NodeID) {
 	at = c.id
 	most := weight(c.id, key)
-	for _, p := range c.peers {
+	for _, p := range peers {
 		if w := weight(p.ID, key); w > most || w == most && bytes.Compare(p.ID[:], at[:]) > 0 {
 			at, most = p.ID, w
 		}
@@ -101,6 +108,13 @@ const (
 	callNothing callKind = iota // is always answered: whether a node is there
 )
 
+// Of publish_ids (once.go).
+const (
+	callClaim     callKind = 16 + iota // may it be published
+	callPublished                      // these were
+	callRelease                        // it wasn't
+)
+
 // call is what a node answers to one kind of question. It is called in the order in which the node from asks, and mustn't
 // block: what does goes to a goroutine of its own. reply is called once.
 type call func(h *Hub, from broker.NodeID, question []byte, reply func(answer any, err error))
@@ -108,6 +122,10 @@ type call func(h *Hub, from broker.NodeID, question []byte, reply func(answer an
 // calls are all kinds.
 var calls = map[callKind]call{
 	callNothing: func(_ *Hub, _ broker.NodeID, _ []byte, reply func(any, error)) { reply(nil, nil) },
+
+	callClaim:     answerClaim,
+	callPublished: answerPublished,
+	callRelease:   answerRelease,
 }
 
 // answered is the answer to a call on its way.
@@ -178,7 +196,11 @@ func decodeAnswer(b []byte, err error, answer any) error {
 // ask asks another node, and gives what it has answered to decodeAnswer, by a goroutine of the broker. It may be called
 // under a room's lock.
 func (c *cluster) ask(to broker.NodeID, kind callKind, question any, done func(answer []byte, err error)) {
-	body, err := json.Marshal(question)
+	body, is := question.(rawQuestion)
+	var err error
+	if !is {
+		body, err = json.Marshal(question)
+	}
 	if err != nil {
 		go done(nil, err)
 		return
@@ -243,11 +265,7 @@ func (h *Hub) View(peers []broker.Peer, cut bool) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	was := seen{c.peers, c.cut}
 	c.peers, c.cut = peers, cut
+	c.bringPublished(was)
 }
-
-// Heard implements broker.Node.
-func (h *Hub) Heard(topic string, from broker.NodeID, body []byte) {}
-
-// Missed implements broker.Node.
-func (h *Hub) Missed(topic string) {}

@@ -157,7 +157,7 @@ func (s *session) enterNamed(name string) *protocol.Error {
 	switch {
 	case s.find([]byte(name)) >= 0 || s.coming() && s.more.coming.left[name].room != nil:
 		return nil
-	case s.hub.remoteLog(name):
+	case s.hub.opens(name):
 		s.enterWhenOpen(name)
 		return nil
 	}
@@ -212,7 +212,7 @@ func (s *session) untouched(l *local, at history.Position) bool {
 	return len(c.pulls) < before
 }
 
-// enterWhenOpen is enter for a room whose log lies elsewhere. What the client says of that room waits meanwhile.
+// enterWhenOpen is enter for a room that must be opened. What the client says of that room waits meanwhile.
 func (s *session) enterWhenOpen(name string) {
 	h := s.hub
 	coming := s.coming() && s.more.coming.asked
