@@ -102,17 +102,6 @@ func served[Q, A any](do func(h *Hub, ctx context.Context, question Q) (A, error
 	}
 }
 
-// sees says that a node is there, as far as this one knows.
-func (c *cluster) sees(n broker.NodeID) bool {
-	peers, _ := c.view()
-	for _, p := range peers {
-		if p.ID == n {
-			return true
-		}
-	}
-	return false
-}
-
 // ownErrors are those that mean the same wherever they were made.
 var ownErrors = []error{
 	ErrUnknownClient, ErrUnknownUser, ErrOverloaded, ErrNotMember, ErrNoHistory, ErrNoPosition, ErrNoPresence, ErrLimitReached,

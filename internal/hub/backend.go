@@ -231,22 +231,33 @@ func (h *Hub) History(ctx context.Context, room string, q PageQuery) (page []*pr
 }
 
 // PresenceAfter is how many are in the room, and where its policy is full the first so many of them, by id, that come
-// after one; more says that there are others behind them. ErrNoPresence.
-func (h *Hub) PresenceAfter(_ context.Context, room string, after ID, limit int) (count int, members []protocol.Member, more bool, err error) {
+// after one; more says that there are others behind them. ErrNoPresence. Where there are other nodes that have to be asked
+// it waits for them, and has the errors of ErrUnavailable, ErrTimeout or ctx's.
+func (h *Hub) PresenceAfter(ctx context.Context, room string, after ID, limit int) (count int, members []protocol.Member, more bool, err error) {
 	if h.cfg.Policies.For(room).Presence == PresenceOff {
 		return 0, nil, false, ErrNoPresence
 	}
+	if h.cluster != nil {
+		return h.presenceTogether(ctx, room, after, limit)
+	}
+	count, members, more = h.presenceHere(room, after, limit)
+	return count, members, more, nil
+}
+
+// presenceHere is PresenceAfter as far as this node knows.
+func (h *Hub) presenceHere(room string, after ID, limit int) (count int, members []protocol.Member, more bool) {
 	sh := h.roomShard(room)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := sh.rooms[room]
 	if r == nil {
-		return 0, nil, false, nil
+		return 0, nil, false
 	}
-	if r.presence != nil {
-		members, more = r.presence.After(after.String(), limit)
+	if r.presence == nil {
+		return r.members, nil, false
 	}
-	return r.members, members, more, nil
+	members, more = r.presence.After(after.String(), limit)
+	return r.presence.Count(), members, more
 }
 
 // RoomInfo is what is known of a room from outside.

@@ -25,8 +25,10 @@ type cluster struct {
 	peers []broker.Peer // by id
 	cut   bool          // nobody knows whether peers are the ones that there are; also before the first View
 
-	claims claims
-	across across
+	members members // of rooms that tell who is in them
+	asking  questions
+	claims  claims
+	across  across
 }
 
 // newCluster is nil where the hub is alone.
@@ -34,7 +36,9 @@ func newCluster(h *Hub) *cluster {
 	if h.cfg.Broker == nil || h.cfg.Alone {
 		return nil
 	}
-	return &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID(), cut: true}
+	c := &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID(), cut: true}
+	c.asking.c = c
+	return c
 }
 
 // Peers are the other nodes, by their ids, and what each says of itself; cut says that they are the last ones that were
@@ -106,6 +110,9 @@ type callKind uint8
 
 const (
 	callNothing callKind = iota // is always answered: whether a node is there
+
+	callMembers  callKind = 32 // who is in rooms
+	callOccupied callKind = 33 // in which rooms a node has members, of those whose home is asked
 )
 
 // Of publish_ids (once.go).
@@ -122,6 +129,7 @@ type call func(h *Hub, from broker.NodeID, question []byte, reply func(answer an
 // calls are all kinds.
 var calls = map[callKind]call{
 	callNothing: func(_ *Hub, _ broker.NodeID, _ []byte, reply func(any, error)) { reply(nil, nil) },
+	callMembers: answerMembers,
 
 	callClaim:     answerClaim,
 	callPublished: answerPublished,
@@ -264,8 +272,9 @@ func (h *Hub) View(peers []broker.Peer, cut bool) {
 		return
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	was := seen{c.peers, c.cut}
 	c.peers, c.cut = peers, cut
 	c.bringPublished(was)
+	c.mu.Unlock()
+	h.nodesChanged(was.peers, peers, cut)
 }

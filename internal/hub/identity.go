@@ -306,7 +306,7 @@ func (s *session) showAnew() {
 		r := s.rooms[i].local.room
 		if r.policy.Presence == PresenceFull && s.payer().may(int64(len(s.known().Data))) {
 			r.mu.Lock()
-			s.hub.set(r, protocol.Member{ClientID: s.idText(), User: s.name(), Data: s.known().Data}, true, s.payer())
+			s.hub.set(r, protocol.Member{ClientID: s.idText(), User: s.name(), Data: s.known().Data}, uint16(s.gen()), true, s.payer())
 			r.mu.Unlock()
 			s.rooms[i].data = uint16(len(s.known().Data))
 		}

@@ -10,45 +10,16 @@ import (
 	"testing"
 	"time"
 
-	"example.com/hubbub/broker"
 	"example.com/hubbub/broker/brokertest"
 	"example.com/hubbub/internal/auth"
-	"example.com/hubbub/internal/loop"
 )
 
-// node is one of several hubs in this process.
-type node struct {
-	t testing.TB
-	*Hub
-	loop *loop.Loop
-	b    broker.Broker
-}
-
-// newNodes are hubs that know each other.
-func newNodes(t testing.TB, n int, set func(*Config)) (m *brokertest.Memory, nodes []*node) {
-	m = brokertest.NewMemory()
-	for range n {
-		b := m.Broker()
-		h, l := newHubOf(t, 2, func(c *Config) {
-			c.Broker, c.ResumeWindow = b, time.Minute
-			if set != nil {
-				set(c)
-			}
-		})
-		nodes = append(nodes, &node{t: t, Hub: h, loop: l, b: b})
-	}
-	for _, n := range nodes {
-		until(t, "the nodes know each other", func() bool {
-			peers, cut := n.Peers()
-			return !cut && len(peers) == len(nodes)-1
-		})
-	}
-	return m, nodes
-}
-
-// client is one whose session begins on the node.
-func (n *node) client(user string) *client {
-	return newSession(n.t, n.loop, n.session(n.newID(), auth.Identity{User: user}, netip.Addr{}, nil))
+// historyNodes are so many, whose rooms keep a history, and whose clients may resume.
+func historyNodes(t testing.TB, n int, set func(*Config)) (m *brokertest.Memory, nodes []*node) {
+	return newNodes(t, n, func(c *Config) {
+		c.Policies, c.ResumeWindow = NewPolicies(Disconnect), time.Minute
+		set(c)
+	})
 }
 
 // nothingUnderWay waits until nobody is sought or asked.
@@ -71,8 +42,8 @@ func (c *client) direct(to string, content any) map[string]any {
 // Direct messages reach a client on another node in the order in which they were sent, and each is answered, in order;
 // between them the sender may talk to others.
 func TestDirectMessagesToAnotherNode(t *testing.T) {
-	_, nodes := newNodes(t, 3, nil)
-	a, b, c, near := nodes[0].client("ann"), nodes[1].client(""), nodes[2].client(""), nodes[0].client("")
+	_, nodes := historyNodes(t, 3, asIs)
+	a, b, c, near := nodes[0].as("ann"), nodes[1].client(), nodes[2].client(), nodes[0].client()
 	const many = 200
 	go func() {
 		for i := range many {
@@ -105,8 +76,8 @@ func TestDirectMessagesToAnotherNode(t *testing.T) {
 
 // Who isn't there is unknown, wherever it might have been; of a node that is gone, or can't be asked, too.
 func TestDirectMessagesToNobody(t *testing.T) {
-	m, nodes := newNodes(t, 3, nil)
-	a, b := nodes[0].client(""), nodes[1].client("")
+	m, nodes := historyNodes(t, 3, asIs)
+	a, b := nodes[0].client(), nodes[1].client()
 	gone := nodes[1].newID()
 	strange := NewID() // of a node that was never there
 	for what, to := range map[string]string{"who was on another node": gone.String(), "who was here": nodes[0].newID().String(), "nobody's": strange.String(), "no id": "bob"} {
@@ -122,13 +93,13 @@ func TestDirectMessagesToNobody(t *testing.T) {
 	if m := a.direct(b.id, "still"); m["msg_type"] != "ack" {
 		t.Errorf("to a node that is there: %v", m)
 	}
-	lonely := nodes[2].client("")
+	lonely := nodes[2].client()
 	for what, to := range map[string]string{"who may be there": b.id, "nobody's": strange.String()} {
 		if m := lonely.direct(to, 1); m["code"] != "unavailable" || m["retry"] != true {
 			t.Errorf("on the node that is cut off, %s: %v", what, m)
 		}
 	}
-	near := nodes[2].client("")
+	near := nodes[2].client()
 	if m := lonely.direct(near.id, 1); m["msg_type"] != "ack" {
 		t.Errorf("on the node that is cut off, to one beside it: %v", m)
 	}
@@ -141,9 +112,9 @@ func TestDirectMessagesToNobody(t *testing.T) {
 
 // A client whose id leads to a node that is gone is found where it is now.
 func TestWhoIsElsewhereIsFound(t *testing.T) {
-	_, nodes := newNodes(t, 3, nil)
-	a := nodes[0].client("")
-	moved := newSession(t, nodes[2].loop, nodes[2].session(NewID(), auth.Identity{User: "bob"}, netip.Addr{}, nil))
+	_, nodes := historyNodes(t, 3, asIs)
+	a := nodes[0].client()
+	moved := newSession(t, nodes[2].l, nodes[2].session(NewID(), auth.Identity{User: "bob"}, netip.Addr{}, nil))
 	for i := range 20 {
 		if m := a.direct(moved.id, i); m["msg_type"] != "ack" {
 			t.Fatal(m)
@@ -172,17 +143,17 @@ func TestWhoIsElsewhereIsFound(t *testing.T) {
 // What waits on another node for a client that has lost its connection is paid for there by who sent it: its user, or
 // itself where it has no name; so one can't fill the node for all.
 func TestWhatWaitsOnAnotherNodeIsTheSenders(t *testing.T) {
-	_, nodes := newNodes(t, 2, func(c *Config) { c.MaxBufferedBytes = 4 << 20 })
+	_, nodes := historyNodes(t, 2, func(c *Config) { c.MaxBufferedBytes = 4 << 20 })
 	here, there := nodes[0], nodes[1]
 	var away []*client
 	for range 40 {
-		c := there.client("")
+		c := there.client()
 		c.lose(there.Hub)
 		away = append(away, c)
 	}
 	content := strings.Repeat("x", 30<<10)
 	for _, user := range []string{"ann", ""} {
-		sender := here.client(user)
+		sender := here.as(user)
 		refused := 0
 		for _, to := range away {
 			if m := sender.direct(to.id, content); m["code"] == "rate_limited" {
@@ -195,10 +166,10 @@ func TestWhatWaitsOnAnotherNodeIsTheSenders(t *testing.T) {
 			t.Errorf("%q: %d of %d are refused", user, refused, len(away))
 		}
 	}
-	if other := here.client("bob").direct(away[0].id, "mine"); other["msg_type"] != "ack" {
+	if other := here.as("bob").direct(away[0].id, "mine"); other["msg_type"] != "ack" {
 		t.Errorf("of another one: %v", other)
 	}
-	full := here.client("carl")
+	full := here.as("carl")
 	full.direct(away[1].id, content)
 	if m := full.direct(away[1].id, content+content); m["code"] != "overloaded" {
 		t.Errorf("more than may wait for one: %v", m)
@@ -223,9 +194,9 @@ func TestWhatWaitsOnAnotherNodeIsTheSenders(t *testing.T) {
 
 // The application's calls reach a client on whichever node it is, connected or parked.
 func TestTheApplicationNamesClientsOnOtherNodes(t *testing.T) {
-	m, nodes := newNodes(t, 3, nil)
+	m, nodes := historyNodes(t, 3, asIs)
 	ctx := t.Context()
-	c := nodes[2].client("ann")
+	c := nodes[2].as("ann")
 	id := idOf(c)
 	if err := nodes[0].Join(ctx, "r", id); err != nil {
 		t.Fatal(err)
@@ -282,13 +253,13 @@ func errOfPublish[A any](_ A, _ bool, err error) error { return err }
 
 // A user's clients are those on all nodes.
 func TestAUserIsOnAllNodes(t *testing.T) {
-	m, nodes := newNodes(t, 3, nil)
+	m, nodes := historyNodes(t, 3, asIs)
 	ctx := t.Context()
 	var clients []*client
 	for i := range 6 {
-		clients = append(clients, nodes[i%2].client("ann"))
+		clients = append(clients, nodes[i%2].as("ann"))
 	}
-	nodes[2].client("bob")
+	nodes[2].as("bob")
 	list, err := nodes[2].UserClients(ctx, "ann")
 	if err != nil || len(list) != 6 || !slices.IsSortedFunc(list, byID) {
 		t.Errorf("%v, %v", list, err)
@@ -329,11 +300,11 @@ func TestAUserIsOnAllNodes(t *testing.T) {
 
 // Lists have what is on all nodes, once, in pages that miss nothing; where a node can't be asked there is no list.
 func TestListsAreOfAllNodes(t *testing.T) {
-	m, nodes := newNodes(t, 3, func(c *Config) { c.Policies = NewPolicies(Disconnect, plainRooms) })
+	m, nodes := historyNodes(t, 3, func(c *Config) { c.Policies = NewPolicies(Disconnect, plainRooms) })
 	ctx := t.Context()
 	var ids, rooms []string
 	for i := range 30 {
-		c := nodes[i%3].client(fmt.Sprintf("user %02d", i/2)) // two each, on two nodes
+		c := nodes[i%3].as(fmt.Sprintf("user %02d", i/2)) // two each, on two nodes
 		ids = append(ids, c.id)
 		for _, name := range []string{fmt.Sprintf("plain.%02d", i/2), "plain.all"} {
 			c.say(`{"msg_type":"join_room","room":%q,"id":%q}`, name, name)
@@ -400,7 +371,7 @@ func TestListsAreOfAllNodes(t *testing.T) {
 
 // A node's page that had to end early hides nothing of what comes behind it.
 func TestPagesThatEndEarlyAreMerged(t *testing.T) {
-	_, nodes := newNodes(t, 2, nil)
+	_, nodes := historyNodes(t, 2, asIs)
 	there := nodes[1]
 	long := strings.Repeat("u", 250)
 	for i := range 1500 {
@@ -429,9 +400,9 @@ func TestPagesThatEndEarlyAreMerged(t *testing.T) {
 
 // A node that dies while it is asked makes nobody wait for ever, and leaves nothing behind.
 func TestANodeDiesWhileItIsAsked(t *testing.T) {
-	m, nodes := newNodes(t, 3, nil)
-	a := nodes[0].client("")
-	b := nodes[1].client("")
+	m, nodes := historyNodes(t, 3, asIs)
+	a := nodes[0].client()
+	b := nodes[1].client()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	asked := make(chan struct{})

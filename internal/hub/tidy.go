@@ -251,6 +251,8 @@ func (h *Hub) Stop() {
 	if h.cluster != nil {
 		h.listenNoMore()
 		h.cluster.claims.tidy(h, math.MaxInt64)
+		h.cluster.members.stop()
+		h.cluster.asking.stop()
 	}
 	for i := range h.clients {
 		h.endDue(&h.clients[i], math.MaxInt64)

@@ -61,11 +61,11 @@ func know(t testing.TB, nodes ...*node) {
 	}
 }
 
-func (n *node) client() *client { return newClient(n.t, n.Hub, n.l) }
+func (n *node) client() *client { return n.as("") }
 
 // as is a client of a user.
 func (n *node) as(user string) *client {
-	return newSession(n.t, n.l, n.session(NewID(), auth.Identity{User: user}, netip.Addr{}, nil))
+	return newSession(n.t, n.l, n.session(n.newID(), auth.Identity{User: user}, netip.Addr{}, nil))
 }
 
 func (c *client) joins(room string) {
