@@ -420,7 +420,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.loop.Kill()
 		<-gone
 	}
-	s.hub.Stop() // those who might have resumed leave their rooms, and nothing is published any more
+	s.hub.Leave(ctx) // those who might have resumed find their sessions on other nodes
+	s.hub.Stop()     // who has none leaves its rooms, and nothing is published any more
 	told := make(chan struct{})
 	go func() { // beside the hooks
 		s.closeWebhooks(ctx)
