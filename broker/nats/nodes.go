@@ -84,6 +84,7 @@ type peer struct {
 	body  []byte
 	quiet int
 	base  uint64   // what it had told up to here is heard, or its loss is said
+	late  bool     // it hasn't answered a fence, and nothing was heard of it since: no other waits for it
 	owed  []*topic // they were ready without it
 }
 
@@ -122,6 +123,7 @@ func newNodes(b *Broker) *nodes {
 		topics: map[string]*topic{}, hashes: map[uint64]*topic{}, peers: map[broker.NodeID]*peer{},
 	}
 	n.out.wake = make(chan struct{}, 1)
+	n.told.round = 1
 	n.told.now, n.told.before = map[string]*tale{}, map[string]*tale{}
 	n.interest.wake, n.interest.done = make(chan struct{}, 1), make(chan []*topic)
 	n.calls.arrived, n.calls.all = make(chan *client.Msg, b.maxArrived), map[uint64]*call{}
@@ -339,7 +341,7 @@ func (n *nodes) heardBeat(b []byte) {
 		p.base = told
 	}
 	n.miss(p.owed)
-	p.owed = nil
+	p.late, p.owed = false, nil
 	if flags&helloFlag != 0 {
 		n.soon.Store(true)
 	}

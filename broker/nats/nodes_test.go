@@ -245,10 +245,11 @@ func TestWhoDoesntAnswerIsMissed(t *testing.T) {
 	p := newPuppet(t, e)
 	p.beat(0, nil)
 	n.meets(1)
-	n.listen("a")
+	n.listen("a", "b") // the second doesn't wait for it
 	n.hears()
 	p.beat(0, nil)
-	n.hears("a missed")
+	n.until("both are missed", func(o *others) bool { return len(o.heard) == 2 })
+	n.hears("a missed", "b missed")
 }
 
 // A node that is gone without a good-bye may have told something that was lost with it.
