@@ -74,6 +74,9 @@ func (e *embedded) options() (*server.Options, error) {
 	if !e.clustered() {
 		return o, nil
 	}
+	if e.brings() {
+		o.Metadata[bringsKey] = "yes"
+	}
 	c := &o.Cluster
 	c.Name, c.Host, c.Port, c.Advertise = e.store.name(), host, port+1, above(address)
 	c.Username, c.Password = "hubbub", e.store.routePassword()
@@ -85,6 +88,13 @@ func (e *embedded) options() (*server.Options, error) {
 		o.Routes = append(o.Routes, &url.URL{Scheme: "nats", User: url.UserPassword(c.Username, c.Password), Host: above(other)})
 	}
 	return o, nil
+}
+
+// running is the server; nil while it starts anew, and once it has stopped.
+func (e *embedded) running() *server.Server {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.s
 }
 
 const handshake = 10 * time.Second

@@ -119,7 +119,8 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		client.MaxPingsOutstanding(2),
 		client.CustomInboxPrefix("_HB"),
 	}, options...)
-	if b.send, err = client.Connect(url, append(options, client.Name("hubbub, sends"))...); err != nil {
+	if b.send, err = client.Connect(url, append(options, client.Name("hubbub, sends"),
+		client.ReconnectHandler(func(*client.Conn) { b.sendAllAgain() }))...); err != nil {
 		return fmt.Errorf("NATS at %s: %w", url, err)
 	}
 	if v := b.send.ConnectedServerVersion(); tooOld(v) {
@@ -229,6 +230,15 @@ func (b *Broker) stream(r broker.Room) *stream {
 	return st
 }
 
+// sendAllAgain has sent again what isn't answered yet.
+func (b *Broker) sendAllAgain() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, st := range b.streams {
+		st.sendAgain()
+	}
+}
+
 // sweepAll has the tails of all open rooms looked at: something may have been missed.
 func (b *Broker) sweepAll() {
 	b.mu.Lock()
@@ -245,6 +255,7 @@ func (b *Broker) elected(m *client.Msg) {
 	defer b.mu.Unlock()
 	for _, st := range b.streams {
 		if st.name == name {
+			st.sendAgain()
 			st.sweepSoon()
 		}
 	}

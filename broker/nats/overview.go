@@ -238,7 +238,7 @@ func (o *Overview) judge(expected int) {
 		o.Problems = append(o.Problems, fmt.Sprintf("%d of %d stores are there", up, expected))
 	}
 	if o.Leader == "" {
-		o.Problems = append(o.Problems, "the stores have no leader: most of them must be up and hear each other")
+		o.Problems = append(o.Problems, errNoLeader.Error())
 	}
 	if expected > 1 && expected%2 == 0 {
 		o.Problems = append(o.Problems, fmt.Sprintf("there are %d stores: one more or one less can lose as many; have 1, 3 or 5", expected))
@@ -271,7 +271,7 @@ func (c Cluster) Remove(ctx context.Context, store string) error {
 		i := slices.IndexFunc(o.Stores, func(s StoreState) bool { return s.Name == store })
 		switch {
 		case o.Leader == "":
-			return errors.New("the stores have no leader: most of them must be up and hear each other; nothing was removed")
+			return fmt.Errorf("%w; nothing was removed", errNoLeader)
 		case i < 0:
 			return fmt.Errorf("the cluster has no store %q", store)
 		case o.Stores[i].Up:

@@ -206,7 +206,5 @@ func (b *Broker) Ready() error {
 	if b.stores == nil {
 		return nil
 	}
-	b.stores.mu.Lock()
-	defer b.stores.mu.Unlock()
-	return b.stores.why
+	return b.stores.Ready()
 }

@@ -17,12 +17,18 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-const (
+// Tests have less.
+var (
 	askEvery  = 5 * time.Second  // whether the stores still serve
-	askSoon   = time.Second / 4  // while they don't
-	tellEvery = 10 * time.Second // what keeps them from it, and how long it is no news
-	mayDiffer = 2 * time.Second  // clocks
+	tellEvery = 10 * time.Second // what keeps them from it
 )
+
+const (
+	askSoon   = time.Second / 4 // while they don't serve
+	mayDiffer = 2 * time.Second // clocks
+)
+
+var errNoLeader = errors.New("the stores have no leader: most of them must be up and hear each other, and all of them when the cluster begins")
 
 var errNotYet = errors.New("no store of the cluster has answered yet")
 
@@ -35,10 +41,13 @@ type stores struct {
 	tls     *tls.Config  // nil for none
 	system  *client.Conn // to the server in this process, as one who may look at stores; nil where there is none
 
+
 	// follow's own.
+	begun  bool      // the cluster has, once
 	one    bool      // it is known that all stores are of one cluster
 	looked time.Time // for what is wrong
-	told   string    // of that, last
+	found  string    // of that, last; "" where the node can serve
+	told   string    // last
 	toldAt time.Time
 
 	mu  sync.Mutex
@@ -48,29 +57,28 @@ type stores struct {
 // follow looks whether the stores serve, tends this one, and logs what is wrong, until the broker ends.
 func (s *stores) follow() {
 	s.looked = time.Now()
-	for {
-		err := s.ask()
-		if err == nil && !s.one {
-			err = s.areOne()
+	for missed := 0; ; {
+		err := s.serve()
+		if err == nil {
+			missed = 0
+		} else if missed++; missed == 1 && s.Ready() == nil {
+			err = nil // their leader changes, perhaps
 		}
-		if err == nil && s.own != "" {
-			s.b.tend()
-		}
-		if err != nil && s.b.ctx.Err() == nil && time.Since(s.looked) > tellEvery {
+		s.set(err)
+		switch since := time.Since(s.looked); {
+		case err != nil && since > tellEvery:
 			s.looked = time.Now()
-			if wrong := s.wrong(s.b.ctx); len(wrong) > 0 {
-				err = fmt.Errorf("%w: %s", err, strings.Join(wrong, "; "))
-			}
-			s.tell(slog.LevelWarn, "this node can't serve: "+err.Error())
-		} else if err == nil && time.Since(s.looked) > 3*tellEvery && s.own != "" {
+			s.found = strings.Join(s.wrong(s.b.ctx), "; ")
+			s.set(err)
+			s.tell(slog.LevelWarn, "this node can't serve: "+s.Ready().Error())
+		case err == nil && since > 3*tellEvery && s.own != "":
 			s.looked = time.Now()
 			if o, err := s.b.Look(s.b.ctx); err == nil && len(o.Problems) > 0 {
 				s.tell(slog.LevelWarn, "the cluster's stores: "+strings.Join(o.Problems, "; "))
 			}
 		}
-		s.set(err)
 		wait := askEvery
-		if err != nil {
+		if missed > 0 {
 			wait = askSoon
 		}
 		if !s.b.pause(wait) {
@@ -79,18 +87,44 @@ func (s *stores) follow() {
 	}
 }
 
+// serve is an error where the node can't serve. It tends the store.
+func (s *stores) serve() error {
+	err := s.ask()
+	if err == nil && !s.begun {
+		err = s.begin()
+	}
+	if err == nil && !s.one {
+		err = s.areOne()
+	}
+	if s.own != "" {
+		s.b.tend(err == nil)
+	}
+	return err
+}
+
 // set says whether the node can serve.
 func (s *stores) set(err error) {
-	s.mu.Lock()
-	was := s.why
-	if err == nil || was == nil || time.Since(s.looked) < time.Second { // what was found to be wrong says more
-		s.why = err
+	was := s.Ready()
+	switch {
+	case err == nil:
+		s.found = ""
+	case s.found != "":
+		err = fmt.Errorf("%w: %s", err, s.found)
 	}
+	s.mu.Lock()
+	s.why = err
 	s.mu.Unlock()
 	if was != nil && err == nil {
 		s.told = ""
 		s.tell(slog.LevelInfo, "the cluster's stores are there: this node can serve")
 	}
+}
+
+// Ready is Broker.Ready.
+func (s *stores) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.why
 }
 
 // tell logs what is new, and what isn't once a minute.
@@ -113,7 +147,7 @@ func (s *stores) ask() error {
 	case !s.b.send.IsConnected():
 		err = errors.New("no store can be reached")
 	case errors.As(err, &api) || errors.Is(err, context.DeadlineExceeded):
-		err = errors.New("the stores have no leader: most of them must be up and hear each other")
+		err = errNoLeader
 	default:
 		err = fmt.Errorf("the stores: %w", err)
 	}
@@ -206,10 +240,7 @@ func (s *stores) areOne() error {
 func (s *stores) wrong(ctx context.Context) (wrong []string) {
 	var self *server.Server
 	if s.own != "" {
-		s.b.server.mu.Lock()
-		self = s.b.server.s
-		s.b.server.mu.Unlock()
-		if self == nil {
+		if self = s.b.server.running(); self == nil {
 			return []string{"the store's own server is down"}
 		}
 	}

@@ -1,0 +1,220 @@
+package nats
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const testSecret = "a secret of the tests"
+
+// testStores are stores of a cluster, which can be started again.
+type testStores struct {
+	t       testing.TB
+	log     logged
+	configs []Store
+	brokers []*Broker // nil where one isn't up
+	next    int
+}
+
+// newStores has settings for stores with folders and ports of their own. None is up. They end with the test.
+func newStores(t testing.TB, n int, change ...func(*Store)) *testStores {
+	t.Helper()
+	c := &testStores{t: t, brokers: make([]*Broker, n)}
+	var addresses []string
+	for range n {
+		addresses = append(addresses, fmt.Sprintf("127.0.0.1:%d", freePair(t)))
+	}
+	for i, address := range addresses {
+		s := Store{Cluster: Cluster{Secret: testSecret, Join: addresses}, Dir: filepath.Join(t.TempDir(), "log"), ID: fmt.Sprint("store", i), Listen: address}
+		for _, change := range change {
+			change(&s)
+		}
+		c.configs = append(c.configs, s)
+	}
+	t.Cleanup(func() {
+		for i := range c.brokers {
+			c.stop(i)
+		}
+		if t.Failed() {
+			t.Log(c.log.String())
+		}
+	})
+	return c
+}
+
+// freePair is a port that nobody has, as the one above.
+func freePair(t testing.TB) int {
+	t.Helper()
+	for {
+		port := freePorts(t, 1)[0]
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1))
+		if err == nil {
+			l.Close()
+			return port
+		}
+	}
+}
+
+// logged is what was logged.
+type logged struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (c *testStores) config() Config { return Config{Logger: slog.New(slog.NewTextHandler(&c.log, &slog.HandlerOptions{Level: slog.LevelDebug}))} }
+
+func (c *testStores) start(i int) {
+	c.t.Helper()
+	b, err := StartStore(c.configs[i], c.config())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.brokers[i] = b
+}
+
+// stop ends a store as planned.
+func (c *testStores) stop(i int) {
+	if b := c.brokers[i]; b != nil {
+		b.Close()
+		c.brokers[i] = nil
+	}
+}
+
+// kill ends a store at once: it hands nothing over.
+func (c *testStores) kill(i int) {
+	b := c.brokers[i]
+	b.server.mu.Lock()
+	b.server.end()
+	b.server.over = true
+	b.server.mu.Unlock()
+	c.stop(i)
+}
+
+// startAll starts those that aren't up, and waits until all can serve and know each other.
+func (c *testStores) startAll() {
+	c.t.Helper()
+	for i, b := range c.brokers {
+		if b == nil {
+			c.start(i)
+		}
+	}
+	c.ready()
+}
+
+func (c *testStores) ready() {
+	c.t.Helper()
+	for _, b := range c.brokers {
+		if b != nil {
+			ready(c.t, b)
+		}
+	}
+	c.until("all stores are current", func() bool {
+		for _, b := range c.brokers {
+			if b != nil && b.server.clustered() && !b.server.running().JetStreamIsCurrent() {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func ready(t testing.TB, b *Broker) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); b.Ready() != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(b.Ready())
+		}
+	}
+}
+
+func (c *testStores) until(what string, ok func() bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("never came: %s\n%s", what, c.log.String())
+		}
+	}
+}
+
+func (c *testStores) logs(text string) {
+	c.t.Helper()
+	c.until(text, func() bool { return strings.Contains(c.log.String(), text) })
+}
+
+// join is a node that keeps nothing.
+func (c *testStores) join() *Broker {
+	c.t.Helper()
+	b, err := Join(c.configs[0].Cluster, c.config())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return b
+}
+
+// testTLS are files of a CA and a certificate for 127.0.0.1.
+func testTLS(t testing.TB) *TLS {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	sign := func(c, by *x509.Certificate, key, byKey *ecdsa.PrivateKey) []byte {
+		c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+		der, err := x509.CreateCertificate(rand.Reader, c, by, &key.PublicKey, byKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	newKey := func() *ecdsa.PrivateKey {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+	caKey, key := newKey(), newKey()
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "node"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &TLS{
+		CA:   write("ca.pem", "CERTIFICATE", sign(ca, ca, caKey, caKey)),
+		Cert: write("node.pem", "CERTIFICATE", sign(leaf, ca, key, caKey)),
+		Key:  write("node.key", "PRIVATE KEY", der),
+	}
+}
