@@ -15,9 +15,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A cluster has begun once there is a stream of this name, which has nothing in it. Before, nobody makes streams: a store that
+// A cluster has begun once there is a stream of this name, which has one message with nothing in it. Before, nobody makes streams: a store that
 // was alone may have some, which the cluster is to have.
-const beginning = streamPrefix + "BEGINNING"
+const (
+	beginning        = streamPrefix + "BEGINNING"
+	beginningSubject = "hb.beginning"
+)
 
 // bringsKey is in a server's metadata where its store has what it had when it was alone.
 const bringsKey = "hubbub-brings"
@@ -29,7 +32,7 @@ func (s *stores) begin() error {
 	_, err := s.b.js.Stream(ctx, beginning)
 	if err == nil {
 		s.begun = true
-		if s.own != "" && s.b.server.brings() {
+		if s.b.server.brings() {
 			s.b.log.Warn("this store had a history when it was alone, but the cluster has begun without it: it stays where it is, unused", "folder", s.b.server.aside())
 		}
 		return nil
@@ -37,16 +40,13 @@ func (s *stores) begin() error {
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return fmt.Errorf("the stores: %w", err)
 	}
-	if s.own == "" {
-		return errors.New("the cluster has not begun yet")
-	}
 	if s.b.server.clustered() {
 		if err := s.mayBegin(ctx); err != nil {
 			return err
 		}
 	}
 	_, err = s.b.createStream(ctx, jetstream.StreamConfig{
-		Name: beginning, Subjects: []string{"hb.beginning"}, MaxMsgs: 1, Storage: jetstream.FileStorage, Replicas: s.b.cfg.Replicas,
+		Name: beginning, Subjects: []string{beginningSubject}, MaxMsgs: 1, Storage: jetstream.FileStorage, Replicas: s.b.cfg.Replicas,
 	})
 	if err != nil {
 		return fmt.Errorf("the stores: %w", err)
@@ -58,7 +58,7 @@ func (s *stores) begin() error {
 // mayBegin takes over what this store had when it was alone, where no other brings something. It is an error where the
 // beginning is another store's to make.
 func (s *stores) mayBegin(ctx context.Context) error {
-	known, err := gather[server.ServerStatsMsg](ctx, s.system, "STATSZ", nil, len(s.others)+1)
+	known, err := gather[server.ServerStatsMsg](ctx, s.system, "STATSZ", nil, allOf)
 	if err != nil {
 		return fmt.Errorf("the stores: %w", err)
 	}
@@ -151,6 +151,9 @@ func (s *stores) copyStream(from *client.Conn, name string) error {
 			return fmt.Errorf("reading it failed: %s %s", status, chunk.Header.Get("Description"))
 		}
 		answer, err := s.b.send.RequestWithContext(ctx, restore.DeliverSubject, chunk.Data)
+		for errors.Is(err, client.ErrNoResponders) && s.b.pause(retryAfter) { // its leader isn't known to this server yet, or not any more
+			answer, err = s.b.send.RequestWithContext(ctx, restore.DeliverSubject, chunk.Data)
+		}
 		if err != nil {
 			return err
 		}

@@ -195,6 +195,12 @@ func (b *Broker) member(url string, options ...client.Option) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
+	if b.server != nil {
+		if err := b.stores.answer(); err != nil {
+			b.Close()
+			return nil, err
+		}
+	}
 	b.work.Go(b.stores.follow)
 	return b, nil
 }

@@ -41,7 +41,6 @@ type stores struct {
 	tls     *tls.Config  // nil for none
 	system  *client.Conn // to the server in this process, as one who may look at stores; nil where there is none
 
-
 	// follow's own.
 	begun  bool      // the cluster has, once
 	one    bool      // it is known that all stores are of one cluster
@@ -89,16 +88,20 @@ func (s *stores) follow() {
 
 // serve is an error where the node can't serve. It tends the store.
 func (s *stores) serve() error {
-	err := s.ask()
+	if s.own == "" {
+		if err := s.ask(); err != nil || s.one {
+			return err
+		}
+		return s.areOne()
+	}
+	err := s.leader()
 	if err == nil && !s.begun {
 		err = s.begin()
 	}
-	if err == nil && !s.one {
-		err = s.areOne()
+	if err == nil {
+		err = s.write()
 	}
-	if s.own != "" {
-		s.b.tend(err == nil)
-	}
+	s.b.tend(err == nil)
 	return err
 }
 
@@ -136,22 +139,60 @@ func (s *stores) tell(level slog.Level, text string) {
 	s.b.log.Log(s.b.ctx, level, text, "cluster", s.cluster.name())
 }
 
-// ask has the stores answer one question of JetStream: it has a leader then.
+// serving is where nodes ask whether the stores serve: who is connected to one, that one.
+const serving = "hb.serving"
+
+// answer has this store say to nodes whether it can serve.
+func (s *stores) answer() error {
+	_, err := s.b.send.QueueSubscribe(serving, "hb", func(m *client.Msg) {
+		var why string
+		if err := s.Ready(); err != nil {
+			why = err.Error()
+		}
+		_ = m.Respond([]byte(why)) // who doesn't hear it asks again
+	})
+	return err
+}
+
+// ask asks a store whether it can serve.
 func (s *stores) ask() error {
+	m, err := s.b.send.Request(serving, nil, apiTimeout/2)
+	switch {
+	case err != nil && !s.b.send.IsConnected():
+		return errors.New("no store can be reached")
+	case err != nil:
+		return fmt.Errorf("no store answers: %w", err)
+	case len(m.Data) > 0:
+		return fmt.Errorf("a store says: %s", m.Data)
+	}
+	return nil
+}
+
+// leader is an error where the stores have none.
+func (s *stores) leader() error {
 	ctx, cancel := context.WithTimeout(s.b.ctx, apiTimeout/2)
 	defer cancel()
 	_, err := s.b.js.AccountInfo(ctx)
+	return leaderless(err)
+}
+
+// write has most stores write something: a leader that was left alone doesn't know it for 10 s and more.
+func (s *stores) write() error {
+	ctx, cancel := context.WithTimeout(s.b.ctx, apiTimeout/2)
+	defer cancel()
+	_, err := s.b.js.Publish(ctx, beginningSubject, nil)
+	return leaderless(err)
+}
+
+func leaderless(err error) error {
 	var api *jetstream.APIError
 	switch {
 	case err == nil:
-	case !s.b.send.IsConnected():
-		err = errors.New("no store can be reached")
-	case errors.As(err, &api) || errors.Is(err, context.DeadlineExceeded):
-		err = errNoLeader
-	default:
-		err = fmt.Errorf("the stores: %w", err)
+		return nil
+	case errors.As(err, &api) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoStreamResponse):
+		return errNoLeader
 	}
-	return err
+	return fmt.Errorf("the stores: %w", err)
 }
 
 // probe asks the store at an address which stores it knows, and says which it is.
@@ -166,12 +207,21 @@ func (s *stores) probe(ctx context.Context, address string) (id string, known []
 		return "", nil, err
 	}
 	defer c.Close()
-	known, err = gather[server.ServerStatsMsg](ctx, c, "STATSZ", nil, len(s.others)+1)
+	known, err = gather[server.ServerStatsMsg](ctx, c, "STATSZ", nil, allOf)
 	return c.ConnectedServerId(), known, err
 }
 
-// gather asks all stores that the one at the other end knows. It waits for as many answers as are expected, up to a second.
-func gather[T any](ctx context.Context, c *client.Conn, what string, question any, expected int) (answers []T, err error) {
+// allOf says whether all stores have answered that one of them knows.
+func allOf(known []server.ServerStatsMsg) bool {
+	routes := 0
+	for _, m := range known {
+		routes = max(routes, storeState(&m, time.Now()).Routes)
+	}
+	return len(known) > routes
+}
+
+// gather asks all stores that the one at the other end knows. It waits until there are all answers, a second at most.
+func gather[T any](ctx context.Context, c *client.Conn, what string, question any, all func(answers []T) bool) (answers []T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	data, err := json.Marshal(question)
@@ -191,7 +241,7 @@ func gather[T any](ctx context.Context, c *client.Conn, what string, question an
 	if err := c.PublishRequest("$SYS.REQ.SERVER.PING."+what, inbox, data); err != nil {
 		return nil, err
 	}
-	for len(answers) < expected {
+	for len(answers) == 0 || !all(answers) {
 		select {
 		case m, ok := <-arrived:
 			var answer T
@@ -210,12 +260,8 @@ func gather[T any](ctx context.Context, c *client.Conn, what string, question an
 }
 
 // areOne is an error where the addresses are those of stores that don't know each other: of two clusters, or each alone. Those
-// that aren't there aren't asked. Servers that form a cluster see for themselves.
+// that aren't there aren't asked.
 func (s *stores) areOne() error {
-	if s.own != "" {
-		s.one = true
-		return nil
-	}
 	var first string
 	var known []string
 	for _, address := range s.others {

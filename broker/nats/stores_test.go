@@ -11,9 +11,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,21 +52,26 @@ func newStores(t testing.TB, n int, change ...func(*Store)) *testStores {
 		for i := range c.brokers {
 			c.stop(i)
 		}
-		if t.Failed() {
+		if t.Failed() || os.Getenv("F1") != "" {
 			t.Log(c.log.String())
 		}
 	})
 	return c
 }
 
-// freePair is a port that nobody has, as the one above.
+// freePair is a port that nobody has, as the one above, and which isn't given to who doesn't ask for one.
 func freePair(t testing.TB) int {
 	t.Helper()
-	for {
-		port := freePorts(t, 1)[0]
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1))
+	free := func(port int) bool {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			l.Close()
+		}
+		return err == nil
+	}
+	for {
+		port := 20000 + 2*mathrand.IntN(6000)
+		if free(port) && free(port+1) {
 			return port
 		}
 	}
@@ -88,7 +95,9 @@ func (l *logged) String() string {
 	return l.b.String()
 }
 
-func (c *testStores) config() Config { return Config{Logger: slog.New(slog.NewTextHandler(&c.log, &slog.HandlerOptions{Level: slog.LevelDebug}))} }
+func (c *testStores) config() Config {
+	return Config{Logger: slog.New(slog.NewTextHandler(&c.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+}
 
 func (c *testStores) start(i int) {
 	c.t.Helper()
@@ -217,4 +226,21 @@ func testTLS(t testing.TB) *TLS {
 		Cert: write("node.pem", "CERTIFICATE", sign(leaf, ca, key, caKey)),
 		Key:  write("node.key", "PRIVATE KEY", der),
 	}
+}
+
+// well waits until three stores are there with a copy of each stream, and nothing is wrong.
+func (c *testStores) well(n *testNode) {
+	c.t.Helper()
+	var o Overview
+	var err error
+	defer func() {
+		if c.t.Failed() {
+			c.t.Logf("the stores are %+v, %v", o, err)
+		}
+	}()
+	c.until("each stream has three copies", func() bool {
+		o, err = n.Look(c.t.Context())
+		return err == nil && len(o.Stores) == 3 && len(o.Problems) == 0 && o.Leader != "" && len(o.Streams) > 1 &&
+			!slices.ContainsFunc(o.Streams, func(s StreamState) bool { return s.Replicas != 3 || len(s.Copies) != 3 })
+	})
 }
