@@ -130,6 +130,19 @@ func (e *embedded) sick() bool {
 	return slices.ContainsFunc(health.Errors, func(err server.HealthzError) bool { return strings.Contains(err.Error, "write error") })
 }
 
+// health is an error where the store's copies aren't whole.
+func (e *embedded) health() error {
+	s := e.running()
+	if s == nil {
+		return errors.New("this store's server is down")
+	}
+	health := s.Healthz(&server.HealthzOptions{Details: true})
+	if len(health.Errors) == 0 {
+		return nil
+	}
+	return fmt.Errorf("this store catches up with the others: %d things are to do, the first: %s", len(health.Errors), health.Errors[0].Error)
+}
+
 // clusterFile is a file in the folder of a store that says which cluster's it is, and whether other stores are there.
 const clusterFile = "cluster"
 

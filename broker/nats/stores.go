@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -49,8 +50,9 @@ type stores struct {
 	told   string    // last
 	toldAt time.Time
 
-	mu  sync.Mutex
-	why error // why the node can't serve; nil where it can
+	mu      sync.Mutex
+	why     error // why the node can't serve; nil where it can
+	catchUp error // why this store's copies aren't whole since it has started; nil where they are
 }
 
 // follow looks whether the stores serve, tends this one, and logs what is wrong, until the broker ends.
@@ -77,7 +79,7 @@ func (s *stores) follow() {
 			}
 		}
 		wait := askEvery
-		if missed > 0 {
+		if missed > 0 || s.behind() != nil {
 			wait = askSoon
 		}
 		if !s.b.pause(wait) {
@@ -102,12 +104,28 @@ func (s *stores) serve() error {
 		err = s.write()
 	}
 	s.b.tend(err == nil)
+	if err == nil && s.behind() != nil {
+		health := s.b.server.health()
+		s.mu.Lock()
+		s.catchUp = health
+		s.mu.Unlock()
+	}
 	return err
+}
+
+// behind says whether this store has yet to catch up with the others since it has started. Nodes are served meanwhile, but no
+// other store should be stopped.
+func (s *stores) behind() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.catchUp
 }
 
 // set says whether the node can serve.
 func (s *stores) set(err error) {
-	was := s.Ready()
+	s.mu.Lock()
+	was := s.why
+	s.mu.Unlock()
 	switch {
 	case err == nil:
 		s.found = ""
@@ -127,7 +145,7 @@ func (s *stores) set(err error) {
 func (s *stores) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.why
+	return cmp.Or(s.why, s.catchUp)
 }
 
 // tell logs what is new, and what isn't once a minute.
@@ -146,7 +164,10 @@ const serving = "hb.serving"
 func (s *stores) answer() error {
 	_, err := s.b.send.QueueSubscribe(serving, "hb", func(m *client.Msg) {
 		var why string
-		if err := s.Ready(); err != nil {
+		s.mu.Lock()
+		err := s.why
+		s.mu.Unlock()
+		if err != nil {
 			why = err.Error()
 		}
 		_ = m.Respond([]byte(why)) // who doesn't hear it asks again
