@@ -14,6 +14,7 @@ import (
 // Three stores with TLS are started one after the other, and a node that keeps nothing before them: a cluster begins when all
 // stores are there, and goes on with most of them.
 func TestStoresInAnyOrder(t *testing.T) {
+	t.Parallel()
 	files := testTLS(t)
 	c := newStores(t, 3, func(s *Store) { s.TLS = files })
 	joined := run(t, c.join())
@@ -91,6 +92,7 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 // A node that is to join two stores, each of which is alone, serves with neither: it would have one history today, and
 // another tomorrow.
 func TestTwoThatAreAlone(t *testing.T) {
+	t.Parallel()
 	c := newStores(t, 2)
 	for i := range c.configs {
 		c.configs[i].Join = nil
@@ -106,6 +108,7 @@ func TestTwoThatAreAlone(t *testing.T) {
 
 // A node that was alone becomes a store, and later one of three: rooms go on where they were.
 func TestGrowing(t *testing.T) {
+	t.Parallel()
 	c := newStores(t, 3)
 	if err := os.MkdirAll(c.configs[1].Dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -160,6 +163,7 @@ func TestGrowing(t *testing.T) {
 
 // A folder that is another cluster's, or of one of several stores, isn't used for something else.
 func TestFolderOfAnother(t *testing.T) {
+	t.Parallel()
 	c := newStores(t, 3)
 	refused := func(why string, s Store) {
 		t.Helper()
@@ -189,6 +193,7 @@ func TestFolderOfAnother(t *testing.T) {
 
 // Streams that are made while a store is away get another copy when it is back.
 func TestFewerCopiesForAWhile(t *testing.T) {
+	t.Parallel()
 	c := newStores(t, 3)
 	c.startAll()
 	c.stop(2)
@@ -200,6 +205,7 @@ func TestFewerCopiesForAWhile(t *testing.T) {
 
 // A store whose disk is gone is removed, and a new one takes its place. Nothing is removed that is up.
 func TestLostStoreIsReplaced(t *testing.T) {
+	t.Parallel()
 	c := newStores(t, 3)
 	c.startAll()
 	n := run(t, c.join())
@@ -234,6 +240,7 @@ func TestLostStoreIsReplaced(t *testing.T) {
 
 // A store whose server has given up its files, as it does when the disk is full, starts it anew.
 func TestSickStoreIsRevived(t *testing.T) {
+	t.Parallel()
 	c := newStores(t, 3)
 	c.startAll()
 	n := run(t, c.brokers[1])
@@ -252,8 +259,9 @@ func TestSickStoreIsRevived(t *testing.T) {
 	}
 }
 
-// A planned stop hands over what the store leads: who publishes hardly waits. With HUBBUB_LANES it says how long.
+// A planned stop hands over what the store leads: who publishes hardly waits. It logs how long.
 func TestPlannedStop(t *testing.T) {
+	t.Parallel()
 	c := newStores(t, 3)
 	c.startAll()
 	n := run(t, c.join())

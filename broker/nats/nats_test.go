@@ -48,3 +48,25 @@ func TestThreeServers(t *testing.T) {
 		}
 	})
 }
+
+// Three stores with a secret and TLS, and nodes that have joined them.
+func TestStores(t *testing.T) {
+	brokertest.Run(t, func(t *testing.T) brokertest.System {
+		files := testTLS(t)
+		c := newStores(t, 3, func(s *Store) { s.TLS = files })
+		c.startAll()
+		return brokertest.System{
+			Node: func() broker.Broker {
+				b := c.join()
+				ready(t, b)
+				return b
+			},
+			Faults: []brokertest.Fault{
+				{Name: "a store killed", Inject: func() { c.restart(0) }},
+				{Name: "two stores killed", Inject: func() { c.restart(1, 2) }},
+				{Name: "all stores restarted as planned", Inject: c.restartAsPlanned},
+			},
+			Wipe: c.wipe,
+		}
+	})
+}

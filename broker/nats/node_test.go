@@ -10,7 +10,7 @@ import (
 	"example.com/hubbub/broker"
 )
 
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // testNode is a broker.Node that notes what it is told of each room.
 type testNode struct {

@@ -49,10 +49,12 @@ func newStores(t testing.TB, n int, change ...func(*Store)) *testStores {
 		c.configs = append(c.configs, s)
 	}
 	t.Cleanup(func() {
-		for i := range c.brokers {
-			c.stop(i)
+		for i, b := range c.brokers {
+			if b != nil {
+				c.kill(i)
+			}
 		}
-		if t.Failed() || os.Getenv("F1") != "" {
+		if t.Failed() {
 			t.Log(c.log.String())
 		}
 	})
@@ -75,6 +77,33 @@ func freePair(t testing.TB) int {
 			return port
 		}
 	}
+}
+
+// restart kills stores, all of them before one is started again.
+func (c *testStores) restart(which ...int) {
+	for _, i := range which {
+		c.kill(i)
+	}
+	c.startAll()
+}
+
+// restartAsPlanned does so one after the other, each when the one before has caught up.
+func (c *testStores) restartAsPlanned() {
+	for i := range c.brokers {
+		c.stop(i)
+		c.startAll()
+	}
+}
+
+// wipe has all start with empty folders.
+func (c *testStores) wipe() {
+	for i := range c.brokers {
+		c.kill(i)
+		if err := os.RemoveAll(c.configs[i].Dir); err != nil {
+			c.t.Error(err)
+		}
+	}
+	c.startAll()
 }
 
 // logged is what was logged.
