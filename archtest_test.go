@@ -81,6 +81,7 @@ var testPackages = []string{"internal/rawtest", "internal/faulty", "internal/wsc
 
 // alsoInTests says what the tests of a package may import beside that.
 var alsoInTests = map[string][]string{
+	".":                      {"broker/brokertest"},
 	"client":                 {".", "hubbubtest"},
 	"e2e":                    {"client"}, // which is a client of a user's, too
 	"internal/hub":           {"broker/brokertest", "internal/protocol/room"},

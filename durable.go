@@ -10,24 +10,25 @@ import (
 	"example.com/hubbub/internal/datadir"
 )
 
-// openDataDir takes the data directory, where the settings name one, and starts the log of rooms in it: a NATS server in
-// this process, which listens nowhere.
-func (s *Server) openDataDir() error {
+// openDataDir takes the data directory, where the settings name one. Where the settings name no broker, it starts the log
+// of rooms in it: a NATS server in this process, which listens nowhere.
+func (s *Server) openDataDir() (err error) {
 	s.node = cmp.Or(s.cfg.NodeName, newNode())
+	s.broker = s.cfg.Broker
 	if s.cfg.DataDir == "" {
 		return nil
 	}
-	if err := s.openLog(); err != nil {
+	if s.dataDir, err = datadir.Open(s.cfg.DataDir); err == nil && s.broker == nil {
+		err = s.openLog()
+	}
+	if err != nil {
 		return fmt.Errorf("data-dir %s: %w", s.cfg.DataDir, err)
 	}
+	s.node = cmp.Or(s.cfg.NodeName, s.dataDir.ID())
 	return nil
 }
 
-func (s *Server) openLog() (err error) {
-	if s.dataDir, err = datadir.Open(s.cfg.DataDir); err != nil {
-		return err
-	}
-	s.node = cmp.Or(s.cfg.NodeName, s.dataDir.ID())
+func (s *Server) openLog() error {
 	mark, err := s.dataDir.Epoch(s.cfg.historyRules())
 	if err != nil {
 		return err
@@ -36,12 +37,15 @@ func (s *Server) openLog() (err error) {
 	if err != nil {
 		return err
 	}
-	s.broker, err = nats.Start(dir, nats.Config{Window: s.cfg.DedupWindow, Mark: "." + mark, Logger: s.log})
+	s.own, err = nats.Start(dir, nats.Config{Window: s.cfg.DedupWindow, Mark: "." + mark, Logger: s.log})
+	if err == nil {
+		s.broker, s.alone = s.own, true
+	}
 	return err
 }
 
-// serveLog has the log serve the hub, until closeDataDir.
-func (s *Server) serveLog() {
+// serveBroker has the broker serve the hub, until closeBroker.
+func (s *Server) serveBroker() {
 	if s.broker == nil {
 		return
 	}
@@ -50,23 +54,23 @@ func (s *Server) serveLog() {
 	go func() {
 		defer close(ended)
 		if err := s.broker.Run(ctx, s.hub); err != nil {
-			s.log.Error("the log of rooms", "error", err)
+			s.log.Error("the broker serves no more", "error", err)
 		}
 	}()
-	s.endLog = func() {
+	s.endBroker = func() {
 		cancel()
 		<-ended
 	}
 }
 
-// closeDataDir ends the log of rooms and gives the data directory back. Nothing uses either any more.
-func (s *Server) closeDataDir() {
-	if s.endLog != nil {
-		s.endLog()
-	} else if s.broker != nil {
-		s.broker.Close()
+// closeBroker ends the broker and gives the data directory back. Nothing uses either any more.
+func (s *Server) closeBroker() {
+	if s.endBroker != nil {
+		s.endBroker()
+	} else if s.own != nil {
+		s.own.Close()
 	}
-	if s.broker != nil {
+	if s.own != nil {
 		s.dataDir.Ended()
 	}
 	s.dataDir.Close()

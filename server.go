@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/hubbub/broker"
 	"example.com/hubbub/broker/nats"
 	"example.com/hubbub/internal/api"
 	"example.com/hubbub/internal/audit"
@@ -64,8 +65,11 @@ type Server struct {
 
 	webhooks *outbox.Outbox // nil where nothing is told
 	dataDir  *datadir.Dir   // nil without one
-	broker   *nats.Broker   // keeps the logs of rooms in it; nil without one
-	endLog   func()         // ends it, once it serves
+
+	broker    broker.Broker // keeps the logs of rooms, and knows the other nodes; nil where the Server does so, and has none
+	own       *nats.Broker  // the same one, where it isn't Config.Broker
+	alone     bool          // there are no other nodes, whatever the broker is
+	endBroker func()        // ends it, once it serves
 
 	tally tally
 
@@ -119,7 +123,7 @@ func New(cfg Config) (*Server, error) {
 		err = s.openWebhooks()
 	}
 	if err != nil {
-		s.closeDataDir()
+		s.closeBroker()
 		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
@@ -132,13 +136,13 @@ func New(cfg Config) (*Server, error) {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
 		s.closeWebhooks(now)
-		s.closeDataDir()
+		s.closeBroker()
 		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	s.loop = l
 	s.hub.Start(l)
-	s.serveLog()
+	s.serveBroker()
 	s.tally.workers = make([]workerTally, len(l.Workers()))
 	s.scrape = s.newScrape()
 	return s, nil
@@ -171,11 +175,9 @@ func (s *Server) hubConfig() hub.Config {
 		Limits:            cfg.hubLimits(),
 		Log:               cfg.Logger,
 	}
-	rand.Read(h.TokenKey[:])
+	h.TokenKey = cfg.tokenKey()
 	s.tellWebhooks(&h)
-	if s.broker != nil {
-		h.Broker, h.Alone = s.broker, true
-	}
+	h.Broker, h.Alone = s.broker, s.alone
 	return h
 }
 
@@ -422,7 +424,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	told := make(chan struct{})
 	go func() { // beside the hooks
 		s.closeWebhooks(ctx)
-		s.closeDataDir()
+		s.closeBroker()
 		close(told)
 	}()
 	defer func() { <-told }()

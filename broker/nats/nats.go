@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,9 @@ import (
 
 // Config says how logs are kept. The zero value is one replica, and what is published is known again for two minutes.
 type Config struct {
+	Creds    string        // of Dial: a file with an account's credentials; "" for none
+	CA       string        // of Dial: a PEM file with who signs for the servers; "" for the system's
+	Alone    bool          // no other node can come: nothing is told or asked
 	Replicas int           // of each stream: 1, 3 or 5
 	Window   time.Duration // how long a Message.ID is remembered; also limited by the age that is kept
 	Mark     string        // what epochs end with; another one tells all who come back that the logs are others
@@ -56,9 +60,13 @@ type Broker struct {
 	stores *stores   // of the cluster; nil for Start and Dial
 	// What is sent, with its answers, has a connection of its own: a node that is slow to take what arrives must not
 	// lose acknowledgements.
-	send, receive *client.Conn
-	js            jetstream.JetStream
-	maxArrived    int // see arrivals; tests have less
+	send, receive   *client.Conn
+	sends, receives link // how they are
+	js              jetstream.JetStream
+	maxArrived      int           // see arrivals; tests have less
+	overrun         atomic.Uint64 // how often something that arrived was dropped
+	maxPayload      atomic.Int64  // that the servers take
+	nodes           *nodes        // nil where it is alone
 
 	node    broker.Node
 	served  chan struct{}   // closed once there is a node
@@ -74,11 +82,6 @@ type Broker struct {
 
 var _ broker.Broker = (*Broker)(nil)
 
-// Dial connects to NATS servers that have JetStream. It waits until one answers, at most 10 seconds.
-func Dial(url string, cfg Config) (*Broker, error) {
-	return connect(nil, cfg, url)
-}
-
 // connect makes a broker of two connections. The server, where there is one, is the broker's from here on.
 func connect(s *embedded, cfg Config, url string, options ...client.Option) (*Broker, error) {
 	return newBroker(s, cfg).connected(url, options...)
@@ -89,20 +92,23 @@ func newBroker(s *embedded, cfg Config) *Broker {
 	if cfg.Window <= 0 {
 		cfg.Window = 2 * time.Minute
 	}
-	b := &Broker{cfg: cfg, log: cfg.Logger, id: newNodeID(), server: s, maxArrived: arrivals, served: make(chan struct{}), streams: map[streamKey]*stream{}}
+	b := &Broker{cfg: cfg, log: cfg.Logger, server: s, maxArrived: arrivals, served: make(chan struct{}), streams: map[streamKey]*stream{}}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
+	if !cfg.Alone {
+		b.nodes = newNodes(b)
+	}
 	return b
 }
 
 func (b *Broker) connected(url string, options ...client.Option) (*Broker, error) {
-	err := b.dial(url, options)
-	if err != nil {
+	if err := b.dial(url, options); err != nil {
 		b.Close()
 		return nil, err
 	}
+	b.pickID()
 	return b, nil
 }
 
@@ -119,12 +125,23 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		client.MaxPingsOutstanding(2),
 		client.CustomInboxPrefix("_HB"),
 	}, options...)
-	if b.send, err = client.Connect(url, append(options, client.Name("hubbub, sends"),
-		client.ReconnectHandler(func(*client.Conn) { b.sendAllAgain() }))...); err != nil {
-		return fmt.Errorf("NATS at %s: %w", url, err)
+	linkChanged := func(bool) {
+		if b.nodes != nil {
+			b.nodes.linkChanged()
+		}
+	}
+	if b.send, err = client.Connect(url, append(slices.Clip(options), append(b.sends.options(b, "sends", func(up bool) {
+		if up {
+			b.sendAllAgain()
+		}
+		linkChanged(up)
+	}), client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
+		b.log.Debug("NATS", "error", err) // who sends learns of it
+	}))...)...); err != nil {
+		return unreachable(url, err)
 	}
 	if v := b.send.ConnectedServerVersion(); tooOld(v) {
-		return fmt.Errorf("NATS at %s is version %s; it must be 2.11 or newer", url, v)
+		return fmt.Errorf("NATS at %s is version %s; it must be 2.11 or newer", redacted(url), v)
 	}
 	if b.js, err = jetstream.New(b.send); err != nil {
 		return err
@@ -133,18 +150,24 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		ctx, cancel := context.WithTimeout(b.ctx, 2*apiTimeout)
 		defer cancel()
 		if _, err := b.js.AccountInfo(ctx); err != nil {
-			return fmt.Errorf("JetStream at %s: %w", url, err)
+			return withoutJetStream(url, err)
 		}
 	}
-	if b.receive, err = client.Connect(url, append(options, client.Name("hubbub, receives"),
-		client.ReconnectHandler(func(*client.Conn) { b.sweepAll() }),
-		client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
-			b.log.Warn("NATS", "error", err)
-			if errors.Is(err, client.ErrSlowConsumer) {
-				b.sweepAll()
-			}
-		}))...); err != nil {
-		return fmt.Errorf("NATS at %s: %w", url, err)
+	options = append(options, client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
+		b.log.Warn("NATS", "error", err)
+		if errors.Is(err, client.ErrSlowConsumer) {
+			b.overrun.Add(1)
+			b.sweepAll()
+		}
+	}))
+	b.maxPayload.Store(b.send.MaxPayload())
+	if b.receive, err = client.Connect(url, append(options, b.receives.options(b, "receives", func(up bool) {
+		if up {
+			b.sweepAll()
+		}
+		linkChanged(up)
+	})...)...); err != nil {
+		return unreachable(url, err)
 	}
 	if _, err := b.receive.Subscribe("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.*", b.elected); err != nil {
 		return err
@@ -152,21 +175,12 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 	return b.flights.listen(b.send)
 }
 
-// tooOld says whether a server of a version can't answer for many messages or rooms at once.
-func tooOld(version string) bool {
-	var major, minor int
-	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
-		return false // nobody knows
-	}
-	return major < 2 || major == 2 && minor < 11
-}
-
 // Run implements broker.Broker.
 func (b *Broker) Run(ctx context.Context, n broker.Node) error {
 	b.node = n
 	close(b.served)
 	b.work.Go(func() { b.flights.send(b.ctx, b.send) })
-	<-ctx.Done()
+	err := b.serveNodes(ctx)
 	b.cancel()
 	b.mu.Lock()
 	streams := b.streams
@@ -180,6 +194,18 @@ func (b *Broker) Run(ctx context.Context, n broker.Node) error {
 	}
 	b.work.Wait()
 	b.Close()
+	return err
+}
+
+// serveNodes does what there is to do with other nodes, until ctx is done.
+func (b *Broker) serveNodes(ctx context.Context) error {
+	if b.nodes != nil {
+		if err := b.nodes.start(); err != nil {
+			return fmt.Errorf("NATS: %w", err)
+		}
+		defer b.nodes.stop()
+	}
+	<-ctx.Done()
 	return nil
 }
 
