@@ -20,6 +20,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
 )
 
 const testSecret = "a secret of the tests"
@@ -92,6 +94,62 @@ func (c *testStores) restartAsPlanned() {
 	for i := range c.brokers {
 		c.stop(i)
 		c.startAll()
+	}
+}
+
+func (c *testStores) metaLeader() int {
+	return max(0, slices.IndexFunc(c.brokers, func(b *Broker) bool { return b.server.running().JetStreamIsLeader() }))
+}
+
+// streamLeader leads a stream.
+func (c *testStores) streamLeader() int {
+	return max(0, slices.IndexFunc(c.brokers, func(b *Broker) bool { return len(b.server.leads()) > 0 }))
+}
+
+// leads are the rooms' streams that the store leads.
+func (e *embedded) leads() (names []string) {
+	s := e.running()
+	info, err := s.Jsz(&server.JSzOptions{Accounts: true, Streams: true})
+	if err != nil {
+		return nil
+	}
+	for _, account := range info.AccountDetails {
+		for _, st := range account.Streams {
+			if st.Name != beginning && s.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, st.Name) {
+				names = append(names, st.Name)
+			}
+		}
+	}
+	return names
+}
+
+// stepDown has each stream choose another leader, five times.
+func (c *testStores) stepDown() {
+	for range 5 {
+		for _, b := range c.brokers {
+			for _, name := range b.server.leads() {
+				if err := b.server.running().JetStreamStepdownStream(server.DEFAULT_GLOBAL_ACCOUNT, name); err != nil {
+					c.t.Log(err)
+				}
+			}
+		}
+		time.Sleep(100 * time.Millisecond) // publishers go on between
+	}
+	c.ready()
+}
+
+// cut cuts all nodes' connections.
+func (c *testStores) cut() {
+	for _, b := range c.brokers {
+		s := b.server.running()
+		connections, err := s.Connz(&server.ConnzOptions{})
+		if err != nil {
+			c.t.Error(err)
+			continue
+		}
+		for _, conn := range connections.Conns {
+			_ = s.DisconnectClientByID(conn.Cid) // it may have gone by itself
+		}
 	}
 }
 
