@@ -43,8 +43,7 @@ func (e shown) Error() string { return strings.ReplaceAll(e.error.Error(), "hubb
 func (e shown) Unwrap() error { return e.error }
 
 // reserved are the settings that the documents promise and this version has not got.
-var reserved = strings.Fields(`
-	nats nats-creds cluster-listen cluster-name cluster-secret join replicas pusher-app centrifugo`)
+var reserved = strings.Fields(`pusher-app centrifugo`)
 
 func main() {
 	args := helpFirst(os.Args[1:])
