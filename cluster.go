@@ -138,9 +138,8 @@ func (c *Config) validateStore(bad *faults) {
 
 // stores are the addresses of all stores that this one knows of, itself among them.
 func (c *Config) stores() []string {
-	s := nats.Store{Listen: c.Cluster.Listen, Advertise: c.Cluster.Advertise}
 	all := slices.Clone(c.Cluster.Join)
-	if own, err := s.Address(); err == nil {
+	if own := c.storeAddress(); own != "" {
 		all = append(all, own)
 	}
 	slices.Sort(all)
@@ -200,18 +199,21 @@ func (c *Config) natsCluster() nats.Cluster {
 	return n
 }
 
-// tokenKeyOf is the key that signs the tokens that resume sessions: the same one for each node that has the secret.
-func tokenKeyOf(secret []byte) (key [32]byte) {
-	b, _ := hkdf.Key(sha256.New, secret, nil, "hubbub: tokens that resume sessions", len(key)) // it isn't too long
-	copy(key[:], b)
-	return key
+// storeAddress is where other nodes find this store.
+func (c *Config) storeAddress() string {
+	s := nats.Store{Listen: c.Cluster.Listen, Advertise: c.Cluster.Advertise}
+	own, _ := s.Address() // Validate has looked
+	return own
 }
 
-// tokenKey is another process's too only where it has the same secret.
-func (c *Config) tokenKey() (key [32]byte) {
-	if c.Cluster.Secret != "" {
-		return tokenKeyOf([]byte(c.Cluster.Secret))
+// tokenKey signs the tokens that resume sessions: the same one for each node that has the secret; no other process's
+// without one.
+func tokenKey(secret string) (key [32]byte) {
+	if secret == "" {
+		rand.Read(key[:])
+		return key
 	}
-	rand.Read(key[:])
+	b, _ := hkdf.Key(sha256.New, []byte(secret), nil, "hubbub: tokens that resume sessions", len(key)) // it isn't too long
+	copy(key[:], b)
 	return key
 }

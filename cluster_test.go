@@ -2,8 +2,11 @@ package hubbub_test
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/hubbub"
 	"example.com/hubbub/broker/brokertest"
@@ -31,6 +34,71 @@ func TestTwoServersWithABrokerOfOnesOwn(t *testing.T) {
 	if m := c.NextJSON(); m["content"] != float64(1) || m["offset"] != float64(at.Offset) {
 		t.Errorf("got %v, want what was published on the other node at %+v", m, at)
 	}
+}
+
+// A node whose rooms have other policies than those of the nodes that are there doesn't start, and says which.
+func TestANodeWithOtherPoliciesIsRefused(t *testing.T) {
+	memory := brokertest.NewMemory()
+	rooms := func(match string) hubbub.Config {
+		return hubbub.Config{
+			Broker: memory.Broker(), Cluster: hubbub.Cluster{Secret: secretOfTests},
+			Rooms: []hubbub.RoomPolicy{{Match: "a"}, {Match: match, Presence: "full"}},
+		}
+	}
+	for range 2 {
+		first := rooms("b.*")
+		first.NodeName = "first"
+		rawtest.Start(t, first)
+	}
+	_, err := hubbub.New(rooms("c.*"))
+	if err == nil || !strings.Contains(err.Error(), "first") || !strings.Contains(err.Error(), `rooms[1] (match "c.*") is another one there`) {
+		t.Errorf("with another rule: %v", err)
+	}
+	more := rooms("b.*")
+	more.Rooms = append(more.Rooms, hubbub.RoomPolicy{Match: "d"})
+	if _, err := hubbub.New(more); err == nil || !strings.Contains(err.Error(), `rooms[2] (match "d") isn't there`) {
+		t.Errorf("with one rule more: %v", err)
+	}
+	more = rooms("b.*")
+	more.Rooms = more.Rooms[:1]
+	if _, err := hubbub.New(more); err == nil || !strings.Contains(err.Error(), "there is a rule there behind the 1 of this one") {
+		t.Errorf("with one rule less: %v", err)
+	}
+}
+
+// A node that is cut off says so to load balancers, and goes on for those who come all the same.
+func TestANodeThatIsCutOffIsNotReady(t *testing.T) {
+	memory := brokertest.NewMemory()
+	b := memory.Broker()
+	cluster := hubbub.Cluster{Secret: secretOfTests}
+	s := rawtest.Start(t, hubbub.Config{Broker: b, Cluster: cluster})
+	rawtest.Start(t, hubbub.Config{Broker: memory.Broker(), Cluster: cluster})
+	ready := func(status int, says string) {
+		t.Helper()
+		for end := time.Now().Add(rawtest.Patience); ; time.Sleep(time.Millisecond) {
+			answer, err := http.Get("http://" + s.Addr + "/readyz")
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(answer.Body)
+			answer.Body.Close()
+			if answer.StatusCode == status && strings.Contains(string(body), says) {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("/readyz says %d %s, want %d %s", answer.StatusCode, body, status, says)
+			}
+		}
+	}
+	ready(http.StatusOK, "ready")
+	memory.Cut(b, true)
+	ready(http.StatusServiceUnavailable, "cut off")
+	c := rawtest.Dial(t, s, "/ws")
+	if m := c.NextJSON(); m["msg_type"] != "welcome" {
+		t.Errorf("got %v", m)
+	}
+	memory.Cut(b, false)
+	ready(http.StatusOK, "ready")
 }
 
 func TestSettingsOfClustersThatCantBe(t *testing.T) {

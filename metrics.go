@@ -62,6 +62,7 @@ const (
 	upgradeUnauthorized
 	upgradeUnidentified
 	upgradeStopping
+	upgradeNotIn
 	upgradeConnections
 	upgradeOverloaded
 	upgradePerIP
@@ -83,6 +84,7 @@ var upgradeNames = [upgradeResults]string{
 	upgradeUnauthorized: "unauthorized",
 	upgradeUnidentified: "unidentified",
 	upgradeStopping:     "stopping",
+	upgradeNotIn:        "not_in_cluster",
 	upgradeConnections:  "max_connections",
 	upgradeOverloaded:   "overloaded",
 	upgradePerIP:        "max_connections_per_ip",

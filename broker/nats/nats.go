@@ -30,9 +30,10 @@ import (
 	"example.com/hubbub/broker"
 )
 
-// Config says how logs are kept. The zero value is one replica, and what is published is known again for two minutes.
+// Config says how logs are kept. The zero value is as many replicas as suit the servers, and what is published is known
+// again for two minutes.
 type Config struct {
-	Replicas int           // of each stream: 1, 3 or 5
+	Replicas int           // of each stream: 1, 3 or 5; 0 for 3 where the servers are a cluster, else 1
 	Window   time.Duration // how long a Message.ID is remembered; also limited by the age that is kept
 	Mark     string        // what epochs end with; another one tells all who come back that the logs are others
 	Logger   *slog.Logger  // of what goes wrong; nil for none
@@ -65,6 +66,7 @@ type Broker struct {
 	cancel  context.CancelFunc
 	work    sync.WaitGroup // what goroutines of the broker do
 	waiting atomic.Int64   // bytes to be published
+	marked  atomic.Pointer[string]
 	flights flights
 
 	mu      sync.Mutex
@@ -80,7 +82,6 @@ func Dial(url string, cfg Config) (*Broker, error) {
 
 // connect makes a broker of two connections. The server, where there is one, is the broker's from here on.
 func connect(s *embedded, cfg Config, url string, options ...client.Option) (*Broker, error) {
-	cfg.Replicas = max(1, cfg.Replicas)
 	if cfg.Window <= 0 {
 		cfg.Window = 2 * time.Minute
 	}

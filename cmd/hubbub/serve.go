@@ -138,8 +138,10 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	}
 
 	select {
-	case err := <-served:
-		return err
+	case err := <-served: // the listener failed, or the node can't be one of its cluster
+		ctx, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
+		defer cancel()
+		return errors.Join(err, srv.Shutdown(ctx))
 	case sig := <-signals:
 		log.Info("stopping; once more stops at once", "signal", sig, "connections", srv.Connections())
 	}
