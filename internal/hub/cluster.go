@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,6 +47,36 @@ func (c *cluster) view() (peers []broker.Peer, cut bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.peers, c.cut
+}
+
+// home is where what is known by a key is kept: the same node for all that see the same ones, this one included. Another
+// one when nodes come and go, and then what was kept is lost but for what its users bring again. Any goroutine.
+func (c *cluster) home(key string) (at broker.NodeID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at = c.id
+	most := weight(c.id, key)
+	for _, p := range c.peers {
+		if w := weight(p.ID, key); w > most || w == most && bytes.Compare(p.ID[:], at[:]) > 0 {
+			at, most = p.ID, w
+		}
+	}
+	return at
+}
+
+// weight is how much a node wants a key: FNV-1a of both, and what MurmurHash3 ends with, since alone its high bits hardly
+// depend on the last bytes. It is the same on all nodes, of all versions.
+func weight(n broker.NodeID, key string) uint64 {
+	h := uint64(14695981039346656037)
+	for _, b := range n {
+		h = (h ^ uint64(b)) * 1099511628211
+	}
+	for i := range len(key) {
+		h = (h ^ uint64(key[i])) * 1099511628211
+	}
+	h = (h ^ h>>33) * 0xff51afd7ed558ccd
+	h = (h ^ h>>33) * 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
 }
 
 // nodeOf is the node on which a client's session began. It may have moved since.
