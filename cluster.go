@@ -28,7 +28,8 @@ type Cluster struct {
 	// Join are the addresses of all stores, host:port each; a store's own may be among them. Who is no store itself needs
 	// one of them at least. Default: none; a store is the only one.
 	Join []string
-	// Replicas is how many stores keep each log: 1, 3 or 5. Default: 3 where there are as many stores, else 1.
+	// Replicas is how many stores keep each log: 1, 3 or 5. Default: as many as there are; with NATS
+	// 3 where its servers are a cluster.
 	Replicas int
 	// TLSCert, TLSKey and TLSCA are files, PEM: who this node is to others, and who signs for them. All nodes have them or
 	// none. Default: none, and what nodes tell each other can be read on its way.

@@ -53,7 +53,8 @@ type Broker struct {
 	cfg    Config
 	log    *slog.Logger
 	id     broker.NodeID
-	server *embedded // in this process; nil for Dial
+	server *embedded // in this process; nil for Dial and Join
+	stores *stores   // of the cluster; nil for Start and Dial
 	// What is sent, with its answers, has a connection of its own: a node that is slow to take what arrives must not
 	// lose acknowledgements.
 	send, receive *client.Conn
@@ -82,6 +83,10 @@ func Dial(url string, cfg Config) (*Broker, error) {
 
 // connect makes a broker of two connections. The server, where there is one, is the broker's from here on.
 func connect(s *embedded, cfg Config, url string, options ...client.Option) (*Broker, error) {
+	return newBroker(s, cfg).connected(url, options...)
+}
+
+func newBroker(s *embedded, cfg Config) *Broker {
 	if cfg.Window <= 0 {
 		cfg.Window = 2 * time.Minute
 	}
@@ -90,6 +95,10 @@ func connect(s *embedded, cfg Config, url string, options ...client.Option) (*Br
 		b.log = slog.New(slog.DiscardHandler)
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
+	return b
+}
+
+func (b *Broker) connected(url string, options ...client.Option) (*Broker, error) {
 	err := b.dial(url, options)
 	if err != nil {
 		b.Close()
@@ -120,10 +129,12 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 	if b.js, err = jetstream.New(b.send); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(b.ctx, 2*apiTimeout)
-	defer cancel()
-	if _, err := b.js.AccountInfo(ctx); err != nil {
-		return fmt.Errorf("JetStream at %s: %w", url, err)
+	if b.stores == nil { // else they may come later
+		ctx, cancel := context.WithTimeout(b.ctx, 2*apiTimeout)
+		defer cancel()
+		if _, err := b.js.AccountInfo(ctx); err != nil {
+			return fmt.Errorf("JetStream at %s: %w", url, err)
+		}
 	}
 	if b.receive, err = client.Connect(url, append(options, client.Name("hubbub, receives"),
 		client.ReconnectHandler(func(*client.Conn) { b.sweepAll() }),
@@ -179,6 +190,9 @@ func (b *Broker) Close() {
 		if c != nil {
 			c.Close()
 		}
+	}
+	if b.stores != nil && b.stores.system != nil {
+		b.stores.system.Close()
 	}
 	if b.server != nil {
 		b.server.stop()

@@ -18,6 +18,9 @@ import (
 	"example.com/hubbub/broker"
 )
 
+// streamPrefix is what the names of our streams begin with.
+const streamPrefix = "HB_"
+
 // epochKey is where a stream's metadata have its nonce.
 const epochKey = "hubbub-epoch"
 
@@ -50,7 +53,7 @@ type stream struct {
 
 func newStream(b *Broker, key streamKey) *stream {
 	return &stream{
-		b: b, key: key, name: fmt.Sprintf("HB_%d_%d_%d", key.messages, key.age.Milliseconds(), key.shard),
+		b: b, key: key, name: fmt.Sprintf(streamPrefix+"%d_%d_%d", key.messages, key.age.Milliseconds(), key.shard),
 		arrived: make(chan *client.Msg, b.maxArrived), jobs: jobs{work: &b.work}, soon: make(chan struct{}, 1),
 		rooms: map[string]*room{}, lanes: map[string]*lane{},
 	}
@@ -215,7 +218,7 @@ var errNotOurs = errors.New("the stream is there, but isn't Hubbub's: remove it,
 func (st *stream) tryToAdopt(ctx context.Context, create bool) (nonce string, last uint64, err error) {
 	s, err := st.b.js.Stream(ctx, st.name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) && create {
-		s, err = st.b.js.CreateStream(ctx, st.config(newNonce()))
+		s, err = st.create(ctx)
 	}
 	if err != nil {
 		return "", 0, err
@@ -239,11 +242,29 @@ func (st *stream) tryToAdopt(ctx context.Context, create bool) (nonce string, la
 	return nonce, info.State.LastSeq, nil
 }
 
+// create makes the stream. Where some of a cluster's stores are away it gets fewer replicas, and more when they are back: else
+// nobody could publish.
+func (st *stream) create(ctx context.Context) (s jetstream.Stream, err error) {
+	config := st.config(newNonce())
+	for ; ; config.Replicas-- {
+		s, err = st.b.js.CreateStream(ctx, config)
+		var api *jetstream.APIError
+		if config.Replicas <= 2 || !errors.As(err, &api) || api.ErrorCode != noPeers {
+			return s, err
+		}
+	}
+}
+
+const noPeers = 10005 // JetStream's word for fewer servers than replicas
+
 // mend has a stream's configuration be as it must be, and says whether it wasn't.
 func (st *stream) mend(is, want *jetstream.StreamConfig) (changed bool) {
 	before := *is
 	is.MaxMsgsPerSubject, is.MaxAge, is.Discard = want.MaxMsgsPerSubject, want.MaxAge, want.Discard
-	is.AllowDirect, is.Replicas, is.Duplicates = want.AllowDirect, want.Replicas, want.Duplicates
+	is.AllowDirect, is.Duplicates = want.AllowDirect, want.Duplicates
+	if st.b.stores == nil {
+		is.Replicas = max(is.Replicas, want.Replicas) // else stores see to it
+	}
 	changed = before.MaxMsgsPerSubject != is.MaxMsgsPerSubject || before.MaxAge != is.MaxAge || before.Discard != is.Discard ||
 		before.AllowDirect != is.AllowDirect || before.Replicas != is.Replicas || before.Duplicates != is.Duplicates
 	if is.RePublish == nil || *is.RePublish != *want.RePublish {

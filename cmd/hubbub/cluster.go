@@ -12,7 +12,7 @@ type clusterFlags struct {
 	ClusterTLSCert   string   `name:"cluster-tls-cert" placeholder:"FILE" help:"Certificate of this node for TLS between nodes, PEM. All nodes have one or none."`
 	ClusterTLSKey    string   `name:"cluster-tls-key" placeholder:"FILE" help:"Its key, PEM."`
 	ClusterTLSCA     string   `name:"cluster-tls-ca" placeholder:"FILE" help:"Who signs for all nodes, PEM."`
-	Replicas         int      `default:"0" placeholder:"N" help:"How many stores keep each room's log: 1, 3 or 5 (0: 3 with three stores or more, else 1)."`
+	Replicas         int      `default:"0" placeholder:"N" help:"How many stores keep each room's log: 1, 3 or 5 (0: as many as there are; with --nats 3 where its servers are a cluster)."`
 	NATS             natsURLs `name:"nats" placeholder:"URL" help:"NATS servers with JetStream that you run, in the place of stores: nats://host:4222 or tls://host:4222, with commas."`
 	NATSCreds        string   `name:"nats-creds" placeholder:"FILE" help:"Credentials of an account there, which must be Hubbub's alone."`
 	NATSCA           string   `name:"nats-ca" placeholder:"FILE" help:"Who signs for these servers, PEM (the system's)."`
