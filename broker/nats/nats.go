@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -57,9 +58,11 @@ type Broker struct {
 	stores *stores   // of the cluster; nil for Start and Dial
 	// What is sent, with its answers, has a connection of its own: a node that is slow to take what arrives must not
 	// lose acknowledgements.
-	send, receive *client.Conn
-	js            jetstream.JetStream
-	maxArrived    int // see arrivals; tests have less
+	send, receive   *client.Conn
+	sends, receives link // how they are
+	js              jetstream.JetStream
+	maxArrived      int           // see arrivals; tests have less
+	overrun         atomic.Uint64 // how often something that arrived was dropped
 
 	node    broker.Node
 	served  chan struct{}   // closed once there is a node
@@ -120,7 +123,7 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		client.MaxPingsOutstanding(2),
 		client.CustomInboxPrefix("_HB"),
 	}, options...)
-	if b.send, err = client.Connect(url, append(options, client.Name("hubbub, sends"))...); err != nil {
+	if b.send, err = client.Connect(url, append(slices.Clip(options), b.sends.options("sends", func() {})...)...); err != nil {
 		return fmt.Errorf("NATS at %s: %w", url, err)
 	}
 	if v := b.send.ConnectedServerVersion(); tooOld(v) {
@@ -136,14 +139,14 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 			return fmt.Errorf("JetStream at %s: %w", url, err)
 		}
 	}
-	if b.receive, err = client.Connect(url, append(options, client.Name("hubbub, receives"),
-		client.ReconnectHandler(func(*client.Conn) { b.sweepAll() }),
-		client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
-			b.log.Warn("NATS", "error", err)
-			if errors.Is(err, client.ErrSlowConsumer) {
-				b.sweepAll()
-			}
-		}))...); err != nil {
+	options = append(options, client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
+		b.log.Warn("NATS", "error", err)
+		if errors.Is(err, client.ErrSlowConsumer) {
+			b.overrun.Add(1)
+			b.sweepAll()
+		}
+	}))
+	if b.receive, err = client.Connect(url, append(options, b.receives.options("receives", b.sweepAll)...)...); err != nil {
 		return fmt.Errorf("NATS at %s: %w", url, err)
 	}
 	if _, err := b.receive.Subscribe("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.*", b.elected); err != nil {
