@@ -2,12 +2,14 @@ package hubbub
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 
 	"example.com/hubbub/broker"
+	"example.com/hubbub/internal/api"
 	"example.com/hubbub/internal/hub"
 )
 
@@ -150,4 +152,51 @@ func (s *Server) notReady() string {
 		return no.detail
 	}
 	return ""
+}
+
+// nodes is what GET /nodes says.
+func (s *Server) nodes(ctx context.Context) api.Nodes {
+	n := api.Nodes{Nodes: []hub.NodeInfo{s.nodeInfo()}}
+	if s.links == nil {
+		return n
+	}
+	peers, cut := s.hub.Peers()
+	n.Cut = cut
+	for _, p := range peers {
+		if info, ok := hub.InfoOf(p); ok {
+			n.Nodes = append(n.Nodes, info)
+		}
+	}
+	if r := s.cfg.role(); r == roleStore || r == roleJoining {
+		stores, err := s.links.own.Look(ctx)
+		if err != nil {
+			n.Error = err.Error()
+			return n
+		}
+		n.Stores = stores
+	}
+	return n
+}
+
+// removeNode has the cluster forget a store, by its name; its address is known only while it is up.
+func (s *Server) removeNode(ctx context.Context, store string) error {
+	if r := s.cfg.role(); r != roleStore && r != roleJoining {
+		return fmt.Errorf("%w: this server has no stores", api.ErrUnknownNode)
+	}
+	o, err := s.links.own.Look(ctx)
+	if err != nil {
+		return err
+	}
+	for _, is := range o.Stores {
+		switch {
+		case is.Name != store && is.Address != store:
+		case is.Up:
+			return fmt.Errorf("%w: the store %s is up; stop it first", api.ErrNoRemoval, store)
+		default:
+			c := s.cfg.natsCluster()
+			c.Join = s.cfg.stores()
+			return c.Remove(ctx, is.Name)
+		}
+	}
+	return api.ErrUnknownNode
 }
