@@ -33,7 +33,10 @@ func (s *Server) Clients(ctx context.Context, q ClientQuery) (list []Client, mor
 	if err = errors.Join(ctx.Err(), err, badAfter); err != nil {
 		return nil, false, fmt.Errorf("hubbub: clients: %w", err)
 	}
-	clients, more := s.hub.ClientsAfter(after, limit)
+	clients, more, err := s.hub.ClientsAfter(ctx, after, limit)
+	if err != nil {
+		return nil, false, fmt.Errorf("hubbub: clients: %w", err)
+	}
 	for _, c := range clients {
 		list = append(list, clientOf(c))
 	}
@@ -85,7 +88,10 @@ func (s *Server) Users(ctx context.Context, q UserQuery) (list []User, more bool
 	if err = errors.Join(ctx.Err(), err); err != nil {
 		return nil, false, fmt.Errorf("hubbub: users: %w", err)
 	}
-	users, more := s.hub.UsersAfter(q.After, limit)
+	users, more, err := s.hub.UsersAfter(ctx, q.After, limit)
+	if err != nil {
+		return nil, false, fmt.Errorf("hubbub: users: %w", err)
+	}
 	for _, u := range users {
 		list = append(list, User{u.User, u.Clients})
 	}
@@ -94,14 +100,19 @@ func (s *Server) Users(ctx context.Context, q UserQuery) (list []User, more bool
 
 // UserClients are all clients of a user, by id. ErrUnknownUser, ctx's. It doesn't block.
 func (s *Server) UserClients(ctx context.Context, user string) (list []Client, err error) {
-	if err := ctx.Err(); err != nil {
+	err = ctx.Err()
+	var clients []hub.ClientInfo
+	if err == nil {
+		clients, err = s.hub.UserClients(ctx, user)
+	}
+	if err == nil && len(clients) == 0 {
+		err = ErrUnknownUser
+	}
+	if err != nil {
 		return nil, fmt.Errorf("hubbub: clients of %s: %w", protocol.Quote([]byte(user)), err)
 	}
-	for _, c := range s.hub.UserClients(user) {
+	for _, c := range clients {
 		list = append(list, clientOf(c))
-	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("hubbub: clients of %s: %w", protocol.Quote([]byte(user)), ErrUnknownUser)
 	}
 	return list, nil
 }

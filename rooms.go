@@ -122,7 +122,7 @@ func (s *Server) Presence(ctx context.Context, room string, q PresenceQuery) (Pr
 	if err = errors.Join(ctx.Err(), err, badAfter); err != nil {
 		return Presence{}, fmt.Errorf("hubbub: presence: %w", err)
 	}
-	count, members, more, err := s.hub.PresenceAfter(room, after, limit)
+	count, members, more, err := s.hub.PresenceAfter(ctx, room, after, limit)
 	if err != nil {
 		return Presence{}, fmt.Errorf("hubbub: presence of %s: %w", protocol.Quote([]byte(room)), err)
 	}
@@ -154,7 +154,10 @@ func (s *Server) Rooms(ctx context.Context, q RoomQuery) (list []Room, more bool
 	if err = errors.Join(ctx.Err(), err); err != nil {
 		return nil, false, fmt.Errorf("hubbub: rooms: %w", err)
 	}
-	rooms, more := s.hub.RoomsAfter(q.Prefix, q.After, limit)
+	rooms, more, err := s.hub.RoomsAfter(ctx, q.Prefix, q.After, limit)
+	if err != nil {
+		return nil, false, fmt.Errorf("hubbub: rooms: %w", err)
+	}
 	for _, r := range rooms {
 		list = append(list, roomOf(r))
 	}

@@ -22,7 +22,7 @@ type Memory struct {
 	held  bool     // publishing isn't answered
 	late  []func() // the answers that are held
 
-	work sync.WaitGroup
+	work underWay
 }
 
 // kept is a room's log.
@@ -39,6 +39,48 @@ type inbox struct {
 	mu      sync.Mutex // held while the node is called
 	waiting []func(n broker.Node)
 	opened  bool
+}
+
+// underWay counts what is done. It may begin at any time, also while somebody waits for the end, as it mustn't with a
+// sync.WaitGroup.
+type underWay struct {
+	mu    sync.Mutex
+	n     int
+	ended chan struct{} // closed when n is 0 again; nil while nobody waits
+}
+
+func (u *underWay) do(f func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.n++
+	go func() {
+		defer u.end()
+		f()
+	}()
+}
+
+func (u *underWay) end() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.n--; u.n == 0 && u.ended != nil {
+		close(u.ended)
+		u.ended = nil
+	}
+}
+
+// wait waits until nothing is under way.
+func (u *underWay) wait() {
+	u.mu.Lock()
+	if u.n == 0 {
+		u.mu.Unlock()
+		return
+	}
+	if u.ended == nil {
+		u.ended = make(chan struct{})
+	}
+	ended := u.ended
+	u.mu.Unlock()
+	<-ended
 }
 
 // NewMemory makes logs that are empty.
@@ -112,7 +154,7 @@ func (m *Memory) Lose() {
 }
 
 // Wait waits until nothing is called back any more.
-func (m *Memory) Wait() { m.work.Wait() }
+func (m *Memory) Wait() { m.work.wait() }
 
 // room: m.mu is held.
 func (m *Memory) room(name string) *kept {
@@ -140,7 +182,7 @@ func (r *kept) log(m *Memory) broker.Log {
 
 // later does something after a moment.
 func (m *Memory) later(do func()) {
-	m.work.Go(func() {
+	m.work.do(func() {
 		time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
 		do()
 	})
@@ -150,7 +192,7 @@ func (m *Memory) later(do func()) {
 func (m *Memory) bring(n *memoryNode, in *inbox, call func(broker.Node)) {
 	in.waiting = append(in.waiting, call)
 	if in.opened {
-		m.work.Go(func() { m.hand(n, in) })
+		m.work.do(func() { m.hand(n, in) })
 	}
 }
 

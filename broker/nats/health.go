@@ -2,6 +2,7 @@ package nats
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	client "github.com/nats-io/nats.go"
@@ -39,16 +40,31 @@ func (h Health) Up() bool { return h.Links[0].Up && h.Links[1].Up }
 
 // Health doesn't wait, and may be called by any goroutine.
 func (b *Broker) Health() Health {
-	return Health{
+	h := Health{
 		Links:   [2]Link{b.sends.look(), b.receives.look()},
 		Waiting: b.waiting.Load(),
 		Overrun: b.overrun.Load(),
 	}
+	if n := b.nodes; n != nil {
+		n.health(&h)
+	}
+	return h
+}
+
+func (n *nodes) health(h *Health) {
+	n.mu.Lock()
+	h.Cut, h.Peers = n.cut, len(n.view)
+	n.mu.Unlock()
+	n.calls.mu.Lock()
+	h.Calls = len(n.calls.all)
+	n.calls.mu.Unlock()
+	h.Telling, h.Missed = int64(n.out.waits()), n.missed.Load()
 }
 
 // link is what is known of a connection. The connection's own methods aren't asked for that: they wait while a server takes
 // nothing.
 type link struct {
+	up    atomic.Bool
 	mu    sync.Mutex
 	state Link
 }
@@ -60,28 +76,31 @@ func (l *link) look() Link {
 }
 
 // options have the connection say how it is; then changed is called, which must not wait.
-func (l *link) options(name string, changed func()) []client.Option {
+func (l *link) options(b *Broker, name string, changed func(up bool)) []client.Option {
 	l.state.Name = name
 	up := func(c *client.Conn, again uint64) {
 		server, url := c.ConnectedServerName(), c.ConnectedUrlRedacted()
+		b.maxPayload.Store(c.MaxPayload())
 		l.mu.Lock()
 		l.state.Up, l.state.Since, l.state.Server, l.state.URL = true, time.Now(), server, url
 		l.state.Reconnects += again
 		l.mu.Unlock()
-		changed()
+		l.up.Store(true)
+		changed(true)
 	}
 	return []client.Option{
 		client.Name("hubbub, " + name),
 		client.ConnectHandler(func(c *client.Conn) { up(c, 0) }),
 		client.ReconnectHandler(func(c *client.Conn) { up(c, 1) }),
 		client.DisconnectErrHandler(func(_ *client.Conn, err error) {
+			l.up.Store(false)
 			l.mu.Lock()
 			l.state.Up, l.state.Since = false, time.Now()
 			if err != nil {
 				l.state.Error = err.Error()
 			}
 			l.mu.Unlock()
-			changed()
+			changed(false)
 		}),
 	}
 }

@@ -34,6 +34,7 @@ import (
 // Config says how logs are kept. The zero value is as many replicas as suit the servers, and what is published is known
 // again for two minutes.
 type Config struct {
+	Alone    bool          // no other node can come: nothing is told or asked
 	Replicas int           // of each stream: 1, 3 or 5; 0 for 3 where the servers are a cluster, else 1
 	Window   time.Duration // how long a Message.ID is remembered; also limited by the age that is kept
 	Mark     string        // what epochs end with; another one tells all who come back that the logs are others
@@ -63,6 +64,8 @@ type Broker struct {
 	js              jetstream.JetStream
 	maxArrived      int           // see arrivals; tests have less
 	overrun         atomic.Uint64 // how often something that arrived was dropped
+	maxPayload      atomic.Int64  // that the servers take
+	nodes           *nodes        // nil where it is alone
 
 	node    broker.Node
 	served  chan struct{}   // closed once there is a node
@@ -93,20 +96,23 @@ func newBroker(s *embedded, cfg Config) *Broker {
 	if cfg.Window <= 0 {
 		cfg.Window = 2 * time.Minute
 	}
-	b := &Broker{cfg: cfg, log: cfg.Logger, id: newNodeID(), server: s, maxArrived: arrivals, served: make(chan struct{}), streams: map[streamKey]*stream{}}
+	b := &Broker{cfg: cfg, log: cfg.Logger, server: s, maxArrived: arrivals, served: make(chan struct{}), streams: map[streamKey]*stream{}}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
+	if !cfg.Alone {
+		b.nodes = newNodes(b)
+	}
 	return b
 }
 
 func (b *Broker) connected(url string, options ...client.Option) (*Broker, error) {
-	err := b.dial(url, options)
-	if err != nil {
+	if err := b.dial(url, options); err != nil {
 		b.Close()
 		return nil, err
 	}
+	b.pickID()
 	return b, nil
 }
 
@@ -123,7 +129,12 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		client.MaxPingsOutstanding(2),
 		client.CustomInboxPrefix("_HB"),
 	}, options...)
-	if b.send, err = client.Connect(url, append(slices.Clip(options), b.sends.options("sends", func() {})...)...); err != nil {
+	linkChanged := func(bool) {
+		if b.nodes != nil {
+			b.nodes.linkChanged()
+		}
+	}
+	if b.send, err = client.Connect(url, append(slices.Clip(options), b.sends.options(b, "sends", linkChanged)...)...); err != nil {
 		return fmt.Errorf("NATS at %s: %w", url, err)
 	}
 	if v := b.send.ConnectedServerVersion(); tooOld(v) {
@@ -146,7 +157,13 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 			b.sweepAll()
 		}
 	}))
-	if b.receive, err = client.Connect(url, append(options, b.receives.options("receives", b.sweepAll)...)...); err != nil {
+	b.maxPayload.Store(b.send.MaxPayload())
+	if b.receive, err = client.Connect(url, append(options, b.receives.options(b, "receives", func(up bool) {
+		if up {
+			b.sweepAll()
+		}
+		linkChanged(up)
+	})...)...); err != nil {
 		return fmt.Errorf("NATS at %s: %w", url, err)
 	}
 	if _, err := b.receive.Subscribe("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.*", b.elected); err != nil {
@@ -169,7 +186,7 @@ func (b *Broker) Run(ctx context.Context, n broker.Node) error {
 	b.node = n
 	close(b.served)
 	b.work.Go(func() { b.flights.send(b.ctx, b.send) })
-	<-ctx.Done()
+	err := b.serveNodes(ctx)
 	b.cancel()
 	b.mu.Lock()
 	streams := b.streams
@@ -183,6 +200,18 @@ func (b *Broker) Run(ctx context.Context, n broker.Node) error {
 	}
 	b.work.Wait()
 	b.Close()
+	return err
+}
+
+// serveNodes does what there is to do with other nodes, until ctx is done.
+func (b *Broker) serveNodes(ctx context.Context) error {
+	if b.nodes != nil {
+		if err := b.nodes.start(); err != nil {
+			return fmt.Errorf("NATS: %w", err)
+		}
+		defer b.nodes.stop()
+	}
+	<-ctx.Done()
 	return nil
 }
 

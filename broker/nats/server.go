@@ -38,6 +38,7 @@ func Start(dir string, cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the log in %s: %w", dir, err)
 	}
+	cfg.Alone = true
 	return connect(e, cfg, client.DefaultURL, client.InProcessServer(e)) // the URL isn't used then
 }
 

@@ -86,7 +86,10 @@ func (a *API) listRooms(c *call) ([]byte, *problem) {
 	if no != nil {
 		return nil, no
 	}
-	rooms, more := a.Hub.RoomsAfter(c.query.Get("prefix"), c.query.Get("after"), limit)
+	rooms, more, err := a.Hub.RoomsAfter(c.r.Context(), c.query.Get("prefix"), c.query.Get("after"), limit)
+	if err != nil {
+		return nil, problemOf(err)
+	}
 	out := []byte(`{"rooms":[`)
 	for i, r := range rooms {
 		if i > 0 {
@@ -229,7 +232,7 @@ func (a *API) presence(c *call) ([]byte, *problem) {
 	if no != nil {
 		return nil, no
 	}
-	count, members, more, err := a.Hub.PresenceAfter(name, after, limit)
+	count, members, more, err := a.Hub.PresenceAfter(c.r.Context(), name, after, limit)
 	if err != nil {
 		return nil, problemOf(err)
 	}
@@ -266,7 +269,10 @@ func (a *API) listClients(c *call) ([]byte, *problem) {
 	if no != nil {
 		return nil, no
 	}
-	clients, more := a.Hub.ClientsAfter(after, limit)
+	clients, more, err := a.Hub.ClientsAfter(c.r.Context(), after, limit)
+	if err != nil {
+		return nil, problemOf(err)
+	}
 	return encode(struct {
 		Clients []client `json:"clients"`
 		More    bool     `json:"more"`
@@ -302,7 +308,10 @@ func (a *API) listUsers(c *call) ([]byte, *problem) {
 		User    string `json:"user"`
 		Clients int    `json:"clients"`
 	}
-	users, more := a.Hub.UsersAfter(c.query.Get("after"), limit)
+	users, more, err := a.Hub.UsersAfter(c.r.Context(), c.query.Get("after"), limit)
+	if err != nil {
+		return nil, problemOf(err)
+	}
 	told := make([]user, 0, len(users))
 	for _, u := range users {
 		told = append(told, user(u))
@@ -314,9 +323,12 @@ func (a *API) listUsers(c *call) ([]byte, *problem) {
 }
 
 func (a *API) user(c *call) ([]byte, *problem) {
-	clients := a.Hub.UserClients(c.args[0])
-	if len(clients) == 0 {
-		return nil, problemOf(hub.ErrUnknownUser)
+	clients, err := a.Hub.UserClients(c.r.Context(), c.args[0])
+	if err == nil && len(clients) == 0 {
+		err = hub.ErrUnknownUser
+	}
+	if err != nil {
+		return nil, problemOf(err)
 	}
 	return encode(struct {
 		User    string   `json:"user"`

@@ -93,12 +93,18 @@ func (h *Hub) Audit() []string {
 		h.recountParked(&h.clients[i], c)
 		h.recountMemory(&h.memories[i], c)
 	}
+	if h.cluster != nil {
+		c.keep(KeptPublishIDs, nil, h.cluster.claims.bytes())
+	}
 	for i := range h.rooms {
 		h.rooms[i].each(func(r *room) { h.recountRoom(r, c) })
 	}
 	c.faults = append(c.faults, h.limits.users.audit()...)
 	c.faults = append(c.faults, h.limits.addresses.audit()...)
 	h.recountTails(c)
+	if h.cluster != nil {
+		h.cluster.asking.recount(c)
+	}
 	for k := range KeptHooks { // of what waits for hooks each has its own count
 		if has := h.Kept(k); has != c.kept[k] {
 			c.faults = append(c.faults, fmt.Sprintf("%d bytes kept of %s are counted, %d are there", has, k, c.kept[k]))
@@ -221,7 +227,11 @@ func (h *Hub) recountRoom(r *room, c *recount) {
 		for of := range p.Kept() {
 			c.keep(KeptPresence, of.Payer, of.Bytes)
 		}
-		if n := p.Len(); n != r.members {
+		n := p.OwnLen()
+		if p.together != nil {
+			n -= len(p.together.moving)
+		}
+		if n != r.members {
 			c.faults = append(c.faults, fmt.Sprintf("room %q tells of %d members, %d are there", r.name, n, r.members))
 		}
 	}

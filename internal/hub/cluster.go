@@ -23,7 +23,12 @@ type cluster struct {
 
 	mu    sync.Mutex
 	peers []broker.Peer // by id
-	cut   bool          // nobody knows whether peers are the ones that there are
+	cut   bool          // nobody knows whether peers are the ones that there are; also before the first View
+
+	members members // of rooms that tell who is in them
+	asking  questions
+	claims  claims
+	across  across
 }
 
 // newCluster is nil where the hub is alone.
@@ -31,7 +36,9 @@ func newCluster(h *Hub) *cluster {
 	if h.cfg.Broker == nil || h.cfg.Alone {
 		return nil
 	}
-	return &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID()}
+	c := &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID(), cut: true}
+	c.asking.c = c
+	return c
 }
 
 // Peers are the other nodes, by their ids, and what each says of itself; cut says that they are the last ones that were
@@ -54,9 +61,13 @@ func (c *cluster) view() (peers []broker.Peer, cut bool) {
 func (c *cluster) home(key string) (at broker.NodeID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.homeAmong(c.peers, key)
+}
+
+func (c *cluster) homeAmong(peers []broker.Peer, key string) (at broker.NodeID) {
 	at = c.id
 	most := weight(c.id, key)
-	for _, p := range c.peers {
+	for _, p := range peers {
 		if w := weight(p.ID, key); w > most || w == most && bytes.Compare(p.ID[:], at[:]) > 0 {
 			at, most = p.ID, w
 		}
@@ -99,6 +110,16 @@ type callKind uint8
 
 const (
 	callNothing callKind = iota // is always answered: whether a node is there
+
+	callMembers  callKind = 32 // who is in rooms
+	callOccupied callKind = 33 // in which rooms a node has members, of those whose home is asked
+)
+
+// Of publish_ids (once.go).
+const (
+	callClaim     callKind = 16 + iota // may it be published
+	callPublished                      // these were
+	callRelease                        // it wasn't
 )
 
 // call is what a node answers to one kind of question. It is called in the order in which the node from asks, and mustn't
@@ -108,6 +129,11 @@ type call func(h *Hub, from broker.NodeID, question []byte, reply func(answer an
 // calls are all kinds.
 var calls = map[callKind]call{
 	callNothing: func(_ *Hub, _ broker.NodeID, _ []byte, reply func(any, error)) { reply(nil, nil) },
+	callMembers: answerMembers,
+
+	callClaim:     answerClaim,
+	callPublished: answerPublished,
+	callRelease:   answerRelease,
 }
 
 // answered is the answer to a call on its way.
@@ -178,7 +204,11 @@ func decodeAnswer(b []byte, err error, answer any) error {
 // ask asks another node, and gives what it has answered to decodeAnswer, by a goroutine of the broker. It may be called
 // under a room's lock.
 func (c *cluster) ask(to broker.NodeID, kind callKind, question any, done func(answer []byte, err error)) {
-	body, err := json.Marshal(question)
+	body, is := question.(rawQuestion)
+	var err error
+	if !is {
+		body, err = json.Marshal(question)
+	}
 	if err != nil {
 		go done(nil, err)
 		return
@@ -242,12 +272,9 @@ func (h *Hub) View(peers []broker.Peer, cut bool) {
 		return
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	was := seen{c.peers, c.cut}
 	c.peers, c.cut = peers, cut
+	c.bringPublished(was)
+	c.mu.Unlock()
+	h.nodesChanged(was.peers, peers, cut)
 }
-
-// Heard implements broker.Node.
-func (h *Hub) Heard(topic string, from broker.NodeID, body []byte) {}
-
-// Missed implements broker.Node.
-func (h *Hub) Missed(topic string) {}

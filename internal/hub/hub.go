@@ -127,6 +127,10 @@ func New(cfg Config) *Hub {
 func (h *Hub) Start(l *loop.Loop) {
 	h.loop = l
 	h.everyone = &room{mu: new(sync.Mutex), policy: &Policy{SlowConsumer: min(h.cfg.SlowConsumer, DropOldest)}}
+	if h.cluster != nil {
+		h.everyone.remote = &remote{topic: part{needed: true}}
+		defer h.listenToAll()
+	}
 	for range l.Workers() {
 		h.workers = append(h.workers, &workerState{speakers: speakers(h.cfg.Dialects), everyone: make([]*local, len(h.cfg.Dialects))})
 	}

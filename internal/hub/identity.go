@@ -157,7 +157,7 @@ func (s *session) enterNamed(name string) *protocol.Error {
 	switch {
 	case s.find([]byte(name)) >= 0 || s.coming() && s.more.coming.left[name].room != nil:
 		return nil
-	case s.hub.remoteLog(name):
+	case s.hub.opens(name):
 		s.enterWhenOpen(name)
 		return nil
 	}
@@ -212,7 +212,7 @@ func (s *session) untouched(l *local, at history.Position) bool {
 	return len(c.pulls) < before
 }
 
-// enterWhenOpen is enter for a room whose log lies elsewhere. What the client says of that room waits meanwhile.
+// enterWhenOpen is enter for a room that must be opened. What the client says of that room waits meanwhile.
 func (s *session) enterWhenOpen(name string) {
 	h := s.hub
 	coming := s.coming() && s.more.coming.asked
@@ -306,7 +306,7 @@ func (s *session) showAnew() {
 		r := s.rooms[i].local.room
 		if r.policy.Presence == PresenceFull && s.payer().may(int64(len(s.known().Data))) {
 			r.mu.Lock()
-			s.hub.set(r, protocol.Member{ClientID: s.idText(), User: s.name(), Data: s.known().Data}, true, s.payer())
+			s.hub.set(r, protocol.Member{ClientID: s.idText(), User: s.name(), Data: s.known().Data}, uint16(s.gen()), true, s.payer())
 			r.mu.Unlock()
 			s.rooms[i].data = uint16(len(s.known().Data))
 		}

@@ -254,6 +254,11 @@ func (h *Hub) takeDue(sh *clientShard, now int64) (over []*parked) {
 // direct sends a message to the client, or keeps it where its session is parked; from, nil for the application, pays.
 // full is a worker that is above high water, or nil.
 func (h *Hub) direct(id ID, m *protocol.Message, from *session) (full *loop.Worker, err *protocol.Error) {
+	return h.directBy(id, m, from, nil)
+}
+
+// directBy is direct from a client of another node, where by isn't nil: that one pays.
+func (h *Hub) directBy(id ID, m *protocol.Message, from *session, by *visitor) (full *loop.Worker, err *protocol.Error) {
 	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -263,18 +268,22 @@ func (h *Hub) direct(id ID, m *protocol.Message, from *session) (full *loop.Work
 			p = from.payer() // it may be parked by the time that the message is there
 		}
 		h.tailDirect(m, id, s.name())
-		if w := s.conn.Worker(); w.Post(&direct{s, m, p}, m.Size()) {
+		if w := s.conn.Worker(); w.Post(&direct{s, m, p, by}, m.Size()) {
 			full = w
 		}
 		return full, nil
 	}
 	parked := sh.parked[id]
 	if parked == nil {
-		return nil, &protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote([]byte(id.String())) + " is connected"}
+		return nil, unknownClient([]byte(id.String()))
 	}
 	var p *payer
 	if from != nil {
 		p = from.payer()
+	}
+	if by != nil {
+		p = h.visits(by)
+		defer h.payers.leave(p)
 	}
 	if no := h.leaveDirect(parked, m, p); no != nil {
 		return nil, no
@@ -318,6 +327,7 @@ type direct struct {
 	to      *session
 	message *protocol.Message
 	payer   *payer
+	by      *visitor // pays instead, where it isn't nil
 }
 
 func (d *direct) Conn(*loop.Worker) *loop.Conn { return d.to.conn }
@@ -332,6 +342,10 @@ func (d *direct) Run(*loop.Worker) {
 
 func (d *direct) goOn() {
 	h, id := d.to.hub, d.to.id
+	if d.by != nil {
+		d.payer = h.visits(d.by)
+		defer h.payers.leave(d.payer)
+	}
 	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
