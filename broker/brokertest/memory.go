@@ -18,6 +18,7 @@ type Memory struct {
 	epoch int
 	rooms map[string]*kept
 	nodes []*memoryNode // that run
+	calls map[*memoryCall]bool
 	down  bool
 	held  bool     // publishing isn't answered
 	late  []func() // the answers that are held
@@ -85,7 +86,7 @@ func (u *underWay) wait() {
 
 // NewMemory makes logs that are empty.
 func NewMemory() *Memory {
-	return &Memory{rooms: map[string]*kept{}, epoch: 1}
+	return &Memory{rooms: map[string]*kept{}, calls: map[*memoryCall]bool{}, epoch: 1}
 }
 
 // Broker is one node's.

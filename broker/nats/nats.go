@@ -34,6 +34,8 @@ import (
 // Config says how logs are kept. The zero value is as many replicas as suit the servers, and what is published is known
 // again for two minutes.
 type Config struct {
+	Creds    string        // of Dial: a file with an account's credentials; "" for none
+	CA       string        // of Dial: a PEM file with who signs for the servers; "" for the system's
 	Alone    bool          // no other node can come: nothing is told or asked
 	Replicas int           // of each stream: 1, 3 or 5; 0 for 3 where the servers are a cluster, else 1
 	Window   time.Duration // how long a Message.ID is remembered; also limited by the age that is kept
@@ -81,11 +83,6 @@ type Broker struct {
 }
 
 var _ broker.Broker = (*Broker)(nil)
-
-// Dial connects to NATS servers that have JetStream. It waits until one answers, at most 10 seconds.
-func Dial(url string, cfg Config) (*Broker, error) {
-	return connect(nil, cfg, url)
-}
 
 // connect makes a broker of two connections. The server, where there is one, is the broker's from here on.
 func connect(s *embedded, cfg Config, url string, options ...client.Option) (*Broker, error) {
@@ -135,10 +132,10 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		}
 	}
 	if b.send, err = client.Connect(url, append(slices.Clip(options), b.sends.options(b, "sends", linkChanged)...)...); err != nil {
-		return fmt.Errorf("NATS at %s: %w", url, err)
+		return unreachable(url, err)
 	}
 	if v := b.send.ConnectedServerVersion(); tooOld(v) {
-		return fmt.Errorf("NATS at %s is version %s; it must be 2.11 or newer", url, v)
+		return fmt.Errorf("NATS at %s is version %s; it must be 2.11 or newer", redacted(url), v)
 	}
 	if b.js, err = jetstream.New(b.send); err != nil {
 		return err
@@ -147,7 +144,7 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		ctx, cancel := context.WithTimeout(b.ctx, 2*apiTimeout)
 		defer cancel()
 		if _, err := b.js.AccountInfo(ctx); err != nil {
-			return fmt.Errorf("JetStream at %s: %w", url, err)
+			return withoutJetStream(url, err)
 		}
 	}
 	options = append(options, client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
@@ -164,21 +161,12 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		}
 		linkChanged(up)
 	})...)...); err != nil {
-		return fmt.Errorf("NATS at %s: %w", url, err)
+		return unreachable(url, err)
 	}
 	if _, err := b.receive.Subscribe("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.*", b.elected); err != nil {
 		return err
 	}
 	return b.flights.listen(b.send)
-}
-
-// tooOld says whether a server of a version can't answer for many messages or rooms at once.
-func tooOld(version string) bool {
-	var major, minor int
-	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
-		return false // nobody knows
-	}
-	return major < 2 || major == 2 && minor < 11
 }
 
 // Run implements broker.Broker.
