@@ -17,7 +17,7 @@ func (s *Server) openLog(c nats.Config) (*nats.Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data-dir %s: %w", s.cfg.DataDir, err)
 	}
-	c.Mark, c.Replicas = "."+mark, 1
+	c.Alone, c.Mark, c.Replicas = true, "."+mark, 1
 	b, err := nats.Start(dir, c)
 	if err != nil {
 		return nil, fmt.Errorf("data-dir %s: %w", s.cfg.DataDir, err)

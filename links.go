@@ -65,6 +65,7 @@ func (s *Server) openLinks() (err error) {
 	switch s.cfg.role() {
 	case roleBroker:
 	case roleNATS:
+		c.Creds, c.CA = s.cfg.NATS.Creds, s.cfg.NATS.CA
 		l.own, err = nats.Dial(strings.Join(s.cfg.NATS.URLs, ","), c)
 		if err == nil {
 			err = l.agreeOnKey()
@@ -80,7 +81,7 @@ func (s *Server) openLinks() (err error) {
 		l.alone = true
 		l.own, err = s.openLog(c)
 	}
-	if l.own != nil {
+	if l.own != nil { // a nil *nats.Broker would be one that isn't nil
 		l.Broker = l.own
 	}
 	if l.Broker != nil {
@@ -98,7 +99,7 @@ func (s *Server) startStore(c nats.Config) (*nats.Broker, error) {
 	return nats.StartStore(nats.Store{Cluster: s.cfg.natsCluster(), Dir: dir, ID: s.dataDir.ID(), Listen: l.Listen, Advertise: l.Advertise}, c)
 }
 
-// agreeTime is how long a node waits for what all must agree on, each time that it asks.
+// agreeTime is how long a node waits for what all must agree on.
 const agreeTime = 15 * time.Second
 
 // agreeOnKey has nodes that have no secret in common agree on a key for the tokens that resume sessions.
@@ -153,6 +154,8 @@ func (s *Server) startLinks() error {
 const (
 	// settle is how long it looks for others that are there before it takes itself for the first one. A beat is a second.
 	settle = 2500 * time.Millisecond
+	// waitTold is the time between two lines of the log about what it waits for.
+	waitTold = 10 * time.Second
 	// firstView is how long it waits for the first view.
 	firstView = 10 * time.Second
 )
@@ -190,7 +193,7 @@ func (l *links) reach(ctx context.Context) error {
 			return nil
 		}
 		l.waitFor(err.Error())
-		if time.Since(told) > 10*time.Second {
+		if time.Since(told) > waitTold {
 			told = time.Now()
 			l.s.log.Warn("the node waits for its cluster", "why", err)
 		}
@@ -236,8 +239,8 @@ func (l *links) agreeOnLogs(ctx context.Context) error {
 	}
 	l.waitFor("the stores keep nothing yet")
 	rules := digestOf(l.s.cfg.historyRules())
-	for {
-		once, cancel := context.WithTimeout(ctx, agreeTime)
+	for told := time.Now(); ; {
+		once, cancel := context.WithTimeout(ctx, agreeTime/5)
 		v, err := l.own.Agree(once, "logs", func(now []byte) []byte {
 			if _, of, ok := strings.Cut(string(now), " "); ok && of == rules {
 				return now
@@ -254,9 +257,12 @@ func (l *links) agreeOnLogs(ctx context.Context) error {
 			return ctx.Err()
 		}
 		l.waitFor(err.Error())
-		l.s.log.Warn("the node waits for its cluster", "why", err)
+		if time.Since(told) > waitTold {
+			told = time.Now()
+			l.s.log.Warn("the node waits for its cluster", "why", err)
+		}
 		select {
-		case <-time.After(time.Second):
+		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -53,6 +53,9 @@ func (s *stores) follow() {
 		if err == nil && !s.one {
 			err = s.areOne()
 		}
+		if err == nil && s.own != "" {
+			s.b.tend()
+		}
 		if err != nil && s.b.ctx.Err() == nil && time.Since(s.looked) > tellEvery {
 			s.looked = time.Now()
 			if wrong := s.wrong(s.b.ctx); len(wrong) > 0 {
@@ -66,9 +69,6 @@ func (s *stores) follow() {
 			}
 		}
 		s.set(err)
-		if err == nil && s.own != "" {
-			s.b.tend() // which may take a while
-		}
 		wait := askEvery
 		if err != nil {
 			wait = askSoon
