@@ -46,9 +46,9 @@ type links struct {
 
 // linkCounts are for /metrics.
 type linkCounts struct {
-	publishing, calling, topics       atomic.Int64
-	unpublished, uncalled, untold     atomic.Int64
-	missed, lost, cuts, peersThatCame atomic.Int64
+	publishing, calling, topics   atomic.Int64
+	unpublished, uncalled, untold atomic.Int64
+	missed, lost, cuts, came      atomic.Int64
 }
 
 // openLinks takes the data directory, where the settings name one, and what the settings say of logs and other nodes.

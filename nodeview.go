@@ -7,19 +7,25 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 
 	"example.com/hubbub/broker"
 	"example.com/hubbub/internal/api"
 	"example.com/hubbub/internal/hub"
+	"example.com/hubbub/internal/metrics"
 )
 
 // view is what the broker knows of other nodes.
 func (l *links) view(peers []broker.Peer, cut bool) {
 	l.mu.Lock()
-	was := map[broker.NodeID]bool{}
+	was, are := map[broker.NodeID]bool{}, map[broker.NodeID]bool{}
 	for _, p := range l.peers {
 		was[p.ID] = true
 	}
+	for _, p := range peers {
+		are[p.ID] = true
+	}
+	maps.DeleteFunc(l.apart, func(id broker.NodeID, _ bool) bool { return !are[id] })
 	if cut && !l.cut {
 		l.counts.cuts.Add(1)
 	}
@@ -28,7 +34,7 @@ func (l *links) view(peers []broker.Peer, cut bool) {
 	var apart []hub.NodeInfo
 	for _, p := range peers {
 		if !was[p.ID] {
-			l.counts.peersThatCame.Add(1)
+			l.counts.came.Add(1)
 		}
 		if info, ok := hub.InfoOf(p); ok && info.Policies != l.s.policies && !l.apart[p.ID] {
 			l.apart[p.ID] = true
@@ -66,6 +72,37 @@ func (l *links) others() (all []hub.NodeInfo, seen bool) {
 		}
 	}
 	return all, l.seen
+}
+
+// figures are for /metrics.
+func (l *links) figures() (f metrics.Links) {
+	if l == nil {
+		return f
+	}
+	c := &l.counts
+	f = metrics.Links{
+		Came: c.came.Load(), Cuts: c.cuts.Load(), Publishing: c.publishing.Load(), Calling: c.calling.Load(), Topics: c.topics.Load(),
+		Unpublished: c.unpublished.Load(), Uncalled: c.uncalled.Load(), Untold: c.untold.Load(), Missed: c.missed.Load(), Lost: c.lost.Load(),
+	}
+	if l.own != nil {
+		h := l.own.Health()
+		f.WaitingBytes, f.Overrun = h.Waiting, int64(h.Overrun)
+		for _, link := range h.Links {
+			if link.Up {
+				f.Up++
+			}
+			f.Reconnects += int64(link.Reconnects)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f.Peers, f.Cut = len(l.peers), l.cut && !l.alone
+	for _, p := range l.peers {
+		if l.apart[p.ID] {
+			f.Apart++
+		}
+	}
+	return f
 }
 
 // fits says which of the nodes that were there before has other policies than this one.
