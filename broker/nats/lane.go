@@ -260,7 +260,7 @@ func (f *flight) answered(m *client.Msg) {
 		st.mu.Unlock()
 		duplicate := a.Duplicate && f.messages[0].ID != "" // else it is one of our own tries
 		f.tell(func(i int) (broker.Position, bool, error) {
-			return broker.Position{Epoch: f.nonce + st.b.cfg.Mark, Offset: a.Sequence<<groupBits | uint64(i)}, duplicate, nil
+			return broker.Position{Epoch: f.nonce + st.b.mark(), Offset: a.Sequence<<groupBits | uint64(i)}, duplicate, nil
 		})
 		return
 	}

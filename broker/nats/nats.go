@@ -31,12 +31,13 @@ import (
 	"example.com/hubbub/broker"
 )
 
-// Config says how logs are kept. The zero value is one replica, and what is published is known again for two minutes.
+// Config says how logs are kept. The zero value is as many replicas as suit the servers, and what is published is known
+// again for two minutes.
 type Config struct {
 	Creds    string        // of Dial: a file with an account's credentials; "" for none
 	CA       string        // of Dial: a PEM file with who signs for the servers; "" for the system's
 	Alone    bool          // no other node can come: nothing is told or asked
-	Replicas int           // of each stream: 1, 3 or 5
+	Replicas int           // of each stream: 1, 3 or 5; 0 for 3 where the servers are a cluster, else 1
 	Window   time.Duration // how long a Message.ID is remembered; also limited by the age that is kept
 	Mark     string        // what epochs end with; another one tells all who come back that the logs are others
 	Logger   *slog.Logger  // of what goes wrong; nil for none
@@ -74,6 +75,7 @@ type Broker struct {
 	cancel  context.CancelFunc
 	work    sync.WaitGroup // what goroutines of the broker do
 	waiting atomic.Int64   // bytes to be published
+	marked  atomic.Pointer[string]
 	flights flights
 
 	mu      sync.Mutex
@@ -88,7 +90,6 @@ func connect(s *embedded, cfg Config, url string, options ...client.Option) (*Br
 }
 
 func newBroker(s *embedded, cfg Config) *Broker {
-	cfg.Replicas = max(1, cfg.Replicas)
 	if cfg.Window <= 0 {
 		cfg.Window = 2 * time.Minute
 	}

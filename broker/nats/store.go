@@ -163,7 +163,7 @@ func StartStore(s Store, cfg Config) (*Broker, error) {
 }
 
 // Join connects to stores, of which none has to be there yet: Ready says when the broker can serve, and until then what needs
-// them fails with broker.ErrUnavailable. With Config.Replicas 0 there are as many stores as Join names.
+// them fails with broker.ErrUnavailable.
 func Join(c Cluster, cfg Config) (*Broker, error) {
 	err := c.Check()
 	if len(c.Join) == 0 {
@@ -171,9 +171,6 @@ func Join(c Cluster, cfg Config) (*Broker, error) {
 	}
 	if err != nil {
 		return nil, err
-	}
-	if cfg.Replicas == 0 {
-		cfg.Replicas = replicas(len(c.Join))
 	}
 	b := newBroker(nil, cfg)
 	b.stores = &stores{b: b, cluster: c, others: c.Join, why: errNotYet}

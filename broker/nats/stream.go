@@ -102,7 +102,7 @@ func (st *stream) config(nonce string) jetstream.StreamConfig {
 		Discard:           jetstream.DiscardOld,
 		Storage:           jetstream.FileStorage, // one in memory comes back empty, as if nothing had ever been in it
 		AllowDirect:       true,
-		Replicas:          st.b.cfg.Replicas,
+		Replicas:          st.b.replicas(),
 		Duplicates:        st.window(),
 		FirstSeq:          firstSequence(time.Now()),
 		Metadata:          map[string]string{epochKey: nonce},

@@ -42,7 +42,8 @@ func (b *Broker) replicate(s *server.Server) {
 	defer cancel()
 	list := b.js.ListStreams(ctx)
 	for info := range list.Info() {
-		if !strings.HasPrefix(info.Config.Name, streamPrefix) || info.Config.Replicas >= b.cfg.Replicas {
+		ours := strings.HasPrefix(info.Config.Name, streamPrefix) || info.Config.Name == agreedStream
+		if !ours || info.Config.Replicas >= b.cfg.Replicas {
 			continue
 		}
 		now, err := b.js.Stream(ctx, info.Config.Name) // another node may have changed it since
