@@ -179,6 +179,17 @@ func (f *flight) refused(err error) {
 	f.timer.Reset(retryAfter)
 }
 
+// sendAgain has what isn't answered sent again now: whom it was sent to leads no more, or can't answer this connection.
+func (st *stream) sendAgain() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, l := range st.lanes {
+		if f := l.flight; f != nil && !f.ended && !f.queued {
+			f.timer.Reset(0)
+		}
+	}
+}
+
 // patience is how long a group is sent again: while JetStream knows its id for sure.
 func (st *stream) patience() time.Duration {
 	return min(giveUp, st.window()*3/4)

@@ -131,7 +131,14 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 			b.nodes.linkChanged()
 		}
 	}
-	if b.send, err = client.Connect(url, append(slices.Clip(options), b.sends.options(b, "sends", linkChanged)...)...); err != nil {
+	if b.send, err = client.Connect(url, append(slices.Clip(options), append(b.sends.options(b, "sends", func(up bool) {
+		if up {
+			b.sendAllAgain()
+		}
+		linkChanged(up)
+	}), client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
+		b.log.Debug("NATS", "error", err) // who sends learns of it
+	}))...)...); err != nil {
 		return unreachable(url, err)
 	}
 	if v := b.send.ConnectedServerVersion(); tooOld(v) {
@@ -250,6 +257,15 @@ func (b *Broker) stream(r broker.Room) *stream {
 	return st
 }
 
+// sendAllAgain has sent again what isn't answered yet.
+func (b *Broker) sendAllAgain() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, st := range b.streams {
+		st.sendAgain()
+	}
+}
+
 // sweepAll has the tails of all open rooms looked at: something may have been missed.
 func (b *Broker) sweepAll() {
 	b.mu.Lock()
@@ -266,6 +282,7 @@ func (b *Broker) elected(m *client.Msg) {
 	defer b.mu.Unlock()
 	for _, st := range b.streams {
 		if st.name == name {
+			st.sendAgain()
 			st.sweepSoon()
 		}
 	}

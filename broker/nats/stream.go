@@ -242,12 +242,22 @@ func (st *stream) tryToAdopt(ctx context.Context, create bool) (nonce string, la
 	return nonce, info.State.LastSeq, nil
 }
 
-// create makes the stream. Where some of a cluster's stores are away it gets fewer replicas, and more when they are back: else
+// create makes the stream. A cluster may be another one than a moment ago: it has become one of three stores, and takes over what
+// the one had.
+func (st *stream) create(ctx context.Context) (jetstream.Stream, error) {
+	if st.b.stores != nil {
+		if _, err := st.b.js.Stream(ctx, beginning); err != nil {
+			return nil, fmt.Errorf("the cluster has not begun yet: %w", err)
+		}
+	}
+	return st.b.createStream(ctx, st.config(newNonce()))
+}
+
+// createStream makes a stream. Where some of a cluster's stores are away it gets fewer replicas, and more when they are back: else
 // nobody could publish.
-func (st *stream) create(ctx context.Context) (s jetstream.Stream, err error) {
-	config := st.config(newNonce())
+func (b *Broker) createStream(ctx context.Context, config jetstream.StreamConfig) (s jetstream.Stream, err error) {
 	for ; ; config.Replicas-- {
-		s, err = st.b.js.CreateStream(ctx, config)
+		s, err = b.js.CreateStream(ctx, config)
 		var api *jetstream.APIError
 		if config.Replicas <= 2 || !errors.As(err, &api) || api.ErrorCode != noPeers {
 			return s, err

@@ -8,7 +8,7 @@ import (
 )
 
 // tend has this store's server start anew where it has stopped to write, and streams get the replicas that they shall have.
-func (b *Broker) tend() {
+func (b *Broker) tend(serves bool) {
 	e := b.server
 	e.mu.Lock()
 	s, sick := e.s, e.sick()
@@ -17,7 +17,7 @@ func (b *Broker) tend() {
 		e.revive()
 		return
 	}
-	if s.JetStreamIsLeader() { // one store does it, or for a moment two
+	if serves && s.JetStreamIsLeader() { // one store does it, or for a moment two
 		b.replicate(s)
 	}
 }
