@@ -17,8 +17,8 @@ import (
 // suffice. Each gets what is queued for it, a reconnect with a delay of its own, and 1001; the others are served
 // meanwhile. Shutdown returns when all are gone and the last hook has returned, or when ctx ends: then what is left is
 // cut off and the error is ctx's. Hooks can't be cut off: where some still run a second later the error is
-// ErrHooksRunning too. Where there are other nodes, they are answered to the end, and it waits a while for those who come
-// back there and bring their sessions with them. The Server can't be used afterwards. A second call waits like the first.
+// ErrHooksRunning too. Where there are other nodes, they are answered to the end, and get the sessions of those who
+// may come back. The Server can't be used afterwards. A second call waits like the first.
 //
 // A hook or Handler may call it. It waits then for all others, but neither for that one nor for what is to come behind
 // it: the Disconnect of its client, or the next hooks of its room. It would wait for itself in another goroutine than
@@ -39,8 +39,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		over = min(over, time.Until(deadline)*3/4)
 	}
-	comeBack := max(2*time.Second, time.Duration(clients)*time.Second/drainPace)
-	s.hub.ComeBackWithin(comeBack)
+	s.hub.ComeBackWithin(max(2*time.Second, time.Duration(clients)*time.Second/drainPace))
 	s.loop.Stop(over)
 	gone := make(chan struct{})
 	go func() {
@@ -55,8 +54,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.loop.Kill()
 		<-gone
 	}
-	s.awaitHandOver(ctx, comeBack)
-	s.hub.Stop() // those who might have resumed leave their rooms, and nothing is published any more
+	s.hub.Leave(ctx) // those who might have resumed find their sessions on other nodes
+	s.hub.Stop()     // who has none leaves its rooms, and nothing is published any more
 	told := make(chan struct{})
 	go func() { // beside the hooks
 		s.closeWebhooks(ctx)
@@ -75,34 +74,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	<-told
 	return errors.Join(err, s.settled())
 }
-
-// awaitHandOver waits for those who were sent away: other nodes to which they come back ask this one for their sessions.
-func (s *Server) awaitHandOver(ctx context.Context, comeBack time.Duration) {
-	if s.links == nil || s.links.alone {
-		return
-	}
-	most := comeBack + handOverGrace
-	if deadline, ok := ctx.Deadline(); ok {
-		most = min(most, time.Until(deadline)/2)
-	}
-	ctx, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for s.hub.ParkedSessions() > 0 {
-		if peers, cut := s.hub.Peers(); len(peers) == 0 || cut {
-			return // nobody asks
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// handOverGrace is how long the last of them may take to be there.
-const handOverGrace = time.Second
 
 // settled says which accounts are not back at zero though all has ended: a fault of Hubbub's own.
 func (s *Server) settled() error {

@@ -50,10 +50,15 @@ type underWay struct {
 	ended chan struct{} // closed when n is 0 again; nil while nobody waits
 }
 
-func (u *underWay) do(f func()) {
+// begin counts something whose end calls end.
+func (u *underWay) begin() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.n++
+}
+
+func (u *underWay) do(f func()) {
+	u.begin()
 	go func() {
 		defer u.end()
 		f()

@@ -180,6 +180,7 @@ func (n *memoryNode) Call(to broker.NodeID, body []byte, done func([]byte, error
 		in = &inbox{opened: true}
 		other.asked[n] = in
 	}
+	n.m.work.begin() // until it is answered, however late that is: Run waits for it
 	n.m.bring(other, in, func(node broker.Node) {
 		node.Handle(n.id, body, func(answer []byte) {
 			n.m.later(func() {
@@ -187,6 +188,7 @@ func (n *memoryNode) Call(to broker.NodeID, body []byte, done func([]byte, error
 				defer n.m.mu.Unlock()
 				n.m.answer(c, answer, nil)
 			})
+			n.m.work.end()
 		})
 	})
 }

@@ -63,6 +63,7 @@ const (
 type across struct {
 	served atomic.Int32 // calls of other nodes on goroutines of their own
 	finder finder
+	lent   lent
 }
 
 // begin takes a place for something that a call of another node has to wait for; end gives it back. False: there is none.

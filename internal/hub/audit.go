@@ -2,6 +2,8 @@ package hub
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"example.com/hubbub/internal/loop"
@@ -39,6 +41,9 @@ func (h *Hub) Unsettled() (all []string) {
 		h.rooms[i].mu.Unlock()
 		h.clients[i].mu.Lock()
 		account(int64(len(h.clients[i].parked)), "parked sessions of a shard")
+		if a := h.clients[i].away; a != nil {
+			account(int64(len(a.handed)), "sessions on their way to other nodes")
+		}
 		account(int64(len(h.clients[i].users)), "users of a shard")
 		h.clients[i].mu.Unlock()
 	}
@@ -167,7 +172,13 @@ func (h *Hub) recountMembers(everyone *local, c *recount) {
 func (h *Hub) recountParked(sh *clientShard, c *recount) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for _, p := range sh.parked {
+	all := slices.Collect(maps.Values(sh.parked))
+	if sh.away != nil {
+		for _, hd := range sh.away.handed {
+			all = append(all, hd.p)
+		}
+	}
+	for _, p := range all {
 		c.keep(KeptParked, p.payer, p.cost)
 		unsent := 0
 		for _, d := range p.directs {

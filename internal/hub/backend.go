@@ -386,6 +386,10 @@ func (h *Hub) onClient(ctx context.Context, id ID, live func(*session), lost fun
 			}
 			continue
 		case s == nil:
+			if hd := h.handing(id); hd != nil {
+				wait(ctx, hd.over)
+				continue
+			}
 			return ErrUnknownClient
 		}
 		w, v := s.conn.Worker(), &visit{s: s, do: live, done: make(chan struct{})}

@@ -25,10 +25,11 @@ type cluster struct {
 	peers []broker.Peer // by id
 	cut   bool          // nobody knows whether peers are the ones that there are; also before the first View
 
-	members members // of rooms that tell who is in them
-	asking  questions
+	moves   moves
 	claims  claims
 	across  across
+	members members // of rooms that tell who is in them
+	asking  questions
 }
 
 // newCluster is nil where the hub is alone.
@@ -37,6 +38,7 @@ func newCluster(h *Hub) *cluster {
 		return nil
 	}
 	c := &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID(), cut: true}
+	c.moves.init()
 	c.asking.c = c
 	return c
 }
@@ -271,6 +273,7 @@ func (h *Hub) View(peers []broker.Peer, cut bool) {
 	if c == nil {
 		return
 	}
+	h.noteView(peers, cut)
 	c.mu.Lock()
 	was := seen{c.peers, c.cut}
 	c.peers, c.cut = peers, cut

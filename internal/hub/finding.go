@@ -256,7 +256,7 @@ func (h *Hub) hasClient(id ID) bool {
 	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	return sh.sessions[id] != nil || sh.parked[id] != nil
+	return sh.sessions[id] != nil || sh.waits(id) != nil
 }
 
 // answerSeek is the call of findThese.

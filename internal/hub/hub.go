@@ -183,6 +183,7 @@ type clientShard struct {
 	parked   map[ID]*parked
 	order    []parking      // by time
 	users    map[string]ids // those, here or parked, who have a name
+	away     *away          // those that went to other nodes; nil while none did
 }
 
 func (h *Hub) clientShard(id ID) *clientShard { return &h.clients[id[0]%shards] }
@@ -191,12 +192,18 @@ func (sh *clientShard) add(s *session) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.sessions[s.id] = s
-	if user := s.name(); user != "" {
-		if sh.users == nil {
-			sh.users = map[string]ids{}
-		}
-		sh.users[user] = sh.users[user].with(s.id)
+	sh.addToUser(s.id, s.name())
+}
+
+// addToUser: mu is held.
+func (sh *clientShard) addToUser(id ID, user string) {
+	if user == "" {
+		return
 	}
+	if sh.users == nil {
+		sh.users = map[string]ids{}
+	}
+	sh.users[user] = sh.users[user].with(id)
 }
 
 // removeFromUser takes the id of a session that has ended from its user. mu is held.

@@ -158,7 +158,7 @@ func (s *session) enterNamed(name string) *protocol.Error {
 	case s.find([]byte(name)) >= 0 || s.coming() && s.more.coming.left[name].room != nil:
 		return nil
 	case s.hub.opens(name):
-		s.enterWhenOpen(name)
+		s.enterWhenOpen(name, false)
 		return nil
 	}
 	return s.enter(name, false)
@@ -213,7 +213,7 @@ func (s *session) untouched(l *local, at history.Position) bool {
 }
 
 // enterWhenOpen is enter for a room that must be opened. What the client says of that room waits meanwhile.
-func (s *session) enterWhenOpen(name string) {
+func (s *session) enterWhenOpen(name string, put bool) {
 	h := s.hub
 	coming := s.coming() && s.more.coming.asked
 	o := s.ask(&protocol.Command{}, operation{room: name, dropped: func() { h.unuse(name) }})
@@ -228,7 +228,7 @@ func (s *session) enterWhenOpen(name string) {
 			case err != nil:
 				no = unavailable(err)
 			case s.find([]byte(name)) < 0:
-				no = s.enter(name, false)
+				no = s.enter(name, put)
 			}
 			if no != nil {
 				s.answerError(no, nil)

@@ -27,8 +27,9 @@ type parked struct {
 	code    int      // with which its connection ended
 	until   int64    // the hub's clock; moot while by is set
 	directs []waitingDirect
-	cost    int64 // what the ledger counts for it
-	unsent  int   // bytes of directs
+	moves   uint32 // how often it has gone to another node
+	cost    int64  // what the ledger counts for it
+	unsent  int    // bytes of directs
 }
 
 // parkedRoom is a room that counts a session which is parked, or is coming home and has not named it yet.
@@ -92,7 +93,7 @@ func (s *session) park(code int) bool {
 	case !s.payer().may(cost - back):
 		return false
 	default:
-		p = &parked{id: s.id, user: s.name(), payer: s.payer(), since: s.since, gen: s.gen()}
+		p = &parked{id: s.id, user: s.name(), payer: s.payer(), since: s.since, gen: s.gen(), moves: s.moves()}
 	}
 	s.forgetRooms() // what can fail comes first: who is parked is in no local any more, but still counted
 	s.parkAs(p, rooms, cost, code)
@@ -201,11 +202,16 @@ func (h *Hub) unparkForGood(sh *clientShard, p *parked) {
 // removeParked takes p out of the shard. mu is held.
 func (h *Hub) removeParked(sh *clientShard, p *parked) {
 	delete(sh.parked, p.id)
+	h.unkeep(p)
+	h.parkedNow.Add(-1)
+}
+
+// unkeep has the ledger forget what is kept for p. mu is held.
+func (h *Hub) unkeep(p *parked) {
 	h.keep(KeptParked, p.payer, -p.cost)
 	for _, d := range p.directs {
 		h.keep(KeptParked, d.payer, -int64(d.message.Size()))
 	}
-	h.parkedNow.Add(-1)
 }
 
 // leaveRooms takes a session that was parked out of the rooms that it is still counted in.
@@ -273,7 +279,7 @@ func (h *Hub) directBy(id ID, m *protocol.Message, from *session, by *visitor) (
 		}
 		return full, nil
 	}
-	parked := sh.parked[id]
+	parked := sh.waits(id)
 	if parked == nil {
 		return nil, unknownClient([]byte(id.String()))
 	}
@@ -290,6 +296,17 @@ func (h *Hub) directBy(id ID, m *protocol.Message, from *session, by *visitor) (
 	}
 	h.tailDirect(m, id, parked.user)
 	return nil, nil
+}
+
+// waits is the session of that id for which direct messages wait, or nil. mu is held.
+func (sh *clientShard) waits(id ID) *parked {
+	if p := sh.parked[id]; p != nil || sh.away == nil {
+		return p
+	}
+	if hd := sh.away.handed[id]; hd != nil {
+		return hd.p
+	}
+	return nil
 }
 
 // leaveDirect leaves a message for a parked session. Its shard's mu is held.
@@ -318,7 +335,7 @@ func (sh *clientShard) takes(id ID, m *protocol.Message) bool {
 	if s := sh.sessions[id]; s != nil {
 		return !s.conn.Worker().Full()
 	}
-	p := sh.parked[id]
+	p := sh.waits(id)
 	return p == nil || p.takes(m)
 }
 
@@ -352,8 +369,12 @@ func (d *direct) goOn() {
 	if s := sh.sessions[id]; s != nil {
 		d.to = s
 		s.conn.Worker().Post(d, d.message.Size())
-	} else if p := sh.parked[id]; p != nil {
+	} else if p := sh.waits(id); p != nil {
 		h.leaveDirect(p, d.message, d.payer)
+	} else if sh.away != nil {
+		if to, moved := sh.away.gone[id]; moved {
+			h.cluster.ask(to, callDirects, directsQuestion{id, [][]byte{d.message.AppendRecord(nil)}}, func([]byte, error) {})
+		}
 	}
 }
 

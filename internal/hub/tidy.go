@@ -135,6 +135,7 @@ func (h *Hub) tidy(now int64) {
 	}
 	if h.cluster != nil {
 		h.cluster.claims.tidy(h, now)
+		h.tidyMoves(now)
 	}
 	h.limits.users.tidy(now)
 	h.limits.addresses.tidy(now)
@@ -249,12 +250,14 @@ func (h *Hub) Stop() {
 	<-h.swept
 	h.endTails()
 	if h.cluster != nil {
+		h.cluster.moves.end()
 		h.listenNoMore()
 		h.cluster.claims.tidy(h, math.MaxInt64)
 		h.cluster.members.stop()
 		h.cluster.asking.stop()
 	}
 	for i := range h.clients {
+		h.settleHandings(&h.clients[i])
 		h.endDue(&h.clients[i], math.MaxInt64)
 		h.tidyMemory(&h.memories[i], math.MaxInt64)
 	}
