@@ -168,6 +168,39 @@ func TestGrowing(t *testing.T) {
 	}
 }
 
+// Two stores are added to three: streams get five copies.
+func TestThreeBecomeFive(t *testing.T) {
+	t.Parallel()
+	c := newStores(t, 5)
+	five := c.configs[0].Join
+	for i := range 3 {
+		c.configs[i].Join = five[:3]
+		c.start(i)
+	}
+	c.ready()
+	n := run(t, c.join())
+	r := testRoom("room")
+	n.open(r)
+	n.publish(r, "three", "")
+	c.startAll()
+	for i := range 3 {
+		c.stop(i)
+		c.configs[i].Join = five
+		c.startAll()
+	}
+	n.publish(r, "five", "")
+	c.until("each stream has five copies", func() bool {
+		o, err := n.Look(t.Context())
+		return err == nil && len(o.Problems) == 0 && len(o.Stores) == 5 && !slices.ContainsFunc(o.Streams, func(s StreamState) bool { return len(s.Copies) != 5 })
+	})
+	c.kill(0)
+	c.kill(1)
+	n.publish(r, "three of five", "")
+	if s := n.sees(r.Name, "the last", hasLast("three of five")); !slices.Equal(s.bodies, []string{"three", "five", "three of five"}) || len(s.lost) > 0 {
+		t.Errorf("a node has seen %v, lost %v", s.bodies, s.lost)
+	}
+}
+
 // A folder that is another cluster's, or of one of several stores, isn't used for something else.
 func TestFolderOfAnother(t *testing.T) {
 	t.Parallel()
