@@ -46,6 +46,7 @@ func newHubOf(t testing.TB, workers int, set func(*Config)) (*Hub, *loop.Loop) {
 	h.Start(l)
 	served := serve(h)
 	t.Cleanup(func() {
+		settled(t, h)
 		l.Stop(0)
 		l.Kill()
 		l.Wait()
@@ -59,6 +60,18 @@ func newHubOf(t testing.TB, workers int, set func(*Config)) (*Hub, *loop.Loop) {
 		}
 	})
 	return h, l
+}
+
+// settled waits until every account of the hub fits what is there.
+func settled(t testing.TB, h *Hub) {
+	t.Helper()
+	var faults []string
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if faults = h.Audit(); len(faults) == 0 {
+			return
+		}
+	}
+	t.Errorf("the accounts don't fit: %s", strings.Join(faults, "; "))
 }
 
 // serve has the hub's broker, if it has one, serve it, until end.
