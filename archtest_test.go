@@ -66,7 +66,7 @@ var allowedImports = map[string][]string{
 
 	"hubbubtest": {".", "internal/audit", "internal/model", "internal/wsclient"},
 
-	"internal/rawtest": {".", "internal/wsclient"},
+	"internal/rawtest": {".", "internal/audit", "internal/wsclient"},
 	"internal/faulty":  {".", "internal/model", "internal/wire"},
 	"conformance":      {"."}, // tests only, by the public API
 
