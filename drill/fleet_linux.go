@@ -38,6 +38,7 @@ type fleet struct {
 	faults   []string
 	resuming resuming
 	gaps     map[string]int           // told, by reason
+	came     int                      // deliveries
 	slowest  time.Duration            // answer to a publish, since this was set to 0
 	history  map[historyPlace]message // what was delivered at each, of clients that resume
 	buf      []byte
@@ -423,6 +424,7 @@ func (f *fleet) deliver(c *client, d delivery) {
 		from = unknown
 	}
 	c.log.received = append(c.log.received, received{d.room, from, d.seq})
+	f.came++
 	f.lastCame = f.now
 	if c.session != nil {
 		f.advance(c, d, from)

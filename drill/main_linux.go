@@ -39,6 +39,7 @@ var drills = []drill{
 	{name: "frozen", limit: 10 * time.Minute, run: frozen, promise: "SIGSTOP of each of three nodes for 30 s: nothing lost"},
 	{name: "bus", limit: 10 * time.Minute, run: busRestarted, promise: "NATS killed and back ten times, once with its store wiped: nothing lost, or another epoch told"},
 	{name: "partition", limit: 40 * time.Minute, run: partition, promise: "a node cut off for 5 to 120 s, 20 times, both ways and one way: no two histories under one epoch and offset (root, nft)"},
+	{name: "wide", limit: 20 * time.Minute, run: wide, promise: "five nodes, 90,000 connections in one room of the cluster: what each costs, and how long a message to all takes"},
 	{name: "store", limit: 10 * time.Minute, run: storeFull, promise: "a full disk under one of three stores: nothing lost (root)"},
 }
 
@@ -49,6 +50,10 @@ func main() {
 	}
 	if len(os.Args) > 1 && os.Args[1] == connecting {
 		runConnecting(os.Args[2:])
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == widening {
+		runWidening(os.Args[2:])
 		return
 	}
 	if len(os.Args) > 1 && os.Args[1] == bussing {
