@@ -73,6 +73,9 @@ var allowedImports = map[string][]string{
 	"e2e":   {},                    // it knows the binary only from outside
 	"drill": {"internal/wsclient"}, // so does this
 
+	"bench/report": {}, // what was measured, as a page
+	"bench/scale":  {},
+
 	"scripts/mutants": {}, // it knows the source as text
 }
 
