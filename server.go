@@ -382,8 +382,8 @@ func (s *Server) Info() Info {
 // Shutdown ends the Server without a stampede. At once /readyz says 503; after Config.ShutdownDelay upgrades get 503,
 // and the clients are closed at a pace: 500 a second, or faster so that three quarters of the time until ctx's deadline
 // suffice. Each gets what is queued for it, a reconnect with a delay of its own, and 1001; the others are served
-// meanwhile. Shutdown returns when all are gone and the last hook has returned, or when ctx ends: then what is left is
-// cut off and the error is ctx's. Hooks can't be cut off: where some still run a second later the error is
+// meanwhile. Sessions that may be resumed go to other nodes, where there are any. Shutdown returns when all are gone and
+// the last hook has returned, or when ctx ends: then what is left is cut off and the error is ctx's. Hooks can't be cut off: where some still run a second later the error is
 // ErrHooksRunning too. The Server can't be used afterwards. A second call waits like the first.
 //
 // A hook or Handler may call it. It waits then for all others, but neither for that one nor for what is to come behind
