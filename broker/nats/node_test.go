@@ -21,6 +21,8 @@ type testNode struct {
 	mu    sync.Mutex
 	rooms map[string]*seen
 	slow  chan struct{} // Deliver waits for it
+
+	others
 }
 
 // seen is what a node was told of a room since it was opened, or its log was lost.
@@ -159,9 +161,3 @@ func names(prefix string, n int) (all []string) {
 	}
 	return all
 }
-
-func (n *testNode) Heard(string, broker.NodeID, []byte)                  {}
-func (n *testNode) Missed(string)                                        {}
-func (n *testNode) Handle(_ broker.NodeID, _ []byte, reply func([]byte)) { reply(nil) }
-func (n *testNode) Beat() []byte                                         { return nil }
-func (n *testNode) View([]broker.Peer, bool)                             {}

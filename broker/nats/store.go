@@ -6,6 +6,9 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
+
+	client "github.com/nats-io/nats.go"
 )
 
 // MinSecret is how many bytes a cluster's secret has at least.
@@ -109,21 +112,102 @@ func isName(s string) bool {
 	return s != "" && len(s) <= 64 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
 }
 
+// replicas is of how many stores each keeps a stream, where Config doesn't say so.
+func replicas(stores int) int {
+	switch {
+	case stores >= 5:
+		return 5
+	case stores >= 3:
+		return 3
+	default:
+		return max(1, stores)
+	}
+}
+
 // StartStore runs a store. It waits until what is in Dir has been read, but not for the other stores: Ready says when the
 // broker can serve, and until then what needs them fails with broker.ErrUnavailable. It fails where Dir belongs to another
-// cluster, where the store can't listen, and where settings are wrong (Check).
+// cluster, where the store can't listen, and where settings are wrong (Check). With Config.Replicas 0 all stores keep all
+// streams, or five of them do.
 func StartStore(s Store, cfg Config) (*Broker, error) {
-	return nil, errors.New("not yet")
+	err := s.Check()
+	if err == nil && !isName(s.ID) {
+		err = fmt.Errorf("the store's id %q isn't 1 to 64 of A-Z, a-z, 0-9, - and _", s.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	e := &embedded{dir: s.Dir, log: cfg.Logger, store: &s}
+	if s.TLS != nil {
+		if e.tls, err = s.TLS.config(); err != nil {
+			return nil, err
+		}
+	}
+	if err = e.take(s.name(), e.clustered()); err == nil {
+		err = e.start()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the store in %s: %w", s.Dir, err)
+	}
+	if cfg.Replicas == 0 {
+		cfg.Replicas = replicas(1 + len(s.others()))
+	}
+	b := newBroker(e, cfg)
+	own, _ := s.Address()
+	b.stores = &stores{b: b, cluster: s.Cluster, own: own, others: s.others(), tls: e.tls, why: errNotYet, catchUp: errNotYet}
+	if b.stores.system, err = client.Connect(client.DefaultURL, client.InProcessServer(e), s.login(forStores), client.MaxReconnects(-1),
+		client.ReconnectWait(100*time.Millisecond), client.IgnoreAuthErrorAbort(), client.Name("hubbub, looks at stores")); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return b.member(client.DefaultURL, client.InProcessServer(e)) // the URL isn't used then
 }
 
 // Join connects to stores, of which none has to be there yet: Ready says when the broker can serve, and until then what needs
 // them fails with broker.ErrUnavailable.
 func Join(c Cluster, cfg Config) (*Broker, error) {
-	return nil, errors.New("not yet")
+	err := c.Check()
+	if len(c.Join) == 0 {
+		err = errors.Join(err, errors.New("join names no store"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	b := newBroker(nil, cfg)
+	b.stores = &stores{b: b, cluster: c, others: c.Join, why: errNotYet}
+	if c.TLS != nil {
+		if b.stores.tls, err = c.TLS.config(); err != nil {
+			return nil, err
+		}
+	}
+	options := []client.Option{client.RetryOnFailedConnect(true)}
+	if b.stores.tls != nil {
+		options = append(options, client.Secure(b.stores.tls))
+	}
+	return b.member("nats://"+strings.Join(c.Join, ",nats://"), options...)
 }
 
-// Ready is nil once the broker can serve: it has reached the stores, and most of them know each other. Else it says what is
-// missing, in words for the operator. It stays nil for brokers of Start and Dial. Any goroutine; it doesn't wait.
+// member connects a broker to its stores, and has them followed until it ends.
+func (b *Broker) member(url string, options ...client.Option) (*Broker, error) {
+	b, err := b.connected(url, append(options, b.stores.cluster.login(forNodes), client.IgnoreAuthErrorAbort())...)
+	if err != nil {
+		return nil, err
+	}
+	if b.server != nil {
+		if err := b.stores.answer(); err != nil {
+			b.Close()
+			return nil, err
+		}
+	}
+	b.work.Go(b.stores.follow)
+	return b, nil
+}
+
+// Ready is nil once the broker can serve: it has reached the stores, most of them know each other, and where it is a store it has
+// caught up with what it missed before it was started. Else it says what is missing, in words for the operator; so it does when
+// the stores are lost again. It is always nil for brokers of Start and Dial. Any goroutine; it doesn't wait.
 func (b *Broker) Ready() error {
-	return nil
+	if b.stores == nil {
+		return nil
+	}
+	return b.stores.Ready()
 }

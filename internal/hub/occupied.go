@@ -466,13 +466,13 @@ func (c *cluster) homes(name string) (first, next broker.NodeID) {
 }
 
 func (c *cluster) homesAmong(peers []broker.Peer, name string) (first, next broker.NodeID) {
-	first = c.homeAmong(peers, name)
+	first = home(idsOf(c.id, peers), name)
 	if len(peers) == 0 {
 		return first, next
 	}
 	if first != c.id {
 		others := slices.DeleteFunc(slices.Clone(peers), func(p broker.Peer) bool { return p.ID == first })
-		return first, c.homeAmong(others, name)
+		return first, home(idsOf(c.id, others), name)
 	}
 	most := uint64(0)
 	for _, p := range peers {

@@ -74,7 +74,9 @@ func (c *client) leaves(room string) {
 	c.answer("left", func(map[string]any) {})
 }
 
-func (c *client) bye() { c.nc.Write(wsclient.Append(nil, true, wsclient.Close, [4]byte{}, []byte{3, 232})) }
+func (c *client) bye() {
+	c.nc.Write(wsclient.Append(nil, true, wsclient.Close, [4]byte{}, []byte{3, 232}))
+}
 
 // A room is occupied once and vacated once, wherever its members are; who goes to another node leaves it occupied. Nodes
 // that come change the homes of rooms, and that is nothing to tell.
