@@ -87,21 +87,29 @@ func (h *Hub) occupies(name string, here bool) {
 			h.report(home, name)
 		}
 	}
-	if first == h.cluster.id {
-		o.heard(name, e, e.number)
-	}
+	number := e.number
 	o.mu.Unlock()
 	if first == h.cluster.id || next == h.cluster.id {
-		h.reported(h.cluster.id, own)
+		h.reportHere(name, e, own, number, first == h.cluster.id)
 	}
 }
 
-// heard notes that the home has heard of a change. o.mu is held.
-func (o *occupied) heard(name string, e *roomHere, number uint64) {
+// reportHere tells this node itself, as the room's home or the next one. The mu of the room's shard is held.
+func (h *Hub) reportHere(name string, e *roomHere, own report, number uint64, home bool) {
+	o := &h.cluster.occupied
+	if told := h.reported(h.cluster.id, own); home {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.heard(name, e, number, told)
+	}
+}
+
+// heard notes that the home has heard of a change; told says that it has told the application. o.mu is held.
+func (o *occupied) heard(name string, e *roomHere, number uint64, told bool) {
 	if e.number != number {
 		return
 	}
-	if e.known = e.here; !e.here {
+	if e.known = e.here && (e.known || told); !e.here {
 		delete(o.rooms, name)
 	}
 }
@@ -148,12 +156,15 @@ func (h *Hub) sendReports(home broker.NodeID, to *reports) {
 	}
 	to.busy = true
 	h.cluster.ask(home, callOccupied, all, func(body []byte, err error) {
-		h.sentReports(home, to, numbers, decodeAnswer(body, err, nil))
+		var untold []string
+		err = decodeAnswer(body, err, &untold)
+		h.sentReports(home, to, numbers, untold, err)
 	})
 }
 
-// sentReports is what has come of them. Where a home is gone the next ones are told instead, by the view.
-func (h *Hub) sentReports(home broker.NodeID, to *reports, numbers map[string]uint64, err error) {
+// sentReports is what has come of them: untold are the rooms of which the home has not told the application yet. Where a
+// home is gone the next ones are told instead, by the view.
+func (h *Hub) sentReports(home broker.NodeID, to *reports, numbers map[string]uint64, untold []string, err error) {
 	o := &h.cluster.occupied
 	there := h.cluster.mayBeThere(home)
 	o.mu.Lock()
@@ -164,11 +175,14 @@ func (h *Hub) sentReports(home broker.NodeID, to *reports, numbers map[string]ui
 		case e == nil:
 		case err == nil:
 			if first, _ := h.cluster.homes(name); first == home {
-				o.heard(name, e, number)
+				o.heard(name, e, number, !slices.Contains(untold, name))
 			}
 		case there:
 			to.waiting[name] = true
 		}
+	}
+	if len(untold) > 0 { // by then it has
+		time.AfterFunc(2*vacatedAfter, func() { h.reportUntold(home, untold) })
 	}
 	if err == nil || !there {
 		to.busy = false
@@ -184,6 +198,18 @@ func (h *Hub) sentReports(home broker.NodeID, to *reports, numbers map[string]ui
 	})
 }
 
+// reportUntold tells a home again of rooms that it wasn't sure of.
+func (h *Hub) reportUntold(home broker.NodeID, rooms []string) {
+	o := &h.cluster.occupied
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, name := range rooms {
+		if e := o.rooms[name]; e != nil && !e.known && !h.stopping() {
+			h.report(home, name)
+		}
+	}
+}
+
 // answerOccupied is told of rooms by another node.
 func answerOccupied(h *Hub, from broker.NodeID, question []byte, reply func(any, error)) {
 	var all []report
@@ -191,29 +217,32 @@ func answerOccupied(h *Hub, from broker.NodeID, question []byte, reply func(any,
 		reply(nil, err)
 		return
 	}
+	if h.loop.Overloaded() {
+		reply(nil, ErrOverloaded) // it is told later, and of many changes of a room of the last one alone
+		return
+	}
+	untold := []string{}
 	for _, r := range all {
 		if r.Room == "" {
 			go h.reportAll(from)
-		} else {
-			h.reportedBy(from, r)
+		} else if !h.reportedBy(from, r) {
+			untold = append(untold, r.Room)
 		}
 	}
-	reply(nil, nil)
+	reply(untold, nil)
 }
 
-func (h *Hub) reportedBy(from broker.NodeID, r report) {
+func (h *Hub) reportedBy(from broker.NodeID, r report) (told bool) {
 	defer h.recovered("noting where a room has members")
 	sh := h.roomShard(r.Room)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if !h.stopping() {
-		h.reported(from, r)
-	}
+	return !h.stopping() && h.reported(from, r)
 }
 
-// reported notes what a node says of its members in a room, this one's home or next one. The mu of the room's shard is
-// held.
-func (h *Hub) reported(from broker.NodeID, r report) {
+// reported notes what a node says of its members in a room, whose home this node is, or the next one. told says that the
+// application knows that it is occupied. The mu of the room's shard is held.
+func (h *Hub) reported(from broker.NodeID, r report) (told bool) {
 	first, _ := h.cluster.homes(r.Room)
 	o := &h.cluster.occupied
 	o.mu.Lock()
@@ -221,7 +250,7 @@ func (h *Hub) reported(from broker.NodeID, r report) {
 	e := o.known[r.Room]
 	if e == nil {
 		if !r.Here && !r.Known {
-			return
+			return false
 		}
 		if o.known == nil {
 			o.known = map[string]*roomThere{}
@@ -242,10 +271,11 @@ func (h *Hub) reported(from broker.NodeID, r report) {
 	case !e.sure && first == h.cluster.id:
 		if settles := o.view + vacatedAfter.Milliseconds() - clock(); settles > 0 && len(h.cluster.seenPeers()) > 0 {
 			h.lookAt(r.Room, e, time.Duration(settles)*time.Millisecond) // another node may say that it is known
-			return
+			return false
 		}
 		h.nowOccupied(r.Room, e)
 	}
+	return e.sure
 }
 
 // vacates is after how long a room without members is vacated, by the home or the next one.
@@ -259,6 +289,9 @@ func (h *Hub) vacates(home broker.NodeID) time.Duration {
 // nowOccupied tells the application. The mu of the room's shard is held, and o.mu.
 func (h *Hub) nowOccupied(name string, e *roomThere) {
 	e.sure = true
+	if own := h.cluster.occupied.rooms[name]; own != nil {
+		own.known = own.here
+	}
 	h.happened(Event{Kind: Occupied, Room: name})
 }
 
@@ -392,12 +425,10 @@ func (h *Hub) reportAnew(home broker.NodeID, name string) {
 		o.mu.Unlock()
 		return
 	}
-	own := report{name, e.here, e.known}
-	if first, _ := h.cluster.homes(name); first == home {
-		o.heard(name, e, e.number)
-	}
+	own, number := report{name, e.here, e.known}, e.number
 	o.mu.Unlock()
-	h.reported(home, own)
+	first, _ := h.cluster.homes(name)
+	h.reportHere(name, e, own, number, first == home)
 }
 
 // forgetRooms forgets the rooms of which this node is no home any more, and has those that it has taken over looked at.

@@ -74,7 +74,9 @@ func (c *client) leaves(room string) {
 	c.answer("left", func(map[string]any) {})
 }
 
-func (c *client) bye() { c.nc.Write(wsclient.Append(nil, true, wsclient.Close, [4]byte{}, []byte{3, 232})) }
+func (c *client) bye() {
+	c.nc.Write(wsclient.Append(nil, true, wsclient.Close, [4]byte{}, []byte{3, 232}))
+}
 
 // A room is occupied once and vacated once, wherever its members are; who goes to another node leaves it occupied. Nodes
 // that come change the homes of rooms, and that is nothing to tell.
@@ -112,6 +114,34 @@ func TestARoomIsOccupiedOnceForAllNodes(t *testing.T) {
 		clients[1].joinsWith(fmt.Sprint("r", i), `1`)
 	}
 	sink.are(t, rooms, "+-+")
+}
+
+// A room's only member goes on on another node, and on a third one when that has died: nobody hears that it is vacated.
+func TestWhoMovesOccupiesARoom(t *testing.T) {
+	sink, set := occupying(time.Minute)
+	var sinks []*mortal
+	memory := brokertest.NewMemory()
+	nodes := nodesOf(t, memory, 3, func(c *Config) {
+		set(c)
+		sinks = append(sinks, &mortal{occupations: sink})
+		c.Sinks = []Sink{sinks[len(sinks)-1]}
+	})
+	dead := nodes[2]
+	ann := nodes[0].comes("", "ann")
+	ann.joinsWith("r0", `1`)
+	ann.lose(nodes[0].h)
+	back := dead.comes(ann.token(), "ann")
+	back.resumes("r0", "null")
+	sink.are(t, 1, "+")
+	time.Sleep(vacatedAfter + vacatedAfter/2)
+	sinks[2].dead.Store(true)
+	memory.Cut(dead.inner, true)
+	last := nodes[1].comes(back.token(), "ann")
+	last.resumes("r0", "null")
+	time.Sleep(vacatedAfter + vacatedAfter/2)
+	sink.are(t, 1, "+")
+	last.bye()
+	until(t, "it is vacated", func() bool { return sink.of("r0") == "+-" })
 }
 
 // When a node dies the homes that it was are others, which know of the rooms already; those whose members were on it alone
