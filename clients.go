@@ -26,7 +26,7 @@ type ClientQuery struct {
 }
 
 // Clients are all who are connected or may come back, by id; more says that there are others behind them. It doesn't
-// block, and goes over all clients.
+// block, and goes over all clients; of several nodes it waits for their lists: ErrUnavailable.
 func (s *Server) Clients(ctx context.Context, q ClientQuery) (list []Client, more bool, err error) {
 	limit, err := limited(q.Limit, maxList)
 	after, badAfter := afterID(q.After)
@@ -55,7 +55,8 @@ type ClientDetail struct {
 }
 
 // Client is what is known of one client. ErrUnknownClient, ErrStopped, ctx's. It waits for the client's worker, or for
-// ctx.
+// ctx. Of several nodes it asks the one that has the client, 5 seconds at most, as the calls do that follow:
+// ErrUnavailable, and ErrTimeout where that doesn't answer, so that nobody knows what was done.
 func (s *Server) Client(ctx context.Context, client string) (ClientDetail, error) {
 	id, ok := hub.ParseID([]byte(client))
 	err := error(ErrUnknownClient)
@@ -82,7 +83,7 @@ type UserQuery struct {
 }
 
 // Users are those who have clients, by name; more says that there are others behind them. It doesn't block, and goes
-// over all users.
+// over all users; of several nodes it waits for their lists: ErrUnavailable.
 func (s *Server) Users(ctx context.Context, q UserQuery) (list []User, more bool, err error) {
 	limit, err := limited(q.Limit, maxList)
 	if err = errors.Join(ctx.Err(), err); err != nil {
@@ -98,7 +99,8 @@ func (s *Server) Users(ctx context.Context, q UserQuery) (list []User, more bool
 	return list, more, nil
 }
 
-// UserClients are all clients of a user, by id. ErrUnknownUser, ctx's. It doesn't block.
+// UserClients are all clients of a user, by id. ErrUnknownUser, ctx's. It doesn't block, but of several nodes waits for
+// what they have: ErrUnavailable.
 func (s *Server) UserClients(ctx context.Context, user string) (list []Client, err error) {
 	err = ctx.Err()
 	var clients []hub.ClientInfo

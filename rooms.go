@@ -148,7 +148,8 @@ type RoomQuery struct {
 }
 
 // Rooms are those that have members or history, by name; more says that there are others behind them. With DataDir those
-// that are in memory alone: somebody is in them, or was lately. It doesn't block, and goes over all rooms.
+// that are in memory alone: somebody is in them, or was lately. It doesn't block, and goes over all rooms; of several nodes
+// it waits for their lists: ErrUnavailable.
 func (s *Server) Rooms(ctx context.Context, q RoomQuery) (list []Room, more bool, err error) {
 	limit, err := limited(q.Limit, maxList)
 	if err = errors.Join(ctx.Err(), err); err != nil {
@@ -167,7 +168,7 @@ func (s *Server) Rooms(ctx context.Context, q RoomQuery) (list []Room, more bool
 func roomOf(r hub.RoomInfo) Room { return Room{r.Name, r.Members, positionOf(r.Position)} }
 
 // Room is what is known of one room. ErrUnknownRoom, ctx's. It doesn't block, but with DataDir waits for the log of a room
-// that isn't in memory: ErrUnavailable.
+// that isn't in memory, and of several nodes for what each knows of it: ErrUnavailable.
 func (s *Server) Room(ctx context.Context, name string) (Room, error) {
 	err := checked(ctx, name)
 	if err == nil {

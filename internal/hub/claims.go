@@ -23,8 +23,8 @@ type claiming struct {
 
 var errGone = errors.New("the session's node seems to be gone, and nobody knows yet")
 
-// mostMoves is how often a session has moved at most behind a client's back, as far as it is followed.
-const mostMoves = 8
+// mostTries is how often one handshake asks at most; its time ends before, but where nodes send it round.
+const mostTries = 100
 
 // comes has a session that isn't here be parked here, if r is its user's; with look it says only that it may be. r says then
 // whose it is, and that it is here. It waits for other nodes, for seconds at most, or for ctx.
@@ -52,7 +52,7 @@ func (h *Hub) comes(ctx context.Context, addr netip.Addr, r *Resumption, user st
 		return true
 	}
 	r.User = user
-	if a.Session.User != user || !h.install(r.ID, a.Session, addr) {
+	if a.Session == nil || a.Session.User != user || !h.install(r.ID, a.Session, addr) {
 		return false
 	}
 	r.elsewhere = false
@@ -72,66 +72,98 @@ func (c *cluster) arrived(id ID, nonce uint64, from broker.NodeID) {
 	}
 }
 
+// chase is one search for a session.
+type chase struct {
+	r     *Resumption
+	q     claimQuestion
+	began time.Time
+
+	at      broker.NodeID // that should have it
+	lost    int           // how often that couldn't be asked
+	gone    broker.NodeID // the node that had it, and is no more
+	granted broker.NodeID // to which it was granted then
+}
+
 // claim asks for a session, or for a look at it, wherever it is. from is the node that handed it over, none where it was
 // granted.
 func (h *Hub) claim(ctx context.Context, r *Resumption, q claimQuestion) (a claimAnswer, from broker.NodeID, err error) {
 	c := h.cluster
-	at, gone, granted, began, lost := r.node, broker.NodeID{}, broker.NodeID{}, time.Now(), 0
-	if at == c.id {
+	s := chase{r: r, q: q, began: time.Now(), at: r.node}
+	if s.at == c.id {
 		if to, moved := h.whereTo(r.ID); moved {
-			at = to
+			s.at = to
 		}
 	}
-	for hops := 0; hops < mostMoves && ctx.Err() == nil; {
-		if at == c.id {
-			return a, at, ErrUnknownClient
-		}
-		if !c.sees(at) || lost > 1 {
-			gone = at
-			next, here, err := h.inherit(ctx, r, at, granted, q.Look)
-			switch {
-			case errors.Is(err, errGone):
-				lost = 1
-				pause(ctx)
-				continue
-			case err != nil:
-				return a, at, err
-			case next == c.id:
-				if q.Look {
-					return a, at, nil
-				}
-				a.Session = &movedSession{User: q.User, Since: uint32(time.Now().Unix()), Gen: r.gen, Oldest: r.gen, Moves: 1, Code: wire.CloseAbnormal}
-				return a, broker.NodeID{}, nil
-			case here:
-				at, granted, lost = next, broker.NodeID{}, 0
-			default:
-				at, granted, lost = next, next, 0
+	for range mostTries {
+		switch {
+		case ctx.Err() != nil:
+			return a, from, ErrTimeout
+		case s.at == c.id:
+			return a, from, ErrUnknownClient
+		case !c.sees(s.at) || s.lost > 1:
+			here, err := h.seekHeir(ctx, &s)
+			if err != nil {
+				return a, from, err
 			}
-			hops++
+			if here && !q.Look {
+				a.Session = &movedSession{User: q.User, Since: uint32(time.Now().Unix()), Gen: r.gen, Oldest: r.gen, Moves: 1, Code: wire.CloseAbnormal}
+			}
+			if here {
+				return a, from, nil
+			}
 			continue
 		}
-		try, cancel := context.WithTimeout(ctx, claimTry)
-		a, err = askNode[claimAnswer](try, c, at, callSession, q)
-		cancel()
-		switch {
-		case err == nil && a.Moved != nil:
-			at, lost = *a.Moved, 0
-			hops++
-		case err == nil:
-			return a, at, nil
-		case errors.Is(err, ErrTimeout) && time.Since(began) < claimWait:
-			pause(ctx)
-		case errors.Is(err, ErrUnavailable):
-			lost++
-			pause(ctx)
-		case errors.Is(err, ErrUnknownClient) && at == granted: // nor will it: its handshake came to nothing
-			at, lost = gone, 2
-			hops++
-		default:
-			return a, at, err
+		if a, err = h.claimFrom(ctx, &s); err != nil || a.Session != nil || a.User != "" || a.Here {
+			return a, s.at, err
 		}
 	}
-	return a, at, ErrTimeout
+	return a, from, ErrTimeout
+}
+
+// claimFrom asks one node. Without an error, and without a session or a look at it, s says which one comes next, or this
+// one again.
+func (h *Hub) claimFrom(ctx context.Context, s *chase) (a claimAnswer, err error) {
+	try, cancel := context.WithTimeout(ctx, claimTry)
+	defer cancel()
+	a, err = askNode[claimAnswer](try, h.cluster, s.at, callSession, s.q)
+	switch {
+	case err == nil && a.Moved != nil:
+		s.at, s.lost = *a.Moved, 0
+		return claimAnswer{}, nil
+	case err == nil:
+		return a, nil
+	case errors.Is(err, ErrTimeout) && time.Since(s.began) < claimWait:
+	case errors.Is(err, ErrUnavailable):
+		s.lost++
+	case errors.Is(err, ErrUnknownClient) && s.at == s.granted: // nor will it: its handshake came to nothing
+		s.at, s.lost = s.gone, 2
+		return a, nil
+	default:
+		return a, err
+	}
+	pause(ctx)
+	return a, nil
+}
+
+// seekHeir finds out who has a session whose node is gone: here says that it is this one from now on, or may be.
+func (h *Hub) seekHeir(ctx context.Context, s *chase) (here bool, err error) {
+	s.gone = s.at
+	next, found, err := h.inherit(ctx, s.r, s.gone, s.granted, s.q.Look)
+	switch {
+	case errors.Is(err, errGone):
+		s.lost = 1
+		pause(ctx)
+		return false, nil
+	case err != nil:
+		return false, err
+	case !found && next == h.cluster.id:
+		return true, nil
+	}
+	s.at, s.granted, s.lost = next, broker.NodeID{}, 0
+	if !found {
+		s.granted = next
+	}
+	return false, nil
 }
 
 func pause(ctx context.Context) {

@@ -472,3 +472,60 @@ func TestANodeThatStopsGivesItsSessionsAway(t *testing.T) {
 	}
 	audited(t, others...)
 }
+
+// The application's Connect is asked for a client that comes to another node, and told the id that it gets; where the session
+// isn't to be had after all it is asked once more.
+func TestConnectIsAskedOnTheNewNode(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
+	a, b := nodes[0], nodes[1]
+	ann, _ := a.member("ann", "r")
+	ann.lose(a.h)
+	var asked []ID
+	admit := func(token, user string) *client {
+		asked = nil
+		s, err := b.h.Admit(context.Background(), netip.Addr{}, token, auth.Identity{}, func(_ context.Context, id ID, who *auth.Identity) error {
+			asked = append(asked, id)
+			who.User = user
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return newSession(t, b.l, s)
+	}
+	for _, story := range []struct {
+		name, token, user string
+		asked             int
+		resumed           bool
+	}{
+		{"another user", ann.token(), "eve", 2, false},
+		{"a session that never was", a.h.token(a.h.newID(), 0, "ann"), "ann", 1, false},
+		{"its own", ann.token(), "ann", 1, true},
+	} {
+		c := admit(story.token, story.user)
+		if len(asked) != story.asked || c.welcome["resumed"] != story.resumed || c.id != asked[len(asked)-1].String() || (c.id == ann.id) != story.resumed {
+			t.Errorf("%s: asked for %v, welcome %v", story.name, asked, c.welcome)
+		}
+	}
+	audited(t, nodes...)
+}
+
+// Resuming elsewhere ends with the handshake's own time, whatever the other node does.
+func TestAHandshakeDoesNotWaitForLong(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
+	a, b := nodes[0], nodes[1]
+	ann, _ := a.member("ann", "r")
+	ann.lose(a.h)
+	b.losing(func(callKind) (bool, bool) { return true, false })
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	s, err := b.h.Admit(ctx, netip.Addr{}, ann.token(), auth.Identity{User: "ann"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := newSession(t, b.l, s); c.welcome["resumed"] != false {
+		t.Errorf("welcome %v", c.welcome)
+	}
+	expectOn(t, idOf(ann), 0, nodes...)
+	audited(t, nodes...)
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/hubbub/broker"
@@ -20,6 +21,8 @@ type moves struct {
 	ctx  context.Context // ends with the hub
 	stop context.CancelFunc
 	work sync.WaitGroup
+
+	serving atomic.Int32 // calls of other nodes
 
 	mu       sync.Mutex // above cluster.mu
 	ended    bool

@@ -43,6 +43,7 @@ type claimQuestion struct {
 
 type claimAnswer struct {
 	Moved   *broker.NodeID `json:"moved,omitempty"` // has it
+	Here    bool           `json:"here,omitempty"`  // of a look; User is whose it is
 	User    string         `json:"user,omitempty"`
 	Session *movedSession  `json:"session,omitempty"`
 }
@@ -51,7 +52,7 @@ type claimAnswer struct {
 // knows yet. It waits for the session's connection to end, or for ctx.
 func (h *Hub) claimed(ctx context.Context, from broker.NodeID, q claimQuestion) (a claimAnswer, err error) {
 	ok := func(user string, oldest, gen uint32) bool {
-		a.User = user
+		a.Here, a.User = true, user
 		return (q.Look || user == q.User) && good(q.Gen, oldest, gen)
 	}
 	for ctx.Err() == nil {
@@ -77,10 +78,13 @@ func (h *Hub) claimed(ctx context.Context, from broker.NodeID, q claimQuestion) 
 			}
 			return a, err
 		case hd.to == from:
-			if q.Look {
+			switch again, good := h.again(hd, &q, ok); {
+			case !again:
+			case !good:
+				return a, ErrUnknownClient
+			case q.Look:
 				return a, nil
-			}
-			if h.again(hd, q.Nonce) {
+			default:
 				return claimAnswer{Session: h.packed(hd)}, nil
 			}
 		default:
@@ -97,13 +101,17 @@ func wait(ctx context.Context, over <-chan struct{}) {
 	}
 }
 
-// again says that a session which is on its way goes there once more: whoever asks has given up its other handshake.
-func (h *Hub) again(hd *handing, nonce uint64) bool {
-	sh := h.clientShard(hd.p.id)
+// again has a session which is on its way go there once more: who asks has given up its other handshake. False where it
+// isn't on its way any more; good says that ok.
+func (h *Hub) again(hd *handing, q *claimQuestion, ok func(user string, oldest, gen uint32) bool) (again, good bool) {
+	sh := h.clientShard(q.ID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	hd.nonce = nonce
-	return sh.handing(hd.p.id) == hd
+	again, good = sh.handing(q.ID) == hd, ok(hd.p.user, hd.p.oldest, hd.p.gen)
+	if again && good && !q.Look {
+		hd.nonce = q.Nonce
+	}
+	return again, good
 }
 
 // has says that the session is here, and ok of it.

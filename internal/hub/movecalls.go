@@ -41,6 +41,9 @@ type directsQuestion struct {
 	Directs [][]byte `json:"directs"`
 }
 
+// maxServing is how many calls of other nodes are answered at a time.
+const maxServing = 4096
+
 // none is the address of nobody.
 var none netip.Addr
 
@@ -89,12 +92,21 @@ func answers[Q any](do func(ctx context.Context, h *Hub, from broker.NodeID, q Q
 			reply(nil, errUnknownCall)
 			return
 		}
+		serving := &h.cluster.moves.serving
+		if serving.Add(1) > maxServing {
+			serving.Add(-1)
+			reply(nil, ErrTimeout) // nothing was done, and it may be asked again
+			return
+		}
 		begun := h.cluster.moves.background(func() {
+			defer serving.Add(-1)
+			defer h.recovered("answering another node")
 			ctx, cancel := h.cluster.untilStop(context.Background(), claimWait)
 			defer cancel()
 			reply(do(ctx, h, from, q))
 		})
 		if !begun {
+			serving.Add(-1)
 			reply(nil, ErrStopped)
 		}
 	}
