@@ -122,8 +122,8 @@ func (s *Server) publish(ctx context.Context, p *Publication) (at Position, err 
 	if out.Content, err = encode(p.Content); err != nil {
 		return at, err
 	}
-	if s.own != nil && p.Room != "" && len(out.Content) > nats.MaxBody {
-		return at, fmt.Errorf("Content has %d bytes as JSON, more than the %d that a room's log takes (DataDir)", len(out.Content), nats.MaxBody)
+	if s.links != nil && s.links.own != nil && p.Room != "" && len(out.Content) > nats.MaxBody {
+		return at, fmt.Errorf("Content has %d bytes as JSON, more than the %d that a room's log takes", len(out.Content), nats.MaxBody)
 	}
 	place, duplicate, err := s.hub.Publish(ctx, &out)
 	return Position{place.Epoch, place.Offset, duplicate}, err

@@ -1,79 +1,28 @@
 package hubbub
 
 import (
-	"cmp"
-	"context"
 	"fmt"
 	"strings"
 
 	"example.com/hubbub/broker/nats"
-	"example.com/hubbub/internal/datadir"
 )
 
-// openDataDir takes the data directory, where the settings name one. Where the settings name no broker, it starts the log
-// of rooms in it: a NATS server in this process, which listens nowhere.
-func (s *Server) openDataDir() (err error) {
-	s.node = cmp.Or(s.cfg.NodeName, newNode())
-	s.broker = s.cfg.Broker
-	if s.cfg.DataDir == "" {
-		return nil
-	}
-	if s.dataDir, err = datadir.Open(s.cfg.DataDir); err == nil && s.broker == nil {
-		err = s.openLog()
-	}
-	if err != nil {
-		return fmt.Errorf("data-dir %s: %w", s.cfg.DataDir, err)
-	}
-	s.node = cmp.Or(s.cfg.NodeName, s.dataDir.ID())
-	return nil
-}
-
-func (s *Server) openLog() error {
+// openLog starts the log of rooms of a node that is alone: a NATS server in this process, which listens nowhere.
+func (s *Server) openLog(c nats.Config) (*nats.Broker, error) {
 	mark, err := s.dataDir.Epoch(s.cfg.historyRules())
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("data-dir %s: %w", s.cfg.DataDir, err)
 	}
 	dir, err := s.dataDir.Folder("log")
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("data-dir %s: %w", s.cfg.DataDir, err)
 	}
-	s.own, err = nats.Start(dir, nats.Config{Window: s.cfg.DedupWindow, Mark: "." + mark, Logger: s.log})
-	if err == nil {
-		s.broker, s.alone = s.own, true
+	c.Alone, c.Mark, c.Replicas = true, "."+mark, 1
+	b, err := nats.Start(dir, c)
+	if err != nil {
+		return nil, fmt.Errorf("data-dir %s: %w", s.cfg.DataDir, err)
 	}
-	return err
-}
-
-// serveBroker has the broker serve the hub, until closeBroker.
-func (s *Server) serveBroker() {
-	if s.broker == nil {
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if err := s.broker.Run(ctx, s.hub); err != nil {
-			s.log.Error("the broker serves no more", "error", err)
-		}
-	}()
-	s.endBroker = func() {
-		cancel()
-		<-ended
-	}
-}
-
-// closeBroker ends the broker and gives the data directory back. Nothing uses either any more.
-func (s *Server) closeBroker() {
-	if s.endBroker != nil {
-		s.endBroker()
-	} else if s.own != nil {
-		s.own.Close()
-	}
-	if s.own != nil {
-		s.dataDir.Ended()
-	}
-	s.dataDir.Close()
+	return b, nil
 }
 
 // historyRules are what decides which log each room has: where they change, rooms go to others and may come back.

@@ -74,6 +74,9 @@ func (e *embedded) options() (*server.Options, error) {
 	if !e.clustered() {
 		return o, nil
 	}
+	if e.brings() {
+		o.Metadata[bringsKey] = "yes"
+	}
 	c := &o.Cluster
 	c.Name, c.Host, c.Port, c.Advertise = e.store.name(), host, port+1, above(address)
 	c.Username, c.Password = "hubbub", e.store.routePassword()
@@ -85,6 +88,13 @@ func (e *embedded) options() (*server.Options, error) {
 		o.Routes = append(o.Routes, &url.URL{Scheme: "nats", User: url.UserPassword(c.Username, c.Password), Host: above(other)})
 	}
 	return o, nil
+}
+
+// running is the server; nil while it starts anew, and once it has stopped.
+func (e *embedded) running() *server.Server {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.s
 }
 
 const handshake = 10 * time.Second
@@ -118,6 +128,19 @@ func (e *embedded) sick() bool {
 	}
 	health := e.s.Healthz(&server.HealthzOptions{Details: true})
 	return slices.ContainsFunc(health.Errors, func(err server.HealthzError) bool { return strings.Contains(err.Error, "write error") })
+}
+
+// health is an error where the store's copies aren't whole.
+func (e *embedded) health() error {
+	s := e.running()
+	if s == nil {
+		return errors.New("this store's server is down")
+	}
+	health := s.Healthz(&server.HealthzOptions{Details: true})
+	if len(health.Errors) == 0 {
+		return nil
+	}
+	return fmt.Errorf("this store catches up with the others: %d things are to do, the first: %s", len(health.Errors), health.Errors[0].Error)
 }
 
 // clusterFile is a file in the folder of a store that says which cluster's it is, and whether other stores are there.

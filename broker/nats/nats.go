@@ -34,12 +34,13 @@ import (
 	"example.com/hubbub/broker"
 )
 
-// Config says how logs are kept. The zero value is one replica, and what is published is known again for two minutes.
+// Config says how logs are kept. The zero value is as many replicas as suit the servers, and what is published is known
+// again for two minutes.
 type Config struct {
 	Creds    string        // of Dial: a file with an account's credentials; "" for none
 	CA       string        // of Dial: a PEM file with who signs for the servers; "" for the system's
 	Alone    bool          // no other node can come: nothing is told or asked
-	Replicas int           // of each stream: 1, 3 or 5
+	Replicas int           // of each stream: 1, 3 or 5; 0 for 3 where the servers are a cluster, else 1
 	Window   time.Duration // how long a Message.ID is remembered; also limited by the age that is kept
 	Mark     string        // what epochs end with; another one tells all who come back that the logs are others
 	Logger   *slog.Logger  // of what goes wrong; nil for none
@@ -77,6 +78,7 @@ type Broker struct {
 	cancel  context.CancelFunc
 	work    sync.WaitGroup // what goroutines of the broker do
 	waiting atomic.Int64   // bytes to be published
+	marked  atomic.Pointer[string]
 	flights flights
 
 	mu      sync.Mutex
@@ -91,7 +93,6 @@ func connect(s *embedded, cfg Config, url string, options ...client.Option) (*Br
 }
 
 func newBroker(s *embedded, cfg Config) *Broker {
-	cfg.Replicas = max(1, cfg.Replicas)
 	if cfg.Window <= 0 {
 		cfg.Window = 2 * time.Minute
 	}
@@ -133,7 +134,14 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 			b.nodes.linkChanged()
 		}
 	}
-	if b.send, err = client.Connect(url, append(slices.Clip(options), b.sends.options(b, "sends", linkChanged)...)...); err != nil {
+	if b.send, err = client.Connect(url, append(slices.Clip(options), append(b.sends.options(b, "sends", func(up bool) {
+		if up {
+			b.sendAllAgain()
+		}
+		linkChanged(up)
+	}), client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
+		b.log.Debug("NATS", "error", err) // who sends learns of it
+	}))...)...); err != nil {
 		return unreachable(url, err)
 	}
 	if v := b.send.ConnectedServerVersion(); tooOld(v) {
@@ -252,6 +260,15 @@ func (b *Broker) stream(r broker.Room) *stream {
 	return st
 }
 
+// sendAllAgain has sent again what isn't answered yet.
+func (b *Broker) sendAllAgain() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, st := range b.streams {
+		st.sendAgain()
+	}
+}
+
 // sweepAll has the tails of all open rooms looked at: something may have been missed.
 func (b *Broker) sweepAll() {
 	b.mu.Lock()
@@ -268,6 +285,7 @@ func (b *Broker) elected(m *client.Msg) {
 	defer b.mu.Unlock()
 	for _, st := range b.streams {
 		if st.name == name {
+			st.sendAgain()
 			st.sweepSoon()
 		}
 	}

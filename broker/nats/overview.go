@@ -125,7 +125,7 @@ func (s *stores) look(ctx context.Context, c *client.Conn) (Overview, error) {
 		expected++
 	}
 	asked := time.Now()
-	stats, err := gather[server.ServerStatsMsg](ctx, c, "STATSZ", nil, expected)
+	stats, err := gather[server.ServerStatsMsg](ctx, c, "STATSZ", nil, allOf)
 	if err != nil {
 		return o, fmt.Errorf("the stores: %w", err)
 	}
@@ -133,7 +133,8 @@ func (s *stores) look(ctx context.Context, c *client.Conn) (Overview, error) {
 	for _, m := range stats {
 		o.Stores = append(o.Stores, storeState(&m, asked.Add(took/2)))
 	}
-	answers, err := gather[storeAnswer](ctx, c, "JSZ", server.JSzOptions{Accounts: true, Streams: true, Config: true}, len(stats))
+	answers, err := gather[storeAnswer](ctx, c, "JSZ", server.JSzOptions{Accounts: true, Streams: true, Config: true},
+		func(answers []storeAnswer) bool { return len(answers) >= len(stats) })
 	if err != nil {
 		return o, fmt.Errorf("the stores: %w", err)
 	}
@@ -142,7 +143,7 @@ func (s *stores) look(ctx context.Context, c *client.Conn) (Overview, error) {
 	}
 	slices.SortFunc(o.Stores, func(a, b StoreState) int { return strings.Compare(a.Address+a.Name, b.Address+b.Name) })
 	slices.SortFunc(o.Streams, func(a, b StreamState) int { return strings.Compare(a.Name, b.Name) })
-	o.judge(expected)
+	o.judge(max(expected, len(o.Stores))) // a node may join only some
 	return o, nil
 }
 
@@ -238,7 +239,7 @@ func (o *Overview) judge(expected int) {
 		o.Problems = append(o.Problems, fmt.Sprintf("%d of %d stores are there", up, expected))
 	}
 	if o.Leader == "" {
-		o.Problems = append(o.Problems, "the stores have no leader: most of them must be up and hear each other")
+		o.Problems = append(o.Problems, errNoLeader.Error())
 	}
 	if expected > 1 && expected%2 == 0 {
 		o.Problems = append(o.Problems, fmt.Sprintf("there are %d stores: one more or one less can lose as many; have 1, 3 or 5", expected))
@@ -271,7 +272,7 @@ func (c Cluster) Remove(ctx context.Context, store string) error {
 		i := slices.IndexFunc(o.Stores, func(s StoreState) bool { return s.Name == store })
 		switch {
 		case o.Leader == "":
-			return errors.New("the stores have no leader: most of them must be up and hear each other; nothing was removed")
+			return fmt.Errorf("%w; nothing was removed", errNoLeader)
 		case i < 0:
 			return fmt.Errorf("the cluster has no store %q", store)
 		case o.Stores[i].Up:

@@ -153,7 +153,7 @@ func StartStore(s Store, cfg Config) (*Broker, error) {
 	}
 	b := newBroker(e, cfg)
 	own, _ := s.Address()
-	b.stores = &stores{b: b, cluster: s.Cluster, own: own, others: s.others(), tls: e.tls, why: errNotYet}
+	b.stores = &stores{b: b, cluster: s.Cluster, own: own, others: s.others(), tls: e.tls, why: errNotYet, catchUp: errNotYet}
 	if b.stores.system, err = client.Connect(client.DefaultURL, client.InProcessServer(e), s.login(forStores), client.MaxReconnects(-1),
 		client.ReconnectWait(100*time.Millisecond), client.IgnoreAuthErrorAbort(), client.Name("hubbub, looks at stores")); err != nil {
 		b.Close()
@@ -163,7 +163,7 @@ func StartStore(s Store, cfg Config) (*Broker, error) {
 }
 
 // Join connects to stores, of which none has to be there yet: Ready says when the broker can serve, and until then what needs
-// them fails with broker.ErrUnavailable. With Config.Replicas 0 there are as many stores as Join names.
+// them fails with broker.ErrUnavailable.
 func Join(c Cluster, cfg Config) (*Broker, error) {
 	err := c.Check()
 	if len(c.Join) == 0 {
@@ -171,9 +171,6 @@ func Join(c Cluster, cfg Config) (*Broker, error) {
 	}
 	if err != nil {
 		return nil, err
-	}
-	if cfg.Replicas == 0 {
-		cfg.Replicas = replicas(len(c.Join))
 	}
 	b := newBroker(nil, cfg)
 	b.stores = &stores{b: b, cluster: c, others: c.Join, why: errNotYet}
@@ -195,18 +192,22 @@ func (b *Broker) member(url string, options ...client.Option) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
+	if b.server != nil {
+		if err := b.stores.answer(); err != nil {
+			b.Close()
+			return nil, err
+		}
+	}
 	b.work.Go(b.stores.follow)
 	return b, nil
 }
 
-// Ready is nil once the broker can serve: it has reached the stores, and most of them know each other. Else it says what is
-// missing, in words for the operator; so it does when that is lost again. It is always nil for brokers of Start and Dial. Any
-// goroutine; it doesn't wait.
+// Ready is nil once the broker can serve: it has reached the stores, most of them know each other, and where it is a store it has
+// caught up with what it missed before it was started. Else it says what is missing, in words for the operator; so it does when
+// the stores are lost again. It is always nil for brokers of Start and Dial. Any goroutine; it doesn't wait.
 func (b *Broker) Ready() error {
 	if b.stores == nil {
 		return nil
 	}
-	b.stores.mu.Lock()
-	defer b.stores.mu.Unlock()
-	return b.stores.why
+	return b.stores.Ready()
 }

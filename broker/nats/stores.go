@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -17,12 +18,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-const (
+// Tests have less.
+var (
 	askEvery  = 5 * time.Second  // whether the stores still serve
-	askSoon   = time.Second / 4  // while they don't
-	tellEvery = 10 * time.Second // what keeps them from it, and how long it is no news
-	mayDiffer = 2 * time.Second  // clocks
+	bear      = 10 * time.Second // when they don't: another one of them may lead soon
+	tellEvery = 10 * time.Second // what keeps them from it
 )
+
+const (
+	askSoon   = time.Second / 4 // while they don't serve
+	mayDiffer = 2 * time.Second // clocks
+)
+
+var errNoLeader = errors.New("the stores have no leader: most of them must be up and hear each other, and all of them when the cluster begins")
 
 var errNotYet = errors.New("no store of the cluster has answered yet")
 
@@ -36,41 +44,46 @@ type stores struct {
 	system  *client.Conn // to the server in this process, as one who may look at stores; nil where there is none
 
 	// follow's own.
+	begun  bool      // the cluster has, once
 	one    bool      // it is known that all stores are of one cluster
 	looked time.Time // for what is wrong
-	told   string    // of that, last
+	found  string    // of that, last; "" where the node can serve
+	told   string    // last
 	toldAt time.Time
 
-	mu  sync.Mutex
-	why error // why the node can't serve; nil where it can
+	mu      sync.Mutex
+	why     error // why the node can't serve; nil where it can
+	catchUp error // why this store's copies aren't whole since it has started; nil where they are
 }
 
 // follow looks whether the stores serve, tends this one, and logs what is wrong, until the broker ends.
 func (s *stores) follow() {
 	s.looked = time.Now()
-	for {
-		err := s.ask()
-		if err == nil && !s.one {
-			err = s.areOne()
+	for missed := (time.Time{}); ; {
+		err := s.serve()
+		if err == nil {
+			missed = time.Time{}
+		} else if missed.IsZero() {
+			missed = time.Now()
 		}
-		if err == nil && s.own != "" {
-			s.b.tend()
+		if s.serves() && time.Since(missed) < bear {
+			err = nil // their leader changes: no reason to send all clients of all nodes away
 		}
-		if err != nil && s.b.ctx.Err() == nil && time.Since(s.looked) > tellEvery {
+		s.set(err)
+		switch since := time.Since(s.looked); {
+		case err != nil && since > tellEvery:
 			s.looked = time.Now()
-			if wrong := s.wrong(s.b.ctx); len(wrong) > 0 {
-				err = fmt.Errorf("%w: %s", err, strings.Join(wrong, "; "))
-			}
-			s.tell(slog.LevelWarn, "this node can't serve: "+err.Error())
-		} else if err == nil && time.Since(s.looked) > 3*tellEvery && s.own != "" {
+			s.found = strings.Join(s.wrong(s.b.ctx), "; ")
+			s.set(err)
+			s.tell(slog.LevelWarn, "this node can't serve: "+s.Ready().Error())
+		case err == nil && since > 3*tellEvery && s.own != "":
 			s.looked = time.Now()
 			if o, err := s.b.Look(s.b.ctx); err == nil && len(o.Problems) > 0 {
 				s.tell(slog.LevelWarn, "the cluster's stores: "+strings.Join(o.Problems, "; "))
 			}
 		}
-		s.set(err)
 		wait := askEvery
-		if err != nil {
+		if !missed.IsZero() || s.behind() != nil {
 			wait = askSoon
 		}
 		if !s.b.pause(wait) {
@@ -79,18 +92,69 @@ func (s *stores) follow() {
 	}
 }
 
+// serve is an error where the node can't serve. It tends the store.
+func (s *stores) serve() error {
+	if s.own == "" {
+		if err := s.ask(); err != nil || s.one {
+			return err
+		}
+		return s.areOne()
+	}
+	err := s.leader()
+	if err == nil && !s.begun {
+		err = s.begin()
+	}
+	if err == nil {
+		err = s.write()
+	}
+	s.b.tend(err == nil)
+	if err == nil && s.behind() != nil {
+		health := s.b.server.health()
+		s.mu.Lock()
+		s.catchUp = health
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// behind says whether this store has yet to catch up with the others since it has started. Nodes are served meanwhile, but no
+// other store should be stopped.
+func (s *stores) behind() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.catchUp
+}
+
+// serves says whether the node could serve a moment ago.
+func (s *stores) serves() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.why == nil
+}
+
 // set says whether the node can serve.
 func (s *stores) set(err error) {
-	s.mu.Lock()
-	was := s.why
-	if err == nil || was == nil || time.Since(s.looked) < time.Second { // what was found to be wrong says more
-		s.why = err
+	served := s.serves()
+	switch {
+	case err == nil:
+		s.found = ""
+	case s.found != "":
+		err = fmt.Errorf("%w: %s", err, s.found)
 	}
+	s.mu.Lock()
+	s.why = err
 	s.mu.Unlock()
-	if was != nil && err == nil {
+	if !served && err == nil {
 		s.told = ""
 		s.tell(slog.LevelInfo, "the cluster's stores are there: this node can serve")
 	}
+}
+
+// Ready is Broker.Ready.
+func (s *stores) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return cmp.Or(s.why, s.catchUp)
 }
 
 // tell logs what is new, and what isn't once a minute.
@@ -102,28 +166,69 @@ func (s *stores) tell(level slog.Level, text string) {
 	s.b.log.Log(s.b.ctx, level, text, "cluster", s.cluster.name())
 }
 
-// ask has the stores answer one question of JetStream: it has a leader then.
+// serving is where nodes ask whether the stores serve: who is connected to one, that one.
+const serving = "hb.serving"
+
+// answer has this store say to nodes whether it can serve.
+func (s *stores) answer() error {
+	_, err := s.b.send.QueueSubscribe(serving, "hb", func(m *client.Msg) {
+		var why string
+		s.mu.Lock()
+		err := s.why
+		s.mu.Unlock()
+		if err != nil {
+			why = err.Error()
+		}
+		_ = m.Respond([]byte(why)) // who doesn't hear it asks again
+	})
+	return err
+}
+
+// ask asks a store whether it can serve.
 func (s *stores) ask() error {
+	m, err := s.b.send.Request(serving, nil, apiTimeout/2)
+	switch {
+	case err != nil && !s.b.send.IsConnected():
+		return errors.New("no store can be reached")
+	case err != nil:
+		return fmt.Errorf("no store answers: %w", err)
+	case len(m.Data) > 0:
+		return fmt.Errorf("a store says: %s", m.Data)
+	}
+	return nil
+}
+
+// leader is an error where the stores have none.
+func (s *stores) leader() error {
 	ctx, cancel := context.WithTimeout(s.b.ctx, apiTimeout/2)
 	defer cancel()
 	_, err := s.b.js.AccountInfo(ctx)
+	return leaderless(err)
+}
+
+// write has most stores write something: a leader that was left alone doesn't know it for 10 s and more.
+func (s *stores) write() error {
+	ctx, cancel := context.WithTimeout(s.b.ctx, apiTimeout/2)
+	defer cancel()
+	_, err := s.b.js.Publish(ctx, beginningSubject, nil)
+	return leaderless(err)
+}
+
+func leaderless(err error) error {
 	var api *jetstream.APIError
 	switch {
 	case err == nil:
-	case !s.b.send.IsConnected():
-		err = errors.New("no store can be reached")
-	case errors.As(err, &api) || errors.Is(err, context.DeadlineExceeded):
-		err = errors.New("the stores have no leader: most of them must be up and hear each other")
-	default:
-		err = fmt.Errorf("the stores: %w", err)
+		return nil
+	case errors.As(err, &api) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoStreamResponse):
+		return errNoLeader
 	}
-	return err
+	return fmt.Errorf("the stores: %w", err)
 }
 
 // probe asks the store at an address which stores it knows, and says which it is.
 func (s *stores) probe(ctx context.Context, address string) (id string, known []server.ServerStatsMsg, err error) {
 	options := []client.Option{s.cluster.login(forStores), client.NoReconnect(), client.IgnoreDiscoveredServers(),
-		client.Timeout(apiTimeout), client.Name("hubbub, looks at stores")}
+		client.Timeout(apiTimeout / 2), client.Name("hubbub, looks at stores")}
 	if s.tls != nil {
 		options = append(options, client.Secure(s.tls))
 	}
@@ -132,12 +237,21 @@ func (s *stores) probe(ctx context.Context, address string) (id string, known []
 		return "", nil, err
 	}
 	defer c.Close()
-	known, err = gather[server.ServerStatsMsg](ctx, c, "STATSZ", nil, len(s.others)+1)
+	known, err = gather[server.ServerStatsMsg](ctx, c, "STATSZ", nil, allOf)
 	return c.ConnectedServerId(), known, err
 }
 
-// gather asks all stores that the one at the other end knows. It waits for as many answers as are expected, up to a second.
-func gather[T any](ctx context.Context, c *client.Conn, what string, question any, expected int) (answers []T, err error) {
+// allOf says whether all stores have answered that one of them knows.
+func allOf(known []server.ServerStatsMsg) bool {
+	routes := 0
+	for _, m := range known {
+		routes = max(routes, storeState(&m, time.Now()).Routes)
+	}
+	return len(known) > routes
+}
+
+// gather asks all stores that the one at the other end knows. It waits until there are all answers, a second at most.
+func gather[T any](ctx context.Context, c *client.Conn, what string, question any, all func(answers []T) bool) (answers []T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	data, err := json.Marshal(question)
@@ -157,7 +271,7 @@ func gather[T any](ctx context.Context, c *client.Conn, what string, question an
 	if err := c.PublishRequest("$SYS.REQ.SERVER.PING."+what, inbox, data); err != nil {
 		return nil, err
 	}
-	for len(answers) < expected {
+	for len(answers) == 0 || !all(answers) {
 		select {
 		case m, ok := <-arrived:
 			var answer T
@@ -176,12 +290,8 @@ func gather[T any](ctx context.Context, c *client.Conn, what string, question an
 }
 
 // areOne is an error where the addresses are those of stores that don't know each other: of two clusters, or each alone. Those
-// that aren't there aren't asked. Servers that form a cluster see for themselves.
+// that aren't there aren't asked.
 func (s *stores) areOne() error {
-	if s.own != "" {
-		s.one = true
-		return nil
-	}
 	var first string
 	var known []string
 	for _, address := range s.others {
@@ -206,20 +316,22 @@ func (s *stores) areOne() error {
 func (s *stores) wrong(ctx context.Context) (wrong []string) {
 	var self *server.Server
 	if s.own != "" {
-		s.b.server.mu.Lock()
-		self = s.b.server.s
-		s.b.server.mu.Unlock()
-		if self == nil {
+		if self = s.b.server.running(); self == nil {
 			return []string{"the store's own server is down"}
 		}
 	}
 	for _, address := range s.others {
 		id, known, err := s.probe(ctx, address)
+		if ctx.Err() != nil {
+			return wrong
+		}
 		switch {
 		case err != nil:
 			wrong = append(wrong, reason(address, err))
 		case self == nil: // a node has no more to do with it
-		case id != self.ID() && slices.ContainsFunc(known, func(m server.ServerStatsMsg) bool { return m.Server.ID == id && m.Server.Name == self.Name() }):
+		case id == self.ID():
+			wrong = append(wrong, fmt.Sprintf("%s is this store, which calls itself %s, and so it waits for one store too many: have --join and --cluster-advertise name it alike", address, s.own))
+		case slices.ContainsFunc(known, func(m server.ServerStatsMsg) bool { return m.Server.ID == id && m.Server.Name == self.Name() }):
 			wrong = append(wrong, fmt.Sprintf("%s is a store with the same id as this one: one's data-dir is a copy of the other's; give it an empty one", address))
 		case !slices.ContainsFunc(known, func(m server.ServerStatsMsg) bool { return m.Server.ID == self.ID() }):
 			wrong = append(wrong, fmt.Sprintf("%s answers, but there is no route to it: it was started without --join, or has another --cluster-name, or %s can't be reached", address, above(address)))

@@ -102,7 +102,7 @@ func (st *stream) config(nonce string) jetstream.StreamConfig {
 		Discard:           jetstream.DiscardOld,
 		Storage:           jetstream.FileStorage, // one in memory comes back empty, as if nothing had ever been in it
 		AllowDirect:       true,
-		Replicas:          st.b.cfg.Replicas,
+		Replicas:          st.b.replicas(),
 		Duplicates:        st.window(),
 		FirstSeq:          firstSequence(time.Now()),
 		Metadata:          map[string]string{epochKey: nonce},
@@ -242,12 +242,31 @@ func (st *stream) tryToAdopt(ctx context.Context, create bool) (nonce string, la
 	return nonce, info.State.LastSeq, nil
 }
 
-// create makes the stream. Where some of a cluster's stores are away it gets fewer replicas, and more when they are back: else
+// create makes the stream.
+func (st *stream) create(ctx context.Context) (jetstream.Stream, error) {
+	if err := st.b.mayCreate(ctx); err != nil {
+		return nil, err
+	}
+	return st.b.createStream(ctx, st.config(newNonce()))
+}
+
+// mayCreate is an error where the stores' cluster hasn't begun. It may be another one than a moment ago: it has become one of three
+// stores, and takes over what the one had.
+func (b *Broker) mayCreate(ctx context.Context) error {
+	if b.stores == nil {
+		return nil
+	}
+	if _, err := b.js.Stream(ctx, beginning); err != nil {
+		return fmt.Errorf("the cluster has not begun yet: %w", err)
+	}
+	return nil
+}
+
+// createStream makes a stream. Where some of a cluster's stores are away it gets fewer replicas, and more when they are back: else
 // nobody could publish.
-func (st *stream) create(ctx context.Context) (s jetstream.Stream, err error) {
-	config := st.config(newNonce())
+func (b *Broker) createStream(ctx context.Context, config jetstream.StreamConfig) (s jetstream.Stream, err error) {
 	for ; ; config.Replicas-- {
-		s, err = st.b.js.CreateStream(ctx, config)
+		s, err = b.js.CreateStream(ctx, config)
 		var api *jetstream.APIError
 		if config.Replicas <= 2 || !errors.As(err, &api) || api.ErrorCode != noPeers {
 			return s, err

@@ -8,7 +8,7 @@ import (
 )
 
 // tend has this store's server start anew where it has stopped to write, and streams get the replicas that they shall have.
-func (b *Broker) tend() {
+func (b *Broker) tend(serves bool) {
 	e := b.server
 	e.mu.Lock()
 	s, sick := e.s, e.sick()
@@ -17,7 +17,7 @@ func (b *Broker) tend() {
 		e.revive()
 		return
 	}
-	if s.JetStreamIsLeader() { // one store does it, or for a moment two
+	if serves && s.JetStreamIsLeader() { // one store does it, or for a moment two
 		b.replicate(s)
 	}
 }
@@ -42,7 +42,8 @@ func (b *Broker) replicate(s *server.Server) {
 	defer cancel()
 	list := b.js.ListStreams(ctx)
 	for info := range list.Info() {
-		if !strings.HasPrefix(info.Config.Name, streamPrefix) || info.Config.Replicas >= b.cfg.Replicas {
+		ours := strings.HasPrefix(info.Config.Name, streamPrefix) || info.Config.Name == agreedStream
+		if !ours || info.Config.Replicas >= b.cfg.Replicas {
 			continue
 		}
 		now, err := b.js.Stream(ctx, info.Config.Name) // another node may have changed it since
