@@ -67,7 +67,9 @@ type nodes struct {
 	since     int    // ticks since then
 	settle    int    // ticks until it has heard of all others; 0 once it has
 	tick      int
-	missAll   bool // all topics may have lost something
+	missAll   bool     // all topics may have lost something
+	missedAll int      // the tick when they were told so last
+	again     []*topic // are to be told that once more
 	waiting   []*topic
 	fence     *fence
 	fences    uint64
@@ -123,7 +125,7 @@ func newNodes(b *Broker) *nodes {
 		topics: map[string]*topic{}, hashes: map[uint64]*topic{}, peers: map[broker.NodeID]*peer{},
 	}
 	n.out.wake = make(chan struct{}, 1)
-	n.told.round = 1
+	n.told.round, n.missedAll = 1, -ticks
 	n.told.now, n.told.before = map[string]*tale{}, map[string]*tale{}
 	n.interest.wake, n.interest.done = make(chan struct{}, 1), make(chan []*topic)
 	n.calls.arrived, n.calls.all = make(chan *client.Msg, b.maxArrived), map[uint64]*call{}
@@ -247,10 +249,7 @@ func (n *nodes) ticked() {
 	n.look()
 	n.fenceTicked()
 	n.callsTicked()
-	if n.missAll {
-		n.missAll = false
-		n.miss(n.live())
-	}
+	n.missTicked()
 }
 
 // look sees whether the node is cut off.
