@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -162,7 +164,12 @@ func (n *nodes) start() error {
 	if err != nil {
 		return err
 	}
-	_ = receive.FlushTimeout(time.Second) // else it might not hear the answers to its first beat, and would wait for the next
+	for _, c := range []*client.Conn{send, receive} { // else it might not hear the answers to its first beat, and would wait for the next
+		_ = c.FlushTimeout(time.Second)
+		if err := c.LastError(); errors.Is(err, client.ErrPermissionViolation) {
+			return fmt.Errorf("the account may not publish and subscribe to hb.> and _HB.>, which nodes need: %w", err)
+		}
+	}
 	n.b.node.View(nil, true)
 	n.b.work.Go(func() { n.out.send(n.b.ctx, n.b.send) })
 	n.b.work.Go(n.subscribe)
