@@ -145,8 +145,9 @@ func (c *company) talk(rate float64, long time.Duration, each func()) {
 				each()
 			}
 		}
-		i := c.d.rng.IntN(len(c.all))
-		c.publish(c.all[i], uint32(i%c.rooms), 200, due)
+		if i := c.d.rng.IntN(len(c.all)); c.all[i].ready() { // else what it has to send again comes first
+			c.publish(c.all[i], uint32(i%c.rooms), 200, due)
+		}
 	})
 }
 

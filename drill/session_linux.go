@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -105,6 +106,9 @@ func (f *fleet) resumed(c *client, m serverMessage) {
 		case !ok:
 			f.faults = append(f.faults, fmt.Sprintf("resumed without room %d", room))
 		case !got.Recovered:
+			if os.Getenv("DRILL_DEBUG") != "" {
+				fmt.Fprintf(os.Stderr, "client %d room %d: %s at %v, is at %v, away %v\n", c.num, room, got.Reason, s.at[i], got.place, time.Duration(f.now-s.lost))
+			}
 			c.log.unrecovered(room, f.now)
 			s.at[i] = got.place
 			f.resuming.unrecovered[got.Reason]++
@@ -159,6 +163,9 @@ type message struct{ from, seq uint32 }
 
 // gap takes word that some of a room's messages won't come.
 func (f *fleet) gap(c *client, m serverMessage) {
+	if m.Room == "" { // of chats, which nobody sends
+		return
+	}
 	f.gaps[m.Reason]++
 	i := slices.IndexFunc(c.rooms, func(room uint32) bool { return "r"+strconv.Itoa(int(room)) == m.Room })
 	if i < 0 {
