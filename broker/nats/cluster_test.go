@@ -11,8 +11,8 @@ import (
 	"example.com/hubbub/broker"
 )
 
-// Three stores with TLS are started one after the other, and a node that keeps nothing before them: a cluster begins when all
-// stores are there, and goes on with most of them.
+// Three stores with TLS are started one after the other, and a node that keeps nothing before them: a cluster begins
+// when all stores are there, and goes on with most of them.
 func TestStoresInAnyOrder(t *testing.T) {
 	t.Parallel()
 	files := testTLS(t)

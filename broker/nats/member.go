@@ -42,7 +42,8 @@ func (e *embedded) options() (*server.Options, error) {
 		StoreDir:   e.dir,
 		MaxPayload: maxPayload,
 		NoSigs:     true,
-		// How long what was acknowledged may be in the system's hands alone. With each message it would cost a disk's turn.
+		// How long what was acknowledged may be in the system's hands alone. With each message it would cost a disk's
+		// turn.
 		SyncInterval: time.Second,
 	}
 	if e.store == nil {
@@ -106,8 +107,8 @@ func above(address string) string {
 	return net.JoinHostPort(host, strconv.Itoa(port+1))
 }
 
-// handOver has the other stores lead what this one leads, and then sends the nodes that are connected to it to them. It takes
-// 2 s or so, and 10 at most. e.mu is held.
+// handOver has the other stores lead what this one leads, and then sends the nodes that are connected to it to them. It
+// takes 2 s or so, and 10 at most. e.mu is held.
 func (e *embedded) handOver() {
 	ended := make(chan struct{})
 	go func(s *server.Server) {
@@ -146,8 +147,9 @@ func (e *embedded) health() error {
 // clusterFile is a file in the folder of a store that says which cluster's it is, and whether other stores are there.
 const clusterFile = "cluster"
 
-// take says that the folder is a cluster's, "" for that of a node that is alone, and refuses one that is another's. What a store
-// that was alone has in it isn't taken over by servers that form a cluster, which would even delete it: that is moved aside.
+// take says that the folder is a cluster's, "" for that of a node that is alone, and refuses one that is another's.
+// What a store that was alone has in it isn't taken over by servers that form a cluster, which would even delete it:
+// that is moved aside.
 func (e *embedded) take(cluster string, clustered bool) error {
 	path := filepath.Join(e.dir, clusterFile)
 	b, err := os.ReadFile(path)
