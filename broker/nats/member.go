@@ -162,8 +162,12 @@ func (e *embedded) take(cluster string, clustered bool) error {
 	case was != "" && cluster != "" && was != cluster:
 		return fmt.Errorf("it is a store's of the cluster %q, and this one is %q: give it the folder of this cluster, or an empty one", was, cluster)
 	case wasClustered && !clustered:
-		return fmt.Errorf("it is a store's of the cluster %q, which has others, and no join names them: alone it would begin "+
+		err := fmt.Errorf("it is a store's of the cluster %q, which has others, and no join names them: alone it would begin "+
 			"a second history beside theirs (to have it do so nevertheless, begin with an empty folder)", was)
+		if e.brings() {
+			err = fmt.Errorf("%w; the cluster never took over what it had when it was alone: to go back to that, remove %s, and give %s its name", err, e.dir, e.aside())
+		}
+		return err
 	case clustered && !wasClustered:
 		if err := e.moveAside(); err != nil {
 			return err
