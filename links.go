@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -93,6 +94,9 @@ func (s *Server) openLinks() (err error) {
 func (s *Server) startStore(c nats.Config) (*nats.Broker, error) {
 	dir, err := s.dataDir.Folder("log")
 	if err != nil {
+		return nil, err
+	}
+	if _, err := s.dataDir.Epoch(""); err != nil { // of the folder, for Cluster
 		return nil, err
 	}
 	l := &s.cfg.Cluster
@@ -231,27 +235,24 @@ func (l *links) meet(ctx context.Context) error {
 	}
 }
 
-// agreeOnLogs has all nodes mark epochs with the same text: another one each time that all of them had stopped and the
-// bounds of history are others, or a room might come back to a log that it was in before, without what it has had since.
+// agreeOnLogs has all nodes mark epochs with the same text.
 func (l *links) agreeOnLogs(ctx context.Context) error {
 	if l.own == nil {
 		return nil
 	}
 	l.waitFor("the stores keep nothing yet")
-	rules := digestOf(l.s.cfg.historyRules())
+	decide := l.markDecision()
 	for told := time.Now(); ; {
 		once, cancel := context.WithTimeout(ctx, agreeTime/5)
-		v, err := l.own.Agree(once, "logs", func(now []byte) []byte {
-			if _, of, ok := strings.Cut(string(now), " "); ok && of == rules {
-				return now
-			}
-			return []byte(rand.Text()[:6] + " " + rules)
-		})
+		v, err := l.own.Agree(once, "logs", decide)
 		cancel()
 		if err == nil {
 			mark, _, _ := strings.Cut(string(v), " ")
 			l.own.SetMark("." + mark)
-			return nil
+			if l.s.cfg.role() != roleStore {
+				return nil
+			}
+			return l.s.dataDir.NoteCluster(mark)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -266,6 +267,29 @@ func (l *links) agreeOnLogs(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// markDecision says which mark all shall have: the one that they have, but for two cases, in which clients must be told
+// that the logs may be others. All of them had stopped, and the bounds of history are others now, or a room might come back
+// to a log that it was in before, without what it has had since. Or no node is in, and this store was in with that very mark
+// before its machine went down: so may the others have been, and the end of logs may be gone.
+func (l *links) markDecision() func(now []byte) []byte {
+	rules := digestOf(l.s.cfg.historyRules())
+	var was string
+	if l.s.cfg.role() == roleStore {
+		mark, doubt := l.s.dataDir.Cluster()
+		others, _ := l.others()
+		if doubt && !slices.ContainsFunc(others, func(o hub.NodeInfo) bool { return o.In }) {
+			was = mark
+		}
+	}
+	return func(now []byte) []byte {
+		mark, of, ok := strings.Cut(string(now), " ")
+		if ok && of == rules && (was == "" || mark != was) {
+			return now
+		}
+		return []byte(rand.Text()[:6] + " " + rules)
 	}
 }
 

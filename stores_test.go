@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"example.com/hubbub"
@@ -56,6 +59,48 @@ func isReady(s *rawtest.Server) bool {
 	}
 	answer.Body.Close()
 	return answer.StatusCode == http.StatusOK
+}
+
+// The epochs of a cluster stay over a restart of all its stores, and are others where their machines may have lost what
+// was acknowledged last, or where the bounds of history have changed.
+func TestEpochsOfAClusterThatWasDown(t *testing.T) {
+	dir := t.TempDir()
+	epoch := func(rooms ...hubbub.RoomPolicy) string {
+		t.Helper()
+		s := rawtest.Start(t, hubbub.Config{DataDir: dir, Rooms: rooms, Cluster: hubbub.Cluster{Secret: secretOfTests, Listen: freePair(t)}})
+		rawtest.Eventually(t, "the store is ready", func() bool { return isReady(s) })
+		at, err := s.Publish(t.Context(), hubbub.Publication{Room: "r", Content: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Shutdown(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		return at.Epoch
+	}
+	first := epoch()
+	if again := epoch(); again != first {
+		t.Errorf("after a restart the epoch is %s, it was %s", again, first)
+	}
+	file := filepath.Join(dir, "epoch")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As it is when the machine has gone down meanwhile: the state is another boot's.
+	if err := os.WriteFile(file, []byte(strings.Replace(string(b), "stopped", "another-boot", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	crashed := epoch()
+	if crashed == first {
+		t.Errorf("the machine went down, and the epoch is still %s", crashed)
+	}
+	if again := epoch(); again != crashed {
+		t.Errorf("after that and a restart the epoch is %s, it was %s", again, crashed)
+	}
+	if changed := epoch(hubbub.RoomPolicy{Match: "other", History: &hubbub.History{Messages: 7}}); changed == crashed {
+		t.Errorf("bounds of history have changed, and the epoch is still %s", changed)
+	}
 }
 
 // allOfNodes has the API tell of stores, and forget one.
