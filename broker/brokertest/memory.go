@@ -40,6 +40,7 @@ type inbox struct {
 	mu      sync.Mutex // held while the node is called
 	waiting []func(n broker.Node)
 	opened  bool
+	closed  bool // perhaps before it was opened
 }
 
 // underWay counts what is done. It may begin at any time, also while somebody waits for the end, as it mustn't with a
@@ -266,7 +267,9 @@ func (n *memoryNode) Open(of broker.Room, opened func(broker.Log, error)) (close
 		r := n.m.room(of.Name)
 		r.trim(of)
 		log := r.log(n.m)
-		r.open[n] = in
+		if !in.closed {
+			r.open[n] = in
+		}
 		n.m.mu.Unlock()
 		opened(log, nil)
 		n.m.mu.Lock()
@@ -275,6 +278,9 @@ func (n *memoryNode) Open(of broker.Room, opened func(broker.Log, error)) (close
 		n.m.hand(n, in)
 	})
 	return func() {
+		n.m.mu.Lock()
+		defer n.m.mu.Unlock()
+		in.closed = true
 		n.m.later(func() {
 			n.m.mu.Lock()
 			defer n.m.mu.Unlock()
@@ -286,9 +292,8 @@ func (n *memoryNode) Open(of broker.Room, opened func(broker.Log, error)) (close
 }
 
 func (n *memoryNode) Publish(of broker.Room, message broker.Message, done func(broker.Position, bool, error)) error {
-	before, _ := n.lanes.Load(of.Name)
 	turn := make(chan struct{})
-	n.lanes.Store(of.Name, turn) // who publishes to a room does so from one goroutine at a time, or wants no order
+	before, _ := n.lanes.Swap(of.Name, turn)
 	n.m.later(func() {
 		defer close(turn)
 		if before != nil {

@@ -114,7 +114,9 @@ func (n *memoryNode) Listen(topic string, ready func(error)) (closed func()) {
 			ready(broker.ErrUnavailable)
 			return
 		}
-		n.topics[topic] = in
+		if !in.closed {
+			n.topics[topic] = in
+		}
 		n.m.mu.Unlock()
 		ready(nil)
 		n.m.mu.Lock()
@@ -123,6 +125,9 @@ func (n *memoryNode) Listen(topic string, ready func(error)) (closed func()) {
 		n.m.hand(n, in)
 	})
 	return func() {
+		n.m.mu.Lock()
+		defer n.m.mu.Unlock()
+		in.closed = true
 		n.m.later(func() {
 			n.m.mu.Lock()
 			defer n.m.mu.Unlock()

@@ -52,6 +52,9 @@ func (b *Broker) Agree(ctx context.Context, key string, decide func(now []byte) 
 
 // createAgreed makes the bucket, with fewer replicas where some stores are away (stream.create).
 func (b *Broker) createAgreed(ctx context.Context) (kv jetstream.KeyValue, err error) {
+	if err := b.mayCreate(ctx); err != nil {
+		return nil, err
+	}
 	for n := b.replicas(); ; n-- {
 		kv, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: agreedBucket, Storage: jetstream.FileStorage, Replicas: n})
 		var api *jetstream.APIError

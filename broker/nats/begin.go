@@ -109,7 +109,7 @@ func (s *stores) bring() error {
 	defer cancel()
 	list := js.StreamNames(ctx)
 	for name := range list.Name() {
-		if !strings.HasPrefix(name, streamPrefix) || name == beginning {
+		if !strings.HasPrefix(name, streamPrefix) && name != agreedStream || name == beginning {
 			continue
 		}
 		if err := s.copyStream(from, name); err != nil {

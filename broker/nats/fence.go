@@ -47,7 +47,11 @@ func (n *nodes) startFence() {
 	}
 	n.waiting, n.fence = nil, f
 	for id, p := range n.peers {
-		if p.known {
+		switch {
+		case !p.known:
+		case p.late:
+			p.owed = append(p.owed, f.topics...)
+		default:
 			f.missing[id] = true
 		}
 	}
@@ -132,7 +136,7 @@ func (n *nodes) fenceTicked() {
 		} else {
 			for id := range f.missing {
 				p := n.peer(id)
-				p.owed = append(p.owed, f.topics...)
+				p.late, p.owed = true, append(p.owed, f.topics...)
 			}
 			clear(f.missing)
 			n.endFence()

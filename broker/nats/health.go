@@ -79,7 +79,7 @@ func (l *link) look() Link {
 func (l *link) options(b *Broker, name string, changed func(up bool)) []client.Option {
 	l.state.Name = name
 	up := func(c *client.Conn, again uint64) {
-		server, url := c.ConnectedServerName(), c.ConnectedUrlRedacted()
+		server, url := c.ConnectedServerName(), redacted(c.ConnectedUrl())
 		b.maxPayload.Store(c.MaxPayload())
 		l.mu.Lock()
 		l.state.Up, l.state.Since, l.state.Server, l.state.URL = true, time.Now(), server, url

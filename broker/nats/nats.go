@@ -10,6 +10,9 @@
 // is open delivers what arrives while its chain is whole, and else reads the log (room.go, load.go) by one of the few
 // goroutines of its stream (jobs.go). What never arrives and isn't followed by anything is found by looking at the tails
 // (tail.go). The reasons are in docs/decisions/0015-nats-log.md.
+//
+// Nodes say each second that they are there (nodes.go), tell each other by topics (topics.go), which are ready once all know
+// of them (fence.go), and ask each other (calls.go), over core NATS: docs/decisions/0016-nodes.md.
 package nats
 
 import (

@@ -16,20 +16,23 @@ import (
 
 // others is what a testNode notes of other nodes.
 type others struct {
-	mu     sync.Mutex
-	heard  []string // "topic: body", and "topic missed"
-	peers  []broker.Peer
-	cut    bool
-	views  int
-	slow   chan struct{} // Heard waits for it
-	beat   string
-	silent bool
+	mu      sync.Mutex
+	heard   []string // "topic: body", and "topic missed"
+	peers   []broker.Peer
+	cut     bool
+	views   int
+	slow    chan struct{} // Heard waits for it
+	hearing func()        // is called instead of noting it; nil for nothing
 }
 
 func (o *others) note(s string) {
 	o.mu.Lock()
-	slow := o.slow
+	slow, hearing := o.slow, o.hearing
 	o.mu.Unlock()
+	if hearing != nil {
+		hearing()
+		return
+	}
 	if slow != nil {
 		<-slow
 	}
@@ -44,18 +47,10 @@ func (o *others) Heard(topic string, _ broker.NodeID, body []byte) {
 func (o *others) Missed(topic string) { o.note(topic + " missed") }
 
 func (o *others) Handle(_ broker.NodeID, body []byte, reply func([]byte)) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !o.silent {
-		reply(body)
-	}
+	reply(body)
 }
 
-func (o *others) Beat() []byte {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return []byte(o.beat)
-}
+func (o *others) Beat() []byte { return nil }
 
 func (o *others) View(peers []broker.Peer, cut bool) {
 	o.mu.Lock()
@@ -250,10 +245,11 @@ func TestWhoDoesntAnswerIsMissed(t *testing.T) {
 	p := newPuppet(t, e)
 	p.beat(0, nil)
 	n.meets(1)
-	n.listen("a")
+	n.listen("a", "b") // the second doesn't wait for it
 	n.hears()
 	p.beat(0, nil)
-	n.hears("a missed")
+	n.until("both are missed", func(o *others) bool { return len(o.heard) == 2 })
+	n.hears("a missed", "b missed")
 }
 
 // A node that is gone without a good-bye may have told something that was lost with it.

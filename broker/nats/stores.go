@@ -21,6 +21,7 @@ import (
 // Tests have less.
 var (
 	askEvery  = 5 * time.Second  // whether the stores still serve
+	bear      = 10 * time.Second // when they don't: another one of them may lead soon
 	tellEvery = 10 * time.Second // what keeps them from it
 )
 
@@ -58,12 +59,15 @@ type stores struct {
 // follow looks whether the stores serve, tends this one, and logs what is wrong, until the broker ends.
 func (s *stores) follow() {
 	s.looked = time.Now()
-	for missed := 0; ; {
+	for missed := (time.Time{}); ; {
 		err := s.serve()
 		if err == nil {
-			missed = 0
-		} else if missed++; missed == 1 && s.Ready() == nil {
-			err = nil // their leader changes, perhaps
+			missed = time.Time{}
+		} else if missed.IsZero() {
+			missed = time.Now()
+		}
+		if s.serves() && time.Since(missed) < bear {
+			err = nil // their leader changes: no reason to send all clients of all nodes away
 		}
 		s.set(err)
 		switch since := time.Since(s.looked); {
@@ -79,7 +83,7 @@ func (s *stores) follow() {
 			}
 		}
 		wait := askEvery
-		if missed > 0 || s.behind() != nil {
+		if !missed.IsZero() || s.behind() != nil {
 			wait = askSoon
 		}
 		if !s.b.pause(wait) {
@@ -121,11 +125,16 @@ func (s *stores) behind() error {
 	return s.catchUp
 }
 
+// serves says whether the node could serve a moment ago.
+func (s *stores) serves() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.why == nil
+}
+
 // set says whether the node can serve.
 func (s *stores) set(err error) {
-	s.mu.Lock()
-	was := s.why
-	s.mu.Unlock()
+	served := s.serves()
 	switch {
 	case err == nil:
 		s.found = ""
@@ -135,7 +144,7 @@ func (s *stores) set(err error) {
 	s.mu.Lock()
 	s.why = err
 	s.mu.Unlock()
-	if was != nil && err == nil {
+	if !served && err == nil {
 		s.told = ""
 		s.tell(slog.LevelInfo, "the cluster's stores are there: this node can serve")
 	}
@@ -219,7 +228,7 @@ func leaderless(err error) error {
 // probe asks the store at an address which stores it knows, and says which it is.
 func (s *stores) probe(ctx context.Context, address string) (id string, known []server.ServerStatsMsg, err error) {
 	options := []client.Option{s.cluster.login(forStores), client.NoReconnect(), client.IgnoreDiscoveredServers(),
-		client.Timeout(apiTimeout), client.Name("hubbub, looks at stores")}
+		client.Timeout(apiTimeout / 2), client.Name("hubbub, looks at stores")}
 	if s.tls != nil {
 		options = append(options, client.Secure(s.tls))
 	}
@@ -313,11 +322,16 @@ func (s *stores) wrong(ctx context.Context) (wrong []string) {
 	}
 	for _, address := range s.others {
 		id, known, err := s.probe(ctx, address)
+		if ctx.Err() != nil {
+			return wrong
+		}
 		switch {
 		case err != nil:
 			wrong = append(wrong, reason(address, err))
 		case self == nil: // a node has no more to do with it
-		case id != self.ID() && slices.ContainsFunc(known, func(m server.ServerStatsMsg) bool { return m.Server.ID == id && m.Server.Name == self.Name() }):
+		case id == self.ID():
+			wrong = append(wrong, fmt.Sprintf("%s is this store, which calls itself %s, and so it waits for one store too many: have --join and --cluster-advertise name it alike", address, s.own))
+		case slices.ContainsFunc(known, func(m server.ServerStatsMsg) bool { return m.Server.ID == id && m.Server.Name == self.Name() }):
 			wrong = append(wrong, fmt.Sprintf("%s is a store with the same id as this one: one's data-dir is a copy of the other's; give it an empty one", address))
 		case !slices.ContainsFunc(known, func(m server.ServerStatsMsg) bool { return m.Server.ID == self.ID() }):
 			wrong = append(wrong, fmt.Sprintf("%s answers, but there is no route to it: it was started without --join, or has another --cluster-name, or %s can't be reached", address, above(address)))

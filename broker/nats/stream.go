@@ -242,15 +242,24 @@ func (st *stream) tryToAdopt(ctx context.Context, create bool) (nonce string, la
 	return nonce, info.State.LastSeq, nil
 }
 
-// create makes the stream. A cluster may be another one than a moment ago: it has become one of three stores, and takes over what
-// the one had.
+// create makes the stream.
 func (st *stream) create(ctx context.Context) (jetstream.Stream, error) {
-	if st.b.stores != nil {
-		if _, err := st.b.js.Stream(ctx, beginning); err != nil {
-			return nil, fmt.Errorf("the cluster has not begun yet: %w", err)
-		}
+	if err := st.b.mayCreate(ctx); err != nil {
+		return nil, err
 	}
 	return st.b.createStream(ctx, st.config(newNonce()))
+}
+
+// mayCreate is an error where the stores' cluster hasn't begun. It may be another one than a moment ago: it has become one of three
+// stores, and takes over what the one had.
+func (b *Broker) mayCreate(ctx context.Context) error {
+	if b.stores == nil {
+		return nil
+	}
+	if _, err := b.js.Stream(ctx, beginning); err != nil {
+		return fmt.Errorf("the cluster has not begun yet: %w", err)
+	}
+	return nil
 }
 
 // createStream makes a stream. Where some of a cluster's stores are away it gets fewer replicas, and more when they are back: else

@@ -103,7 +103,7 @@ func (t *telling) tell(out *outbox, topic string, body []byte) error {
 		return err
 	}
 	t.number, e.number = number, number
-	if e.round != t.round || t.round == 0 {
+	if e.round != t.round {
 		e.round = t.round
 		t.now[topic] = e
 	}

@@ -25,11 +25,18 @@ type cluster struct {
 	peers []broker.Peer // by id
 	cut   bool          // nobody knows whether peers are the ones that there are; also before the first View
 
-	moves   moves
-	claims  claims
-	across  across
-	members members // of rooms that tell who is in them
-	asking  questions
+	moves    moves
+	members  members // of rooms that tell who is in them
+	asking   questions
+	occupied occupied
+	claims   claims
+	across   across
+}
+
+// seen is whom a node has seen.
+type seen struct {
+	peers []broker.Peer
+	cut   bool
 }
 
 // newCluster is nil where the hub is alone.
@@ -40,6 +47,7 @@ func newCluster(h *Hub) *cluster {
 	c := &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID(), cut: true}
 	c.moves.init()
 	c.asking.c = c
+	c.claims.init(c.id)
 	return c
 }
 
@@ -60,18 +68,18 @@ func (c *cluster) view() (peers []broker.Peer, cut bool) {
 
 // home is where what is known by a key is kept: the same node for all that see the same ones, this one included. Another
 // one when nodes come and go, and then what was kept is lost but for what its users bring again. Any goroutine.
-func (c *cluster) home(key string) (at broker.NodeID) {
+func (c *cluster) home(key string) broker.NodeID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.homeAmong(c.peers, key)
+	return home(idsOf(c.id, c.peers), key)
 }
 
-func (c *cluster) homeAmong(peers []broker.Peer, key string) (at broker.NodeID) {
-	at = c.id
-	most := weight(c.id, key)
-	for _, p := range peers {
-		if w := weight(p.ID, key); w > most || w == most && bytes.Compare(p.ID[:], at[:]) > 0 {
-			at, most = p.ID, w
+// home is the one of some nodes where what is known by a key is kept.
+func home(nodes []broker.NodeID, key string) (at broker.NodeID) {
+	most := uint64(0)
+	for _, n := range nodes {
+		if w := weight(n, key); w > most || w == most && bytes.Compare(n[:], at[:]) > 0 {
+			at, most = n, w
 		}
 	}
 	return at
@@ -122,6 +130,7 @@ const (
 	callClaim     callKind = 16 + iota // may it be published
 	callPublished                      // these were
 	callRelease                        // it wasn't
+	callWere                           // which were (homes.go)
 )
 
 // call is what a node answers to one kind of question. It is called in the order in which the node from asks, and mustn't
@@ -130,12 +139,14 @@ type call func(h *Hub, from broker.NodeID, question []byte, reply func(answer an
 
 // calls are all kinds.
 var calls = map[callKind]call{
-	callNothing: func(_ *Hub, _ broker.NodeID, _ []byte, reply func(any, error)) { reply(nil, nil) },
-	callMembers: answerMembers,
+	callNothing:  func(_ *Hub, _ broker.NodeID, _ []byte, reply func(any, error)) { reply(nil, nil) },
+	callMembers:  answerMembers,
+	callOccupied: answerOccupied,
 
 	callClaim:     answerClaim,
 	callPublished: answerPublished,
 	callRelease:   answerRelease,
+	callWere:      answerWere,
 }
 
 // answered is the answer to a call on its way.
@@ -274,10 +285,11 @@ func (h *Hub) View(peers []broker.Peer, cut bool) {
 		return
 	}
 	h.noteView(peers, cut)
+	was, wasCut := c.view()
+	begin := c.claims.sees(c, peers, wasCut && !cut)
 	c.mu.Lock()
-	was := seen{c.peers, c.cut}
 	c.peers, c.cut = peers, cut
-	c.bringPublished(was)
 	c.mu.Unlock()
-	h.nodesChanged(was.peers, peers, cut)
+	begin()
+	h.nodesChanged(seen{was, wasCut}, seen{peers, cut})
 }

@@ -154,24 +154,18 @@ func (c *cluster) sendDirect(q *directQuestion, done func(error)) {
 	if !known || !c.sees(to) {
 		to = nodeOf(q.To)
 	}
-	if to == c.id {
-		done(ErrUnknownClient) // it was here, and nobody has taken it over
-		return
-	}
-	if !c.sees(to) {
+	if to == c.id || !c.sees(to) {
 		c.seekDirect(q, done)
 		return
 	}
 	c.ask(to, callDirect, q.encode(), func(answer []byte, err error) {
 		err = fromNode(to, decodeAnswer(answer, err, nil))
-		began := to == nodeOf(q.To)
-		switch {
-		case errors.Is(err, ErrUnknownClient) && !began, errors.Is(err, broker.ErrUnavailable):
+		if errors.Is(err, ErrUnknownClient) || errors.Is(err, ErrUnavailable) {
 			c.notAt(q.To, to)
-			c.seekDirect(q, done) // nothing was done there
-		default:
-			done(err)
+			c.seekDirect(q, done) // nothing was done there; a node forgets in time where sessions have gone
+			return
 		}
+		done(err)
 	})
 }
 

@@ -31,7 +31,7 @@ const (
 	Disconnected                  // a session has ended for good: it can't be resumed any more
 	Joined
 	Left
-	Occupied  // the first member has joined, which comes before its Joined
+	Occupied  // the first member has joined, which comes before its Joined; of several nodes see occupied.go
 	Vacated   // the last one has left, which comes behind its Left
 	Published // a message, in a room of which Config.Tells says so
 )
@@ -60,7 +60,9 @@ func (h *Hub) tellPublished(m *protocol.Message, epoch string) {
 
 // tellJoined tells of a join; s is nil when the session is parked and p pays for it. r.mu is held.
 func (h *Hub) tellJoined(r *room, who Identity, s *session, p *payer, data []byte) {
-	if r.members == 1 {
+	if r.members == 1 && h.cluster != nil {
+		h.occupies(r.name, true)
+	} else if r.members == 1 {
 		h.happened(Event{Kind: Occupied, Room: r.name, s: s, p: p})
 	}
 	h.happened(Event{Kind: Joined, Room: r.name, Client: who, Data: data, s: s, p: p})
@@ -69,7 +71,9 @@ func (h *Hub) tellJoined(r *room, who Identity, s *session, p *payer, data []byt
 // tellLeft tells of a leave; s is nil when the session was lost and p paid for it. r.mu is held.
 func (h *Hub) tellLeft(r *room, who Identity, s *session, p *payer) {
 	h.happened(Event{Kind: Left, Room: r.name, Client: who, s: s, p: p})
-	if r.members == 0 {
+	if r.members == 0 && h.cluster != nil {
+		h.occupies(r.name, false)
+	} else if r.members == 0 {
 		h.happened(Event{Kind: Vacated, Room: r.name, s: s, p: p})
 	}
 }
@@ -154,6 +158,9 @@ func (p *payer) waits() int64 {
 
 // event counts n more such calls, or less.
 func (p *payer) event(n int64) {
+	if p == nil {
+		return // nobody's here: the room's home tells of what has happened on other nodes
+	}
 	p.events.Add(n)
 	for _, up := range p.up {
 		if up != nil {

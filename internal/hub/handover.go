@@ -301,6 +301,9 @@ func (h *Hub) movesOut(r *room, p *parked) {
 	r.active = clock()
 	defer h.unused(r, p.payer)
 	h.movesAway(r, p.id)
+	if r.members == 0 {
+		h.occupies(r.name, false)
+	}
 }
 
 // movesIn has a room count a session that was in it on another node.
@@ -310,7 +313,9 @@ func (h *Hub) movesIn(p *parked, m movedRoom) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := h.room(sh, m.Name)
-	r.members++
+	if r.members++; r.members == 1 {
+		h.occupies(r.name, true)
+	}
 	h.used(r)
 	p.rooms = append(p.rooms, parkedRoom{r, m.Put})
 	if r.policy.Presence == PresenceFull {

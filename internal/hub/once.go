@@ -29,9 +29,8 @@ func (k publishKey) hash() (h publishHash) {
 }
 
 const (
-	claimCost  = 160    // what a claim counts for
-	claimsFor  = 30_000 // milliseconds until a claim of which nothing is heard any more holds nobody up
-	claimsOnce = 500    // that are brought to another home at a time
+	claimCost = 160    // what a claim counts for
+	claimsFor = 30_000 // milliseconds until a claim of which nothing is heard any more holds nobody up
 )
 
 // claims is what a home knows of publish_ids.
@@ -39,6 +38,9 @@ type claims struct {
 	mu    sync.Mutex
 	all   map[publishHash]claim
 	order []claimEnd
+	ended int // how many were before the first of order
+
+	homes // whose home this node is
 }
 
 // claim is a publish_id that was published, or just now is.
@@ -65,11 +67,31 @@ func (cs *claims) tidy(h *Hub, now int64) {
 			delete(cs.all, end.id)
 		}
 	}
-	cs.order = cs.order[n:]
+	cs.order, cs.ended = cs.order[n:], cs.ended+n
 	if len(cs.order) == 0 {
 		cs.all, cs.order = nil, nil
 	}
 	h.count(KeptPublishIDs, -int64(n)*claimCost)
+}
+
+// each calls f for so many of what was published, from a place on, and says how many milliseconds it counts still; next
+// is the place behind, 0 where that was all.
+func (cs *claims) each(from, most int, f func(id publishHash, left int64)) (next int) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	now := clock()
+	i := max(0, from-cs.ended)
+	for ; i < len(cs.order) && most > 0; i++ {
+		end := cs.order[i]
+		if c := cs.all[end.id]; c.done && c.until == end.until && c.until > now {
+			f(end.id, c.until-now)
+			most--
+		}
+	}
+	if i >= len(cs.order) {
+		return 0
+	}
+	return cs.ended + i
 }
 
 // bytes is what the claims count for.
@@ -101,11 +123,12 @@ func (c *cluster) claim(by broker.NodeID, id publishHash) (duplicate bool, err e
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	switch old := cs.all[id]; {
-	case old.until <= now: // also where there was none
-	case old.done:
+	case old.until > now && old.done:
 		return true, nil
-	case old.by != by && now < old.at+claimsFor && c.sees(old.by):
+	case old.until > now && old.by != by && now < old.at+claimsFor && c.sees(old.by):
 		return false, errClaimed
+	case !cs.knowsAllOf(c, id, now):
+		return false, errHomesMove
 	}
 	if h.stopping() || h.loop.Overloaded() {
 		return false, ErrOverloaded
@@ -183,10 +206,10 @@ func answerRelease(h *Hub, from broker.NodeID, question []byte, reply func(any, 
 }
 
 func answerPublished(h *Hub, from broker.NodeID, question []byte, reply func(any, error)) {
-	var ids []publishedID
-	err := json.Unmarshal(question, &ids)
+	var p publishedID
+	err := json.Unmarshal(question, &p)
 	if err == nil {
-		h.cluster.published(from, ids)
+		h.cluster.published(from, []publishedID{p})
 	}
 	reply(nil, err)
 }
@@ -203,8 +226,14 @@ func (h *Hub) onceOnNodes(key publishKey, p *payer, publish func() (history.Posi
 	home := c.home(string(id[:]))
 	claimed := func(duplicate bool, err error) {
 		if err == nil && !duplicate {
-			if _, duplicate, err = h.once(key, p, publish); err == nil {
-				c.tellHome(home, []publishedID{{id[:], h.cfg.DedupWindow.Milliseconds()}}, func() {})
+			_, duplicate, err = h.once(key, p, func() (at history.Position, err error) {
+				if c.home(string(id[:])) != home { // under the lock under which another home is told of what is remembered
+					return at, errHomesMove
+				}
+				return publish()
+			})
+			if err == nil {
+				c.tellHome(home, publishedID{id[:], h.cfg.DedupWindow.Milliseconds()})
 			}
 		}
 		switch { // what failed may have been claimed all the same
@@ -229,6 +258,15 @@ func (h *Hub) onceOnNodes(key publishKey, p *payer, publish func() (history.Posi
 	})
 }
 
+// tellHome tells what this node has published. Where that fails the home is gone, or asks for it when it is back.
+func (c *cluster) tellHome(home broker.NodeID, p publishedID) {
+	if home == c.id {
+		c.published(c.id, []publishedID{p})
+		return
+	}
+	c.ask(home, callPublished, p, func([]byte, error) {})
+}
+
 // remembers says that this node has published by that key.
 func (h *Hub) remembers(key publishKey) bool {
 	d := h.memory(key)
@@ -239,76 +277,14 @@ func (h *Hub) remembers(key publishKey) bool {
 	return is
 }
 
-// tellHome tells what this node has published. Where that fails the home is gone or can't be heard, and hears of it when
-// that has changed.
-func (c *cluster) tellHome(home broker.NodeID, ids []publishedID, then func()) {
-	if home == c.id {
-		c.published(c.id, ids)
-		then()
-		return
-	}
-	c.ask(home, callPublished, ids, func(_ []byte, err error) {
-		if err == nil {
-			then()
-		}
-	})
-}
-
-// seen is whom a node has seen.
-type seen struct {
-	peers []broker.Peer
-	cut   bool
-}
-
-// bringPublished brings what this node has published to its homes, where these are others than before, or may not have
-// heard of it. c.mu is held.
-func (c *cluster) bringPublished(was seen) {
-	same := slices.EqualFunc(was.peers, c.peers, func(a, b broker.Peer) bool { return a.ID == b.ID })
-	if same && was.cut == c.cut || c.cut {
-		return
-	}
-	peers := c.peers
-	go func() {
-		to := map[broker.NodeID][]publishedID{}
-		for i := range c.hub.memories {
-			c.hub.memories[i].each(func(key publishKey, left int64) {
-				id := key.hash()
-				if home := c.homeAmong(peers, string(id[:])); was.cut || home != c.homeAmong(was.peers, string(id[:])) {
-					to[home] = append(to[home], publishedID{id[:], left})
-				}
-			})
-		}
-		for home, ids := range to {
-			c.bring(home, ids)
-		}
-	}()
-}
-
-// bring tells a home of many, one part after the other.
-func (c *cluster) bring(home broker.NodeID, ids []publishedID) {
-	if n := min(len(ids), claimsOnce); n > 0 {
-		c.tellHome(home, ids[:n], func() { c.bring(home, ids[n:]) })
-	}
-}
-
-// each calls f for all that is remembered, and says how many milliseconds it counts still.
-func (d *memory) each(f func(key publishKey, left int64)) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	now := clock()
-	for _, r := range d.order {
-		f(r.key, r.until-now)
-	}
-}
-
 // publishOnNodes is roomMessage for a room without history, where the hub isn't alone.
 func (s *session) publishOnNodes(name string, cmd *protocol.Command) {
 	h, m := s.hub, s.message(protocol.RoomMessage, cmd)
 	m.Room = name
-	var from *session
 	if policy, _ := s.policyOf(cmd.Room); !policy.IncludeSender {
-		from, m.Except = s, m.From
+		m.Except = m.From
 	}
+	later := cmd.PublishID != nil
 	var full *loop.Worker
 	publish := func() (at history.Position, err error) {
 		sh := h.roomShard(name)
@@ -317,10 +293,17 @@ func (s *session) publishOnNodes(name string, cmd *protocol.Command) {
 		if h.stopping() {
 			return at, ErrStopped
 		}
+		from := s
+		switch {
+		case m.Except == "":
+			from = nil
+		case later:
+			from = h.here(s.id) // it may have come back over another connection meanwhile
+		}
 		at, full, err = h.publishHere(sh, m, from, nil)
 		return at, err
 	}
-	if cmd.PublishID == nil {
+	if !later {
 		if _, err := publish(); err != nil {
 			s.answerError(unavailable(err), cmd.ID)
 			return

@@ -201,7 +201,10 @@ func TestAPublishIDOutlivesItsHome(t *testing.T) {
 func TestAClaimThatComesToNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		_, all := newNodes(t, 2, asIs)
-		c, id := all[0].cluster, publishHash{1}
+		c, id := all[0].cluster, publishHash{}
+		for c.home(string(id[:])) != c.id {
+			id[0]++
+		}
 		wants := func(by *node, duplicate bool, claimed bool) {
 			t.Helper()
 			got, err := c.claim(by.cluster.id, id)

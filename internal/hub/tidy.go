@@ -268,4 +268,7 @@ func (h *Hub) Stop() {
 			}
 		})
 	}
+	if h.cluster != nil {
+		h.endOccupied()
+	}
 }

@@ -47,7 +47,6 @@ type members struct {
 	ended   map[string]uint64             // rooms that have ended here, and of whose last member nobody could be told; by name, the last change
 	retries bool                          // these are told again
 	lost    map[broker.NodeID]*time.Timer // nodes that are gone, and whose members may still be resumed elsewhere
-	cut     bool
 }
 
 // presenceOf finds or makes the presence of a room whose policy is full. r.mu is held.
@@ -351,27 +350,26 @@ func (p *roomPresence) comesBack(who ID) {
 
 // nodesChanged is called when other nodes have come or are gone, or this one is cut off or isn't any more. What is known of
 // the members of one that is gone stays as long as they may be resumed elsewhere. View's goroutine.
-func (h *Hub) nodesChanged(was, is []broker.Peer, cut bool) {
+func (h *Hub) nodesChanged(was, is seen) {
 	m := &h.cluster.members
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	healed := m.cut && !cut
-	m.cut = cut
+	healed := was.cut && !is.cut
 	has := func(all []broker.Peer, n broker.NodeID) bool {
 		return slices.ContainsFunc(all, func(p broker.Peer) bool { return p.ID == n })
 	}
 	came := map[broker.NodeID]bool{}
-	for _, p := range is {
+	for _, p := range is.peers {
 		if t := m.lost[p.ID]; t != nil {
 			t.Stop()
 			delete(m.lost, p.ID)
 			healed = true // it may have missed what was told
 		}
-		came[p.ID] = healed || !has(was, p.ID)
+		came[p.ID] = healed || !has(was.peers, p.ID)
 	}
 	var gone []broker.NodeID
-	for _, p := range was {
-		if has(is, p.ID) {
+	for _, p := range was.peers {
+		if has(is.peers, p.ID) {
 			continue
 		}
 		if m.lost == nil {
@@ -381,7 +379,10 @@ func (h *Hub) nodesChanged(was, is []broker.Peer, cut bool) {
 		m.lost[p.ID] = time.AfterFunc(h.cfg.ResumeWindow, func() { h.forgetNode(p.ID) })
 	}
 	if maps.DeleteFunc(came, func(_ broker.NodeID, is bool) bool { return !is }); len(came)+len(gone) > 0 {
-		go h.doubtNodes(came, gone, healed)
+		go func() {
+			h.doubtNodes(came, gone, healed)
+			h.homesChanged(was, is)
+		}()
 	}
 }
 
@@ -406,17 +407,19 @@ func (h *Hub) doubtNodes(came map[broker.NodeID]bool, gone []broker.NodeID, back
 
 // forgetNode takes the members of a node out that was gone for long.
 func (h *Hub) forgetNode(node broker.NodeID) {
+	_, cut := h.cluster.view()
 	m := &h.cluster.members
 	m.mu.Lock()
-	gone := m.lost[node] != nil
-	if !m.cut { // else nobody knows
-		delete(m.lost, node)
-	} else if gone && !h.stopping() {
-		m.lost[node].Reset(h.cfg.ResumeWindow)
+	gone := m.lost[node] != nil && !h.stopping()
+	if gone && cut { // then nobody knows
+		m.lost[node].Reset(max(h.cfg.ResumeWindow, askAgain))
 		gone = false
+	} else {
+		delete(m.lost, node)
 	}
 	m.mu.Unlock()
 	if gone {
+		h.vacatedBy(node)
 		h.eachTogether(func(r *room) {
 			h.elsewhereChanged(r, r.presence.Forget(presence.Node(node), clock()))
 		})

@@ -50,15 +50,21 @@ func liveRooms(slow SlowConsumer) *Policies {
 
 func asIs(*Config) {}
 
-// know waits until each knows of the others.
+// know waits until each knows of the others, and what they have published.
 func know(t testing.TB, nodes ...*node) {
 	t.Helper()
 	for _, n := range nodes {
-		until(t, "the nodes know each other", func() bool {
-			peers, cut := n.Peers()
-			return len(peers) == len(nodes)-1 && !cut
-		})
+		until(t, "the nodes know each other", func() bool { return n.seesAll(len(nodes) - 1) })
 	}
+}
+
+// seesAll says that the node sees so many others, and what they have published.
+func (n *node) seesAll(others int) bool {
+	peers, cut := n.Peers()
+	cs := &n.cluster.claims
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return len(peers) == others && !cut && len(cs.missing) == 0 && len(cs.peers) == others
 }
 
 func (n *node) client() *client { return n.as("") }
