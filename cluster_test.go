@@ -61,8 +61,19 @@ func TestANodeWithOtherPoliciesIsRefused(t *testing.T) {
 	}
 	more = rooms("b.*")
 	more.Rooms = more.Rooms[:1]
-	if _, err := hubbub.New(more); err == nil || !strings.Contains(err.Error(), "there is a rule there behind the 1 of this one") {
+	if _, err := hubbub.New(more); err == nil || !strings.Contains(err.Error(), "there is a rule there behind the 1 of this node") {
 		t.Errorf("with one rule less: %v", err)
+	}
+}
+
+// Where the node that is there has no rules at all, the first of this one is named.
+func TestANodeWithPoliciesBesideOneWithout(t *testing.T) {
+	memory := brokertest.NewMemory()
+	cfg := hubbub.Config{Broker: memory.Broker(), Cluster: hubbub.Cluster{Secret: secretOfTests}}
+	rawtest.Start(t, cfg)
+	cfg.Broker, cfg.Rooms = memory.Broker(), []hubbub.RoomPolicy{{Match: "a"}}
+	if _, err := hubbub.New(cfg); err == nil || !strings.Contains(err.Error(), `rooms[0] (match "a") isn't there`) {
+		t.Errorf("with a rule: %v", err)
 	}
 }
 

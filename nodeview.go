@@ -119,7 +119,11 @@ func (s *Server) fits(others []hub.NodeInfo) error {
 
 // difference names the first rule that a node hasn't got as this one has it.
 func (s *Server) difference(o hub.NodeInfo) string {
-	for i := 0; i < len(s.rules)/ruleDigest && len(o.Rules) > 0; i++ {
+	none, _ := new(Config).policyDigests()
+	if len(o.Rules) == 0 && o.Policies != none || len(s.rules) == 0 && len(s.cfg.Rooms) > 0 {
+		return "one of rooms" // too many to be told
+	}
+	for i := range len(s.rules) / ruleDigest {
 		at := i * ruleDigest
 		if at >= len(o.Rules) {
 			return fmt.Sprintf("rooms[%d] (match %q) isn't there", i, s.cfg.Rooms[i].Match)
@@ -129,7 +133,7 @@ func (s *Server) difference(o hub.NodeInfo) string {
 		}
 	}
 	if n := len(s.rules) / ruleDigest; len(o.Rules) > len(s.rules) {
-		return fmt.Sprintf("there is a rule there behind the %d of this one", n)
+		return fmt.Sprintf("there is a rule there behind the %d of this node", n)
 	}
 	return "one of rooms"
 }
