@@ -66,12 +66,15 @@ var allowedImports = map[string][]string{
 
 	"hubbubtest": {".", "internal/audit", "internal/model", "internal/wsclient"},
 
-	"internal/rawtest": {".", "internal/wsclient"},
+	"internal/rawtest": {".", "internal/audit", "internal/wsclient"},
 	"internal/faulty":  {".", "internal/model", "internal/wire"},
 	"conformance":      {"."}, // tests only, by the public API
 
 	"e2e":   {},                    // it knows the binary only from outside
 	"drill": {"internal/wsclient"}, // so does this
+
+	"bench/report": {}, // what was measured, as a page
+	"bench/scale":  {},
 
 	"scripts/mutants": {}, // it knows the source as text
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/audit"
 	"example.com/hubbub/internal/model"
 )
 
@@ -83,6 +84,7 @@ func NewServer(t T, cfg hubbub.Config) *Server {
 }
 
 func (s *Server) stop(served chan error) {
+	s.checkAccounts()
 	for _, c := range s.all() {
 		c.Drop()
 	}
@@ -97,6 +99,17 @@ func (s *Server) stop(served chan error) {
 	if log := s.Log(); strings.Contains(log, "panic") {
 		s.t.Errorf("hubbubtest: the server's log speaks of a panic:\n%s", log)
 	}
+}
+
+// checkAccounts waits until all that the server counts is what is there: what a test leaves behind may be under way still.
+func (s *Server) checkAccounts() {
+	var faults []string
+	for end := time.Now().Add(Patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if faults = audit.Server(s.Server); len(faults) == 0 {
+			return
+		}
+	}
+	s.t.Errorf("hubbubtest: the server's accounts don't fit: %s", strings.Join(faults, "; "))
 }
 
 // Log is what the server has logged so far, from level debug on; empty where cfg had a Logger.

@@ -56,6 +56,38 @@ type recount struct {
 	payers  map[*payer]int64
 	members map[*room]int64
 	faults  []string
+
+	locals   map[*local]bool // in which sessions are
+	owners   map[*payer]bool // of sessions, here or parked
+	seats    map[string]int  // by user
+	sessions int             // those that chats reach
+	parked   int
+}
+
+func newRecount() *recount {
+	return &recount{
+		payers: map[*payer]int64{}, members: map[*room]int64{}, locals: map[*local]bool{}, owners: map[*payer]bool{}, seats: map[string]int{},
+	}
+}
+
+// add adds what was counted elsewhere.
+func (c *recount) add(of *recount) {
+	for k, n := range of.kept {
+		c.kept[k] += n
+	}
+	for p, n := range of.payers {
+		c.payers[p] += n
+	}
+	for r, n := range of.members {
+		c.members[r] += n
+	}
+	for user, n := range of.seats {
+		c.seats[user] += n
+	}
+	maps.Copy(c.locals, of.locals)
+	maps.Copy(c.owners, of.owners)
+	c.sessions += of.sessions
+	c.faults = append(c.faults, of.faults...)
 }
 
 func (c *recount) keep(k Kind, p *payer, n int64) {
@@ -74,36 +106,33 @@ func (c *recount) keep(k Kind, p *payer, n int64) {
 // which nothing is under way: no message, no hook, no connection that comes or goes. It blocks for some milliseconds;
 // any goroutine but a worker's.
 func (h *Hub) Audit() []string {
-	c := &recount{payers: map[*payer]int64{}, members: map[*room]int64{}}
+	c := newRecount()
 	found := make(chan *recount, len(h.workers))
 	h.loop.Inspect(time.Minute, func(w *loop.Worker) {
-		c := &recount{payers: map[*payer]int64{}, members: map[*room]int64{}, faults: w.Recount()}
+		c := newRecount()
+		c.faults = w.Recount()
 		h.recountWorker(w, c)
+		h.auditWorker(w, c)
 		found <- c
 	})
 	for range h.workers {
-		of := <-found
-		for k, n := range of.kept {
-			c.kept[k] += n
-		}
-		for p, n := range of.payers {
-			c.payers[p] += n
-		}
-		for r, n := range of.members {
-			c.members[r] += n
-		}
-		c.faults = append(c.faults, of.faults...)
+		c.add(<-found)
 	}
 	for i := range h.clients {
 		h.recountParked(&h.clients[i], c)
+		h.auditClients(&h.clients[i], c)
 		h.recountMemory(&h.memories[i], c)
 	}
 	if h.cluster != nil {
 		c.keep(KeptPublishIDs, nil, h.cluster.claims.bytes())
 	}
 	for i := range h.rooms {
-		h.rooms[i].each(func(r *room) { h.recountRoom(r, c) })
+		h.rooms[i].each(func(r *room) {
+			h.recountRoom(r, c)
+			h.auditRoom(&h.rooms[i], r, c)
+		})
 	}
+	h.auditAll(c)
 	c.faults = append(c.faults, h.limits.users.audit()...)
 	c.faults = append(c.faults, h.limits.addresses.audit()...)
 	h.recountTails(c)
@@ -146,6 +175,8 @@ func (h *Hub) recountWorker(w *loop.Worker, c *recount) {
 func (h *Hub) recountMembers(everyone *local, c *recount) {
 	for i, m := range everyone.members {
 		s := m.s
+		c.sessions++
+		h.auditSession(s, c)
 		if int(s.all) != i {
 			c.faults = append(c.faults, fmt.Sprintf("client %s is at %d among all, not at %d", s.id, i, s.all))
 		}

@@ -47,6 +47,7 @@ func newHubOf(t testing.TB, workers int, set func(*Config)) (*Hub, *loop.Loop) {
 	served := serve(h)
 	heard(t, h)
 	t.Cleanup(func() {
+		settled(t, h)
 		l.Stop(0)
 		l.Kill()
 		l.Wait()
@@ -60,6 +61,18 @@ func newHubOf(t testing.TB, workers int, set func(*Config)) (*Hub, *loop.Loop) {
 		}
 	})
 	return h, l
+}
+
+// settled waits until every account of the hub fits what is there.
+func settled(t testing.TB, h *Hub) {
+	t.Helper()
+	var faults []string
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if faults = h.Audit(); len(faults) == 0 {
+			return
+		}
+	}
+	t.Errorf("the accounts don't fit: %s", strings.Join(faults, "; "))
 }
 
 // serve has the hub's broker, if it has one, serve it, until end.

@@ -281,6 +281,9 @@ func (c *Conn) PauseReading() { c.pause(pauseHandler) }
 // ResumeReading undoes PauseReading.
 func (c *Conn) ResumeReading() { c.resume(pauseHandler) }
 
+// Paused says that PauseReading holds.
+func (c *Conn) Paused() bool { return c.paused&pauseHandler != 0 }
+
 func (c *Conn) pause(why pauses) { c.paused |= why }
 
 func (c *Conn) resume(why pauses) {

@@ -219,6 +219,7 @@ func (w *Worker) Recount() (faults []string) {
 	account("connections", int64(w.count), count)
 	account("unsent bytes", w.counts.Unsent, unsent)
 	account("half received bytes", w.counts.HalfReceived, half)
+	faults = append(faults, w.audit()...)
 	w.mail.mu.Lock()
 	defer w.mail.mu.Unlock()
 	bytes := w.ran

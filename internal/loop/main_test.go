@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,7 +45,9 @@ func start(t *testing.T, cfg Config) *Loop {
 	if err != nil {
 		t.Fatal(err)
 	}
+	watched := watch(t, l)
 	t.Cleanup(func() {
+		watched()
 		l.Stop(0)
 		l.Kill()
 		l.Wait()
@@ -52,6 +56,34 @@ func start(t *testing.T, cfg Config) *Loop {
 		}
 	})
 	return l
+}
+
+// watch holds the accounts of the workers against what is there, again and again: between two tasks all must fit at any
+// time. end does so once more.
+func watch(t *testing.T, l *Loop) (end func()) {
+	var once sync.Once
+	look := func(w *Worker) {
+		if faults := w.Recount(); len(faults) > 0 {
+			once.Do(func() { t.Errorf("the accounts don't fit: %s", strings.Join(faults, "; ")) })
+		}
+	}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+				l.Inspect(hang, look)
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-ended
+		l.Inspect(hang, look)
+	}
 }
 
 // connect gives the far end of a TCP connection that the loop has adopted.

@@ -104,3 +104,6 @@ func (c *Conn) Owe(bytes, messages int64) {
 	}
 	w.owed[c] = o
 }
+
+// Owed is how many bytes the handler keeps for the client, by Owe.
+func (c *Conn) Owed() int64 { return c.w.owed[c].bytes }

@@ -33,6 +33,7 @@ import (
 	"go.uber.org/goleak"
 
 	"example.com/hubbub"
+	"example.com/hubbub/internal/audit"
 )
 
 // Patience is how long a test waits for what must come: so long that a busy machine is no reason to fail.
@@ -135,6 +136,7 @@ func StartOn(t testing.TB, cfg hubbub.Config, listen func(log *slog.Logger) (net
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {
+		s.checkAccounts(t)
 		ctx, cancel := context.WithTimeout(context.Background(), 2*Patience)
 		defer cancel()
 		if err := server.Shutdown(ctx); err != nil {
@@ -146,6 +148,18 @@ func StartOn(t testing.TB, cfg hubbub.Config, listen func(log *slog.Logger) (net
 		s.CheckLog(t)
 	})
 	return s
+}
+
+// checkAccounts waits until all that the server counts is what is there: what a test leaves behind may be under way still.
+func (s *Server) checkAccounts(t testing.TB) {
+	t.Helper()
+	var faults []string
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if faults = audit.Server(s.Server); len(faults) == 0 {
+			return
+		}
+	}
+	t.Errorf("the server's accounts don't fit: %s", strings.Join(faults, "; "))
 }
 
 // CheckLog fails the test if something panicked in the server.
