@@ -25,20 +25,25 @@ func (l *links) view(peers []broker.Peer, cut bool) {
 	for _, p := range peers {
 		are[p.ID] = true
 	}
-	maps.DeleteFunc(l.apart, func(id broker.NodeID, _ bool) bool { return !are[id] })
+	maps.DeleteFunc(l.known, func(id broker.NodeID, _ string) bool { return !are[id] })
+	var apart []hub.NodeInfo
+	changed := cut != l.cut
 	if cut && !l.cut {
 		l.counts.cuts.Add(1)
 	}
-	changed := cut != l.cut
 	l.peers, l.cut, l.seen = peers, cut, l.seen || !cut
-	var apart []hub.NodeInfo
 	for _, p := range peers {
 		if !was[p.ID] {
 			l.counts.came.Add(1)
 		}
-		if info, ok := hub.InfoOf(p); ok && info.Policies != l.s.policies && !l.apart[p.ID] {
-			l.apart[p.ID] = true
-			apart = append(apart, info)
+		if l.known[p.ID] != "" {
+			continue // its policies don't change as long as it lives
+		}
+		if info, ok := hub.InfoOf(p); ok {
+			l.known[p.ID] = info.Policies
+			if info.Policies != l.s.policies {
+				apart = append(apart, info)
+			}
 		}
 	}
 	l.mu.Unlock()
@@ -98,7 +103,7 @@ func (l *links) figures() (f metrics.Links) {
 	defer l.mu.Unlock()
 	f.Peers, f.Cut = len(l.peers), l.cut && !l.alone
 	for _, p := range l.peers {
-		if l.apart[p.ID] {
+		if policies := l.known[p.ID]; policies != "" && policies != l.s.policies {
 			f.Apart++
 		}
 	}
