@@ -90,13 +90,14 @@ func (c Config) validateCluster() (bad faults) {
 			bad.add("join %s: the nodes meet at its stores, or at nats; set one alone", strings.Join(l.Join, ","))
 		}
 	}
-	if n := len(l.Secret); r != roleStore && r != roleJoining {
-		if n > 0 && n < nats.MinSecret {
-			bad.add("cluster-secret has %d bytes; it must have %d or more", n, nats.MinSecret)
-		}
-		if n == 0 && r == roleBroker {
-			bad.add("cluster-secret: it is missing; nodes with a Broker need one in common, or a session can't be resumed on another node")
-		}
+	switch n := len(l.Secret); {
+	case n == 0 && r == roleBroker:
+		bad.add("cluster-secret: it is missing; nodes with a Broker need one in common, or a session can't be resumed on another node")
+	case n == 0 && (r == roleStore || r == roleJoining):
+		bad.add("cluster-secret: it is missing; cluster-listen and join need it, the same on all nodes; hubbub cluster init makes one")
+		l.Secret = strings.Repeat("-", nats.MinSecret) // or it is told once more below; c is a copy
+	case n > 0 && n < nats.MinSecret && r != roleStore && r != roleJoining:
+		bad.add("cluster-secret has %d bytes; it must have %d or more", n, nats.MinSecret)
 	}
 	switch r {
 	case roleStore:

@@ -61,8 +61,19 @@ func TestANodeWithOtherPoliciesIsRefused(t *testing.T) {
 	}
 	more = rooms("b.*")
 	more.Rooms = more.Rooms[:1]
-	if _, err := hubbub.New(more); err == nil || !strings.Contains(err.Error(), "there is a rule there behind the 1 of this one") {
+	if _, err := hubbub.New(more); err == nil || !strings.Contains(err.Error(), "there is a rule there behind the 1 of this node") {
 		t.Errorf("with one rule less: %v", err)
+	}
+}
+
+// Where the node that is there has no rules at all, the first of this one is named.
+func TestANodeWithPoliciesBesideOneWithout(t *testing.T) {
+	memory := brokertest.NewMemory()
+	cfg := hubbub.Config{Broker: memory.Broker(), Cluster: hubbub.Cluster{Secret: secretOfTests}}
+	rawtest.Start(t, cfg)
+	cfg.Broker, cfg.Rooms = memory.Broker(), []hubbub.RoomPolicy{{Match: "a"}}
+	if _, err := hubbub.New(cfg); err == nil || !strings.Contains(err.Error(), `rooms[0] (match "a") isn't there`) {
+		t.Errorf("with a rule: %v", err)
 	}
 }
 
@@ -116,7 +127,7 @@ func TestSettingsOfClustersThatCantBe(t *testing.T) {
 		{store(func(c *hubbub.Config) { c.Cluster.Join = nil }), ""},
 		{store(func(c *hubbub.Config) { c.Cluster.Join, c.Cluster.Replicas = c.Cluster.Join[1:], 3 }), ""},
 		{store(func(c *hubbub.Config) { c.DataDir = "" }), "cluster-listen a:7422: a store needs data-dir"},
-		{store(func(c *hubbub.Config) { c.Cluster.Secret = "" }), "cluster-secret has 0 bytes"},
+		{store(func(c *hubbub.Config) { c.Cluster.Secret = "" }), "cluster-secret: it is missing"},
 		{store(func(c *hubbub.Config) { c.Cluster.Secret = "fifteen letters" }), "cluster-secret has 15 bytes"},
 		{store(func(c *hubbub.Config) { c.Cluster.Listen = "7422" }), `cluster-listen "7422"`},
 		{store(func(c *hubbub.Config) { c.Cluster.Listen = ":7422" }), "set cluster-advertise"},
@@ -132,7 +143,7 @@ func TestSettingsOfClustersThatCantBe(t *testing.T) {
 		{store(func(c *hubbub.Config) { c.Broker = brokertest.NewMemory().Broker() }), "Broker: it takes the place"},
 		{store(func(c *hubbub.Config) { c.MaxMessageBytes = 7 << 20; c.SendQueueBytes = 8 << 20 }), "max-message-bytes 7340032"},
 		{hubbub.Config{Cluster: cluster{Join: []string{"a:7422"}, Secret: secretOfTests}}, ""},
-		{hubbub.Config{Cluster: cluster{Join: []string{"a:7422"}}}, "cluster-secret has 0 bytes"},
+		{hubbub.Config{Cluster: cluster{Join: []string{"a:7422"}}}, "cluster-secret: it is missing"},
 		{hubbub.Config{Cluster: cluster{Join: []string{"a:7422"}, Secret: secretOfTests}, NATS: hubbub.NATS{URLs: []string{"nats://n"}}}, "join a:7422: the nodes meet at its stores, or at nats"},
 		{hubbub.Config{NATS: hubbub.NATS{URLs: []string{"nats://n:4222", "tls://m"}}}, ""},
 		{hubbub.Config{NATS: hubbub.NATS{URLs: []string{"http://me:word@n"}}}, "nats http://me:xxxxx@n: an address is wanted"},

@@ -39,10 +39,10 @@ type links struct {
 	mu      sync.Mutex
 	peers   []broker.Peer
 	cut     bool
-	seen    bool                   // there was a view
-	failure error                  // why this node can't be one of them
-	waits   string                 // what it waits for before it is in
-	apart   map[broker.NodeID]bool // nodes with other policies, which the log has told of
+	seen    bool                     // there was a view
+	failure error                    // why this node can't be one of them
+	waits   string                   // what it waits for before it is in
+	known   map[broker.NodeID]string // the digests of other nodes' policies
 }
 
 // linkCounts are for /metrics.
@@ -61,7 +61,7 @@ func (s *Server) openLinks() (err error) {
 		}
 		s.node = cmp.Or(s.cfg.NodeName, s.dataDir.ID())
 	}
-	l := &links{s: s, Broker: s.cfg.Broker, viewed: make(chan struct{}, 1), failed: make(chan struct{}), apart: map[broker.NodeID]bool{}}
+	l := &links{s: s, Broker: s.cfg.Broker, viewed: make(chan struct{}, 1), failed: make(chan struct{}), known: map[broker.NodeID]string{}}
 	c := nats.Config{Replicas: s.cfg.Cluster.Replicas, Window: s.cfg.DedupWindow, Logger: s.log}
 	switch s.cfg.role() {
 	case roleBroker:

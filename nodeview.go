@@ -25,20 +25,25 @@ func (l *links) view(peers []broker.Peer, cut bool) {
 	for _, p := range peers {
 		are[p.ID] = true
 	}
-	maps.DeleteFunc(l.apart, func(id broker.NodeID, _ bool) bool { return !are[id] })
+	maps.DeleteFunc(l.known, func(id broker.NodeID, _ string) bool { return !are[id] })
+	var apart []hub.NodeInfo
+	changed := cut != l.cut
 	if cut && !l.cut {
 		l.counts.cuts.Add(1)
 	}
-	changed := cut != l.cut
 	l.peers, l.cut, l.seen = peers, cut, l.seen || !cut
-	var apart []hub.NodeInfo
 	for _, p := range peers {
 		if !was[p.ID] {
 			l.counts.came.Add(1)
 		}
-		if info, ok := hub.InfoOf(p); ok && info.Policies != l.s.policies && !l.apart[p.ID] {
-			l.apart[p.ID] = true
-			apart = append(apart, info)
+		if l.known[p.ID] != "" {
+			continue // its policies don't change as long as it lives
+		}
+		if info, ok := hub.InfoOf(p); ok {
+			l.known[p.ID] = info.Policies
+			if info.Policies != l.s.policies {
+				apart = append(apart, info)
+			}
 		}
 	}
 	l.mu.Unlock()
@@ -98,7 +103,7 @@ func (l *links) figures() (f metrics.Links) {
 	defer l.mu.Unlock()
 	f.Peers, f.Cut = len(l.peers), l.cut && !l.alone
 	for _, p := range l.peers {
-		if l.apart[p.ID] {
+		if policies := l.known[p.ID]; policies != "" && policies != l.s.policies {
 			f.Apart++
 		}
 	}
@@ -119,7 +124,11 @@ func (s *Server) fits(others []hub.NodeInfo) error {
 
 // difference names the first rule that a node hasn't got as this one has it.
 func (s *Server) difference(o hub.NodeInfo) string {
-	for i := 0; i < len(s.rules)/ruleDigest && len(o.Rules) > 0; i++ {
+	none, _ := new(Config).policyDigests()
+	if len(o.Rules) == 0 && o.Policies != none || len(s.rules) == 0 && len(s.cfg.Rooms) > 0 {
+		return "one of rooms" // too many to be told
+	}
+	for i := range len(s.rules) / ruleDigest {
 		at := i * ruleDigest
 		if at >= len(o.Rules) {
 			return fmt.Sprintf("rooms[%d] (match %q) isn't there", i, s.cfg.Rooms[i].Match)
@@ -129,7 +138,7 @@ func (s *Server) difference(o hub.NodeInfo) string {
 		}
 	}
 	if n := len(s.rules) / ruleDigest; len(o.Rules) > len(s.rules) {
-		return fmt.Sprintf("there is a rule there behind the %d of this one", n)
+		return fmt.Sprintf("there is a rule there behind the %d of this node", n)
 	}
 	return "one of rooms"
 }
