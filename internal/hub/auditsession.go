@@ -30,6 +30,14 @@ func (h *Hub) auditSession(s *session, c *recount) {
 		in[m.local] = true
 		c.locals[m.local] = true
 		h.auditLocal(s, m.local, c)
+		if r := m.local.room; r.policy.Presence == PresenceFull {
+			r.mu.Lock()
+			who, here := r.presence.Find(s.id.String())
+			r.mu.Unlock()
+			if !here || len(who.Data) != int(m.data) {
+				c.fault(s, "room %q shows %d bytes of its data, and has %d: %t", r.name, len(who.Data), m.data, here)
+			}
+		}
 	}
 	h.auditReading(s, c)
 	m := s.more
