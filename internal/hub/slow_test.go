@@ -52,7 +52,7 @@ func TestWhoTakesALittleNowAndThenStays(t *testing.T) {
 		"it catches up": func(t *testing.T, h *Hub, far net.Conn) {
 			publishes(t, h, "disconnect", 5, 200_000)
 			info, _ := h.roomHere("disconnect")
-			far.Write(masked(`{"msg_type":"join_room","room":"disconnect","since":{"epoch":%q,"offset":0}}`, info.Position.Epoch))
+			far.Write(masked(`{"msg_type":"join_room","room":"disconnect","since":{"epoch":%q,"offset":0},"id":1}`, info.Position.Epoch))
 			synctest.Wait()
 			slowly(t, far, 190_000, 19) // it ages meanwhile
 		},
