@@ -249,6 +249,8 @@ func TestEachIdentityExpiresAtItsTime(t *testing.T) {
 		for i := range 20 {
 			closedWith(t, h, l, auth.Identity{User: "ann", Expires: at.Add(-time.Duration(i) * time.Second)})
 			synctest.Wait()
+			closedWith(t, h, l, auth.Identity{User: "ann", Expires: time.Now()}) // which is the first of all
+			synctest.Wait()
 		}
 		for h.Clients() > 0 {
 			time.Sleep(100 * time.Millisecond)

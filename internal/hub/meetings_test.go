@@ -2,7 +2,9 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"sync"
@@ -52,6 +54,8 @@ func TestATokenThatCountsNoMoreWhenTheConnectionIsThere(t *testing.T) {
 				}
 				if away {
 					has = has.backAs(h, l, auth.Identity{User: "ann"})
+				} else if h.here(idOf(has)) == nil {
+					t.Error("who has the session has lost its connection")
 				}
 				if has.welcome["resumed"] != true && away || has.id != a.id || len(roomsOf(t, h, has)) != 1 {
 					t.Errorf("who has the session is told %v, and is in %v", has.welcome, roomsOf(t, h, has))
@@ -288,4 +292,93 @@ func TestAnErrorOfTheApplicationsOwnIsCounted(t *testing.T) {
 			t.Errorf("counted are %v", e)
 		}
 	})
+}
+
+// Who is in a room again, and still coming home, is told of a loss by the answer to its next resume alone.
+func TestALogIsLostDuringAHomecoming(t *testing.T) {
+	logs := brokertest.NewMemory()
+	h, l := newHubOf(t, 1, func(c *Config) { resumable(c); c.Broker = logs.Broker() })
+	a := newClient(t, h, l)
+	joined := a.ask(`{"msg_type":"join_room","room":"r","id":1}`)
+	back := a.again(h, l, a.lose(h))
+	back.say(`{"msg_type":"resume","rooms":{"r":{"epoch":%q,"offset":%v}},"last":false,"id":1}`, joined["epoch"], joined["offset"])
+	back.wants("resumed", map[string]any{"id": 1.0})
+	logs.Lose()
+	until(t, "the room has another epoch", func() bool { now, _ := h.roomHere("r"); return now.Position.Epoch != joined["epoch"] })
+	back.sync()
+	back.say(`{"msg_type":"resume","rooms":{},"id":2}`)
+	back.wants("resumed", map[string]any{"id": 2.0})
+}
+
+// A room that nobody was in is counted as one that somebody is in, whoever that is; and who finds no connection free as
+// it is welcomed is counted as refused.
+func TestWhoIsAwayIsTheFirstInARoom(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) { resumable(c); c.Limits.UserConnections = 1 })
+	publish(t, h, "r", `1`)
+	a := newUser(t, h, l, "ann")
+	late := h.session(NewID(), auth.Identity{User: "ann"}, netip.Addr{}, nil)
+	far := connectTo(t, l, late)
+	defer far.Close()
+	go io.Copy(io.Discard, far)
+	until(t, "there is none free", func() (refused bool) {
+		h.Refusals(func(limit, by string, n int64) { refused = refused || limit == "connections" && by == "user" && n == 1 })
+		return refused
+	})
+	a.lose(h)
+	must(t, h.Join(t.Context(), "r", idOf(a)))
+	if n := h.Kept(KeptRooms); n != 0 {
+		t.Errorf("%d bytes are counted for rooms that nobody is in", n)
+	}
+}
+
+// The call of Disconnect is paid for by the client's address, too, for which so many may wait.
+func TestADisconnectIsTheAddresss(t *testing.T) {
+	open := make(chan struct{})
+	h, _ := newHubOf(t, 1, func(c *Config) {
+		c.HookTimeout = time.Hour
+		c.Hooks.Disconnect = func(context.Context, Identity, int) { <-open }
+	})
+	addr := addressOf(1)
+	gone := h.callDisconnect(nil, addr, Identity{ID: NewID()}, wire.CloseAbnormal)
+	h.payers.mu.Lock()
+	p := h.payers.all[payerName{addr: addr}]
+	h.payers.mu.Unlock()
+	if p == nil || p.bytes.Load() != eventCost {
+		t.Errorf("the address pays for %+v", p)
+	}
+	close(open)
+	<-gone
+	until(t, "it is paid", func() bool { return h.Kept(KeptHooks) == 0 })
+}
+
+// What is asked with a context that has ended is not done.
+func TestNothingIsDoneForWhoHasGivenUp(t *testing.T) {
+	h, l := newHub(t, 1)
+	a := newClient(t, h, l)
+	a.ask(`{"msg_type":"join_room","room":"r","id":1}`)
+	publish(t, h, "r", `1`)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, err := range map[string]error{
+		"DeleteHistory": h.DeleteHistory(ctx, "r"), "DeleteMessage": h.DeleteMessage(ctx, "r", "", 1), "Remove": h.Remove(ctx, "r", idOf(a)),
+		"Join": h.Join(ctx, "other", idOf(a)), "Disconnect": h.Disconnect(ctx, idOf(a), 4500, ""),
+	} {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := len(pageOfRoom(t, h, "r")); n != 1 || fmt.Sprint(roomsOf(t, h, a)) != "[r]" {
+		t.Errorf("%d messages are left, and it is in %v", n, roomsOf(t, h, a))
+	}
+}
+
+// A share is used up to its last byte, be it a client's, its user's or its address's.
+func TestAShareToItsLastByte(t *testing.T) {
+	for i := range 3 {
+		p := &payer{most: 100, up: [2]*payer{{most: 100}, {most: 100}}}
+		[]*payer{p, p.up[0], p.up[1]}[i].bytes.Store(60)
+		if !p.may(40) || p.may(41) {
+			t.Errorf("%d: 40 more: %t, 41 more: %t", i, p.may(40), p.may(41))
+		}
+	}
 }

@@ -180,12 +180,9 @@ func (p *seats) leave(user string) {
 	}
 }
 
-// all is how many are taken.
-func (p *seats) all() (n int) {
+// users is how many have one.
+func (p *seats) users() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, of := range p.taken {
-		n += of
-	}
-	return n
+	return len(p.taken)
 }

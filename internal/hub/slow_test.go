@@ -262,3 +262,24 @@ func TestWhoAsksOfAClientOutlivesAPanic(t *testing.T) {
 	until(t, "the client is closed", func() bool { return h.Clients() == 0 })
 	l.Panics.Store(0)
 }
+
+// Of the words that must not be dropped so many bytes wait as may; those beyond are dropped as others are.
+func TestWhatMustNotBeDroppedIsBounded(t *testing.T) {
+	h, l := newHubOf(t, 1, slowRooms)
+	a := newClient(t, h, l)
+	room := DropOldest.String()
+	a.ask(`{"msg_type":"join_room","room":%q,"id":1}`, room)
+	a.deaf.Lock()
+	defer a.deaf.Unlock()
+	lagging(t, h, room, idOf(a))
+	s := h.here(idOf(a))
+	onItsWorker(h, s, func() {
+		g, most := s.more.flow.lags[0], int64(keyedQueues*s.conn.Bound())
+		for range 2 * most / g.first.cost() {
+			g.add(&waiting{frame: g.first.frame, news: true, firm: true})
+		}
+		if n := s.more.flow.keyed; n > most || n < most*9/10 {
+			t.Errorf("%d bytes wait that must not be dropped, at most %d may", n, most)
+		}
+	})
+}
