@@ -337,6 +337,7 @@ func TestAHookThatObeysTheEndOfItsTime(t *testing.T) {
 				t.Fatalf("the client is told %s", got)
 			}
 		}
+		synctest.Wait()
 		if n := strings.Count(log.String(), "a hook takes too long"); n == 0 {
 			t.Errorf("the log has %d lines", n)
 		}
@@ -363,6 +364,7 @@ func TestAJoinOfAResumeThatTakesTooLongIsLogged(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		if n := strings.Count(log.String(), "a hook takes too long"); n != 1 {
 			t.Errorf("the log has %d lines", n)
 		}
