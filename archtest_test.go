@@ -87,7 +87,7 @@ var alsoInTests = map[string][]string{
 	".":                      {"broker/brokertest"},
 	"client":                 {".", "hubbubtest"},
 	"e2e":                    {"client"}, // which is a client of a user's, too
-	"internal/hub":           {"broker/brokertest", "internal/protocol/room"},
+	"internal/hub":           {"broker/brokertest", "internal/model", "internal/protocol/room"},
 	"broker/nats":            {"broker/brokertest"},
 	"internal/protocol/room": {"internal/wire"}, // how long a frame is
 }

@@ -216,7 +216,7 @@ func TestSettingsOfWebhooks(t *testing.T) {
 		}, nil},
 		{func(c *hubbub.Config) { c.Webhooks.URL = "" }, []string{"webhook-secret: there is nothing to sign"}},
 		{func(c *hubbub.Config) { c.Webhooks, c.DataDir = hubbub.Webhooks{}, "d" }, nil},
-		{func(c *hubbub.Config) { c.DataDir, c.MaxMessageBytes = "d", 7<<20; c.SendQueueBytes = 8 << 20 }, []string{"max-message-bytes 7340032", "data-dir", "6291456"}},
+		{func(c *hubbub.Config) { c.DataDir, c.MaxMessageBytes = "d", 7<<20; c.SendQueueBytes = 8 << 20 }, []string{"max-message-bytes 7340032", "6291456 that the log of rooms takes"}},
 		{func(c *hubbub.Config) { c.Webhooks = hubbub.Webhooks{Events: []string{"x"}, Rooms: []string{"y"}} }, []string{"webhook-events x: nothing", "webhook-rooms y: nothing"}},
 		{func(c *hubbub.Config) { c.Webhooks.Secrets = nil }, []string{"it needs --webhook-secret"}},
 		{func(c *hubbub.Config) { c.Webhooks.Secrets = []string{webhookSecret, "whsec_hush"} }, []string{"webhook-secret: secret 2"}},

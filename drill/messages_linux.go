@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"time"
 
 	"example.com/hubbub/internal/wsclient"
 )
@@ -117,4 +118,38 @@ func (f *fleet) publish(c *client, room uint32, size int, due int64) {
 	c.log.sent = append(c.log.sent, sent{room: room, at: due})
 	f.text = appendPublish(f.text[:0], room, c.num, seq, size, c.session != nil)
 	f.send(c, wsclient.Text, f.text)
+}
+
+// pace calls publish at a rate, and returns after so long.
+func (f *fleet) pace(rate float64, d time.Duration, publish func(due int64)) {
+	start := f.clock()
+	end := start + int64(d)
+	for n, next := 0, start; ; {
+		wait := min(next, end) - f.clock()
+		switch {
+		case wait > 0:
+			f.step(time.Duration(wait))
+		case next >= end:
+			return
+		default:
+			publish(next)
+			n++
+			next = start + int64(float64(n)/rate*1e9)
+			if n%16 == 0 {
+				f.step(0)
+			}
+		}
+	}
+}
+
+// settle waits until all that is due has come, and returns what the checker says.
+func (f *fleet) settle(limit time.Duration) *verdict {
+	end := f.clock() + int64(limit)
+	for {
+		quiet := f.clock()
+		f.until(limit, func() bool { return f.clock()-max(quiet, f.lastCame) > int64(500*time.Millisecond) })
+		if v := check(f.logs); v.lost+v.unanswered == 0 || f.clock() > end {
+			return v
+		}
+	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"example.com/hubbub/internal/protocol"
 )
 
 const most = 1 << 10 // bytes of a content
@@ -186,4 +188,33 @@ func FuzzPositions(f *testing.F) {
 			t.Fatalf("%q was read as %s", text, n)
 		}
 	})
+}
+
+// Lists take as many as they may, and a position's epoch as many bytes; what is one more is named.
+func TestTheEndsOfLists(t *testing.T) {
+	list := func(n int, item string) string { return "[" + strings.Repeat(item+",", n-1) + item + "]" }
+	for _, n := range []int{1, maxRooms, maxRooms + 1} {
+		p, wrong := readPublish([]byte(`{"rooms":`+list(n, `"r"`)+`,"content":1}`), 100)
+		if fine := n <= maxRooms; fine != (wrong == nil) || fine && len(p.rooms) != n {
+			t.Errorf("%d rooms: %d, %+v", n, len(p.rooms), wrong)
+		}
+	}
+	for _, n := range []int{1, maxCalls, maxCalls + 1} {
+		all, wrong := readBatch([]byte(`{"calls":`+list(n, `{"leave":{"room":"r","client":"c"}}`)+`}`), 100)
+		if fine := n <= maxCalls; fine != (wrong == nil) || fine && len(all) != n {
+			t.Errorf("%d calls: %d, %+v", n, len(all), wrong)
+		}
+	}
+	for text, fine := range map[string]bool{
+		"e:0": true, "a:b:7": true, ":7": false, "e:": false, "e": false, "e:+1": false, "e:-1": false, "e:9007199254740991": true, "e:9007199254740992": false,
+		strings.Repeat("e", protocol.MaxEpoch) + ":1": true, strings.Repeat("e", protocol.MaxEpoch+1) + ":1": false,
+	} {
+		at, ok := parsePosition(text)
+		if ok != fine {
+			t.Errorf("%s is a position: %t", text, ok)
+		}
+		if end := strings.LastIndexByte(text, ':'); ok && string(at.Epoch) != text[:end] {
+			t.Errorf("%s has the epoch %s", text, at.Epoch)
+		}
+	}
 }

@@ -28,6 +28,13 @@ func TestAPIKeysAreFoundByTheirDigests(t *testing.T) {
 			t.Errorf("%q, of which there is the digest, is a key: %+v", secret, got)
 		}
 	}
+	for n, found := range map[int]bool{minAPIKey - 1: false, minAPIKey: true, maxAPIKey: true, maxAPIKey + 1: false} {
+		secret := strings.Repeat("k", n)
+		keys := APIKeys{{Name: "edge", Digest: sha256.Sum256([]byte(secret))}}
+		if got := keys.Find(secret); (got != nil) != found {
+			t.Errorf("a key of %d bytes is found: %t", n, got != nil)
+		}
+	}
 	if APIKeys(nil).Find("") != nil {
 		t.Error("no keys, and one is found")
 	}

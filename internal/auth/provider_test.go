@@ -260,17 +260,23 @@ func TestWhatAProviderMayAnswer(t *testing.T) {
 	mux.HandleFunc("/large", func(w http.ResponseWriter, _ *http.Request) {
 		w.Write([]byte(strings.Repeat(" ", 10<<20) + keys))
 	})
+	mux.HandleFunc("/full", func(w http.ResponseWriter, _ *http.Request) { // to the last byte that it may have
+		w.Write([]byte(strings.Repeat(" ", maxDocument-len(keys)) + keys))
+	})
+	mux.HandleFunc("/more", func(w http.ResponseWriter, _ *http.Request) {
+		w.Write([]byte(strings.Repeat(" ", maxDocument-len(keys)+1) + keys))
+	})
 	mux.HandleFunc("/html", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<html>")) })
 	s := httptest.NewServer(mux)
 	defer s.Close()
 	for path, words := range map[string]string{
-		"/keys": "", "/moved": "redirects are not followed", "/large": "more than", "/html": "no JWK Set", "/nothing": "404",
+		"/keys": "", "/full": "", "/more": "more than", "/moved": "redirects are not followed", "/large": "more than", "/html": "no JWK Set", "/nothing": "404",
 	} {
 		var log strings.Builder
 		v := NewVerifier(Options{JWKS: s.URL + path, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		_, err := verify(t, v, byKid(t, jwt.SigningMethodES256, k, "k"))
 		v.Close()
-		if good := path == "/keys"; good != (err == nil) || !good && !errors.Is(err, ErrUnavailable) || !strings.Contains(log.String(), words) {
+		if good := path == "/keys" || path == "/full"; good != (err == nil) || !good && !errors.Is(err, ErrUnavailable) || !strings.Contains(log.String(), words) {
 			t.Errorf("%s: %v %s", path, err, log.String())
 		}
 	}

@@ -322,6 +322,12 @@ func TestWhatATokenGrants(t *testing.T) {
 	if len(g.Join) != 1 || !g.Join[0].Match("chat.x", "ann") || len(g.Publish) != 1 || len(g.Read) != 2 || !g.Chat || g.Direct {
 		t.Errorf("%+v", g)
 	}
+	for claim, grants := range map[string]Grants{`{"chat":true}`: {Chat: true}, `{"direct":true}`: {Direct: true}, `{"chat":false,"direct":false}`: {}} {
+		who, err := verify(t, v, bySecret(t, jwt.MapClaims{"hubbub": json.RawMessage(claim)}))
+		if g := who.Grants; err != nil || (g != nil) != (grants.Chat || grants.Direct) || g != nil && (g.Chat != grants.Chat || g.Direct != grants.Direct) {
+			t.Errorf("%s: %+v %v", claim, who, err)
+		}
+	}
 	for _, claim := range []any{nil, json.RawMessage("null"), json.RawMessage("{}"), json.RawMessage(`{"data":null,"join":null,"rooms":[]}`), json.RawMessage(`{"Join":["*"],"CHAT":true}`)} {
 		who, err := verify(t, v, bySecret(t, jwt.MapClaims{"hubbub": claim}))
 		if err != nil || who.Grants != nil || who.Data != nil || len(who.Rooms) > 0 {

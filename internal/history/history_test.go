@@ -255,3 +255,21 @@ func TestALogThatIsEmptyTakesNoMemory(t *testing.T) {
 		t.Errorf("%d places, %d bytes, floor %d", len(l.ring), l.Bytes(), l.Floor())
 	}
 }
+
+// Of deletions nothing is kept but what somebody who can recover may not have heard of.
+func TestDeletionsGoWithWhoeverMayNotHaveHeard(t *testing.T) {
+	var l Log[int]
+	l.Begin(Position{Epoch: "e"})
+	for range 1000 {
+		m := &protocol.Message{Content: []byte("1")}
+		m.Place(l.Next())
+		l.Append(Entry[int]{Message: m})
+		l.Delete(l.Find(m.Offset))
+		for l.Len() > 10 {
+			l.Drop()
+		}
+		if n := len(l.deletions); n > 11 {
+			t.Fatalf("%d deletions are kept of a room that keeps %d messages", n, l.Len())
+		}
+	}
+}

@@ -111,7 +111,7 @@ func (h *Hub) auditAll(c *recount) {
 	seats := &h.limits.connections
 	seats.mu.Lock()
 	for user, n := range seats.taken {
-		if c.seats[user] != n {
+		if c.seats[user] != n || n == 0 {
 			fault("%q has %d connections, %d are counted", user, c.seats[user], n)
 		}
 		delete(c.seats, user)

@@ -30,6 +30,7 @@ func (h *Hub) auditSession(s *session, c *recount) {
 		in[m.local] = true
 		c.locals[m.local] = true
 		h.auditLocal(s, m.local, c)
+		s.auditShown(m, c)
 	}
 	h.auditReading(s, c)
 	m := s.more
@@ -49,6 +50,19 @@ func (h *Hub) auditSession(s *session, c *recount) {
 	}
 	s.auditMissing(in, c)
 	s.auditFlow(in, c)
+}
+
+// auditShown holds what a room shows of a member against what the session counts for it.
+func (s *session) auditShown(m membership, c *recount) {
+	r := m.local.room
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.presence == nil {
+		return // its policy isn't full
+	}
+	if who, here := r.presence.Find(s.id.String()); !here || len(who.Data) != int(m.data) {
+		c.fault(s, "room %q shows %d bytes of its data, and has %d; it shows it: %t", r.name, len(who.Data), m.data, here)
+	}
 }
 
 // auditLocal holds a member's side of a room against the room's. A worker that has nothing to do has delivered all; but of a

@@ -11,7 +11,6 @@ import (
 
 	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/loop"
-	"example.com/hubbub/internal/wire"
 	"example.com/hubbub/internal/wsclient"
 )
 
@@ -27,12 +26,8 @@ func bubble(t *testing.T, story func(t *testing.T)) {
 
 // dial is the far end of a session of whom that is known.
 func dial(t testing.TB, h *Hub, l *loop.Loop, who auth.Identity) net.Conn {
-	near, far := net.Pipe()
-	l.Reserve(1 << 20)
-	if err := l.Adopt(near, h.session(NewID(), who, netip.Addr{}, nil), wire.Deflate{}, nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	return far
+	t.Helper()
+	return connectTo(t, l, h.session(NewID(), who, netip.Addr{}, nil))
 }
 
 // closedWith reads until the server closes, and gives the code.

@@ -105,14 +105,20 @@ func newClient(t testing.TB, h *Hub, l *loop.Loop) *client {
 	return newSession(t, l, h.Session(Identity{ID: NewID()}, netip.Addr{}, nil))
 }
 
-// newSession is the client of that session, which has said welcome.
-func newSession(t testing.TB, l *loop.Loop, s loop.Handler) *client {
+// connectTo is the far end of a connection of that session.
+func connectTo(t testing.TB, l *loop.Loop, s loop.Handler) net.Conn {
+	t.Helper()
 	near, far := net.Pipe()
 	l.Reserve(1 << 20)
 	if err := l.Adopt(near, s, wire.Deflate{}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	c := &client{t: t, nc: far, got: make(chan map[string]any, 1<<16)}
+	return far
+}
+
+// newSession is the client of that session, which has said welcome.
+func newSession(t testing.TB, l *loop.Loop, s loop.Handler) *client {
+	c := &client{t: t, nc: connectTo(t, l, s), got: make(chan map[string]any, 1<<16)}
 	go c.read()
 	c.welcome = c.next()
 	c.id = c.welcome["client_id"].(string)
