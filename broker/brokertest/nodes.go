@@ -177,15 +177,16 @@ func (n *memoryNode) Call(to broker.NodeID, body []byte, done func([]byte, error
 		n.m.mu.Unlock()
 		if waits {
 			done(nil, broker.ErrTimeout)
+			n.m.work.end()
 		}
 	})
 	n.m.calls[c] = true
+	n.m.work.begin() // until it has ended: Run waits for it
 	in := other.asked[n]
 	if in == nil {
 		in = &inbox{opened: true}
 		other.asked[n] = in
 	}
-	n.m.work.begin() // until it is answered, however late that is: Run waits for it
 	n.m.bring(other, in, func(node broker.Node) {
 		node.Handle(n.id, body, func(answer []byte) {
 			n.m.later(func() {
@@ -193,7 +194,6 @@ func (n *memoryNode) Call(to broker.NodeID, body []byte, done func([]byte, error
 				defer n.m.mu.Unlock()
 				n.m.answer(c, answer, nil)
 			})
-			n.m.work.end()
 		})
 	})
 }
@@ -206,6 +206,7 @@ func (m *Memory) answer(c *memoryCall, answer []byte, err error) {
 	delete(m.calls, c)
 	c.timer.Stop()
 	m.later(func() { c.done(answer, err) })
+	m.work.end()
 }
 
 // failCalls ends those whose nodes don't reach each other any more. m.mu is held.
