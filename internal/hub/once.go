@@ -278,8 +278,9 @@ func (a *askingHome) answered(duplicate bool, err error) {
 	}
 	if err != nil && !tried && !errors.Is(err, ErrOverloaded) {
 		if !c.cutOff() && a.wait < asksUpTo && !a.h.stopping() {
-			time.AfterFunc(a.wait, a.ask)
-			a.wait *= 2
+			wait := a.wait
+			a.wait *= 2 // before another goroutine has it
+			time.AfterFunc(wait, a.ask)
 			return
 		}
 		err = ErrUnavailable // whatever it was: nothing was published
