@@ -34,6 +34,8 @@
 //	admit.go    who a new client is, and whether the application lets it in
 //	operations.go what a session has under way: commands that wait for hooks, or for logs
 //	logs.go     rooms whose logs lie elsewhere; elsewhere.go: what is asked of them
+//	topics.go   what nodes tell each other of rooms without history; together.go: of who is in rooms
+//	once.go     publish_ids there, on all nodes; homes.go: who keeps them when nodes come and go
 //	hooks.go    the application's own code, in order for each session
 //	events.go   what happens to clients and in rooms: sinks are told, and hooks called in order for each room
 //	runs.go     how it is called: off the workers, so many at once, and what Shutdown waits for

@@ -96,6 +96,14 @@ func (cs *claims) sees(c *cluster, peers []broker.Peer, healed bool) (begin func
 	}
 }
 
+// cutOff says that this node can't hear of the others any more. It isn't before it has heard of any.
+func (c *cluster) cutOff() bool {
+	c.claims.mu.Lock()
+	defer c.claims.mu.Unlock()
+	_, cut := c.view()
+	return cut && c.claims.change > 0
+}
+
 // fetch asks a node, which may be this one, for what it has published, until it has answered or that is too late.
 func (c *cluster) fetch(from broker.NodeID, b bringing, change int) {
 	cs := &c.claims

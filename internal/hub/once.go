@@ -277,9 +277,10 @@ func (a *askingHome) answered(duplicate bool, err error) {
 		a.giveBack()
 	}
 	if err != nil && !tried && !errors.Is(err, ErrOverloaded) {
-		if _, cut := c.view(); !cut && a.wait < asksUpTo && !a.h.stopping() {
-			time.AfterFunc(a.wait, a.ask)
-			a.wait *= 2
+		if !c.cutOff() && a.wait < asksUpTo && !a.h.stopping() {
+			wait := a.wait
+			a.wait *= 2 // before another goroutine has it
+			time.AfterFunc(wait, a.ask)
 			return
 		}
 		err = ErrUnavailable // whatever it was: nothing was published
@@ -374,10 +375,6 @@ func (h *Hub) publishOnce(ctx context.Context, p *Publication) (duplicate bool, 
 	})
 	select {
 	case o := <-done:
-		var busy *protocol.Error
-		if errors.As(o.err, &busy) {
-			o.err = fmt.Errorf("%w: %s", ErrUnavailable, busy.Message)
-		}
 		return o.duplicate, o.err
 	case <-ctx.Done():
 		return false, fmt.Errorf("%w: %w", ErrTimeout, ctx.Err())
