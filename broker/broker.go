@@ -100,7 +100,8 @@ type Broker interface {
 	Tell(topic string, body []byte) error
 
 	// Call asks another node, and gives what its Node.Handle has answered. ErrUnavailable says that it was never asked,
-	// ErrTimeout that it may have been, but doesn't answer, or is gone. What is asked of one node keeps its order.
+	// ErrTimeout that it may have been, but doesn't answer, or is gone. What is asked of one node keeps its order. Bodies and
+	// answers have at most 512 KiB, or what a message has that is published, and a kilobyte.
 	Call(to NodeID, body []byte, done func(answer []byte, err error))
 }
 
@@ -126,6 +127,7 @@ type Node interface {
 	Beat() []byte
 	// View brings all other nodes that are there, by their ids, each time that one comes, is gone or has said something else
 	// of itself. A node is gone a few seconds after nothing is heard of it. Cut says that this node can't hear of the
-	// others, so that nobody knows: the view is the last one then.
+	// others, so that nobody knows: the view is the last one then. It is called first as soon as it is known who is there,
+	// though that be nobody.
 	View(peers []Peer, cut bool)
 }

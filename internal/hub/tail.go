@@ -208,7 +208,11 @@ func (t *Tail) hear(i TailItem) { t.hearOf(broker.NodeID{}, i) }
 
 // hearOf is hear of what another node has told; zero for this one.
 func (t *Tail) hearOf(from broker.NodeID, i TailItem) {
-	if !t.of.Content || t.lent && len(i.Content) > maxTailBytes {
+	most := int64(maxTailBytes)
+	if t.lent {
+		most = maxLentBytes
+	}
+	if !t.of.Content || t.lent && len(i.Content) > maxLentBytes {
 		i.Content = nil
 	}
 	cost := tailItemCost + int64(len(i.Content))
@@ -217,7 +221,7 @@ func (t *Tail) hearOf(from broker.NodeID, i TailItem) {
 	switch {
 	case t.ended != nil, t.far != nil && t.far.again(from, &i):
 		return
-	case len(t.items) > 0 && t.bytes+cost > maxTailBytes, t.lost > 0:
+	case len(t.items) > 0 && t.bytes+cost > most, t.lost > 0:
 		t.lost++ // what is left out lies behind what is told
 	default:
 		t.items = append(t.items, i)

@@ -17,13 +17,14 @@ import (
 // more, for its listener has gone or can't reach it, it ends.
 
 const (
-	maxLent    = 4 * maxTails    // tails that a node lends
-	lentFor    = 5 * time.Second // how long one is there that isn't asked
-	tailWait   = time.Second     // how long it waits for something to tell
-	tailBegins = time.Second     // how long a tail waits for the others as it begins
-	tailAgain  = time.Second     // after a node couldn't be asked
-	tailSeen   = 2048            // of so many items it is known who has told them first
-	tailAsked  = 4 * time.Second // how long an answer is waited for
+	maxLentBytes = maxTailBytes / 2 // of what waits for a listener elsewhere: it goes in one answer. A larger content isn't told
+	maxLent      = 4 * maxTails     // tails that a node lends
+	lentFor      = 5 * time.Second  // how long one is there that isn't asked
+	tailWait     = time.Second      // how long it waits for something to tell
+	tailBegins   = time.Second      // how long a tail waits for the others as it begins
+	tailAgain    = time.Second      // after a node couldn't be asked
+	tailSeen     = 2048             // of so many items it is known who has told them first
+	tailAsked    = 4 * time.Second  // how long an answer is waited for
 )
 
 // tailQuestion asks a node what it has heard.
