@@ -23,9 +23,9 @@
 //
 // The map: config.go and roompolicy.go settings, Handler; server.go the Server; what you ask it for: backend.go
 // Publish, rooms.go, clients.go and tail.go what each is about; api.go the HTTP API, its keys and AdminHandler;
-// listen.go its listeners; handshake.go from request to connection; identify.go who asks; hooks.go your code in a
-// client's life; questions.go and webhooks.go what your backend is asked and told; memory.go, limit_*.go and metrics.go
-// what their names say. Below it: internal/front (what stands before a session), internal/api (the HTTP API),
-// internal/hub (rooms, sessions), internal/loop (workers, connections), internal/protocol (messages), internal/wire
-// (frames). docs/architecture.md has a picture.
+// listen.go its listeners; cluster.go, links.go and nodeview.go other nodes; shutdown.go its end; handshake.go from
+// request to connection; identify.go who asks; hooks.go your code in a client's life; questions.go and webhooks.go what
+// your backend is asked and told; memory.go, limit_*.go and metrics.go what their names say. Below it: internal/front
+// (what stands before a session), internal/api (the HTTP API), internal/hub (rooms, sessions), internal/loop (workers,
+// connections), internal/protocol (messages), internal/wire (frames). docs/architecture.md has a picture.
 package hubbub

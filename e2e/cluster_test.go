@@ -191,6 +191,7 @@ func TestFirstCluster(t *testing.T) {
 	for i := range c.nodes { // one of them leads the room's log
 		c.kill(ctx, i)
 	}
+	c.replace(ctx, 0)
 }
 
 // isWell waits until hubbub nodes shows three nodes and three stores with all that they shall have, or what isn't well.
@@ -280,6 +281,34 @@ func (c *firstCluster) kill(ctx context.Context, i int) {
 	c.run(i)
 	c.nodes[i].waitReady(t)
 	c.isWell(true)
+}
+
+// replace stops a node as one does for an upgrade: its clients go on elsewhere as the same clients, and miss nothing.
+func (c *firstCluster) replace(ctx context.Context, i int) {
+	t := c.t
+	var clients []*gohub.Hub
+	var ids []string
+	var heard []<-chan gohub.Message
+	for range 9 {
+		hub := c.dial(ctx, c.proxy)
+		clients, ids = append(clients, hub), append(ids, hub.ClientID())
+		heard = append(heard, hears(ctx, t, hub.Room("r")))
+	}
+	publisher := c.dial(ctx, c.nodes[(i+1)%3].addr).Room("r")
+	if status := c.nodes[i].stop(t, syscall.SIGTERM); status != 0 {
+		t.Errorf("the node ends with %d", status)
+	}
+	if _, err := publisher.Publish(ctx, "after the restart", gohub.PublishOptions{}); err != nil {
+		t.Errorf("after a node was stopped in good order: %v", err)
+	}
+	for i, hub := range clients {
+		gets(ctx, t, heard[i], `"after the restart"`)
+		if id := hub.ClientID(); id != ids[i] {
+			t.Errorf("the client %s is %s now", ids[i], id)
+		}
+	}
+	c.run(i)
+	c.nodes[i].waitReady(t)
 }
 
 func portAbove(addr string) string {

@@ -15,8 +15,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A cluster has begun once there is a stream of this name, which has one message with nothing in it. Before, nobody makes streams: a store that
-// was alone may have some, which the cluster is to have.
+// A cluster has begun once there is a stream of this name, which has one message with nothing in it. Before, nobody
+// makes streams: a store that was alone may have some, which the cluster is to have.
 const (
 	beginning        = streamPrefix + "BEGINNING"
 	beginningSubject = "hb.beginning"

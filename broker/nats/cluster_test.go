@@ -11,8 +11,8 @@ import (
 	"example.com/hubbub/broker"
 )
 
-// Three stores with TLS are started one after the other, and a node that keeps nothing before them: a cluster begins when all
-// stores are there, and goes on with most of them.
+// Three stores with TLS are started one after the other, and a node that keeps nothing before them: a cluster begins
+// when all stores are there, and goes on with most of them.
 func TestStoresInAnyOrder(t *testing.T) {
 	t.Parallel()
 	files := testTLS(t)
@@ -229,6 +229,45 @@ func TestFolderOfAnother(t *testing.T) {
 		t.Errorf("a node that is alone takes it: %v", err)
 	}
 	c.start(0) // as it was
+	c.stop(0)
+	if err := os.MkdirAll(c.configs[0].Dir+".alone", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	refused("to go back to that", s)
+}
+
+// Look says in words what isn't well, clocks among it.
+func TestOverviewJudges(t *testing.T) {
+	up := func(name string, skew time.Duration) StoreState {
+		return StoreState{Name: name, Address: name + ":7422", Up: true, Skew: skew}
+	}
+	whole := []CopyState{{Store: "a", Current: true}, {Store: "b", Current: true}, {Store: "c", Current: true}}
+	for _, x := range []struct {
+		o    Overview
+		says []string
+	}{
+		{Overview{Leader: "a", Stores: []StoreState{up("a", 0), up("b", time.Second), up("c", -time.Second)},
+			Streams: []StreamState{{Name: "HB_1", Leader: "a", Replicas: 3, Copies: whole}}}, nil},
+		{Overview{Leader: "a", Stores: []StoreState{up("a", 0), up("b", -time.Minute), up("c", time.Hour)}},
+			[]string{"the clock of b:7422 differs by -1m0s", "the clock of c:7422 differs by 1h0m0s"}},
+		{Overview{Stores: []StoreState{up("a", 0), {Name: "b", LastSeen: time.Minute}}}, []string{"the store b is away since 1m0s", "1 of 3 stores are there", "no leader"}},
+		{Overview{Leader: "a", Stores: []StoreState{up("a", 0), up("b", 0), up("c", 0), up("d", 0)}}, []string{"there are 4 stores"}},
+		{Overview{Leader: "a", Stores: []StoreState{up("a", 0), up("b", 0), up("c", 0)}, Streams: []StreamState{
+			{Name: "HB_1", Replicas: 3, Copies: whole}, {Name: "HB_2", Leader: "a", Replicas: 3, Copies: whole[:2]},
+			{Name: "HB_3", Leader: "a", Replicas: 3, Copies: append(slices.Clone(whole[:2]), CopyState{Store: "c"})},
+		}}, []string{"1 streams of 3 have a copy that is behind", "1 streams of 3 have fewer copies", "1 streams of 3 have no leader"}},
+	} {
+		x.o.judge(max(3, len(x.o.Stores)))
+		if len(x.o.Problems) != len(x.says) {
+			t.Errorf("it says %q, which should be %q", x.o.Problems, x.says)
+			continue
+		}
+		for i, want := range x.says {
+			if !strings.Contains(x.o.Problems[i], want) {
+				t.Errorf("it says %q, which should be %q", x.o.Problems[i], want)
+			}
+		}
+	}
 }
 
 // Streams that are made while a store is away get another copy when it is back.

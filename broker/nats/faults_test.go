@@ -73,22 +73,19 @@ func TestOlderCopyIsAnotherLog(t *testing.T) {
 		e := startEmbedded(t)
 		olderCopy(t, func() *Broker { return e.node(t) }, e.stop, e.start, []*string{&e.dir})
 	})
-	t.Run("three servers", func(t *testing.T) {
-		c := startCluster(t, 3)
+	t.Run("three stores", func(t *testing.T) {
+		t.Parallel()
+		c := newStores(t, 3)
+		c.startAll()
 		var dirs []*string
-		for _, o := range c.options {
-			dirs = append(dirs, &o.StoreDir)
+		for i := range c.configs {
+			dirs = append(dirs, &c.configs[i].Dir)
 		}
-		olderCopy(t, c.node, func() {
-			for i := range c.servers {
-				c.stop(i)
+		olderCopy(t, c.join, func() {
+			for i := range c.configs {
+				c.kill(i)
 			}
-		}, func() {
-			for i := range c.servers {
-				c.start(i)
-			}
-			c.ready()
-		}, dirs)
+		}, c.startAll, dirs)
 	})
 }
 

@@ -42,7 +42,8 @@ func (e *embedded) options() (*server.Options, error) {
 		StoreDir:   e.dir,
 		MaxPayload: maxPayload,
 		NoSigs:     true,
-		// How long what was acknowledged may be in the system's hands alone. With each message it would cost a disk's turn.
+		// How long what was acknowledged may be in the system's hands alone. With each message it would cost a disk's
+		// turn.
 		SyncInterval: time.Second,
 	}
 	if e.store == nil {
@@ -106,8 +107,8 @@ func above(address string) string {
 	return net.JoinHostPort(host, strconv.Itoa(port+1))
 }
 
-// handOver has the other stores lead what this one leads, and then sends the nodes that are connected to it to them. It takes
-// 2 s or so, and 10 at most. e.mu is held.
+// handOver has the other stores lead what this one leads, and then sends the nodes that are connected to it to them. It
+// takes 2 s or so, and 10 at most. e.mu is held.
 func (e *embedded) handOver() {
 	ended := make(chan struct{})
 	go func(s *server.Server) {
@@ -146,8 +147,9 @@ func (e *embedded) health() error {
 // clusterFile is a file in the folder of a store that says which cluster's it is, and whether other stores are there.
 const clusterFile = "cluster"
 
-// take says that the folder is a cluster's, "" for that of a node that is alone, and refuses one that is another's. What a store
-// that was alone has in it isn't taken over by servers that form a cluster, which would even delete it: that is moved aside.
+// take says that the folder is a cluster's, "" for that of a node that is alone, and refuses one that is another's.
+// What a store that was alone has in it isn't taken over by servers that form a cluster, which would even delete it:
+// that is moved aside.
 func (e *embedded) take(cluster string, clustered bool) error {
 	path := filepath.Join(e.dir, clusterFile)
 	b, err := os.ReadFile(path)
@@ -160,8 +162,12 @@ func (e *embedded) take(cluster string, clustered bool) error {
 	case was != "" && cluster != "" && was != cluster:
 		return fmt.Errorf("it is a store's of the cluster %q, and this one is %q: give it the folder of this cluster, or an empty one", was, cluster)
 	case wasClustered && !clustered:
-		return fmt.Errorf("it is a store's of the cluster %q, which has others, and no join names them: alone it would begin "+
+		err := fmt.Errorf("it is a store's of the cluster %q, which has others, and no join names them: alone it would begin "+
 			"a second history beside theirs (to have it do so nevertheless, begin with an empty folder)", was)
+		if e.brings() {
+			err = fmt.Errorf("%w; the cluster never took over what it had when it was alone: to go back to that, remove %s, and give %s its name", err, e.dir, e.aside())
+		}
+		return err
 	case clustered && !wasClustered:
 		if err := e.moveAside(); err != nil {
 			return err

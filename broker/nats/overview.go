@@ -24,7 +24,8 @@ type Overview struct {
 	Problems []string      `json:"problems"` // in words for the operator; empty where all is well
 }
 
-// StoreState is one store. One that doesn't answer but belongs to the cluster isn't Up, and has little more than its name.
+// StoreState is one store. One that doesn't answer but belongs to the cluster isn't Up, and has little more than its
+// name.
 type StoreState struct {
 	Name     string        `json:"name"`    // Store.ID
 	Address  string        `json:"address"` // Store.Address
@@ -260,9 +261,9 @@ func (o *Overview) judge(expected int) {
 	}
 }
 
-// Remove has the cluster forget a store that won't come back, by its name: streams get another copy elsewhere where there are
-// stores for that. A store that is up is refused; so is everything while most stores are away. One that was removed and
-// comes back must have an empty folder and another id.
+// Remove has the cluster forget a store that won't come back, by its name: streams get another copy elsewhere where
+// there are stores for that. A store that is up is refused; so is everything while most stores are away. One that was
+// removed and comes back must have an empty folder and another id.
 func (c Cluster) Remove(ctx context.Context, store string) error {
 	return c.withSystem(ctx, func(s *stores, conn *client.Conn) error {
 		o, err := s.look(ctx, conn)

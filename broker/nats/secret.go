@@ -21,8 +21,8 @@ func (c *Cluster) name() string {
 	return c.Name
 }
 
-// derive is what the cluster's secret gives for a purpose. Two clusters that have the same secret have different ones, but
-// for routes: there the servers see each other's name, and say so.
+// derive is what the cluster's secret gives for a purpose. Two clusters that have the same secret have different ones,
+// but for routes: there the servers see each other's name, and say so.
 func (c *Cluster) derive(purpose string) []byte {
 	key, err := hkdf.Key(sha256.New, []byte(c.Secret), nil, "hubbub "+purpose, sha256.Size)
 	if err != nil {
@@ -31,13 +31,15 @@ func (c *Cluster) derive(purpose string) []byte {
 	return key
 }
 
-// What the two users of NATS are for: rooms' logs and what nodes tell each other, or looking at the stores and removing them.
+// What the two users of NATS are for: rooms' logs and what nodes tell each other, or looking at the stores and removing
+// them.
 const (
 	forNodes  = "nodes"
 	forStores = "stores"
 )
 
-// user is a pair of keys. With it nobody who listens on the network learns the secret, or anything that could be used again.
+// user is a pair of keys. With it nobody who listens on the network learns the secret, or anything that could be used
+// again.
 func (c *Cluster) user(purpose string) (public string, keys nkeys.KeyPair) {
 	seed, err := nkeys.EncodeSeed(nkeys.PrefixByteUser, c.derive(purpose+" "+c.name()))
 	if err == nil {

@@ -169,6 +169,10 @@ type serverLog struct {
 
 func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug("NATS: " + text(format, v)) }
 func (l *serverLog) Warnf(format string, v ...any) {
+	if l.clustered && (strings.HasPrefix(format, "Waiting for routing") || strings.HasPrefix(format, "JetStream has not established contact")) {
+		l.log.Debug("NATS: " + text(format, v)) // follow says so, too
+		return
+	}
 	l.warnings.Log(l.log, slog.LevelWarn, "NATS: "+text(format, v))
 }
 func (l *serverLog) Errorf(format string, v ...any) {

@@ -14,8 +14,8 @@ import (
 // MinSecret is how many bytes a cluster's secret has at least.
 const MinSecret = 16
 
-// Cluster is what a node knows of the stores of its cluster: nodes that keep the logs of rooms, and that all nodes meet at.
-// But for Join all nodes have the same.
+// Cluster is what a node knows of the stores of its cluster: nodes that keep the logs of rooms, and that all nodes meet
+// at. But for Join all nodes have the same.
 type Cluster struct {
 	Name   string   // "" is "hubbub"; a part of a NATS subject
 	Secret string   // at least MinSecret bytes; who doesn't have it is refused
@@ -23,8 +23,8 @@ type Cluster struct {
 	TLS    *TLS     // between nodes; nil for none
 }
 
-// TLS names PEM files. Both sides of each connection between nodes show the certificate, which must be signed by the CA, for
-// servers and clients alike, and name each host that Join or Advertise names.
+// TLS names PEM files. Both sides of each connection between nodes show the certificate, which must be signed by the
+// CA, for servers and clients alike, and name each host that Join or Advertise names.
 type TLS struct {
 	CA, Cert, Key string
 }
@@ -35,8 +35,8 @@ type Store struct {
 	Dir    string // of the logs; this store's alone
 	ID     string // of this store, whatever address it has: the same as long as Dir is, and no other store's. 1 to 64 of A-Z, a-z, 0-9, - and _
 	Listen string // host:port or :port for nodes and stores that join; stores meet at the port above, too
-	// Advertise is host:port, or a host that has Listen's port, by which the others find this store; "" for Listen, which must
-	// have a host then.
+	// Advertise is host:port, or a host that has Listen's port, by which the others find this store; "" for Listen,
+	// which must have a host then.
 	Advertise string
 }
 
@@ -124,10 +124,10 @@ func replicas(stores int) int {
 	}
 }
 
-// StartStore runs a store. It waits until what is in Dir has been read, but not for the other stores: Ready says when the
-// broker can serve, and until then what needs them fails with broker.ErrUnavailable. It fails where Dir belongs to another
-// cluster, where the store can't listen, and where settings are wrong (Check). With Config.Replicas 0 all stores keep all
-// streams, or five of them do.
+// StartStore runs a store. It waits until what is in Dir has been read, but not for the other stores: Ready says when
+// the broker can serve, and until then what needs them fails with broker.ErrUnavailable. It fails where Dir belongs to
+// another cluster, where the store can't listen, and where settings are wrong (Check). With Config.Replicas 0 all
+// stores keep all streams, or five of them do.
 func StartStore(s Store, cfg Config) (*Broker, error) {
 	err := s.Check()
 	if err == nil && !isName(s.ID) {
@@ -154,16 +154,19 @@ func StartStore(s Store, cfg Config) (*Broker, error) {
 	b := newBroker(e, cfg)
 	own, _ := s.Address()
 	b.stores = &stores{b: b, cluster: s.Cluster, own: own, others: s.others(), tls: e.tls, why: errNotYet, catchUp: errNotYet}
-	if b.stores.system, err = client.Connect(client.DefaultURL, client.InProcessServer(e), s.login(forStores), client.MaxReconnects(-1),
-		client.ReconnectWait(100*time.Millisecond), client.IgnoreAuthErrorAbort(), client.Name("hubbub, looks at stores")); err != nil {
+	// A machine that is so busy that its own server doesn't answer in time is no reason not to start.
+	later := client.RetryOnFailedConnect(true)
+	if b.stores.system, err = client.Connect(client.DefaultURL, client.InProcessServer(e), s.login(forStores), later, client.MaxReconnects(-1),
+		client.Timeout(2*apiTimeout), client.ReconnectWait(100*time.Millisecond), client.IgnoreAuthErrorAbort(),
+		client.Name("hubbub, looks at stores")); err != nil {
 		b.Close()
 		return nil, err
 	}
-	return b.member(client.DefaultURL, client.InProcessServer(e)) // the URL isn't used then
+	return b.member(client.DefaultURL, client.InProcessServer(e), later) // the URL isn't used then
 }
 
-// Join connects to stores, of which none has to be there yet: Ready says when the broker can serve, and until then what needs
-// them fails with broker.ErrUnavailable.
+// Join connects to stores, of which none has to be there yet: Ready says when the broker can serve, and until then what
+// needs them fails with broker.ErrUnavailable.
 func Join(c Cluster, cfg Config) (*Broker, error) {
 	err := c.Check()
 	if len(c.Join) == 0 {
@@ -202,9 +205,10 @@ func (b *Broker) member(url string, options ...client.Option) (*Broker, error) {
 	return b, nil
 }
 
-// Ready is nil once the broker can serve: it has reached the stores, most of them know each other, and where it is a store it has
-// caught up with what it missed before it was started. Else it says what is missing, in words for the operator; so it does when
-// the stores are lost again. It is always nil for brokers of Start and Dial. Any goroutine; it doesn't wait.
+// Ready is nil once the broker can serve: it has reached the stores, most of them know each other, and where it is a
+// store it has caught up with what it missed before it was started. Else it says what is missing, in words for the
+// operator; so it does when the stores are lost again. It is always nil for brokers of Start and Dial. Any goroutine;
+// it doesn't wait.
 func (b *Broker) Ready() error {
 	if b.stores == nil {
 		return nil

@@ -117,8 +117,8 @@ func (s *stores) serve() error {
 	return err
 }
 
-// behind says whether this store has yet to catch up with the others since it has started. Nodes are served meanwhile, but no
-// other store should be stopped.
+// behind says whether this store has yet to catch up with the others since it has started. Nodes are served meanwhile,
+// but no other store should be stopped.
 func (s *stores) behind() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -289,8 +289,8 @@ func gather[T any](ctx context.Context, c *client.Conn, what string, question an
 	return answers, nil
 }
 
-// areOne is an error where the addresses are those of stores that don't know each other: of two clusters, or each alone. Those
-// that aren't there aren't asked.
+// areOne is an error where the addresses are those of stores that don't know each other: of two clusters, or each
+// alone. Those that aren't there aren't asked.
 func (s *stores) areOne() error {
 	var first string
 	var known []string

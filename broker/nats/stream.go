@@ -110,8 +110,8 @@ func (st *stream) config(nonce string) jetstream.StreamConfig {
 	}
 }
 
-// firstSequence is where a log begins that is made now: above all of one that was lost, so that offsets grow even so, unless
-// that one got more than 7,600 groups a second in all its time.
+// firstSequence is where a log begins that is made now: above all of one that was lost, so that offsets grow even so,
+// unless that one got more than 7,600 groups a second in all its time.
 func firstSequence(now time.Time) uint64 {
 	return uint64(max(1, now.Sub(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))>>17))
 }
@@ -189,9 +189,9 @@ func (st *stream) find() {
 	}
 }
 
-// adopt is the nonce of the stream, which is made where it isn't there, and its last sequence. Of several nodes that make it
-// at once one wins, and the others take its nonce. What fails is tried again: some of JetStream's questions are never
-// answered, such as those of who loses that race, and servers that have just started don't know each other yet.
+// adopt is the nonce of the stream, which is made where it isn't there, and its last sequence. Of several nodes that
+// make it at once one wins, and the others take its nonce. What fails is tried again: some of JetStream's questions are
+// never answered, such as those of who loses that race, and servers that have just started don't know each other yet.
 func (st *stream) adopt() (nonce string, last uint64, err error) {
 	st.mu.Lock()
 	known := st.nonce != ""
@@ -250,8 +250,8 @@ func (st *stream) create(ctx context.Context) (jetstream.Stream, error) {
 	return st.b.createStream(ctx, st.config(newNonce()))
 }
 
-// mayCreate is an error where the stores' cluster hasn't begun. It may be another one than a moment ago: it has become one of three
-// stores, and takes over what the one had.
+// mayCreate is an error where the stores' cluster hasn't begun. It may be another one than a moment ago: it has become
+// one of three stores, and takes over what the one had.
 func (b *Broker) mayCreate(ctx context.Context) error {
 	if b.stores == nil {
 		return nil
@@ -262,8 +262,8 @@ func (b *Broker) mayCreate(ctx context.Context) error {
 	return nil
 }
 
-// createStream makes a stream. Where some of a cluster's stores are away it gets fewer replicas, and more when they are back: else
-// nobody could publish.
+// createStream makes a stream. Where some of a cluster's stores are away it gets fewer replicas, and more when they are
+// back: else nobody could publish.
 func (b *Broker) createStream(ctx context.Context, config jetstream.StreamConfig) (s jetstream.Stream, err error) {
 	for ; ; config.Replicas-- {
 		s, err = b.js.CreateStream(ctx, config)

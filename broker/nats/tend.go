@@ -7,7 +7,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// tend has this store's server start anew where it has stopped to write, and streams get the replicas that they shall have.
+// tend has this store's server start anew where it has stopped to write, and streams get the replicas that they shall
+// have.
 func (b *Broker) tend(serves bool) {
 	e := b.server
 	e.mu.Lock()
@@ -22,8 +23,8 @@ func (b *Broker) tend(serves bool) {
 	}
 }
 
-// replicate raises the replicas of streams that have fewer than they shall, where there are stores enough: they were made when
-// there were fewer. Nothing ever lowers them by itself: who has fewer would have lost something.
+// replicate raises the replicas of streams that have fewer than they shall, where there are stores enough: they were
+// made when there were fewer. Nothing ever lowers them by itself: who has fewer would have lost something.
 func (b *Broker) replicate(s *server.Server) {
 	info, err := s.Jsz(&server.JSzOptions{})
 	if err != nil || info.Meta == nil {
