@@ -111,7 +111,7 @@ func (h *Hub) claim(ctx context.Context, r *Resumption, q claimQuestion) (a clai
 				return a, from, err
 			}
 			if here && !q.Look {
-				a.Session = &movedSession{User: q.User, Since: uint32(time.Now().Unix()), Gen: r.gen, Oldest: r.gen, Moves: 1, Code: wire.CloseAbnormal}
+				a.Session = &movedSession{User: q.User, Since: uint32(time.Now().Unix()), Gen: r.gen, Oldest: r.gen, Code: wire.CloseAbnormal}
 			}
 			if here {
 				return a, from, nil

@@ -328,7 +328,7 @@ func (h *Hub) movesIn(p *parked, m movedRoom) {
 // install has a session that was on another node be parked here; false where one of that id is here already, or the hub
 // has stopped.
 func (h *Hub) install(id ID, m *movedSession, addr netip.Addr) bool {
-	p := &parked{id: id, user: m.User, payer: h.newPayer(m.User, addr), since: m.Since, gen: m.Gen, oldest: m.Oldest, moves: m.Moves, code: m.Code}
+	p := &parked{id: id, user: m.User, payer: h.newPayer(m.User, addr), since: m.Since, gen: m.Gen, oldest: m.Oldest, code: m.Code}
 	for _, r := range m.Rooms {
 		h.movesIn(p, r)
 	}

@@ -102,7 +102,6 @@ type movedSession struct {
 	Since   uint32      `json:"since"`
 	Gen     uint32      `json:"gen"`
 	Oldest  uint32      `json:"oldest"`
-	Moves   uint32      `json:"moves"` // how often it has gone to another node, this time included
 	Code    int         `json:"code"`
 	Rooms   []movedRoom `json:"rooms,omitempty"`
 	Directs [][]byte    `json:"directs,omitempty"` // records of the messages that wait for it
@@ -144,7 +143,7 @@ func (h *Hub) movedDirect(record []byte) *protocol.Message {
 // packed is a session that is handed over, as it goes. Its first sent direct messages go with it.
 func (h *Hub) packed(hd *handing) *movedSession {
 	p := hd.p
-	m := &movedSession{User: p.user, Since: p.since, Gen: p.gen, Oldest: p.oldest, Moves: p.moves + 1, Code: p.code}
+	m := &movedSession{User: p.user, Since: p.since, Gen: p.gen, Oldest: p.oldest, Code: p.code}
 	for _, r := range p.rooms {
 		m.Rooms = append(m.Rooms, movedRoom{r.name, r.put, r.shownData(p.id)})
 	}

@@ -27,9 +27,8 @@ type parked struct {
 	code    int      // with which its connection ended
 	until   int64    // the hub's clock; moot while by is set
 	directs []waitingDirect
-	moves   uint32 // how often it has gone to another node
-	cost    int64  // what the ledger counts for it
-	unsent  int    // bytes of directs
+	cost    int64 // what the ledger counts for it
+	unsent  int   // bytes of directs
 }
 
 // parkedRoom is a room that counts a session which is parked, or is coming home and has not named it yet.
@@ -93,7 +92,7 @@ func (s *session) park(code int) bool {
 	case !s.payer().may(cost - back):
 		return false
 	default:
-		p = &parked{id: s.id, user: s.name(), payer: s.payer(), since: s.since, gen: s.gen(), moves: s.moves()}
+		p = &parked{id: s.id, user: s.name(), payer: s.payer(), since: s.since, gen: s.gen()}
 	}
 	s.forgetRooms() // what can fail comes first: who is parked is in no local any more, but still counted
 	s.parkAs(p, rooms, cost, code)

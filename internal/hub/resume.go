@@ -19,7 +19,6 @@ type resumption struct {
 	heard  atomic.Bool // a message has come; set by the worker
 	oldest uint32      // the oldest token that counts until then. Static after the welcome, as is newest
 	newest uint32      // the generation of the token that it gave the client; 0 where no session was resumed
-	moves  uint32      // how often the session has gone to another node. Static after the welcome
 
 	readmission
 }
@@ -68,7 +67,7 @@ func (s *session) claim() (rival *session) {
 		return p.by
 	}
 	p.by, p.gen = s, p.gen+1
-	r.old, r.oldest, r.newest, r.moves = p, p.oldest, p.gen, p.moves
+	r.old, r.oldest, r.newest = p, p.oldest, p.gen
 	s.extra().payer = p.payer
 	return nil
 }
@@ -232,14 +231,6 @@ func (s *session) gen() uint32 {
 		return 0
 	}
 	return s.self.resume.newest
-}
-
-// moves is how often the session has gone to another node. Any goroutine.
-func (s *session) moves() uint32 {
-	if s.self == nil || s.self.resume == nil {
-		return 0
-	}
-	return s.self.resume.moves
 }
 
 // comeHome begins the time in which the client says what it had: rooms are those that count it already.
