@@ -112,7 +112,14 @@ func (s *Server) AdminHandler() http.Handler {
 
 // info is what GET /info says.
 func (s *Server) info() api.Info {
+	var nodes []api.InfoNode
+	if all, _ := s.knownNodes(); s.links != nil && !s.links.alone {
+		for _, n := range all {
+			nodes = append(nodes, api.InfoNode{Node: n.Name, Version: n.Version, Connections: n.Connections, Rooms: n.Rooms, Clients: n.Clients})
+		}
+	}
 	return api.Info{
+		Nodes:   nodes,
 		Version: moduleVersion(), Node: s.node, Connections: s.Connections(), Rooms: s.RoomCount(), Clients: s.hub.Clients(),
 		Memory: api.Memory{Process: processMemory(), Buffered: s.loop.Buffered(), MaxBuffered: s.cfg.MaxBufferedBytes},
 	}

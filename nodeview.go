@@ -200,19 +200,23 @@ func (s *Server) notReady() string {
 	return ""
 }
 
-// nodes is what GET /nodes says.
-func (s *Server) nodes(ctx context.Context) api.Nodes {
-	n := api.Nodes{Nodes: []hub.NodeInfo{s.nodeInfo()}}
-	if s.links == nil {
-		return n
-	}
+// knownNodes are what this node and the others say of themselves, this one first; cut says that the others are the last
+// ones that were known of.
+func (s *Server) knownNodes() (all []hub.NodeInfo, cut bool) {
+	all = append(all, s.nodeInfo())
 	peers, cut := s.hub.Peers()
-	n.Cut = cut
 	for _, p := range peers {
 		if info, ok := hub.InfoOf(p); ok {
-			n.Nodes = append(n.Nodes, info)
+			all = append(all, info)
 		}
 	}
+	return all, cut
+}
+
+// nodes is what GET /nodes says.
+func (s *Server) nodes(ctx context.Context) api.Nodes {
+	var n api.Nodes
+	n.Nodes, n.Cut = s.knownNodes()
 	if r := s.cfg.role(); r == roleStore || r == roleJoining {
 		stores, err := s.links.own.Look(ctx)
 		if err != nil {

@@ -121,6 +121,7 @@ func allOfNodes(t *testing.T, d *description) {
 	if len(known) != 3 {
 		t.Errorf("three stores are %v", known)
 	}
+	rawtest.Eventually(t, "a store knows of the others", func() bool { return len(b.ok("GET", "/info", "")["nodes"].([]any)) == 3 })
 	b.fails(400, "bad_message", "is up", "DELETE", "/nodes/"+addresses[2], "")
 	if err := stores[2].Shutdown(context.Background()); err != nil {
 		t.Fatal(err)

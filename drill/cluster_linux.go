@@ -103,7 +103,7 @@ func comers(d *drill) {
 	rate := pick(d, 500.0, 200)
 	for i := range 2 {
 		h := how{addr: [4]byte{127, 0, 0, 1}, port: d.freePort(), flags: append(d.nodeFlags(), "--node-name", fmt.Sprint("comer-", i))}
-		for _, one := range ns.all {
+		for _, one := range ns.all[:3] {
 			h.flags = append(h.flags, "--join", one.clusterAddr())
 		}
 		ns.all = append(ns.all, &node{how: h})

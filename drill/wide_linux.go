@@ -18,7 +18,7 @@ func wide(d *drill) {
 	ns := d.newStores(3, nil)
 	for i := range 2 {
 		h := how{addr: [4]byte{127, 0, 0, 1}, port: d.freePort(), flags: append(d.nodeFlags(), "--node-name", fmt.Sprint("plain-", i))}
-		for _, one := range ns.all {
+		for _, one := range ns.all[:3] {
 			h.flags = append(h.flags, "--join", one.clusterAddr())
 		}
 		ns.all = append(ns.all, &node{how: h, server: d.launch(h)})

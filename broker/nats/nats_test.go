@@ -28,13 +28,14 @@ func TestEmbedded(t *testing.T) {
 	})
 }
 
-// Three stores with a secret and TLS, and nodes that have joined them.
+// Three stores with a secret and TLS, and nodes that have joined them: the same stores for all stories.
 func TestStores(t *testing.T) {
+	files := testTLS(t)
+	c := newStores(t, 3, func(s *Store) { s.TLS = files })
+	c.startAll()
 	brokertest.Run(t, func(t *testing.T) brokertest.System {
-		t.Parallel() // it waits more than it does
-		files := testTLS(t)
-		c := newStores(t, 3, func(s *Store) { s.TLS = files })
-		c.startAll()
+		c.t = t
+		c.forget()
 		return brokertest.System{
 			Node: func() broker.Broker {
 				b := c.join()

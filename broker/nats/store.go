@@ -154,12 +154,15 @@ func StartStore(s Store, cfg Config) (*Broker, error) {
 	b := newBroker(e, cfg)
 	own, _ := s.Address()
 	b.stores = &stores{b: b, cluster: s.Cluster, own: own, others: s.others(), tls: e.tls, why: errNotYet, catchUp: errNotYet}
-	if b.stores.system, err = client.Connect(client.DefaultURL, client.InProcessServer(e), s.login(forStores), client.MaxReconnects(-1),
-		client.ReconnectWait(100*time.Millisecond), client.IgnoreAuthErrorAbort(), client.Name("hubbub, looks at stores")); err != nil {
+	// A machine that is so busy that its own server doesn't answer in time is no reason not to start.
+	later := client.RetryOnFailedConnect(true)
+	if b.stores.system, err = client.Connect(client.DefaultURL, client.InProcessServer(e), s.login(forStores), later, client.MaxReconnects(-1),
+		client.Timeout(2*apiTimeout), client.ReconnectWait(100*time.Millisecond), client.IgnoreAuthErrorAbort(),
+		client.Name("hubbub, looks at stores")); err != nil {
 		b.Close()
 		return nil, err
 	}
-	return b.member(client.DefaultURL, client.InProcessServer(e)) // the URL isn't used then
+	return b.member(client.DefaultURL, client.InProcessServer(e), later) // the URL isn't used then
 }
 
 // Join connects to stores, of which none has to be there yet: Ready says when the broker can serve, and until then what

@@ -153,6 +153,23 @@ func (c *testStores) cut() {
 	}
 }
 
+// forget removes what is stored.
+func (c *testStores) forget() {
+	c.t.Helper()
+	list := c.brokers[0].js.StreamNames(c.t.Context())
+	for name := range list.Name() {
+		if name == beginning {
+			continue
+		}
+		if err := c.brokers[0].js.DeleteStream(c.t.Context(), name); err != nil {
+			c.t.Error(err)
+		}
+	}
+	if err := list.Err(); err != nil {
+		c.t.Error(err)
+	}
+}
+
 // wipe has all start with empty folders.
 func (c *testStores) wipe() {
 	for i := range c.brokers {

@@ -26,6 +26,17 @@ type Info struct {
 	Rooms       int    `json:"rooms"`
 	Clients     int    `json:"clients"` // connected and in the room protocol
 	Memory      Memory `json:"memory"`
+
+	Nodes []InfoNode `json:"nodes,omitempty"` // of a cluster: what each says of itself, the one that was asked first
+}
+
+// InfoNode is a node of a cluster. A client is counted where it is, a room by each node that has members of it.
+type InfoNode struct {
+	Node        string `json:"node"`
+	Version     string `json:"version"`
+	Connections int    `json:"connections"`
+	Rooms       int    `json:"rooms"`
+	Clients     int    `json:"clients"`
 }
 
 // Memory is in bytes.

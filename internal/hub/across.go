@@ -31,7 +31,8 @@ const (
 	callClients
 	callUsers
 	callUserClients
-	callTail // what has passed there for a tail that is elsewhere
+	callSeats // how many connections a user has
+	callTail  // what has passed there for a tail that is elsewhere
 )
 
 func init() {
@@ -48,6 +49,7 @@ func init() {
 		callClients:        served((*Hub).clientsAsked),
 		callUsers:          served((*Hub).usersAsked),
 		callUserClients:    served((*Hub).userClientsAsked),
+		callSeats:          answerSeats,
 		callTail:           answerTail,
 	})
 }

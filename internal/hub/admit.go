@@ -41,7 +41,7 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known au
 	if resume != nil && resume.elsewhere && !h.comes(ctx, addr, resume, known.User, connect != nil) {
 		resume, id = nil, h.newID()
 	}
-	if no := h.userConnects(known.User, resume); no != nil {
+	if no := h.userConnects(ctx, known.User, resume); no != nil {
 		return nil, no
 	}
 	if connect == nil {
@@ -63,7 +63,7 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known au
 		return nil, err
 	}
 	if known.User == "" {
-		if no := h.userConnects(who.User, resume); no != nil {
+		if no := h.userConnects(ctx, who.User, resume); no != nil {
 			h.callDisconnect(nil, addr, Identity{id, who.User}, wire.CloseAbnormal)
 			return nil, no
 		}

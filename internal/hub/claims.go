@@ -45,8 +45,10 @@ func (h *Hub) comes(ctx context.Context, addr netip.Addr, r *Resumption, user st
 		return ok
 	}
 	a, from, err := h.claim(ctx, r, claimQuestion{r.ID, r.gen, user, look, mine.nonce})
-	if err != nil {
-		return false
+	if err != nil { // it may be here again, that was on its way
+		_, ok := h.wanted(r)
+		r.elsewhere = !ok
+		return ok
 	}
 	if r.User = a.User; look {
 		return true
@@ -90,7 +92,10 @@ func (h *Hub) claim(ctx context.Context, r *Resumption, q claimQuestion) (a clai
 	c := h.cluster
 	s := chase{r: r, q: q, began: time.Now(), at: r.node}
 	if s.at == c.id {
-		if to, moved := h.whereTo(r.ID); moved {
+		if hd := h.handing(r.ID); hd != nil {
+			wait(ctx, hd.over)
+		}
+		if to, moved := h.movedTo(r.ID); moved {
 			s.at = to
 		}
 	}
@@ -133,7 +138,7 @@ func (h *Hub) claimFrom(ctx context.Context, s *chase) (a claimAnswer, err error
 	case err == nil:
 		return a, nil
 	case errors.Is(err, ErrTimeout) && time.Since(s.began) < claimWait:
-	case errors.Is(err, ErrUnavailable):
+	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrStopped):
 		s.lost++
 	case errors.Is(err, ErrUnknownClient) && s.at == s.granted: // nor will it: its handshake came to nothing
 		s.at, s.lost = s.gone, 2
@@ -176,13 +181,23 @@ func pause(ctx context.Context) {
 // openPut opens the rooms of a parked session that the server has put it into: at its resume their positions are told
 // whether the client names them or not.
 func (h *Hub) openPut(ctx context.Context, id ID) {
-	for _, name := range h.putRooms(id) {
-		opened := make(chan error, 1)
+	names := h.putRooms(id)
+	if len(names) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, claimTry)
+	defer cancel()
+	opened := make(chan error, len(names))
+	for _, name := range names {
 		h.use(name, func(err error) { opened <- err })
+	}
+	for range names {
 		select {
 		case <-opened:
-		case <-ctx.Done():
+		case <-ctx.Done(): // backWhenOpen then
 		}
+	}
+	for _, name := range names {
 		h.unuse(name) // its member keeps it open
 	}
 }

@@ -294,7 +294,6 @@ func TestNothingIsLostWithAnAnswer(t *testing.T) {
 							t.Errorf("welcome %v", back.welcome)
 						}
 						expectOn(t, idOf(ann), 0, nodes...)
-						until(t, "it is parked again", func() bool { return a.h.ParkedSessions() == 1 })
 						back, on = a.comes(ann.token(), "ann"), 0
 					}
 					if back.id != ann.id || back.welcome["resumed"] != true {

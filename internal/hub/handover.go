@@ -325,7 +325,8 @@ func (h *Hub) movesIn(p *parked, m movedRoom) {
 	}
 }
 
-// install has a session that was on another node be parked here; false where one of that id is here already.
+// install has a session that was on another node be parked here; false where one of that id is here already, or the hub
+// has stopped.
 func (h *Hub) install(id ID, m *movedSession, addr netip.Addr) bool {
 	p := &parked{id: id, user: m.User, payer: h.newPayer(m.User, addr), since: m.Since, gen: m.Gen, oldest: m.Oldest, moves: m.Moves, code: m.Code}
 	for _, r := range m.Rooms {
@@ -354,7 +355,7 @@ func (h *Hub) installParked(p *parked) (done bool, back *handing) {
 	sh := h.clientShard(p.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if sh.parked[p.id] != nil || sh.sessions[p.id] != nil {
+	if sh.parked[p.id] != nil || sh.sessions[p.id] != nil || h.stopping() {
 		return false, nil
 	}
 	for _, d := range p.directs {

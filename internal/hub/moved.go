@@ -151,7 +151,9 @@ func (h *Hub) packed(hd *handing) *movedSession {
 	sh := h.clientShard(p.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	m.Directs = movingDirects(p.directs)
+	if len(p.directs) > 0 && p.directs[0].message.Size() <= directsAtOnce { // else it might be too much for one answer
+		m.Directs = movingDirects(p.directs)
+	}
 	hd.sent = len(m.Directs)
 	return m
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"example.com/hubbub/broker"
 	"example.com/hubbub/internal/history"
@@ -114,7 +115,7 @@ func (cs *claims) set(h *Hub, id publishHash, c claim) {
 }
 
 // errClaimed says that a message is published by its id just now, through another node.
-var errClaimed = &protocol.Error{Code: protocol.Unavailable, Message: "a message with this publish_id is just being published through another node: try again"}
+var errClaimed = &protocol.Error{Code: protocol.Unavailable, Message: "a message with this publish_id is being published through another node: try again"}
 
 // claim asks whether a node may publish; duplicate says that it was published. One node may claim an id several times:
 // it publishes once all the same.
@@ -214,48 +215,86 @@ func answerPublished(h *Hub, from broker.NodeID, question []byte, reply func(any
 	reply(nil, err)
 }
 
+// asksAgain is how long a node waits at first before it asks the home again, twice as long each time, and asksUpTo when it
+// gives up: some 6 s in all, by when a node that has died isn't held for being there any more.
+const (
+	asksAgain = 25 * time.Millisecond
+	asksUpTo  = 4 * time.Second
+)
+
 // onceOnNodes is once for all nodes, in a room without history. done is called once, at once or later; and so is publish,
 // at most, before that.
 func (h *Hub) onceOnNodes(key publishKey, p *payer, publish func() (history.Position, error), done func(duplicate bool, err error)) {
-	c := h.cluster
-	if h.remembers(key) {
-		done(true, nil)
+	(&askingHome{h: h, key: key, id: key.hash(), payer: p, publish: publish, done: done, wait: asksAgain}).ask()
+}
+
+// askingHome is a publish that asks its home.
+type askingHome struct {
+	h       *Hub
+	key     publishKey
+	id      publishHash
+	payer   *payer
+	publish func() (history.Position, error)
+	done    func(duplicate bool, err error)
+
+	home broker.NodeID
+	wait time.Duration // until it asks again
+}
+
+func (a *askingHome) ask() {
+	c := a.h.cluster
+	if a.h.remembers(a.key) {
+		a.done(true, nil)
 		return
 	}
-	id := key.hash()
-	home := c.home(string(id[:]))
-	claimed := func(duplicate bool, err error) {
-		if err == nil && !duplicate {
-			_, duplicate, err = h.once(key, p, func() (at history.Position, err error) {
-				if c.home(string(id[:])) != home { // under the lock under which another home is told of what is remembered
-					return at, errHomesMove
-				}
-				return publish()
-			})
-			if err == nil {
-				c.tellHome(home, publishedID{id[:], h.cfg.DedupWindow.Milliseconds()})
-			}
-		}
-		switch { // what failed may have been claimed all the same
-		case err == nil:
-		case home == c.id:
-			c.release(c.id, id)
-		default:
-			c.ask(home, callRelease, id[:], func([]byte, error) {})
-		}
-		done(duplicate, err)
-	}
-	if home == c.id {
-		claimed(c.claim(c.id, id))
+	if a.home = c.home(string(a.id[:])); a.home == c.id {
+		a.answered(c.claim(c.id, a.id))
 		return
 	}
-	c.ask(home, callClaim, id[:], func(answer []byte, err error) {
+	c.ask(a.home, callClaim, a.id[:], func(answer []byte, err error) {
 		var duplicate bool
-		if err = decodeAnswer(answer, err, &duplicate); errors.Is(err, ErrTimeout) {
-			err = ErrUnavailable // nothing was published
-		}
-		claimed(duplicate, err)
+		err = decodeAnswer(answer, err, &duplicate)
+		a.answered(duplicate, err)
 	})
+}
+
+// answered publishes where the home lets it. Where nobody knows just now whether it may, it asks again.
+func (a *askingHome) answered(duplicate bool, err error) {
+	c, tried := a.h.cluster, false
+	if err == nil && !duplicate {
+		_, duplicate, err = a.h.once(a.key, a.payer, func() (at history.Position, err error) {
+			if c.home(string(a.id[:])) != a.home { // under the lock under which another home is told of what is remembered
+				return at, errHomesMove
+			}
+			tried = true
+			return a.publish()
+		})
+		if err == nil {
+			c.tellHome(a.home, publishedID{a.id[:], a.h.cfg.DedupWindow.Milliseconds()})
+		}
+	}
+	if err != nil {
+		a.giveBack()
+	}
+	if err != nil && !tried && !errors.Is(err, ErrOverloaded) {
+		if _, cut := c.view(); !cut && a.wait < asksUpTo && !a.h.stopping() {
+			time.AfterFunc(a.wait, a.ask)
+			a.wait *= 2
+			return
+		}
+		err = ErrUnavailable // whatever it was: nothing was published
+	}
+	a.done(duplicate, err)
+}
+
+// giveBack takes back the claim, where there is one.
+func (a *askingHome) giveBack() {
+	c := a.h.cluster
+	if a.home == c.id {
+		c.release(c.id, a.id)
+		return
+	}
+	c.ask(a.home, callRelease, a.id[:], func([]byte, error) {})
 }
 
 // tellHome tells what this node has published. Where that fails the home is gone, or asks for it when it is back.

@@ -233,3 +233,45 @@ func TestAClaimThatComesToNothing(t *testing.T) {
 		}
 	})
 }
+
+// Who publishes what is claimed just now waits for what comes of that: it was published, it wasn't, or nobody says.
+func TestAPublishWaitsForAnother(t *testing.T) {
+	for name, story := range map[string]struct {
+		ends  func(c *cluster, by *node, id publishHash)
+		wants func(m map[string]any) bool
+	}{
+		"it was published": {func(c *cluster, by *node, id publishHash) { c.published(by.cluster.id, []publishedID{{id[:], 10_000}}) },
+			func(m map[string]any) bool { return m["msg_type"] == "ack" && m["duplicate"] == true }},
+		"it was not": {func(c *cluster, by *node, id publishHash) { c.release(by.cluster.id, id) },
+			func(m map[string]any) bool { return m["msg_type"] == "ack" && m["duplicate"] == nil }},
+		"nobody says": {func(*cluster, *node, publishHash) {},
+			func(m map[string]any) bool { return m["code"] == "unavailable" && m["retry"] == true }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				_, all := newNodes(t, 2, asIs)
+				ann := all[0].as("ann")
+				key := publishKey{user: "ann", room: "r"}
+				for at := 0; key.id == "" || all[0].cluster.home(hashText(key)) != all[0].cluster.id; at++ {
+					key.id = fmt.Sprint(at)
+				}
+				c, id := all[0].cluster, key.hash()
+				c.claim(all[1].cluster.id, id)
+				ann.say(`{"msg_type":"room_message","room":"r","content":1,"publish_id":%q,"id":"asked"}`, key.id)
+				for _, m := range ann.sync() {
+					t.Errorf("got %v while the id is claimed", m)
+				}
+				time.Sleep(time.Second)
+				story.ends(c, all[1], id)
+				if m := ann.next(); !story.wants(m) {
+					t.Errorf("got %v", m)
+				}
+			})
+		})
+	}
+}
+
+func hashText(k publishKey) string {
+	h := k.hash()
+	return string(h[:])
+}

@@ -139,6 +139,7 @@ func (h *Hub) tidy(now int64) {
 	}
 	h.limits.users.tidy(now)
 	h.limits.addresses.tidy(now)
+	h.limits.connections.tidy()
 }
 
 func (h *Hub) tidyShard(sh *roomShard, now int64) {
