@@ -112,7 +112,8 @@ type Member struct {
 	Data json.RawMessage // what it joined with; nil for nothing
 }
 
-// Presence says who is in a room. ErrNoPresence, ctx's. It doesn't block.
+// Presence says who is in a room. ErrNoPresence, ctx's. It doesn't block, but where there are other nodes that have to be
+// asked: then ErrUnavailable and ErrTimeout, too.
 func (s *Server) Presence(ctx context.Context, room string, q PresenceQuery) (Presence, error) {
 	limit, err := limited(q.Limit, maxList)
 	after, badAfter := afterID(q.After)

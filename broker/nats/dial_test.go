@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -101,6 +102,24 @@ func TestDial(t *testing.T) {
 		serves(t, "nats://"+at, Config{Creds: creds})
 		refuses(t, "nats://"+at, Config{}, "refuses the credentials")
 		refuses(t, "nats://"+at, Config{Creds: "missing.creds"}, "missing.creds")
+	})
+	t.Run("permissions", func(t *testing.T) {
+		may := func(deny ...string) *server.Permissions {
+			return &server.Permissions{Subscribe: &server.SubjectPermission{Deny: deny}}
+		}
+		at := outside(t, func(o *server.Options) {
+			o.Users = []*server.User{{Username: "u", Password: "secret", Permissions: may("hb.n1.>")}, {Username: "v", Password: "secret", Permissions: may("other")}}
+		})
+		serves(t, "nats://v:secret@"+at, Config{})
+		b, err := Dial("nats://u:secret@"+at, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := b.Run(ctx, &testNode{t: t}); err == nil || !strings.Contains(err.Error(), "hb.>") {
+			t.Errorf("a node that may not listen to others runs: %v", err)
+		}
 	})
 	t.Run("no JetStream", func(t *testing.T) {
 		refuses(t, "nats://"+outside(t, func(o *server.Options) { o.JetStream = false }), Config{}, "has no JetStream")

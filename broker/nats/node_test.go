@@ -21,6 +21,8 @@ type testNode struct {
 	mu    sync.Mutex
 	rooms map[string]*seen
 	slow  chan struct{} // Deliver waits for it
+	// delivering is called instead of noting what is delivered; nil for nothing
+	delivering func(entries []broker.Entry)
 
 	others
 }
@@ -60,8 +62,12 @@ func (n *testNode) begin(room string, log broker.Log, lost []broker.Position) {
 
 func (n *testNode) Deliver(room string, entries []broker.Entry) {
 	n.mu.Lock()
-	slow := n.slow
+	slow, delivering := n.slow, n.delivering
 	n.mu.Unlock()
+	if delivering != nil {
+		delivering(entries)
+		return
+	}
 	if slow != nil {
 		<-slow
 	}

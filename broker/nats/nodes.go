@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -67,7 +69,9 @@ type nodes struct {
 	since     int    // ticks since then
 	settle    int    // ticks until it has heard of all others; 0 once it has
 	tick      int
-	missAll   bool // all topics may have lost something
+	missAll   bool     // all topics may have lost something
+	missedAll int      // the tick when they were told so last
+	again     []*topic // are to be told that once more
 	waiting   []*topic
 	fence     *fence
 	fences    uint64
@@ -123,7 +127,7 @@ func newNodes(b *Broker) *nodes {
 		topics: map[string]*topic{}, hashes: map[uint64]*topic{}, peers: map[broker.NodeID]*peer{},
 	}
 	n.out.wake = make(chan struct{}, 1)
-	n.told.round = 1
+	n.told.round, n.missedAll = 1, -ticks
 	n.told.now, n.told.before = map[string]*tale{}, map[string]*tale{}
 	n.interest.wake, n.interest.done = make(chan struct{}, 1), make(chan []*topic)
 	n.calls.arrived, n.calls.all = make(chan *client.Msg, b.maxArrived), map[uint64]*call{}
@@ -160,7 +164,12 @@ func (n *nodes) start() error {
 	if err != nil {
 		return err
 	}
-	_ = receive.FlushTimeout(time.Second) // else it might not hear the answers to its first beat, and would wait for the next
+	for _, c := range []*client.Conn{send, receive} { // else it might not hear the answers to its first beat, and would wait for the next
+		_ = c.FlushTimeout(time.Second)
+		if err := c.LastError(); errors.Is(err, client.ErrPermissionViolation) {
+			return fmt.Errorf("the account may not publish and subscribe to hb.> and _HB.>, which nodes need: %w", err)
+		}
+	}
 	n.b.node.View(nil, true)
 	n.b.work.Go(func() { n.out.send(n.b.ctx, n.b.send) })
 	n.b.work.Go(n.subscribe)
@@ -247,10 +256,7 @@ func (n *nodes) ticked() {
 	n.look()
 	n.fenceTicked()
 	n.callsTicked()
-	if n.missAll {
-		n.missAll = false
-		n.miss(n.live())
-	}
+	n.missTicked()
 }
 
 // look sees whether the node is cut off.

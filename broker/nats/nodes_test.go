@@ -436,3 +436,28 @@ func FuzzNodes(f *testing.F) {
 		b.nodes.fenceAsked(&client.Msg{Data: told})
 	})
 }
+
+// A node may begin before the servers can be reached, and then meets the others.
+func TestServersComeLater(t *testing.T) {
+	e := startEmbedded(t)
+	a := run(t, e.node(t))
+	g := &gate{testServer: e}
+	g.shut(true)
+	b := newBroker(nil, Config{})
+	b.stores = &stores{b: b} // which may come later
+	if _, err := b.connected("", client.InProcessServer(g), client.RetryOnFailedConnect(true)); err != nil {
+		t.Fatal(err)
+	}
+	n := run(t, b)
+	if err := n.Tell("a", nil); !errors.Is(err, broker.ErrUnavailable) {
+		t.Errorf("it tells: %v", err)
+	}
+	g.shut(false)
+	n.meets(1)
+	a.meets(1)
+	n.listen("a")
+	if err := a.Tell("a", []byte("hello")); err != nil {
+		t.Error(err)
+	}
+	n.hears("a: hello")
+}

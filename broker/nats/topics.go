@@ -168,9 +168,11 @@ type topic struct {
 	closed bool
 
 	// nodes.run's own.
-	live  bool    // ready was called
-	since *fence  // before it others could tell things that don't count; nil where all of that has been heard of
-	heard []heard // from those whose chain goes on
+	live   bool    // ready was called
+	since  *fence  // before it others could tell things that don't count; nil where all of that has been heard of
+	heard  []heard // from those whose chain goes on
+	missed int     // the tick of the last time
+	again  bool    // something else is missed since then
 }
 
 // heard is the number of what a peer has told a topic last.
@@ -396,16 +398,39 @@ func (n *nodes) heardTails(p *peer, told uint64, b []byte) {
 	n.miss(lost)
 }
 
-// miss tells topics that something may be lost.
+// miss tells topics that something may be lost: each at once, but only once between two ticks, so that a node which is too slow
+// for what arrives isn't kept busy with that.
 func (n *nodes) miss(topics []*topic) {
 	for _, t := range topics {
+		if t.missed == n.tick {
+			if !t.again {
+				t.again = true
+				n.again = append(n.again, t)
+			}
+			continue
+		}
 		n.mu.Lock()
 		open := t.live && !t.closed
 		n.mu.Unlock()
 		if open {
+			t.missed = n.tick
 			n.missed.Add(1)
 			n.b.node.Missed(t.name)
 		}
+	}
+}
+
+// missTicked tells what miss didn't, and all topics where that has to be, once a second at most.
+func (n *nodes) missTicked() {
+	again := n.again
+	n.again = nil
+	for _, t := range again {
+		t.again = false
+	}
+	n.miss(again)
+	if n.missAll && n.tick-n.missedAll >= ticks {
+		n.missAll, n.missedAll = false, n.tick
+		n.miss(n.live())
 	}
 }
 

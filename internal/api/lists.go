@@ -243,7 +243,9 @@ func (a *API) presence(c *call) ([]byte, *problem) {
 	if no != nil {
 		return nil, no
 	}
-	count, members, more, err := a.Hub.PresenceAfter(c.r.Context(), name, after, limit)
+	ctx, cancel := context.WithTimeout(c.r.Context(), waitFor)
+	defer cancel()
+	count, members, more, err := a.Hub.PresenceAfter(ctx, name, after, limit)
 	if err != nil {
 		return nil, problemOf(err)
 	}

@@ -31,13 +31,15 @@ const (
 	Disconnected                  // a session has ended for good: it can't be resumed any more
 	Joined
 	Left
-	Occupied  // the first member has joined, which comes before its Joined; of several nodes see occupied.go
+	Occupied  // the first member has joined, which comes before its Joined
 	Vacated   // the last one has left, which comes behind its Left
 	Published // a message, in a room of which Config.Tells says so
 )
 
 // Sink is told of all that happens, in its order for each client and for each room, and none misses its pair: who
-// connected is disconnected, who joined has left, and what was occupied is vacated, by Stop at the latest. It is called
+// connected is disconnected, who joined has left, and what was occupied is vacated, by Stop at the latest. Of several nodes
+// each tells of its own clients, and one, the room's home, when it is occupied and vacated: nothing comes then of what a
+// node knew that has died, and what is told while nodes are cut off from each other may be told twice. It is called
 // by any goroutine and under locks of the hub, so it must neither block nor call the hub.
 type Sink interface{ Event(e Event) }
 

@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"encoding/json"
 	"slices"
 	"sync"
 	"time"
@@ -87,22 +86,45 @@ func (h *Hub) occupies(name string, here bool) {
 			h.report(home, name)
 		}
 	}
-	if first == h.cluster.id {
-		o.heard(name, e, e.number)
-	}
+	number := e.number
 	o.mu.Unlock()
 	if first == h.cluster.id || next == h.cluster.id {
-		h.reported(h.cluster.id, own)
+		h.reportHere(name, e, own, number, first == h.cluster.id)
 	}
 }
 
-// heard notes that the home has heard of a change. o.mu is held.
-func (o *occupied) heard(name string, e *roomHere, number uint64) {
-	if e.number != number {
+// reportHere tells this node itself, as the room's home or the next one. The mu of the room's shard is held.
+func (h *Hub) reportHere(name string, e *roomHere, own report, number uint64, home bool) {
+	o := &h.cluster.occupied
+	if told := h.reported(h.cluster.id, own); home {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		h.heardOf(name, e, number, told)
+	}
+}
+
+// heardOf notes that the home has heard of a change; told says that it has told the application, which the next one is to
+// know, too. o.mu is held.
+func (h *Hub) heardOf(name string, e *roomHere, number uint64, told bool) {
+	o := &h.cluster.occupied
+	if e.number != number || o.rooms[name] != e {
 		return
 	}
-	if e.known = e.here; !e.here {
+	was := e.known
+	if e.known = e.here && (was || told); !e.here {
 		delete(o.rooms, name)
+	}
+	if e.known && !was {
+		h.reportNext(name)
+	}
+}
+
+// reportNext tells a room's next home. o.mu is held.
+func (h *Hub) reportNext(name string) {
+	if _, next := h.cluster.homes(name); next != h.cluster.id {
+		h.report(next, name)
+	} else if of := h.cluster.occupied.known[name]; of != nil {
+		of.sure = true
 	}
 }
 
@@ -148,12 +170,15 @@ func (h *Hub) sendReports(home broker.NodeID, to *reports) {
 	}
 	to.busy = true
 	h.cluster.ask(home, callOccupied, all, func(body []byte, err error) {
-		h.sentReports(home, to, numbers, decodeAnswer(body, err, nil))
+		var untold []string
+		err = decodeAnswer(body, err, &untold)
+		h.sentReports(home, to, numbers, untold, err)
 	})
 }
 
-// sentReports is what has come of them. Where a home is gone the next ones are told instead, by the view.
-func (h *Hub) sentReports(home broker.NodeID, to *reports, numbers map[string]uint64, err error) {
+// sentReports is what has come of them: untold are the rooms of which the home has not told the application yet. Where a
+// home is gone the next ones are told instead, by the view.
+func (h *Hub) sentReports(home broker.NodeID, to *reports, numbers map[string]uint64, untold []string, err error) {
 	o := &h.cluster.occupied
 	there := h.cluster.mayBeThere(home)
 	o.mu.Lock()
@@ -164,11 +189,14 @@ func (h *Hub) sentReports(home broker.NodeID, to *reports, numbers map[string]ui
 		case e == nil:
 		case err == nil:
 			if first, _ := h.cluster.homes(name); first == home {
-				o.heard(name, e, number)
+				h.heardOf(name, e, number, !slices.Contains(untold, name))
 			}
 		case there:
 			to.waiting[name] = true
 		}
+	}
+	if len(untold) > 0 { // by then it has
+		time.AfterFunc(vacatedAfter+vacatedAfter/4, func() { h.reportUntold(home, untold) })
 	}
 	if err == nil || !there {
 		to.busy = false
@@ -184,120 +212,15 @@ func (h *Hub) sentReports(home broker.NodeID, to *reports, numbers map[string]ui
 	})
 }
 
-// answerOccupied is told of rooms by another node.
-func answerOccupied(h *Hub, from broker.NodeID, question []byte, reply func(any, error)) {
-	var all []report
-	if err := json.Unmarshal(question, &all); err != nil {
-		reply(nil, err)
-		return
-	}
-	for _, r := range all {
-		if r.Room == "" {
-			go h.reportAll(from)
-		} else {
-			h.reportedBy(from, r)
-		}
-	}
-	reply(nil, nil)
-}
-
-func (h *Hub) reportedBy(from broker.NodeID, r report) {
-	defer h.recovered("noting where a room has members")
-	sh := h.roomShard(r.Room)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if !h.stopping() {
-		h.reported(from, r)
-	}
-}
-
-// reported notes what a node says of its members in a room, this one's home or next one. The mu of the room's shard is
-// held.
-func (h *Hub) reported(from broker.NodeID, r report) {
-	first, _ := h.cluster.homes(r.Room)
+// reportUntold tells a home again of rooms that it wasn't sure of.
+func (h *Hub) reportUntold(home broker.NodeID, rooms []string) {
 	o := &h.cluster.occupied
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	e := o.known[r.Room]
-	if e == nil {
-		if !r.Here && !r.Known {
-			return
+	for _, name := range rooms {
+		if e := o.rooms[name]; e != nil && !e.known && !h.stopping() {
+			h.report(home, name)
 		}
-		if o.known == nil {
-			o.known = map[string]*roomThere{}
-		}
-		e = &roomThere{nodes: map[broker.NodeID]int{}}
-		o.known[r.Room] = e
-	}
-	e.sure = r.Known || e.sure && first == h.cluster.id
-	if r.Here {
-		e.nodes[from] = o.round
-	} else {
-		delete(e.nodes, from)
-	}
-	switch {
-	case len(e.nodes) == 0:
-		e.left = clock()
-		h.lookAt(r.Room, e, h.vacates(first))
-	case !e.sure && first == h.cluster.id:
-		if settles := o.view + vacatedAfter.Milliseconds() - clock(); settles > 0 && len(h.cluster.seenPeers()) > 0 {
-			h.lookAt(r.Room, e, time.Duration(settles)*time.Millisecond) // another node may say that it is known
-			return
-		}
-		h.nowOccupied(r.Room, e)
-	}
-}
-
-// vacates is after how long a room without members is vacated, by the home or the next one.
-func (h *Hub) vacates(home broker.NodeID) time.Duration {
-	if home == h.cluster.id {
-		return vacatedAfter
-	}
-	return nextVacates
-}
-
-// nowOccupied tells the application. The mu of the room's shard is held, and o.mu.
-func (h *Hub) nowOccupied(name string, e *roomThere) {
-	e.sure = true
-	h.happened(Event{Kind: Occupied, Room: name})
-}
-
-// lookAt looks at a room later, once. o.mu is held.
-func (h *Hub) lookAt(name string, e *roomThere, wait time.Duration) {
-	o := &h.cluster.occupied
-	if e.timer != nil || o.ended {
-		return
-	}
-	e.timer = time.AfterFunc(wait, func() {
-		defer h.recovered("looking whether a room is vacated")
-		sh := h.roomShard(name)
-		sh.mu.Lock()
-		defer sh.mu.Unlock()
-		h.look(name, e)
-	})
-}
-
-// look tells the application what has become of a room. The mu of its shard is held.
-func (h *Hub) look(name string, e *roomThere) {
-	first, _ := h.cluster.homes(name)
-	o := &h.cluster.occupied
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if e.timer == nil || o.known[name] != e {
-		return
-	}
-	e.timer = nil
-	wait := time.Duration(e.left-clock())*time.Millisecond + h.vacates(first)
-	switch {
-	case len(e.nodes) == 0 && wait > 0 && !o.ended:
-		h.lookAt(name, e, wait)
-	case len(e.nodes) == 0:
-		delete(o.known, name)
-		if e.sure && first == h.cluster.id {
-			h.happened(Event{Kind: Vacated, Room: name})
-		}
-	case !e.sure && first == h.cluster.id:
-		h.nowOccupied(name, e)
 	}
 }
 
@@ -392,66 +315,10 @@ func (h *Hub) reportAnew(home broker.NodeID, name string) {
 		o.mu.Unlock()
 		return
 	}
-	own := report{name, e.here, e.known}
-	if first, _ := h.cluster.homes(name); first == home {
-		o.heard(name, e, e.number)
-	}
+	own, number := report{name, e.here, e.known}, e.number
 	o.mu.Unlock()
-	h.reported(home, own)
-}
-
-// forgetRooms forgets the rooms of which this node is no home any more, and has those that it has taken over looked at.
-func (h *Hub) forgetRooms() {
-	c := h.cluster
-	o, peers := &c.occupied, c.seenPeers()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for name, e := range o.known {
-		first, next := c.homesAmong(peers, name)
-		switch {
-		case first != c.id && next != c.id:
-			if e.timer != nil {
-				e.timer.Stop()
-			}
-			delete(o.known, name)
-		case first == c.id:
-			h.lookAt(name, e, vacatedAfter)
-		}
-	}
-}
-
-// vacatedBy takes a node that was gone for long out of all rooms.
-func (h *Hub) vacatedBy(node broker.NodeID) {
-	o := &h.cluster.occupied
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for name, e := range o.known {
-		_, has := e.nodes[node]
-		if delete(e.nodes, node); has && len(e.nodes) == 0 {
-			e.sure = true // it was told, as far as anybody knows
-			h.lookAt(name, e, vacatedAfter)
-		}
-	}
-}
-
-// endOccupied tells of rooms that are vacated as the hub stops.
-func (h *Hub) endOccupied() {
-	o := &h.cluster.occupied
-	alone := len(h.cluster.seenPeers()) == 0
-	o.mu.Lock()
-	o.ended = true
-	known := o.known
-	o.known = nil
-	o.mu.Unlock()
-	for name, e := range known {
-		sh := h.roomShard(name)
-		sh.mu.Lock()
-		first, _ := h.cluster.homes(name)
-		if e.sure && (alone || len(e.nodes) == 0 && first == h.cluster.id) {
-			h.happened(Event{Kind: Vacated, Room: name})
-		}
-		sh.mu.Unlock()
-	}
+	first, _ := h.cluster.homes(name)
+	h.reportHere(name, e, own, number, first == home)
 }
 
 func (c *cluster) seenPeers() []broker.Peer {

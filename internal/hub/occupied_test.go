@@ -60,6 +60,26 @@ func (m *mortal) Event(e Event) {
 	}
 }
 
+// settle waits until each node has heard that its rooms are known, and so has the next home.
+func settle(t testing.TB, hubs ...*Hub) {
+	t.Helper()
+	until(t, "the homes know", func() bool {
+		for _, h := range hubs {
+			o := &h.cluster.occupied
+			o.mu.Lock()
+			busy := len(o.homes) > 0
+			for _, e := range o.rooms {
+				busy = busy || !e.known
+			}
+			o.mu.Unlock()
+			if busy {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 func occupying(window time.Duration) (*occupations, func(*Config)) {
 	sink := &occupations{rooms: map[string]string{}}
 	return sink, func(c *Config) {
@@ -91,8 +111,10 @@ func TestARoomIsOccupiedOnceForAllNodes(t *testing.T) {
 		}
 	}
 	sink.are(t, rooms, "+")
+	settle(t, all[0].Hub, all[1].Hub, all[2].Hub)
 	late := newNode(t, memory, set)
 	know(t, append(slices.Clone(all), late)...)
+	settle(t, all[0].Hub, all[1].Hub, all[2].Hub, late.Hub)
 	d := late.client()
 	for i := range rooms {
 		d.joinsWith(fmt.Sprint("r", i), `1`)
@@ -116,6 +138,35 @@ func TestARoomIsOccupiedOnceForAllNodes(t *testing.T) {
 	sink.are(t, rooms, "+-+")
 }
 
+// A room's only member goes on on another node, and on a third one when that has died: nobody hears that it is vacated.
+func TestWhoMovesOccupiesARoom(t *testing.T) {
+	sink, set := occupying(4 * time.Second)
+	var sinks []*mortal
+	memory := brokertest.NewMemory()
+	nodes := nodesOf(t, memory, 3, func(c *Config) {
+		set(c)
+		sinks = append(sinks, &mortal{occupations: sink})
+		c.Sinks = []Sink{sinks[len(sinks)-1]}
+	})
+	dead := nodes[2]
+	ann := nodes[0].comes("", "ann")
+	ann.joinsWith("r0", `1`)
+	ann.lose(nodes[0].h)
+	back := dead.comes(ann.token(), "ann")
+	back.resumes("r0", "null")
+	sink.are(t, 1, "+")
+	time.Sleep(vacatedAfter + vacatedAfter/2)
+	settle(t, nodes[0].h, nodes[1].h, dead.h)
+	sinks[2].dead.Store(true)
+	memory.Cut(dead.inner, true)
+	last := nodes[1].comes(back.token(), "ann")
+	last.resumes("r0", "null")
+	time.Sleep(vacatedAfter + vacatedAfter/2)
+	sink.are(t, 1, "+")
+	last.bye()
+	until(t, "it is vacated", func() bool { return sink.of("r0") == "+-" })
+}
+
 // When a node dies the homes that it was are others, which know of the rooms already; those whose members were on it alone
 // are vacated when these can't be resumed any more. A node that ends tells of what it ends with.
 func TestRoomsOfANodeThatDies(t *testing.T) {
@@ -136,6 +187,7 @@ func TestRoomsOfANodeThatDies(t *testing.T) {
 		b.joinsWith(fmt.Sprint("r", i), `1`)
 	}
 	sink.are(t, rooms, "+")
+	settle(t, one.Hub, two.Hub, dead.Hub)
 	quiet.dead.Store(true) // it tells nobody
 	memory.Cut(dead.b, true)
 	until(t, "rooms are vacated", func() bool {

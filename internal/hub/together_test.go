@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.com/hubbub/broker/brokertest"
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/glob"
 	"example.com/hubbub/internal/wsclient"
 )
@@ -258,4 +259,20 @@ func TestMembersAreCountedOverAllNodes(t *testing.T) {
 			t.Errorf("node %d: %v", i, faults)
 		}
 	}
+}
+
+// When what a client shows changes, all members hear it, on each node.
+func TestDataOfAMemberChanges(t *testing.T) {
+	_, all := newNodes(t, 2, fullRooms)
+	a, b := all[0].client(), all[1].client()
+	a.joinsWith("r", `1`)
+	b.joinsWith("r", `2`)
+	believes := b.who("r")
+	id, _ := ParseID([]byte(a.id))
+	must(t, all[0].onClient(t.Context(), id, func(s *session) {
+		s.self = &self{user: s.name()}
+		s.self.is(auth.Identity{Data: []byte(`"new"`)})
+		s.showAnew()
+	}, func() bool { return false }))
+	b.follow("r", believes, map[string]any{a.id: "new", b.id: 2.0})
 }

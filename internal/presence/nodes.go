@@ -70,15 +70,14 @@ func (r *Room[P]) Together(self Node, start uint64) {
 	r.far = &far[P]{books: []*book{{node: self, listed: true}}, number: start}
 }
 
-// changed notes that something is to be told of a client. Where too many are, the others have to ask.
+// changed notes that something is to be told of a client. Where too much is, the others have to ask: they miss a change.
 func (f *far[P]) changed(id string) {
 	f.number++
 	if f.waits[id] {
 		return
 	}
 	if len(f.pending) >= max(1000, 2*f.books[0].count) {
-		f.pending, f.waits, f.told = nil, nil, f.number
-		return
+		f.pending, f.waits, f.told = nil, nil, f.number-1
 	}
 	if f.waits == nil {
 		f.waits = map[string]bool{}
@@ -88,7 +87,7 @@ func (f *far[P]) changed(id string) {
 }
 
 // Untold says that there is something to tell the other nodes.
-func (r *Room[P]) Untold() bool { return r.far != nil && r.far.told != r.far.number }
+func (r *Room[P]) Untold() bool { return r.far != nil && len(r.far.pending) > 0 }
 
 // Tell is what the other nodes are to be told: at least how many are here. Told says that it was.
 func (r *Room[P]) Tell(limits Limits) (all []News) {
