@@ -31,7 +31,11 @@ func TestTwoServersWithABrokerOfOnesOwn(t *testing.T) {
 	if err != nil || at.Epoch != joined["epoch"] {
 		t.Fatalf("published at %+v, %v; the member has %v", at, err, joined)
 	}
-	if m := c.NextJSON(); m["content"] != float64(1) || m["offset"] != float64(at.Offset) {
+	m := c.NextJSON()
+	for m["msg_type"] == "gap" && m["room"] == nil { // of chats: a node that comes can't know what was said before
+		m = c.NextJSON()
+	}
+	if m["content"] != float64(1) || m["offset"] != float64(at.Offset) {
 		t.Errorf("got %v, want what was published on the other node at %+v", m, at)
 	}
 }
