@@ -325,7 +325,7 @@ func (c Config) validateNumbers() (bad faults) {
 		}
 	}
 	if (c.keepsLog() || c.role() > roleBroker) && c.MaxMessageBytes > nats.MaxBody {
-		bad.add("max-message-bytes %d: more than the %d that the log of rooms takes", c.MaxMessageBytes, nats.MaxBody)
+		bad.add("max-message-bytes %d: more than the %d that the log of rooms takes (data-dir, join, nats)", c.MaxMessageBytes, nats.MaxBody)
 	}
 	if c.SendQueueBytes < c.MaxMessageBytes {
 		bad.add("send-queue-bytes %d: less than max-message-bytes, %d", c.SendQueueBytes, c.MaxMessageBytes)

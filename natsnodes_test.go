@@ -45,12 +45,12 @@ func TestNodesOverNATS(t *testing.T) {
 	c := rawtest.Dial(t, nodes[1], "/ws")
 	welcome := c.NextJSON()
 	c.Text(`{"msg_type":"join_room","room":"r","id":1}`)
-	joined := c.NextJSON()
+	joined := nextButGaps(c)
 	at, err := nodes[0].Publish(t.Context(), hubbub.Publication{Room: "r", Content: 1})
 	if err != nil || at.Epoch != joined["epoch"] {
 		t.Fatalf("published at %+v, %v; the member has %v", at, err, joined)
 	}
-	if m := c.NextJSON(); m["content"] != float64(1) {
+	if m := nextButGaps(c); m["content"] != float64(1) {
 		t.Errorf("got %v", m)
 	}
 	c.CloseNow()
