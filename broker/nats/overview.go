@@ -280,7 +280,7 @@ func (c Cluster) Remove(ctx context.Context, store string) error {
 		case o.Stores[i].Up:
 			return fmt.Errorf("the store %s is up: stop it first", store)
 		}
-		return remove(ctx, conn, store)
+		return c.dropLost(ctx, &o, func() error { return remove(ctx, conn, store) })
 	})
 }
 

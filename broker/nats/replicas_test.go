@@ -2,6 +2,7 @@ package nats
 
 import (
 	"errors"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -83,10 +84,42 @@ func TestOneReplicaOrThree(t *testing.T) {
 		if r == lost {
 			last = "after"
 		}
-		s := n.sees(r.Name, last, func(s seen) bool { return s.bodies[len(s.bodies)-1] == last })
+		s := n.sees(r.Name, last, hasLast(last))
 		if s.bodies[0] != "before" || len(s.bodies) != 2 || len(s.lost) > 0 || r == lost && s.at.Epoch != was {
 			t.Errorf("%q: %q, lost %v", r.Name, s.bodies, s.lost)
 		}
+	}
+}
+
+// The store that had the only copy of a log is gone for good, and the cluster forgets it: the log is another one then, and
+// members are told. What other stores have isn't touched.
+func TestOnlyCopyIsLostWithItsStore(t *testing.T) {
+	t.Parallel()
+	c := newStores(t, 3)
+	c.startAll()
+	n := run(t, c.join())
+	ready(t, n.Broker)
+	lost, kept := roomOf(1, "one"), roomOf(3, "three")
+	for _, r := range []broker.Room{lost, kept} {
+		c.until("stores serve", func() bool { return n.try(r, "before", "b").err == nil })
+		n.open(r)
+	}
+	was := n.look(lost.Name).at.Epoch
+	at := c.leaderOf(lost)
+	name := c.brokers[at].server.running().Name()
+	c.kill(at)
+	c.configs[at].Dir, c.configs[at].ID = filepath.Join(t.TempDir(), "log"), "new"
+	c.until("the store can be removed", func() bool { return c.configs[0].Cluster.Remove(t.Context(), name) == nil })
+	c.startAll()
+	for _, r := range []broker.Room{lost, kept} {
+		c.until("it goes on", func() bool { return n.try(r, "after", "a").err == nil })
+		n.sees(r.Name, "what comes after", hasLast("after"))
+	}
+	if s := n.look(lost.Name); s.at.Epoch == was || len(s.lost) == 0 {
+		t.Errorf("members of the room whose log is gone have %+v, before %s", s, was)
+	}
+	if s := n.look(kept.Name); !slices.Equal(s.bodies, []string{"before", "after"}) || len(s.lost) > 0 {
+		t.Errorf("members of the other room have %+v", s)
 	}
 }
 
