@@ -94,15 +94,15 @@ bench: bench-deps build ## Hubbub, its rivals and the kernel's limit, and docs/b
 	rm -f bin/bench.jsonl
 	bench/compare.py fan1k-w1,fan1k-w16,fan1k-w64,fan10k-w16,fan18k-w16,rooms10x100,rooms1000x10,rate1k,echo-w1,echo-w16,echo-16k,mem15k:2,mem15k-echo:2 \
 		--rounds 5 --hubbub bin/hubbub --rivals all --progress --json bin/bench.jsonl --about bin/bench.json
-	$(GO) -C bench run ./report -about $(CURDIR)/bin/bench.json -out $(CURDIR)/docs $(CURDIR)/bin/bench.jsonl
+	$(GO) run ./bench/report -about $(CURDIR)/bin/bench.json -out $(CURDIR)/docs $(CURDIR)/bin/bench.jsonl
 
 .PHONY: bench-short
 bench-short: bench-deps build ## the same in two minutes, judging that all works and not times; writes nothing to docs
-	$(GO) -C bench test ./...
+	$(GO) -C bench/rivals test ./...
 	rm -f bin/bench-short.jsonl
 	bench/compare.py fan100-w16,echo100-w1,mem1k --rounds 1 --secs 1 --check \
 		--hubbub bin/hubbub --rivals all --json bin/bench-short.jsonl --about bin/bench-short.json
-	out=$$(mktemp -d) && $(GO) -C bench run ./report -about $(CURDIR)/bin/bench-short.json -out $$out $(CURDIR)/bin/bench-short.jsonl && \
+	out=$$(mktemp -d) && $(GO) run ./bench/report -about $(CURDIR)/bin/bench-short.json -out $$out $(CURDIR)/bin/bench-short.jsonl && \
 		grep -q fan-out.svg $$out/benchmarks.md && test -s $$out/benchmarks/memory.svg && rm -r $$out
 
 .PHONY: bench-deps
@@ -111,8 +111,8 @@ bench-deps: # what the benchmarks need
 
 .PHONY: bench-lint
 bench-lint: # what lint is for the root, for the module of the benchmarks
-	$(GO) -C bench vet ./...
-	$(GO) -C bench mod tidy -diff
+	$(GO) -C bench/rivals vet ./...
+	$(GO) -C bench/rivals mod tidy -diff
 	@! grep -n '"resolved"' bench/rivals/npm/package-lock.json || { echo "package-lock.json names a registry: run npm inside bench/rivals/npm, whose .npmrc prevents it"; exit 1; }
 
 .PHONY: bench-go
@@ -124,7 +124,7 @@ API_ROUNDS ?= 9
 
 .PHONY: bench-api
 bench-api: build ## what a publish over HTTP costs, beside net/http alone and Centrifugo's library (two idle cores, two minutes)
-	$(GO) -C bench run ./api -hubbub $(CURDIR)/bin/hubbub -rounds $(API_ROUNDS)
+	$(GO) -C bench/rivals run ./api -hubbub $(CURDIR)/bin/hubbub -rounds $(API_ROUNDS)
 
 DRILLS ?=
 

@@ -76,7 +76,7 @@ func (c Config) apiKeys() (keys auth.APIKeys, err error) {
 
 func (s *Server) newAPI() *api.API {
 	keys, _ := s.cfg.apiKeys() // Validate has looked
-	return api.New(api.Config{Hub: s.hub, Keys: keys, MaxMessageBytes: s.cfg.MaxMessageBytes, Info: s.info, Log: s.log})
+	return api.New(api.Config{Hub: s.hub, Keys: keys, MaxMessageBytes: s.cfg.MaxMessageBytes, Info: s.info, Nodes: s.nodes, RemoveNode: s.removeNode, Log: s.log})
 }
 
 // isAPI says of a path below the server's own whether the API has it.
@@ -112,7 +112,14 @@ func (s *Server) AdminHandler() http.Handler {
 
 // info is what GET /info says.
 func (s *Server) info() api.Info {
+	var nodes []api.InfoNode
+	if all, _ := s.knownNodes(); s.links != nil && !s.links.alone {
+		for _, n := range all {
+			nodes = append(nodes, api.InfoNode{Node: n.Name, Version: n.Version, Connections: n.Connections, Rooms: n.Rooms, Clients: n.Clients})
+		}
+	}
 	return api.Info{
+		Nodes:   nodes,
 		Version: moduleVersion(), Node: s.node, Connections: s.Connections(), Rooms: s.RoomCount(), Clients: s.hub.Clients(),
 		Memory: api.Memory{Process: processMemory(), Buffered: s.loop.Buffered(), MaxBuffered: s.cfg.MaxBufferedBytes},
 	}

@@ -36,6 +36,7 @@ func TestOpenAPI(t *testing.T) {
 		}
 	})
 	t.Run("a busy server", func(t *testing.T) { allIsBusy(t, d) })
+	t.Run("a cluster", func(t *testing.T) { allOfNodes(t, d) })
 	t.Run("a stopped server", func(t *testing.T) {
 		s, b := startAPI(t, hubbub.Config{})
 		b.desc = d
@@ -94,6 +95,7 @@ func allIsDone(t *testing.T, d *description) {
 	b.ok("GET", "/users", "")
 	b.ok("GET", "/users/ann", "")
 	b.ok("GET", "/info", "")
+	b.ok("GET", "/nodes", "")
 	b.ok("GET", "/openapi.yaml", "")
 	b.fails(400, "bad_message", "no body", "GET", "/openapi.yaml", `{}`)
 	b.ok("DELETE", "/rooms/full/history/1?epoch="+epoch, "")
@@ -141,7 +143,7 @@ func examples(client string) map[string][3]string {
 		"join": {"PUT", room + "/members/" + client, ""}, "leave": {"DELETE", room + "/members/" + client, ""},
 		"clients": {"GET", "/clients", ""}, "client": {"GET", "/clients/" + client, ""}, "disconnect_client": {"DELETE", "/clients/" + client, ""},
 		"users": {"GET", "/users", ""}, "user": {"GET", "/users/u", ""}, "disconnect_user": {"DELETE", "/users/u", ""},
-		"info": {"GET", "/info", ""}, "tail": {"GET", "/tail?room=r", ""},
+		"info": {"GET", "/info", ""}, "nodes": {"GET", "/nodes", ""}, "remove_node": {"DELETE", "/nodes/n", ""}, "tail": {"GET", "/tail?room=r", ""},
 	}
 }
 
@@ -173,6 +175,7 @@ func allIsRefused(t *testing.T, d *description) {
 	for _, c := range [][3]string{
 		{"POST", "/publish", `{"user":"nobody","content":1}`}, {"GET", "/rooms/none", ""}, {"DELETE", "/rooms/r/history/7", ""}, {"PUT", "/rooms/r/members/nobody", ""},
 		{"DELETE", "/rooms/none/members/" + m.id, ""}, {"GET", "/clients/nobody", ""}, {"DELETE", "/clients/nobody", ""}, {"GET", "/users/nobody", ""}, {"DELETE", "/users/nobody", ""},
+		{"DELETE", "/nodes/nobody", ""},
 	} {
 		if a := b.call(c[0], c[1], c[2]); a.status != 404 {
 			t.Errorf("%v: %d %s", c, a.status, a.body)

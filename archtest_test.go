@@ -73,6 +73,9 @@ var allowedImports = map[string][]string{
 	"e2e":   {},                    // it knows the binary only from outside
 	"drill": {"internal/wsclient"}, // so does this
 
+	"bench/report": {}, // what was measured, as a page
+	"bench/scale":  {},
+
 	"scripts/mutants": {}, // it knows the source as text
 }
 
@@ -81,6 +84,7 @@ var testPackages = []string{"internal/rawtest", "internal/faulty", "internal/wsc
 
 // alsoInTests says what the tests of a package may import beside that.
 var alsoInTests = map[string][]string{
+	".":                      {"broker/brokertest"},
 	"client":                 {".", "hubbubtest"},
 	"e2e":                    {"client"}, // which is a client of a user's, too
 	"internal/hub":           {"broker/brokertest", "internal/protocol/room"},

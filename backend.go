@@ -21,10 +21,11 @@ var (
 	ErrUnknownUser = hub.ErrUnknownUser
 	// ErrOverloaded says that nothing was sent, because too much waits already: try again later.
 	ErrOverloaded = hub.ErrOverloaded
-	// ErrUnavailable says that nothing was done, because the log of a room can't be reached: with DataDir alone.
+	// ErrUnavailable says that nothing was done, because the log of a room can't be reached, or another node that has to be
+	// asked: with DataDir, or several nodes, alone.
 	ErrUnavailable = hub.ErrUnavailable
-	// ErrTimeout says that nobody knows whether it was done, because the log of a room didn't answer in time: with DataDir
-	// alone. What is published again by the same PublishID is published once.
+	// ErrTimeout says that nobody knows whether it was done, or whether all of it was, because the log of a room or another
+	// node didn't answer in time: with DataDir, or several nodes, alone. What is published again by the same PublishID is published once.
 	ErrTimeout = hub.ErrTimeout
 	// ErrStopped says that nothing was done, because Shutdown has ended the last connection.
 	ErrStopped = hub.ErrStopped
@@ -86,7 +87,8 @@ type Position struct {
 }
 
 // Publish sends what p says, whoever the policy lets publish. It doesn't block, but with DataDir waits for the log of a
-// room with history, 10 seconds at most: ErrUnavailable, ErrTimeout. ErrOverloaded says that nothing was sent. Others of
+// room with history, 10 seconds at most, and of several nodes for the one that has the Client, or all for a User, 5 seconds
+// at most: ErrUnavailable, ErrTimeout. ErrOverloaded says that nothing was sent. Others of
 // its errors: ErrUnknownClient, ErrUnknownUser, ErrStopped, ctx's where that has ended, and what is wrong with a field,
 // which is named. Any goroutine, a hook's too.
 func (s *Server) Publish(ctx context.Context, p Publication) (Position, error) {
@@ -120,8 +122,8 @@ func (s *Server) publish(ctx context.Context, p *Publication) (at Position, err 
 	if out.Content, err = encode(p.Content); err != nil {
 		return at, err
 	}
-	if s.broker != nil && p.Room != "" && len(out.Content) > nats.MaxBody {
-		return at, fmt.Errorf("Content has %d bytes as JSON, more than the %d that a room's log takes (DataDir)", len(out.Content), nats.MaxBody)
+	if s.links != nil && s.links.own != nil && p.Room != "" && len(out.Content) > nats.MaxBody {
+		return at, fmt.Errorf("Content has %d bytes as JSON, more than the %d that a room's log takes", len(out.Content), nats.MaxBody)
 	}
 	place, duplicate, err := s.hub.Publish(ctx, &out)
 	return Position{place.Epoch, place.Offset, duplicate}, err

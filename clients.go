@@ -26,14 +26,17 @@ type ClientQuery struct {
 }
 
 // Clients are all who are connected or may come back, by id; more says that there are others behind them. It doesn't
-// block, and goes over all clients.
+// block, and goes over all clients; of several nodes it waits for their lists: ErrUnavailable.
 func (s *Server) Clients(ctx context.Context, q ClientQuery) (list []Client, more bool, err error) {
 	limit, err := limited(q.Limit, maxList)
 	after, badAfter := afterID(q.After)
 	if err = errors.Join(ctx.Err(), err, badAfter); err != nil {
 		return nil, false, fmt.Errorf("hubbub: clients: %w", err)
 	}
-	clients, more := s.hub.ClientsAfter(after, limit)
+	clients, more, err := s.hub.ClientsAfter(ctx, after, limit)
+	if err != nil {
+		return nil, false, fmt.Errorf("hubbub: clients: %w", err)
+	}
 	for _, c := range clients {
 		list = append(list, clientOf(c))
 	}
@@ -52,7 +55,8 @@ type ClientDetail struct {
 }
 
 // Client is what is known of one client. ErrUnknownClient, ErrStopped, ctx's. It waits for the client's worker, or for
-// ctx.
+// ctx. Of several nodes it asks the one that has the client, 5 seconds at most, as the calls do that follow:
+// ErrUnavailable, and ErrTimeout where that doesn't answer, so that nobody knows what was done.
 func (s *Server) Client(ctx context.Context, client string) (ClientDetail, error) {
 	id, ok := hub.ParseID([]byte(client))
 	err := error(ErrUnknownClient)
@@ -79,29 +83,38 @@ type UserQuery struct {
 }
 
 // Users are those who have clients, by name; more says that there are others behind them. It doesn't block, and goes
-// over all users.
+// over all users; of several nodes it waits for their lists: ErrUnavailable.
 func (s *Server) Users(ctx context.Context, q UserQuery) (list []User, more bool, err error) {
 	limit, err := limited(q.Limit, maxList)
 	if err = errors.Join(ctx.Err(), err); err != nil {
 		return nil, false, fmt.Errorf("hubbub: users: %w", err)
 	}
-	users, more := s.hub.UsersAfter(q.After, limit)
+	users, more, err := s.hub.UsersAfter(ctx, q.After, limit)
+	if err != nil {
+		return nil, false, fmt.Errorf("hubbub: users: %w", err)
+	}
 	for _, u := range users {
 		list = append(list, User{u.User, u.Clients})
 	}
 	return list, more, nil
 }
 
-// UserClients are all clients of a user, by id. ErrUnknownUser, ctx's. It doesn't block.
+// UserClients are all clients of a user, by id. ErrUnknownUser, ctx's. It doesn't block, but of several nodes waits for
+// what they have: ErrUnavailable.
 func (s *Server) UserClients(ctx context.Context, user string) (list []Client, err error) {
-	if err := ctx.Err(); err != nil {
+	err = ctx.Err()
+	var clients []hub.ClientInfo
+	if err == nil {
+		clients, err = s.hub.UserClients(ctx, user)
+	}
+	if err == nil && len(clients) == 0 {
+		err = ErrUnknownUser
+	}
+	if err != nil {
 		return nil, fmt.Errorf("hubbub: clients of %s: %w", protocol.Quote([]byte(user)), err)
 	}
-	for _, c := range s.hub.UserClients(user) {
+	for _, c := range clients {
 		list = append(list, clientOf(c))
-	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("hubbub: clients of %s: %w", protocol.Quote([]byte(user)), ErrUnknownUser)
 	}
 	return list, nil
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/hubbub/broker"
 	"example.com/hubbub/broker/nats"
 	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/hub"
@@ -134,6 +135,16 @@ type Config struct {
 	// NodeName is what this server is called in webhooks and by the API: letters, digits and -._, at most 128. Default:
 	// an id that is kept in DataDir, or made up at each start.
 	NodeName string
+	// Broker keeps the logs of rooms with history and brings this node together with others, in the place of NATS: one of
+	// your own, which package broker/brokertest holds to what it must do. It is one Server's, which runs it until Shutdown.
+	// All nodes need the same Rooms, DedupWindow and Cluster.Secret. Where a room's history is to have other bounds, the
+	// broker must give it another log, with an epoch that it never had. It must take what clients may send,
+	// MaxMessageBytes and a kilobyte. Default: none; a Server is alone, and its logs are in memory, or in DataDir.
+	Broker broker.Broker
+	// Cluster is what this node knows of others, and makes it a store for them. Default: it is alone.
+	Cluster Cluster
+	// NATS are servers that keep the logs and bring nodes together, in the place of stores. Default: none.
+	NATS NATS
 	// Handlers are your own kinds of messages, by msg_type. The names of the protocol can't be taken.
 	Handlers map[string]Handler
 	// Hooks are your code in a client's life: connect, join, read, publish, request, disconnect.
@@ -248,6 +259,7 @@ func (c Config) withDefaults() Config {
 	c.limitsWithDefaults()
 	c.BasePath = strings.TrimRight(c.BasePath, "/")
 	c.Page = cmp.Or(c.Page, pageOn)
+	c.Cluster.Name = cmp.Or(c.Cluster.Name, "hubbub")
 	if c.Compression == "" {
 		c.Compression = compressionOn
 	}
@@ -278,7 +290,7 @@ func defaultMaxConnections() int {
 // Validate names every setting that can't be used; New calls it. Zero stands for the default.
 func (c Config) Validate() error {
 	c = c.withDefaults()
-	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests(), c.validateLimits(), c.validateIdentity(), c.validateQuestions(), c.validateWebhooks())
+	errs := slices.Concat(c.validateNumbers(), c.validateTimes(), c.validateNames(), c.validateRequests(), c.validateLimits(), c.validateIdentity(), c.validateQuestions(), c.validateWebhooks(), c.validateCluster())
 	if _, err := c.policies(); err != nil {
 		errs = append(errs, err)
 	}
@@ -312,8 +324,8 @@ func (c Config) validateNumbers() (bad faults) {
 			bad.add("%s %d: not between %d and %d", n.name, n.value, n.least, n.most)
 		}
 	}
-	if c.DataDir != "" && c.MaxMessageBytes > nats.MaxBody {
-		bad.add("max-message-bytes %d: more than the %d that the log of rooms takes (--data-dir, DataDir)", c.MaxMessageBytes, nats.MaxBody)
+	if (c.keepsLog() || c.role() > roleBroker) && c.MaxMessageBytes > nats.MaxBody {
+		bad.add("max-message-bytes %d: more than the %d that the log of rooms takes", c.MaxMessageBytes, nats.MaxBody)
 	}
 	if c.SendQueueBytes < c.MaxMessageBytes {
 		bad.add("send-queue-bytes %d: less than max-message-bytes, %d", c.SendQueueBytes, c.MaxMessageBytes)

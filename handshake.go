@@ -309,6 +309,9 @@ func (s *Server) closedToAll() *refusal {
 	if s.stopping.Load() {
 		return &refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping", result: upgradeStopping}
 	}
+	if why, out := s.links.trouble(); out {
+		return &refusal{status: http.StatusServiceUnavailable, detail: why, result: upgradeNotIn}
+	}
 	if s.loop.Overloaded() {
 		return full("the server is overloaded", upgradeOverloaded, "--max-buffered-bytes", s.cfg.MaxBufferedBytes)
 	}

@@ -184,7 +184,7 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 func (s *Server) admit(r *http.Request, known auth.Identity) (loop.Handler, *refusal) {
 	token := first(inQuery(r, "resume"))
 	connect := s.asksOf(r)
-	if connect != nil {
+	if of, _ := s.hub.Resume(token); connect != nil || of.Elsewhere() {
 		front.Admit(r) // it may take long
 	}
 	h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, known, connect)

@@ -83,7 +83,8 @@ func CertificateFiles(certFile, keyFile string, log *slog.Logger) (*tls.Config, 
 	return &tls.Config{GetCertificate: c.Get}, nil
 }
 
-// Serve answers what comes in on l until Shutdown; then it returns http.ErrServerClosed. Next to http.Serve it bounds
+// Serve answers what comes in on l until Shutdown; then it returns http.ErrServerClosed. Where the node turns out not to
+// belong to its cluster, because the others have other policies of rooms, it returns why; Shutdown is still to be called. Next to http.Serve it bounds
 // what connections that are not upgraded yet can cost, in number, in time and in bytes.
 func (s *Server) Serve(l net.Listener) error {
 	if s.cfg.ProxyProtocol {
@@ -128,7 +129,11 @@ func (s *Server) serve(l net.Listener, h http.Handler) error {
 		delete(s.listening, srv)
 		s.mu.Unlock()
 	}()
+	defer s.links.closeIfFailed(srv)()
 	err := srv.Serve(g)
+	if failure := s.links.failedWith(); failure != nil {
+		return fmt.Errorf("hubbub: serve: %w", failure)
+	}
 	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("hubbub: serve: %w", err)
 	}

@@ -62,6 +62,7 @@ const (
 	upgradeUnauthorized
 	upgradeUnidentified
 	upgradeStopping
+	upgradeNotIn
 	upgradeConnections
 	upgradeOverloaded
 	upgradePerIP
@@ -83,6 +84,7 @@ var upgradeNames = [upgradeResults]string{
 	upgradeUnauthorized: "unauthorized",
 	upgradeUnidentified: "unidentified",
 	upgradeStopping:     "stopping",
+	upgradeNotIn:        "not_in_cluster",
 	upgradeConnections:  "max_connections",
 	upgradeOverloaded:   "overloaded",
 	upgradePerIP:        "max_connections_per_ip",
@@ -138,6 +140,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		Turns:        metrics.Histogram{Counts: make([]int64, len(loop.TurnBounds)+1)},
 	}
 	snap.Webhooks = metrics.Webhooks(s.webhooks.Figures())
+	snap.Links = s.links.figures()
 	// What has not happened yet is there too, as 0: a rate needs a value before the first.
 	for _, code := range closeCodes {
 		snap.Closed[strconv.Itoa(code)] = 0

@@ -112,7 +112,8 @@ type Member struct {
 	Data json.RawMessage // what it joined with; nil for nothing
 }
 
-// Presence says who is in a room. ErrNoPresence, ctx's. It doesn't block.
+// Presence says who is in a room. ErrNoPresence, ctx's. It doesn't block, but where there are other nodes that have to be
+// asked: then ErrUnavailable and ErrTimeout, too.
 func (s *Server) Presence(ctx context.Context, room string, q PresenceQuery) (Presence, error) {
 	limit, err := limited(q.Limit, maxList)
 	after, badAfter := afterID(q.After)
@@ -122,7 +123,7 @@ func (s *Server) Presence(ctx context.Context, room string, q PresenceQuery) (Pr
 	if err = errors.Join(ctx.Err(), err, badAfter); err != nil {
 		return Presence{}, fmt.Errorf("hubbub: presence: %w", err)
 	}
-	count, members, more, err := s.hub.PresenceAfter(room, after, limit)
+	count, members, more, err := s.hub.PresenceAfter(ctx, room, after, limit)
 	if err != nil {
 		return Presence{}, fmt.Errorf("hubbub: presence of %s: %w", protocol.Quote([]byte(room)), err)
 	}
@@ -148,13 +149,17 @@ type RoomQuery struct {
 }
 
 // Rooms are those that have members or history, by name; more says that there are others behind them. With DataDir those
-// that are in memory alone: somebody is in them, or was lately. It doesn't block, and goes over all rooms.
+// that are in memory alone: somebody is in them, or was lately. It doesn't block, and goes over all rooms; of several nodes
+// it waits for their lists: ErrUnavailable.
 func (s *Server) Rooms(ctx context.Context, q RoomQuery) (list []Room, more bool, err error) {
 	limit, err := limited(q.Limit, maxList)
 	if err = errors.Join(ctx.Err(), err); err != nil {
 		return nil, false, fmt.Errorf("hubbub: rooms: %w", err)
 	}
-	rooms, more := s.hub.RoomsAfter(q.Prefix, q.After, limit)
+	rooms, more, err := s.hub.RoomsAfter(ctx, q.Prefix, q.After, limit)
+	if err != nil {
+		return nil, false, fmt.Errorf("hubbub: rooms: %w", err)
+	}
 	for _, r := range rooms {
 		list = append(list, roomOf(r))
 	}
@@ -164,7 +169,7 @@ func (s *Server) Rooms(ctx context.Context, q RoomQuery) (list []Room, more bool
 func roomOf(r hub.RoomInfo) Room { return Room{r.Name, r.Members, positionOf(r.Position)} }
 
 // Room is what is known of one room. ErrUnknownRoom, ctx's. It doesn't block, but with DataDir waits for the log of a room
-// that isn't in memory: ErrUnavailable.
+// that isn't in memory, and of several nodes for what each knows of it: ErrUnavailable.
 func (s *Server) Room(ctx context.Context, name string) (Room, error) {
 	err := checked(ctx, name)
 	if err == nil {

@@ -1,6 +1,7 @@
 package hubbub
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -14,9 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"example.com/hubbub/broker/nats"
 	"example.com/hubbub/internal/api"
-	"example.com/hubbub/internal/audit"
 	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/console"
 	"example.com/hubbub/internal/datadir"
@@ -64,8 +63,12 @@ type Server struct {
 
 	webhooks *outbox.Outbox // nil where nothing is told
 	dataDir  *datadir.Dir   // nil without one
-	broker   *nats.Broker   // keeps the logs of rooms in it; nil without one
-	endLog   func()         // ends it, once it serves
+
+	links       *links // nil where rooms are in memory, and there are no other nodes
+	tokenSecret string // that nodes have in common who were not given one
+	started     time.Time
+	policies    string // the digest of those of rooms
+	rules       []byte // see policyDigests
 
 	tally tally
 
@@ -98,8 +101,9 @@ func New(cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, page: console.Handler(), module: js.Handler(), listening: map[*http.Server]bool{}, delayed: make(chan struct{}),
-		probes: front.NewLane(), scrapes: front.NewLane(), readers: front.NewLane(),
+		started: time.Now(), probes: front.NewLane(), scrapes: front.NewLane(), readers: front.NewLane(),
 	}
+	s.policies, s.rules = cfg.policyDigests()
 	for _, text := range cfg.AllowedOrigins {
 		p, _ := front.ParseOriginPattern(text) // Validate has looked
 		s.origins = append(s.origins, p)
@@ -114,12 +118,12 @@ func New(cfg Config) (*Server, error) {
 	if err := s.startIdentifying(); err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
-	err := s.openDataDir()
+	err := s.openLinks()
 	if err == nil {
 		err = s.openWebhooks()
 	}
 	if err != nil {
-		s.closeDataDir()
+		s.closeLinks()
 		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
@@ -132,15 +136,17 @@ func New(cfg Config) (*Server, error) {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
 		s.closeWebhooks(now)
-		s.closeDataDir()
+		s.closeLinks()
 		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	s.loop = l
 	s.hub.Start(l)
-	s.serveLog()
 	s.tally.workers = make([]workerTally, len(l.Workers()))
 	s.scrape = s.newScrape()
+	if err := s.startLinks(); err != nil {
+		return nil, fmt.Errorf("hubbub: %w", errors.Join(err, s.Shutdown(context.Background())))
+	}
 	return s, nil
 }
 
@@ -171,10 +177,10 @@ func (s *Server) hubConfig() hub.Config {
 		Limits:            cfg.hubLimits(),
 		Log:               cfg.Logger,
 	}
-	rand.Read(h.TokenKey[:])
+	h.TokenKey = tokenKey(cmp.Or(cfg.Cluster.Secret, s.tokenSecret))
 	s.tellWebhooks(&h)
-	if s.broker != nil {
-		h.Broker, h.Alone = s.broker, true
+	if s.links != nil {
+		h.Broker, h.Alone, h.Beat = s.links, s.links.alone, s.beat
 	}
 	return h
 }
@@ -328,18 +334,29 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) { s.status(w, r,
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Access-Control-Allow-Origin", "*")
 	w.Header().Set("Access-Control-Expose-Headers", "Retry-After")
-	why := s.closedToAll()
-	switch {
-	case why != nil:
-	case s.draining.Load(): // and still accepting
-		why = &refusal{detail: "the server is stopping"}
-	case s.loop.Connections() >= s.cfg.MaxConnections:
-		why = s.tooMany()
-	default:
+	why := s.unready()
+	if why == nil {
 		s.status(w, r, "ready")
 		return
 	}
 	s.refuse(w, r, refusal{status: http.StatusServiceUnavailable, detail: why.detail}) // no upgrade, which would be counted
+}
+
+// unready says why new clients should rather be sent elsewhere; those who come all the same may be let in.
+func (s *Server) unready() *refusal {
+	if no := s.closedToAll(); no != nil {
+		return no
+	}
+	trouble, _ := s.links.trouble()
+	switch {
+	case s.draining.Load(): // and still accepting
+		return &refusal{detail: "the server is stopping"}
+	case s.loop.Connections() >= s.cfg.MaxConnections:
+		return s.tooMany()
+	case trouble != "":
+		return &refusal{detail: trouble}
+	}
+	return nil
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request, text string) {
@@ -375,120 +392,4 @@ func (s *Server) Info() Info {
 		Connections: s.Connections(), Clients: s.hub.Clients(), Parked: s.hub.ParkedSessions(), Rooms: s.RoomCount(),
 		Buffered: s.loop.Buffered(), MaxBuffered: s.cfg.MaxBufferedBytes,
 	}
-}
-
-// Shutdown ends the Server without a stampede. At once /readyz says 503; after Config.ShutdownDelay upgrades get 503,
-// and the clients are closed at a pace: 500 a second, or faster so that three quarters of the time until ctx's deadline
-// suffice. Each gets what is queued for it, a reconnect with a delay of its own, and 1001; the others are served
-// meanwhile. Shutdown returns when all are gone and the last hook has returned, or when ctx ends: then what is left is
-// cut off and the error is ctx's. Hooks can't be cut off: where some still run a second later the error is
-// ErrHooksRunning too. The Server can't be used afterwards. A second call waits like the first.
-//
-// A hook or Handler may call it. It waits then for all others, but neither for that one nor for what is to come behind
-// it: the Disconnect of its client, or the next hooks of its room. It would wait for itself in another goroutine than
-// the hook's own; a hook must not wait for such a one.
-func (s *Server) Shutdown(ctx context.Context) error {
-	defer s.questions.Close()
-	if !s.draining.Swap(true) {
-		time.AfterFunc(s.cfg.ShutdownDelay, func() { close(s.delayed) })
-	}
-	select {
-	case <-s.delayed:
-	case <-ctx.Done():
-	}
-	s.stopping.Store(true)
-	s.stopIdentifying()
-	clients := s.loop.Connections()
-	over := time.Duration(clients) * time.Second / drainPace
-	if deadline, ok := ctx.Deadline(); ok {
-		over = min(over, time.Until(deadline)*3/4)
-	}
-	s.hub.ComeBackWithin(max(2*time.Second, time.Duration(clients)*time.Second/drainPace))
-	s.loop.Stop(over)
-	gone := make(chan struct{})
-	go func() {
-		s.loop.Wait()
-		close(gone)
-	}()
-	var err error
-	select {
-	case <-gone:
-	case <-ctx.Done():
-		err = ctx.Err()
-		s.loop.Kill()
-		<-gone
-	}
-	s.hub.Stop() // those who might have resumed leave their rooms, and nothing is published any more
-	told := make(chan struct{})
-	go func() { // beside the hooks
-		s.closeWebhooks(ctx)
-		s.closeDataDir()
-		close(told)
-	}()
-	defer func() { <-told }()
-	s.closeListeners()
-	s.quiet.Stop()
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), hooksGrace)
-	defer cancel()
-	s.hub.WaitHooks(ctx)
-	if left := s.hub.WaitHooks(grace); left > 0 {
-		return errors.Join(err, fmt.Errorf("hubbub: shut down: %w: %d of them", ErrHooksRunning, left))
-	}
-	<-told
-	return errors.Join(err, s.settled())
-}
-
-// settled says which accounts are not back at zero though all has ended: a fault of Hubbub's own.
-func (s *Server) settled() error {
-	if s.hub.InHook() {
-		return nil
-	}
-	accounts := append(s.loop.Unsettled(), s.hub.Unsettled()...)
-	if s.ips != nil {
-		accounts = append(accounts, s.ips.Unsettled()...)
-	}
-	if s.webhooks != nil {
-		accounts = append(accounts, s.webhooks.Unsettled()...)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, g := range s.gates {
-		accounts = append(accounts, g.Unsettled()...)
-	}
-	if len(accounts) == 0 {
-		return nil
-	}
-	return fmt.Errorf("hubbub: shut down: %w: %s", ErrUnsettled, strings.Join(accounts, "; "))
-}
-
-func init() {
-	audit.Server = func(server any) []string { return server.(*Server).hub.Audit() }
-}
-
-// hooksGrace is how long Shutdown waits for hooks when all clients are gone, also past its context: those who were cut
-// off have a Disconnect too, and their rooms a Left.
-const hooksGrace = time.Second
-
-// drainPace is how many clients a second are closed, and so about how many come back to the other nodes.
-const drainPace = 500
-
-// closeListeners comes last: until then upgrades are told 503, and probes that the server isn't ready.
-func (s *Server) closeListeners() {
-	s.mu.Lock()
-	var servers []*http.Server
-	for srv := range s.listening {
-		servers = append(servers, srv)
-	}
-	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	var all sync.WaitGroup
-	for _, srv := range servers {
-		all.Go(func() {
-			if srv.Shutdown(ctx) != nil {
-				srv.Close() // a request that goes on
-			}
-		})
-	}
-	all.Wait()
 }

@@ -48,7 +48,9 @@ type Tail struct{ t *hub.Tail }
 
 // Tail begins to listen. Nobody ever waits for a tail: where more comes than is taken from it, it leaves out what is
 // new, and says how much. At most 64 may be open: ErrTooManyTails. ErrStopped, and what is wrong with a field, which is
-// named. Whoever calls it closes the tail. It doesn't block.
+// named. Whoever calls it closes the tail. It doesn't block, but of several nodes waits a second at most until all hear:
+// a tail is of all of them, and has each thing once, though not in one order over nodes. What can't be heard of a node is
+// said to be missing, as at least so much.
 func (s *Server) Tail(of TailOf) (*Tail, error) {
 	t, err := s.tail(of)
 	if err != nil {

@@ -52,11 +52,11 @@ type Message struct {
 // ErrBusy says that too much waits to be published already. Nothing was done.
 var ErrBusy = errors.New("too many messages wait for the room's log")
 
-// ErrUnavailable says that the log can't be reached, and that nothing was done.
-var ErrUnavailable = errors.New("the room's log can't be reached")
+// ErrUnavailable says that the log, or the other nodes, can't be reached, and that nothing was done.
+var ErrUnavailable = errors.New("the room's log, or the other nodes, can't be reached")
 
 // ErrTimeout says that nobody knows whether a message was published: no answer came in time.
-var ErrTimeout = errors.New("the room's log didn't answer in time; the message may have been published")
+var ErrTimeout = errors.New("the room's log or another node didn't answer in time; it may have been done")
 
 // NodeID names a node in one life of its process: it has another one each time that it starts.
 type NodeID [4]byte

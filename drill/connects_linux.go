@@ -85,8 +85,8 @@ func inMS(all []time.Duration) string {
 	return text
 }
 
-// child runs a process of the drill's own, and gives the line that it says, and what ends it.
-func (d *drill) child(words ...string) (line <-chan string, stop func()) {
+// child runs a process of the drill's own, and gives the lines that it says, few enough, and what ends it.
+func (d *drill) child(words ...string) (lines <-chan string, stop func()) {
 	self, err := os.Executable()
 	d.check(err)
 	cmd := exec.Command(self, words...)
@@ -99,10 +99,12 @@ func (d *drill) child(words ...string) (line <-chan string, stop func()) {
 		_ = cmd.Wait()
 	})
 	d.cleanup(stop)
-	said := make(chan string, 1)
+	said := make(chan string, 4096)
 	go func() {
-		line, _ := bufio.NewReader(out).ReadString('\n')
-		said <- line
+		defer close(said)
+		for in := bufio.NewScanner(out); in.Scan(); {
+			said <- in.Text()
+		}
 	}()
 	return said, stop
 }

@@ -22,6 +22,7 @@ import (
 type fleet struct {
 	d        *drill
 	to       unix.SockaddrInet4
+	nodes    *nodes // of which one is dialed; nil for to
 	ep       int
 	byFD     map[int32]*client
 	dialed   int
@@ -36,6 +37,10 @@ type fleet struct {
 	lag      time.Duration // the longest that the clients were not looked after
 	faults   []string
 	resuming resuming
+	gaps     map[string]int           // told, by reason
+	came     int                      // deliveries
+	slowest  time.Duration            // answer to a publish, since this was set to 0
+	history  map[historyPlace]message // what was delivered at each, of clients that resume
 	buf      []byte
 	text     []byte
 	frame    []byte
@@ -85,7 +90,7 @@ func (c *client) ready() bool { return c.state == opened && c.log.id != "" && c.
 func (d *drill) newFleet(s *server) *fleet {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	d.check(err)
-	f := &fleet{d: d, to: s.addr, ep: ep, byFD: map[int32]*client{}, numbers: map[string]uint32{}, began: time.Now(), buf: make([]byte, 256<<10)}
+	f := &fleet{d: d, to: s.addr, ep: ep, byFD: map[int32]*client{}, numbers: map[string]uint32{}, gaps: map[string]int{}, history: map[historyPlace]message{}, began: time.Now(), buf: make([]byte, 256<<10)}
 	d.cleanup(func() {
 		for fd := range f.byFD {
 			unix.Close(int(fd))
@@ -121,7 +126,11 @@ func (f *fleet) dial(c *client) {
 		f.dialed++
 		f.d.check(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, byte(2 + f.dialed%8)}}))
 	}
-	if err := unix.Connect(fd, &f.to); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+	to := f.to
+	if f.nodes != nil {
+		to = f.nodes.any().addr
+	}
+	if err := unix.Connect(fd, &to); err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		f.d.check(err)
 	}
 	f.byFD[int32(fd)] = c
@@ -390,6 +399,8 @@ func (f *fleet) onMessage(c *client, m serverMessage) {
 		}
 	case "resumed":
 		f.resumed(c, m)
+	case "gap":
+		f.gap(c, m)
 	case "ack", "error":
 		seq, err := strconv.Atoi(string(m.ID))
 		if err != nil || seq >= len(c.log.sent) {
@@ -397,6 +408,7 @@ func (f *fleet) onMessage(c *client, m serverMessage) {
 			return
 		}
 		f.lastCame = f.now
+		f.slowest = max(f.slowest, time.Duration(f.now-c.log.sent[seq].at))
 		if c.log.sent[seq].answer = acked; m.Kind == "error" {
 			c.log.sent[seq].answer = refused
 		}
@@ -412,6 +424,7 @@ func (f *fleet) deliver(c *client, d delivery) {
 		from = unknown
 	}
 	c.log.received = append(c.log.received, received{d.room, from, d.seq})
+	f.came++
 	f.lastCame = f.now
 	if c.session != nil {
 		f.advance(c, d, from)

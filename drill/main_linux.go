@@ -33,6 +33,14 @@ var drills = []drill{
 	{name: "stopped", limit: 5 * time.Minute, run: stopped, promise: "SIGSTOP for a minute: nobody is closed"},
 	{name: "webhooks", limit: 15 * time.Minute, run: webhooks, promise: "a backend that is down for 2 min, slow, then moody, 2,000 clients that come and go, kill -9 of the server twice: nothing untold, no hole in seq"},
 	{name: "killed", limit: 5 * time.Minute, run: killed, promise: "kill -9 of 5,000 clients' process: gone from the server, the others notice nothing"},
+	{name: "nodes", limit: 20 * time.Minute, run: nodeKilled, promise: "kill -9 of one of three nodes every 20 s, 15 times, at 500 publishes a second: nothing lost, clients back in 5 s, publishing again in 10 s, presence right in 10 s"},
+	{name: "rolling", limit: 10 * time.Minute, run: rolling, promise: "three nodes replaced under load: nothing lost, every session resumed"},
+	{name: "comers", limit: 10 * time.Minute, run: comers, promise: "a fourth and a fifth node come and go: nothing lost"},
+	{name: "frozen", limit: 10 * time.Minute, run: frozen, promise: "SIGSTOP of each of three nodes for 30 s: nothing lost"},
+	{name: "bus", limit: 10 * time.Minute, run: busRestarted, promise: "NATS killed and back ten times, once with its store wiped: nothing lost, or another epoch told"},
+	{name: "partition", limit: 40 * time.Minute, run: partition, promise: "a node cut off for 5 to 120 s, 20 times, both ways and one way: no two histories under one epoch and offset (root, nft)"},
+	{name: "wide", limit: 20 * time.Minute, run: wide, promise: "five nodes, 90,000 connections in one room of the cluster: what each costs, and how long a message to all takes"},
+	{name: "store", limit: 10 * time.Minute, run: storeFull, promise: "a full disk under one of three stores: nothing lost (root)"},
 }
 
 func main() {
@@ -42,6 +50,14 @@ func main() {
 	}
 	if len(os.Args) > 1 && os.Args[1] == connecting {
 		runConnecting(os.Args[2:])
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == widening {
+		runWidening(os.Args[2:])
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == bussing {
+		runBus(os.Args[2:])
 		return
 	}
 	if len(os.Args) > 1 && os.Args[1] == accepting {

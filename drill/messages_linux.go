@@ -45,6 +45,8 @@ type serverMessage struct {
 	ClientID string          `json:"client_id"`
 	Code     string          `json:"code"`
 	ID       json.RawMessage `json:"id"`
+	Reason   string          `json:"reason"`
+	To       uint64          `json:"to_offset"`
 	place
 
 	Token     string                  `json:"resume_token"`

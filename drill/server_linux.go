@@ -33,22 +33,36 @@ type server struct {
 type how struct {
 	under  []string // a program that becomes the server: prlimit, ip netns exec, ...
 	addr   [4]byte  // 127.0.0.1
+	port   int      // 0 for any
 	stderr *os.File // its log; else the drill keeps the end of it
 	flags  []string
 }
 
 func (d *drill) serve(flags ...string) *server { return d.serveAs(how{flags: flags}) }
 
+// serveAs starts a server and waits until it is ready.
 func (d *drill) serveAs(h how) *server {
+	s := d.launch(h)
+	for start := time.Now(); !s.ready(); time.Sleep(5 * time.Millisecond) {
+		if time.Since(start) > patience {
+			d.abort("the server does not become ready: %s", s.log.String())
+		}
+	}
+	return s
+}
+
+// launch starts a server, which isn't ready yet.
+func (d *drill) launch(h how) *server {
 	s := &server{d: d, exited: make(chan struct{})}
-	if s.addr.Addr = h.addr; h.addr == [4]byte{} {
+	s.addr.Addr, s.addr.Port = h.addr, h.port
+	switch {
+	case h.addr != [4]byte{}:
+		s.addr.Port = max(h.port, 8080) // in a namespace all ports are free
+	case h.port == 0:
+		s.addr.Port = d.freePort()
+		fallthrough
+	default:
 		s.addr.Addr = [4]byte{127, 0, 0, 1}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		d.check(err)
-		s.addr.Port = l.Addr().(*net.TCPAddr).Port
-		l.Close()
-	} else {
-		s.addr.Port = 8080 // in a namespace all ports are free
 	}
 	listen := net.JoinHostPort(net.IP(s.addr.Addr[:]).String(), strconv.Itoa(s.addr.Port))
 	words := append(append(h.under, d.program, "serve", "--listen", listen, "--shutdown-timeout", "2s"), h.flags...)
@@ -66,17 +80,23 @@ func (d *drill) serveAs(h how) *server {
 		close(s.exited)
 	}()
 	d.cleanup(s.end)
-	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
-		if !s.lives() {
-			d.abort("the server does not start: %v: %s", s.err, s.log.String())
-		}
-		if body, err := s.get("/readyz"); err == nil && bytes.Contains(body, []byte(" 200 ")) {
-			return s
-		}
-		if time.Since(start) > patience {
-			d.abort("the server does not become ready: %s", s.log.String())
-		}
+	return s
+}
+
+func (d *drill) freePort() int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	d.check(err)
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// ready says whether the server says so. It must live.
+func (s *server) ready() bool {
+	if !s.lives() {
+		s.d.abort("the server does not start: %v: %s", s.err, s.log.String())
 	}
+	body, err := s.get("/readyz")
+	return err == nil && bytes.Contains(body, []byte(" 200 "))
 }
 
 func (s *server) lives() bool {
@@ -114,7 +134,7 @@ func (s *server) end() {
 	}
 }
 
-// get is a GET from the thread's own network namespace. It is HTTP/1.0, whose answers have no chunks: the beginning of
+// get is a GET with the backend's key, from the thread's own network namespace. It is HTTP/1.0, whose answers have no chunks: the beginning of
 // one may stand in the middle of a figure.
 func (s *server) get(path string) ([]byte, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -128,7 +148,7 @@ func (s *server) get(path string) ([]byte, error) {
 	if err := unix.Connect(fd, &s.addr); err != nil {
 		return nil, err
 	}
-	if _, err := unix.Write(fd, fmt.Appendf(nil, "GET %s HTTP/1.0\r\nHost: drill\r\n\r\n", path)); err != nil {
+	if _, err := unix.Write(fd, fmt.Appendf(nil, "GET %s HTTP/1.0\r\nHost: drill\r\nAuthorization: Bearer %s\r\n\r\n", path, backendKey)); err != nil {
 		return nil, err
 	}
 	var answer []byte

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"example.com/hubbub/internal/wsclient"
@@ -104,6 +106,9 @@ func (f *fleet) resumed(c *client, m serverMessage) {
 		case !ok:
 			f.faults = append(f.faults, fmt.Sprintf("resumed without room %d", room))
 		case !got.Recovered:
+			if os.Getenv("DRILL_DEBUG") != "" {
+				fmt.Fprintf(os.Stderr, "client %d room %d: %s at %v, is at %v, away %v\n", c.num, room, got.Reason, s.at[i], got.place, time.Duration(f.now-s.lost))
+			}
 			c.log.unrecovered(room, f.now)
 			s.at[i] = got.place
 			f.resuming.unrecovered[got.Reason]++
@@ -138,7 +143,42 @@ func (f *fleet) advance(c *client, d delivery, from uint32) {
 		f.faults = append(f.faults, fmt.Sprintf("client %d got offset %d of room %d after %d", c.num, d.offset, d.room, s.at[i].Offset))
 	}
 	s.at[i].Offset = d.offset
+	what := message{from, d.seq}
+	if was, known := f.history[historyPlace{d.room, s.at[i]}]; known && was != what {
+		f.faults = append(f.faults, fmt.Sprintf("room %d has two histories: at %v are message %d of %d and %d of %d", d.room, s.at[i], was.seq, was.from, d.seq, from))
+	}
+	f.history[historyPlace{d.room, s.at[i]}] = what
 	if f.logs[from].sent[d.seq].at < s.back {
 		f.resuming.missed++
+	}
+}
+
+// historyPlace is a place in one room's log, and message what a publisher has sent.
+type historyPlace struct {
+	room uint32
+	place
+}
+
+type message struct{ from, seq uint32 }
+
+// gap takes word that some of a room's messages won't come.
+func (f *fleet) gap(c *client, m serverMessage) {
+	if m.Room == "" { // of chats, which nobody sends
+		return
+	}
+	f.gaps[m.Reason]++
+	i := slices.IndexFunc(c.rooms, func(room uint32) bool { return "r"+strconv.Itoa(int(room)) == m.Room })
+	if i < 0 {
+		f.faults = append(f.faults, "a gap in "+m.Room)
+		return
+	}
+	c.log.unrecovered(c.rooms[i], f.now)
+	if c.session == nil {
+		return
+	}
+	if at := &c.session.at[i]; m.Epoch != "" {
+		*at = place{m.Epoch, m.To}
+	} else {
+		at.Offset = max(at.Offset, m.To)
 	}
 }

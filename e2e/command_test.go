@@ -34,18 +34,19 @@ func TestUnknownFlagIsRefusedByName(t *testing.T) {
 	}
 }
 
+// What is promised for later, and what lacks another setting.
 func TestReservedFlagIsRefusedByName(t *testing.T) {
 	t.Parallel()
 	for flag, value := range map[string]string{
-		"nats": "nats://127.0.0.1:4222", "nats-creds": "file", "cluster-listen": ":6222", "cluster-name": "x", "cluster-secret": "x",
-		"join": "127.0.0.1:6222", "replicas": "3",
+		"nats": "127.0.0.1:4222", "nats-creds": "file", "nats-ca": "file", "cluster-listen": ":6222", "cluster-advertise": "a:6222", "cluster-secret": "x",
+		"join": "127.0.0.1:6222", "replicas": "3", "cluster-tls-cert": "x",
 		"anonymous": "on", "jwt-key": "x", "hook-url": "http://127.0.0.1:1", "pusher-app": "x", "centrifugo": "on",
 	} {
 		refused(t, nil, []string{"--" + flag, value}, flag)
 		refused(t, nil, []string{"--" + flag + "=" + value}, flag)
 	}
 	// Nor is the environment ignored.
-	refused(t, []string{"HUBBUB_NATS=nats://127.0.0.1:4222"}, nil, "NATS")
+	refused(t, []string{"HUBBUB_NATS=127.0.0.1:4222"}, nil, "NATS")
 	refused(t, nil, []string{"--io", "uring"}, "io", "uring")
 }
 

@@ -63,6 +63,13 @@ func Run(t *testing.T, setUp func(t *testing.T) System) {
 		{"closing and opening again", closingAndOpening},
 		{"faults", faults},
 		{"the log is lost", theLogIsLost},
+		{"telling", telling},
+		{"ready to hear", readyToHear},
+		{"many topics at once", manyTopics},
+		{"asking", asking},
+		{"who is there", whoIsThere},
+		{"faults between nodes", faultsBetween},
+		{"the end between nodes", theEndBetween},
 		{"the end", theEnd},
 	} {
 		t.Run(story.name, func(t *testing.T) {
@@ -97,6 +104,8 @@ type node struct {
 
 	mu   sync.Mutex
 	open map[string]*view
+
+	together // what it has to do with other nodes
 }
 
 // view is what a node has seen of a room since it was opened.
@@ -111,7 +120,7 @@ type view struct {
 // start starts a node, which ends with the test.
 func (w *world) start() *node {
 	ctx, cancel := context.WithCancel(context.Background())
-	n := &node{w: w, b: w.Node(), open: map[string]*view{}}
+	n := &node{w: w, b: w.Node(), open: map[string]*view{}, together: newTogether()}
 	ended := make(chan error, 1)
 	go func() { ended <- n.b.Run(ctx, n) }()
 	n.stop = sync.OnceFunc(func() {
@@ -333,9 +342,3 @@ func (w *world) whole(room, epoch string, behind uint64, entries []broker.Entry)
 		}
 	}
 }
-
-func (n *node) Heard(string, broker.NodeID, []byte)                  {}
-func (n *node) Missed(string)                                        {}
-func (n *node) Handle(_ broker.NodeID, _ []byte, reply func([]byte)) { reply(nil) }
-func (n *node) Beat() []byte                                         { return nil }
-func (n *node) View([]broker.Peer, bool)                             {}

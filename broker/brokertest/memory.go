@@ -18,11 +18,12 @@ type Memory struct {
 	epoch int
 	rooms map[string]*kept
 	nodes []*memoryNode // that run
+	calls map[*memoryCall]bool
 	down  bool
 	held  bool     // publishing isn't answered
 	late  []func() // the answers that are held
 
-	work sync.WaitGroup
+	work underWay
 }
 
 // kept is a room's log.
@@ -39,11 +40,59 @@ type inbox struct {
 	mu      sync.Mutex // held while the node is called
 	waiting []func(n broker.Node)
 	opened  bool
+	closed  bool // perhaps before it was opened
+}
+
+// underWay counts what is done. It may begin at any time, also while somebody waits for the end, as it mustn't with a
+// sync.WaitGroup.
+type underWay struct {
+	mu    sync.Mutex
+	n     int
+	ended chan struct{} // closed when n is 0 again; nil while nobody waits
+}
+
+// begin counts something whose end calls end.
+func (u *underWay) begin() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.n++
+}
+
+func (u *underWay) do(f func()) {
+	u.begin()
+	go func() {
+		defer u.end()
+		f()
+	}()
+}
+
+func (u *underWay) end() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.n--; u.n == 0 && u.ended != nil {
+		close(u.ended)
+		u.ended = nil
+	}
+}
+
+// wait waits until nothing is under way.
+func (u *underWay) wait() {
+	u.mu.Lock()
+	if u.n == 0 {
+		u.mu.Unlock()
+		return
+	}
+	if u.ended == nil {
+		u.ended = make(chan struct{})
+	}
+	ended := u.ended
+	u.mu.Unlock()
+	<-ended
 }
 
 // NewMemory makes logs that are empty.
 func NewMemory() *Memory {
-	return &Memory{rooms: map[string]*kept{}, epoch: 1}
+	return &Memory{rooms: map[string]*kept{}, calls: map[*memoryCall]bool{}, epoch: 1}
 }
 
 // Broker is one node's.
@@ -112,7 +161,7 @@ func (m *Memory) Lose() {
 }
 
 // Wait waits until nothing is called back any more.
-func (m *Memory) Wait() { m.work.Wait() }
+func (m *Memory) Wait() { m.work.wait() }
 
 // room: m.mu is held.
 func (m *Memory) room(name string) *kept {
@@ -140,7 +189,7 @@ func (r *kept) log(m *Memory) broker.Log {
 
 // later does something after a moment.
 func (m *Memory) later(do func()) {
-	m.work.Go(func() {
+	m.work.do(func() {
 		time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
 		do()
 	})
@@ -150,7 +199,7 @@ func (m *Memory) later(do func()) {
 func (m *Memory) bring(n *memoryNode, in *inbox, call func(broker.Node)) {
 	in.waiting = append(in.waiting, call)
 	if in.opened {
-		m.work.Go(func() { m.hand(n, in) })
+		m.work.do(func() { m.hand(n, in) })
 	}
 }
 
@@ -218,7 +267,9 @@ func (n *memoryNode) Open(of broker.Room, opened func(broker.Log, error)) (close
 		r := n.m.room(of.Name)
 		r.trim(of)
 		log := r.log(n.m)
-		r.open[n] = in
+		if !in.closed {
+			r.open[n] = in
+		}
 		n.m.mu.Unlock()
 		opened(log, nil)
 		n.m.mu.Lock()
@@ -227,6 +278,9 @@ func (n *memoryNode) Open(of broker.Room, opened func(broker.Log, error)) (close
 		n.m.hand(n, in)
 	})
 	return func() {
+		n.m.mu.Lock()
+		defer n.m.mu.Unlock()
+		in.closed = true
 		n.m.later(func() {
 			n.m.mu.Lock()
 			defer n.m.mu.Unlock()
@@ -238,9 +292,8 @@ func (n *memoryNode) Open(of broker.Room, opened func(broker.Log, error)) (close
 }
 
 func (n *memoryNode) Publish(of broker.Room, message broker.Message, done func(broker.Position, bool, error)) error {
-	before, _ := n.lanes.Load(of.Name)
 	turn := make(chan struct{})
-	n.lanes.Store(of.Name, turn) // who publishes to a room does so from one goroutine at a time, or wants no order
+	before, _ := n.lanes.Swap(of.Name, turn)
 	n.m.later(func() {
 		defer close(turn)
 		if before != nil {

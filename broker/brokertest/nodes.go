@@ -41,6 +41,7 @@ func (n *memoryNode) reaches(other *memoryNode) bool {
 
 // changed tells every node who is there. m.mu is held.
 func (m *Memory) changed() {
+	m.failCalls()
 	for _, n := range m.nodes {
 		var peers []broker.Peer
 		for _, other := range m.nodes {
@@ -113,7 +114,9 @@ func (n *memoryNode) Listen(topic string, ready func(error)) (closed func()) {
 			ready(broker.ErrUnavailable)
 			return
 		}
-		n.topics[topic] = in
+		if !in.closed {
+			n.topics[topic] = in
+		}
 		n.m.mu.Unlock()
 		ready(nil)
 		n.m.mu.Lock()
@@ -122,6 +125,9 @@ func (n *memoryNode) Listen(topic string, ready func(error)) (closed func()) {
 		n.m.hand(n, in)
 	})
 	return func() {
+		n.m.mu.Lock()
+		defer n.m.mu.Unlock()
+		in.closed = true
 		n.m.later(func() {
 			n.m.mu.Lock()
 			defer n.m.mu.Unlock()
@@ -147,6 +153,13 @@ func (n *memoryNode) Tell(topic string, body []byte) error {
 	return nil
 }
 
+// memoryCall is a question that isn't answered.
+type memoryCall struct {
+	from, to *memoryNode
+	done     func(answer []byte, err error)
+	timer    *time.Timer
+}
+
 func (n *memoryNode) Call(to broker.NodeID, body []byte, done func([]byte, error)) {
 	n.m.mu.Lock()
 	defer n.m.mu.Unlock()
@@ -156,12 +169,50 @@ func (n *memoryNode) Call(to broker.NodeID, body []byte, done func([]byte, error
 		return
 	}
 	other, body := n.m.nodes[i], bytes.Clone(body)
+	c := &memoryCall{from: n, to: other, done: done}
+	c.timer = time.AfterFunc(5*time.Second, func() {
+		n.m.mu.Lock()
+		waits := n.m.calls[c]
+		delete(n.m.calls, c)
+		n.m.mu.Unlock()
+		if waits {
+			done(nil, broker.ErrTimeout)
+		}
+	})
+	n.m.calls[c] = true
 	in := other.asked[n]
 	if in == nil {
 		in = &inbox{opened: true}
 		other.asked[n] = in
 	}
+	n.m.work.begin() // until it is answered, however late that is: Run waits for it
 	n.m.bring(other, in, func(node broker.Node) {
-		node.Handle(n.id, body, func(answer []byte) { n.m.later(func() { done(answer, nil) }) })
+		node.Handle(n.id, body, func(answer []byte) {
+			n.m.later(func() {
+				n.m.mu.Lock()
+				defer n.m.mu.Unlock()
+				n.m.answer(c, answer, nil)
+			})
+			n.m.work.end()
+		})
 	})
+}
+
+// answer ends a call, once. m.mu is held.
+func (m *Memory) answer(c *memoryCall, answer []byte, err error) {
+	if !m.calls[c] {
+		return
+	}
+	delete(m.calls, c)
+	c.timer.Stop()
+	m.later(func() { c.done(answer, err) })
+}
+
+// failCalls ends those whose nodes don't reach each other any more. m.mu is held.
+func (m *Memory) failCalls() {
+	for c := range m.calls {
+		if !c.from.reaches(c.to) {
+			m.answer(c, nil, broker.ErrTimeout)
+		}
+	}
 }

@@ -214,3 +214,109 @@ func BenchmarkTails(b *testing.B) {
 		}
 	}
 }
+
+// A node tells a topic to which nobody listens, to which one other node does, and asks another node.
+func BenchmarkTelling(b *testing.B) {
+	for _, of := range []struct {
+		name    string
+		servers int
+	}{{"embedded", 1}, {"three servers", 3}} {
+		node := opener(b, of.servers)
+		teller, listener := run(b, node()), run(b, node())
+		teller.meets(1)
+		heard := make(chan struct{}, 1)
+		listener.others.mu.Lock()
+		listener.others.hearing = func() { heard <- struct{}{} }
+		listener.others.mu.Unlock()
+		listener.listen("heard")
+		body := make([]byte, 100)
+		tell := func(b *testing.B, topic string) {
+			for teller.Tell(topic, body) != nil {
+				time.Sleep(100 * time.Microsecond) // too much waits
+			}
+		}
+		b.Run(of.name+"/nobody listens", func(b *testing.B) {
+			b.ReportAllocs()
+			used := cpu()
+			for b.Loop() {
+				tell(b, "not heard")
+			}
+			for teller.nodes.out.waits() > 0 {
+				time.Sleep(time.Millisecond)
+			}
+			b.ReportMetric(float64((cpu()-used).Nanoseconds())/float64(b.N), "CPU-ns/op")
+		})
+		b.Run(of.name+"/one after the other", func(b *testing.B) {
+			for b.Loop() {
+				tell(b, "heard")
+				<-heard
+			}
+		})
+		b.Run(of.name+"/at once", func(b *testing.B) {
+			used := cpu()
+			const most = 1000 // on their way; what is too much is dropped
+			for i := range b.N + most {
+				if i < b.N {
+					tell(b, "heard")
+				}
+				if i >= most {
+					<-heard
+				}
+			}
+			b.ReportMetric(float64((cpu()-used).Nanoseconds())/float64(b.N), "CPU-ns/op")
+		})
+		b.Run(of.name+"/asking", func(b *testing.B) {
+			for b.Loop() {
+				if _, err := teller.ask(listener.ID(), "question"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// Ten thousand topics are listened to at once.
+func BenchmarkListening(b *testing.B) {
+	const many = 10_000
+	for _, of := range []struct {
+		name    string
+		servers int
+	}{{"embedded", 1}, {"three servers", 3}} {
+		b.Run(of.name, func(b *testing.B) {
+			node := opener(b, of.servers)
+			run(b, node()).meets(0)
+			for b.Loop() {
+				b.StopTimer()
+				n := run(b, node())
+				n.meets(1)
+				var before, after runtime.MemStats
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				threads := runtime.NumGoroutine()
+				b.StartTimer()
+				begin, used := time.Now(), cpu()
+				var all sync.WaitGroup
+				for _, name := range names("topic ", many) {
+					all.Add(1)
+					n.Listen(name, func(err error) {
+						if err != nil {
+							b.Error(err)
+						}
+						all.Done()
+					})
+				}
+				most := runtime.NumGoroutine() - threads
+				all.Wait()
+				b.ReportMetric(time.Since(begin).Seconds(), "s")
+				b.ReportMetric((cpu() - used).Seconds(), "CPU-s")
+				b.StopTimer()
+				runtime.GC()
+				runtime.ReadMemStats(&after)
+				b.ReportMetric((float64(after.HeapAlloc)-float64(before.HeapAlloc))/float64(many), "B/topic")
+				b.ReportMetric(float64(most), "goroutines")
+				n.stop()
+				b.StartTimer()
+			}
+		})
+	}
+}

@@ -179,6 +179,17 @@ func (f *flight) refused(err error) {
 	f.timer.Reset(retryAfter)
 }
 
+// sendAgain has what isn't answered sent again now: whom it was sent to leads no more, or can't answer this connection.
+func (st *stream) sendAgain() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, l := range st.lanes {
+		if f := l.flight; f != nil && !f.ended && !f.queued {
+			f.timer.Reset(0)
+		}
+	}
+}
+
 // patience is how long a group is sent again: while JetStream knows its id for sure.
 func (st *stream) patience() time.Duration {
 	return min(giveUp, st.window()*3/4)
@@ -249,7 +260,7 @@ func (f *flight) answered(m *client.Msg) {
 		st.mu.Unlock()
 		duplicate := a.Duplicate && f.messages[0].ID != "" // else it is one of our own tries
 		f.tell(func(i int) (broker.Position, bool, error) {
-			return broker.Position{Epoch: f.nonce + st.b.cfg.Mark, Offset: a.Sequence<<groupBits | uint64(i)}, duplicate, nil
+			return broker.Position{Epoch: f.nonce + st.b.mark(), Offset: a.Sequence<<groupBits | uint64(i)}, duplicate, nil
 		})
 		return
 	}

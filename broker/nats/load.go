@@ -45,7 +45,7 @@ func (l *loading) run() error {
 	if err != nil {
 		return err
 	}
-	l.log.At = broker.Position{Epoch: l.nonce + l.st.b.cfg.Mark, Offset: l.behind}
+	l.log.At = broker.Position{Epoch: l.nonce + l.st.b.mark(), Offset: l.behind}
 	if last > 0 && l.behind == last<<groupBits|(maxGroup-1) {
 		l.log.Floor = l.behind
 		return nil // nothing has come

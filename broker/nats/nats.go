@@ -10,6 +10,9 @@
 // is open delivers what arrives while its chain is whole, and else reads the log (room.go, load.go) by one of the few
 // goroutines of its stream (jobs.go). What never arrives and isn't followed by anything is found by looking at the tails
 // (tail.go). The reasons are in docs/decisions/0015-nats-log.md.
+//
+// Nodes say each second that they are there (nodes.go), tell each other by topics (topics.go), which are ready once all know
+// of them (fence.go), and ask each other (calls.go), over core NATS: docs/decisions/0016-nodes.md.
 package nats
 
 import (
@@ -19,6 +22,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,9 +34,13 @@ import (
 	"example.com/hubbub/broker"
 )
 
-// Config says how logs are kept. The zero value is one replica, and what is published is known again for two minutes.
+// Config says how logs are kept. The zero value is as many replicas as suit the servers, and what is published is known
+// again for two minutes.
 type Config struct {
-	Replicas int           // of each stream: 1, 3 or 5
+	Creds    string        // of Dial: a file with an account's credentials; "" for none
+	CA       string        // of Dial: a PEM file with who signs for the servers; "" for the system's
+	Alone    bool          // no other node can come: nothing is told or asked
+	Replicas int           // of each stream: 1, 3 or 5; 0 for 3 where the servers are a cluster, else 1
 	Window   time.Duration // how long a Message.ID is remembered; also limited by the age that is kept
 	Mark     string        // what epochs end with; another one tells all who come back that the logs are others
 	Logger   *slog.Logger  // of what goes wrong; nil for none
@@ -52,12 +60,17 @@ type Broker struct {
 	cfg    Config
 	log    *slog.Logger
 	id     broker.NodeID
-	server *embedded // in this process; nil for Dial
+	server *embedded // in this process; nil for Dial and Join
+	stores *stores   // of the cluster; nil for Start and Dial
 	// What is sent, with its answers, has a connection of its own: a node that is slow to take what arrives must not
 	// lose acknowledgements.
-	send, receive *client.Conn
-	js            jetstream.JetStream
-	maxArrived    int // see arrivals; tests have less
+	send, receive   *client.Conn
+	sends, receives link // how they are
+	js              jetstream.JetStream
+	maxArrived      int           // see arrivals; tests have less
+	overrun         atomic.Uint64 // how often something that arrived was dropped
+	maxPayload      atomic.Int64  // that the servers take
+	nodes           *nodes        // nil where it is alone
 
 	node    broker.Node
 	served  chan struct{}   // closed once there is a node
@@ -65,6 +78,7 @@ type Broker struct {
 	cancel  context.CancelFunc
 	work    sync.WaitGroup // what goroutines of the broker do
 	waiting atomic.Int64   // bytes to be published
+	marked  atomic.Pointer[string]
 	flights flights
 
 	mu      sync.Mutex
@@ -73,27 +87,32 @@ type Broker struct {
 
 var _ broker.Broker = (*Broker)(nil)
 
-// Dial connects to NATS servers that have JetStream. It waits until one answers, at most 10 seconds.
-func Dial(url string, cfg Config) (*Broker, error) {
-	return connect(nil, cfg, url)
-}
-
 // connect makes a broker of two connections. The server, where there is one, is the broker's from here on.
 func connect(s *embedded, cfg Config, url string, options ...client.Option) (*Broker, error) {
-	cfg.Replicas = max(1, cfg.Replicas)
+	return newBroker(s, cfg).connected(url, options...)
+}
+
+func newBroker(s *embedded, cfg Config) *Broker {
 	if cfg.Window <= 0 {
 		cfg.Window = 2 * time.Minute
 	}
-	b := &Broker{cfg: cfg, log: cfg.Logger, id: newNodeID(), server: s, maxArrived: arrivals, served: make(chan struct{}), streams: map[streamKey]*stream{}}
+	b := &Broker{cfg: cfg, log: cfg.Logger, server: s, maxArrived: arrivals, served: make(chan struct{}), streams: map[streamKey]*stream{}}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
-	err := b.dial(url, options)
-	if err != nil {
+	if !cfg.Alone {
+		b.nodes = newNodes(b)
+	}
+	return b
+}
+
+func (b *Broker) connected(url string, options ...client.Option) (*Broker, error) {
+	if err := b.dial(url, options); err != nil {
 		b.Close()
 		return nil, err
 	}
+	b.pickID()
 	return b, nil
 }
 
@@ -110,29 +129,49 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		client.MaxPingsOutstanding(2),
 		client.CustomInboxPrefix("_HB"),
 	}, options...)
-	if b.send, err = client.Connect(url, append(options, client.Name("hubbub, sends"))...); err != nil {
-		return fmt.Errorf("NATS at %s: %w", url, err)
+	linkChanged := func(bool) {
+		if b.nodes != nil {
+			b.nodes.linkChanged()
+		}
+	}
+	if b.send, err = client.Connect(url, append(slices.Clip(options), append(b.sends.options(b, "sends", func(up bool) {
+		if up {
+			b.sendAllAgain()
+		}
+		linkChanged(up)
+	}), client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
+		b.log.Debug("NATS", "error", err) // who sends learns of it
+	}))...)...); err != nil {
+		return unreachable(url, err)
 	}
 	if v := b.send.ConnectedServerVersion(); tooOld(v) {
-		return fmt.Errorf("NATS at %s is version %s; it must be 2.11 or newer", url, v)
+		return fmt.Errorf("NATS at %s is version %s; it must be 2.11 or newer", redacted(url), v)
 	}
 	if b.js, err = jetstream.New(b.send); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(b.ctx, 2*apiTimeout)
-	defer cancel()
-	if _, err := b.js.AccountInfo(ctx); err != nil {
-		return fmt.Errorf("JetStream at %s: %w", url, err)
+	if b.stores == nil { // else they may come later
+		ctx, cancel := context.WithTimeout(b.ctx, 2*apiTimeout)
+		defer cancel()
+		if _, err := b.js.AccountInfo(ctx); err != nil {
+			return withoutJetStream(url, err)
+		}
 	}
-	if b.receive, err = client.Connect(url, append(options, client.Name("hubbub, receives"),
-		client.ReconnectHandler(func(*client.Conn) { b.sweepAll() }),
-		client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
-			b.log.Warn("NATS", "error", err)
-			if errors.Is(err, client.ErrSlowConsumer) {
-				b.sweepAll()
-			}
-		}))...); err != nil {
-		return fmt.Errorf("NATS at %s: %w", url, err)
+	options = append(options, client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
+		b.log.Warn("NATS", "error", err)
+		if errors.Is(err, client.ErrSlowConsumer) {
+			b.overrun.Add(1)
+			b.sweepAll()
+		}
+	}))
+	b.maxPayload.Store(b.send.MaxPayload())
+	if b.receive, err = client.Connect(url, append(options, b.receives.options(b, "receives", func(up bool) {
+		if up {
+			b.sweepAll()
+		}
+		linkChanged(up)
+	})...)...); err != nil {
+		return unreachable(url, err)
 	}
 	if _, err := b.receive.Subscribe("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.*", b.elected); err != nil {
 		return err
@@ -140,21 +179,12 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 	return b.flights.listen(b.send)
 }
 
-// tooOld says whether a server of a version can't answer for many messages or rooms at once.
-func tooOld(version string) bool {
-	var major, minor int
-	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
-		return false // nobody knows
-	}
-	return major < 2 || major == 2 && minor < 11
-}
-
 // Run implements broker.Broker.
 func (b *Broker) Run(ctx context.Context, n broker.Node) error {
 	b.node = n
 	close(b.served)
 	b.work.Go(func() { b.flights.send(b.ctx, b.send) })
-	<-ctx.Done()
+	err := b.serveNodes(ctx)
 	b.cancel()
 	b.mu.Lock()
 	streams := b.streams
@@ -168,6 +198,18 @@ func (b *Broker) Run(ctx context.Context, n broker.Node) error {
 	}
 	b.work.Wait()
 	b.Close()
+	return err
+}
+
+// serveNodes does what there is to do with other nodes, until ctx is done.
+func (b *Broker) serveNodes(ctx context.Context) error {
+	if b.nodes != nil {
+		if err := b.nodes.start(); err != nil {
+			return fmt.Errorf("NATS: %w", err)
+		}
+		defer b.nodes.stop()
+	}
+	<-ctx.Done()
 	return nil
 }
 
@@ -178,6 +220,9 @@ func (b *Broker) Close() {
 		if c != nil {
 			c.Close()
 		}
+	}
+	if b.stores != nil && b.stores.system != nil {
+		b.stores.system.Close()
 	}
 	if b.server != nil {
 		b.server.stop()
@@ -215,6 +260,15 @@ func (b *Broker) stream(r broker.Room) *stream {
 	return st
 }
 
+// sendAllAgain has sent again what isn't answered yet.
+func (b *Broker) sendAllAgain() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, st := range b.streams {
+		st.sendAgain()
+	}
+}
+
 // sweepAll has the tails of all open rooms looked at: something may have been missed.
 func (b *Broker) sweepAll() {
 	b.mu.Lock()
@@ -231,6 +285,7 @@ func (b *Broker) elected(m *client.Msg) {
 	defer b.mu.Unlock()
 	for _, st := range b.streams {
 		if st.name == name {
+			st.sendAgain()
 			st.sweepSoon()
 		}
 	}

@@ -21,6 +21,10 @@ type testNode struct {
 	mu    sync.Mutex
 	rooms map[string]*seen
 	slow  chan struct{} // Deliver waits for it
+	// delivering is called instead of noting what is delivered; nil for nothing
+	delivering func(entries []broker.Entry)
+
+	others
 }
 
 // seen is what a node was told of a room since it was opened, or its log was lost.
@@ -58,8 +62,12 @@ func (n *testNode) begin(room string, log broker.Log, lost []broker.Position) {
 
 func (n *testNode) Deliver(room string, entries []broker.Entry) {
 	n.mu.Lock()
-	slow := n.slow
+	slow, delivering := n.slow, n.delivering
 	n.mu.Unlock()
+	if delivering != nil {
+		delivering(entries)
+		return
+	}
 	if slow != nil {
 		<-slow
 	}
@@ -159,9 +167,3 @@ func names(prefix string, n int) (all []string) {
 	}
 	return all
 }
-
-func (n *testNode) Heard(string, broker.NodeID, []byte)                  {}
-func (n *testNode) Missed(string)                                        {}
-func (n *testNode) Handle(_ broker.NodeID, _ []byte, reply func([]byte)) { reply(nil) }
-func (n *testNode) Beat() []byte                                         { return nil }
-func (n *testNode) View([]broker.Peer, bool)                             {}

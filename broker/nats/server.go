@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,16 +31,23 @@ const startTimeout = time.Minute
 // what is in the folder has been read.
 func Start(dir string, cfg Config) (*Broker, error) {
 	e := &embedded{dir: dir, log: cfg.Logger}
-	if err := e.start(); err != nil {
+	err := e.take("", false)
+	if err == nil {
+		err = e.start()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("the log in %s: %w", dir, err)
 	}
+	cfg.Alone = true
 	return connect(e, cfg, client.DefaultURL, client.InProcessServer(e)) // the URL isn't used then
 }
 
 // embedded is a NATS server in this process.
 type embedded struct {
-	dir string
-	log *slog.Logger // nil for none
+	dir   string
+	log   *slog.Logger // nil for none
+	store *Store       // nil where nothing listens
+	tls   *tls.Config  // between nodes; nil for none
 
 	mu     sync.Mutex
 	s      *server.Server // nil while it starts anew, and once it has stopped
@@ -48,20 +56,15 @@ type embedded struct {
 }
 
 func (e *embedded) start() error {
-	s, err := server.NewServer(&server.Options{
-		ServerName: "hubbub",
-		DontListen: true,
-		JetStream:  true,
-		StoreDir:   e.dir,
-		MaxPayload: maxPayload,
-		NoSigs:     true,
-		// How long what was acknowledged may be in the system's hands alone. With each message it would cost a disk's turn.
-		SyncInterval: time.Second,
-	})
+	options, err := e.options()
 	if err != nil {
 		return err
 	}
-	says := &serverLog{log: e.log}
+	s, err := server.NewServer(options)
+	if err != nil {
+		return err
+	}
+	says := &serverLog{log: e.log, clustered: e.clustered()}
 	if says.log == nil {
 		says.log = slog.New(slog.DiscardHandler)
 	}
@@ -96,10 +99,14 @@ func (e *embedded) InProcessConn() (net.Conn, error) {
 	return e.s.InProcessConn()
 }
 
+// stop ends the server for good. Where other stores are there it hands what it leads to them before.
 func (e *embedded) stop() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.over = true
+	if e.s != nil && e.clustered() {
+		e.handOver()
+	}
 	e.end()
 }
 
@@ -123,7 +130,7 @@ func (e *embedded) revive() {
 		return // another one does it already: each room that waits asks for it
 	}
 	defer e.mu.Unlock()
-	if e.over || time.Since(e.looked) < reviveAfter {
+	if e.over || time.Since(e.looked) < reviveAfter || e.clustered() && !e.sick() {
 		return
 	}
 	e.looked = time.Now()
@@ -155,6 +162,7 @@ func (e *embedded) writes() error {
 // once a second.
 type serverLog struct {
 	log              *slog.Logger
+	clustered        bool
 	warnings, errors sparselog.Log
 	fatal            atomic.Pointer[string] // the first thing that keeps it from running
 }
@@ -164,7 +172,11 @@ func (l *serverLog) Warnf(format string, v ...any) {
 	l.warnings.Log(l.log, slog.LevelWarn, "NATS: "+text(format, v))
 }
 func (l *serverLog) Errorf(format string, v ...any) {
-	l.errors.Log(l.log, slog.LevelError, "NATS: "+text(format, v))
+	if l.clustered && strings.HasPrefix(format, "Error trying to connect to route") {
+		l.log.Debug("NATS: " + text(format, v)) // follow says so in words for the operator, where it goes on
+		return
+	}
+	l.errors.Log(l.log, slog.LevelError, "NATS: "+hint(text(format, v)))
 }
 func (l *serverLog) Fatalf(format string, v ...any) {
 	why := text(format, v)
@@ -173,5 +185,18 @@ func (l *serverLog) Fatalf(format string, v ...any) {
 }
 func (l *serverLog) Debugf(string, ...any) {}
 func (l *serverLog) Tracef(string, ...any) {}
+
+// hint is what an operator has to know of an error of NATS.
+func hint(text string) string {
+	switch {
+	case strings.Contains(text, server.ErrAuthentication.Error()), strings.Contains(text, "Authorization Violation"):
+		return text + ": one of the two has another --cluster-secret or another --cluster-name"
+	case strings.Contains(text, "Rejecting connection, cluster name"):
+		return text + ": all nodes must have the same --cluster-name"
+	case strings.Contains(text, "duplicate name"):
+		return text + ": two stores have the same id, for one's data-dir is a copy of the other's; give it an empty one"
+	}
+	return text
+}
 
 func text(format string, v []any) string { return strings.TrimSpace(fmt.Sprintf(format, v...)) }

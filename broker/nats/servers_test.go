@@ -209,49 +209,6 @@ func (c *cluster) ready() {
 	}
 }
 
-// restart kills servers, all of them before one is started again.
-func (c *cluster) restart(which ...int) {
-	for _, i := range which {
-		c.stop(i)
-	}
-	for _, i := range which {
-		c.start(i)
-	}
-	c.ready()
-}
-
-// wipe has all servers start with empty folders.
-func (c *cluster) wipe() {
-	for i := range c.servers {
-		c.stop(i)
-		if err := os.RemoveAll(c.options[i].StoreDir); err != nil {
-			c.t.Error(err)
-		}
-	}
-	c.restart(0, 1, 2)
-}
-
-func (c *cluster) metaLeader() int {
-	for i, s := range c.servers {
-		if s.JetStreamIsLeader() {
-			return i
-		}
-	}
-	return 0
-}
-
-// streamLeader leads a stream.
-func (c *cluster) streamLeader() int {
-	for i, s := range c.servers {
-		for _, name := range c.streams() {
-			if s.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, name) {
-				return i
-			}
-		}
-	}
-	return 0
-}
-
 // streams are the names of those that are there.
 func (c *cluster) streams() (names []string) {
 	info, err := c.servers[0].Jsz(&server.JSzOptions{Accounts: true, Streams: true})
@@ -284,20 +241,6 @@ func (c *cluster) stepDown() {
 		time.Sleep(100 * time.Millisecond) // publishers go on between
 	}
 	c.ready()
-}
-
-// cut cuts all clients' connections.
-func (c *cluster) cut() {
-	for _, s := range c.servers {
-		connections, err := s.Connz(&server.ConnzOptions{})
-		if err != nil {
-			c.t.Error(err)
-			continue
-		}
-		for _, conn := range connections.Conns {
-			_ = s.DisconnectClientByID(conn.Cid) // it may have gone by itself
-		}
-	}
 }
 
 // node connects to the next server.

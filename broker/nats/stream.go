@@ -18,6 +18,9 @@ import (
 	"example.com/hubbub/broker"
 )
 
+// streamPrefix is what the names of our streams begin with.
+const streamPrefix = "HB_"
+
 // epochKey is where a stream's metadata have its nonce.
 const epochKey = "hubbub-epoch"
 
@@ -50,7 +53,7 @@ type stream struct {
 
 func newStream(b *Broker, key streamKey) *stream {
 	return &stream{
-		b: b, key: key, name: fmt.Sprintf("HB_%d_%d_%d", key.messages, key.age.Milliseconds(), key.shard),
+		b: b, key: key, name: fmt.Sprintf(streamPrefix+"%d_%d_%d", key.messages, key.age.Milliseconds(), key.shard),
 		arrived: make(chan *client.Msg, b.maxArrived), jobs: jobs{work: &b.work}, soon: make(chan struct{}, 1),
 		rooms: map[string]*room{}, lanes: map[string]*lane{},
 	}
@@ -99,7 +102,7 @@ func (st *stream) config(nonce string) jetstream.StreamConfig {
 		Discard:           jetstream.DiscardOld,
 		Storage:           jetstream.FileStorage, // one in memory comes back empty, as if nothing had ever been in it
 		AllowDirect:       true,
-		Replicas:          st.b.cfg.Replicas,
+		Replicas:          st.b.replicas(),
 		Duplicates:        st.window(),
 		FirstSeq:          firstSequence(time.Now()),
 		Metadata:          map[string]string{epochKey: nonce},
@@ -215,7 +218,7 @@ var errNotOurs = errors.New("the stream is there, but isn't Hubbub's: remove it,
 func (st *stream) tryToAdopt(ctx context.Context, create bool) (nonce string, last uint64, err error) {
 	s, err := st.b.js.Stream(ctx, st.name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) && create {
-		s, err = st.b.js.CreateStream(ctx, st.config(newNonce()))
+		s, err = st.create(ctx)
 	}
 	if err != nil {
 		return "", 0, err
@@ -239,11 +242,48 @@ func (st *stream) tryToAdopt(ctx context.Context, create bool) (nonce string, la
 	return nonce, info.State.LastSeq, nil
 }
 
+// create makes the stream.
+func (st *stream) create(ctx context.Context) (jetstream.Stream, error) {
+	if err := st.b.mayCreate(ctx); err != nil {
+		return nil, err
+	}
+	return st.b.createStream(ctx, st.config(newNonce()))
+}
+
+// mayCreate is an error where the stores' cluster hasn't begun. It may be another one than a moment ago: it has become one of three
+// stores, and takes over what the one had.
+func (b *Broker) mayCreate(ctx context.Context) error {
+	if b.stores == nil {
+		return nil
+	}
+	if _, err := b.js.Stream(ctx, beginning); err != nil {
+		return fmt.Errorf("the cluster has not begun yet: %w", err)
+	}
+	return nil
+}
+
+// createStream makes a stream. Where some of a cluster's stores are away it gets fewer replicas, and more when they are back: else
+// nobody could publish.
+func (b *Broker) createStream(ctx context.Context, config jetstream.StreamConfig) (s jetstream.Stream, err error) {
+	for ; ; config.Replicas-- {
+		s, err = b.js.CreateStream(ctx, config)
+		var api *jetstream.APIError
+		if config.Replicas <= 2 || !errors.As(err, &api) || api.ErrorCode != noPeers {
+			return s, err
+		}
+	}
+}
+
+const noPeers = 10005 // JetStream's word for fewer servers than replicas
+
 // mend has a stream's configuration be as it must be, and says whether it wasn't.
 func (st *stream) mend(is, want *jetstream.StreamConfig) (changed bool) {
 	before := *is
 	is.MaxMsgsPerSubject, is.MaxAge, is.Discard = want.MaxMsgsPerSubject, want.MaxAge, want.Discard
-	is.AllowDirect, is.Replicas, is.Duplicates = want.AllowDirect, want.Replicas, want.Duplicates
+	is.AllowDirect, is.Duplicates = want.AllowDirect, want.Duplicates
+	if st.b.stores == nil {
+		is.Replicas = max(is.Replicas, want.Replicas) // else stores see to it
+	}
 	changed = before.MaxMsgsPerSubject != is.MaxMsgsPerSubject || before.MaxAge != is.MaxAge || before.Discard != is.Discard ||
 		before.AllowDirect != is.AllowDirect || before.Replicas != is.Replicas || before.Duplicates != is.Duplicates
 	if is.RePublish == nil || *is.RePublish != *want.RePublish {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,6 +58,8 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 			value = cfg.MaxConnections
 		case "max-buffered-bytes":
 			value = size(cfg.MaxBufferedBytes)
+		case "cluster-name":
+			value = cfg.Cluster.Name
 		case "chat": // empty stands for what suits the others
 			value = cfg.Chat
 		case "direct":
@@ -255,6 +258,8 @@ func yamlValue(v any) (string, error) {
 		v = t.String()
 	case size:
 		v = t.String()
+	case natsURLs:
+		return yamlValue([]string(t))
 	case []string:
 		if len(t) == 0 {
 			return "[]", nil
@@ -340,6 +345,8 @@ func isSecret(value any) bool {
 		return value != "" && !strings.HasPrefix(string(value), "@")
 	case secrets:
 		return len(value) > 0
+	case natsURLs:
+		return slices.ContainsFunc(value, func(u string) bool { return strings.Contains(u, "@") }) // a password, or a token
 	}
 	return false
 }

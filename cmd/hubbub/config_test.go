@@ -178,8 +178,7 @@ func TestABadFileIsRefusedByNameAndLine(t *testing.T) {
 		{"listen: :1\n---\nlisten: :2\n", []string{"second document"}},
 		{"config: other.yaml\n", []string{"line 1", "config"}},
 		{"help: on\n", []string{"line 1", "help"}},
-		{"nats: nats://x\n", []string{"line 1", "nats", "reserved"}},
-		{"nats: x\n", []string{"line 1", "nats", "reserved"}},
+		{"centrifugo: on\n", []string{"line 1", "centrifugo", "reserved"}},
 	} {
 		path := write(t, c.text)
 		// It is read whether or not a flag or the environment would count before it.

@@ -20,6 +20,8 @@ type cli struct {
 	Rooms   roomsCmd    `cmd:"" help:"List the rooms of a server."`
 	Kick    kickCmd     `cmd:"" help:"End a client's session, or take it out of a room."`
 	Tail    tailCmd     `cmd:"" help:"Show what passes a room, a client or a user."`
+	Cluster clusterCmd  `cmd:"" help:"Begin a cluster."`
+	Nodes   nodesCmd    `cmd:"" help:"Show the nodes of a cluster and its stores, or remove a store."`
 	Bench   benchCmd    `cmd:"" help:"Put a server under load, and measure it."`
 	Token   tokenCmd    `cmd:"" help:"Make a token, to try a server that wants them."`
 	Version versionCmd  `cmd:"" help:"Print the version."`
@@ -43,8 +45,7 @@ func (e shown) Error() string { return strings.ReplaceAll(e.error.Error(), "hubb
 func (e shown) Unwrap() error { return e.error }
 
 // reserved are the settings that the documents promise and this version has not got.
-var reserved = strings.Fields(`
-	nats nats-creds cluster-listen cluster-name cluster-secret join replicas pusher-app centrifugo`)
+var reserved = strings.Fields(`pusher-app centrifugo`)
 
 func main() {
 	args := helpFirst(os.Args[1:])

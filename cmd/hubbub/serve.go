@@ -57,8 +57,9 @@ type serveCmd struct {
 	WebhookRooms        []string      `placeholder:"PATTERN" help:"The rooms whose messages are told, where --webhook-events has message.published (all)."`
 	HookURL             secret        `name:"hook-url" placeholder:"URL" help:"Where the backend is asked, by one signed request each, what --hook-events names; without an answer it is no. It needs --webhook-secret."`
 	HookEvents          []string      `placeholder:"KIND" help:"What it is asked: connect (who is this client, may it come in), join, publish (may it), request (what a client asks of it)."`
-	DataDir             string        `placeholder:"DIR" help:"A folder for what shall outlive the process: the history of rooms, and the webhooks that wait. Without it both are in memory."`
-	NodeName            string        `placeholder:"NAME" help:"What this server is called in webhooks and by the API (an id that is kept in --data-dir, or made up)."`
+	DataDir             string        `placeholder:"DIR" help:"A folder for what shall outlive the process: the history of rooms, where this node keeps it, and the webhooks that wait. Without it both are in memory."`
+	NodeName            string        `placeholder:"NAME" help:"What this server is called in webhooks, by the API and among other nodes (an id that is kept in --data-dir, or made up)."`
+	clusterFlags        `embed:""`
 	JWTKey              secret        `name:"jwt-key" placeholder:"KEY" help:"Checks the tokens that say who clients are: a secret of 32 bytes or more, or @FILE with a secret or a public key, PEM. Without this and jwt-jwks the server is open to all."`
 	JWTJWKS             string        `name:"jwt-jwks" placeholder:"URL" help:"The same by a provider's keys, which are fetched from there when a token names a new one; needs jwt-audience."`
 	JWTIssuer           string        `name:"jwt-issuer" placeholder:"TEXT" help:"What a token's claim iss must be."`
@@ -137,8 +138,10 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	}
 
 	select {
-	case err := <-served:
-		return err
+	case err := <-served: // the listener failed, or the node can't be one of its cluster
+		ctx, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
+		defer cancel()
+		return errors.Join(err, srv.Shutdown(ctx))
 	case sig := <-signals:
 		log.Info("stopping; once more stops at once", "signal", sig, "connections", srv.Connections())
 	}
@@ -252,6 +255,8 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		Webhooks:            c.webhooks(),
 		DataDir:             c.DataDir,
 		NodeName:            c.NodeName,
+		Cluster:             c.cluster(),
+		NATS:                hubbub.NATS{URLs: c.NATS, Creds: c.NATSCreds, CA: c.NATSCA},
 		Subprotocols:        c.Subprotocols,
 		BasePath:            c.BasePath,
 		Questions:           hubbub.Questions{URL: string(c.HookURL), Events: c.HookEvents, Secrets: c.WebhookSecret},

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"mime"
@@ -24,6 +25,8 @@ type Config struct {
 	Keys            auth.APIKeys // none: every call is refused with how to set one
 	MaxMessageBytes int          // of a content
 	Info            func() Info  // what GET /info says of the server
+	Nodes           func(context.Context) Nodes
+	RemoveNode      func(ctx context.Context, store string) error // for good, by its name or address
 	Log             *slog.Logger
 }
 
@@ -78,6 +81,8 @@ var routes = []route{
 	get("user", "users/{user}", (*API).user),
 	manage("disconnect_user", "DELETE", "users/{user}", (*API).disconnectUser, "code", "reason"),
 	get("info", "info", (*API).info),
+	get("nodes", "nodes", (*API).nodes),
+	manage("remove_node", "DELETE", "nodes/{node}", (*API).removeNode),
 	{name: tailCall, method: "GET", path: segments("tail"), right: auth.RightTail, query: []string{"room", "client", "user", "content"}},
 }
 

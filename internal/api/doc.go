@@ -17,6 +17,7 @@
 //   - publish.go: publish and batch are done
 //   - quick.go: a publish without net/http; plainhead.go: which heads it takes
 //   - lists.go: rooms, clients, users and what is known of them
+//   - nodes.go: the nodes of a cluster, and its stores
 //   - manage.go: members, clients and history are changed
 //   - tail.go: Server-Sent Events
 //   - problem.go: errors, by the tables

@@ -26,6 +26,17 @@ type Info struct {
 	Rooms       int    `json:"rooms"`
 	Clients     int    `json:"clients"` // connected and in the room protocol
 	Memory      Memory `json:"memory"`
+
+	Nodes []InfoNode `json:"nodes,omitempty"` // of a cluster: what each says of itself, the one that was asked first
+}
+
+// InfoNode is a node of a cluster. A client is counted where it is, a room by each node that has members of it.
+type InfoNode struct {
+	Node        string `json:"node"`
+	Version     string `json:"version"`
+	Connections int    `json:"connections"`
+	Rooms       int    `json:"rooms"`
+	Clients     int    `json:"clients"`
 }
 
 // Memory is in bytes.
@@ -86,7 +97,10 @@ func (a *API) listRooms(c *call) ([]byte, *problem) {
 	if no != nil {
 		return nil, no
 	}
-	rooms, more := a.Hub.RoomsAfter(c.query.Get("prefix"), c.query.Get("after"), limit)
+	rooms, more, err := a.Hub.RoomsAfter(c.r.Context(), c.query.Get("prefix"), c.query.Get("after"), limit)
+	if err != nil {
+		return nil, problemOf(err)
+	}
 	out := []byte(`{"rooms":[`)
 	for i, r := range rooms {
 		if i > 0 {
@@ -229,7 +243,9 @@ func (a *API) presence(c *call) ([]byte, *problem) {
 	if no != nil {
 		return nil, no
 	}
-	count, members, more, err := a.Hub.PresenceAfter(name, after, limit)
+	ctx, cancel := context.WithTimeout(c.r.Context(), waitFor)
+	defer cancel()
+	count, members, more, err := a.Hub.PresenceAfter(ctx, name, after, limit)
 	if err != nil {
 		return nil, problemOf(err)
 	}
@@ -266,7 +282,10 @@ func (a *API) listClients(c *call) ([]byte, *problem) {
 	if no != nil {
 		return nil, no
 	}
-	clients, more := a.Hub.ClientsAfter(after, limit)
+	clients, more, err := a.Hub.ClientsAfter(c.r.Context(), after, limit)
+	if err != nil {
+		return nil, problemOf(err)
+	}
 	return encode(struct {
 		Clients []client `json:"clients"`
 		More    bool     `json:"more"`
@@ -302,7 +321,10 @@ func (a *API) listUsers(c *call) ([]byte, *problem) {
 		User    string `json:"user"`
 		Clients int    `json:"clients"`
 	}
-	users, more := a.Hub.UsersAfter(c.query.Get("after"), limit)
+	users, more, err := a.Hub.UsersAfter(c.r.Context(), c.query.Get("after"), limit)
+	if err != nil {
+		return nil, problemOf(err)
+	}
 	told := make([]user, 0, len(users))
 	for _, u := range users {
 		told = append(told, user(u))
@@ -314,9 +336,12 @@ func (a *API) listUsers(c *call) ([]byte, *problem) {
 }
 
 func (a *API) user(c *call) ([]byte, *problem) {
-	clients := a.Hub.UserClients(c.args[0])
-	if len(clients) == 0 {
-		return nil, problemOf(hub.ErrUnknownUser)
+	clients, err := a.Hub.UserClients(c.r.Context(), c.args[0])
+	if err == nil && len(clients) == 0 {
+		err = hub.ErrUnknownUser
+	}
+	if err != nil {
+		return nil, problemOf(err)
 	}
 	return encode(struct {
 		User    string   `json:"user"`

@@ -100,9 +100,9 @@ func problemOf(err error) *problem {
 	case errors.Is(err, hub.ErrTooManyTails):
 		return fault(protocol.LimitReached, "too many tails are open already; close one first")
 	case errors.Is(err, hub.ErrUnavailable):
-		return fault(protocol.Unavailable, "the room's log can't be reached; nothing was done")
+		return fault(protocol.Unavailable, "the room's log, or another node, can't be reached; nothing was done")
 	case errors.Is(err, hub.ErrTimeout):
-		return fault(protocol.Timeout, "the room's log didn't answer in time: it may have been done; with the same publish_id it is done once")
+		return fault(protocol.Timeout, "the room's log, or another node, didn't answer in time: it may have been done; what is published with the same publish_id is done once")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return fault(protocol.Timeout, "it was not done in time, and will not be")
 	}

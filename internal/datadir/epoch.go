@@ -43,6 +43,31 @@ func (d *Dir) Ended() {
 	}
 }
 
+// clusterFile is for a folder that is one of several which keep the same.
+const clusterFile = "cluster"
+
+// Cluster is the mark that all of them had when this folder was noted to be one of them. doubt says that the system went down
+// since, so that the folder may lack the end of what was acknowledged; Epoch was called before.
+func (d *Dir) Cluster() (mark string, doubt bool) {
+	b, _ := os.ReadFile(filepath.Join(d.path, clusterFile))
+	own, _, _ := strings.Cut(d.epoch, " ")
+	was := strings.Fields(string(b))
+	if len(was) != 2 {
+		return "", false
+	}
+	return was[1], was[0] != own
+}
+
+// NoteCluster notes the mark that all have now.
+func (d *Dir) NoteCluster(mark string) error {
+	own, _, _ := strings.Cut(d.epoch, " ")
+	path, text := filepath.Join(d.path, clusterFile), own+" "+mark+"\n"
+	if b, err := os.ReadFile(path); err == nil && string(b) == text {
+		return nil
+	}
+	return d.write(path, text)
+}
+
 func (d *Dir) noteEpoch(state string) error {
 	path, text := filepath.Join(d.path, epochFile), d.epoch+state+"\n"
 	if b, err := os.ReadFile(path); err == nil && string(b) == text {

@@ -38,7 +38,10 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known au
 	if err := checkIdentity(&known); err != nil {
 		return nil, err
 	}
-	if no := h.userConnects(known.User, resume); no != nil {
+	if resume != nil && resume.elsewhere && !h.comes(ctx, addr, resume, known.User, connect != nil) {
+		resume, id = nil, h.newID()
+	}
+	if no := h.userConnects(ctx, known.User, resume); no != nil {
 		return nil, no
 	}
 	if connect == nil {
@@ -48,7 +51,10 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known au
 		return h.session(id, known, addr, resume), nil
 	}
 	id, who, err := h.await(ctx, addr, id, known, connect, nil)
-	if err == nil && resume != nil && who.User != resume.User {
+	if err == nil && resume != nil && resume.elsewhere {
+		h.comes(ctx, addr, resume, who.User, false)
+	}
+	if err == nil && resume != nil && (resume.elsewhere || who.User != resume.User) {
 		resume = nil // that session isn't this user's: the hook was told an id that the client can't have
 		told := Identity{id, who.User}
 		id, who, err = h.await(ctx, addr, h.newID(), known, connect, &told)
@@ -57,7 +63,7 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known au
 		return nil, err
 	}
 	if known.User == "" {
-		if no := h.userConnects(who.User, resume); no != nil {
+		if no := h.userConnects(ctx, who.User, resume); no != nil {
 			h.callDisconnect(nil, addr, Identity{id, who.User}, wire.CloseAbnormal)
 			return nil, no
 		}

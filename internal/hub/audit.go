@@ -3,6 +3,7 @@ package hub
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"example.com/hubbub/internal/loop"
@@ -30,7 +31,7 @@ func (h *Hub) Unsettled() (all []string) {
 	account(int64(h.runs.waiting), "hooks that wait")
 	account(int64(len(h.runs.connects)), "places of Connect")
 	h.runs.mu.Unlock()
-	account(int64(h.limits.connections.users()), "users with connections")
+	account(int64(h.limits.connections.all()), "connections of users")
 	h.payers.mu.Lock()
 	account(int64(len(h.payers.all)), "users and addresses for whom something is kept")
 	h.payers.mu.Unlock()
@@ -40,6 +41,9 @@ func (h *Hub) Unsettled() (all []string) {
 		h.rooms[i].mu.Unlock()
 		h.clients[i].mu.Lock()
 		account(int64(len(h.clients[i].parked)), "parked sessions of a shard")
+		if a := h.clients[i].away; a != nil {
+			account(int64(len(a.handed)), "sessions on their way to other nodes")
+		}
 		account(int64(len(h.clients[i].users)), "users of a shard")
 		h.clients[i].mu.Unlock()
 	}
@@ -119,6 +123,9 @@ func (h *Hub) Audit() []string {
 		h.auditClients(&h.clients[i], c)
 		h.recountMemory(&h.memories[i], c)
 	}
+	if h.cluster != nil {
+		c.keep(KeptPublishIDs, nil, h.cluster.claims.bytes())
+	}
 	for i := range h.rooms {
 		h.rooms[i].each(func(r *room) {
 			h.recountRoom(r, c)
@@ -129,6 +136,9 @@ func (h *Hub) Audit() []string {
 	c.faults = append(c.faults, h.limits.users.audit()...)
 	c.faults = append(c.faults, h.limits.addresses.audit()...)
 	h.recountTails(c)
+	if h.cluster != nil {
+		h.cluster.asking.recount(c)
+	}
 	for k := range KeptHooks { // of what waits for hooks each has its own count
 		if has := h.Kept(k); has != c.kept[k] {
 			c.faults = append(c.faults, fmt.Sprintf("%d bytes kept of %s are counted, %d are there", has, k, c.kept[k]))
@@ -193,7 +203,13 @@ func (h *Hub) recountMembers(everyone *local, c *recount) {
 func (h *Hub) recountParked(sh *clientShard, c *recount) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for _, p := range sh.parked {
+	all := slices.Collect(maps.Values(sh.parked))
+	if sh.away != nil {
+		for _, hd := range sh.away.handed {
+			all = append(all, hd.p)
+		}
+	}
+	for _, p := range all {
 		c.keep(KeptParked, p.payer, p.cost)
 		unsent := 0
 		for _, d := range p.directs {
@@ -253,7 +269,11 @@ func (h *Hub) recountRoom(r *room, c *recount) {
 		for of := range p.Kept() {
 			c.keep(KeptPresence, of.Payer, of.Bytes)
 		}
-		if n := p.Len(); n != r.members {
+		n := p.OwnLen()
+		if p.together != nil {
+			n -= len(p.together.moving)
+		}
+		if n != r.members {
 			c.faults = append(c.faults, fmt.Sprintf("room %q tells of %d members, %d are there", r.name, n, r.members))
 		}
 	}

@@ -98,18 +98,17 @@ func (h *Hub) Publish(ctx context.Context, p *Publication) (at history.Position,
 	case p.Everyone:
 		return at, false, h.broadcast(p)
 	case p.Client != ID{}:
-		return at, false, h.sendTo([]ID{p.Client}, p)
+		return at, false, h.sendToClient(ctx, p)
 	case p.User != "":
-		ids := h.clientsOf(p.User)
-		if len(ids) == 0 {
-			return at, false, ErrUnknownUser
-		}
-		return at, false, h.sendTo(ids, p)
+		return at, false, h.sendToUser(ctx, p)
 	case h.remoteLog(p.Room):
 		return h.publishRemotely(ctx, p)
 	case p.PublishID == "":
 		at, err = h.publishToRoom(p)
 		return at, false, err
+	case h.cluster != nil:
+		duplicate, err = h.publishOnce(ctx, p)
+		return at, duplicate, err
 	case h.loop.Overloaded(): // one more publish_id can't be remembered
 		return at, false, ErrOverloaded
 	}
@@ -124,16 +123,11 @@ func (h *Hub) publishToRoom(p *Publication) (at history.Position, err error) {
 	if h.stopping() {
 		return at, ErrStopped
 	}
-	r := h.published(sh, m)
-	switch {
-	case r == nil:
-		h.tailMessage(m, "")
-		return at, nil
-	case r.full() != nil:
+	if r := sh.rooms[p.Room]; r != nil && r.full() != nil {
 		return at, ErrOverloaded
 	}
-	at, _ = h.publish(r, m, except, nil)
-	return at, nil
+	at, _, err = h.publishHere(sh, m, except, nil)
+	return at, err
 }
 
 func (h *Hub) broadcast(p *Publication) error {
@@ -148,14 +142,15 @@ func (h *Hub) broadcast(p *Publication) error {
 	case r.full() != nil:
 		return ErrOverloaded
 	}
+	if err := h.tellOthers(m); err != nil {
+		return err
+	}
 	h.apply(r, m, except, nil)
 	return nil
 }
 
-// sendTo sends a direct message to each of the clients, or to none of them.
-func (h *Hub) sendTo(ids []ID, p *Publication) error {
-	m := p.message(protocol.DirectMessage)
-	m.Place(0, 0)
+// send sends a direct message of the application's to each of the clients, which are here, or to none of them.
+func (h *Hub) send(ids []ID, p *Publication, m *protocol.Message) error {
 	for _, id := range ids {
 		if id != p.Exclude && !h.clientShard(id).takes(id, m) {
 			return ErrOverloaded
@@ -236,22 +231,33 @@ func (h *Hub) History(ctx context.Context, room string, q PageQuery) (page []*pr
 }
 
 // PresenceAfter is how many are in the room, and where its policy is full the first so many of them, by id, that come
-// after one; more says that there are others behind them. ErrNoPresence.
-func (h *Hub) PresenceAfter(room string, after ID, limit int) (count int, members []protocol.Member, more bool, err error) {
+// after one; more says that there are others behind them. ErrNoPresence. Where there are other nodes that have to be asked
+// it waits for them, and has the errors of ErrUnavailable, ErrTimeout or ctx's.
+func (h *Hub) PresenceAfter(ctx context.Context, room string, after ID, limit int) (count int, members []protocol.Member, more bool, err error) {
 	if h.cfg.Policies.For(room).Presence == PresenceOff {
 		return 0, nil, false, ErrNoPresence
 	}
+	if h.cluster != nil {
+		return h.presenceTogether(ctx, room, after, limit)
+	}
+	count, members, more = h.presenceHere(room, after, limit)
+	return count, members, more, nil
+}
+
+// presenceHere is PresenceAfter as far as this node knows.
+func (h *Hub) presenceHere(room string, after ID, limit int) (count int, members []protocol.Member, more bool) {
 	sh := h.roomShard(room)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := sh.rooms[room]
 	if r == nil {
-		return 0, nil, false, nil
+		return 0, nil, false
 	}
-	if r.presence != nil {
-		members, more = r.presence.After(after.String(), limit)
+	if r.presence == nil {
+		return r.members, nil, false
 	}
-	return r.members, members, more, nil
+	members, more = r.presence.After(after.String(), limit)
+	return r.presence.Count(), members, more
 }
 
 // RoomInfo is what is known of a room from outside.
@@ -259,16 +265,6 @@ type RoomInfo struct {
 	Name     string
 	Members  int
 	Position history.Position
-}
-
-// Room is what is known of the room of that name; false where there is none. It doesn't block, but where the room's log
-// lies elsewhere and nobody here has it open: then it waits for the log, and has its errors, or ctx's.
-func (h *Hub) Room(ctx context.Context, name string) (info RoomInfo, ok bool, err error) {
-	if info, ok = h.roomHere(name); ok || !h.remoteLog(name) {
-		return info, ok, nil
-	}
-	page, at, _, err := h.readRemotely(ctx, name, PageQuery{Limit: 1})
-	return RoomInfo{Name: name, Position: at}, len(page) > 0, err
 }
 
 func (h *Hub) roomHere(name string) (info RoomInfo, ok bool) {
@@ -282,23 +278,13 @@ func (h *Hub) roomHere(name string) (info RoomInfo, ok bool) {
 	return r.info(), true
 }
 
-// known says that the room's log is here, where it has one: else it is still being opened, for who isn't in yet.
-func (r *room) known() bool { return r.remote == nil || r.remote.open }
+// known says that the room's log is here, where it has one: else it is still being opened, for who isn't in yet. One
+// without is not when only what others tell it is listened to.
+func (r *room) known() bool {
+	return r.remote == nil || r.remote.log.done() && (r.keeps() || r.members > 0)
+}
 
 func (r *room) info() RoomInfo { return RoomInfo{r.name, r.members, r.position()} }
-
-// RoomsAfter are the first so many rooms, by name, that begin with prefix and come after a name.
-func (h *Hub) RoomsAfter(prefix, after string, limit int) (list []RoomInfo, more bool) {
-	l := firstOf(limit, func(a, b RoomInfo) int { return strings.Compare(a.Name, b.Name) })
-	for i := range h.rooms {
-		h.rooms[i].each(func(r *room) {
-			if r.known() && r.name > after && strings.HasPrefix(r.name, prefix) {
-				l.add(r.info())
-			}
-		})
-	}
-	return l.page()
-}
 
 // ClientInfo is what is known of a client from outside.
 type ClientInfo struct {
@@ -306,20 +292,10 @@ type ClientInfo struct {
 	Parked bool // it has lost its connection and may come back
 }
 
-// ClientsAfter are the first so many clients, by id, that come after one.
-func (h *Hub) ClientsAfter(after ID, limit int) (list []ClientInfo, more bool) {
-	l := firstOf(limit, byID)
-	for i := range h.clients {
-		h.clients[i].after(l, after)
-	}
-	return l.page()
-}
-
 func byID(a, b ClientInfo) int { return bytes.Compare(a.ID[:], b.ID[:]) }
 
-// Remove takes a client out of a room; it is told so where it is connected, with the reason "kicked". ErrUnknownClient,
-// ErrNotMember, ErrStopped, or ctx's, and then nothing was done. It waits until the client is out.
-func (h *Hub) Remove(ctx context.Context, room string, client ID) error {
+// removeHere is Remove where the client is here.
+func (h *Hub) removeHere(ctx context.Context, room string, client ID) error {
 	var was bool
 	err := h.onClient(ctx, client, func(s *session) { was = s.kick(room) }, func() (done bool) {
 		was, done = h.kickParked(room, client)
@@ -378,9 +354,8 @@ func (h *Hub) kickParked(name string, client ID) (was, parked bool) {
 	return was, parked
 }
 
-// Disconnect ends a client's session: its connection is closed with code and reason, and can't be resumed.
-// ErrUnknownClient, ErrStopped, or ctx's, and then nothing was done. It waits until the Close is on its way.
-func (h *Hub) Disconnect(ctx context.Context, client ID, code int, reason string) error {
+// disconnectHere is Disconnect where the client is here.
+func (h *Hub) disconnectHere(ctx context.Context, client ID, code int, reason string) error {
 	return h.onClient(ctx, client, func(s *session) {
 		s.extra().final = true
 		s.conn.Close(code, reason)
@@ -411,6 +386,10 @@ func (h *Hub) onClient(ctx context.Context, id ID, live func(*session), lost fun
 			}
 			continue
 		case s == nil:
+			if hd := h.handing(id); hd != nil {
+				wait(ctx, hd.over)
+				continue
+			}
 			return ErrUnknownClient
 		}
 		w, v := s.conn.Worker(), &visit{s: s, do: live, done: make(chan struct{})}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,13 +16,12 @@ import (
 
 // What the application asks of clients and users, beside Remove and Disconnect.
 
-// Join puts a client into a room, whatever it may join by itself: it is told so where it is connected, by a joined
-// without an id. One that has lost its connection is in the room from now on, and is told when it resumes; no resume is
-// asked whether it may be there. Where the client is in the room already nothing happens, but that it needs no
-// permission any more. ErrUnknownClient, ErrLimitReached, ErrOverloaded, ErrStopped, what a log that lies elsewhere
-// says, or ctx's, and then nothing was done. It waits until the client is in.
-func (h *Hub) Join(ctx context.Context, room string, client ID) error {
-	if h.remoteLog(room) {
+// joinHere is Join where the client is here.
+func (h *Hub) joinHere(ctx context.Context, room string, client ID) error {
+	if h.cluster != nil && !h.hasClient(client) {
+		return ErrUnknownClient // no log is opened for it
+	}
+	if h.opens(room) {
 		opened := make(chan error, 1)
 		h.use(room, func(err error) { opened <- err })
 		defer h.unuse(room)
@@ -114,9 +112,8 @@ func (h *Hub) putParked(name string, client ID) (parked bool, err error) {
 	return parked, nil
 }
 
-// DisconnectUser is Disconnect for all clients of a user that are here as it begins. ErrUnknownUser where there is none,
-// ErrStopped, or ctx's, and then some may have been disconnected.
-func (h *Hub) DisconnectUser(ctx context.Context, user string, code int, reason string) error {
+// disconnectUserHere is DisconnectUser for the user's clients that are here.
+func (h *Hub) disconnectUserHere(ctx context.Context, user string, code int, reason string) error {
 	ids := h.clientsOf(user)
 	const atOnce = 64
 	errs := make([]error, len(ids))
@@ -124,7 +121,7 @@ func (h *Hub) DisconnectUser(ctx context.Context, user string, code int, reason 
 	for first := range min(atOnce, len(ids)) {
 		all.Go(func() {
 			for i := first; i < len(ids); i += atOnce {
-				errs[i] = h.Disconnect(ctx, ids[i], code, reason)
+				errs[i] = h.disconnectHere(ctx, ids[i], code, reason)
 			}
 		})
 	}
@@ -148,21 +145,6 @@ func (h *Hub) DisconnectUser(ctx context.Context, user string, code int, reason 
 type UserInfo struct {
 	User    string
 	Clients int // the parked ones too
-}
-
-// UsersAfter are the first so many users who have clients, by name, that come after a name; more says that there are
-// others behind them.
-func (h *Hub) UsersAfter(after string, limit int) (list []UserInfo, more bool) {
-	names := firstOf(limit, strings.Compare)
-	for i := range h.clients {
-		h.clients[i].usersAfter(names, after)
-	}
-	first, more := names.page()
-	list = make([]UserInfo, len(first))
-	for i := range h.clients {
-		h.clients[i].countClients(list, first)
-	}
-	return slices.DeleteFunc(list, func(u UserInfo) bool { return u.Clients == 0 }), more // gone meanwhile
 }
 
 // usersAfter adds the users whose names come after one.
@@ -195,8 +177,8 @@ type ClientDetail struct {
 	Rooms   []string  // by name
 }
 
-// Client is what is known of a client. ErrUnknownClient, ErrStopped, ctx's. It waits for the client's worker.
-func (h *Hub) Client(ctx context.Context, id ID) (ClientDetail, error) {
+// clientHere is Client where the client is here.
+func (h *Hub) clientHere(ctx context.Context, id ID) (ClientDetail, error) {
 	var d ClientDetail
 	err := h.onClient(ctx, id, func(s *session) { d = s.detail() }, func() (done bool) {
 		sh := h.clientShard(id)
@@ -248,15 +230,6 @@ func (p *parked) detail() ClientDetail {
 		d.Rooms = append(d.Rooms, r.name)
 	}
 	return d
-}
-
-// UserClients are all clients of a user, by id.
-func (h *Hub) UserClients(user string) (list []ClientInfo) {
-	for i := range h.clients {
-		list = h.clients[i].clientsOf(list, user)
-	}
-	slices.SortFunc(list, byID)
-	return list
 }
 
 // clientsOf adds a user's clients.

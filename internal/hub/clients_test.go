@@ -241,7 +241,7 @@ func TestWhatIsKnownOfAClient(t *testing.T) {
 	if d := detail(); !d.Parked || d.Unsent == 0 || d.Since != since || d.Address != "" {
 		t.Errorf("away: %+v", d)
 	}
-	if list := h.UserClients("ann"); len(list) != 1 || !list[0].Parked || list[0].ID != idOf(a) {
+	if list, _ := h.UserClients(t.Context(), "ann"); len(list) != 1 || !list[0].Parked || list[0].ID != idOf(a) {
 		t.Errorf("the user's clients: %+v", list)
 	}
 	of, _ := h.Resume(a.welcome["resume_token"].(string))
@@ -339,7 +339,7 @@ func TestWhoIsPutInWhileItsJoinIsAskedAbout(t *testing.T) {
 // So where the resume waits for the log of another room.
 func TestWhoIsRemovedWhileItsResumeWaitsForALog(t *testing.T) {
 	logs := brokertest.NewMemory()
-	h, l := newHubOf(t, 1, func(c *Config) { closedRooms(c); c.Broker = logs.Broker() })
+	h, l := newHubOf(t, 1, func(c *Config) { closedRooms(c); c.Broker, c.Alone = logs.Broker(), true }) // Freeze would hold up what is told to others
 	a := newClient(t, h, l)
 	must(t, h.Join(t.Context(), "closed.1", idOf(a)))
 	a.sync()
@@ -397,7 +397,10 @@ func TestAUserIsDisconnected(t *testing.T) {
 		}
 	}
 	must(t, h.DisconnectUser(t.Context(), "ann", 4500, "out"))
-	until(t, "all are gone", func() bool { return len(h.UserClients("ann")) == 0 })
+	until(t, "all are gone", func() bool {
+		list, _ := h.UserClients(t.Context(), "ann")
+		return len(list) == 0
+	})
 	if err := h.DisconnectUser(t.Context(), "ann", 4500, "out"); !errors.Is(err, ErrUnknownUser) {
 		t.Error(err)
 	}
@@ -417,7 +420,7 @@ func TestUsersComeInPages(t *testing.T) {
 	for _, limit := range []int{1, 7, 50, 1000} {
 		got, after, last := map[string]int{}, "", ""
 		for {
-			page, more := h.UsersAfter(after, limit)
+			page, more, _ := h.UsersAfter(t.Context(), after, limit)
 			for _, u := range page {
 				if u.User <= last {
 					t.Fatalf("%q comes after %q", u.User, last)
@@ -530,6 +533,6 @@ func BenchmarkUsers(b *testing.B) {
 		defer h.clientShard(s.id).remove(s)
 	}
 	for b.Loop() {
-		h.UsersAfter("user 5", 100)
+		h.UsersAfter(b.Context(), "user 5", 100)
 	}
 }

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,7 +23,20 @@ type cluster struct {
 
 	mu    sync.Mutex
 	peers []broker.Peer // by id
-	cut   bool          // nobody knows whether peers are the ones that there are
+	cut   bool          // nobody knows whether peers are the ones that there are; also before the first View
+
+	moves    moves
+	members  members // of rooms that tell who is in them
+	asking   questions
+	occupied occupied
+	claims   claims
+	across   across
+}
+
+// seen is whom a node has seen.
+type seen struct {
+	peers []broker.Peer
+	cut   bool
 }
 
 // newCluster is nil where the hub is alone.
@@ -30,7 +44,11 @@ func newCluster(h *Hub) *cluster {
 	if h.cfg.Broker == nil || h.cfg.Alone {
 		return nil
 	}
-	return &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID()}
+	c := &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID(), cut: true}
+	c.moves.init()
+	c.asking.c = c
+	c.claims.init(c.id)
+	return c
 }
 
 // Peers are the other nodes, by their ids, and what each says of itself; cut says that they are the last ones that were
@@ -46,6 +64,40 @@ func (c *cluster) view() (peers []broker.Peer, cut bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.peers, c.cut
+}
+
+// home is where what is known by a key is kept: the same node for all that see the same ones, this one included. Another
+// one when nodes come and go, and then what was kept is lost but for what its users bring again. Any goroutine.
+func (c *cluster) home(key string) broker.NodeID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return home(idsOf(c.id, c.peers), key)
+}
+
+// home is the one of some nodes where what is known by a key is kept.
+func home(nodes []broker.NodeID, key string) (at broker.NodeID) {
+	most := uint64(0)
+	for _, n := range nodes {
+		if w := weight(n, key); w > most || w == most && bytes.Compare(n[:], at[:]) > 0 {
+			at, most = n, w
+		}
+	}
+	return at
+}
+
+// weight is how much a node wants a key: FNV-1a of both, and what MurmurHash3 ends with, since alone its high bits hardly
+// depend on the last bytes. It is the same on all nodes, of all versions.
+func weight(n broker.NodeID, key string) uint64 {
+	h := uint64(14695981039346656037)
+	for _, b := range n {
+		h = (h ^ uint64(b)) * 1099511628211
+	}
+	for i := range len(key) {
+		h = (h ^ uint64(key[i])) * 1099511628211
+	}
+	h = (h ^ h>>33) * 0xff51afd7ed558ccd
+	h = (h ^ h>>33) * 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
 }
 
 // nodeOf is the node on which a client's session began. It may have moved since.
@@ -68,6 +120,17 @@ type callKind uint8
 
 const (
 	callNothing callKind = iota // is always answered: whether a node is there
+
+	callMembers  callKind = 32 // who is in rooms
+	callOccupied callKind = 33 // in which rooms a node has members, of those whose home is asked
+)
+
+// Of publish_ids (once.go).
+const (
+	callClaim     callKind = 16 + iota // may it be published
+	callPublished                      // these were
+	callRelease                        // it wasn't
+	callWere                           // which were (homes.go)
 )
 
 // call is what a node answers to one kind of question. It is called in the order in which the node from asks, and mustn't
@@ -76,7 +139,14 @@ type call func(h *Hub, from broker.NodeID, question []byte, reply func(answer an
 
 // calls are all kinds.
 var calls = map[callKind]call{
-	callNothing: func(_ *Hub, _ broker.NodeID, _ []byte, reply func(any, error)) { reply(nil, nil) },
+	callNothing:  func(_ *Hub, _ broker.NodeID, _ []byte, reply func(any, error)) { reply(nil, nil) },
+	callMembers:  answerMembers,
+	callOccupied: answerOccupied,
+
+	callClaim:     answerClaim,
+	callPublished: answerPublished,
+	callRelease:   answerRelease,
+	callWere:      answerWere,
 }
 
 // answered is the answer to a call on its way.
@@ -147,7 +217,11 @@ func decodeAnswer(b []byte, err error, answer any) error {
 // ask asks another node, and gives what it has answered to decodeAnswer, by a goroutine of the broker. It may be called
 // under a room's lock.
 func (c *cluster) ask(to broker.NodeID, kind callKind, question any, done func(answer []byte, err error)) {
-	body, err := json.Marshal(question)
+	body, is := question.(rawQuestion)
+	var err error
+	if !is {
+		body, err = json.Marshal(question)
+	}
 	if err != nil {
 		go done(nil, err)
 		return
@@ -210,13 +284,12 @@ func (h *Hub) View(peers []broker.Peer, cut bool) {
 	if c == nil {
 		return
 	}
+	h.noteView(peers, cut)
+	was, wasCut := c.view()
+	begin := c.claims.sees(c, peers, wasCut && !cut)
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.peers, c.cut = peers, cut
+	c.mu.Unlock()
+	begin()
+	h.nodesChanged(seen{was, wasCut}, seen{peers, cut})
 }
-
-// Heard implements broker.Node.
-func (h *Hub) Heard(topic string, from broker.NodeID, body []byte) {}
-
-// Missed implements broker.Node.
-func (h *Hub) Missed(topic string) {}

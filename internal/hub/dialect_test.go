@@ -306,7 +306,7 @@ func TestPingsAndClosesComeInTheClientsDialect(t *testing.T) {
 		c.Dialects = append(c.Dialects, func() protocol.Dialect { return letters{&encoded} })
 	})
 	x := newLetters(t, h, l)
-	list, _ := h.ClientsAfter(ID{}, 10)
+	list, _, _ := h.ClientsAfter(t.Context(), ID{}, 10)
 	s := h.here(list[0].ID)
 	s.conn.Worker().Post(task(func() { s.Ping(s.conn) }), 0)
 	x.want("?")

@@ -27,15 +27,15 @@ func unavailable(err error) *protocol.Error {
 	switch {
 	case errors.As(err, &e) && e != nil:
 		return e
-	case errors.Is(err, broker.ErrBusy):
-		return &protocol.Error{Code: protocol.Overloaded, Message: broker.ErrBusy.Error()}
+	case errors.Is(err, broker.ErrBusy), errors.Is(err, ErrOverloaded):
+		return &protocol.Error{Code: protocol.Overloaded, Message: err.Error()}
 	case errors.Is(err, broker.ErrTimeout):
 		return &protocol.Error{Code: protocol.Timeout, Message: broker.ErrTimeout.Error()}
 	}
 	return &protocol.Error{Code: protocol.Unavailable, Message: broker.ErrUnavailable.Error()}
 }
 
-// joinWhenOpen is join for a room whose log lies elsewhere.
+// joinWhenOpen is join for a room that must be opened.
 func (s *session) joinWhenOpen(cmd *protocol.Command) {
 	h, name, copied := s.hub, string(cmd.Room), cmd.Clone()
 	o := s.ask(cmd, operation{room: name, dropped: func() { h.unuse(name) }})
@@ -66,17 +66,17 @@ func (s *session) joinWhenOpen(cmd *protocol.Command) {
 // remoteRooms are the rooms of a resume that have to be opened.
 func (s *session) remoteRooms(cmd *protocol.Command, refused []*protocol.Error) (names []string) {
 	if s.hub.cfg.Broker == nil {
-		return nil
+		return nil // without a look at each
 	}
 	for i, r := range cmd.Rooms {
-		if name := string(r.Room); (refused == nil || refused[i] == nil) && s.hub.remoteLog(name) {
+		if name := string(r.Room); (refused == nil || refused[i] == nil) && s.hub.opens(name) {
 			names = append(names, name)
 		}
 	}
 	return names
 }
 
-// resumeWhenOpen is resume for rooms of which some have their logs elsewhere.
+// resumeWhenOpen is resume for rooms of which some must be opened.
 func (s *session) resumeWhenOpen(cmd *protocol.Command, refused []*protocol.Error, names []string) {
 	h, copied := s.hub, cmd.Clone()
 	unuse := func() {

@@ -37,7 +37,9 @@ const (
 )
 
 // Sink is told of all that happens, in its order for each client and for each room, and none misses its pair: who
-// connected is disconnected, who joined has left, and what was occupied is vacated, by Stop at the latest. It is called
+// connected is disconnected, who joined has left, and what was occupied is vacated, by Stop at the latest. Of several nodes
+// each tells of its own clients, and one, the room's home, when it is occupied and vacated: nothing comes then of what a
+// node knew that has died, and what is told while nodes are cut off from each other may be told twice. It is called
 // by any goroutine and under locks of the hub, so it must neither block nor call the hub.
 type Sink interface{ Event(e Event) }
 
@@ -60,7 +62,9 @@ func (h *Hub) tellPublished(m *protocol.Message, epoch string) {
 
 // tellJoined tells of a join; s is nil when the session is parked and p pays for it. r.mu is held.
 func (h *Hub) tellJoined(r *room, who Identity, s *session, p *payer, data []byte) {
-	if r.members == 1 {
+	if r.members == 1 && h.cluster != nil {
+		h.occupies(r.name, true)
+	} else if r.members == 1 {
 		h.happened(Event{Kind: Occupied, Room: r.name, s: s, p: p})
 	}
 	h.happened(Event{Kind: Joined, Room: r.name, Client: who, Data: data, s: s, p: p})
@@ -69,7 +73,9 @@ func (h *Hub) tellJoined(r *room, who Identity, s *session, p *payer, data []byt
 // tellLeft tells of a leave; s is nil when the session was lost and p paid for it. r.mu is held.
 func (h *Hub) tellLeft(r *room, who Identity, s *session, p *payer) {
 	h.happened(Event{Kind: Left, Room: r.name, Client: who, s: s, p: p})
-	if r.members == 0 {
+	if r.members == 0 && h.cluster != nil {
+		h.occupies(r.name, false)
+	} else if r.members == 0 {
 		h.happened(Event{Kind: Vacated, Room: r.name, s: s, p: p})
 	}
 }
@@ -154,6 +160,9 @@ func (p *payer) waits() int64 {
 
 // event counts n more such calls, or less.
 func (p *payer) event(n int64) {
+	if p == nil {
+		return // nobody's here: the room's home tells of what has happened on other nodes
+	}
 	p.events.Add(n)
 	for _, up := range p.up {
 		if up != nil {

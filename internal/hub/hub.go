@@ -127,6 +127,10 @@ func New(cfg Config) *Hub {
 func (h *Hub) Start(l *loop.Loop) {
 	h.loop = l
 	h.everyone = &room{mu: new(sync.Mutex), policy: &Policy{SlowConsumer: min(h.cfg.SlowConsumer, DropOldest)}}
+	if h.cluster != nil {
+		h.everyone.remote = &remote{topic: part{needed: true}}
+		defer h.listenToAll()
+	}
 	for range l.Workers() {
 		h.workers = append(h.workers, &workerState{speakers: speakers(h.cfg.Dialects), everyone: make([]*local, len(h.cfg.Dialects))})
 	}
@@ -179,6 +183,7 @@ type clientShard struct {
 	parked   map[ID]*parked
 	order    []parking      // by time
 	users    map[string]ids // those, here or parked, who have a name
+	away     *away          // those that went to other nodes; nil while none did
 }
 
 func (h *Hub) clientShard(id ID) *clientShard { return &h.clients[id[0]%shards] }
@@ -187,12 +192,18 @@ func (sh *clientShard) add(s *session) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.sessions[s.id] = s
-	if user := s.name(); user != "" {
-		if sh.users == nil {
-			sh.users = map[string]ids{}
-		}
-		sh.users[user] = sh.users[user].with(s.id)
+	sh.addToUser(s.id, s.name())
+}
+
+// addToUser: mu is held.
+func (sh *clientShard) addToUser(id ID, user string) {
+	if user == "" {
+		return
 	}
+	if sh.users == nil {
+		sh.users = map[string]ids{}
+	}
+	sh.users[user] = sh.users[user].with(id)
 }
 
 // removeFromUser takes the id of a session that has ended from its user. mu is held.

@@ -3,6 +3,7 @@ package hub
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 )
 
 // ID is a client's id: a UUID of version 4 (RFC 9562 5.4), not to be guessed.
@@ -28,6 +29,18 @@ func (id ID) String() string {
 	hex.Encode(b[24:36], id[10:16])
 	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
 	return string(b[:])
+}
+
+// MarshalText is String.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText is ParseID.
+func (id *ID) UnmarshalText(b []byte) (err error) {
+	var ok bool
+	if *id, ok = ParseID(b); !ok {
+		err = errors.New("no client's id: " + string(b))
+	}
+	return err
 }
 
 // canonical is the id in the form in which the application knows it, where text is one.

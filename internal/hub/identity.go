@@ -157,8 +157,8 @@ func (s *session) enterNamed(name string) *protocol.Error {
 	switch {
 	case s.find([]byte(name)) >= 0 || s.coming() && s.more.coming.left[name].room != nil:
 		return nil
-	case s.hub.remoteLog(name):
-		s.enterWhenOpen(name)
+	case s.hub.opens(name):
+		s.enterWhenOpen(name, false)
 		return nil
 	}
 	return s.enter(name, false)
@@ -212,8 +212,8 @@ func (s *session) untouched(l *local, at history.Position) bool {
 	return len(c.pulls) < before
 }
 
-// enterWhenOpen is enter for a room whose log lies elsewhere. What the client says of that room waits meanwhile.
-func (s *session) enterWhenOpen(name string) {
+// enterWhenOpen is enter for a room that must be opened. What the client says of that room waits meanwhile.
+func (s *session) enterWhenOpen(name string, put bool) {
 	h := s.hub
 	coming := s.coming() && s.more.coming.asked
 	o := s.ask(&protocol.Command{}, operation{room: name, dropped: func() { h.unuse(name) }})
@@ -228,7 +228,7 @@ func (s *session) enterWhenOpen(name string) {
 			case err != nil:
 				no = unavailable(err)
 			case s.find([]byte(name)) < 0:
-				no = s.enter(name, false)
+				no = s.enter(name, put)
 			}
 			if no != nil {
 				s.answerError(no, nil)
@@ -306,7 +306,7 @@ func (s *session) showAnew() {
 		r := s.rooms[i].local.room
 		if r.policy.Presence == PresenceFull && s.payer().may(int64(len(s.known().Data))) {
 			r.mu.Lock()
-			s.hub.set(r, protocol.Member{ClientID: s.idText(), User: s.name(), Data: s.known().Data}, true, s.payer())
+			s.hub.set(r, protocol.Member{ClientID: s.idText(), User: s.name(), Data: s.known().Data}, uint16(s.gen()), true, s.payer())
 			r.mu.Unlock()
 			s.rooms[i].data = uint16(len(s.known().Data))
 		}

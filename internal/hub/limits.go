@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -247,15 +248,19 @@ func (h *Hub) AddressMayConnect(addr netip.Addr) *Limited {
 }
 
 // userConnects counts one connect of a user. resume is the session that it wants back, nil for none: the connection
-// that this has goes then, so the new one isn't one more.
-func (h *Hub) userConnects(user string, resume *Resumption) *Limited {
+// that this has goes then, so the new one isn't one more. Of several nodes it asks the others.
+func (h *Hub) userConnects(ctx context.Context, user string, resume *Resumption) *Limited {
 	if user == "" {
 		return nil
 	}
-	if !(resume != nil && resume.User == user && h.connected(resume.ID)) && h.limits.connections.full(user) {
+	more := !(resume != nil && resume.User == user && h.connected(resume.ID))
+	if more && !h.mayHaveOneMore(ctx, user) {
 		return h.limited(byUser, connections, 0)
 	}
 	if wait, of := h.limits.users.take(payerName{user: user}, &rate.Amounts{rate.Connects: 1}); wait > 0 {
+		if more {
+			h.limits.connections.goes(user)
+		}
 		return h.limited(byUser, of, wait)
 	}
 	return nil

@@ -64,7 +64,7 @@ func TestUsersAndAddressesAreForgotten(t *testing.T) {
 		h, _ := newHubOf(t, 1, func(c *Config) { c.Limits = Limits{User: perSecond(10), Address: perSecond(10)} })
 		for i := range 1000 {
 			h.AddressConnects(addressOf(i))
-			h.userConnects(fmt.Sprint("user ", i), nil)
+			h.userConnects(t.Context(), fmt.Sprint("user ", i), nil)
 		}
 		if n, m := h.limits.addresses.known(), h.limits.users.known(); n != 1000 || m != 1000 {
 			t.Fatalf("%d addresses and %d users are known", n, m)

@@ -14,14 +14,35 @@ import (
 // Where Config.Broker keeps the logs of rooms with history, for several nodes or on disk, the hub is its Node. Where there
 // is none, each node keeps its own, and nothing of this file is in the way.
 
-// remote is what a room has where its log lies elsewhere. Guarded by the room's mu; members, and users, hold it open.
+// remote is what a room has where its log lies elsewhere, or other nodes may have members of it. Guarded by the room's
+// mu; members, and users, hold it open.
 type remote struct {
-	open   bool          // the position is known, and entries come
-	opened []func(error) // who waits for that
-	users  int           // who needs the room to stay, beside its members
-	behind []appended    // what the log has taken from this node, and hasn't brought here yet
-	close  func()
+	log, topic part          // topic: what other nodes tell the room (topics.go)
+	opened     []func(error) // who waits for both
+	users      int           // who needs the room to stay, beside its members
+	behind     []appended    // what the log has taken from this node, and hasn't brought here yet
+	misses     *misses       // nil until something was missed of what others tell
 }
+
+// part is something of a room that the broker brings.
+type part struct {
+	needed bool   // static
+	ready  bool   // all that comes from now on is brought: where it is a log, its position is known
+	close  func() // nil unless it is ready, or asked for
+}
+
+func (p *part) done() bool { return p.ready || !p.needed }
+
+// end has it brought no more.
+func (p *part) end() {
+	if p.close != nil {
+		p.close()
+	}
+	p.ready, p.close = false, nil
+}
+
+// open says that who joins now misses nothing of what is published from then on.
+func (m *remote) open() bool { return m.log.done() && m.topic.done() }
 
 // appended is a message whose publisher isn't told yet.
 type appended struct {
@@ -67,20 +88,24 @@ func (h *Hub) brokers(name string) broker.Room {
 	return broker.Room{Name: name, Messages: kept.Messages, Age: kept.Age}
 }
 
-// use opens a room whose log lies elsewhere, and calls ready when it is, at once or later. The room stays until unuse.
+// use opens a room that must be (opens), and calls ready when it is, at once or later. The room stays until unuse.
 func (h *Hub) use(name string, ready func(error)) {
 	sh := h.roomShard(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := h.room(sh, name)
-	r.remote.users++
-	if r.remote.open {
+	m := r.remote
+	m.users++
+	if m.open() {
 		ready(nil)
 		return
 	}
-	r.remote.opened = append(r.remote.opened, ready)
-	if r.remote.close == nil {
-		r.remote.close = h.cfg.Broker.Open(h.brokers(name), func(log broker.Log, err error) { h.opened(r, log, err) })
+	m.opened = append(m.opened, ready)
+	if !m.log.done() && m.log.close == nil {
+		m.log.close = h.cfg.Broker.Open(h.brokers(name), func(log broker.Log, err error) { h.opened(r, log, err) })
+	}
+	if !m.topic.done() && m.topic.close == nil {
+		m.topic.close = h.cfg.Broker.Listen(name, func(err error) { h.listened(r, err) })
 	}
 }
 
@@ -103,15 +128,22 @@ func (h *Hub) opened(r *room, log broker.Log, err error) {
 		return
 	case err == nil:
 		h.begin(r, log)
-		r.remote.open = true
+		r.remote.log.ready = true
 	default:
-		r.remote.close()
-		r.remote.close = nil
+		r.remote.log.end()
 	}
-	for _, ready := range r.remote.opened {
+	r.remote.settle(err)
+}
+
+// settle tells those who wait for the room, once it is open or can't be. r.mu is held.
+func (m *remote) settle(err error) {
+	if err == nil && !m.open() {
+		return
+	}
+	for _, ready := range m.opened {
 		ready(err)
 	}
-	r.remote.opened = nil
+	m.opened = nil
 }
 
 // begin has the room's history be a log's. r.mu is held.
@@ -177,7 +209,7 @@ func (h *Hub) Deliver(room string, entries []broker.Entry) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := sh.rooms[room]
-	if r == nil || !r.remote.open {
+	if r == nil || !r.remote.log.ready {
 		return // nobody needs it
 	}
 	for _, e := range entries {
@@ -220,7 +252,7 @@ func (h *Hub) Lost(room string, log broker.Log) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := sh.rooms[room]
-	if r == nil || !r.remote.open {
+	if r == nil || !r.remote.log.ready {
 		return
 	}
 	was := r.position()
@@ -236,7 +268,7 @@ func (h *Hub) Lost(room string, log broker.Log) {
 	h.begin(r, log)
 	x := &shared{answer: &gap}
 	for _, l := range r.locals {
-		l.w.Post(&loss{l, x}, 0)
+		l.w.Post(&loss{local: l, shared: x}, 0)
 	}
 	for _, e := range behind {
 		if !r.gone {
@@ -253,6 +285,7 @@ func (h *Hub) Lost(room string, log broker.Log) {
 type loss struct {
 	local *local
 	*shared
+	seq uint64 // in a room without history: who has joined behind that misses nothing
 }
 
 func (t *loss) Run(*loop.Worker) {
@@ -260,7 +293,8 @@ func (t *loss) Run(*loop.Worker) {
 	f := t.frame(l)
 	for i := len(l.members) - 1; f != nil && i >= 0; i-- { // backwards, as deliver does
 		switch m := l.members[i]; {
-		case m.s.coming(): // the resume tells it
+		case t.seq != 0 && l.since(m.s) >= t.seq:
+		case m.s.coming() && l.room.name != "": // the resume tells it
 		case l.room.policy.SlowConsumer == Disconnect:
 			m.conn.Send(f)
 		default:

@@ -87,7 +87,7 @@ func TestWhoGivesUpWhileItsSessionIsStillAnothers(t *testing.T) {
 	if here := h.here(idOf(a)); here != s {
 		t.Errorf("its session is %v", here)
 	}
-	if n := len(h.UserClients("ann")); n != 1 {
+	if n := len(usersClients(t, h, "ann")); n != 1 {
 		t.Errorf("%d clients are ann's", n)
 	}
 }
@@ -381,4 +381,11 @@ func TestAShareToItsLastByte(t *testing.T) {
 			t.Errorf("%d: 40 more: %t, 41 more: %t", i, p.may(40), p.may(41))
 		}
 	}
+}
+
+func usersClients(t testing.TB, h *Hub, user string) []ClientInfo {
+	t.Helper()
+	list, err := h.UserClients(t.Context(), user)
+	must(t, err)
+	return list
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // A command that can't be obeyed at once is an operation: it waits for the application's code, or for the log of a room
-// that lies elsewhere (logs.go). A session's operations are few and in order: one hook runs at a time, and what comes
+// that lies elsewhere (logs.go), or for another node. A session's operations are few and in order: one hook runs at a time, and what comes
 // behind it waits; what is asked of logs goes on side by side, and is answered in order for each room. Past the bounds
 // the client isn't read.
 
@@ -31,12 +31,12 @@ type operations struct {
 	cancel  context.CancelFunc
 }
 
-// operation is a command of which a log is asked.
+// operation is a command of which a log or another node is asked.
 type operation struct {
 	// Static.
 	s       *session
 	id      []byte // the command's, copied
-	room    string // whose answers come in the order of their commands; "" is every room
+	room    string // whose answers come in the order of their commands, or directTo a client; "" is every room
 	publish bool   // it may go side by side with others of its kind
 	bytes   int
 	dropped func() // is called instead of done where the session ends first; nil for nothing
@@ -62,8 +62,13 @@ func (s *session) mustWait(cmd *protocol.Command) bool {
 	return q.running != nil || len(q.waiting) > 0 || s.naming() || q.blocks(cmd)
 }
 
-// blocks says that cmd must not be obeyed before what is asked of logs: that is for the same room, or for all.
+// blocks says that cmd must not be obeyed before what is asked of logs: that is for the same room, or for all. What is
+// asked of other nodes is for one client.
 func (q *operations) blocks(cmd *protocol.Command) bool {
+	of := string(cmd.Room)
+	if cmd.Kind == protocol.DirectMessage {
+		of = directTo(cmd.To)
+	}
 	return slices.ContainsFunc(q.asked, func(o *operation) bool {
 		switch {
 		case o.publish && cmd.Kind == protocol.RoomMessage:
@@ -71,7 +76,7 @@ func (q *operations) blocks(cmd *protocol.Command) bool {
 		case o.room == "" || cmd.Kind == protocol.Resume || cmd.Kind == protocol.Refresh:
 			return true
 		}
-		return o.room == string(cmd.Room)
+		return o.room == of
 	})
 }
 

@@ -27,8 +27,9 @@ type parked struct {
 	code    int      // with which its connection ended
 	until   int64    // the hub's clock; moot while by is set
 	directs []waitingDirect
-	cost    int64 // what the ledger counts for it
-	unsent  int   // bytes of directs
+	moves   uint32 // how often it has gone to another node
+	cost    int64  // what the ledger counts for it
+	unsent  int    // bytes of directs
 }
 
 // parkedRoom is a room that counts a session which is parked, or is coming home and has not named it yet.
@@ -92,7 +93,7 @@ func (s *session) park(code int) bool {
 	case !s.payer().may(cost - back):
 		return false
 	default:
-		p = &parked{id: s.id, user: s.name(), payer: s.payer(), since: s.since, gen: s.gen()}
+		p = &parked{id: s.id, user: s.name(), payer: s.payer(), since: s.since, gen: s.gen(), moves: s.moves()}
 	}
 	s.forgetRooms() // what can fail comes first: who is parked is in no local any more, but still counted
 	s.parkAs(p, rooms, cost, code)
@@ -201,11 +202,16 @@ func (h *Hub) unparkForGood(sh *clientShard, p *parked) {
 // removeParked takes p out of the shard. mu is held.
 func (h *Hub) removeParked(sh *clientShard, p *parked) {
 	delete(sh.parked, p.id)
+	h.unkeep(p)
+	h.parkedNow.Add(-1)
+}
+
+// unkeep has the ledger forget what is kept for p. mu is held.
+func (h *Hub) unkeep(p *parked) {
 	h.keep(KeptParked, p.payer, -p.cost)
 	for _, d := range p.directs {
 		h.keep(KeptParked, d.payer, -int64(d.message.Size()))
 	}
-	h.parkedNow.Add(-1)
 }
 
 // leaveRooms takes a session that was parked out of the rooms that it is still counted in.
@@ -254,6 +260,11 @@ func (h *Hub) takeDue(sh *clientShard, now int64) (over []*parked) {
 // direct sends a message to the client, or keeps it where its session is parked; from, nil for the application, pays.
 // full is a worker that is above high water, or nil.
 func (h *Hub) direct(id ID, m *protocol.Message, from *session) (full *loop.Worker, err *protocol.Error) {
+	return h.directBy(id, m, from, nil)
+}
+
+// directBy is direct from a client of another node, where by isn't nil: that one pays.
+func (h *Hub) directBy(id ID, m *protocol.Message, from *session, by *visitor) (full *loop.Worker, err *protocol.Error) {
 	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -263,24 +274,39 @@ func (h *Hub) direct(id ID, m *protocol.Message, from *session) (full *loop.Work
 			p = from.payer() // it may be parked by the time that the message is there
 		}
 		h.tailDirect(m, id, s.name())
-		if w := s.conn.Worker(); w.Post(&direct{s, m, p}, m.Size()) {
+		if w := s.conn.Worker(); w.Post(&direct{s, m, p, by}, m.Size()) {
 			full = w
 		}
 		return full, nil
 	}
-	parked := sh.parked[id]
+	parked := sh.waits(id)
 	if parked == nil {
-		return nil, &protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote([]byte(id.String())) + " is connected"}
+		return nil, unknownClient([]byte(id.String()))
 	}
 	var p *payer
 	if from != nil {
 		p = from.payer()
+	}
+	if by != nil {
+		p = h.visits(by)
+		defer h.payers.leave(p)
 	}
 	if no := h.leaveDirect(parked, m, p); no != nil {
 		return nil, no
 	}
 	h.tailDirect(m, id, parked.user)
 	return nil, nil
+}
+
+// waits is the session of that id for which direct messages wait, or nil. mu is held.
+func (sh *clientShard) waits(id ID) *parked {
+	if p := sh.parked[id]; p != nil || sh.away == nil {
+		return p
+	}
+	if hd := sh.away.handed[id]; hd != nil {
+		return hd.p
+	}
+	return nil
 }
 
 // leaveDirect leaves a message for a parked session. Its shard's mu is held.
@@ -309,7 +335,7 @@ func (sh *clientShard) takes(id ID, m *protocol.Message) bool {
 	if s := sh.sessions[id]; s != nil {
 		return !s.conn.Worker().Full()
 	}
-	p := sh.parked[id]
+	p := sh.waits(id)
 	return p == nil || p.takes(m)
 }
 
@@ -318,6 +344,7 @@ type direct struct {
 	to      *session
 	message *protocol.Message
 	payer   *payer
+	by      *visitor // pays instead, where it isn't nil
 }
 
 func (d *direct) Conn(*loop.Worker) *loop.Conn { return d.to.conn }
@@ -332,14 +359,22 @@ func (d *direct) Run(*loop.Worker) {
 
 func (d *direct) goOn() {
 	h, id := d.to.hub, d.to.id
+	if d.by != nil {
+		d.payer = h.visits(d.by)
+		defer h.payers.leave(d.payer)
+	}
 	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if s := sh.sessions[id]; s != nil {
 		d.to = s
 		s.conn.Worker().Post(d, d.message.Size())
-	} else if p := sh.parked[id]; p != nil {
+	} else if p := sh.waits(id); p != nil {
 		h.leaveDirect(p, d.message, d.payer)
+	} else if sh.away != nil {
+		if to, moved := sh.away.gone[id]; moved {
+			h.cluster.ask(to, callDirects, directsQuestion{id, [][]byte{d.message.AppendRecord(nil)}}, func([]byte, error) {})
+		}
 	}
 }
 

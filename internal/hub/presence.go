@@ -24,6 +24,8 @@ type roomPresence struct {
 	presence.Room[*payer]
 	timer *time.Timer // nil until there were news
 	runs  bool        // the timer does: there are news
+
+	together *together // nil where the hub is alone
 }
 
 // noteJoined notes that who became a member of r, or is one again if the room counted it already, and gives how many
@@ -36,19 +38,18 @@ func (h *Hub) noteJoined(r *room, of Identity, s *session, p *payer, data []byte
 	if r.policy.Presence != PresenceFull {
 		return 0 // there is nobody to show the data to
 	}
-	if r.presence == nil {
-		r.presence = &roomPresence{}
-	}
+	h.presenceOf(r).comesBack(of.ID)
 	who := protocol.Member{ClientID: of.ID.String(), User: of.User, Data: data}
 	if counted {
 		if was, here := r.presence.Find(who.ClientID); here && (s == nil || s.shows(nil) == nil) {
 			return len(was.Data)
 		}
 	}
+	version := uint16(0)
 	if s != nil {
-		p = s.payer()
+		p, version = s.payer(), uint16(s.gen())
 	}
-	h.set(r, who, true, p)
+	h.set(r, who, version, true, p)
 	return len(data)
 }
 
@@ -57,16 +58,21 @@ func (h *Hub) noteJoined(r *room, of Identity, s *session, p *payer, data []byte
 func (h *Hub) noteLeft(r *room, who Identity, s *session, p *payer) {
 	h.tellLeft(r, who, s, p)
 	if r.presence != nil {
-		h.set(r, protocol.Member{ClientID: who.ID.String()}, false, nil)
+		h.set(r, protocol.Member{ClientID: who.ID.String()}, 0, false, nil)
+		if r.members == 0 && r.presence.together != nil {
+			h.tellNodesNow(r) // the room may be removed
+		}
 	}
 }
 
-// set has who be here, for which p pays, or not any more; the others hear of it in time. r.mu is held.
-func (h *Hub) set(r *room, who protocol.Member, here bool, p *payer) {
+// set has who be here, for which p pays, or not any more; the others hear of it in time. Where a client has moved from
+// another node its version is a higher one. r.mu is held.
+func (h *Hub) set(r *room, who protocol.Member, version uint16, here bool, p *payer) {
 	now := clock()
-	more := r.presence.Set(who, here, p, now)
+	more := r.presence.SetVersion(presence.Entry{Member: who, Version: version}, here, p, now)
 	h.keep(KeptPresence, more.Payer, more.Bytes)
 	h.tellLater(r, now)
+	h.toNodes(r)
 }
 
 // tellLater has the news told when they are due. r.mu is held.
@@ -119,7 +125,7 @@ func (h *Hub) tell(r *room) {
 
 // announceNews tells the members who has joined, and then who has left. r.mu is held.
 func (r *room) announceNews(joined, left []protocol.Member) {
-	n := r.presence.Len()
+	n := r.presence.Count()
 	if len(joined) > 0 {
 		var but ID // who is alone in the message knows it
 		if len(joined) == 1 {
@@ -138,6 +144,7 @@ func (h *Hub) dropPresence(r *room) {
 	if p == nil {
 		return
 	}
+	h.dropTogether(r)
 	r.presence = nil
 	if p.timer != nil {
 		p.timer.Stop()
@@ -194,11 +201,72 @@ func (s *session) readPresence(cmd *protocol.Command) {
 	if cmd.ID == nil {
 		return // nobody waits for the answer
 	}
+	if h.cluster != nil {
+		s.askPresence(cmd)
+		return
+	}
 	here, count := h.whoIsHere(name)
-	if policy.Presence == PresenceFull && here == nil {
+	s.answerPresence(cmd.ID, name, here, count)
+}
+
+func (s *session) answerPresence(id []byte, name string, here []protocol.Member, count int) {
+	if s.hub.cfg.Policies.For(name).Presence == PresenceFull && here == nil {
 		here = []protocol.Member{}
 	}
-	s.answer(protocol.Answer{Kind: protocol.AnswerPresence, ID: cmd.ID, Room: name, Count: int64(count), Members: here, More: len(here) < count})
+	s.answer(protocol.Answer{Kind: protocol.AnswerPresence, ID: id, Room: name, Count: int64(count), Members: here, More: len(here) < count})
+}
+
+// askPresence is readPresence where there may be members on other nodes.
+func (s *session) askPresence(cmd *protocol.Command) {
+	h, name := s.hub, string(cmd.Room)
+	o := s.ask(cmd, operation{room: name})
+	if h.whenKnown(name, func(err error) {
+		o.end(func() {
+			if err != nil {
+				s.answerError(unavailable(err), o.id)
+				return
+			}
+			here, count := h.whoIsHere(name)
+			s.answerPresence(o.id, name, here, count)
+		})
+	}) {
+		return
+	}
+	h.elsewhere(name, func(e elsewhere, err error) {
+		o.end(func() {
+			if err != nil {
+				s.answerError(unavailable(err), o.id)
+				return
+			}
+			here, _ := joinMembers(e.members, memberLimits)
+			s.answerPresence(o.id, name, here, h.membersOf(name)+e.count)
+		})
+	})
+}
+
+// whenKnown calls known when this node knows all members of a room, at once or later; false says that it doesn't keep
+// itself informed: it hears nothing of the room, and has no members there, or knows only how many it has itself.
+func (h *Hub) whenKnown(name string, known func(error)) bool {
+	sh := h.roomShard(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.rooms[name]
+	if r == nil || r.presence == nil || !r.remote.topic.ready {
+		return false
+	}
+	h.whenSettled(r, known)
+	return true
+}
+
+// membersOf is how many members of a room are here.
+func (h *Hub) membersOf(name string) int {
+	sh := h.roomShard(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if r := sh.rooms[name]; r != nil {
+		return r.members
+	}
+	return 0
 }
 
 // whoIsHere is how many are in the room, and where it keeps that who they are, as many as one message holds.
@@ -210,10 +278,10 @@ func (h *Hub) whoIsHere(name string) (members []protocol.Member, count int) {
 	if r == nil {
 		return nil, 0
 	}
-	if r.presence != nil {
-		members = r.presence.List(memberLimits)
+	if r.presence == nil {
+		return nil, r.members
 	}
-	return members, r.members
+	return r.presence.List(memberLimits), r.presence.Count()
 }
 
 // limitOfData holds a join against what presence and hooks keep for each client.

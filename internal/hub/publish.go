@@ -17,10 +17,7 @@ func (h *Hub) apply(r *room, m *protocol.Message, from *session, p *payer) (full
 	r.seq++
 	h.tailMessage(m, r.position().Epoch)
 	if len(r.locals) > 0 {
-		x := &posting{shared: shared{message: m}, from: from, seq: r.seq, cost: m.Size()}
-		if r.policy.SlowConsumer == LatestByKey {
-			x.key = string(m.Key)
-		}
+		x := r.posting(m, from)
 		for _, l := range r.locals {
 			if l.w.Post(&delivery{l, x}, x.cost) {
 				full = l.w
@@ -31,6 +28,15 @@ func (h *Hub) apply(r *room, m *protocol.Message, from *session, p *payer) (full
 		h.store(r, history.Entry[*payer]{Message: m, Seq: r.seq, At: clock(), Payer: p})
 	}
 	return full
+}
+
+// posting is what the deliveries of m share. r.mu is held.
+func (r *room) posting(m *protocol.Message, from *session) *posting {
+	x := &posting{shared: shared{message: m}, from: from, seq: r.seq, cost: m.Size()}
+	if r.policy.SlowConsumer == LatestByKey {
+		x.key = string(m.Key)
+	}
+	return x
 }
 
 // full is a worker that has too much to do, or nil. r.mu is held.
@@ -81,6 +87,10 @@ func (s *session) roomMessage(cmd *protocol.Command) {
 		s.publishRemotely(cmd)
 		return
 	}
+	if s.hub.cluster != nil {
+		s.publishOnNodes(name, cmd)
+		return
+	}
 	if cmd.PublishID == nil {
 		at, full := s.publish(r, name, cmd)
 		s.published(cmd, at, false, full)
@@ -94,8 +104,8 @@ func (s *session) roomMessage(cmd *protocol.Command) {
 	s.published(cmd, at, duplicate, full)
 }
 
-// publish brings a client's message to the room; r may be nil. A room that nobody is in and that keeps no history isn't
-// made for it.
+// publish brings a client's message to the room, where the hub is alone; r may be nil. A room that nobody is in and that
+// keeps no history isn't made for it.
 func (s *session) publish(r *room, name string, cmd *protocol.Command) (at history.Position, full *loop.Worker) {
 	m := s.message(protocol.RoomMessage, cmd)
 	m.Room = name
@@ -118,6 +128,21 @@ func (s *session) publish(r *room, name string, cmd *protocol.Command) (at histo
 		p = s.payer()
 	}
 	return s.hub.publish(r, m, from, p)
+}
+
+// publishHere brings m to the room, on this node and the others, or nowhere: ErrUnavailable. Who is excluded stands in
+// m, and is from where it is here. sh.mu is held.
+func (h *Hub) publishHere(sh *roomShard, m *protocol.Message, from *session, p *payer) (at history.Position, full *loop.Worker, err error) {
+	if err = h.tellOthers(m); err != nil {
+		return at, nil, err
+	}
+	r := h.published(sh, m)
+	if r == nil {
+		h.tailMessage(m, "")
+		return at, nil, nil
+	}
+	at, full = h.publish(r, m, from, p)
+	return at, full, nil
 }
 
 // published is the room for a message to it, or nil where it would go nowhere but to sinks. sh.mu is held.
@@ -186,9 +211,14 @@ func (k publishKey) cost() int64 {
 	return publishCost + int64(len(k.user)+len(k.apiKey)+len(k.room)+len(k.id))
 }
 
+// memory is where a key is remembered.
+func (h *Hub) memory(key publishKey) *memory {
+	return &h.memories[maphash.Comparable(seed, key)%shards]
+}
+
 // once publishes, unless that was done within the window: then it tells where. What fails may be tried again.
 func (h *Hub) once(key publishKey, p *payer, publish func() (history.Position, error)) (at history.Position, duplicate bool, err error) {
-	d := &h.memories[maphash.Comparable(seed, key)%shards]
+	d := h.memory(key)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := clock()

@@ -1,10 +1,6 @@
 package hub
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -16,58 +12,6 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// Resumption is a token that Resume has found good: whose session it is.
-type Resumption struct {
-	ID   ID
-	User string // of that session
-	gen  uint32
-}
-
-// tokenSize: version, id, generation, expiry.
-const tokenSize = 1 + 16 + 4 + 8
-
-// token is what resumes the session: its id and the generation, and until when, signed.
-func (h *Hub) token(id ID, gen uint32) string {
-	b := make([]byte, 0, tokenSize+16)
-	b = append(b, 1)
-	b = append(b, id[:]...)
-	b = binary.BigEndian.AppendUint32(b, gen)
-	b = binary.BigEndian.AppendUint64(b, uint64(time.Now().Add(tokenLife).Unix()))
-	return base64.RawURLEncoding.EncodeToString(h.sign(b))
-}
-
-// sign appends the half of an HMAC-SHA256 (RFC 2104 5 allows to truncate it so).
-func (h *Hub) sign(b []byte) []byte {
-	mac := hmac.New(sha256.New, h.cfg.TokenKey[:])
-	mac.Write(b)
-	return append(b, mac.Sum(nil)[:16]...)
-}
-
-// Resume reads a token, which a client may have made up. Any goroutine.
-func (h *Hub) Resume(token string) (r Resumption, ok bool) {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	if err != nil || len(b) != tokenSize+16 || h.cfg.ResumeWindow == 0 {
-		return r, false
-	}
-	if !hmac.Equal(h.sign(b[:tokenSize:tokenSize]), b) || b[0] != 1 || time.Now().Unix() > int64(binary.BigEndian.Uint64(b[21:])) {
-		return r, false
-	}
-	copy(r.ID[:], b[1:17])
-	r.gen = binary.BigEndian.Uint32(b[17:])
-	sh := h.clientShard(r.ID)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if p := sh.parked[r.ID]; p != nil {
-		r.User = p.user
-		return r, good(r.gen, p.oldest, p.gen)
-	}
-	if s := sh.sessions[r.ID]; s != nil {
-		r.User = s.name()
-		return r, good(r.gen, s.oldest(), s.gen())
-	}
-	return r, false
-}
-
 // resumption is what a session that began with a token goes through.
 type resumption struct {
 	of     Resumption  // static
@@ -75,6 +19,7 @@ type resumption struct {
 	heard  atomic.Bool // a message has come; set by the worker
 	oldest uint32      // the oldest token that counts until then. Static after the welcome, as is newest
 	newest uint32      // the generation of the token that it gave the client; 0 where no session was resumed
+	moves  uint32      // how often the session has gone to another node. Static after the welcome
 
 	readmission
 }
@@ -123,7 +68,7 @@ func (s *session) claim() (rival *session) {
 		return p.by
 	}
 	p.by, p.gen = s, p.gen+1
-	r.old, r.oldest, r.newest = p, p.oldest, p.gen
+	r.old, r.oldest, r.newest, r.moves = p, p.oldest, p.gen, p.moves
 	s.extra().payer = p.payer
 	return nil
 }
@@ -193,7 +138,7 @@ func (s *session) welcome(resumed bool) {
 	w.ClientID = s.id.String()
 	w.User, w.Expires = s.name(), expiresAt(s.known())
 	if h.cfg.ResumeWindow > 0 {
-		w.ResumeToken = h.token(s.id, s.gen())
+		w.ResumeToken = h.token(s.id, s.gen(), s.name())
 	}
 	s.answer(protocol.Answer{Kind: protocol.AnswerWelcome, Welcome: w})
 	if w.Resumed {
@@ -289,6 +234,14 @@ func (s *session) gen() uint32 {
 	return s.self.resume.newest
 }
 
+// moves is how often the session has gone to another node. Any goroutine.
+func (s *session) moves() uint32 {
+	if s.self == nil || s.self.resume == nil {
+		return 0
+	}
+	return s.self.resume.moves
+}
+
 // comeHome begins the time in which the client says what it had: rooms are those that count it already.
 func (s *session) comeHome(rooms []parkedRoom) *homecoming {
 	h := &homecoming{left: make(map[string]parkedRoom, len(rooms))}
@@ -375,7 +328,12 @@ func (s *session) endHomecoming() {
 // backIn makes the session a member of those rooms that the server has put it into, and gives what it is told of it.
 func (s *session) backIn(rooms map[string]parkedRoom) (joined []protocol.Answer) {
 	for name, r := range rooms {
-		if r.put || s.named(name) {
+		if !r.put && !s.named(name) {
+			continue
+		}
+		if s.hub.unopened(r.room) {
+			s.backWhenOpen(r)
+		} else {
 			at, _, _ := s.becomeMember(name, nil, nil, true)
 			s.rooms[len(s.rooms)-1].put = r.put
 			joined = append(joined, joinedByServer(name, at))

@@ -23,7 +23,7 @@ type room struct {
 	members  int
 	locals   []*local
 	log      history.Log[*payer] // of a room with history
-	remote   *remote             // nil where this node keeps the log itself
+	remote   *remote             // nil where this node keeps the log itself, and is alone
 	presence *roomPresence       // nil unless the policy's is full and somebody was here
 	active   int64               // when the last member left, or when it was published to last; the hub's clock
 	due      int64               // the tick of the wheel at which tidy looks at it; 0 for none
@@ -83,8 +83,8 @@ func (h *Hub) room(sh *roomShard, name string) *room {
 	if r == nil {
 		r = &room{name: name, policy: h.cfg.Policies.For(name), tells: h.tells(name), mu: &sh.mu}
 		switch {
-		case r.keeps() && h.cfg.Broker != nil:
-			r.remote = &remote{}
+		case h.opens(name):
+			r.remote = &remote{log: part{needed: r.keeps()}, topic: part{needed: h.listens(r.policy)}}
 		case r.keeps():
 			r.log.Begin(history.Position{Epoch: h.cfg.Epoch + sh.epochs.of(name)})
 		}
@@ -104,7 +104,7 @@ func (s *session) joinRoom(cmd *protocol.Command) {
 		if behind != nil {
 			s.fallBehind(behind)
 		}
-	case s.hub.remoteLog(string(cmd.Room)):
+	case s.hub.opens(string(cmd.Room)):
 		s.joinWhenOpen(cmd)
 	default:
 		s.join(cmd)
@@ -316,7 +316,7 @@ func (h *Hub) memberLeft(r *room, who Identity, s *session, p *payer) {
 func (h *Hub) memberLeftLocked(r *room, who Identity, s *session, p *payer) {
 	r.members--
 	r.active = clock()
-	if r.members == 0 && s != nil && r.keeps() {
+	if r.members == 0 && s != nil && r.stay() > 0 {
 		p = s.payer()
 	}
 	defer h.unused(r, p) // also where a hook or the presence fails

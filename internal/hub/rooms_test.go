@@ -45,6 +45,7 @@ func newHubOf(t testing.TB, workers int, set func(*Config)) (*Hub, *loop.Loop) {
 	}
 	h.Start(l)
 	served := serve(h)
+	heard(t, h)
 	t.Cleanup(func() {
 		settled(t, h)
 		l.Stop(0)
@@ -381,4 +382,16 @@ func TestIDs(t *testing.T) {
 			t.Errorf("%q was read as an id", bad)
 		}
 	}
+}
+
+// heard waits until the hub hears other nodes' chats: who comes before is told that it may have missed some.
+func heard(t testing.TB, h *Hub) {
+	if h.cluster == nil {
+		return
+	}
+	until(t, "chats are heard", func() bool {
+		h.everyone.mu.Lock()
+		defer h.everyone.mu.Unlock()
+		return h.everyone.remote.topic.ready
+	})
 }

@@ -229,26 +229,38 @@ func (s *session) obey(cmd *protocol.Command) {
 func (s *session) chat(cmd *protocol.Command) {
 	m := s.message(protocol.Chat, cmd)
 	m.Place(0, 0)
-	s.published(cmd, history.Position{}, false, s.hub.chat(m, s))
+	full, err := s.hub.chat(m, s)
+	if err != nil {
+		s.answerError(unavailable(err), cmd.ID)
+		return
+	}
+	s.published(cmd, history.Position{}, false, full)
 }
 
-// chat sends m to all but from.
-func (h *Hub) chat(m *protocol.Message, from *session) (full *loop.Worker) {
+// chat sends m to all but from, or to nobody: ErrUnavailable.
+func (h *Hub) chat(m *protocol.Message, from *session) (full *loop.Worker, err error) {
 	r := h.everyone
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return h.apply(r, m, from, nil)
+	if err := h.tellOthers(m); err != nil {
+		return nil, err
+	}
+	return h.apply(r, m, from, nil), nil
 }
 
 func (s *session) directMessage(cmd *protocol.Command) {
 	id, ok := ParseID(cmd.To)
 	if !ok {
-		s.answerError(&protocol.Error{Code: protocol.UnknownClient, Message: "no client " + protocol.Quote(cmd.To) + " is connected"}, cmd.ID)
+		s.answerError(unknownClient(cmd.To), cmd.ID)
 		return
 	}
 	m := s.message(protocol.DirectMessage, cmd)
 	m.Place(0, 0)
 	full, err := s.hub.direct(id, m, s)
+	if err != nil && err.Code == protocol.UnknownClient && s.hub.cluster != nil {
+		s.directElsewhere(cmd, id, m)
+		return
+	}
 	if err != nil {
 		s.answerError(err, cmd.ID)
 		return

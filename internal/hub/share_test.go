@@ -67,7 +67,7 @@ func TestEachKindOfWhatIsKeptIsWithinTheShare(t *testing.T) {
 				}
 				anew := 0
 				for i := range 10 {
-					_, members, _, _ := h.PresenceAfter(fmt.Sprint("full.", i), ID{}, 10)
+					_, members, _, _ := h.PresenceAfter(t.Context(), fmt.Sprint("full.", i), ID{}, 10)
 					for _, m := range members {
 						if m.User == user && len(m.Data) > 1 {
 							anew++

@@ -194,10 +194,11 @@ func TestWhoComesHomeIsThere(t *testing.T) {
 	since := sh.parked[idOf(a)].since
 	sh.mu.Unlock()
 	for _, parked := range []bool{true, false} {
-		all, _ := h.ClientsAfter(ID{}, 10)
+		all, _, err := h.ClientsAfter(t.Context(), ID{}, 10)
+		must(t, err)
 		d, err := h.Client(t.Context(), idOf(a))
 		must(t, err)
-		for of, list := range map[string][]ClientInfo{"all": all, "ann's": h.UserClients("ann"), "itself": {d.ClientInfo}} {
+		for of, list := range map[string][]ClientInfo{"all": all, "ann's": usersClients(t, h, "ann"), "itself": {d.ClientInfo}} {
 			if len(list) != 1 || list[0].Parked != parked || list[0].User != "ann" {
 				t.Errorf("%s: %+v, parked is %t", of, list, parked)
 			}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/hubbub/broker"
 	"example.com/hubbub/internal/protocol"
 )
 
@@ -74,9 +75,11 @@ type Tail struct {
 	of   TailOf
 	id   string        // of.Client as it stands in a message
 	wake chan struct{} // has room for one: something waits, or it has ended
+	lent bool          // its listener is on another node
 
 	// Guarded by mu.
 	mu    sync.Mutex // taken last
+	far   *far       // nil where other nodes tell it nothing
 	items []TailItem
 	bytes int64
 	lost  int64
@@ -92,9 +95,19 @@ type tails struct {
 // ErrTailClosed says that the tail was closed.
 var ErrTailClosed = errors.New("the tail is closed")
 
-// Tail begins to listen. ErrTooManyTails, ErrStopped, and an error that says so where of doesn't name one thing. Whoever
-// calls it closes the tail. Any goroutine.
+// Tail begins to listen, on all nodes. ErrTooManyTails, ErrStopped, and an error that says so where of doesn't name one
+// thing. Whoever calls it closes the tail. It waits for the other nodes, a second at most; one that can't be asked just
+// now is heard as soon as it can be. Any goroutine.
 func (h *Hub) Tail(of TailOf) (*Tail, error) {
+	t, err := h.openTail(of, false)
+	if err == nil && h.cluster != nil {
+		t.follow(h.cluster)
+	}
+	return t, err
+}
+
+// openTail begins to listen on this node.
+func (h *Hub) openTail(of TailOf, lent bool) (*Tail, error) {
 	named := 0
 	for _, is := range []bool{of.Room != "", of.Client != ID{}, of.User != ""} {
 		if is {
@@ -104,17 +117,22 @@ func (h *Hub) Tail(of TailOf) (*Tail, error) {
 	if named != 1 {
 		return nil, errors.New("a tail is of a room, of a client or of a user")
 	}
-	t := &Tail{hub: h, of: of, wake: make(chan struct{}, 1)}
+	t := &Tail{hub: h, of: of, wake: make(chan struct{}, 1), lent: lent}
 	if of.Client != (ID{}) {
 		t.id = of.Client.String()
 	}
 	h.tails.mu.Lock()
 	defer h.tails.mu.Unlock()
-	all := h.tails.list()
+	all, own := h.tails.list(), 0
+	for _, other := range all {
+		if !other.lent {
+			own++
+		}
+	}
 	switch {
 	case h.stopping():
 		return nil, ErrStopped
-	case len(all) >= maxTails:
+	case own >= maxTails && !lent:
 		return nil, ErrTooManyTails
 	}
 	all = append(slices.Clip(all), t)
@@ -171,6 +189,9 @@ func (t *Tail) end(err error) {
 		t.ended = err
 		t.hub.keep(KeptTails, nil, -t.bytes)
 		t.items, t.bytes, t.lost = nil, 0, 0
+		if t.far != nil {
+			t.far.cancel()
+		}
 		t.tell()
 	}
 }
@@ -183,15 +204,18 @@ func (t *Tail) tell() {
 }
 
 // hear keeps an item for whoever listens. It never waits for that one.
-func (t *Tail) hear(i TailItem) {
-	if !t.of.Content {
+func (t *Tail) hear(i TailItem) { t.hearOf(broker.NodeID{}, i) }
+
+// hearOf is hear of what another node has told; zero for this one.
+func (t *Tail) hearOf(from broker.NodeID, i TailItem) {
+	if !t.of.Content || t.lent && len(i.Content) > maxTailBytes {
 		i.Content = nil
 	}
 	cost := tailItemCost + int64(len(i.Content))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.ended != nil:
+	case t.ended != nil, t.far != nil && t.far.again(from, &i):
 		return
 	case len(t.items) > 0 && t.bytes+cost > maxTailBytes, t.lost > 0:
 		t.lost++ // what is left out lies behind what is told

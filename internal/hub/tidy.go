@@ -42,14 +42,27 @@ func (h *Hub) used(r *room) {
 // needed says that the room has members, or somebody else whom it has to stay for. r.mu is held.
 func (r *room) needed() bool { return r.members > 0 || r.remote != nil && r.remote.users > 0 }
 
-// unused is called when a room may have no member, because of p. It goes at once when nothing was ever published there,
-// or it keeps no history, since then nothing is lost, or the hub stops, and else when its time, from r.active on, is
-// up. r.mu is held.
+// stay is how long the room is there without a member, from r.active on, in milliseconds. That is 0 when nothing was ever
+// published there, or it keeps no history, since then nothing is lost; but what others tell it is listened to for a
+// while. r.mu is held.
+func (r *room) stay() (ms int64) {
+	if r.seq > 0 && r.keeps() {
+		ms = r.policy.IdleTTL.Milliseconds()
+	}
+	if r.remote != nil && r.remote.topic.ready {
+		ms = max(ms, lingers)
+	}
+	return ms
+}
+
+// unused is called when a room may have no member, because of p. It goes when its time is up, or the hub stops. r.mu is
+// held.
 func (h *Hub) unused(r *room, p *payer) {
 	if r.needed() || r.gone {
 		return
 	}
-	if r.seq == 0 || !r.keeps() || r.policy.IdleTTL == 0 || h.stopping() {
+	stay := r.stay()
+	if stay == 0 || h.stopping() {
 		h.remove(r)
 		return
 	}
@@ -57,7 +70,7 @@ func (h *Hub) unused(r *room, p *payer) {
 		r.empty, r.payer = true, p
 		h.keep(KeptRooms, p, roomCost)
 	}
-	h.schedule(r, r.active+r.policy.IdleTTL.Milliseconds())
+	h.schedule(r, r.active+stay)
 }
 
 // remove forgets a room without members and its history, and its epoch if anything was published in it. r.mu is held.
@@ -67,9 +80,8 @@ func (h *Hub) remove(r *room) {
 	h.used(r) // it counts for nothing any more
 	if r.remote != nil {
 		r.brought(math.MaxUint64)
-		if r.remote.close != nil {
-			r.remote.close()
-		}
+		r.remote.log.end()
+		r.remote.topic.end()
 	}
 	r.gone = true
 	sh := h.roomShard(r.name)
@@ -121,8 +133,13 @@ func (h *Hub) tidy(now int64) {
 		h.endDue(&h.clients[i], now)
 		h.tidyMemory(&h.memories[i], now)
 	}
+	if h.cluster != nil {
+		h.cluster.claims.tidy(h, now)
+		h.tidyMoves(now)
+	}
 	h.limits.users.tidy(now)
 	h.limits.addresses.tidy(now)
+	h.limits.connections.tidy()
 }
 
 func (h *Hub) tidyShard(sh *roomShard, now int64) {
@@ -158,7 +175,7 @@ func (h *Hub) tidySlot(w *wheel, now int64) {
 }
 
 func (h *Hub) tidyRoom(r *room, now int64) {
-	if !r.needed() && now >= r.active+r.policy.IdleTTL.Milliseconds() {
+	if !r.needed() && now >= r.active+r.stay() {
 		h.remove(r)
 		return
 	}
@@ -167,7 +184,7 @@ func (h *Hub) tidyRoom(r *room, now int64) {
 		h.schedule(r, r.log.At(0).At+r.policy.History.Age.Milliseconds())
 	}
 	if r.members == 0 {
-		h.schedule(r, r.active+r.policy.IdleTTL.Milliseconds())
+		h.schedule(r, r.active+r.stay())
 	}
 }
 
@@ -233,7 +250,15 @@ func (h *Hub) Stop() {
 	h.stopOnce.Do(func() { close(h.stop) })
 	<-h.swept
 	h.endTails()
+	if h.cluster != nil {
+		h.cluster.moves.end()
+		h.listenNoMore()
+		h.cluster.claims.tidy(h, math.MaxInt64)
+		h.cluster.members.stop()
+		h.cluster.asking.stop()
+	}
 	for i := range h.clients {
+		h.settleHandings(&h.clients[i])
 		h.endDue(&h.clients[i], math.MaxInt64)
 		h.tidyMemory(&h.memories[i], math.MaxInt64)
 	}
@@ -243,5 +268,8 @@ func (h *Hub) Stop() {
 				h.remove(r)
 			}
 		})
+	}
+	if h.cluster != nil {
+		h.endOccupied()
 	}
 }

@@ -40,6 +40,7 @@ type Snapshot struct {
 	QuestionTimes map[string]Histogram        // by kind
 
 	Webhooks Webhooks
+	Links    Links
 }
 
 // Webhooks are the figures of what the application's backend is told.

@@ -56,6 +56,7 @@ type message struct {
 	refusals int      // how often; each time that it was sent may be answered otherwise
 	position Position // Epoch is "" while unknown, or without history
 	received bool     // by anyone
+	by       string   // the client id of whose it was for those who got it; several may have sent it
 }
 
 // String is short enough for a person.
@@ -232,6 +233,7 @@ func (c *checking) collectReceived(l *Log) {
 		}
 		m := r.message(e.Message)
 		m.received = true
+		m.by = cmp.Or(m.by, e.From)
 		c.place(l, r, m, e.Position)
 		if s := streams[r]; !slices.Contains(s, m.n) {
 			streams[r] = append(s, m.n)

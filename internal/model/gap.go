@@ -10,17 +10,25 @@ var newest = map[string]bool{"drop-oldest": true, "latest": true, "latest-by-key
 // history is the reason of a gap that no policy makes: what was to be recovered is no longer kept.
 const history = "history"
 
+// node is the reason of a gap that one of several nodes makes which has missed what others told it, or a part of a log.
+const node = "node"
+
+// unknown says that nobody knows how many messages won't come.
+func (e *Event) unknown() bool { return e.Kind == Gap && e.Reason == node && e.Count == 0 }
+
 // checkGap holds the gap at index i of s.items against the room's policy and against the places that it names.
 func (c *checking) checkGap(s *span, i int) {
 	gap, r := s.items[i], s.room
 	bad := func(kind, format string, args ...any) {
 		c.fault(kind, s.log.Name, r, nil, "%s got a gap, %s: "+format, append([]any{s.log.Name, gap}, args...)...)
 	}
-	if slow := r.policy.SlowConsumer; slow != "" && gap.Reason != slow && (gap.Reason != history || s.start.Epoch == "") {
+	if slow := r.policy.SlowConsumer; slow != "" && gap.Reason != slow && !(gap.unknown() && r.policy.Nodes) && (gap.Reason != history || s.start.Epoch == "") {
 		bad(Unfounded, "its policy is %s", slow)
 	}
 	from, to := gap.FromOffset, gap.ToOffset
 	switch {
+	case gap.unknown() && from == 0 && to == 0: // by a node; nobody knows how many
+		return
 	case s.start.Epoch == "" || from == 0 && r.policy.Presence == "full": // where it counts news of members it may count them alone
 		if from != 0 || to != 0 {
 			bad(Misplaced, "there are no offsets")

@@ -20,6 +20,9 @@ type Policy struct {
 	IncludeSender bool
 	SlowConsumer  string // "disconnect" and the names of the policies that drop
 	QueueBytes    int    // what may wait for a member before SlowConsumer acts
+	// Nodes says that its members are on several nodes. Without history only what one publisher sends is in order then,
+	// who joins may get what was acknowledged elsewhere before, and a node may say that it doesn't know what it missed.
+	Nodes bool
 }
 
 // Message is one of a room.

@@ -96,6 +96,9 @@ func (c *checking) own(s *span, m *message) bool {
 	if s.room.name == Direct(s.log.Client) || s.room.policy.IncludeSender {
 		return false
 	}
+	if len(m.from) > 1 && m.by != "" {
+		return m.by == s.log.Client
+	}
 	return slices.Contains(m.from, s.log.Client)
 }
 
@@ -116,8 +119,15 @@ func (c *checking) checkSpan(s *span) {
 			c.fault(Doubled, s.log.Name, s.room, m, "%s got %s twice", s.log.Name, m)
 			continue
 		}
+		if s.room.unordered() { // the last one may be another publisher's
+			for g := range s.got {
+				if s.room.before(m, g) {
+					c.fault(Disordered, s.log.Name, s.room, m, "%s got %s after %s", s.log.Name, m, g)
+				}
+			}
+		}
 		s.got[m] = i
-		if last != nil && s.room.before(m, last) {
+		if last != nil && s.room.before(m, last) && !s.room.unordered() {
 			c.fault(Disordered, s.log.Name, s.room, m, "%s got %s after %s", s.log.Name, m, last)
 		}
 		last = m
@@ -133,7 +143,7 @@ func (c *checking) checkJoined(s *span) {
 	for _, m := range s.room.messages {
 		switch {
 		case m.position.Epoch != s.joined.Epoch:
-		case m.ackedAt != 0 && m.ackedAt < s.askedAt && m.position.Offset > s.joined.Offset:
+		case m.ackedAt != 0 && m.ackedAt < s.askedAt && m.position.Offset > s.joined.Offset && !s.room.policy.Nodes:
 			c.fault(Misplaced, s.log.Name, s.room, m, "%s joined at offset %d, after %s with offset %d", s.log.Name, s.joined.Offset, m, m.position.Offset)
 		case m.sentAt > s.joinedAt && m.position.Offset <= s.joined.Offset:
 			c.fault(Misplaced, s.log.Name, s.room, m, "%s joined at offset %d, before %s with offset %d", s.log.Name, s.joined.Offset, m, m.position.Offset)
@@ -162,7 +172,7 @@ func (c *checking) checkReceived(s *span, m *message, e Event) {
 		}
 		return
 	}
-	if m.ackedAt != 0 && m.ackedAt < s.askedAt && !s.parked {
+	if m.ackedAt != 0 && m.ackedAt < s.askedAt && !s.parked && !s.room.policy.Nodes {
 		bad(Misdelivered, "from before its join")
 	}
 	key := receipt{s.log.Client, m}
@@ -204,6 +214,10 @@ func (c *checking) checkMissing(s *span) {
 	for _, miss := range lacks {
 		told := false
 		for i := miss.lo; i < miss.hi && !told; i++ {
+			if gap := s.items[i]; gap.unknown() && s.room.policy.Nodes && covers(gap, miss.m) {
+				told = true
+				continue
+			}
 			if told = left[i] > 0 && covers(s.items[i], miss.m); told {
 				left[i]--
 				c.checkDropped(s, miss.m, s.items[i])

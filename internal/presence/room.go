@@ -25,20 +25,23 @@ type Room[P any] struct {
 	here  []*occupant[P]          // in no order
 	news  []*occupant[P]          // who may have to be told of, oldest first
 	due   int64                   // when they are told; while there are any
-	asked uint64                  // how often somebody was told who is here
+	far   *far[P]                 // who is here on other nodes; nil where there are none
+	asked uint32                  // how often somebody was told who is here
 }
 
 // occupant is a client in a room, and what the room's members know of it. Told is what the news so far amount to; when
 // it equals here again before the next ones, nobody need hear of what was between, unless somebody asked then.
 type occupant[P any] struct {
 	protocol.Member
-	payer  P
-	asked  uint64 // Room.asked when here changed last
-	at     int32  // index in Room.here
-	here   bool
-	told   bool
-	stale  bool // somebody may know other than told
-	queued bool // it is in Room.news
+	payer   P
+	asked   uint32 // Room.asked when here changed last
+	at      int32  // index in Room.here
+	from    uint16 // index in far.books of the node that has it; 0 is this one
+	version uint16 // that it has there: see Entry
+	here    bool
+	told    bool
+	stale   bool // somebody may know other than told
+	queued  bool // it is in Room.news
 }
 
 func (o *occupant[P]) cost() int64 { return MemberCost + int64(len(o.User)+len(o.Data)) }
@@ -54,34 +57,82 @@ type Charge[P any] struct {
 // changes nothing. It gives how many more bytes are kept, and for whom: payer, or for whom who was kept before. What is
 // kept of one who left is kept until the news of it.
 func (r *Room[P]) Set(who protocol.Member, here bool, payer P, now int64) Charge[P] {
-	o, before := r.all[who.ClientID], int64(0)
+	return r.SetVersion(Entry{Member: who}, here, payer, now)
+}
+
+// SetVersion is Set where there are several nodes: this one has who, or hasn't.
+func (r *Room[P]) SetVersion(who Entry, here bool, payer P, now int64) Charge[P] {
+	return r.set(claim[P]{Entry: who, payer: payer}, here, now)
+}
+
+func (r *Room[P]) set(c claim[P], here bool, now int64) Charge[P] {
+	o := r.all[c.ClientID]
 	switch {
-	case o != nil:
-		before = o.cost()
-	case !here:
+	case here && o != nil && bytes.Equal(o.Data, c.Data):
+		c.Data = o.Data
+	case here:
+		c.Data = bytes.Clone(c.Data)
+	}
+	switch {
+	case o == nil && !here:
 		return Charge[P]{}
-	default:
-		o = &occupant[P]{Member: protocol.Member{ClientID: who.ClientID}, payer: payer}
+	case o == nil:
+		o = &occupant[P]{Member: protocol.Member{ClientID: c.ClientID}, payer: c.payer}
 		if r.all == nil {
 			r.all = map[string]*occupant[P]{}
 		}
-		r.all[who.ClientID] = o
+		r.all[c.ClientID] = o
+		return Charge[P]{o.payer, r.take(o, &c, now)}
+	case !o.here && !here:
+		return Charge[P]{}
+	case !o.here:
+		before := o.cost()
+		return Charge[P]{o.payer, r.take(o, &c, now) - before}
+	case o.from != c.from, r.far != nil && r.far.beside[c.ClientID] != nil:
+		return r.setBeside(o, c, here, now)
+	case here:
+		before := o.cost()
+		return Charge[P]{o.payer, r.take(o, &c, now) - before}
 	}
-	moved, other := o.here != here, here && (o.User != who.User || !bytes.Equal(o.Data, who.Data))
-	if other {
-		o.User, o.Data = who.User, bytes.Clone(who.Data)
-		o.stale = o.stale || o.told
+	r.noteClaim(o.claim(), claim[P]{})
+	r.move(o, false)
+	r.queue(o, now)
+	return Charge[P]{Payer: o.payer}
+}
+
+// take has o be what c says, and gives what it costs then.
+func (r *Room[P]) take(o *occupant[P], c *claim[P], now int64) int64 {
+	if moved := !o.here; moved {
+		r.noteClaim(claim[P]{}, *c)
+		r.show(o, c, now)
+		r.move(o, true)
+		r.queue(o, now)
+	} else {
+		r.noteClaim(o.claim(), *c)
+		r.show(o, c, now)
 	}
-	if moved {
-		r.move(o, here)
+	return o.cost()
+}
+
+// show has o have the user and the data of c; all hear of it in time where they know others.
+func (r *Room[P]) show(o *occupant[P], c *claim[P], now int64) {
+	o.from, o.version = c.from, c.Version
+	if o.User == c.User && bytes.Equal(o.Data, c.Data) {
+		return
 	}
-	if (moved || other) && !o.queued {
+	o.User, o.Data = c.User, c.Data
+	o.stale = o.stale || o.told
+	r.queue(o, now)
+}
+
+// queue has o be looked at when the news are told.
+func (r *Room[P]) queue(o *occupant[P], now int64) {
+	if !o.queued {
 		o.queued = true
 		if r.news = append(r.news, o); len(r.news) == 1 {
 			r.PutOff(now)
 		}
 	}
-	return Charge[P]{o.payer, o.cost() - before}
 }
 
 // move takes o in, or out.
@@ -198,6 +249,16 @@ func (r *Room[P]) Kept() iter.Seq[Charge[P]] {
 		for _, o := range r.all {
 			if !yield(Charge[P]{o.payer, o.cost()}) {
 				return
+			}
+		}
+		if r.far == nil {
+			return
+		}
+		for _, all := range r.far.beside {
+			for _, c := range all {
+				if !yield(Charge[P]{c.payer, c.cost()}) {
+					return
+				}
 			}
 		}
 	}

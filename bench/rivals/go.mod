@@ -1,4 +1,4 @@
-module example.com/hubbub/bench
+module example.com/hubbub/bench/rivals
 
 go 1.26.0
 

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// A load is what clients do.
+type load struct {
+	Connections, RoomsOfClient, RoomSize float64
+	Publishes, Connects                  float64 // a second
+	Bytes                                float64 // of a message
+	History                              bool
+}
+
+var defaultLoad = load{Connections: 10e6, RoomsOfClient: 3, RoomSize: 100, Publishes: 5000, Connects: 10e6 / 1800, Bytes: 200, History: true}
+
+// A machine is what a node has, and how much of it may be used.
+type machine struct{ Cores, Memory, Network, Use float64 }
+
+var defaultMachine = machine{Cores: 8, Memory: 32, Network: 10, Use: 0.5}
+
+const (
+	gib  = 1 << 30
+	gbit = 1e9 / 8 // bytes a second
+)
+
+// Costs as they were measured on one core of about 2020 (docs/scaling.md says by what). Seconds and bytes.
+const (
+	connectionMemory = 560.  // of the process, idle, in a room
+	kernelMemory     = 2700. // of the kernel, for a connection's one end
+	bufferMemory     = 600.  // more while messages come
+	roomMemory       = 2500. // of a node, for a room that it has open, beside what its history keeps
+	deliveryTime     = 4.8e-6
+	publishTime      = 25e-6 // at the node to which the publisher is connected
+	arrivalTime      = 15e-6 // at a node with members, for a message of another
+	connectTime      = 60e-6
+	frameBytes       = 130. // around a message, in TCP's and ours
+
+	logTime        = 40e-6  // of all three servers together, for a message with three replicas, when there are many
+	logTimeAlone   = 400e-6 // when there are few: each waits for none and is stored alone
+	logMany        = 40000. // messages a second, where the first of them holds
+	coreTime       = 12e-6  // of the servers, for a message without history
+	bringTime      = 5e-6   // of the servers, for each node that it is brought to
+	interestMemory = 770.   // of a server, for a node that listens to a room
+	envelope       = 120.   // bytes around a message between nodes
+)
+
+// used is what a load takes of so many nodes.
+type used struct {
+	cpu, memory, network, connections float64 // of each node: cores, bytes, bytes a second
+	spread, brought                   float64
+	natsCores, natsTraffic, interest  float64
+}
+
+// use is what so many nodes have to do, when clients choose theirs by chance.
+func use(l load, nodes float64) (u used) {
+	rooms := l.Connections * l.RoomsOfClient / l.RoomSize
+	deliveries := l.Publishes * (l.RoomSize - 1)
+	u.spread = nodes * (1 - math.Pow(1-1/nodes, l.RoomSize))
+	here := rooms * u.spread / nodes // rooms that a node has members of
+	u.brought = l.Publishes * max(0, u.spread-1)
+	u.connections = l.Connections / nodes
+
+	u.cpu = (deliveries*deliveryTime + l.Publishes*publishTime + u.brought*arrivalTime + l.Connects*connectTime) / nodes
+	u.memory = u.connections*(connectionMemory+kernelMemory+bufferMemory) + here*roomMemory
+	if l.History {
+		u.memory += here * min(64<<10, 100*l.Bytes)
+	}
+	u.network = (deliveries*(l.Bytes+frameBytes) + u.brought*(l.Bytes+envelope)) / nodes
+	if nodes > 1 {
+		store := coreTime
+		if l.History {
+			store = logTime + (logTimeAlone-logTime)*max(0, 1-l.Publishes/logMany)
+		}
+		copies := u.brought
+		if l.History {
+			copies += 2 * l.Publishes // the replicas
+		}
+		u.natsCores = l.Publishes*store + u.brought*bringTime
+		u.natsTraffic = copies * (l.Bytes + envelope)
+		u.interest = here * nodes * interestMemory
+	}
+	return u
+}
+
+// part is one thing of a node's, and which share of it is used.
+type part struct {
+	name, is string
+	share    float64
+}
+
+func (u used) parts(m machine) []part {
+	return []part{
+		{"processors", fmt.Sprintf("%.2f", u.cpu), u.cpu / m.Cores},
+		{"memory", fmt.Sprintf("%.2f GiB", u.memory/gib), u.memory / (m.Memory * gib)},
+		{"network", fmt.Sprintf("%.2f Gbit/s", u.network/gbit), u.network / (m.Network * gbit)},
+	}
+}
+
+// fits says that none of a node's parts is used more than it may.
+func (u used) fits(m machine) bool {
+	return !slices.ContainsFunc(u.parts(m), func(p part) bool { return p.share > m.Use })
+}
+
+// first is what is used most.
+func (u used) first(m machine) string {
+	parts := u.parts(m)
+	most := slices.MaxFunc(parts, func(a, b part) int { return cmp.Compare(a.share, b.share) })
+	if servers := u.natsCores / m.Cores; servers > 3*m.Use { // three servers store each message
+		return fmt.Sprintf("NATS, whose three stores would need %.0f cores each: shards on more servers, fewer replicas, or rooms without history", u.natsCores/3)
+	}
+	return fmt.Sprintf("the %s of a node (%.0f %%)", most.name, 100*most.share)
+}
+
+// fewest is how few nodes do; one more does, too.
+func fewest(l load, m machine) float64 {
+	nodes := 1.
+	for !use(l, nodes).fits(m) && nodes < 1e6 {
+		nodes *= 2
+	}
+	low := max(1, nodes/2)
+	for low < nodes {
+		if middle := math.Floor((low + nodes) / 2); use(l, middle).fits(m) {
+			nodes = middle
+		} else {
+			low = middle + 1
+		}
+	}
+	return nodes
+}

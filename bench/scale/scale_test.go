@@ -1,0 +1,56 @@
+package main
+
+import (
+	"math"
+	"strings"
+	"testing"
+)
+
+// Fewest is the edge: so many fit, one less doesn't.
+func TestFewest(t *testing.T) {
+	for _, l := range []load{
+		defaultLoad,
+		{Connections: 1000, RoomsOfClient: 1, RoomSize: 10, Publishes: 10, Bytes: 100},
+		{Connections: 1e6, RoomsOfClient: 1, RoomSize: 1e6, Publishes: 10, Bytes: 100, History: true},
+		{Connections: 2e6, RoomsOfClient: 10, RoomSize: 2, Publishes: 300_000, Bytes: 1000, History: true, Connects: 1000},
+	} {
+		n := fewest(l, defaultMachine)
+		if !use(l, n).fits(defaultMachine) {
+			t.Errorf("%+v: %v nodes don't do", l, n)
+		}
+		if n > 1 && use(l, n-1).fits(defaultMachine) {
+			t.Errorf("%+v: %v nodes do, not only %v", l, n-1, n)
+		}
+	}
+}
+
+// A room whose members all are on one node loads no other.
+func TestSpread(t *testing.T) {
+	if u := use(load{Connections: 100, RoomsOfClient: 1, RoomSize: 1, Publishes: 1000, Bytes: 100}, 10); math.Abs(u.spread-1) > 1e-9 || u.brought > 1e-6 {
+		t.Errorf("a room of one is on %v nodes, and %v messages are brought", u.spread, u.brought)
+	}
+	if u := use(load{Connections: 1e6, RoomsOfClient: 1, RoomSize: 1e6, Publishes: 1, Bytes: 100}, 10); math.Abs(u.spread-10) > 1e-6 {
+		t.Errorf("a room of a million is on %v of ten nodes", u.spread)
+	}
+}
+
+func TestReport(t *testing.T) {
+	got := report(defaultLoad, defaultMachine, 12)
+	for _, want := range []string{"12 nodes of 8 cores", "processors", "cores of all NATS servers", "at its bound first: "} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the report lacks %q:\n%s", want, got)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	bad := defaultLoad
+	bad.RoomSize = 0
+	if err := check(bad, defaultMachine, 0, nil); err == nil || !strings.Contains(err.Error(), "-room-size is 0") {
+		t.Errorf("a room of nobody: %v", err)
+	}
+	bad.RoomSize = math.NaN()
+	if check(bad, defaultMachine, 0, nil) == nil || check(defaultLoad, machine{8, 8, 8, 1.5}, 0, nil) == nil || check(defaultLoad, defaultMachine, 0, []string{"x"}) == nil {
+		t.Error("nonsense is taken")
+	}
+}

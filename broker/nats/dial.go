@@ -1,0 +1,93 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	client "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Dial connects to NATS servers that have JetStream: one cluster's, by URLs with commas between them. The schemes are nats,
+// tls, ws and wss; a user and a password, or a token, stand before the host. It waits until one answers, at most 10 seconds for each. An error
+// says what is wrong with them, and bears no password.
+func Dial(urls string, cfg Config) (*Broker, error) {
+	if err := checkURLs(urls); err != nil {
+		return nil, err
+	}
+	var options []client.Option
+	if cfg.Creds != "" {
+		options = append(options, client.UserCredentials(cfg.Creds))
+	}
+	if cfg.CA != "" {
+		options = append(options, client.RootCAs(cfg.CA))
+	}
+	return connect(nil, cfg, urls, options...)
+}
+
+func checkURLs(urls string) error {
+	for s := range strings.SplitSeq(urls, ",") {
+		u, err := url.Parse(strings.TrimSpace(s))
+		switch {
+		case err != nil:
+			return fmt.Errorf("a NATS URL can't be read: it must be like nats://host:4222; in a password %%, / and @ are written %%25, %%2F and %%40")
+		case u.Scheme != "nats" && u.Scheme != "tls" && u.Scheme != "ws" && u.Scheme != "wss" || u.Hostname() == "":
+			return fmt.Errorf("%q isn't a NATS URL: it must be like nats://host:4222 or tls://host:4222", redacted(s))
+		}
+	}
+	return nil
+}
+
+// redacted are URLs without what is secret in them.
+func redacted(urls string) string {
+	var all []string
+	for s := range strings.SplitSeq(urls, ",") {
+		if u, err := url.Parse(strings.TrimSpace(s)); err != nil {
+			s = "(a URL that can't be read)"
+		} else if u.User != nil {
+			u.User = url.User("...") // a name may be a token
+			s = u.String()
+		}
+		all = append(all, strings.TrimSpace(s))
+	}
+	return strings.Join(all, ",")
+}
+
+// unreachable says in words for the operator why there is no connection.
+func unreachable(urls string, err error) error {
+	urls = redacted(urls)
+	switch {
+	case errors.Is(err, client.ErrAuthorization), errors.Is(err, client.ErrAuthExpired), errors.Is(err, client.ErrAuthRevoked):
+		return fmt.Errorf("NATS at %s refuses the credentials: %w", urls, err)
+	case errors.Is(err, client.ErrSecureConnRequired):
+		return fmt.Errorf("NATS at %s wants TLS: set tls:// before the host: %w", urls, err)
+	case errors.Is(err, client.ErrSecureConnWanted):
+		return fmt.Errorf("NATS at %s has no TLS: set nats:// before the host: %w", urls, err)
+	}
+	return fmt.Errorf("NATS at %s: %w", urls, err)
+}
+
+func withoutJetStream(urls string, err error) error {
+	urls = redacted(urls)
+	switch {
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, client.ErrNoResponders):
+		return fmt.Errorf("NATS at %s has no JetStream, which keeps the rooms' history: start the servers with it (--js): %w", urls, err)
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		return fmt.Errorf("NATS at %s has no JetStream for this account: allow it there: %w", urls, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("NATS at %s: JetStream doesn't answer: fewer than half of the servers may be there, or the account may lack permissions for $JS.API: %w", urls, err)
+	}
+	return fmt.Errorf("JetStream at %s: %w", urls, err)
+}
+
+// tooOld says whether a server of a version can't answer for many messages or rooms at once.
+func tooOld(version string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+		return false // nobody knows
+	}
+	return major < 2 || major == 2 && minor < 11
+}

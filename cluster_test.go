@@ -1,0 +1,156 @@
+package hubbub_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/hubbub"
+	"example.com/hubbub/broker/brokertest"
+	"example.com/hubbub/internal/rawtest"
+)
+
+// secretOfTests is what the nodes of tests have in common.
+const secretOfTests = "a secret of sixteen bytes or more"
+
+// Two servers with brokers of the application's own have one log for each room.
+func TestTwoServersWithABrokerOfOnesOwn(t *testing.T) {
+	memory := brokertest.NewMemory()
+	var nodes []*rawtest.Server
+	for range 2 {
+		nodes = append(nodes, rawtest.Start(t, hubbub.Config{Broker: memory.Broker(), Cluster: hubbub.Cluster{Secret: secretOfTests}}))
+	}
+	c := rawtest.Dial(t, nodes[1], "/ws")
+	c.NextJSON() // the welcome
+	c.Text(`{"msg_type":"join_room","room":"r","id":1}`)
+	joined := c.NextJSON()
+	at, err := nodes[0].Publish(t.Context(), hubbub.Publication{Room: "r", Content: 1})
+	if err != nil || at.Epoch != joined["epoch"] {
+		t.Fatalf("published at %+v, %v; the member has %v", at, err, joined)
+	}
+	if m := c.NextJSON(); m["content"] != float64(1) || m["offset"] != float64(at.Offset) {
+		t.Errorf("got %v, want what was published on the other node at %+v", m, at)
+	}
+}
+
+// A node whose rooms have other policies than those of the nodes that are there doesn't start, and says which.
+func TestANodeWithOtherPoliciesIsRefused(t *testing.T) {
+	memory := brokertest.NewMemory()
+	rooms := func(match string) hubbub.Config {
+		return hubbub.Config{
+			Broker: memory.Broker(), Cluster: hubbub.Cluster{Secret: secretOfTests},
+			Rooms: []hubbub.RoomPolicy{{Match: "a"}, {Match: match, Presence: "full"}},
+		}
+	}
+	for range 2 {
+		first := rooms("b.*")
+		first.NodeName = "first"
+		rawtest.Start(t, first)
+	}
+	_, err := hubbub.New(rooms("c.*"))
+	if err == nil || !strings.Contains(err.Error(), "first") || !strings.Contains(err.Error(), `rooms[1] (match "c.*") is another one there`) {
+		t.Errorf("with another rule: %v", err)
+	}
+	more := rooms("b.*")
+	more.Rooms = append(more.Rooms, hubbub.RoomPolicy{Match: "d"})
+	if _, err := hubbub.New(more); err == nil || !strings.Contains(err.Error(), `rooms[2] (match "d") isn't there`) {
+		t.Errorf("with one rule more: %v", err)
+	}
+	more = rooms("b.*")
+	more.Rooms = more.Rooms[:1]
+	if _, err := hubbub.New(more); err == nil || !strings.Contains(err.Error(), "there is a rule there behind the 1 of this one") {
+		t.Errorf("with one rule less: %v", err)
+	}
+}
+
+// A node that is cut off says so to load balancers, and goes on for those who come all the same.
+func TestANodeThatIsCutOffIsNotReady(t *testing.T) {
+	memory := brokertest.NewMemory()
+	b := memory.Broker()
+	cluster := hubbub.Cluster{Secret: secretOfTests}
+	s := rawtest.Start(t, hubbub.Config{Broker: b, Cluster: cluster})
+	rawtest.Start(t, hubbub.Config{Broker: memory.Broker(), Cluster: cluster})
+	ready := func(status int, says string) {
+		t.Helper()
+		for end := time.Now().Add(rawtest.Patience); ; time.Sleep(time.Millisecond) {
+			answer, err := http.Get("http://" + s.Addr + "/readyz")
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(answer.Body)
+			answer.Body.Close()
+			if answer.StatusCode == status && strings.Contains(string(body), says) {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("/readyz says %d %s, want %d %s", answer.StatusCode, body, status, says)
+			}
+		}
+	}
+	ready(http.StatusOK, "ready")
+	memory.Cut(b, true)
+	ready(http.StatusServiceUnavailable, "cut off")
+	c := rawtest.Dial(t, s, "/ws")
+	if m := c.NextJSON(); m["msg_type"] != "welcome" {
+		t.Errorf("got %v", m)
+	}
+	memory.Cut(b, false)
+	ready(http.StatusOK, "ready")
+}
+
+func TestSettingsOfClustersThatCantBe(t *testing.T) {
+	type cluster = hubbub.Cluster
+	store := func(change func(c *hubbub.Config)) hubbub.Config {
+		c := hubbub.Config{DataDir: "data", Cluster: cluster{Secret: secretOfTests, Listen: "a:7422", Join: []string{"a:7422", "b:7422", "c:7422"}}}
+		change(&c)
+		return c
+	}
+	for _, test := range []struct {
+		cfg  hubbub.Config
+		want string // "" for none
+	}{
+		{store(func(c *hubbub.Config) {}), ""},
+		{store(func(c *hubbub.Config) { c.Cluster.Join = nil }), ""},
+		{store(func(c *hubbub.Config) { c.Cluster.Join, c.Cluster.Replicas = c.Cluster.Join[1:], 3 }), ""},
+		{store(func(c *hubbub.Config) { c.DataDir = "" }), "cluster-listen a:7422: a store needs data-dir"},
+		{store(func(c *hubbub.Config) { c.Cluster.Secret = "" }), "cluster-secret has 0 bytes"},
+		{store(func(c *hubbub.Config) { c.Cluster.Secret = "fifteen letters" }), "cluster-secret has 15 bytes"},
+		{store(func(c *hubbub.Config) { c.Cluster.Listen = "7422" }), `cluster-listen "7422"`},
+		{store(func(c *hubbub.Config) { c.Cluster.Listen = ":7422" }), "set cluster-advertise"},
+		{store(func(c *hubbub.Config) { c.Cluster.Listen, c.Cluster.Advertise = ":7422", "a" }), ""},
+		{store(func(c *hubbub.Config) { c.Cluster.Join = c.Cluster.Join[:1] }), "join a:7422: it names this store alone"},
+		{store(func(c *hubbub.Config) { c.Cluster.Join = c.Cluster.Join[1:2] }), "join b:7422: two stores"},
+		{store(func(c *hubbub.Config) { c.Cluster.Join[1] = "b" }), `join "b"`},
+		{store(func(c *hubbub.Config) { c.Cluster.Replicas = 5 }), "replicas 5: there are 3 stores"},
+		{store(func(c *hubbub.Config) { c.Cluster.Replicas = 2 }), "replicas 2: it must be 1, 3 or 5"},
+		{store(func(c *hubbub.Config) { c.Cluster.TLSCert = "x.pem" }), "cluster-tls-ca"},
+		{store(func(c *hubbub.Config) { c.Cluster.Name = "a b" }), `cluster-name "a b"`},
+		{store(func(c *hubbub.Config) { c.NATS.URLs = []string{"nats://n:4222"} }), "cluster-listen a:7422: a store keeps the logs itself"},
+		{store(func(c *hubbub.Config) { c.Broker = brokertest.NewMemory().Broker() }), "Broker: it takes the place"},
+		{store(func(c *hubbub.Config) { c.MaxMessageBytes = 7 << 20; c.SendQueueBytes = 8 << 20 }), "max-message-bytes 7340032"},
+		{hubbub.Config{Cluster: cluster{Join: []string{"a:7422"}, Secret: secretOfTests}}, ""},
+		{hubbub.Config{Cluster: cluster{Join: []string{"a:7422"}}}, "cluster-secret has 0 bytes"},
+		{hubbub.Config{Cluster: cluster{Join: []string{"a:7422"}, Secret: secretOfTests}, NATS: hubbub.NATS{URLs: []string{"nats://n"}}}, "join a:7422: the nodes meet at its stores, or at nats"},
+		{hubbub.Config{NATS: hubbub.NATS{URLs: []string{"nats://n:4222", "tls://m"}}}, ""},
+		{hubbub.Config{NATS: hubbub.NATS{URLs: []string{"http://me:word@n"}}}, "nats http://me:xxxxx@n: an address is wanted"},
+		{hubbub.Config{NATS: hubbub.NATS{URLs: []string{"nats://me:fifteen letters@n:x"}}}, "nats (not shown"},
+		{hubbub.Config{NATS: hubbub.NATS{Creds: "file"}}, "nats-creds file: it needs nats"},
+		{hubbub.Config{NATS: hubbub.NATS{CA: "file"}}, "nats-ca file: it needs nats"},
+		{hubbub.Config{Cluster: cluster{Advertise: "a"}}, "cluster-advertise a: it needs cluster-listen"},
+		{hubbub.Config{Cluster: cluster{TLSKey: "x"}}, "cluster-tls-key x: it needs cluster-listen or join"},
+		{hubbub.Config{Cluster: cluster{Replicas: 3}}, "replicas 3: there are no stores"},
+		{hubbub.Config{Cluster: cluster{Secret: "fifteen letters"}}, "cluster-secret has 15 bytes"},
+		{hubbub.Config{Broker: brokertest.NewMemory().Broker()}, "cluster-secret: it is missing"},
+	} {
+		err := test.cfg.Validate()
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%+v: %v, want %q", test.cfg.Cluster, err, test.want)
+		}
+		if strings.Contains(fmt.Sprint(err), "fifteen letters") || strings.Contains(fmt.Sprint(err), "me:word") {
+			t.Errorf("a secret is in the error: %v", err)
+		}
+	}
+}

@@ -1,0 +1,301 @@
+package hub
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.com/hubbub/broker"
+)
+
+// The session of a node that is gone is nobody's. Who has its token gets its id again, with nothing in it, where no other
+// node has the session: one node decides that for each id. A node that comes back, since it was cut off only, is told which
+// of its sessions others have now.
+
+// moves is what a node knows of sessions that come and go.
+type moves struct {
+	ctx  context.Context // ends with the hub
+	stop context.CancelFunc
+	work sync.WaitGroup
+
+	serving atomic.Int32 // calls of other nodes
+
+	mu       sync.Mutex // above cluster.mu
+	ended    bool
+	leaving  bool
+	claiming map[ID]*claiming
+	taken    map[ID]taken                   // of the last minute
+	grants   map[ID]grant                   // as the node that decides
+	known    []broker.Peer                  // the last view
+	lost     map[broker.NodeID]int64        // nodes that are gone, and until when their sessions are given to others
+	rivals   map[broker.NodeID]map[ID]int64 // ids that nodes may have as well, and until when
+	asking   map[broker.NodeID]bool         // they are told so
+}
+
+// taken is by which handshake a session came, and until when that is known. By the hub's clock, as all times here.
+type taken struct {
+	nonce uint64
+	until int64
+}
+
+// grant is who may have the id of a session whose node is gone.
+type grant struct {
+	to    broker.NodeID
+	gen   uint32
+	until int64
+}
+
+const takenTime = 60_000 // milliseconds
+
+func (m *moves) init() {
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	m.claiming, m.taken, m.grants = map[ID]*claiming{}, map[ID]taken{}, map[ID]grant{}
+	m.lost, m.rivals, m.asking = map[broker.NodeID]int64{}, map[broker.NodeID]map[ID]int64{}, map[broker.NodeID]bool{}
+}
+
+// background does something on a goroutine of its own, for which the hub's Stop waits; false where it is too late.
+func (m *moves) background(do func()) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ended {
+		return false
+	}
+	m.work.Go(do)
+	return true
+}
+
+// end ends all that is under way, and waits for it.
+func (m *moves) end() {
+	m.mu.Lock()
+	m.ended = true
+	m.mu.Unlock()
+	m.stop()
+	m.work.Wait()
+}
+
+func (m *moves) took(id ID, nonce uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.taken[id] = taken{nonce, clock() + takenTime}
+}
+
+// rival notes that another node may have a session that is here.
+func (m *moves) rival(of broker.NodeID, id ID, until int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rivals[of] == nil {
+		m.rivals[of] = map[ID]int64{}
+	}
+	m.rivals[of][id] = until
+}
+
+// doubtTime is until when a node that can't be heard may have a session: its client would have to be with it still.
+func (h *Hub) doubtTime() int64 {
+	return clock() + (h.cfg.ResumeWindow + h.cfg.PingInterval + h.cfg.PongTimeout).Milliseconds() + 10_000
+}
+
+// noteView is View's part here.
+func (h *Hub) noteView(peers []broker.Peer, cut bool) {
+	m := &h.cluster.moves
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if cut {
+		return
+	}
+	for _, p := range m.known {
+		m.lost[p.ID] = clock() + h.cfg.ResumeWindow.Milliseconds()
+	}
+	for _, p := range peers {
+		delete(m.lost, p.ID)
+	}
+	m.known = peers
+}
+
+// tidyMoves forgets what is too old, and tells nodes that are there again of sessions that they may have as well.
+func (h *Hub) tidyMoves(now int64) {
+	for _, node := range h.cluster.moves.tidy(now) {
+		h.forgetGone(node)
+	}
+	for _, node := range h.cluster.rivals() {
+		if !h.cluster.moves.background(func() { h.tellRivals(node) }) {
+			return
+		}
+	}
+}
+
+// tidy gives the nodes that are gone for good.
+func (m *moves) tidy(now int64) (gone []broker.NodeID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, t := range m.taken {
+		if t.until <= now {
+			delete(m.taken, id)
+		}
+	}
+	for id, g := range m.grants {
+		if g.until <= now {
+			delete(m.grants, id)
+		}
+	}
+	for node, until := range m.lost {
+		if until <= now {
+			delete(m.lost, node)
+			gone = append(gone, node)
+		}
+	}
+	for node, ids := range m.rivals {
+		for id, until := range ids {
+			if until <= now {
+				delete(ids, id)
+			}
+		}
+		if len(ids) == 0 {
+			delete(m.rivals, node)
+		}
+	}
+	return gone
+}
+
+// rivals are the nodes that are there and to be told something.
+func (c *cluster) rivals() (nodes []broker.NodeID) {
+	c.moves.mu.Lock()
+	defer c.moves.mu.Unlock()
+	for node := range c.moves.rivals {
+		if !c.moves.asking[node] && c.sees(node) {
+			c.moves.asking[node] = true
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes
+}
+
+// heir is the node that decides who has the id of a session whose node is gone: the same one for all that see the same
+// others.
+func (c *cluster) heir(id ID, but func(broker.NodeID) bool) (at broker.NodeID, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := "client " + string(id[:])
+	var most uint64
+	try := func(n broker.NodeID) {
+		if w := weight(n, key); !but(n) && (!ok || w > most || w == most && bytes.Compare(n[:], at[:]) > 0) {
+			at, most, ok = n, w, true
+		}
+	}
+	try(c.id)
+	for _, p := range c.peers {
+		try(p.ID)
+	}
+	return at, ok
+}
+
+// untilStop is ctx with so much time, that ends with the hub.
+func (c *cluster) untilStop(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	stop := context.AfterFunc(c.moves.ctx, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
+type heirQuestion struct {
+	ID   ID            `json:"id"`
+	Gone broker.NodeID `json:"gone"` // the node that had it
+}
+
+type heirAnswer struct {
+	Here bool `json:"here,omitempty"`
+	Gone bool `json:"gone,omitempty"` // that node was here, not long ago, and is gone
+}
+
+// orphan answers whether a session is here.
+func (h *Hub) orphan(q heirQuestion) heirAnswer {
+	any := func(string, uint32, uint32) bool { return true }
+	return heirAnswer{Here: h.has(q.ID, any) || h.handing(q.ID) != nil, Gone: h.cluster.moves.lostLately(q.Gone)}
+}
+
+func (m *moves) lostLately(node broker.NodeID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, lately := m.lost[node]
+	return lately
+}
+
+// inherit finds out which node has a session whose node is gone. That is this one where nobody has it, and it was granted;
+// with look where it might be. here says that it is there, and not is a node to which it was granted and that hasn't got it. errGone says to try again.
+func (h *Hub) inherit(ctx context.Context, r *Resumption, gone, not broker.NodeID, look bool) (at broker.NodeID, here bool, err error) {
+	c := h.cluster
+	ctx, cancel := context.WithTimeout(ctx, claimTry)
+	defer cancel()
+	answers, cut := askedAll[heirAnswer](ctx, c, callOrphan, heirQuestion{r.ID, gone})
+	if cut {
+		return at, false, ErrUnavailable
+	}
+	lately, heard := c.moves.lostLately(gone), false
+	for _, a := range answers {
+		switch {
+		case a.Node == gone:
+		case a.Err == nil && a.Answer.Here:
+			return a.Node, true, nil
+		case a.Err == nil:
+			heard, lately = true, lately || a.Answer.Gone
+		case errors.Is(a.Err, ErrTimeout):
+			return at, false, errGone // it may have it
+		}
+	}
+	switch still := c.sees(gone); {
+	case still && !heard: // it may be this node that can't be heard
+		return at, false, errGone
+	case !still && !lately:
+		return at, false, ErrUnknownClient
+	case look:
+		return c.id, false, nil
+	}
+	at, err = h.inherits(ctx, r, gone, not)
+	return at, false, err
+}
+
+type grantQuestion struct {
+	ID  ID            `json:"id"`
+	Gen uint32        `json:"gen"`
+	Not broker.NodeID `json:"not"`
+}
+
+// inherits asks for the id of a session that nobody has.
+func (h *Hub) inherits(ctx context.Context, r *Resumption, gone, not broker.NodeID) (at broker.NodeID, err error) {
+	c := h.cluster
+	home, _ := c.heir(r.ID, func(n broker.NodeID) bool { return n == gone })
+	q := grantQuestion{r.ID, r.gen, not}
+	if home == c.id {
+		at, err = h.grant(c.id, q)
+	} else {
+		at, err = askNode[broker.NodeID](ctx, c, home, callGrant, q)
+	}
+	if errors.Is(err, ErrTimeout) || errors.Is(err, ErrUnavailable) {
+		err = fmt.Errorf("%w: %w", errGone, err)
+	}
+	if err == nil && at == c.id {
+		c.moves.rival(gone, r.ID, h.doubtTime())
+	}
+	return at, err
+}
+
+// grant says who has the id: the first that asks, until it is gone or hasn't got it.
+func (h *Hub) grant(to broker.NodeID, q grantQuestion) (broker.NodeID, error) {
+	c := h.cluster
+	m := &c.moves
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch g, is := m.grants[q.ID]; {
+	case is && g.gen > q.Gen:
+		return to, ErrUnknownClient
+	case is && g.to != to && g.to != q.Not && (g.to == c.id || c.sees(g.to)):
+		return g.to, nil
+	}
+	m.grants[q.ID] = grant{to, q.Gen, clock() + max(h.cfg.ResumeWindow, 2*claimMost).Milliseconds()}
+	return to, nil
+}

@@ -1,0 +1,206 @@
+package hub
+
+import (
+	"bytes"
+	"context"
+	"sync"
+	"time"
+
+	"example.com/hubbub/broker"
+)
+
+// Two nodes that couldn't hear each other may have a session both: one was given it while the other seemed to be gone. When
+// they can, one of them has it: the one whose client has resumed it more often.
+
+// rivalID is a session that is here, and the generation that it has.
+type rivalID struct {
+	ID  ID     `json:"id"`
+	Gen uint32 `json:"gen"`
+}
+
+// rivalsAtOnce is how many one call has.
+const rivalsAtOnce = 500
+
+// tellRivals tells a node of the sessions that it may have as well, and gives up those that it keeps.
+func (h *Hub) tellRivals(node broker.NodeID) {
+	c := h.cluster
+	m := &c.moves
+	defer m.told(node)
+	all := m.rivalsOf(node, h)
+	ctx, cancel := c.untilStop(context.Background(), claimMost)
+	defer cancel()
+	for len(all) > 0 {
+		some := all[:min(len(all), rivalsAtOnce)]
+		all = all[len(some):]
+		kept, err := askNode[[]ID](ctx, c, node, callRivals, some)
+		if err != nil {
+			return // the next time
+		}
+		for _, id := range kept {
+			for _, r := range some {
+				if r.ID == id {
+					h.yield(ctx, node, r.ID, func(gen uint32) bool { return gen == r.Gen })
+				}
+			}
+		}
+		m.settled(node, some)
+	}
+}
+
+func (m *moves) told(node broker.NodeID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.asking, node)
+}
+
+func (m *moves) settled(node broker.NodeID, some []rivalID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range some {
+		delete(m.rivals[node], r.ID)
+	}
+}
+
+// rivalsOf are those of a node that are here still.
+func (m *moves) rivalsOf(node broker.NodeID, h *Hub) (all []rivalID) {
+	m.mu.Lock()
+	ids := make([]ID, 0, len(m.rivals[node]))
+	for id := range m.rivals[node] {
+		ids = append(ids, id)
+	}
+	m.mu.Unlock()
+	for _, id := range ids {
+		h.has(id, func(_ string, _, gen uint32) bool {
+			all = append(all, rivalID{id, gen})
+			return true
+		})
+	}
+	return all
+}
+
+// judge gives those of another node's sessions that are here, too, and stay; others end here, in silence.
+func (h *Hub) judge(ctx context.Context, from broker.NodeID, theirs []rivalID) (kept []ID) {
+	for _, r := range theirs {
+		stays := false
+		h.has(r.ID, func(_ string, _, gen uint32) bool {
+			stays = gen > r.Gen || gen == r.Gen && bytes.Compare(h.cluster.id[:], from[:]) > 0
+			return true
+		})
+		if stays {
+			kept = append(kept, r.ID)
+		} else {
+			h.yield(ctx, from, r.ID, func(gen uint32) bool { return gen <= r.Gen })
+		}
+	}
+	return kept
+}
+
+// yield ends a session here that another node has; what waits for it goes there.
+func (h *Hub) yield(ctx context.Context, to broker.NodeID, id ID, ok func(gen uint32) bool) {
+	hd, err := h.take(ctx, id, to, 0, func(_ string, _, gen uint32) bool { return ok(gen) })
+	if err == nil {
+		h.arrived(hd)
+	}
+}
+
+// Leave gives the parked sessions to other nodes, since this one stops: whoever comes with a token of one finds it there. It
+// is for when no connection is left, and waits until they have them, or for ctx.
+func (h *Hub) Leave(ctx context.Context) {
+	c := h.cluster
+	if c == nil {
+		return
+	}
+	ctx, cancel := c.untilStop(ctx, leaveTime)
+	defer cancel()
+	c.moves.leave()
+	ids := make(chan ID)
+	var all sync.WaitGroup
+	for range 64 {
+		all.Go(func() {
+			for id := range ids {
+				h.leaveOne(ctx, id)
+			}
+		})
+	}
+	for i := range h.clients {
+		for _, id := range h.clients[i].parkedIDs() {
+			ids <- id
+		}
+	}
+	close(ids)
+	all.Wait()
+}
+
+const leaveTime = 10 * time.Second
+
+// leave has no more sessions be brought here.
+func (m *moves) leave() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.leaving = true
+}
+
+func (m *moves) leaves() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.leaving
+}
+
+func (sh *clientShard) parkedIDs() (all []ID) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for id := range sh.parked {
+		all = append(all, id)
+	}
+	return all
+}
+
+type bringQuestion struct {
+	ID      ID            `json:"id"`
+	Nonce   uint64        `json:"nonce"`
+	Session *movedSession `json:"session"`
+}
+
+// leaveOne gives one session to another node, or to a next one where that doesn't take it.
+func (h *Hub) leaveOne(ctx context.Context, id ID) {
+	c := h.cluster
+	tried := map[broker.NodeID]bool{c.id: true}
+	for ctx.Err() == nil {
+		to, ok := c.heir(id, func(n broker.NodeID) bool { return tried[n] })
+		if !ok {
+			return
+		}
+		tried[to] = true
+		hd, err := h.take(ctx, id, to, 0, func(string, uint32, uint32) bool { return true })
+		if err != nil {
+			return // it has gone meanwhile
+		}
+		q := bringQuestion{id, 0, h.packed(hd)}
+		if _, err = askNode[hasAnswer](ctx, c, to, callBring, q); err != nil && ctx.Err() == nil {
+			_, err = askNode[hasAnswer](ctx, c, to, callBring, q) // the answer may be lost
+		}
+		if err == nil {
+			h.arrived(hd)
+			return
+		}
+		h.parkedAgain(hd)
+	}
+}
+
+// bring takes in a session of a node that stops.
+func (h *Hub) bring(ctx context.Context, q bringQuestion) error {
+	c := h.cluster
+	if c.moves.leaves() || q.Session == nil {
+		return ErrStopped
+	}
+	mine := c.moves.begin(ctx, q.ID)
+	if mine == nil {
+		return ErrTimeout
+	}
+	defer c.moves.finish(mine)
+	if h.has(q.ID, func(string, uint32, uint32) bool { return true }) {
+		return nil // it was brought before
+	}
+	h.install(q.ID, q.Session, none)
+	return nil
+}

@@ -1,0 +1,131 @@
+package hubbub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"example.com/hubbub/internal/audit"
+)
+
+// Shutdown ends the Server without a stampede. At once /readyz says 503; after Config.ShutdownDelay upgrades get 503,
+// and the clients are closed at a pace: 500 a second, or faster so that three quarters of the time until ctx's deadline
+// suffice. Each gets what is queued for it, a reconnect with a delay of its own, and 1001; the others are served
+// meanwhile. Shutdown returns when all are gone and the last hook has returned, or when ctx ends: then what is left is
+// cut off and the error is ctx's. Hooks can't be cut off: where some still run a second later the error is
+// ErrHooksRunning too. Where there are other nodes, they are answered to the end, and get the sessions of those who
+// may come back. The Server can't be used afterwards. A second call waits like the first.
+//
+// A hook or Handler may call it. It waits then for all others, but neither for that one nor for what is to come behind
+// it: the Disconnect of its client, or the next hooks of its room. It would wait for itself in another goroutine than
+// the hook's own; a hook must not wait for such a one.
+func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.questions.Close()
+	if !s.draining.Swap(true) {
+		time.AfterFunc(s.cfg.ShutdownDelay, func() { close(s.delayed) })
+	}
+	select {
+	case <-s.delayed:
+	case <-ctx.Done():
+	}
+	s.stopping.Store(true)
+	s.stopIdentifying()
+	clients := s.loop.Connections()
+	over := time.Duration(clients) * time.Second / drainPace
+	if deadline, ok := ctx.Deadline(); ok {
+		over = min(over, time.Until(deadline)*3/4)
+	}
+	s.hub.ComeBackWithin(max(2*time.Second, time.Duration(clients)*time.Second/drainPace))
+	s.loop.Stop(over)
+	gone := make(chan struct{})
+	go func() {
+		s.loop.Wait()
+		close(gone)
+	}()
+	var err error
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		err = ctx.Err()
+		s.loop.Kill()
+		<-gone
+	}
+	s.hub.Leave(ctx) // those who might have resumed find their sessions on other nodes
+	s.hub.Stop()     // who has none leaves its rooms, and nothing is published any more
+	told := make(chan struct{})
+	go func() { // beside the hooks
+		s.closeWebhooks(ctx)
+		s.closeLinks()
+		close(told)
+	}()
+	defer func() { <-told }()
+	s.closeListeners()
+	s.quiet.Stop()
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), hooksGrace)
+	defer cancel()
+	s.hub.WaitHooks(ctx)
+	if left := s.hub.WaitHooks(grace); left > 0 {
+		return errors.Join(err, fmt.Errorf("hubbub: shut down: %w: %d of them", ErrHooksRunning, left))
+	}
+	<-told
+	return errors.Join(err, s.settled())
+}
+
+// settled says which accounts are not back at zero though all has ended: a fault of Hubbub's own.
+func (s *Server) settled() error {
+	if s.hub.InHook() {
+		return nil
+	}
+	accounts := append(s.loop.Unsettled(), s.hub.Unsettled()...)
+	if s.ips != nil {
+		accounts = append(accounts, s.ips.Unsettled()...)
+	}
+	if s.webhooks != nil {
+		accounts = append(accounts, s.webhooks.Unsettled()...)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.gates {
+		accounts = append(accounts, g.Unsettled()...)
+	}
+	if len(accounts) == 0 {
+		return nil
+	}
+	return fmt.Errorf("hubbub: shut down: %w: %s", ErrUnsettled, strings.Join(accounts, "; "))
+}
+
+func init() {
+	audit.Server = func(server any) []string { return server.(*Server).hub.Audit() }
+}
+
+// hooksGrace is how long Shutdown waits for hooks when all clients are gone, also past its context: those who were cut
+// off have a Disconnect too, and their rooms a Left.
+const hooksGrace = time.Second
+
+// drainPace is how many clients a second are closed, and so about how many come back to the other nodes.
+const drainPace = 500
+
+// closeListeners comes last: until then upgrades are told 503, and probes that the server isn't ready.
+func (s *Server) closeListeners() {
+	s.mu.Lock()
+	var servers []*http.Server
+	for srv := range s.listening {
+		servers = append(servers, srv)
+	}
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, srv := range servers {
+		all.Go(func() {
+			if srv.Shutdown(ctx) != nil {
+				srv.Close() // a request that goes on
+			}
+		})
+	}
+	all.Wait()
+}
