@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"example.com/hubbub/broker/brokertest"
 	"example.com/hubbub/internal/protocol"
@@ -85,4 +86,40 @@ func TestWhatComesBehindASessionFollowsIt(t *testing.T) {
 		t.Errorf("got %v", m)
 	}
 	audited(t, nodes...)
+}
+
+// However many publish_ids a shard has, one answer brings no more than may be in one, and all of them come, once.
+func TestManyPublishIDsMoveInParts(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(c *Config) { c.DedupWindow = time.Hour })
+	h, to := nodes[0].h, nodes[1].inner.ID()
+	d, want := &h.memories[shards-1], 0
+	for i := range 3 * bringsOnce {
+		key := publishKey{room: "r", id: fmt.Sprint(i)}
+		if id := key.hash(); home(idsOf(h.cluster.id, h.cluster.seenPeers()), string(id[:])) == to {
+			want++
+		}
+		d.mu.Lock()
+		d.order = append(d.order, remembered{key, clock() + 1e6, nil})
+		d.mu.Unlock()
+	}
+	got := map[string]bool{}
+	b := bringing{View: viewOf(h.cluster.id, h.cluster.seenPeers())}
+	for more := true; more; more = b.From != (place{}) {
+		answer := make(chan brought)
+		h.were(to, b, func(a brought, err error) { answer <- a })
+		a := <-answer
+		if n := len(encodeAnswer(a, nil)); !a.Sees || len(a.IDs) > bringsOnce || n > 400<<10 {
+			t.Fatalf("%d in %d bytes", len(a.IDs), n)
+		}
+		for _, id := range a.IDs {
+			got[string(id.ID)] = true
+		}
+		b.From = a.Next
+	}
+	if len(got) != want {
+		t.Errorf("got %d of %d", len(got), want)
+	}
+	d.mu.Lock()
+	d.order = nil
+	d.mu.Unlock()
 }
