@@ -225,6 +225,7 @@ func (b *Broker) Close() {
 	if b.stores != nil && b.stores.system != nil {
 		b.stores.system.Close()
 	}
+	b.work.Wait() // else who looks at the server finds it gone
 	if b.server != nil {
 		b.server.stop()
 	}
