@@ -61,6 +61,11 @@ func (e *embedded) options() (*server.Options, error) {
 	if host == "" {
 		host = server.DEFAULT_HOST
 	}
+	// Where there are but these two accounts, and its configuration says nothing of authorization, a server lets everybody in
+	// who shows nothing: only this says something.
+	if err := o.ProcessConfigString("authorization {}"); err != nil {
+		return nil, err
+	}
 	o.ServerName, o.Metadata = e.store.ID, map[string]string{addressKey: address}
 	o.DontListen, o.Host, o.Port, o.ClientAdvertise = false, host, port, address
 	nodes, _ := e.store.user(forNodes)
