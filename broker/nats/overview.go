@@ -270,7 +270,7 @@ func (o *Overview) judge(expected int) {
 	if o.Leader == "" {
 		o.Problems = append(o.Problems, errNoLeader.Error())
 	}
-	if expected > 1 && expected%2 == 0 {
+	if expected > 1 && expected%2 == 0 && up == len(o.Stores) { // else one is being replaced, perhaps
 		o.Problems = append(o.Problems, fmt.Sprintf("there are %d stores: one more or one less can lose as many; have 1, 3 or 5", expected))
 	}
 	fewer := map[string]int{}
