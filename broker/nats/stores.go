@@ -139,7 +139,7 @@ func (s *stores) set(err error) {
 	switch {
 	case err == nil:
 		s.found = ""
-	case s.found != "":
+	case s.found != "" && !strings.Contains(err.Error(), s.found): // a store may have said the same
 		err = fmt.Errorf("%w: %s", err, s.found)
 	}
 	s.mu.Lock()
