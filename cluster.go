@@ -186,7 +186,10 @@ func (c *Config) validateNATS(bad *faults) {
 		if err != nil || u.Host == "" || u.Path != "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
 			shown := "(not shown: it may have a password)"
 			if err == nil {
-				shown = u.Redacted()
+				if u.User != nil {
+					u.User = url.User("...") // a name may be a token
+				}
+				shown = u.String()
 			}
 			bad.add("nats %s: an address is wanted such as nats://host:4222 or tls://host:4222", shown)
 		}

@@ -205,6 +205,7 @@ func (b *Broker) Run(ctx context.Context, n broker.Node) error {
 func (b *Broker) serveNodes(ctx context.Context) error {
 	if b.nodes != nil {
 		if err := b.nodes.start(); err != nil {
+			b.nodes.abandon()
 			return fmt.Errorf("NATS: %w", err)
 		}
 		defer b.nodes.stop()
@@ -224,6 +225,7 @@ func (b *Broker) Close() {
 	if b.stores != nil && b.stores.system != nil {
 		b.stores.system.Close()
 	}
+	b.work.Wait() // else who looks at the server finds it gone
 	if b.server != nil {
 		b.server.stop()
 	}
