@@ -44,12 +44,13 @@ type stores struct {
 	system  *client.Conn // to the server in this process, as one who may look at stores; nil where there is none
 
 	// follow's own.
-	begun  bool      // the cluster has, once
-	one    bool      // it is known that all stores are of one cluster
-	looked time.Time // for what is wrong
-	found  string    // of that, last; "" where the node can serve
-	told   string    // last
-	toldAt time.Time
+	begun   bool      // the cluster has, once
+	brought bool      // all that this store had when it was alone is copied
+	one     bool      // it is known that all stores are of one cluster
+	looked  time.Time // for what is wrong
+	found   string    // of that, last; "" where the node can serve
+	told    string    // last
+	toldAt  time.Time
 
 	mu      sync.Mutex
 	why     error // why the node can't serve; nil where it can
@@ -138,7 +139,7 @@ func (s *stores) set(err error) {
 	switch {
 	case err == nil:
 		s.found = ""
-	case s.found != "":
+	case s.found != "" && !strings.Contains(err.Error(), s.found): // a store may have said the same
 		err = fmt.Errorf("%w: %s", err, s.found)
 	}
 	s.mu.Lock()
@@ -154,7 +155,19 @@ func (s *stores) set(err error) {
 func (s *stores) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return cmp.Or(s.why, s.catchUp)
+	return cmp.Or(s.why, s.few(), s.catchUp)
+}
+
+// few is an error where this store hears of so few others that they are none together: then no leader will come, and
+// nothing has to be borne. Where what others send is lost on its way, its own server would notice only much later.
+func (s *stores) few() error {
+	if s.own == "" || s.b.nodes == nil {
+		return nil
+	}
+	if heard, ok := s.b.nodes.otherStores(); ok && heard+1 <= (len(s.others)+1)/2 {
+		return errNoLeader
+	}
+	return nil
 }
 
 // tell logs what is new, and what isn't once a minute.
@@ -174,7 +187,7 @@ func (s *stores) answer() error {
 	_, err := s.b.send.QueueSubscribe(serving, "hb", func(m *client.Msg) {
 		var why string
 		s.mu.Lock()
-		err := s.why
+		err := cmp.Or(s.why, s.few())
 		s.mu.Unlock()
 		if err != nil {
 			why = err.Error()
@@ -296,6 +309,9 @@ func (s *stores) areOne() error {
 	var known []string
 	for _, address := range s.others {
 		id, all, err := s.probe(s.b.ctx, address)
+		if s.b.ctx.Err() != nil {
+			return s.b.ctx.Err() // each probe may take seconds
+		}
 		if err != nil {
 			continue
 		}
