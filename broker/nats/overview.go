@@ -275,10 +275,11 @@ func (o *Overview) judge(expected int) {
 	}
 	fewer := map[string]int{}
 	for _, s := range o.Streams {
+		want := cmp.Or(ownReplicas(s.Name), replicas(expected))
 		switch {
 		case s.Leader == "":
 			fewer["have no leader, and take nothing"]++
-		case len(s.Copies) < s.Replicas || s.Replicas < replicas(expected) && up >= expected:
+		case len(s.Copies) < s.Replicas || s.Replicas < want && up >= want:
 			fewer["have fewer copies than there are stores for"]++
 		case slices.ContainsFunc(s.Copies, func(c CopyState) bool { return !c.Current }):
 			fewer["have a copy that is behind or away"]++
@@ -307,7 +308,7 @@ func (c Cluster) Remove(ctx context.Context, store string) error {
 		case o.Stores[i].Up:
 			return fmt.Errorf("the store %s is up: stop it first", store)
 		}
-		return remove(ctx, conn, store)
+		return c.dropLost(ctx, &o, func() error { return remove(ctx, conn, store) })
 	})
 }
 
