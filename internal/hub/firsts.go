@@ -12,7 +12,7 @@ type firsts[T any] struct {
 }
 
 func firstOf[T any](limit int, order func(a, b T) int) *firsts[T] {
-	return &firsts[T]{limit: limit, order: order}
+	return &firsts[T]{limit: max(limit, 0), order: order} // another node may ask for anything
 }
 
 // add is called in any order, under locks that others wait for.
