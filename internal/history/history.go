@@ -187,6 +187,9 @@ func (l *Log[P]) At(i int) *Entry[P] { return &l.ring[(l.first+i)&(len(l.ring)-1
 // Floor is the offset of the newest message that is not kept any more: 0 where all are.
 func (l *Log[P]) Floor() uint64 { return l.floor }
 
+// Lower says that behind an offset, and up to the floor, there was nothing that isn't kept.
+func (l *Log[P]) Lower(floor uint64) { l.floor = min(l.floor, floor) }
+
 // Recover says whether all that came behind a position is kept, and what was taken back can be told: "", or the reason
 // why that can't be proved.
 func (l *Log[P]) Recover(epoch []byte, offset uint64) (reason string) {
