@@ -69,6 +69,9 @@ func (s *Server) openLinks() (err error) {
 		c.Creds, c.CA = s.cfg.NATS.Creds, s.cfg.NATS.CA
 		l.own, err = nats.Dial(strings.Join(s.cfg.NATS.URLs, ","), c)
 		if err == nil {
+			err = l.agreeOnName()
+		}
+		if err == nil {
 			err = l.agreeOnKey()
 		}
 	case roleStore:

@@ -61,6 +61,11 @@ func TestNodesOverNATS(t *testing.T) {
 	}
 
 	other := cfg
+	other.Cluster.Name = "another"
+	if _, err := hubbub.New(other); err == nil || !strings.Contains(err.Error(), `cluster "hubbub"`) {
+		t.Errorf("another cluster with the same account: %v", err)
+	}
+	other = cfg
 	other.Rooms = []hubbub.RoomPolicy{{Match: "b"}}
 	s, err := hubbub.New(other)
 	if err != nil {

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,9 @@ func (s *stores) begin() error {
 	_, err := s.b.js.Stream(ctx, beginning)
 	if err == nil {
 		s.begun = true
+		if s.brought { // that it has begun wasn't answered
+			return s.b.server.taken()
+		}
 		if s.b.server.brings() {
 			s.b.log.Warn("this store had a history when it was alone, but the cluster has begun without it: it stays where it is, unused", "folder", s.b.server.aside())
 		}
@@ -74,18 +78,24 @@ func (s *stores) mayBegin(ctx context.Context) error {
 	}
 	slices.Sort(bring)
 	switch {
-	case len(bring) == 0 && own.JetStreamIsLeader():
+	case len(bring) == 0 && own != nil && own.JetStreamIsLeader():
 		return nil
 	case len(bring) == 0:
 		return errors.New("the cluster begins just now")
+	case own == nil:
+		return errors.New("this store's server is down")
 	case bring[0] != own.Name():
 		return fmt.Errorf("the cluster takes over the history of the store %s", bring[0])
+	}
+	if s.brought { // copied once more it would lose what the cluster has by now, should it have begun after all
+		return nil
 	}
 	s.b.log.Info("the cluster takes over the history that this store had when it was alone", "folder", s.b.server.aside())
 	if err := s.bring(); err != nil {
 		s.b.pause(askEvery)
 		return fmt.Errorf("the history that this store had when it was alone (in %s; without that folder the cluster begins with none): %w", s.b.server.aside(), err)
 	}
+	s.brought = true
 	return nil
 }
 
@@ -137,7 +147,7 @@ func (s *stores) copyStream(from *client.Conn, name string) error {
 		return err
 	}
 	config := *snapshot.Config
-	config.Replicas = s.b.cfg.Replicas
+	config.Replicas = cmp.Or(ownReplicas(name), s.b.cfg.Replicas)
 	var restore server.JSApiStreamRestoreResponse
 	if err := ask(ctx, s.b.send, "$JS.API.STREAM.RESTORE."+name, server.JSApiStreamRestoreRequest{Config: config, State: *snapshot.State}, &restore, &restore.ApiResponse); err != nil {
 		return err

@@ -163,8 +163,16 @@ func TestGrowing(t *testing.T) {
 		t.Errorf("who opens it sees %v", s.bodies)
 	}
 	c.well(n)
-	if left, _ := filepath.Glob(c.configs[1].Dir + ".taken-over-*"); len(left) != 1 {
-		t.Errorf("beside the folder there is %v", left)
+	left, _ := filepath.Glob(c.configs[1].Dir + ".taken-over-*")
+	if len(left) != 1 {
+		t.Fatalf("beside the folder there is %v", left)
+	}
+	// Where the servers don't answer who has the cluster begin it isn't said to have begun without that.
+	if err := os.Rename(left[0], c.brokers[1].server.aside()); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&stores{b: c.brokers[1], brought: true}).begin(); err != nil || c.brokers[1].server.brings() {
+		t.Errorf("what the cluster has taken over counts as unused: %v", err)
 	}
 }
 
@@ -228,8 +236,15 @@ func TestFolderOfAnother(t *testing.T) {
 		}
 		t.Errorf("a node that is alone takes it: %v", err)
 	}
+	if err := os.WriteFile(filepath.Join(s.Dir, clusterFile), nil, 0o600); err != nil { // the power was cut
+		t.Fatal(err)
+	}
+	refused("no join names them", s)
 	c.start(0) // as it was
 	c.stop(0)
+	if _, err := os.Stat(c.configs[0].Dir + ".alone"); err == nil {
+		t.Error("what the cluster has was moved aside")
+	}
 	if err := os.MkdirAll(c.configs[0].Dir+".alone", 0o700); err != nil {
 		t.Fatal(err)
 	}

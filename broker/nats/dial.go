@@ -18,7 +18,8 @@ func Dial(urls string, cfg Config) (*Broker, error) {
 	if err := checkURLs(urls); err != nil {
 		return nil, err
 	}
-	var options []client.Option
+	// Else two refusals in a row would be the end: credentials that are replaced are wrong for a moment.
+	options := []client.Option{client.IgnoreAuthErrorAbort()}
 	if cfg.Creds != "" {
 		options = append(options, client.UserCredentials(cfg.Creds))
 	}

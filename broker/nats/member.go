@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -59,6 +60,11 @@ func (e *embedded) options() (*server.Options, error) {
 	}
 	if host == "" {
 		host = server.DEFAULT_HOST
+	}
+	// Where there are but these two accounts, and its configuration says nothing of authorization, a server lets everybody in
+	// who shows nothing: only this says something.
+	if err := o.ProcessConfigString("authorization {}"); err != nil {
+		return nil, err
 	}
 	o.ServerName, o.Metadata = e.store.ID, map[string]string{addressKey: address}
 	o.DontListen, o.Host, o.Port, o.ClientAdvertise = false, host, port, address
@@ -157,13 +163,13 @@ func (e *embedded) take(cluster string, clustered bool) error {
 		return err
 	}
 	was, with, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
-	wasClustered := with == "with others"
+	wasClustered := with == "with others" || e.hasPeers()
 	switch {
 	case was != "" && cluster != "" && was != cluster:
 		return fmt.Errorf("it is a store's of the cluster %q, and this one is %q: give it the folder of this cluster, or an empty one", was, cluster)
 	case wasClustered && !clustered:
 		err := fmt.Errorf("it is a store's of the cluster %q, which has others, and no join names them: alone it would begin "+
-			"a second history beside theirs (to have it do so nevertheless, begin with an empty folder)", was)
+			"a second history beside theirs (to have it do so nevertheless, begin with an empty folder)", cmp.Or(was, cluster))
 		if e.brings() {
 			err = fmt.Errorf("%w; the cluster never took over what it had when it was alone: to go back to that, remove %s, and give %s its name", err, e.dir, e.aside())
 		}
@@ -187,6 +193,13 @@ func (e *embedded) take(cluster string, clustered bool) error {
 		return err
 	}
 	return os.WriteFile(path, []byte(text), 0o600)
+}
+
+// hasPeers says whether servers that form a cluster have the folder, by what they keep of each other. A power cut may leave
+// clusterFile empty, or undone; what the cluster has must not be taken for a lone node's then.
+func (e *embedded) hasPeers() bool {
+	_, err := os.Stat(filepath.Join(e.dir, server.JetStreamStoreDir, server.DEFAULT_SYSTEM_ACCOUNT, "_js_", "_meta_"))
+	return err == nil
 }
 
 // aside is the folder that has what the store had when it was alone.

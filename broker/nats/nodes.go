@@ -201,6 +201,16 @@ func (n *nodes) stop() {
 	n.failCalls(func(*call) bool { return true })
 }
 
+// abandon ends what waits where start has failed.
+func (n *nodes) abandon() {
+	n.mu.Lock()
+	n.over = true
+	n.mu.Unlock()
+	close(n.end)
+	n.refuseWishes()
+	n.failCalls(func(*call) bool { return true })
+}
+
 // run takes what arrives and does what is due, until the end.
 func (n *nodes) run() {
 	defer close(n.ended)

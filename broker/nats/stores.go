@@ -44,12 +44,13 @@ type stores struct {
 	system  *client.Conn // to the server in this process, as one who may look at stores; nil where there is none
 
 	// follow's own.
-	begun  bool      // the cluster has, once
-	one    bool      // it is known that all stores are of one cluster
-	looked time.Time // for what is wrong
-	found  string    // of that, last; "" where the node can serve
-	told   string    // last
-	toldAt time.Time
+	begun   bool      // the cluster has, once
+	brought bool      // all that this store had when it was alone is copied
+	one     bool      // it is known that all stores are of one cluster
+	looked  time.Time // for what is wrong
+	found   string    // of that, last; "" where the node can serve
+	told    string    // last
+	toldAt  time.Time
 
 	mu      sync.Mutex
 	why     error // why the node can't serve; nil where it can
@@ -138,7 +139,7 @@ func (s *stores) set(err error) {
 	switch {
 	case err == nil:
 		s.found = ""
-	case s.found != "":
+	case s.found != "" && !strings.Contains(err.Error(), s.found): // a store may have said the same
 		err = fmt.Errorf("%w: %s", err, s.found)
 	}
 	s.mu.Lock()
@@ -308,6 +309,9 @@ func (s *stores) areOne() error {
 	var known []string
 	for _, address := range s.others {
 		id, all, err := s.probe(s.b.ctx, address)
+		if s.b.ctx.Err() != nil {
+			return s.b.ctx.Err() // each probe may take seconds
+		}
 		if err != nil {
 			continue
 		}

@@ -273,15 +273,21 @@ func (n *nodes) subscribe() {
 		select {
 		case <-n.interest.wake:
 		case <-n.end:
-			n.interest.mu.Lock()
-			queue := n.interest.queue
-			n.interest.mu.Unlock()
-			for _, w := range queue {
-				if w.subscribe != nil {
-					w.subscribe.ready(broker.ErrUnavailable)
-				}
-			}
+			n.refuseWishes()
 			return
+		}
+	}
+}
+
+// refuseWishes is the end: nobody does them any more.
+func (n *nodes) refuseWishes() {
+	n.interest.mu.Lock()
+	queue := n.interest.queue
+	n.interest.queue = nil
+	n.interest.mu.Unlock()
+	for _, w := range queue {
+		if w.subscribe != nil {
+			w.subscribe.ready(broker.ErrUnavailable)
 		}
 	}
 }

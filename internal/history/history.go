@@ -73,6 +73,9 @@ func (l *Log[P]) Begin(at Position) { l.epoch, l.last, l.floor = at.Epoch, at.Of
 // elsewhere the offsets of other rooms are between. One below the newest message's is no matter.
 func (l *Log[P]) Skip(offset uint64) { l.last = max(l.last, offset) }
 
+// Reach says that nothing came between an offset and what is kept: somebody else has seen it.
+func (l *Log[P]) Reach(offset uint64) { l.floor = min(l.floor, offset) }
+
 // Position is that of the newest message.
 func (l *Log[P]) Position() Position { return Position{l.epoch, l.last} }
 
@@ -186,9 +189,6 @@ func (l *Log[P]) At(i int) *Entry[P] { return &l.ring[(l.first+i)&(len(l.ring)-1
 
 // Floor is the offset of the newest message that is not kept any more: 0 where all are.
 func (l *Log[P]) Floor() uint64 { return l.floor }
-
-// Lower says that behind an offset, and up to the floor, there was nothing that isn't kept.
-func (l *Log[P]) Lower(floor uint64) { l.floor = min(l.floor, floor) }
 
 // Recover says whether all that came behind a position is kept, and what was taken back can be told: "", or the reason
 // why that can't be proved.

@@ -88,7 +88,13 @@ func (s *session) resumeWhenOpen(cmd *protocol.Command, refused []*protocol.Erro
 		refused = make([]*protocol.Error, len(cmd.Rooms))
 	}
 	o := s.ask(cmd, operation{dropped: unuse})
-	a, since := &openings{left: len(names), failed: map[string]error{}}, sinceIn(copied)
+	a := &openings{left: len(names), failed: map[string]error{}}
+	since := map[string]*protocol.Position{}
+	for i := range copied.Rooms {
+		if r := &copied.Rooms[i]; r.HasAt {
+			since[string(r.Room)] = &r.At
+		}
+	}
 	for _, name := range names {
 		h.useFrom(name, since[name], func(err error) {
 			if !a.last(name, err) {
