@@ -199,6 +199,9 @@ func (st *stream) resolve(ctx context.Context) bool {
 	if err != nil {
 		return false // it may be stored even so; the same id says where
 	}
+	if info.State.LastSeq < ack.Sequence {
+		return false // a server answers that was cut off as leader: so it may have done when the doubt began
+	}
 	st.doubt = nil
 	if ack.Sequence > d.seen && leader(&info) != d.leader {
 		return true

@@ -76,9 +76,8 @@ func (c *cluster) arrived(id ID, nonce uint64, from broker.NodeID) {
 
 // chase is one search for a session.
 type chase struct {
-	r     *Resumption
-	q     claimQuestion
-	began time.Time
+	r *Resumption
+	q claimQuestion
 
 	at      broker.NodeID // that should have it
 	lost    int           // how often that couldn't be asked
@@ -90,7 +89,7 @@ type chase struct {
 // granted.
 func (h *Hub) claim(ctx context.Context, r *Resumption, q claimQuestion) (a claimAnswer, from broker.NodeID, err error) {
 	c := h.cluster
-	s := chase{r: r, q: q, began: time.Now(), at: r.node}
+	s := chase{r: r, q: q, at: r.node}
 	if s.at == c.id {
 		if hd := h.handing(r.ID); hd != nil {
 			wait(ctx, hd.over)
@@ -137,7 +136,7 @@ func (h *Hub) claimFrom(ctx context.Context, s *chase) (a claimAnswer, err error
 		return claimAnswer{}, nil
 	case err == nil:
 		return a, nil
-	case errors.Is(err, ErrTimeout) && time.Since(s.began) < claimWait:
+	case errors.Is(err, ErrTimeout): // it may be gone, and nobody has noticed
 	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrStopped):
 		s.lost++
 	case errors.Is(err, ErrUnknownClient) && s.at == s.granted: // nor will it: its handshake came to nothing

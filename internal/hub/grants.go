@@ -232,8 +232,8 @@ func (h *Hub) inherit(ctx context.Context, r *Resumption, gone, not broker.NodeI
 	ctx, cancel := context.WithTimeout(ctx, claimTry)
 	defer cancel()
 	answers, cut := askedAll[heirAnswer](ctx, c, callOrphan, heirQuestion{r.ID, gone})
-	if cut {
-		return at, false, ErrUnavailable
+	if cut { // perhaps for a moment only
+		return at, false, errGone
 	}
 	lately, heard := c.moves.lostLately(gone), false
 	for _, a := range answers {
@@ -260,22 +260,23 @@ func (h *Hub) inherit(ctx context.Context, r *Resumption, gone, not broker.NodeI
 }
 
 type grantQuestion struct {
-	ID  ID            `json:"id"`
-	Gen uint32        `json:"gen"`
-	Not broker.NodeID `json:"not"`
+	ID   ID            `json:"id"`
+	Gen  uint32        `json:"gen"`
+	Not  broker.NodeID `json:"not"`
+	Gone broker.NodeID `json:"gone"`
 }
 
 // inherits asks for the id of a session that nobody has.
 func (h *Hub) inherits(ctx context.Context, r *Resumption, gone, not broker.NodeID) (at broker.NodeID, err error) {
 	c := h.cluster
 	home, _ := c.heir(r.ID, func(n broker.NodeID) bool { return n == gone })
-	q := grantQuestion{r.ID, r.gen, not}
+	q := grantQuestion{r.ID, r.gen, not, gone}
 	if home == c.id {
 		at, err = h.grant(c.id, q)
 	} else {
 		at, err = askNode[broker.NodeID](ctx, c, home, callGrant, q)
 	}
-	if errors.Is(err, ErrTimeout) || errors.Is(err, ErrUnavailable) {
+	if errors.Is(err, ErrTimeout) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrStopped) {
 		err = fmt.Errorf("%w: %w", errGone, err)
 	}
 	if err == nil && at == c.id {
@@ -293,7 +294,7 @@ func (h *Hub) grant(to broker.NodeID, q grantQuestion) (broker.NodeID, error) {
 	switch g, is := m.grants[q.ID]; {
 	case is && g.gen > q.Gen:
 		return to, ErrUnknownClient
-	case is && g.to != to && g.to != q.Not && (g.to == c.id || c.sees(g.to)):
+	case is && g.to != to && g.to != q.Not && g.to != q.Gone && (g.to == c.id || c.sees(g.to)):
 		return g.to, nil
 	}
 	m.grants[q.ID] = grant{to, q.Gen, clock() + max(h.cfg.ResumeWindow, 2*claimMost).Milliseconds()}

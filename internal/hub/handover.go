@@ -27,8 +27,8 @@ type handing struct {
 
 const (
 	claimTry   = 600 * time.Millisecond // for one answer
-	claimWait  = 2 * time.Second        // for a session of a node that is there
-	claimMost  = 4 * time.Second        // for one of a node that is gone, until all know that
+	claimWait  = 2 * time.Second        // for one that another node answers
+	claimMost  = 5 * time.Second        // for a session, also of a node that is gone, until all know that
 	handedWait = time.Second            // until who got a session is asked whether it has it
 )
 
