@@ -129,11 +129,11 @@ bench-api: build ## what a publish over HTTP costs, beside net/http alone and Ce
 DRILLS ?=
 
 .PHONY: drill
-drill: drill-deps ## faults of every kind, in full (root, half an hour; DRILLS="storm slow" picks)
+drill: drill-deps ## faults of every kind, in full (root, an hour and a half; DRILLS="storm slow" picks)
 	$(GO) run ./drill $(DRILLS)
 
 .PHONY: drill-short
-drill-short: drill-deps ## the same in four minutes, judging counts and not times
+drill-short: drill-deps ## the same in ten minutes, judging counts and not times
 	$(GO) run ./drill -short $(DRILLS)
 
 .PHONY: drill-deps

@@ -4,6 +4,7 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -28,8 +29,8 @@ type Cluster struct {
 	// Join are the addresses of all stores, host:port each; a store's own may be among them. Who is no store itself needs
 	// one of them at least. Default: none; a store is the only one.
 	Join []string
-	// Replicas is how many stores keep each log: 1, 3 or 5. Default: as many as there are; with NATS
-	// 3 where its servers are a cluster.
+	// Replicas is how many stores keep each log whose rooms don't say it (History.Replicas): 1, 3 or 5. Default: as many as
+	// there are; with NATS 3 where its servers are a cluster.
 	Replicas int
 	// TLSCert, TLSKey and TLSCA are files, PEM: who this node is to others, and who signs for them. All nodes have them or
 	// none. Default: none, and what nodes tell each other can be read on its way.
@@ -150,19 +151,33 @@ func (c *Config) stores() []string {
 
 func (c *Config) validateReplicas(bad *faults) {
 	n := c.Cluster.Replicas
-	if n == 0 {
-		return
-	}
-	switch r := c.role(); {
-	case n != 1 && n != 3 && n != 5:
-		bad.add("replicas %d: it must be 1, 3 or 5: with an even number no more stores may fail than with one less", n)
-	case n > 1 && r == roleAlone:
-		bad.add("replicas %d: there are no stores; set cluster-listen, join or nats", n)
-	case r == roleBroker:
+	if why := c.badReplicas(n); why != "" {
+		bad.add("replicas %d: %s", n, why)
+	} else if n != 0 && c.role() == roleBroker {
 		bad.add("replicas %d: a Broker of your own decides itself", n)
-	case r == roleStore && n > len(c.stores()):
-		bad.add("replicas %d: there are %d stores, by cluster-listen and join", n, len(c.stores()))
 	}
+	for i, r := range c.Rooms[:min(len(c.Rooms), maxRules)] { // more are refused as a whole
+		if r.History == nil {
+			continue
+		}
+		if why := c.badReplicas(r.History.Replicas); why != "" {
+			bad.add("rooms[%d].history.replicas %d: %s (match %q)", i, r.History.Replicas, why, r.Match)
+		}
+	}
+}
+
+// badReplicas says why there can't be so many; "" where there can.
+func (c *Config) badReplicas(n int) string {
+	switch r := c.role(); {
+	case n == 0: // as many as there are
+	case n != 1 && n != 3 && n != 5:
+		return "it must be 1, 3 or 5: with an even number no more stores may fail than with one less"
+	case n > 1 && r == roleAlone:
+		return "there are no stores; set cluster-listen, join or nats"
+	case r == roleStore && n > len(c.stores()):
+		return fmt.Sprintf("there are %d stores, by cluster-listen and join", len(c.stores()))
+	}
+	return ""
 }
 
 func (c *Config) validateNATS(bad *faults) {

@@ -128,6 +128,9 @@ func TestSettingsOfClustersThatCantBe(t *testing.T) {
 		change(&c)
 		return c
 	}
+	copies := func(n int) []hubbub.RoomPolicy {
+		return []hubbub.RoomPolicy{{Match: "a*", History: &hubbub.History{Replicas: n}}}
+	}
 	for _, test := range []struct {
 		cfg  hubbub.Config
 		want string // "" for none
@@ -146,6 +149,10 @@ func TestSettingsOfClustersThatCantBe(t *testing.T) {
 		{store(func(c *hubbub.Config) { c.Cluster.Join[1] = "b" }), `join "b"`},
 		{store(func(c *hubbub.Config) { c.Cluster.Replicas = 5 }), "replicas 5: there are 3 stores"},
 		{store(func(c *hubbub.Config) { c.Cluster.Replicas = 2 }), "replicas 2: it must be 1, 3 or 5"},
+		{store(func(c *hubbub.Config) { c.Rooms = copies(3) }), ""},
+		{store(func(c *hubbub.Config) { c.Cluster.Replicas, c.Rooms = 1, copies(3) }), ""},
+		{store(func(c *hubbub.Config) { c.Rooms = copies(5) }), `rooms[0].history.replicas 5: there are 3 stores, by cluster-listen and join (match "a*")`},
+		{store(func(c *hubbub.Config) { c.Rooms = copies(2) }), "rooms[0].history.replicas 2: it must be 1, 3 or 5"},
 		{store(func(c *hubbub.Config) { c.Cluster.TLSCert = "x.pem" }), "cluster-tls-ca"},
 		{store(func(c *hubbub.Config) { c.Cluster.Name = "a b" }), `cluster-name "a b"`},
 		{store(func(c *hubbub.Config) { c.NATS.URLs = []string{"nats://n:4222"} }), "cluster-listen a:7422: a store keeps the logs itself"},
@@ -163,6 +170,11 @@ func TestSettingsOfClustersThatCantBe(t *testing.T) {
 		{hubbub.Config{Cluster: cluster{Advertise: "a"}}, "cluster-advertise a: it needs cluster-listen"},
 		{hubbub.Config{Cluster: cluster{TLSKey: "x"}}, "cluster-tls-key x: it needs cluster-listen or join"},
 		{hubbub.Config{Cluster: cluster{Replicas: 3}}, "replicas 3: there are no stores"},
+		{hubbub.Config{Rooms: copies(3)}, `rooms[0].history.replicas 3: there are no stores; set cluster-listen, join or nats (match "a*")`},
+		{hubbub.Config{Rooms: copies(-1)}, "rooms[0].history.replicas -1: it must be 1, 3 or 5"},
+		{hubbub.Config{Rooms: copies(1), DataDir: "data"}, ""},
+		{hubbub.Config{Rooms: copies(5), NATS: hubbub.NATS{URLs: []string{"nats://n:4222"}}}, ""},
+		{hubbub.Config{Rooms: copies(3), Broker: brokertest.NewMemory().Broker(), Cluster: cluster{Secret: secretOfTests}}, ""},
 		{hubbub.Config{Cluster: cluster{Secret: "fifteen letters"}}, "cluster-secret has 15 bytes"},
 		{hubbub.Config{Broker: brokertest.NewMemory().Broker()}, "cluster-secret: it is missing"},
 	} {

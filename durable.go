@@ -30,7 +30,11 @@ func (c *Config) historyRules() string {
 	var b strings.Builder
 	for _, r := range c.Rooms {
 		if r.History != nil {
-			fmt.Fprintf(&b, "%q %d %d\n", r.Match, r.History.Messages, r.History.Age.Milliseconds())
+			fmt.Fprintf(&b, "%q %d %d", r.Match, r.History.Messages, r.History.Age.Milliseconds())
+			if r.History.Replicas != 0 {
+				fmt.Fprintf(&b, " %d", r.History.Replicas)
+			}
+			b.WriteByte('\n')
 		}
 	}
 	return b.String()

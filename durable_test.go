@@ -90,10 +90,16 @@ func TestAPublicationThatNoLogTakes(t *testing.T) {
 // A room whose policy is another one and then the first again has the log that it had; what was published meanwhile
 // isn't there, so nobody may go on from a position of before.
 func TestAPolicyThatComesBackHasAnotherEpoch(t *testing.T) {
+	for name, other := range map[string]hubbub.History{"of more messages": {Messages: 20}, "of one replica": {Messages: 10, Replicas: 1}} {
+		t.Run(name, func(t *testing.T) { policyComesBack(t, hubbub.History{Messages: 10}, other) })
+	}
+}
+
+func policyComesBack(t *testing.T, first, other hubbub.History) {
 	dir := t.TempDir()
 	var at []hubbub.Position
-	run := func(messages int, more func(*rawtest.Server)) {
-		s := rawtest.Start(t, hubbub.Config{DataDir: dir, Rooms: []hubbub.RoomPolicy{{Match: "r", History: &hubbub.History{Messages: messages}}}})
+	run := func(kept hubbub.History, more func(*rawtest.Server)) {
+		s := rawtest.Start(t, hubbub.Config{DataDir: dir, Rooms: []hubbub.RoomPolicy{{Match: "r", History: &kept}}})
 		p, err := s.Publish(t.Context(), hubbub.Publication{Room: "r", Content: len(at)})
 		if err != nil {
 			t.Fatal(err)
@@ -106,9 +112,9 @@ func TestAPolicyThatComesBackHasAnotherEpoch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	run(10, nil)
-	run(20, nil)
-	run(10, func(s *rawtest.Server) {
+	run(first, nil)
+	run(other, nil)
+	run(first, func(s *rawtest.Server) {
 		if page, err := s.History(t.Context(), "r", hubbub.HistoryQuery{Since: &at[0]}); !errors.Is(err, hubbub.ErrNoPosition) {
 			t.Errorf("behind what was before another policy: %+v, %v", page, err)
 		}
@@ -116,7 +122,7 @@ func TestAPolicyThatComesBackHasAnotherEpoch(t *testing.T) {
 			t.Errorf("the history: %+v, %v", page, err)
 		}
 	})
-	run(10, func(s *rawtest.Server) {
+	run(first, func(s *rawtest.Server) {
 		if page, err := s.History(t.Context(), "r", hubbub.HistoryQuery{Since: &at[2]}); err != nil || len(page.Messages) != 1 {
 			t.Errorf("behind what was before a restart: %+v, %v", page, err)
 		}

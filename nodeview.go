@@ -56,7 +56,7 @@ func (l *links) view(peers []broker.Peer, cut bool) {
 		}
 		switch {
 		case changed && cut:
-			l.s.log.Warn("the node is cut off from the others: clients that are here go on among themselves, and what needs the others is refused")
+			l.s.log.Warn("the node is cut off from the others: clients that are here stay, and what needs the others is refused")
 		case changed:
 			l.s.log.Info("the node hears of the others again", "others", len(peers))
 		}

@@ -51,6 +51,14 @@ type History struct {
 	Messages int           // at most 100,000. Default: 100
 	Age      time.Duration // whole seconds, rounded up, at most 24 h. Default: 2 min
 	Bytes    int           // at most 256 MiB. Default: 64 KiB
+	// Replicas is how many stores keep it: 1, 3 or 5, as Cluster.Replicas, which is the default. Rooms that say it have
+	// logs of their own, so that changing it is as changing a bound: they begin with an empty one.
+	Replicas int `json:",omitzero"` // nodes of versions that don't know it see the same policies
+}
+
+// historyOf are the bounds, and the replicas, of a policy.
+func historyOf(p *hub.Policy) History {
+	return History{Messages: p.History.Messages, Age: p.History.Age, Bytes: p.History.Bytes, Replicas: p.Replicas}
 }
 
 // Bounds on what a room may be given, so that a slip of the pen doesn't take the machine's memory.
@@ -61,7 +69,7 @@ const (
 	maxRoomAge         = 24 * time.Hour
 )
 
-// PolicyOf is what a room of that name gets, with every field set, and Match that of the rule which gives it. The rule
+// PolicyOf is what a room of that name gets, with every field set but for History.Replicas, and Match that of the rule which gives it. The rule
 // is its index in c.Rooms, or -1 when it is built in: that of "lobby", or the default, "*". The error says that no room
 // may have the name, or is Validate's.
 func (c Config) PolicyOf(room string) (p RoomPolicy, rule int, err error) {
@@ -77,7 +85,7 @@ func (c Config) PolicyOf(room string) (p RoomPolicy, rule int, err error) {
 	if i := c.ruleOf(at, false); i >= 0 {
 		return c.Rooms[i], i, nil
 	}
-	h, ttl := History(found.Policy.History), found.Policy.IdleTTL
+	h, ttl := historyOf(&found.Policy), found.Policy.IdleTTL
 	return RoomPolicy{
 		Match: found.Match.String(), History: &h, Presence: found.Policy.Presence.String(),
 		Join: found.Policy.Join.String(), Read: found.Policy.Read.String(), Publish: found.Policy.Publish.String(),
@@ -147,7 +155,7 @@ func (r RoomPolicy) withDefaults(slowConsumer string) RoomPolicy {
 	if r.personal() {
 		return r
 	}
-	h := History(def.History)
+	h := historyOf(&def)
 	if r.History != nil {
 		h = *r.History
 	}
@@ -281,7 +289,8 @@ func (r RoomPolicy) personalAccess(bad func(field, format string, args ...any)) 
 
 // policy is r as the hub wants it; every field is set. It calls bad with the name of each field that can't be used.
 func (r RoomPolicy) policy(bad func(field, format string, args ...any)) (p hub.Policy) {
-	p.History, p.IncludeSender, p.IdleTTL = history.Bounds(*r.History), r.IncludeSender, *r.IdleTTL
+	p.History = history.Bounds{Messages: r.History.Messages, Age: r.History.Age, Bytes: r.History.Bytes}
+	p.Replicas, p.IncludeSender, p.IdleTTL = r.History.Replicas, r.IncludeSender, *r.IdleTTL
 	var err error
 	if p.Presence, err = hub.ParsePresence(r.Presence); err != nil {
 		bad("presence", "%v", err)

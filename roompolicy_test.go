@@ -23,7 +23,7 @@ func policy(match string, change func(*hubbub.RoomPolicy)) hubbub.RoomPolicy {
 
 func TestWhatARoomGets(t *testing.T) {
 	cfg := hubbub.Config{Rooms: []hubbub.RoomPolicy{
-		{Match: "all.set", History: &hubbub.History{Messages: 1, Age: time.Hour, Bytes: 5}, Presence: "off", Join: "users", Read: "granted", Publish: "server",
+		{Match: "all.set", History: &hubbub.History{Messages: 1, Age: time.Hour, Bytes: 5, Replicas: 1}, Presence: "off", Join: "users", Read: "granted", Publish: "server",
 			IncludeSender: true, SlowConsumer: "latest-by-key", IdleTTL: new(time.Minute)},
 		{Match: "bare.*"},
 		{Match: "off", History: &hubbub.History{}},

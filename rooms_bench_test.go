@@ -5,7 +5,10 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"example.com/hubbub"
 	"example.com/hubbub/internal/rawtest"
@@ -80,18 +83,73 @@ func BenchmarkRooms(b *testing.B) {
 	}
 }
 
+// BenchmarkReturn says what it takes a server with DataDir, once it was started again, until all its rooms are open, when their
+// members come at once, and what they keep of it then. Each room has one member and one message of 128 bytes. An operation is
+// a room:
+//
+//	go test -run '^$' -bench Return -benchtime 100000x .
+func BenchmarkReturn(b *testing.B) {
+	cfg := hubbub.Config{DataDir: b.TempDir(), Rooms: []hubbub.RoomPolicy{{Match: "*", History: &hubbub.History{Age: time.Hour}}}}
+	s := rawtest.Start(b, cfg)
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range 64 {
+		all.Go(func() {
+			for n := int(next.Add(1)); n <= b.N; n = int(next.Add(1)) {
+				if _, err := s.Publish(b.Context(), hubbub.Publication{Room: roomNumber(n - 1), Content: strings.Repeat("x", 128)}); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if err := s.Shutdown(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	began := time.Now()
+	s = rawtest.Start(b, cfg)
+	start := time.Since(began)
+	const each = 1000 // what a client may join by default
+	var clients []*member
+	for range (b.N + each - 1) / each {
+		clients = append(clients, enter(b, s))
+	}
+	heap, rss := memoryInUse()
+	b.ResetTimer()
+	for i, c := range clients {
+		sendJoins(c, i*each, min(each, b.N-i*each))
+	}
+	for i, c := range clients {
+		for range min(each, b.N-i*each) {
+			if m := c.NextJSON(); m["msg_type"] != "joined" {
+				b.Fatal(m)
+			}
+		}
+	}
+	b.StopTimer()
+	heapNow, rssNow := memoryInUse()
+	b.ReportMetric((heapNow-heap)/float64(b.N), "heap-B/room")
+	b.ReportMetric((rssNow-rss)/float64(b.N), "rss-B/room")
+	b.ReportMetric(start.Seconds(), "s-to-start")
+	b.ReportMetric(b.Elapsed().Seconds(), "s-to-open")
+}
+
 func roomNumber(n int) string { return fmt.Sprintf("room-%07d", n) }
 
 // joinRooms makes c a member of so many rooms, all asked for at once.
 func joinRooms(c *member, first, rooms int) {
+	sendJoins(c, first, rooms)
+	for range rooms {
+		c.Next()
+	}
+}
+
+func sendJoins(c *member, first, rooms int) {
 	var b []byte
 	for n := range rooms {
 		b = append(b, rawtest.Frame(wsclient.Text, true, fmt.Appendf(nil, `{"msg_type":"join_room","room":"%s","id":1}`, roomNumber(first+n)))...)
 	}
 	c.SendRaw(b)
-	for range rooms {
-		c.Next()
-	}
 }
 
 // memoryInUse is the live heap, and what of the process lies in memory.

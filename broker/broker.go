@@ -14,11 +14,12 @@ import (
 	"time"
 )
 
-// Room is a room with history, and how much of it is kept. All nodes must have the same bounds for a room.
+// Room is a room with history, and how much of it is kept. All nodes must have the same bounds, and Replicas, for a room.
 type Room struct {
 	Name     string        // 1 to 255 bytes of UTF-8
 	Messages int           // the newest so many, at least 1
 	Age      time.Duration // of these, none that is older; at least a second
+	Replicas int           // how many machines keep it; 0: as many as the broker has for all that don't say
 }
 
 // Position is a place in a room's log: behind the message of that offset.

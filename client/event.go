@@ -32,7 +32,7 @@ func (m Message) Decode(v any) error { return json.Unmarshal(m.Content, v) }
 // Gap says that messages will not come, before any later message of the room. Room is "" where it is about chat.
 type Gap struct {
 	Room     string
-	Count    int
+	Count    int    // 0 where it isn't known
 	Reason   string // of the protocol's table, or "unread": nobody has ranged over the room here
 	From, To uint64 // offsets of the first and the last of them, where known
 }

@@ -65,7 +65,7 @@ func wide(d *drill) {
 		sum, worst = sum+took, max(worst, took)
 	}
 	d.say("a message to all, %d times: mean %.0f ms, max %.0f ms until the last has it; %.2f us of the nodes' CPU a delivery", times, ms(sum)/float64(times), ms(worst), 1e6*(ns.cpu()-busy)/float64(times*all))
-	v := check(f.logs)
+	v := f.settle(patience)
 	d.must(v.refused == 0 && v.unanswered == 0, "%d refused, %d unanswered", v.refused, v.unanswered)
 }
 

@@ -103,7 +103,7 @@ func newWorld(t *rapid.T, hooks func(*rapid.T) *moody) *world {
 	}
 	for _, room := range w.rooms {
 		h := rapid.SampledFrom(histories).Draw(t, room)
-		w.policies[room] = model.Policy{History: model.History(h)}
+		w.policies[room] = model.Policy{History: model.History{Messages: h.Messages, Age: h.Age, Bytes: h.Bytes}}
 		cfg.Rooms = append(cfg.Rooms, hubbub.RoomPolicy{
 			Match: room, History: &h, SlowConsumer: rapid.SampledFrom(flows).Draw(t, "flow of "+room),
 			IncludeSender: rapid.Bool().Draw(t, "senders of "+room+" get their own"),

@@ -262,7 +262,7 @@ func (s *Server) policy(room string) model.Policy {
 		return model.Policy{} // no room has such a name
 	}
 	return model.Policy{
-		History: model.History(*p.History), Presence: p.Presence, IncludeSender: p.IncludeSender,
+		History: model.History{Messages: p.History.Messages, Age: p.History.Age, Bytes: p.History.Bytes}, Presence: p.Presence, IncludeSender: p.IncludeSender,
 		SlowConsumer: p.SlowConsumer, QueueBytes: cfg.SendQueueBytes,
 	}
 }

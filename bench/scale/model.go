@@ -27,24 +27,20 @@ const (
 	gbit = 1e9 / 8 // bytes a second
 )
 
-// Costs as they were measured on one core of about 2020 (docs/scaling.md says by what). Seconds and bytes.
+// Costs as they were measured; docs/scaling.md says by which command. Seconds of one core, and bytes.
 const (
-	connectionMemory = 560.  // of the process, idle, in a room
-	kernelMemory     = 2700. // of the kernel, for a connection's one end
-	bufferMemory     = 600.  // more while messages come
-	roomMemory       = 2500. // of a node, for a room that it has open, beside what its history keeps
-	deliveryTime     = 4.8e-6
-	publishTime      = 25e-6 // at the node to which the publisher is connected
-	arrivalTime      = 15e-6 // at a node with members, for a message of another
-	connectTime      = 60e-6
+	connectionMemory = 540.  // of the process, idle, in a room
+	kernelMemory     = 4850. // of the kernel, for a connection's one end
+	roomMemory       = 2400. // of a node, for a room that it has open and follows, beside what its history keeps
+	deliveryTime     = 9.1e-6
+	publishTime      = 12e-6 // at the node to which the publisher is connected
+	arrivalTime      = 12e-6 // at a node with members, for a message of another
+	connectTime      = 50e-6
 	frameBytes       = 130. // around a message, in TCP's and ours
 
-	logTime        = 40e-6  // of all three servers together, for a message with three replicas, when there are many
-	logTimeAlone   = 400e-6 // when there are few: each waits for none and is stored alone
-	logMany        = 40000. // messages a second, where the first of them holds
-	coreTime       = 12e-6  // of the servers, for a message without history
-	bringTime      = 5e-6   // of the servers, for each node that it is brought to
-	interestMemory = 770.   // of a server, for a node that listens to a room
+	coreTime       = 0.6e-6 // of the servers, for a message without history
+	bringTime      = 2.2e-6 // of the servers, for each node that it is brought to
+	interestMemory = 1200.  // of the servers, for a node that listens to a room
 	envelope       = 120.   // bytes around a message between nodes
 )
 
@@ -65,7 +61,7 @@ func use(l load, nodes float64) (u used) {
 	u.connections = l.Connections / nodes
 
 	u.cpu = (deliveries*deliveryTime + l.Publishes*publishTime + u.brought*arrivalTime + l.Connects*connectTime) / nodes
-	u.memory = u.connections*(connectionMemory+kernelMemory+bufferMemory) + here*roomMemory
+	u.memory = u.connections*(connectionMemory+kernelMemory) + here*roomMemory
 	if l.History {
 		u.memory += here * min(64<<10, 100*l.Bytes)
 	}
@@ -73,7 +69,7 @@ func use(l load, nodes float64) (u used) {
 	if nodes > 1 {
 		store := coreTime
 		if l.History {
-			store = logTime + (logTimeAlone-logTime)*max(0, 1-l.Publishes/logMany)
+			store = logCost(l.Publishes)
 		}
 		copies := u.brought
 		if l.History {
@@ -84,6 +80,22 @@ func use(l load, nodes float64) (u used) {
 		u.interest = here * nodes * interestMemory
 	}
 	return u
+}
+
+// stored is what it costs the three servers together to store a message with three replicas, at so many a second: the more
+// there are the more go at once. The last one has the nodes' part in it.
+var stored = []struct{ rate, time float64 }{{1000, 310e-6}, {2000, 220e-6}, {6000, 117e-6}, {40_000, 41e-6}}
+
+// logCost is that at a rate: between those that were measured on a straight line of logarithms.
+func logCost(rate float64) float64 {
+	rate = min(max(rate, stored[0].rate), stored[len(stored)-1].rate)
+	i := 1
+	for stored[i].rate < rate {
+		i++
+	}
+	a, b := stored[i-1], stored[i]
+	share := math.Log(rate/a.rate) / math.Log(b.rate/a.rate)
+	return a.time * math.Pow(b.time/a.time, share)
 }
 
 // part is one thing of a node's, and which share of it is used.

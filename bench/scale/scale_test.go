@@ -54,3 +54,32 @@ func TestCheck(t *testing.T) {
 		t.Error("nonsense is taken")
 	}
 }
+
+// The cost of storing a message is what was measured where it was, and falls in between.
+func TestLogCost(t *testing.T) {
+	for _, m := range stored {
+		if got := logCost(m.rate); math.Abs(got-m.time) > 1e-12 {
+			t.Errorf("%v a second: %v, %v was measured", m.rate, got, m.time)
+		}
+	}
+	last := logCost(1)
+	for rate := 1.; rate < 1e6; rate *= 1.3 {
+		if now := logCost(rate); now > last {
+			t.Errorf("it grows at %v a second", rate)
+		} else {
+			last = now
+		}
+	}
+}
+
+// What the run of 90,000 connections on five nodes took, the model says too.
+func TestTheRunOf90000(t *testing.T) {
+	l := load{Connections: 90_000, RoomsOfClient: 1, RoomSize: 90_000, Publishes: 1, Bytes: 200, History: true}
+	u := use(l, 5)
+	if each := 1e6 * u.cpu * 5 / 90_000; each < 7 || each > 12 {
+		t.Errorf("%.1f us a delivery, 9.1 were measured", each)
+	}
+	if u.spread < 4.99 || u.connections != 18_000 {
+		t.Errorf("the room is on %v nodes of %v clients", u.spread, u.connections)
+	}
+}

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -146,7 +147,7 @@ func (s *stores) copyStream(from *client.Conn, name string) error {
 		return err
 	}
 	config := *snapshot.Config
-	config.Replicas = s.b.cfg.Replicas
+	config.Replicas = cmp.Or(ownReplicas(name), s.b.cfg.Replicas)
 	var restore server.JSApiStreamRestoreResponse
 	if err := ask(ctx, s.b.send, "$JS.API.STREAM.RESTORE."+name, server.JSApiStreamRestoreRequest{Config: config, State: *snapshot.State}, &restore, &restore.ApiResponse); err != nil {
 		return err

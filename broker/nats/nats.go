@@ -1,7 +1,7 @@
 // Package nats keeps the logs of rooms in JetStream, in servers that are there already (Dial) or in one that runs in
 // the process (Start).
 //
-// Rooms whose histories have the same bounds share eight streams, by their names' hash. A stream's messages are
+// Rooms whose histories have the same bounds and replicas share eight streams, by their names' hash. A stream's messages are
 // groups of a room's messages (group.go); it republishes each to the nodes that have the room open. An epoch is the
 // nonce with which a stream was made, and part of its subjects: what was meant for a log that is gone can't land in
 // another.
@@ -40,7 +40,7 @@ type Config struct {
 	Creds    string        // of Dial: a file with an account's credentials; "" for none
 	CA       string        // of Dial: a PEM file with who signs for the servers; "" for the system's
 	Alone    bool          // no other node can come: nothing is told or asked
-	Replicas int           // of each stream: 1, 3 or 5; 0 for 3 where the servers are a cluster, else 1
+	Replicas int           // of each stream whose rooms don't say: 1, 3 or 5; 0 for 3 where the servers are a cluster, else 1
 	Window   time.Duration // how long a Message.ID is remembered; also limited by the age that is kept
 	Mark     string        // what epochs end with; another one tells all who come back that the logs are others
 	Logger   *slog.Logger  // of what goes wrong; nil for none
@@ -231,17 +231,18 @@ func (b *Broker) Close() {
 	}
 }
 
-// streamKey says which rooms share a stream.
+// streamKey says which rooms share a stream: with fewer replicas than others they can't have theirs.
 type streamKey struct {
 	messages int
 	age      time.Duration
+	replicas int // 0 for those of Config
 	shard    uint32
 }
 
 func streamKeyOf(r broker.Room) streamKey {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(r.Name)) // never fails
-	return streamKey{r.Messages, r.Age, h.Sum32() % shards}
+	return streamKey{r.Messages, r.Age, r.Replicas, h.Sum32() % shards}
 }
 
 // stream is that of a room, or nil once the broker has stopped. One that is new has a goroutine for what arrives.

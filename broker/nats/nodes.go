@@ -59,6 +59,7 @@ type nodes struct {
 	topics map[string]*topic // by token
 	hashes map[uint64]*topic // the same by what tails call them
 	view   []broker.Peer
+	stores int // of the view; -1 before it has heard of all others
 	cut    bool
 
 	// run's own.
@@ -83,7 +84,8 @@ type nodes struct {
 // peer is another node that was heard of.
 type peer struct {
 	id    broker.NodeID
-	known bool   // it has said something of itself: it is in the view
+	known bool // it has said something of itself: it is in the view
+	store bool
 	beats uint64 // the last one's number
 	body  []byte
 	quiet int
@@ -123,7 +125,7 @@ func (b *Broker) taken(id broker.NodeID) bool {
 
 func newNodes(b *Broker) *nodes {
 	n := &nodes{
-		b: b, arrived: make(chan *client.Msg, b.maxArrived), changed: make(chan struct{}, 1), end: make(chan struct{}), ended: make(chan struct{}), cut: true, settle: -1,
+		b: b, arrived: make(chan *client.Msg, b.maxArrived), changed: make(chan struct{}, 1), end: make(chan struct{}), ended: make(chan struct{}), cut: true, stores: -1, settle: -1,
 		topics: map[string]*topic{}, hashes: map[uint64]*topic{}, peers: map[broker.NodeID]*peer{},
 	}
 	n.out.wake = make(chan struct{}, 1)
@@ -307,6 +309,7 @@ const (
 	byeFlag     = 1 << iota // the node ends
 	helloFlag               // it has just come: all others shall say that they are there
 	regularFlag             // a second has gone by
+	storeFlag               // the node is a store
 )
 
 // beat says what the node says of itself, and the end of what it has told to topics that it tells nothing any more. While it
@@ -320,6 +323,9 @@ func (n *nodes) beat(flags byte) {
 	if len(body) > maxBeat {
 		n.b.log.Error("what the node says of itself is too large to be sent", "bytes", len(body))
 		body = nil
+	}
+	if s := n.b.stores; s != nil && s.own != "" {
+		flags |= storeFlag
 	}
 	n.told.beat(&n.out, flags, body)
 }
@@ -365,8 +371,9 @@ func (n *nodes) heardBeat(b []byte) {
 		n.lose(p)
 		return
 	}
-	if !p.known || !bytes.Equal(p.body, body) {
-		p.known, p.body = true, bytes.Clone(body)
+	store := p.store || flags&storeFlag != 0 // not every part of a beat says so
+	if !p.known || p.store != store || !bytes.Equal(p.body, body) {
+		p.known, p.store, p.body = true, store, bytes.Clone(body)
 		n.viewChanged()
 	}
 }
@@ -419,13 +426,20 @@ func (n *nodes) lose(p *peer) {
 // viewChanged tells the node who is there, once it has heard of all.
 func (n *nodes) viewChanged() {
 	var view []broker.Peer
+	stores := 0
 	for _, id := range slices.SortedFunc(maps.Keys(n.peers), func(a, b broker.NodeID) int { return bytes.Compare(a[:], b[:]) }) {
 		if p := n.peers[id]; p.known {
 			view = append(view, broker.Peer{ID: id, Beat: p.body})
+			if p.store {
+				stores++
+			}
 		}
 	}
 	n.mu.Lock()
 	n.view = view
+	if n.settle == 0 {
+		n.stores = stores
+	}
 	cut := n.cut
 	n.mu.Unlock()
 	if n.settle == 0 {
@@ -439,6 +453,13 @@ func (n *nodes) sees(id broker.NodeID) bool {
 	defer n.mu.Unlock()
 	_, ok := slices.BinarySearchFunc(n.view, id, func(p broker.Peer, id broker.NodeID) int { return bytes.Compare(p.ID[:], id[:]) })
 	return ok && !n.over
+}
+
+// otherStores is how many stores are heard of, this one not counted. ok is false where nobody knows.
+func (n *nodes) otherStores() (many int, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.stores, n.stores >= 0 && !n.cut
 }
 
 func cutID(b []byte) (id broker.NodeID, rest []byte, ok bool) {

@@ -38,7 +38,7 @@ type StoreState struct {
 	Skew     time.Duration `json:"skew"`    // its clock before this process's, in nanoseconds, to about the time that the answer took
 	Streams  int           `json:"streams"`
 	Bytes    uint64        `json:"bytes"`     // of its disk that streams have
-	LastSeen time.Duration `json:"last_seen"` // how long ago the leader heard of it, in nanoseconds, where it isn't Up
+	LastSeen time.Duration `json:"last_seen"` // how long ago the leader heard of it, in nanoseconds, where it isn't Up; 0 where it never did
 }
 
 // StreamState is a part of the rooms' logs.
@@ -142,6 +142,7 @@ func (s *stores) look(ctx context.Context, c *client.Conn) (Overview, error) {
 	for i := range answers {
 		o.add(&answers[i])
 	}
+	o.place(append(slices.Clone(s.others), s.own))
 	slices.SortFunc(o.Stores, func(a, b StoreState) int { return strings.Compare(a.Address+a.Name, b.Address+b.Name) })
 	slices.SortFunc(o.Streams, func(a, b StreamState) int { return strings.Compare(a.Name, b.Name) })
 	o.judge(max(expected, len(o.Stores))) // a node may join only some
@@ -201,6 +202,25 @@ func (o *Overview) store(name string) *StoreState {
 	return &o.Stores[i]
 }
 
+// place finds the address of the one store that doesn't answer: it is the one that is left of all addresses.
+func (o *Overview) place(addresses []string) {
+	away, up := -1, map[string]bool{"": true}
+	for i := range o.Stores {
+		switch is := &o.Stores[i]; {
+		case is.Up:
+			up[is.Address] = true
+		case away >= 0:
+			return
+		default:
+			away = i
+		}
+	}
+	left := slices.DeleteFunc(addresses, func(a string) bool { return up[a] })
+	if away >= 0 && len(left) == 1 {
+		o.Stores[away].Address = left[0]
+	}
+}
+
 // addStream notes what a store says of a stream: who leads it knows best.
 func (o *Overview) addStream(by string, st *server.StreamDetail) {
 	s := StreamState{Name: st.Name, Messages: st.State.Msgs, Bytes: st.State.Bytes, Replicas: 1, Leader: by, Copies: []CopyState{}}
@@ -234,7 +254,15 @@ func (o *Overview) judge(expected int) {
 			o.Problems = append(o.Problems, skewed(cmp.Or(s.Address, s.Name), s.Skew)...)
 			continue
 		}
-		o.Problems = append(o.Problems, fmt.Sprintf("the store %s is away since %v: start it, or remove it if it won't come back", s.Name, s.LastSeen.Round(time.Second)))
+		away := "is away"
+		if s.LastSeen > 0 { // a leader that came after it has never heard of it
+			away += " since " + s.LastSeen.Round(time.Second).String()
+		}
+		at := ""
+		if s.Address != "" {
+			at = " (" + s.Address + ")"
+		}
+		o.Problems = append(o.Problems, fmt.Sprintf("the store %s%s %s: start it, or remove it if it won't come back", s.Name, at, away))
 	}
 	if up < expected && len(o.Stores) < expected {
 		o.Problems = append(o.Problems, fmt.Sprintf("%d of %d stores are there", up, expected))
@@ -242,15 +270,16 @@ func (o *Overview) judge(expected int) {
 	if o.Leader == "" {
 		o.Problems = append(o.Problems, errNoLeader.Error())
 	}
-	if expected > 1 && expected%2 == 0 {
+	if expected > 1 && expected%2 == 0 && up == len(o.Stores) { // else one is being replaced, perhaps
 		o.Problems = append(o.Problems, fmt.Sprintf("there are %d stores: one more or one less can lose as many; have 1, 3 or 5", expected))
 	}
 	fewer := map[string]int{}
 	for _, s := range o.Streams {
+		want := cmp.Or(ownReplicas(s.Name), replicas(expected))
 		switch {
 		case s.Leader == "":
 			fewer["have no leader, and take nothing"]++
-		case len(s.Copies) < s.Replicas || s.Replicas < replicas(expected) && up >= expected:
+		case len(s.Copies) < s.Replicas || s.Replicas < want && up >= want:
 			fewer["have fewer copies than there are stores for"]++
 		case slices.ContainsFunc(s.Copies, func(c CopyState) bool { return !c.Current }):
 			fewer["have a copy that is behind or away"]++
@@ -279,7 +308,7 @@ func (c Cluster) Remove(ctx context.Context, store string) error {
 		case o.Stores[i].Up:
 			return fmt.Errorf("the store %s is up: stop it first", store)
 		}
-		return remove(ctx, conn, store)
+		return c.dropLost(ctx, &o, func() error { return remove(ctx, conn, store) })
 	})
 }
 

@@ -169,18 +169,20 @@ type serverLog struct {
 
 func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug("NATS: " + text(format, v)) }
 func (l *serverLog) Warnf(format string, v ...any) {
-	if l.clustered && (strings.HasPrefix(format, "Waiting for routing") || strings.HasPrefix(format, "JetStream has not established contact")) {
-		l.log.Debug("NATS: " + text(format, v)) // follow says so, too
+	says := text(format, v) // the format may be %s alone
+	if l.clustered && (strings.HasPrefix(says, "Waiting for routing") || strings.HasPrefix(says, "JetStream has not established contact")) {
+		l.log.Debug("NATS: " + says) // follow says so, too
 		return
 	}
-	l.warnings.Log(l.log, slog.LevelWarn, "NATS: "+text(format, v))
+	l.warnings.Log(l.log, slog.LevelWarn, "NATS: "+says)
 }
 func (l *serverLog) Errorf(format string, v ...any) {
-	if l.clustered && strings.HasPrefix(format, "Error trying to connect to route") {
-		l.log.Debug("NATS: " + text(format, v)) // follow says so in words for the operator, where it goes on
+	says := text(format, v)
+	if l.clustered && strings.HasPrefix(says, "Error trying to connect to route") {
+		l.log.Debug("NATS: " + says) // follow says so in words for the operator, where it goes on
 		return
 	}
-	l.errors.Log(l.log, slog.LevelError, "NATS: "+hint(text(format, v)))
+	l.errors.Log(l.log, slog.LevelError, "NATS: "+hint(says))
 }
 func (l *serverLog) Fatalf(format string, v ...any) {
 	why := text(format, v)

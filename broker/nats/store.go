@@ -182,7 +182,8 @@ func Join(c Cluster, cfg Config) (*Broker, error) {
 			return nil, err
 		}
 	}
-	options := []client.Option{client.RetryOnFailedConnect(true)}
+	// A store that is silent, as a machine that is off, holds up the start of the node for this long, at each connection.
+	options := []client.Option{client.RetryOnFailedConnect(true), client.Timeout(apiTimeout)}
 	if b.stores.tls != nil {
 		options = append(options, client.Secure(b.stores.tls))
 	}

@@ -139,7 +139,7 @@ func (s *stores) set(err error) {
 	switch {
 	case err == nil:
 		s.found = ""
-	case s.found != "":
+	case s.found != "" && !strings.Contains(err.Error(), s.found): // a store may have said the same
 		err = fmt.Errorf("%w: %s", err, s.found)
 	}
 	s.mu.Lock()
@@ -155,7 +155,19 @@ func (s *stores) set(err error) {
 func (s *stores) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return cmp.Or(s.why, s.catchUp)
+	return cmp.Or(s.why, s.few(), s.catchUp)
+}
+
+// few is an error where this store hears of so few others that they are none together: then no leader will come, and
+// nothing has to be borne. Where what others send is lost on its way, its own server would notice only much later.
+func (s *stores) few() error {
+	if s.own == "" || s.b.nodes == nil {
+		return nil
+	}
+	if heard, ok := s.b.nodes.otherStores(); ok && heard+1 <= (len(s.others)+1)/2 {
+		return errNoLeader
+	}
+	return nil
 }
 
 // tell logs what is new, and what isn't once a minute.
@@ -175,7 +187,7 @@ func (s *stores) answer() error {
 	_, err := s.b.send.QueueSubscribe(serving, "hb", func(m *client.Msg) {
 		var why string
 		s.mu.Lock()
-		err := s.why
+		err := cmp.Or(s.why, s.few())
 		s.mu.Unlock()
 		if err != nil {
 			why = err.Error()

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -53,7 +54,7 @@ type stream struct {
 
 func newStream(b *Broker, key streamKey) *stream {
 	return &stream{
-		b: b, key: key, name: fmt.Sprintf(streamPrefix+"%d_%d_%d", key.messages, key.age.Milliseconds(), key.shard),
+		b: b, key: key, name: fmt.Sprintf(streamPrefix+"%s_%d", key.class(), key.shard),
 		arrived: make(chan *client.Msg, b.maxArrived), jobs: jobs{work: &b.work}, soon: make(chan struct{}, 1),
 		rooms: map[string]*room{}, lanes: map[string]*lane{},
 	}
@@ -89,7 +90,7 @@ func digest(s string) string {
 
 // subject is where a room's groups are published, verb p, or republished, verb d.
 func (st *stream) subject(verb, nonce, token string) string {
-	return fmt.Sprintf("hb.%s.%d_%d.%d.%s.%s", verb, st.key.messages, st.key.age.Milliseconds(), st.key.shard, nonce, token)
+	return fmt.Sprintf("hb.%s.%s.%d.%s.%s", verb, st.key.class(), st.key.shard, nonce, token)
 }
 
 // config is the stream's, made anew with a nonce.
@@ -102,7 +103,7 @@ func (st *stream) config(nonce string) jetstream.StreamConfig {
 		Discard:           jetstream.DiscardOld,
 		Storage:           jetstream.FileStorage, // one in memory comes back empty, as if nothing had ever been in it
 		AllowDirect:       true,
-		Replicas:          st.b.replicas(),
+		Replicas:          cmp.Or(st.key.replicas, st.b.replicas()),
 		Duplicates:        st.window(),
 		FirstSeq:          firstSequence(time.Now()),
 		Metadata:          map[string]string{epochKey: nonce},
@@ -290,6 +291,26 @@ func (st *stream) mend(is, want *jetstream.StreamConfig) (changed bool) {
 		is.RePublish, changed = want.RePublish, true
 	}
 	return changed
+}
+
+// class is what the names of these streams and their subjects have, but for the shard.
+func (k streamKey) class() string {
+	class := fmt.Sprintf("%d_%d", k.messages, k.age.Milliseconds())
+	if k.replicas != 0 {
+		class += fmt.Sprintf(replicasMark+"%d", k.replicas)
+	}
+	return class
+}
+
+// replicasMark stands in the name of a stream before the replicas that its rooms want.
+const replicasMark = "_r"
+
+// ownReplicas are those that the rooms of a stream want, by its name; 0 where they don't say.
+func ownReplicas(stream string) (n int) {
+	if _, mark, ok := strings.Cut(stream, replicasMark); ok {
+		_, _ = fmt.Sscanf(mark, "%d_", &n) // else it isn't ours
+	}
+	return n
 }
 
 // newNonce is for a log that is made.

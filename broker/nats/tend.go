@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
@@ -36,15 +37,13 @@ func (b *Broker) replicate(s *server.Server) {
 			there++
 		}
 	}
-	if there < b.cfg.Replicas {
-		return
-	}
 	ctx, cancel := context.WithTimeout(b.ctx, 2*apiTimeout)
 	defer cancel()
 	list := b.js.ListStreams(ctx)
 	for info := range list.Info() {
 		ours := strings.HasPrefix(info.Config.Name, streamPrefix) || info.Config.Name == agreedStream
-		if !ours || info.Config.Replicas >= b.cfg.Replicas {
+		want := cmp.Or(ownReplicas(info.Config.Name), b.cfg.Replicas)
+		if !ours || info.Config.Replicas >= want || there < want {
 			continue
 		}
 		now, err := b.js.Stream(ctx, info.Config.Name) // another node may have changed it since
@@ -53,7 +52,7 @@ func (b *Broker) replicate(s *server.Server) {
 		}
 		config := now.CachedInfo().Config
 		was := config.Replicas
-		config.Replicas = b.cfg.Replicas
+		config.Replicas = want
 		if _, err := b.js.UpdateStream(ctx, config); err != nil {
 			b.log.Warn("a stream can't get more replicas", "stream", config.Name, "replicas", was, "wanted", config.Replicas, "error", err)
 			continue

@@ -209,12 +209,15 @@ func ruleKeys(p hubbub.RoomPolicy) ([]ruleKey, error) {
 	if p.History == nil { // its match has ${user}: it sets nothing else
 		return append(keys, may...), nil
 	}
-	const kept = "What is kept for those who come back or look back, up to whichever bound is reached first; off: nothing."
+	const kept = "What is kept for those who come back or look back, up to whichever bound is reached first; off: nothing. With replicas of 1, 3 or 5 so many stores keep it, else those of --replicas."
 	if h := *p.History; h == (hubbub.History{}) {
 		keys = append(keys, ruleKey{"history", "off", kept})
 	} else {
 		keys = append(keys, ruleKey{"history", "", kept}, ruleKey{"history.messages", strconv.Itoa(h.Messages), ""},
 			ruleKey{"history.age", h.Age.String(), ""}, ruleKey{"history.bytes", size(h.Bytes).String(), ""})
+		if h.Replicas != 0 { // else it is that of --replicas, and no key says so
+			keys = append(keys, ruleKey{"history.replicas", strconv.Itoa(h.Replicas), ""})
+		}
 	}
 	include := "off"
 	if p.IncludeSender {

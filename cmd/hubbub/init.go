@@ -43,15 +43,17 @@ func (c *initCmd) Run() error {
 		return usageError{fmt.Errorf("--host: %d of them, and there are to be %d stores", len(hosts), c.Stores)}
 	}
 	var addresses []string
+	var taken []string // the ports above included
 	for _, h := range hosts {
 		a, err := storeAddress(h)
-		if err == nil && slices.Contains(addresses, a) {
-			err = errors.New("it stands there twice; stores on one machine need ports of their own, two apart")
+		above := portAbove(a)
+		if err == nil && (slices.Contains(taken, a) || slices.Contains(taken, above)) {
+			err = errors.New("another store has its port, or the one above; stores on one machine need ports of their own, two apart")
 		}
 		if err != nil {
 			return usageError{fmt.Errorf("--host %s: %w", h, err)}
 		}
-		addresses = append(addresses, a)
+		addresses, taken = append(addresses, a), append(taken, a, above)
 	}
 	_, err := os.Stdout.WriteString(commands(addresses, rand.Text()))
 	return err
@@ -71,16 +73,28 @@ func storeAddress(host string) (string, error) {
 	return net.JoinHostPort(name, port), nil
 }
 
+// portAbove is an address for other stores.
+func portAbove(address string) string {
+	host, port, _ := net.SplitHostPort(address)
+	n, _ := strconv.Atoi(port)
+	return net.JoinHostPort(host, strconv.Itoa(n+1))
+}
+
 // commands are what to run where, as a shell takes it.
 func commands(addresses []string, secret string) string {
 	var b strings.Builder
 	join := strings.Join(addresses, ",")
 	fmt.Fprintf(&b, "# On every machine, before the command below; keep it secret.\nexport HUBBUB_CLUSTER_SECRET=%s\n", secret)
+	on := map[string]int{} // stores of each host: those on one machine need folders and ports of their own, too
 	for _, a := range addresses {
 		host, port, _ := net.SplitHostPort(a)
-		above, _ := strconv.Atoi(port)
-		fmt.Fprintf(&b, "\n# On %s. Other nodes must reach its ports %s and %d; clients come to :8080.\n", host, port, above+1)
-		fmt.Fprintf(&b, "hubbub serve --data-dir hubbub-data --cluster-listen %s", a)
+		_, above, _ := net.SplitHostPort(portAbove(a))
+		dir, clients, listen := "hubbub-data", 8080+on[host], ""
+		if on[host]++; on[host] > 1 {
+			dir, listen = fmt.Sprint("hubbub-data-", on[host]), fmt.Sprint(" --listen :", clients)
+		}
+		fmt.Fprintf(&b, "\n# On %s. Other nodes must reach its ports %s and %s; clients come to :%d.\n", host, port, above, clients)
+		fmt.Fprintf(&b, "hubbub serve --data-dir %s --cluster-listen %s%s", dir, a, listen)
 		if len(addresses) > 1 {
 			fmt.Fprintf(&b, " --join %s", join)
 		}

@@ -120,7 +120,7 @@ func (n *clusterNodes) print(now time.Time) (wrong int) {
 				whole++
 			}
 		}
-		fmt.Fprintf(w, "\n%d logs of rooms, %d of them with all their copies; %d messages\n", len(s.Streams), whole, messages)
+		fmt.Fprintf(w, "\nlogs: %d, with all their copies: %d; messages: %d\n", len(s.Streams), whole, messages)
 		notes = append(notes, s.Problems...)
 	}
 	w.Flush()

@@ -68,6 +68,7 @@ func (r *rulesReader) history(n *yaml.Node, at string) (*hubbub.History, error) 
 		{"messages", scalar(&h.Messages, above0(parseNumber))},
 		{"age", scalar(&h.Age, above0(parseTime))},
 		{"bytes", scalar(&h.Bytes, above0(parseSize))},
+		{"replicas", scalar(&h.Replicas, above0(parseNumber))},
 	}
 	switch v := resolved(n); {
 	case v.Kind == yaml.ScalarNode && v.Value == "off":

@@ -75,6 +75,8 @@ rooms:
     history: &short {age: 5s}
   - match: alias
     history: *short
+  - match: copies
+    history: {replicas: 3}
 `)
 	off := &hubbub.History{}
 	want := []hubbub.RoomPolicy{
@@ -86,6 +88,7 @@ rooms:
 		{Match: "1e3"},
 		{Match: "base", History: &hubbub.History{Age: 5 * time.Second}},
 		{Match: "alias", History: &hubbub.History{Age: 5 * time.Second}},
+		{Match: "copies", History: &hubbub.History{Replicas: 3}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -119,15 +122,17 @@ func TestABadRuleIsRefusedByKeyAndLine(t *testing.T) {
 		{rule + "publish: {a: b}\n", `FILE: line 3: rooms[0].publish: a value is wanted, not a mapping`},
 		{rule + "include-sender: true\n", `FILE: line 3: rooms[0].include-sender: "true": unknown; use on or off`},
 		{rule + "idle-ttl: 5\n", `FILE: line 3: rooms[0].idle-ttl: "5" is no time: write 25s or 2m`},
-		{rule + "history: on\n", `FILE: line 3: rooms[0].history: "on": write off, or a mapping of messages, age or bytes`},
-		{rule + "history:\n", `FILE: line 3: rooms[0].history: "": write off, or a mapping of messages, age or bytes`},
-		{rule + "history: {}\n", `FILE: line 3: rooms[0].history: write off, or a mapping of messages, age or bytes`},
-		{rule + "history: [100]\n", `FILE: line 3: rooms[0].history: write off, or a mapping of messages, age or bytes`},
-		{rule + "history:\n      ages: 1s\n", `FILE: line 4: rooms[0].history.ages: there is no such key; use messages, age or bytes`},
+		{rule + "history: on\n", `FILE: line 3: rooms[0].history: "on": write off, or a mapping of messages, age, bytes or replicas`},
+		{rule + "history:\n", `FILE: line 3: rooms[0].history: "": write off, or a mapping of messages, age, bytes or replicas`},
+		{rule + "history: {}\n", `FILE: line 3: rooms[0].history: write off, or a mapping of messages, age, bytes or replicas`},
+		{rule + "history: [100]\n", `FILE: line 3: rooms[0].history: write off, or a mapping of messages, age, bytes or replicas`},
+		{rule + "history:\n      ages: 1s\n", `FILE: line 4: rooms[0].history.ages: there is no such key; use messages, age, bytes or replicas`},
 		{rule + "history:\n      messages: many\n", `FILE: line 4: rooms[0].history.messages: "many" is no number`},
 		{rule + "history:\n      messages: 0\n", `FILE: line 4: rooms[0].history.messages: 0: must be greater; to keep nothing write history: off`},
 		{rule + "history:\n      age: 1s\n      bytes: 64furlongs\n", `FILE: line 5: rooms[0].history.bytes: "64furlongs" is no size: write 65536, 64KiB or 1MiB`},
 		{rule + "history: {age: 0s}\n", `FILE: line 3: rooms[0].history.age: 0s: must be greater; to keep nothing write history: off`},
+		{rule + "history: {replicas: 0}\n", `FILE: line 3: rooms[0].history.replicas: 0: must be greater; to keep nothing write history: off`},
+		{rule + "history:\n      replicas: 3\n", `FILE: line 4: rooms[0].history.replicas 3: there are no stores; set cluster-listen, join or nats (match "a*")`},
 		{rule + "publish: [a]\n    idle-ttl: x\n", `FILE: line 3: rooms[0].publish: one value is wanted, not a list` + "\n" + `FILE: line 4: rooms[0].idle-ttl: "x" is no time: write 25s or 2m`},
 		// What the library knows better, and the line with it.
 		{rule + "presence: Off\n", `FILE: line 3: rooms[0].presence "Off": unknown; use off, count or full (match "a*")`},
@@ -159,7 +164,7 @@ func TestRoomsArePrintedAsAFile(t *testing.T) {
 		`
 rooms:
   - {match: "off", history: off, presence: off, publish: server, include-sender: on, idle-ttl: 1500ms}
-  - {match: "a: b # c", history: {messages: 1}}
+  - {match: "a: b # c", history: {messages: 1, replicas: 1}}
   - {match: "'\"\\*[]{}&!|>%@` + "`" + `", history: {age: 90s}}
   - {match: " blanks ", history: {bytes: 1500}}
   - {match: "Grüße, 世界 🎉 \uFEFF\u200B\u00A0", presence: full}

@@ -145,7 +145,11 @@ func (c *subCmd) print(e client.Event) {
 		line = fmt.Sprintf("%s  %s  %s  %s", e.Time.Format("15:04:05.000"), printable(e.Room), printable(who), printable(string(e.Content)))
 	case client.Gap:
 		s = subEvent{Event: "gap", Room: e.Room, Count: e.Count, Reason: e.Reason, Offset: e.From, ToOffset: e.To}
-		line = fmt.Sprintf("... %s: %d messages will not come (%s)", printable(e.Room), e.Count, printable(e.Reason))
+		count := "some"
+		if e.Count > 0 { // else the server doesn't know how many
+			count = strconv.Itoa(e.Count)
+		}
+		line = fmt.Sprintf("... %s: %s messages will not come (%s)", printable(e.Room), count, printable(e.Reason))
 	case client.Lost:
 		s = subEvent{Event: "lost", Room: e.Room, Reason: e.Reason, Epoch: e.Position.Epoch, Offset: e.Position.Offset}
 		line = fmt.Sprintf("... %s: messages may be missing here (%s)", printable(e.Room), printable(e.Reason))

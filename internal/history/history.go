@@ -73,6 +73,9 @@ func (l *Log[P]) Begin(at Position) { l.epoch, l.last, l.floor = at.Epoch, at.Of
 // elsewhere the offsets of other rooms are between. One below the newest message's is no matter.
 func (l *Log[P]) Skip(offset uint64) { l.last = max(l.last, offset) }
 
+// Reach says that nothing came between an offset and what is kept: somebody else has seen it.
+func (l *Log[P]) Reach(offset uint64) { l.floor = min(l.floor, offset) }
+
 // Position is that of the newest message.
 func (l *Log[P]) Position() Position { return Position{l.epoch, l.last} }
 

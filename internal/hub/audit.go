@@ -31,7 +31,7 @@ func (h *Hub) Unsettled() (all []string) {
 	account(int64(h.runs.waiting), "hooks that wait")
 	account(int64(len(h.runs.connects)), "places of Connect")
 	h.runs.mu.Unlock()
-	account(int64(h.limits.connections.users()), "users with connections")
+	account(int64(h.limits.connections.all()), "connections of users")
 	h.payers.mu.Lock()
 	account(int64(len(h.payers.all)), "users and addresses for whom something is kept")
 	h.payers.mu.Unlock()

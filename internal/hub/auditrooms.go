@@ -21,7 +21,7 @@ func (h *Hub) auditRoom(sh *roomShard, r *room, c *recount) {
 	if r.empty && r.members > 0 || !r.empty && !r.needed() {
 		fault("that nobody is in it is counted: %t", r.empty)
 	}
-	if idle := r.active + r.policy.IdleTTL.Milliseconds(); r.empty && (at == 0 || idle < at) {
+	if idle := r.active + r.stay(); r.empty && (at == 0 || idle < at) {
 		at = idle
 	}
 	switch {

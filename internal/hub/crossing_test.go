@@ -1,56 +1,125 @@
 package hub
 
 import (
+	"context"
+	"fmt"
+	"sync"
 	"testing"
 	"time"
 
+	"example.com/hubbub/broker/brokertest"
 	"example.com/hubbub/internal/protocol"
 )
 
-// What is on its way to a client whose connection ends reaches it: it waits where the session is parked by then, or
-// goes on to the connection that has the session.
-func TestADirectMessageCrossesTheEndOfAConnection(t *testing.T) {
-	for name, isBack := range map[string]bool{"the session is parked": false, "it is resumed already": true} {
-		t.Run(name, func(t *testing.T) {
-			h, l := newHubOf(t, 3, func(c *Config) { c.ResumeWindow = time.Hour }) // one for each connection
-			a, b := newClient(t, h, l), newClient(t, h, l)
-			id, _ := ParseID([]byte(a.id))
-			s, w := h.here(id), h.here(id).conn.Worker()
-			begun, sent, parked, goOn := make(chan bool), make(chan bool), make(chan bool), make(chan bool)
-			w.Post(task(func() {
-				close(begun)
-				<-sent
-				s.conn.Close(protocol.CloseNoSignOfLife, "")
-				close(parked)
-				<-goOn
-			}), 0)
-			<-begun
-			if _, _, err := h.Publish(t.Context(), &Publication{Client: id, From: Server, Content: []byte(`1`)}); err != nil {
-				t.Fatal(err)
-			}
-			b.say(`{"msg_type":"direct_message","to":%q,"content":2,"id":1}`, a.id)
-			if got := b.next(); got["msg_type"] != "ack" {
-				t.Fatal(got)
-			}
-			close(sent)
-			<-parked
-			reach := func() {
-				close(goOn)
-				until(t, "the worker has gone on", func() bool { return w.Depth() == 0 })
-			}
-			if !isBack {
-				reach()
-			}
-			back := a.again(h, l, a.welcome["resume_token"].(string))
-			back.say(`{"msg_type":"resume","rooms":{},"id":1}`)
-			got := back.sync()
-			if isBack {
-				reach()
-				got = append(got, back.sync()...)
-			}
-			if len(got) != 3 || got[0]["msg_type"] != "resumed" || got[1]["content"] != 1.0 || got[2]["content"] != 2.0 {
-				t.Errorf("got %v, want resumed and two messages", got)
-			}
-		})
+// A try of which the handshake has given up waiting still runs when the next one comes: that gets the session all the same.
+func TestTwoTriesOfOneHandshakeMeet(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
+	a, b := nodes[0], nodes[1]
+	for i := range 50 {
+		user := fmt.Sprint("user ", i)
+		c := a.comes("", user)
+		var tries sync.WaitGroup
+		for range 2 {
+			tries.Go(func() {
+				got, err := a.h.claimed(context.Background(), b.inner.ID(), claimQuestion{ID: idOf(c), User: user, Nonce: 1})
+				if err != nil || got.Session == nil {
+					t.Errorf("client %d: got %+v, %v", i, got, err)
+				}
+			})
+		}
+		tries.Wait()
 	}
+	audited(t, nodes...)
+}
+
+// Who comes back to a node before that knows that it had gone is in its rooms, and goes on being there.
+func TestWhoIsBackBeforeItHasGone(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 2, fullRooms)
+	a, b := nodes[0], nodes[1]
+	ann, _ := a.member("ann", "r")
+	ann.lose(a.h)
+	silent := func(k callKind) (question, answer bool) { return k == callArrived || k == callHas, false }
+	a.losing(silent)
+	b.losing(silent)
+	away := b.comes(ann.token(), "ann")
+	away.resumes("r", "null")
+	away.lose(b.h)
+	if a.h.handing(idOf(ann)) == nil {
+		t.Fatal("its node knows where it is")
+	}
+	back := a.comes(away.token(), "ann")
+	if back.id != ann.id || back.welcome["resumed"] != true {
+		t.Fatalf("welcome %v", back.welcome)
+	}
+	sh := a.h.roomShard("r")
+	sh.mu.Lock()
+	moving, own := len(sh.rooms["r"].presence.together.moving), sh.rooms["r"].presence.OwnLen()
+	sh.mu.Unlock()
+	if moving != 0 || own != 1 {
+		t.Errorf("%d are about to be told to have left, of %d", moving, own)
+	}
+	a.losing(nil)
+	b.losing(nil)
+	expectOn(t, idOf(ann), 0, nodes...)
+	audited(t, nodes...)
+}
+
+// A node that stops takes no session of another one that does: it says so, and a next one gets it.
+func TestANodeThatHasStoppedTakesNoSession(t *testing.T) {
+	a := nodesOf(t, brokertest.NewMemory(), 1, func(*Config) {})[0]
+	a.l.Stop(0)
+	a.l.Wait()
+	a.h.Stop()
+	if err := a.h.bring(context.Background(), bringQuestion{ID: NewID(), Session: &movedSession{User: "ann"}}); err == nil {
+		t.Error("it has it")
+	}
+}
+
+// Direct messages that come behind a session which has gone on meanwhile follow it.
+func TestWhatComesBehindASessionFollowsIt(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 3, func(*Config) {})
+	ann := nodes[0].comes("", "ann")
+	m := &protocol.Message{Kind: protocol.DirectMessage, Content: []byte(`"late"`)}
+	behind := directsQuestion{idOf(ann), [][]byte{m.AppendRecord(nil)}}
+	nodes[2].h.cluster.ask(nodes[1].inner.ID(), callDirects, behind, func([]byte, error) {})
+	if m := ann.next(); m["content"] != "late" {
+		t.Errorf("got %v", m)
+	}
+	audited(t, nodes...)
+}
+
+// However many publish_ids a shard has, one answer brings no more than may be in one, and all of them come, once.
+func TestManyPublishIDsMoveInParts(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(c *Config) { c.DedupWindow = time.Hour })
+	h, to := nodes[0].h, nodes[1].inner.ID()
+	d, want := &h.memories[shards-1], 0
+	for i := range 3 * bringsOnce {
+		key := publishKey{room: "r", id: fmt.Sprint(i)}
+		if id := key.hash(); home(idsOf(h.cluster.id, h.cluster.seenPeers()), string(id[:])) == to {
+			want++
+		}
+		d.mu.Lock()
+		d.order = append(d.order, remembered{key, clock() + 1e6, nil})
+		d.mu.Unlock()
+	}
+	got := map[string]bool{}
+	b := bringing{View: viewOf(h.cluster.id, h.cluster.seenPeers())}
+	for more := true; more; more = b.From != (place{}) {
+		answer := make(chan brought)
+		h.were(to, b, func(a brought, err error) { answer <- a })
+		a := <-answer
+		if n := len(encodeAnswer(a, nil)); !a.Sees || len(a.IDs) > bringsOnce || n > 400<<10 {
+			t.Fatalf("%d in %d bytes", len(a.IDs), n)
+		}
+		for _, id := range a.IDs {
+			got[string(id.ID)] = true
+		}
+		b.From = a.Next
+	}
+	if len(got) != want {
+		t.Errorf("got %d of %d", len(got), want)
+	}
+	d.mu.Lock()
+	d.order = nil
+	d.mu.Unlock()
 }

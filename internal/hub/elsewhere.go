@@ -39,7 +39,7 @@ func unavailable(err error) *protocol.Error {
 func (s *session) joinWhenOpen(cmd *protocol.Command) {
 	h, name, copied := s.hub, string(cmd.Room), cmd.Clone()
 	o := s.ask(cmd, operation{room: name, dropped: func() { h.unuse(name) }})
-	h.use(name, func(err error) {
+	h.useFrom(name, sinceOf(copied), func(err error) {
 		o.end(func() {
 			defer h.unuse(name)
 			if err != nil {
@@ -89,8 +89,14 @@ func (s *session) resumeWhenOpen(cmd *protocol.Command, refused []*protocol.Erro
 	}
 	o := s.ask(cmd, operation{dropped: unuse})
 	a := &openings{left: len(names), failed: map[string]error{}}
+	since := map[string]*protocol.Position{}
+	for i := range copied.Rooms {
+		if r := &copied.Rooms[i]; r.HasAt {
+			since[string(r.Room)] = &r.At
+		}
+	}
 	for _, name := range names {
-		h.use(name, func(err error) {
+		h.useFrom(name, since[name], func(err error) {
 			if !a.last(name, err) {
 				return
 			}

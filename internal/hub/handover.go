@@ -70,6 +70,9 @@ func (h *Hub) claimed(ctx context.Context, from broker.NodeID, q claimQuestion) 
 				h.cluster.moves.background(func() { h.seeOff(hd) })
 				return claimAnswer{Session: h.packed(hd)}, nil
 			}
+			if h.handing(q.ID) != nil {
+				continue // it has gone on its way just now, perhaps to who asks: another try of one handshake was here still
+			}
 			if to, moved := h.movedTo(q.ID); moved {
 				return claimAnswer{Moved: &to}, nil
 			}
@@ -306,6 +309,15 @@ func (h *Hub) movesOut(r *room, p *parked) {
 	}
 }
 
+// stays has a room go on telling that a client is in it, of which another session moves out.
+func (r *room) stays(id ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.presence != nil {
+		r.presence.comesBack(id)
+	}
+}
+
 // movesIn has a room count a session that was in it on another node.
 func (h *Hub) movesIn(p *parked, m movedRoom) {
 	defer h.recovered("moving into a room")
@@ -341,6 +353,9 @@ func (h *Hub) install(id ID, m *movedSession, addr netip.Addr) bool {
 	done, back := h.installParked(p)
 	if back != nil { // it was on its way to where it came from
 		h.arrived(back)
+		for _, r := range p.rooms {
+			r.stays(id)
+		}
 	}
 	if !done {
 		for _, r := range p.rooms {

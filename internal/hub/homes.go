@@ -17,7 +17,7 @@ import (
 const (
 	bringsIn   = 3_000 // milliseconds after which a home waits for nobody's answer any more
 	bringAgain = 100 * time.Millisecond
-	bringsOnce = 4_000 // publish_ids in an answer, or all those of one shard
+	bringsOnce = 4_000 // publish_ids in an answer
 )
 
 // errHomesMove says that nobody knows just now whether a message was published by its id.
@@ -37,14 +37,20 @@ type homes struct {
 type bringing struct {
 	View  uint64          `json:"view"`            // whom this node sees
 	Known []broker.NodeID `json:"known,omitempty"` // what it was home of among these, itself included, it knows
-	From  int             `json:"from"`            // where to begin: 0, or what was Next
+	From  place           `json:"from"`            // where to begin: zero, or what was Next
+}
+
+// place is where a node stands that brings what it has: in one of its shards, and behind these in the home's claims.
+type place struct {
+	Shard int `json:"shard"`
+	At    int `json:"at"`
 }
 
 // brought is the answer.
 type brought struct {
 	Sees bool          `json:"sees"` // the node sees the same nodes, or else answers nothing yet
 	IDs  []publishedID `json:"ids"`
-	Next int           `json:"next"` // where it goes on: a shard, and behind these the home's claims; 0 where that was all
+	Next place         `json:"next"` // where it goes on; zero where that was all
 }
 
 // viewOf is the same for all who see the same nodes.
@@ -119,7 +125,7 @@ func (c *cluster) fetch(from broker.NodeID, b bringing, change int) {
 			return
 		}
 		c.published(from, got.IDs)
-		if b.From = got.Next; b.From > 0 {
+		if b.From = got.Next; b.From != (place{}) {
 			c.fetch(from, b, change)
 			return
 		}
@@ -170,33 +176,40 @@ func (h *Hub) were(to broker.NodeID, b bringing, reply func(brought, error)) {
 		return
 	}
 	go func() { // there may be many
-		got := brought{Sees: true, Next: max(0, b.From)}
+		got := brought{Sees: true, Next: place{max(0, b.From.Shard), max(0, b.From.At)}}
 		now := idsOf(h.cluster.id, peers)
 		add := func(id publishHash, left int64) {
 			if k := string(id[:]); home(now, k) == to && (b.Known == nil || home(b.Known, k) != to) {
 				got.IDs = append(got.IDs, publishedID{id[:], left})
 			}
 		}
-		for ; got.Next < shards && len(got.IDs) < bringsOnce; got.Next++ {
-			h.memories[got.Next].each(func(key publishKey, left int64) { add(key.hash(), left) })
-		}
-		if got.Next >= shards && len(got.IDs) < bringsOnce {
-			if at := h.cluster.claims.each(got.Next-shards, bringsOnce, add); at > 0 {
-				got.Next = shards + at
-			} else {
-				got.Next = 0
+		next := &got.Next
+		for next.Shard <= shards && len(got.IDs) < bringsOnce {
+			each := h.cluster.claims.each
+			if next.Shard < shards {
+				each = h.memories[next.Shard].each
 			}
+			if next.At = each(next.At, bringsOnce-len(got.IDs), add); next.At == 0 {
+				next.Shard++
+			}
+		}
+		if next.Shard > shards {
+			*next = place{}
 		}
 		reply(got, nil)
 	}()
 }
 
-// each calls f for all that is remembered, and says how many milliseconds it counts still.
-func (d *memory) each(f func(key publishKey, left int64)) {
+// each is claims.each for what this node has published itself.
+func (d *memory) each(from, most int, f func(id publishHash, left int64)) (next int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := clock()
-	for _, r := range d.order {
-		f(r.key, r.until-now)
+	for i := max(0, from-d.ended); i < len(d.order); i++ {
+		if most--; most < 0 {
+			return d.ended + i
+		}
+		f(d.order[i].key.hash(), d.order[i].until-now)
 	}
+	return 0
 }

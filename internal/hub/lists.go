@@ -243,8 +243,8 @@ func (h *Hub) userClientsHere(q listQuestion) listPage[ClientInfo] {
 
 func (h *Hub) userClientsAsked(_ context.Context, q listQuestion) (json.RawMessage, error) {
 	p := h.userClientsHere(q)
-	if limit := max(0, q.Limit); len(p.List) > limit {
-		p.List, p.More = p.List[:limit], true
+	if most := max(q.Limit, 0); len(p.List) > most {
+		p.List, p.More = p.List[:most], true
 	}
 	return p.answered()
 }

@@ -84,8 +84,8 @@ func (h *Hub) remoteLog(name string) bool {
 
 // brokers is the room of that name to the broker.
 func (h *Hub) brokers(name string) broker.Room {
-	kept := &h.cfg.Policies.For(name).History
-	return broker.Room{Name: name, Messages: kept.Messages, Age: kept.Age}
+	p := h.cfg.Policies.For(name)
+	return broker.Room{Name: name, Messages: p.History.Messages, Age: p.History.Age, Replicas: p.Replicas}
 }
 
 // use opens a room that must be (opens), and calls ready when it is, at once or later. The room stays until unuse.

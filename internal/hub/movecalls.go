@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"example.com/hubbub/broker"
+	"example.com/hubbub/internal/protocol"
 )
 
 // What nodes ask each other about sessions that move.
@@ -62,8 +63,12 @@ func init() {
 	})
 	calls[callDirects] = answers(func(_ context.Context, h *Hub, _ broker.NodeID, q directsQuestion) (any, error) {
 		for _, record := range q.Directs {
-			if m := h.movedDirect(record); m != nil {
-				h.direct(q.ID, m, nil)
+			m := h.movedDirect(record)
+			if m == nil {
+				continue
+			}
+			if _, no := h.direct(q.ID, m, nil); no != nil && no.Code == protocol.UnknownClient { // it has gone on meanwhile
+				h.cluster.sendDirect(&directQuestion{To: q.ID, message: m}, func(error) {})
 			}
 		}
 		return nil, nil

@@ -68,8 +68,8 @@ func (h *Hub) occupies(name string, here bool) {
 		return
 	}
 	o := &h.cluster.occupied
-	first, next := h.cluster.homes(name)
 	o.mu.Lock()
+	first, next := h.cluster.homes(name) // under mu: whoever sees others from here on has them told of this, too
 	e := o.rooms[name]
 	if e == nil {
 		if o.rooms == nil {

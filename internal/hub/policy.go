@@ -14,6 +14,7 @@ import (
 type Policy struct {
 	Access
 	History       history.Bounds
+	Replicas      int // of its history, for Config.Broker; 0: as many as that has for all that don't say
 	Presence      Presence
 	IncludeSender bool // who publishes gets its own message too
 	SlowConsumer  SlowConsumer

@@ -199,6 +199,7 @@ type memory struct {
 	mu    sync.Mutex // held while a message is published: taken before a room's
 	seen  map[publishKey]history.Position
 	order []remembered // by age
+	ended int          // how many were before the first of order
 }
 
 type remembered struct {
@@ -246,7 +247,7 @@ func (h *Hub) forget(d *memory, now int64) {
 		h.keep(KeptPublishIDs, d.order[n].payer, -d.order[n].key.cost())
 	}
 	clear(d.order[:n])
-	d.order = d.order[n:]
+	d.order, d.ended = d.order[n:], d.ended+n
 	if len(d.order) == 0 {
 		d.seen, d.order = nil, nil
 	}

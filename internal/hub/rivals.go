@@ -190,7 +190,7 @@ func (h *Hub) leaveOne(ctx context.Context, id ID) {
 // bring takes in a session of a node that stops.
 func (h *Hub) bring(ctx context.Context, q bringQuestion) error {
 	c := h.cluster
-	if c.moves.leaves() || q.Session == nil {
+	if c.moves.leaves() || h.stopping() || q.Session == nil {
 		return ErrStopped
 	}
 	mine := c.moves.begin(ctx, q.ID)
@@ -201,6 +201,8 @@ func (h *Hub) bring(ctx context.Context, q bringQuestion) error {
 	if h.has(q.ID, func(string, uint32, uint32) bool { return true }) {
 		return nil // it was brought before
 	}
-	h.install(q.ID, q.Session, none)
+	if !h.install(q.ID, q.Session, none) {
+		return ErrStopped // meanwhile: it goes to the next node
+	}
 	return nil
 }

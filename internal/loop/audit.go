@@ -60,7 +60,11 @@ func (w *Worker) auditConn(c *Conn) string {
 	if c.state == open {
 		at = min(at, c.seen+w.patience())
 		if c.full && c.out.first != nil {
-			at = min(at, w.tooOld(c))
+			old := w.tooOld(c)
+			if m := c.out.more; m == nil || !m.forgiven {
+				old += w.real - w.now // since the timer was set the process may have stalled
+			}
+			at = min(at, old)
 		}
 	}
 	tick := int64(c.timer)

@@ -237,6 +237,21 @@ test("members are a list, asked for anew where news may have been missed", async
   assert.equal(s.all("presence").length, 2);
 });
 
+test("what other nodes may have said: a gap of chats has no room, and none has a count", async (t) => {
+  const { hub, socket } = fake(t);
+  const room = hub.room("r"), chats = heard(hub, "gap"), gaps = heard(room, "gap"), chat = heard(hub, "chat");
+  const s = await socket(0);
+  s.open();
+  await settle();
+  await inRoom(s, room, { epoch: "e", offset: 5 });
+  s.say({ msg_type: "gap", reason: "node" });
+  s.say({ msg_type: "gap", room: "r", reason: "node" });
+  s.say({ msg_type: "chat", from: "a", content: "on" });
+  assert.deepEqual([chats.length, gaps.length, chat.length], [1, 1, 1]);
+  assert.deepEqual([chats[0].reason, chats[0].count, gaps[0].count], ["node", undefined, undefined]);
+  assert.equal(room.position.offset, 5);
+});
+
 test("close codes: who comes back, and who doesn't", async (t) => {
   for (const code of [1000, 1001, 1006, 1009, 1011, 1013, 4000, 4001, 4002, 4333, 4401, 4499]) {
     let n = 0;

@@ -32,7 +32,7 @@ export class Talk {
     this.room.on("deleted", (what) => this._takenBack(what));
     hub.on("chat", (m) => this._entry(m, "to everyone"));
     hub.on("direct", (m) => this._entry(m, "to you only"));
-    hub.on("gap", (g) => this.log.note("Messages to everyone will not come: " + g.reason));
+    hub.on("gap", (g) => this.log.note("Some messages to everyone will not come: " + g.reason));
     hub.on("state", (state) => this._state(state));
     line.tap((direction, text) => direction === "←" && this._answered(text));
     $("here").replaceChildren();

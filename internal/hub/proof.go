@@ -1,0 +1,157 @@
+package hub
+
+import (
+	"encoding/json"
+	"sync/atomic"
+	"time"
+
+	"example.com/hubbub/broker"
+	"example.com/hubbub/internal/protocol"
+)
+
+// A client may name a position of a room's log that lies elsewhere which this node can't judge: one that is ahead of it,
+// since another node has brought the client further, or that room was empty when each opened it, and stands where the log
+// of all rooms stood then; or one behind what can be proved here, since all that this node knows of the time before it
+// opened the room is what is kept now. The log and the other nodes know more.
+
+// provedWithin is how long they are asked.
+const provedWithin = 2 * time.Second
+
+// callReaches asks whether a room has had nothing between two offsets.
+const callReaches callKind = 128
+
+func init() { calls[callReaches] = answerReaches }
+
+type reachesQuestion struct {
+	Room  string `json:"room"`
+	Epoch string `json:"epoch"`
+	Since uint64 `json:"since"`
+	To    uint64 `json:"to"`
+}
+
+// useFrom is use for who has come as far as since, nil for nobody: ready waits until that can be judged. The error is that
+// nobody can just now.
+func (h *Hub) useFrom(name string, since *protocol.Position, ready func(error)) {
+	h.use(name, func(err error) {
+		if err != nil || since == nil {
+			ready(err)
+			return
+		}
+		h.prove(name, since, ready)
+	})
+}
+
+// prove is the second half of useFrom. The room's mu is held.
+func (h *Hub) prove(name string, since *protocol.Position, ready func(error)) {
+	r := h.roomShard(name).rooms[name]
+	at := r.position()
+	switch {
+	case !r.keeps() || string(since.Epoch) != at.Epoch:
+		ready(nil)
+	case since.Offset > at.Offset:
+		h.cfg.Broker.Read(h.brokers(name), at.Offset, func(log broker.Log, err error) {
+			if err == nil {
+				h.comesTo(name, since.Offset, log, ready)
+				return
+			}
+			ready(err)
+		})
+	case since.Offset < r.log.Floor() && h.cluster != nil:
+		h.reach(reachesQuestion{name, at.Epoch, since.Offset, r.log.Floor()}, ready)
+	default:
+		ready(nil)
+	}
+}
+
+// comesTo waits until a room has come up to an offset. log is what has come behind where it stood.
+func (h *Hub) comesTo(name string, offset uint64, log broker.Log, ready func(error)) {
+	sh := h.roomShard(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.rooms[name]
+	if r == nil || !r.known() || r.position().Epoch != log.At.Epoch {
+		ready(nil)
+		return
+	}
+	if len(log.Entries) == 0 {
+		r.log.Skip(log.At.Offset)
+	}
+	if r.position().Offset >= offset {
+		ready(nil)
+		return
+	}
+	var told atomic.Bool
+	late := time.AfterFunc(provedWithin, func() {
+		if !told.Swap(true) {
+			ready(broker.ErrUnavailable)
+		}
+	})
+	r.remote.behind = append(r.remote.behind, appended{offset, func() {
+		if late.Stop(); !told.Swap(true) {
+			ready(nil)
+		}
+	}})
+}
+
+// reach asks all other nodes. What is asked of many rooms at once is asked side by side.
+func (h *Hub) reach(q reachesQuestion, ready func(error)) {
+	peers, _ := h.cluster.view()
+	var told atomic.Bool
+	tell := func() {
+		if !told.Swap(true) {
+			ready(nil)
+		}
+	}
+	late := time.AfterFunc(provedWithin, tell)
+	left := atomic.Int64{}
+	left.Store(int64(len(peers)))
+	for _, p := range peers {
+		h.cluster.ask(p.ID, callReaches, q, func(answer []byte, err error) {
+			var had bool
+			if decodeAnswer(answer, err, &had) == nil && had {
+				h.reaches(q)
+			}
+			if left.Add(-1) == 0 || had {
+				late.Stop()
+				tell()
+			}
+		})
+	}
+	if len(peers) == 0 {
+		late.Stop()
+		tell()
+	}
+}
+
+// reaches notes that another node has had the room open since before an offset, and that nothing came between that and what
+// can be proved here.
+func (h *Hub) reaches(q reachesQuestion) {
+	sh := h.roomShard(q.Room)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if r := sh.rooms[q.Room]; r != nil && r.known() && r.position().Epoch == q.Epoch && r.log.Floor() <= q.To {
+		r.log.Reach(q.Since)
+	}
+}
+
+// answerReaches says whether this node has the room open, and knows that nothing came between.
+func answerReaches(h *Hub, _ broker.NodeID, question []byte, reply func(any, error)) {
+	var q reachesQuestion
+	if err := json.Unmarshal(question, &q); err != nil {
+		reply(nil, err)
+		return
+	}
+	reply(h.hasHadNothing(q), nil)
+}
+
+func (h *Hub) hasHadNothing(q reachesQuestion) bool {
+	sh := h.roomShard(q.Room)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.rooms[q.Room]
+	if r == nil || !r.keeps() || r.remote == nil || !r.known() || r.position().Epoch != q.Epoch || r.log.Floor() > q.Since {
+		return false
+	}
+	i := r.log.Behind(q.Since)
+	return i == r.log.Len() || r.log.At(i).Offset > q.To
+}
