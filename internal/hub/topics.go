@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"errors"
 	"time"
 
 	"example.com/hubbub/broker"
@@ -108,7 +109,7 @@ func (h *Hub) Heard(topic string, from broker.NodeID, body []byte) {
 		h.heardMembers(topic, from, body)
 		return
 	}
-	m, _, _, err := protocol.ReadRecord(topic, body)
+	m, err := readMessage(topic, body)
 	if err != nil {
 		h.cfg.Log.Error("another node has told something that can't be read", "topic", topic, "node", from, "error", err)
 		h.hearing(topic, (*room).miss)
@@ -120,6 +121,17 @@ func (h *Hub) Heard(topic string, from broker.NodeID, body []byte) {
 	m.Place(0, 0)
 	except, _ := ParseID([]byte(m.Except))
 	h.hearing(topic, func(r *room) { h.hear(r, m, h.here(except)) })
+}
+
+var errNoMessage = errors.New("it is no message")
+
+// readMessage is ReadRecord where nothing but a message makes sense.
+func readMessage(room string, record []byte) (*protocol.Message, error) {
+	m, _, _, err := protocol.ReadRecord(room, record)
+	if err == nil && m == nil {
+		err = errNoMessage
+	}
+	return m, err
 }
 
 // hear is apply for what another node has published to a room without history, or to all. Nobody there can be made to
