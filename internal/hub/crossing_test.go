@@ -15,7 +15,7 @@ import (
 func TestTwoTriesOfOneHandshakeMeet(t *testing.T) {
 	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
 	a, b := nodes[0], nodes[1]
-	for i := range 50 {
+	for i := range 20 {
 		user := fmt.Sprint("user ", i)
 		c := a.comes("", user)
 		var tries sync.WaitGroup
