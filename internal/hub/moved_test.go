@@ -2,7 +2,6 @@ package hub
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -154,29 +153,6 @@ func TestManySessionsMoveAtOnce(t *testing.T) {
 	}
 	all.Wait()
 	audited(t, nodes...)
-}
-
-// Whatever another node says, nothing breaks.
-func FuzzCalls(f *testing.F) {
-	for kind := range calls {
-		for _, text := range []string{
-			``, `null`, `{}`, `[]`, `{"session":{"rooms":[{"name":"r"}],"directs":["AQ=="]}}`,
-			`{"limit":-1,"user":"ann"}`, `[{"Room":"r","Limit":-1}]`, `[{"Room":"r","Here":true}]`, `{"view":0,"from":{"shard":-1,"at":-1}}`,
-		} {
-			f.Add(uint8(kind), []byte(text))
-		}
-	}
-	nodes := nodesOf(f, brokertest.NewMemory(), 2, fullRooms)
-	for _, user := range []string{"ann", "bob"} {
-		nodes[0].member(user, "r")
-	}
-	f.Fuzz(func(t *testing.T, kind uint8, question []byte) {
-		answered := make(chan []byte, 1)
-		nodes[0].h.Handle(nodes[1].inner.ID(), append([]byte{kind}, question...), func(answer []byte) { answered <- answer })
-		if a := <-answered; !json.Valid(a) {
-			t.Errorf("answer %s", a)
-		}
-	})
 }
 
 // Whatever another node tells a topic, nothing breaks, and the accounts hold.
