@@ -70,7 +70,7 @@ func TestANodeWithOtherPoliciesIsRefused(t *testing.T) {
 	}
 	more = rooms("b.*")
 	more.Rooms = more.Rooms[:1]
-	if _, err := hubbub.New(more); err == nil || !strings.Contains(err.Error(), "there is a rule there behind the 1 of this node") {
+	if _, err := hubbub.New(more); err == nil || !strings.Contains(err.Error(), "it has more rules than this node, which has 1") {
 		t.Errorf("with one rule less: %v", err)
 	}
 }

@@ -138,7 +138,7 @@ func (s *Server) difference(o hub.NodeInfo) string {
 		}
 	}
 	if n := len(s.rules) / ruleDigest; len(o.Rules) > len(s.rules) {
-		return fmt.Sprintf("there is a rule there behind the %d of this node", n)
+		return fmt.Sprintf("it has more rules than this node, which has %d", n)
 	}
 	return "one of rooms"
 }

@@ -73,7 +73,7 @@ func unreached(ctx context.Context, js jetstream.JetStream, o *Overview) (names 
 	list := js.StreamNames(ctx)
 	for name := range list.Name() {
 		known := slices.ContainsFunc(o.Streams, func(s StreamState) bool { return s.Name == name })
-		if known || !strings.HasPrefix(name, streamPrefix) {
+		if known || !strings.HasPrefix(name, streamPrefix) || name == beginning { // that has no log
 			continue
 		}
 		_, err := look(ctx, js, name)

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -76,7 +77,7 @@ func (c *listNodesCmd) Run() error {
 		return nil
 	}
 	if wrong := n.print(time.Now()); wrong > 0 {
-		return fmt.Errorf("not all is well: %d lines say what", wrong)
+		return errors.New("not all is well: see above, behind each !")
 	}
 	return nil
 }

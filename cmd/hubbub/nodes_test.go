@@ -46,7 +46,13 @@ func TestClusterInit(t *testing.T) {
 	if _, again, _ := hubbubSays(t, "cluster", "init", "--stores", "1"); strings.Contains(again, secret[1]) || strings.Contains(again, "--cluster-listen host-1:7422 --join") {
 		t.Errorf("one store:\n%s", again)
 	}
-	for _, bad := range [][]string{{"--stores", "2"}, {"--host", "a"}, {"--host", "a,a,b"}, {"--host", "a,b,c;d"}, {"--host", "a,b,c:65535"}, {"--stores", "1", "--host", "a:x"}} {
+	_, here, _ := hubbubSays(t, "cluster", "init", "--host", "a:1,a:3,a:5")
+	for _, own := range []string{"--data-dir hubbub-data --cluster-listen a:1 --join", "--data-dir hubbub-data-2 --cluster-listen a:3 --listen :8081", "hubbub-data-3 --cluster-listen a:5 --listen :8082"} {
+		if !strings.Contains(here, own) {
+			t.Errorf("on one machine there is no %q:\n%s", own, here)
+		}
+	}
+	for _, bad := range [][]string{{"--stores", "2"}, {"--host", "a"}, {"--host", "a,a,b"}, {"--host", "a,a:7423,b"}, {"--host", "a,b,c;d"}, {"--host", "a,b,c:65535"}, {"--stores", "1", "--host", "a:x"}} {
 		if code, _, says := hubbubSays(t, append([]string{"cluster", "init"}, bad...)...); code != statusUsage || !strings.Contains(says, bad[len(bad)-2]) {
 			t.Errorf("%q: status %d, %s", bad, code, says)
 		}

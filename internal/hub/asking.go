@@ -167,7 +167,7 @@ func (h *Hub) membersHere(q *memberQuestion) (a memberAnswer) {
 		return a
 	}
 	limits := memberLimits
-	limits.Members = min(limits.Members, q.Limit)
+	limits.Members = max(1, min(limits.Members, q.Limit))
 	a.Page = r.presence.Own(q.After, limits)
 	if q.After == "" && a.Number == q.Known && a.Summary == q.Of {
 		a.Same, a.Members, a.More = true, nil, false

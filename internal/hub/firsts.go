@@ -11,8 +11,9 @@ type firsts[T any] struct {
 	last  T
 }
 
+// firstOf takes a limit that another node names, too.
 func firstOf[T any](limit int, order func(a, b T) int) *firsts[T] {
-	return &firsts[T]{limit: limit, order: order}
+	return &firsts[T]{limit: min(max(0, limit), 1<<20), order: order}
 }
 
 // add is called in any order, under locks that others wait for.

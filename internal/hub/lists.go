@@ -243,8 +243,8 @@ func (h *Hub) userClientsHere(q listQuestion) listPage[ClientInfo] {
 
 func (h *Hub) userClientsAsked(_ context.Context, q listQuestion) (json.RawMessage, error) {
 	p := h.userClientsHere(q)
-	if len(p.List) > q.Limit {
-		p.List, p.More = p.List[:q.Limit], true
+	if most := max(q.Limit, 0); len(p.List) > most {
+		p.List, p.More = p.List[:most], true
 	}
 	return p.answered()
 }

@@ -157,22 +157,43 @@ func TestManySessionsMoveAtOnce(t *testing.T) {
 }
 
 // Whatever another node says, nothing breaks.
-func FuzzMoves(f *testing.F) {
-	for kind := callSession; kind <= callBring; kind++ {
-		for _, text := range []string{``, `null`, `{}`, `[]`, `{"session":{"rooms":[{"name":"r"}],"directs":["AQ=="]}}`} {
+func FuzzCalls(f *testing.F) {
+	for kind := range calls {
+		for _, text := range []string{
+			``, `null`, `{}`, `[]`, `{"session":{"rooms":[{"name":"r"}],"directs":["AQ=="]}}`,
+			`{"limit":-1,"user":"ann"}`, `[{"Room":"r","Limit":-1}]`, `[{"Room":"r","Here":true}]`, `{"view":0,"from":{"shard":-1,"at":-1}}`,
+		} {
 			f.Add(uint8(kind), []byte(text))
 		}
 	}
-	nodes := nodesOf(f, brokertest.NewMemory(), 2, func(*Config) {})
+	nodes := nodesOf(f, brokertest.NewMemory(), 2, fullRooms)
+	for _, user := range []string{"ann", "bob"} {
+		nodes[0].member(user, "r")
+	}
 	f.Fuzz(func(t *testing.T, kind uint8, question []byte) {
-		if callKind(kind) < callSession || callKind(kind) > callBring {
-			return
-		}
 		answered := make(chan []byte, 1)
 		nodes[0].h.Handle(nodes[1].inner.ID(), append([]byte{kind}, question...), func(answer []byte) { answered <- answer })
 		if a := <-answered; !json.Valid(a) {
 			t.Errorf("answer %s", a)
 		}
+	})
+}
+
+// Whatever another node tells a topic, nothing breaks.
+func FuzzTold(f *testing.F) {
+	m := &protocol.Message{Kind: protocol.RoomMessage, Room: "r", Content: []byte(`"told"`)}
+	for _, told := range []string{
+		"", "\x02", "\x02{}", "\x03", string(m.AppendRecord(nil)),
+		"\x02" + `{"To":9,"Here":[{"client_id":"x"}],"Summary":{"Count":-1}}`, "\x02" + `{"From":9,"To":1,"Left":["x",""]}`,
+	} {
+		f.Add("r", []byte(told))
+		f.Add("", []byte(told))
+	}
+	nodes := nodesOf(f, brokertest.NewMemory(), 2, fullRooms)
+	nodes[0].member("ann", "r")
+	f.Fuzz(func(_ *testing.T, topic string, told []byte) {
+		nodes[0].h.Heard(topic, nodes[1].inner.ID(), told)
+		nodes[0].h.Missed(topic)
 	})
 }
 

@@ -216,7 +216,9 @@ func (r *Room[P]) Hears(node Node, n News, payer P, now int64) (ask bool, charge
 // apply takes what n says of a node's members.
 func (r *Room[P]) apply(at uint16, n News, payer P, now int64) (charges []Charge[P]) {
 	for _, e := range n.Here {
-		charges = append(charges, r.set(claim[P]{e, payer, at}, true, now))
+		if e.ClientID != "" { // which is nobody's, and would be counted as nobody
+			charges = append(charges, r.set(claim[P]{e, payer, at}, true, now))
+		}
 	}
 	for _, id := range n.Left {
 		c := claim[P]{from: at}
