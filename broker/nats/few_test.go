@@ -42,5 +42,5 @@ func TestAloneStoreIsNotReady(t *testing.T) {
 	second.beat(0, nil) // a beat's further part
 	second.beat(storeFlag, nil)
 	n.meets(1)
-	alone(false)
+	n.until("it is ready again", func(*others) bool { return n.Ready() == nil })
 }
