@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -180,8 +181,8 @@ func listens(s *rawtest.Server, of hubbub.TailOf) error {
 // was made of.
 func TestTheEndsOfAnIdentity(t *testing.T) {
 	rooms := []string{"a", "b"}
-	var of *hubbub.Identity
-	s := rawtest.Start(t, hubbub.Config{MaxRoomsPerClient: 2, Authenticate: func(context.Context, *hubbub.Credentials) (*hubbub.Identity, error) { return of, nil }})
+	var of atomic.Pointer[hubbub.Identity]
+	s := rawtest.Start(t, hubbub.Config{MaxRoomsPerClient: 2, Authenticate: func(context.Context, *hubbub.Credentials) (*hubbub.Identity, error) { return of.Load(), nil }})
 	data := func(n int) []byte { return []byte(`"` + strings.Repeat("x", n-2) + `"`) }
 	for name, c := range map[string]struct {
 		who    hubbub.Identity
@@ -193,12 +194,12 @@ func TestTheEndsOfAnIdentity(t *testing.T) {
 		"data of 4097":      {hubbub.Identity{User: "u", Data: data(4097)}, 503},
 		"data that is none": {hubbub.Identity{User: "u", Data: []byte("{")}, 503},
 	} {
-		of = &c.who
+		of.Store(&c.who)
 		if r, _ := knock(t, s, "GET", "/ws", nil); r.StatusCode != c.status && !(c.status == 503 && r.StatusCode == 401) {
 			t.Errorf("%s: %d", name, r.StatusCode)
 		}
 	}
-	of = &hubbub.Identity{User: "u", Rooms: rooms}
+	of.Store(&hubbub.Identity{User: "u", Rooms: rooms})
 	m, _ := letInAs(t, s, "u", "/ws", nil)
 	rooms[0], rooms[1] = "other", "another"
 	d, err := s.Client(t.Context(), m.id)

@@ -318,7 +318,9 @@ func TestLostStoreIsReplaced(t *testing.T) {
 	n.publish(r, "while it is away", "")
 	c.until("it is said that a store is away", func() bool {
 		o, err := cluster.Look(t.Context())
-		return err == nil && strings.Contains(strings.Join(o.Problems, "\n"), "store2 is away")
+		return err == nil && slices.ContainsFunc(o.Problems, func(p string) bool {
+			return strings.HasPrefix(p, "the store store2 (") && strings.Contains(p, ") is away")
+		})
 	})
 	if err := cluster.Remove(t.Context(), "store2"); err != nil {
 		t.Error(err)

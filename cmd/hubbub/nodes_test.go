@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -60,12 +61,15 @@ func TestClusterInit(t *testing.T) {
 }
 
 func TestNodesAreShown(t *testing.T) {
+	var mu sync.Mutex // guards what follows
 	answer := `{"nodes":[{"id":"1","name":"one","role":"store","store":"a:7422","policies":"x","in":true,"clients":3},
 		{"id":"2","name":"two\u001b[2J","policies":"y","not_ready":"it is cut off"}],"cut":true,
 		"stores":{"leader":"AAA","stores":[{"name":"AAA","address":"a:7422","up":true,"leader":true,"bytes":2500000},{"name":"BBB"}],
 		"streams":[{"leader":"AAA","replicas":3,"messages":7,"copies":[{"current":true}]}],"problems":["the store BBB is away"]}}`
 	var asked []string
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
 		asked = append(asked, r.Method+" "+r.URL.EscapedPath())
 		if r.Method == "DELETE" {
 			w.WriteHeader(http.StatusNoContent)
@@ -87,14 +91,20 @@ func TestNodesAreShown(t *testing.T) {
 	if strings.Contains(out, "\x1b") {
 		t.Error("what could move the cursor is printed as it is")
 	}
-	answer = `{"nodes":[{"id":"1","name":"one","policies":"x","in":true}],"cut":false}`
+	const alone = `{"nodes":[{"id":"1","name":"one","policies":"x","in":true}],"cut":false}`
+	mu.Lock()
+	answer = alone
+	mu.Unlock()
 	if code, out, says := hubbubSays(t, "nodes", "--url", s.URL); code != 0 || strings.Contains(out, "STORE  UP") {
 		t.Errorf("one that is alone: status %d\n%s%s", code, out, says)
 	}
-	if code, out, _ := hubbubSays(t, "nodes", "--url", s.URL, "--json"); code != 0 || strings.TrimSpace(out) != answer {
+	if code, out, _ := hubbubSays(t, "nodes", "--url", s.URL, "--json"); code != 0 || strings.TrimSpace(out) != alone {
 		t.Errorf("as JSON: %d %s", code, out)
 	}
-	if code, out, says := hubbubSays(t, "nodes", "remove", "B/B", "--url", s.URL); code != 0 || out != "B/B is forgotten\n" || asked[len(asked)-1] != "DELETE /api/v1/nodes/B%2FB" {
+	code, out, says := hubbubSays(t, "nodes", "remove", "B/B", "--url", s.URL)
+	mu.Lock()
+	defer mu.Unlock()
+	if code != 0 || out != "B/B is forgotten\n" || asked[len(asked)-1] != "DELETE /api/v1/nodes/B%2FB" {
 		t.Errorf("removed: %d %s%s, asked %q", code, out, says, asked)
 	}
 }
