@@ -30,7 +30,7 @@ const clusterSecret = "0123456789abcdef0123456789abcdef"
 
 // policies has a few rooms tell who is in them.
 const policies = `rooms:
-  - match: "r1???"
+  - match: "r9000*"
     presence: full
 `
 
@@ -122,7 +122,7 @@ type company struct {
 
 // rooms whose policy tells who is in them are from firstShown on.
 const (
-	firstShown = 1000
+	firstShown = 90000
 	shown      = 10
 )
 

@@ -15,7 +15,7 @@ import (
 // opened the room is what is kept now. The log and the other nodes know more.
 
 // provedWithin is how long they are asked.
-const provedWithin = 2 * time.Second
+const provedWithin = 5 * time.Second
 
 // callReaches asks whether a room has had nothing between two offsets.
 const callReaches callKind = 128
