@@ -65,6 +65,7 @@ type place struct {
 type resumedPlace struct {
 	place
 	Recovered bool   `json:"recovered"`
+	Retry     bool   `json:"retry"`
 	Reason    string `json:"reason"`
 }
 

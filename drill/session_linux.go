@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -24,6 +23,7 @@ type session struct {
 type resuming struct {
 	window                time.Duration // of the server
 	answered              int
+	retried               int            // answers that a room couldn't be opened just now
 	denied, tooLate       int            // told resumed: false within the window, and after it
 	cutAgain              int            // lost before they were answered
 	missed                int            // deliveries of what was published before the resume was answered
@@ -105,10 +105,12 @@ func (f *fleet) resumed(c *client, m serverMessage) {
 		switch {
 		case !ok:
 			f.faults = append(f.faults, fmt.Sprintf("resumed without room %d", room))
+		case !got.Recovered && got.Retry: // it isn't in, and may try once more
+			f.resuming.retried++
+			c.waiting, s.lost = 0, f.clock()
+			f.reset(c)
+			return
 		case !got.Recovered:
-			if os.Getenv("DRILL_DEBUG") != "" {
-				fmt.Fprintf(os.Stderr, "client %d room %d: %s at %v, is at %v, away %v\n", c.num, room, got.Reason, s.at[i], got.place, time.Duration(f.now-s.lost))
-			}
 			c.log.unrecovered(room, f.now)
 			s.at[i] = got.place
 			f.resuming.unrecovered[got.Reason]++

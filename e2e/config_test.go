@@ -96,7 +96,7 @@ func TestABadFileIsRefusedByNameAndLine(t *testing.T) {
 		"log-level: loud\n":                         {"line 1", "log-level", "loud"},
 		"rooms:\n- match: '*'\n  presents: off\n":   {"line 3", "rooms[0].presents"},
 		"rooms:\n- match: '*'\n  presence: loud\n":  {"line 3", "rooms[0].presence", "loud"},
-		"cluster-secret: x\n":                       {"line 1", "cluster-secret", "reserved"},
+		"centrifugo: x\n":                           {"line 1", "centrifugo", "reserved"},
 		"io: carrier-pigeon\n":                      {"line 1", "io", "carrier-pigeon"},
 		"\nsend-queue-bytes: 1KiB\n":                {"line 2", "send-queue-bytes", "max-message-bytes"},
 		"listen: [a\n":                              {"hubbub.yaml"},
@@ -110,7 +110,7 @@ func TestABadFileIsRefusedByNameAndLine(t *testing.T) {
 		t.Errorf("a room without a name: exit status %d\n%s", status, out)
 	}
 	refused(t, []string{"HUBBUB_CONFIG=/no/such/file.yaml"}, nil, "HUBBUB_CONFIG: ", "/no/such/file.yaml")
-	refused(t, []string{"HUBBUB_NATS=x"}, nil, "HUBBUB_NATS", "reserved")
+	refused(t, []string{"HUBBUB_CENTRIFUGO=x"}, nil, "HUBBUB_CENTRIFUGO", "reserved")
 }
 
 func TestHelpFitsATerminal(t *testing.T) {

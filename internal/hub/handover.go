@@ -360,6 +360,9 @@ func (h *Hub) install(id ID, m *movedSession, addr netip.Addr) bool {
 	if !done {
 		for _, r := range p.rooms {
 			h.movesOut(r.room, p)
+			if h.hasClient(id) {
+				r.stays(id) // of the one that is here already
+			}
 		}
 		h.payers.leave(p.payer)
 	}

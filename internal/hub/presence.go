@@ -41,7 +41,7 @@ func (h *Hub) noteJoined(r *room, of Identity, s *session, p *payer, data []byte
 	h.presenceOf(r).comesBack(of.ID)
 	who := protocol.Member{ClientID: of.ID.String(), User: of.User, Data: data}
 	if counted {
-		if was, here := r.presence.Find(who.ClientID); here && (s == nil || s.shows(nil) == nil) {
+		if was, here := r.presence.FindOwn(who.ClientID); here && (s == nil || s.shows(nil) == nil) {
 			return len(was.Data)
 		}
 	}

@@ -240,6 +240,12 @@ func (r *Room[P]) Find(id string) (who protocol.Member, here bool) {
 	return protocol.Member{}, false
 }
 
+// FindOwn is the member of that ClientID, if this node itself has it.
+func (r *Room[P]) FindOwn(id string) (who protocol.Member, here bool) {
+	e, here := r.of(0, id)
+	return e.Member, here
+}
+
 // Len is how many are here.
 func (r *Room[P]) Len() int { return len(r.here) }
 
