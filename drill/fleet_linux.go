@@ -402,6 +402,12 @@ func (f *fleet) onMessage(c *client, m serverMessage) {
 	case "gap":
 		f.gap(c, m)
 	case "ack", "error":
+		if string(m.ID) == `"j"` && c.session != nil { // a room can't be joined just now
+			f.resuming.retried++
+			c.session.token, c.session.lost = "", 0
+			f.reset(c)
+			return
+		}
 		seq, err := strconv.Atoi(string(m.ID))
 		if err != nil || seq >= len(c.log.sent) {
 			f.faults = append(f.faults, fmt.Sprintf("an unexpected answer: %+v", m))
