@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -122,4 +123,24 @@ func TestManyPublishIDsMoveInParts(t *testing.T) {
 	d.mu.Lock()
 	d.order = nil
 	d.mu.Unlock()
+}
+
+// A session that comes twice, as the answers to two tries do, is here once, and its rooms go on telling that it is here.
+func TestASessionThatComesTwiceIsShown(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 2, fullRooms)
+	h, id := nodes[0].h, nodes[0].h.newID()
+	m := &movedSession{User: "ann", Gen: 3, Oldest: 1, Rooms: []movedRoom{{Name: "r", Data: []byte(`"here"`)}}}
+	if !h.install(id, m, netip.Addr{}) || h.install(id, m, netip.Addr{}) {
+		t.Fatal("it is here not at all, or twice")
+	}
+	sh := h.roomShard("r")
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.rooms["r"]
+	if _, moving := r.presence.together.moving[id]; moving || r.members != 1 {
+		t.Errorf("%d members; it is about to be told to have left: %t", r.members, moving)
+	}
+	if who, here := r.presence.FindOwn(id.String()); !here || string(who.Data) != `"here"` {
+		t.Errorf("it is %v", who)
+	}
 }
