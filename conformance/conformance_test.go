@@ -40,6 +40,9 @@ func play(t *testing.T, s *rawtest.Server, stories []story) {
 				}()
 				got := lines(c)
 				<-sent
+				if last := len(got) - 1; how != "at once" && last >= 0 && strings.HasSuffix(got[last], "connection reset by peer") {
+					got[last] = "EOF" // the server had hung up when the rest of what was sent came
+				}
 				if !slices.Equal(got, st.want) {
 					t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(st.want, "\n\t"))
 				}
