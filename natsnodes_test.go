@@ -13,10 +13,10 @@ import (
 	"example.com/hubbub/internal/rawtest"
 )
 
-// startNATS runs a NATS server with JetStream, as an operator does who has one, and gives its URL.
-func startNATS(t *testing.T) string {
+// startNATS runs a NATS server, as an operator does who has one, and gives its URL.
+func startNATS(t *testing.T, jetStream bool) string {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: jetStream, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func startNATS(t *testing.T) string {
 // Nodes with NATS of the operator's own, and no secret: one log for each room, tokens that any of them takes, and one set of
 // policies.
 func TestNodesOverNATS(t *testing.T) {
-	url := startNATS(t)
+	url := startNATS(t, true)
 	cfg := hubbub.Config{NATS: hubbub.NATS{URLs: []string{url}}, Rooms: []hubbub.RoomPolicy{{Match: "a"}}}
 	var nodes []*rawtest.Server
 	for range 2 {
@@ -87,19 +87,8 @@ func TestNodesOverNATS(t *testing.T) {
 
 // What keeps NATS from being of use is said at the start.
 func TestNATSThatIsOfNoUse(t *testing.T) {
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
-	if !s.ReadyForConnections(rawtest.Patience) {
-		t.Fatal("NATS doesn't start")
-	}
-	if _, err := hubbub.New(hubbub.Config{NATS: hubbub.NATS{URLs: []string{s.ClientURL()}}}); err == nil || !strings.Contains(err.Error(), "has no JetStream") {
+	without := startNATS(t, false)
+	if _, err := hubbub.New(hubbub.Config{NATS: hubbub.NATS{URLs: []string{without}}}); err == nil || !strings.Contains(err.Error(), "has no JetStream") {
 		t.Errorf("without JetStream: %v", err)
 	}
 	nobody := "nats://me:password@" + freePair(t)

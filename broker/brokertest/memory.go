@@ -285,11 +285,25 @@ func (n *memoryNode) Open(of broker.Room, opened func(broker.Log, error)) (close
 		}
 		n.m.mu.Unlock()
 		opened(log, nil)
-		n.m.mu.Lock()
-		in.opened = true
-		n.m.mu.Unlock()
-		n.m.hand(n, in)
+		n.begin(in)
 	})
+	return n.ending(in, func() {
+		if r := n.m.room(of.Name); r.open[n] == in {
+			delete(r.open, n)
+		}
+	})
+}
+
+// begin has what waits come, and what comes from now on.
+func (n *memoryNode) begin(in *inbox) {
+	n.m.mu.Lock()
+	in.opened = true
+	n.m.mu.Unlock()
+	n.m.hand(n, in)
+}
+
+// ending is what closes an inbox, and takes it out after a moment. out is called with m.mu.
+func (n *memoryNode) ending(in *inbox, out func()) (closed func()) {
 	return func() {
 		n.m.mu.Lock()
 		defer n.m.mu.Unlock()
@@ -297,9 +311,7 @@ func (n *memoryNode) Open(of broker.Room, opened func(broker.Log, error)) (close
 		n.m.later(func() {
 			n.m.mu.Lock()
 			defer n.m.mu.Unlock()
-			if r := n.m.room(of.Name); r.open[n] == in {
-				delete(r.open, n)
-			}
+			out()
 		})
 	}
 }

@@ -119,23 +119,13 @@ func (n *memoryNode) Listen(topic string, ready func(error)) (closed func()) {
 		}
 		n.m.mu.Unlock()
 		ready(nil)
-		n.m.mu.Lock()
-		in.opened = true
-		n.m.mu.Unlock()
-		n.m.hand(n, in)
+		n.begin(in)
 	})
-	return func() {
-		n.m.mu.Lock()
-		defer n.m.mu.Unlock()
-		in.closed = true
-		n.m.later(func() {
-			n.m.mu.Lock()
-			defer n.m.mu.Unlock()
-			if n.topics[topic] == in {
-				delete(n.topics, topic)
-			}
-		})
-	}
+	return n.ending(in, func() {
+		if n.topics[topic] == in {
+			delete(n.topics, topic)
+		}
+	})
 }
 
 func (n *memoryNode) Tell(topic string, body []byte) error {

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -18,26 +19,27 @@ import (
 	"example.com/hubbub/broker"
 )
 
-// costly says for how long each of TestCost's measurements goes on.
-const costly = "HUBBUB_COST"
+// costly says for how long each of BenchmarkCost's measurements goes on, 1s by default, or is apart in the servers' process.
+const (
+	costly = "HUBBUB_COST"
+	apart  = "servers"
+)
 
-// TestServersApart isn't a test: TestCost runs it in a process of its own, which is then three servers and nothing else, so that
-// their CPU can be told from the nodes'.
-func TestServersApart(t *testing.T) {
-	if os.Getenv(costly) != "servers" {
-		t.Skip("TestCost runs it")
-	}
-	c := startCluster(t, 3)
-	for _, s := range c.servers {
-		fmt.Println("server", s.ClientURL())
-	}
-	_, _ = io.Copy(io.Discard, os.Stdin) // until TestCost ends
+// serveApart is what a process of BenchmarkCost does: it is three servers and nothing else, so that their CPU can be told from
+// the nodes'.
+func serveApart() {
+	testing.Benchmark(func(b *testing.B) {
+		for _, s := range startCluster(b, 3).servers {
+			fmt.Println("server", s.ClientURL())
+		}
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the benchmark ends
+	})
 }
 
-// serversApart starts it, and gives the servers' addresses and what they have used of CPU.
-func serversApart(t *testing.T) (urls []string, used func() time.Duration) {
-	cmd := exec.CommandContext(context.Background(), os.Args[0], "-test.run=^TestServersApart$", "-test.v")
-	cmd.Env = append(os.Environ(), costly+"=servers")
+// serversApart starts such a process, and gives the servers' addresses and what they have used of CPU.
+func serversApart(t testing.TB) (urls []string, used func() time.Duration) {
+	cmd := exec.CommandContext(context.Background(), os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), costly+"="+apart)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -78,12 +80,11 @@ func serversApart(t *testing.T) (urls []string, used func() time.Duration) {
 	}
 }
 
-// What a message costs the servers, and how long it takes to another node, with three servers and three replicas. HUBBUB_COST
-// says how long each goes on, 10s say.
-func TestCost(t *testing.T) {
-	long, err := time.ParseDuration(os.Getenv(costly))
+// What a message costs the servers, and how long it takes to another node, with three servers and three replicas.
+func BenchmarkCost(t *testing.B) {
+	long, err := time.ParseDuration(cmp.Or(os.Getenv(costly), "1s"))
 	if err != nil {
-		t.Skip("set " + costly + " to a duration to measure")
+		t.Fatal(err)
 	}
 	urls, used := serversApart(t)
 	var nodes []*testNode
@@ -103,7 +104,7 @@ func TestCost(t *testing.T) {
 }
 
 // measure has three nodes publish to rooms that are open on the next node.
-func measure(t *testing.T, nodes []*testNode, used func() time.Duration, rate, many int, long time.Duration) {
+func measure(t testing.TB, nodes []*testNode, used func() time.Duration, rate, many int, long time.Duration) {
 	var rooms []broker.Room
 	for _, name := range names(fmt.Sprint(rate, " "), many) {
 		r := broker.Room{Name: name, Messages: 1000, Age: time.Hour}

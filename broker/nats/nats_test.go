@@ -1,6 +1,8 @@
 package nats
 
 import (
+	"flag"
+	"os"
 	"testing"
 	"time"
 
@@ -11,6 +13,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(costly) == apart {
+		flag.Parse()
+		serveApart()
+		return
+	}
 	askEvery, bear, tellEvery = 2*time.Second, 3*time.Second, 2*time.Second
 	// A clustered server forgets now and then that a store has stopped, and keeps its clock's goroutine.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"))

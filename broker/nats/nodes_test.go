@@ -315,15 +315,21 @@ func TestSlowNodeMisses(t *testing.T) {
 	}
 }
 
-// A node that is cut off knows that, can't tell anything, and is told afterwards what it may have missed. The others see that
-// it is gone, and that it is back.
-func TestCutOff(t *testing.T) {
-	e := startEmbedded(t)
-	g := &gate{testServer: e}
+// gated is a node of the server's behind a gate.
+func (s *testServer) gated(t testing.TB) (*gate, *Broker) {
+	g := &gate{testServer: s}
 	b, err := connect(nil, Config{}, "", client.InProcessServer(g))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return g, b
+}
+
+// A node that is cut off knows that, can't tell anything, and is told afterwards what it may have missed. The others see that
+// it is gone, and that it is back.
+func TestCutOff(t *testing.T) {
+	e := startEmbedded(t)
+	g, b := e.gated(t)
 	a, n := run(t, e.node(t)), run(t, b)
 	a.meets(1)
 	n.meets(1)
@@ -363,11 +369,7 @@ func TestCutOff(t *testing.T) {
 // A server that takes nothing doesn't hold up who tells, asks or listens.
 func TestStalledTelling(t *testing.T) {
 	e := startEmbedded(t)
-	g := &gate{testServer: e}
-	b, err := connect(nil, Config{}, "", client.InProcessServer(g))
-	if err != nil {
-		t.Fatal(err)
-	}
+	g, b := e.gated(t)
 	a, n := run(t, e.node(t)), run(t, b)
 	n.meets(1)
 	stall := make(chan struct{})

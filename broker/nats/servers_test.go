@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -139,12 +138,11 @@ func startCluster(t testing.TB, n int) *cluster {
 	for i := range n {
 		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", ports[i])})
 	}
-	name := strings.NewReplacer(" ", "_", "/", "_").Replace(t.Name())
 	for i := range n {
 		c.options = append(c.options, &server.Options{
 			ServerName: fmt.Sprint("s", i), Host: "127.0.0.1", Port: ports[n+i], NoSigs: true,
 			JetStream: true, StoreDir: t.TempDir(), MaxPayload: maxPayload,
-			Cluster: server.ClusterOpts{Name: name, Host: "127.0.0.1", Port: ports[i]},
+			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[i]},
 			Routes:  routes,
 		})
 		c.start(i)

@@ -160,10 +160,3 @@ func answerSeats(h *Hub, _ broker.NodeID, question []byte, reply func(any, error
 	}
 	reply(h.limits.connections.of(user), nil)
 }
-
-// users is how many have a connection.
-func (p *seats) users() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.taken)
-}

@@ -98,16 +98,6 @@ func (c *client) hears(contents ...any) {
 	}
 }
 
-// gap is the next that comes: a gap of which nobody knows what is missing.
-func (c *client) gap(room string) {
-	c.t.Helper()
-	m := c.next()
-	named, _ := m["room"].(string)
-	if m["msg_type"] != "gap" || m["reason"] != "node" || named != room || m["count"] != nil || m["from_offset"] != nil || m["to_offset"] != nil {
-		c.t.Fatalf("got %v, want the gap of %q", m, room)
-	}
-}
-
 // What clients and applications publish on three nodes, in rooms without history and as chats, reaches every member on
 // each of them once, in each publisher's order, and not who sent it or is excluded.
 func TestWhatIsPublishedOnOneNodeReachesAll(t *testing.T) {
