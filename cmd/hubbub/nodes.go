@@ -99,7 +99,7 @@ func (n *clusterNodes) print(now time.Time) (wrong int) {
 		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", printable(is.Name), ready, is.Clients, is.Rooms, printable(is.Version), age, printable(cmp.Or(is.Store, "-")))
 	}
 	if s := n.Stores; s != nil {
-		fmt.Fprintln(w, "\nSTORE\tUP\tROUTES\tLOGS\tON DISK\tADDRESS\t")
+		fmt.Fprintln(w, "\nSTORE\tUP\tROUTES\tSTREAMS\tON DISK\tADDRESS\t")
 		var messages uint64
 		for _, is := range s.Stores {
 			up := map[bool]string{true: "yes", false: "no"}[is.Up]
@@ -121,7 +121,7 @@ func (n *clusterNodes) print(now time.Time) (wrong int) {
 				whole++
 			}
 		}
-		fmt.Fprintf(w, "\nlogs: %d, with all their copies: %d; messages: %d\n", len(s.Streams), whole, messages)
+		fmt.Fprintf(w, "\nstreams: %d, with all their copies: %d; messages: %d\n", len(s.Streams), whole, messages)
 		notes = append(notes, s.Problems...)
 	}
 	w.Flush()

@@ -82,7 +82,7 @@ func TestNodesAreShown(t *testing.T) {
 	if code != 1 {
 		t.Errorf("with something wrong it ends with %d", code)
 	}
-	for _, want := range []string{"one", "a:7422", "yes, leads", "2.5 MB", "logs: 1, with all their copies: 0; messages: 7", `! two\u001b[2J is not ready: it is cut off`,
+	for _, want := range []string{"one", "a:7422", "yes, leads", "2.5 MB", "streams: 1, with all their copies: 0; messages: 7", `! two\u001b[2J is not ready: it is cut off`,
 		"! the store BBB is away", "! this node can't hear of the others", "! nodes have different policies of rooms"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
