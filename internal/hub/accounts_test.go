@@ -138,9 +138,17 @@ func TestWhatIsKeptIsCountedAndGivenBack(t *testing.T) {
 // until waits for a condition that another goroutine brings about.
 func until(t testing.TB, what string, cond func() bool) {
 	t.Helper()
+	if !soon(cond) {
+		t.Fatalf("not in time: %s", what)
+	}
+}
+
+// soon says whether a condition that another goroutine brings about comes true in a minute.
+func soon(cond func() bool) bool {
 	for end := time.Now().Add(time.Minute); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not in time: %s", what)
+			return false
 		}
 	}
+	return true
 }

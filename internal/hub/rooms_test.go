@@ -53,7 +53,12 @@ func newHubOf(t testing.TB, workers int, set func(*Config)) (*Hub, *loop.Loop) {
 		l.Wait()
 		h.Stop()
 		served()
-		for _, account := range append(h.Unsettled(), l.Unsettled()...) {
+		var accounts []string
+		soon(func() bool { // a hook may just be returning
+			accounts = append(h.Unsettled(), l.Unsettled()...)
+			return len(accounts) == 0
+		})
+		for _, account := range accounts {
 			t.Errorf("not back at zero after the end: %s", account)
 		}
 		if n := l.Panics.Load(); n != 0 {
@@ -67,12 +72,9 @@ func newHubOf(t testing.TB, workers int, set func(*Config)) (*Hub, *loop.Loop) {
 func settled(t testing.TB, h *Hub) {
 	t.Helper()
 	var faults []string
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if faults = h.Audit(); len(faults) == 0 {
-			return
-		}
+	if !soon(func() bool { faults = h.Audit(); return len(faults) == 0 }) {
+		t.Errorf("the accounts don't fit: %s", strings.Join(faults, "; "))
 	}
-	t.Errorf("the accounts don't fit: %s", strings.Join(faults, "; "))
 }
 
 // serve has the hub's broker, if it has one, serve it, until end.
