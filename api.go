@@ -124,7 +124,7 @@ func (s *Server) info() api.Info {
 	}
 	return api.Info{
 		Nodes:   nodes,
-		Version: moduleVersion(), Node: s.node, Connections: s.Connections(), Rooms: s.RoomCount(), Clients: s.hub.Clients(),
+		Version: Version(), Node: s.node, Connections: s.Connections(), Rooms: s.RoomCount(), Clients: s.hub.Clients(),
 		Memory: api.Memory{Process: processMemory(), Buffered: s.loop.Buffered(), MaxBuffered: s.cfg().MaxBufferedBytes},
 	}
 }
@@ -132,8 +132,16 @@ func (s *Server) info() api.Info {
 // newNode names this server until it stops.
 func newNode() string { return strings.ToLower(rand.Text()[:12]) }
 
-// moduleVersion is Hubbub's, where the build knows it.
-func moduleVersion() string {
+// version is what the linker was told, as make release does:
+// -X example.com/hubbub.version=1.2.3
+var version string
+
+// Version is Hubbub's, where the build knows it: by the linker, or as the module that go.mod or go install names; else
+// "development".
+func Version() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "development"

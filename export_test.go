@@ -1,5 +1,7 @@
 package hubbub
 
+import "example.com/hubbub/internal/loop"
+
 // Refresh is what the hub calls when a client shows a new token.
 var Refresh = (*Server).refresh
 
@@ -7,3 +9,14 @@ var Refresh = (*Server).refresh
 func Quick(s *Server, b []byte) (answer []byte, used int) {
 	return s.api.Quick(s.cfg().BasePath)(b, nil)
 }
+
+// Hang keeps a worker from taking turns until release is called.
+func Hang(s *Server, worker int) (release func()) {
+	on := make(chan struct{})
+	s.loop.Workers()[worker].Post(hanging(on), 0)
+	return func() { close(on) }
+}
+
+type hanging chan struct{}
+
+func (h hanging) Run(*loop.Worker) { <-h }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"example.com/hubbub/internal/front"
@@ -46,13 +47,27 @@ func Listen(addr string, secure *tls.Config) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
+	return withTLS(l, secure), nil
+}
+
+// ListenFile is Listen for a socket that listens already, TCP or Unix, such as a parent or systemd hands to a process.
+// It takes f over, also where it fails.
+func ListenFile(f *os.File, secure *tls.Config) (net.Listener, error) {
+	l, err := front.ListenFile(f)
+	if err != nil {
+		return nil, fmt.Errorf("hubbub: %w", err)
+	}
+	return withTLS(l, secure), nil
+}
+
+func withTLS(l net.Listener, secure *tls.Config) net.Listener {
 	if secure == nil {
-		return l, nil
+		return l
 	}
 	secure = secure.Clone()
 	secure.NextProtos = []string{"http/1.1"} // a WebSocket can't be upgraded from HTTP/2 here
 	secure.DynamicRecordSizingDisabled = true
-	return &tlsListener{l, secure}, nil
+	return &tlsListener{l, secure}
 }
 
 type tlsListener struct {

@@ -169,7 +169,7 @@ func digestOf(text string) string {
 // nodeInfo is what this node says of itself.
 func (s *Server) nodeInfo() hub.NodeInfo {
 	info := hub.NodeInfo{
-		Name: s.node, Version: moduleVersion(), Started: s.started.UnixMilli(), Role: "node",
+		Name: s.node, Version: Version(), Started: s.started.UnixMilli(), Role: "node",
 		Connections: s.Connections(), Clients: s.hub.Clients(), Parked: s.hub.ParkedSessions(), Rooms: s.RoomCount(),
 		Policies: s.cfg().policies, Rules: s.cfg().rules, In: true, NotReady: s.notReady(),
 	}

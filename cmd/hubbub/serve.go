@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/coreos/go-systemd/v22/daemon"
 
 	"example.com/hubbub"
 )
@@ -112,15 +113,20 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 		log.Warn("a variable of the environment is no setting, and does nothing; hubbub config lists all", "name", name)
 	}
 	limitMemory(log)
-	l, err := hubbub.Listen(c.Listen, secure)
+	handed, err := inherited()
+	if err != nil {
+		return usageError{err}
+	}
+	l, err := listenOn(handed.listen, c.Listen, secure)
 	if err != nil {
 		return fmt.Errorf("--listen %s: %w", c.Listen, err)
 	}
-	admin, err := c.admin(log)
+	admin, err := c.admin(log, handed.admin)
 	if err != nil {
 		l.Close()
 		return fmt.Errorf("--admin-listen %s: %w", c.AdminListen, err)
 	}
+	cfg.AdminApart = admin != nil
 	srv, err := hubbub.New(cfg)
 	if err != nil {
 		l.Close()
@@ -136,6 +142,10 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 		log.Info("the admin listener has the API and /metrics", "admin-listen", admin.Addr().String())
 		go func() { served <- srv.ServeAdmin(admin, withPprof(srv.AdminHandler())) }()
 	}
+	watched, unwatch := context.WithCancel(context.Background())
+	defer unwatch()
+	go watch(watched, log, srv.Alive)
+	tellSystemd(log, daemon.SdNotifyReady) // it listens; a node that waits for its cluster says so at /readyz
 
 	select {
 	case err := <-served: // the listener failed, or the node can't be one of its cluster
@@ -145,6 +155,7 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	case sig := <-signals:
 		log.Info("stopping; once more stops at once", "signal", sig, "connections", srv.Connections())
 	}
+	tellSystemd(log, stopTakes(c.ShutdownDelay+c.ShutdownTimeout))
 	passOneSignal(signals)
 	stopped := make(chan error, 1)
 	go func() {
