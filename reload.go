@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 
@@ -61,16 +60,7 @@ func (s *Server) Reload(next Config) (changed, kept []string, err error) {
 	if len(changed) > 0 {
 		s.goBy(was, is)
 	}
-	s.logReload(changed, kept)
 	return changed, kept, nil
-}
-
-func (s *Server) logReload(changed, kept []string) {
-	level := slog.LevelInfo
-	if len(kept) > 0 {
-		level = slog.LevelWarn
-	}
-	s.log.Log(context.Background(), level, "the settings were read again; what is kept needs a restart", "changed", strings.Join(changed, ","), "kept", strings.Join(kept, ","))
 }
 
 // prepare makes all that the new settings need and that can fail. What stays the same is the same thing.

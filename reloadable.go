@@ -134,7 +134,7 @@ func appendOnce(names []string, name string) []string {
 	return append(names, name)
 }
 
-// same says whether two values of a type are alike; functions where they are the same code and what it refers to is.
+// same says whether two values of a type are alike; functions where they are the same code, whatever that refers to.
 func same(a, b reflect.Value) bool {
 	switch a.Kind() {
 	case reflect.Func:
