@@ -75,8 +75,12 @@ func (c Config) apiKeys() (keys auth.APIKeys, err error) {
 }
 
 func (s *Server) newAPI() *api.API {
-	keys, _ := s.cfg.apiKeys() // Validate has looked
-	return api.New(api.Config{Hub: s.hub, Keys: keys, MaxMessageBytes: s.cfg.MaxMessageBytes, Info: s.info, Nodes: s.nodes, RemoveNode: s.removeNode, Log: s.log})
+	return api.New(api.Config{Settings: s.cfg().apiSettings(), Hub: s.hub, Info: s.info, Nodes: s.nodes, RemoveNode: s.removeNode, Renew: s.readAgain, Log: s.log})
+}
+
+func (c *Config) apiSettings() api.Settings {
+	keys, _ := c.apiKeys() // Validate has looked
+	return api.Settings{Keys: keys, MaxMessageBytes: c.MaxMessageBytes}
 }
 
 // isAPI says of a path below the server's own whether the API has it.
@@ -121,7 +125,7 @@ func (s *Server) info() api.Info {
 	return api.Info{
 		Nodes:   nodes,
 		Version: Version(), Node: s.node, Connections: s.Connections(), Rooms: s.RoomCount(), Clients: s.hub.Clients(),
-		Memory: api.Memory{Process: processMemory(), Buffered: s.loop.Buffered(), MaxBuffered: s.cfg.MaxBufferedBytes},
+		Memory: api.Memory{Process: processMemory(), Buffered: s.loop.Buffered(), MaxBuffered: s.cfg().MaxBufferedBytes},
 	}
 }
 

@@ -7,7 +7,7 @@ var Refresh = (*Server).refresh
 
 // Quick answers the publish at the front of b without net/http, where it can.
 func Quick(s *Server, b []byte) (answer []byte, used int) {
-	return s.api.Quick(s.cfg.BasePath)(b, nil)
+	return s.api.Quick(s.cfg().BasePath)(b, nil)
 }
 
 // Hang keeps a worker from taking turns until release is called.

@@ -102,7 +102,7 @@ func CertificateFiles(certFile, keyFile string, log *slog.Logger) (*tls.Config, 
 // belong to its cluster, because the others have other policies of rooms, it returns why; Shutdown is still to be called. Next to http.Serve it bounds
 // what connections that are not upgraded yet can cost, in number, in time and in bytes.
 func (s *Server) Serve(l net.Listener) error {
-	if s.cfg.ProxyProtocol {
+	if s.cfg().ProxyProtocol {
 		l = s.withProxyHeaders(l)
 	}
 	return s.serve(l, s)
@@ -114,15 +114,14 @@ func (s *Server) ServeAdmin(l net.Listener, h http.Handler) error { return s.ser
 
 // serve is Serve for any handler.
 func (s *Server) serve(l net.Listener, h http.Handler) error {
-	descriptors := openFileLimit() - s.cfg.MaxConnections - fdsOfOurs // for connections that are no WebSockets (yet)
-	g := front.NewGate(l, descriptors, front.TurnsPerWorker*s.cfg.Workers, func() string { return tooBusy(noDescriptor) }, s.log)
-	if answer := s.api.Quick(s.cfg.BasePath); h == http.Handler(s) && !s.cfg.AdminApart && answer != nil {
-		g.Quick = &front.Quick{Answer: answer, Head: s.cfg.HandshakeTimeout, Idle: keepAlive}
+	g := front.NewGate(l, s.cfg().descriptors(), front.TurnsPerWorker*s.cfg().Workers, func() string { return tooBusy(noDescriptor) }, s.log)
+	if answer := s.api.Quick(s.cfg().BasePath); h == http.Handler(s) && !s.cfg().AdminApart && answer != nil {
+		g.Quick = &front.Quick{Answer: answer, Head: s.cfg().HandshakeTimeout, Idle: keepAlive}
 	}
 	srv := &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: s.cfg.HandshakeTimeout,
-		ReadTimeout:       s.cfg.HandshakeTimeout,
+		ReadHeaderTimeout: s.cfg().HandshakeTimeout,
+		ReadTimeout:       s.cfg().HandshakeTimeout,
 		WriteTimeout:      time.Minute, // a hijacked connection has none
 		IdleTimeout:       keepAlive,
 		MaxHeaderBytes:    maxHeadBytes,
@@ -138,6 +137,7 @@ func (s *Server) serve(l net.Listener, h http.Handler) error {
 	}
 	s.listening[srv] = true
 	s.gates = append(s.gates, g)
+	g.Descriptors(s.cfg().descriptors()) // under mu, as a reload does
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -154,6 +154,9 @@ func (s *Server) serve(l net.Listener, h http.Handler) error {
 	}
 	return err
 }
+
+// descriptors is how many there are for connections that are no WebSockets (yet).
+func (c *Config) descriptors() int { return openFileLimit() - c.MaxConnections - fdsOfOurs }
 
 // aside serves a request in its lane.
 func (s *Server) aside(w http.ResponseWriter, r *http.Request, l front.Lane, serve http.HandlerFunc) {

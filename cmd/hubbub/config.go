@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"strconv"
@@ -23,6 +24,8 @@ type configCmd struct {
 	Room     *string `placeholder:"NAME" env:"-" help:"Print what the room of this name gets, and by which rule, instead."`
 	User     *string `placeholder:"NAME" env:"-" help:"With --room: print what the user of this name may do there, and why; empty for a client without a name."`
 
+	Diff configFile `env:"-" placeholder:"FILE" help:"Print what a reload by this file, in the place of --config's, would change, and what it would keep until a restart."`
+
 	Commented bool `env:"-" help:"Print a file to begin with instead: every setting with what it means, and all that isn't set as a comment."`
 }
 
@@ -33,7 +36,7 @@ func (configCmd) Help() string {
 
 // Run prints every setting with its meaning, its value and where that is from.
 func (c *configCmd) Run(ctx *kong.Context) error {
-	cfg, _, err := c.prepare(ctx, c.logger())
+	cfg, _, err := c.prepare(ctx, c.logger(new(slog.LevelVar)))
 	if err != nil {
 		return err
 	}
@@ -42,6 +45,8 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 		return usageError{errors.New("--user needs --room: what may this user do where?")}
 	case c.User != nil:
 		return c.printAccess(ctx, cfg)
+	case c.Diff != "":
+		return c.printDiff(ctx, cfg)
 	case c.Room != nil:
 		return c.printRoom(ctx, cfg)
 	case c.Commented:
