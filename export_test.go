@@ -1,5 +1,7 @@
 package hubbub
 
+import "net/http"
+
 // Refresh is what the hub calls when a client shows a new token.
 var Refresh = (*Server).refresh
 
@@ -7,3 +9,6 @@ var Refresh = (*Server).refresh
 func Quick(s *Server, b []byte) (answer []byte, used int) {
 	return s.api.Quick(s.cfg.BasePath)(b, nil)
 }
+
+// QuickUpgrade says whether an upgrade is served without net/http, where its head is plain.
+func QuickUpgrade(s *Server, r *http.Request) bool { return s.quickUpgrade(r) != nil }

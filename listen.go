@@ -101,8 +101,11 @@ func (s *Server) ServeAdmin(l net.Listener, h http.Handler) error { return s.ser
 func (s *Server) serve(l net.Listener, h http.Handler) error {
 	descriptors := openFileLimit() - s.cfg.MaxConnections - fdsOfOurs // for connections that are no WebSockets (yet)
 	g := front.NewGate(l, descriptors, front.TurnsPerWorker*s.cfg.Workers, func() string { return tooBusy(noDescriptor) }, s.log)
-	if answer := s.api.Quick(s.cfg.BasePath); h == http.Handler(s) && !s.cfg.AdminApart && answer != nil {
-		g.Quick = &front.Quick{Answer: answer, Head: s.cfg.HandshakeTimeout, Idle: keepAlive}
+	if h == http.Handler(s) {
+		g.Quick = &front.Quick{Upgrade: s.quickUpgrade, Head: s.cfg.HandshakeTimeout, Idle: keepAlive}
+		if !s.cfg.AdminApart {
+			g.Quick.Answer = s.api.Quick(s.cfg.BasePath)
+		}
 	}
 	srv := &http.Server{
 		Handler:           h,

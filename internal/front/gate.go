@@ -212,7 +212,11 @@ func (g *Gate) Unsettled() []string {
 
 // Context is net/http's ConnContext.
 func (g *Gate) Context(ctx context.Context, nc net.Conn) context.Context {
-	return context.WithValue(ctx, gateKey{}, &ticket{gate: g, nc: nc})
+	ctx = context.WithValue(ctx, gateKey{}, &ticket{gate: g, nc: nc})
+	if a, ok := nc.(*arrival); ok {
+		a.context = ctx
+	}
+	return ctx
 }
 
 type gateKey struct{}
