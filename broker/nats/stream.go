@@ -49,6 +49,7 @@ type stream struct {
 	gone    uint64    // an offset behind which nothing of this log had expired
 	goneAt  time.Time // when that was so; zero for never
 	fresh   []*room   // were opened just now, and have to be looked at once more
+	lasts   *lasts    // of this log; nil where they aren't kept
 	over    bool
 }
 
@@ -178,6 +179,8 @@ func (st *stream) find() {
 		lost := st.nonce != ""
 		st.nonce, st.acked, st.goneAt = nonce, 0, time.Time{}
 		st.swept, st.sweptAt = last, time.Now() // each room is read from now on
+		st.lasts.close()
+		st.lasts = st.b.lastsOf(st.name, nonce, last)
 		if lost {
 			st.b.log.Error("the log of rooms was lost; another begins", "stream", st.name, "rooms open", len(st.rooms))
 			for _, ro := range st.rooms {
@@ -345,4 +348,5 @@ func (st *stream) stop() {
 	st.mu.Unlock()
 	st.jobs.end()
 	st.fail(broker.ErrUnavailable)
+	st.lastsNow().close()
 }
