@@ -46,8 +46,7 @@ func nodeKilled(d *drill) {
 		times, rate, back.Seconds(), backs[times/2].Seconds(), again.Seconds(), agains[times/2].Seconds(), shown.Seconds())
 	c.judgeCompany(false)
 	c.judgeRecovered()
-	// A room that the next node has to open waits for its log's leader, of which NATS elects another after 4 to 9 s.
-	d.timed(back < 10*time.Second, "clients were not back within 10 s")
+	d.timed(back < 5*time.Second, "clients were not back within 5 s")
 	d.timed(again < 10*time.Second, "a publish waited for more than 10 s")
 	d.timed(shown < 10*time.Second, "presence was not right within 10 s")
 }

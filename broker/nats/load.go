@@ -227,11 +227,13 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.Description }
 
-// ask asks JetStream until it answers: while a leader is found nobody does.
+// ask asks JetStream until it answers: while a leader is found nobody does. Once there is one it is asked at once.
 func (st *stream) ask(ctx context.Context, subject string, question []byte) (m *client.Msg, err error) {
 	for {
 		once, cancel := context.WithTimeout(ctx, askTimeout)
+		stop := context.AfterFunc(st.term(), cancel)
 		m, err = st.b.send.RequestWithContext(once, subject, question)
+		stop()
 		cancel()
 		if err == nil {
 			return m, nil
