@@ -14,15 +14,19 @@ func nodeKilled(d *drill) {
 	rate, times, every := pick(d, 500.0, 200), pick(d, 15, 3), pick(d, 20*time.Second, 12*time.Second)
 	var backs, agains []time.Duration
 	var shown time.Duration
+	victim := ns.all[0]
 	for range times {
-		victim := ns.all[d.rng.IntN(len(ns.all))]
+		for was := victim; victim == was; { // which has hardly a client yet
+			victim = ns.all[d.rng.IntN(len(ns.all))]
+		}
 		c.slowest = 0
 		killed := c.clock()
 		victim.kill()
-		home, started := int64(0), false
+		home, seen, started := int64(0), false, false
 		c.talk(rate, every, func() {
+			seen = seen || c.away() > 0
 			switch {
-			case home == 0 && c.away() == 0:
+			case seen && home == 0 && c.away() == 0:
 				home = c.clock()
 			case !started && c.clock()-killed > int64(every/3):
 				victim.start()
