@@ -84,7 +84,7 @@ func (s *Server) quickUpgrade(r *http.Request) http.HandlerFunc {
 	if path != "/ws" && path != "/" && path != "/echo" || !isUpgrade(r) {
 		return nil
 	}
-	if s.cfg.Authenticate != nil || s.cfg.JWT.JWKS != "" || s.asksOf(r) != nil || s.hub.Remote() && first(inQuery(r, "resume")) != "" {
+	if cfg := s.cfg(); cfg.Authenticate != nil || cfg.JWT.JWKS != "" || s.asksOf(r) != nil || s.hub.Remote() && first(inQuery(r, "resume")) != "" {
 		return nil
 	}
 	return s.ServeHTTP
@@ -125,7 +125,8 @@ func (s *Server) turnAway(nc net.Conn, r *http.Request, err error) {
 type place struct {
 	s       *Server
 	r       *http.Request
-	key     netip.Addr   // of the address, for ips.Leave
+	key     netip.Addr // of the address, for ips.Leave where it is counted
+	counted bool
 	remote  string       // the client's address, where it may be another than the socket's; else empty
 	h       loop.Handler // once it is admitted; it gives the address's place back
 	taken   bool         // by the loop, which calls the handler's Closed
@@ -135,7 +136,7 @@ type place struct {
 // admitted says for whom the place is.
 func (p *place) admitted(h loop.Handler) {
 	p.h = h
-	if p.s.ips != nil {
+	if p.counted {
 		p.h = &counted{h, p.s.ips, p.key}
 	}
 	if p.remote != "" {
@@ -161,7 +162,7 @@ func (p *place) end() {
 	switch {
 	case p.taken: // so the worker ends the turn
 	case p.h == nil:
-		p.s.ips.Leave(p.key)
+		p.leaveIP()
 	default:
 		p.h.Closed(nil, loop.Ending{Code: wire.CloseAbnormal})
 	}
@@ -169,6 +170,13 @@ func (p *place) end() {
 		front.EndTurn(p.r)
 	}
 	p.s.hub.UpgradeEnds()
+}
+
+// leaveIP gives the address's place back.
+func (p *place) leaveIP() {
+	if p.counted {
+		p.s.ips.Leave(p.key)
+	}
 }
 
 // counted is a connection's handler that gives its address's place back at the end.
@@ -216,8 +224,9 @@ func (s *Server) shakeHands(w http.ResponseWriter, r *http.Request) (d wire.Defl
 
 // checkOrigin says why the page that asks may not connect; nil: it may.
 func (s *Server) checkOrigin(r *http.Request) *refusal {
-	why, pattern := s.origins.Refuse(r)
-	if why == "" && s.cfg.JWT.Cookie != "" && len(r.Header["Origin"]) == 0 && len(r.CookiesNamed(s.cfg.JWT.Cookie)) > 0 {
+	set := s.cfg()
+	why, pattern := set.origins.Refuse(r)
+	if why == "" && set.JWT.Cookie != "" && len(r.Header["Origin"]) == 0 && len(r.CookiesNamed(set.JWT.Cookie)) > 0 {
 		why = "with the cookie that carries a token the header Origin is needed; other programs than browsers show their token in another way"
 	}
 	if why == "" {
@@ -287,9 +296,9 @@ func noHijack(w http.ResponseWriter, err error) *refusal {
 // those who offer their token beside it, and where tokens are wanted for those who offer none.
 func (s *Server) subprotocol(r *http.Request) string {
 	offers := r.Header["Sec-Websocket-Protocol"]
-	own := s.cfg.identifies() || len(offeredTokens(r)) > 0
+	own := s.cfg().identifies() || len(offeredTokens(r)) > 0
 	for offer := range offered(r) {
-		if own && offer == ownSubprotocol || slices.Contains(s.cfg.Subprotocols, offer) {
+		if own && offer == ownSubprotocol || slices.Contains(s.cfg().Subprotocols, offer) {
 			return offer
 		}
 	}
@@ -314,16 +323,16 @@ func (s *Server) reserve(r *http.Request) (p *place, no *refusal) {
 	if no := s.connects(r); no != nil {
 		return nil, no
 	}
-	key, ok := s.ips.Take(r.RemoteAddr)
-	if !ok {
+	p = &place{s: s, r: r}
+	var ok bool
+	if p.key, p.counted, ok = s.ips.Take(r.RemoteAddr); !ok {
 		return nil, s.tooManyOfOne()
 	}
-	if !s.loop.Reserve(s.cfg.MaxConnections) {
-		s.ips.Leave(key)
+	if !s.loop.Reserve(s.cfg().MaxConnections) {
+		p.leaveIP()
 		return nil, s.tooMany()
 	}
-	p = &place{s: s, r: r, key: key}
-	if len(s.proxies) > 0 {
+	if len(s.cfg().proxies) > 0 {
 		p.remote = r.RemoteAddr
 	}
 	return p, nil
@@ -338,17 +347,17 @@ func (s *Server) closedToAll() *refusal {
 		return &refusal{status: http.StatusServiceUnavailable, detail: why, result: upgradeNotIn}
 	}
 	if s.loop.Overloaded() {
-		return full("the server is overloaded", upgradeOverloaded, "--max-buffered-bytes", s.cfg.MaxBufferedBytes)
+		return full("the server is overloaded", upgradeOverloaded, "--max-buffered-bytes", s.cfg().MaxBufferedBytes)
 	}
 	return nil
 }
 
 func (s *Server) tooMany() *refusal {
-	return full("too many connections", upgradeConnections, "--max-connections", int64(s.cfg.MaxConnections))
+	return full("too many connections", upgradeConnections, "--max-connections", int64(s.cfg().MaxConnections))
 }
 
 func (s *Server) tooManyOfOne() *refusal {
-	no := full("too many connections from this address", upgradePerIP, "--max-connections-per-ip", int64(s.cfg.MaxConnectionsPerIP))
+	no := full("too many connections from this address", upgradePerIP, "--max-connections-per-ip", int64(s.cfg().MaxConnectionsPerIP))
 	no.status = http.StatusTooManyRequests
 	return no
 }
@@ -380,10 +389,10 @@ func retryAfter() int { return 1 + rand.IntN(5) }
 // negotiate says which extensions the connection has, and the header that answers so; an empty one is left out.
 func (s *Server) negotiate(r *http.Request) (wire.Deflate, string, error) {
 	offers, err := wire.ParseExtensions(r.Header["Sec-Websocket-Extensions"])
-	if err != nil || s.cfg.Compression == compressionOff {
+	if err != nil || s.cfg().Compression == compressionOff {
 		return wire.Deflate{}, "", err
 	}
-	d, answer := wire.AcceptDeflate(offers, s.cfg.Compression == compressionContext)
+	d, answer := wire.AcceptDeflate(offers, s.cfg().Compression == compressionContext)
 	return d, answer, nil
 }
 

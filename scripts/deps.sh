@@ -29,6 +29,7 @@ missing_for_tests() {
 	command -v npm >/dev/null || echo "npm: to install the npm packages of e2e and js"
 	command -v curl >/dev/null || echo "curl: for the calls of docs/api.md, which a test makes"
 	command -v openssl >/dev/null || echo "openssl: the TLS client of a test, and its certificate"
+	command -v systemd-socket-activate >/dev/null || echo "systemd: its systemd-socket-activate starts a server of a test"
 	has_websockets || echo "python3-websockets: the client that e2e/websockets_client.py drives"
 	for proxy in nginx haproxy caddy apache2; do
 		has_proxy "$proxy" || echo "$proxy: a proxy of docs/deploy.md, which e2e runs"
