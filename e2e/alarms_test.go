@@ -39,8 +39,9 @@ var troubles = map[string]trouble{
 	"limits":    {make: aboveLimits, want: []string{"HubbubRefusesMuch"}},
 	"backend": {make: noBackend, want: []string{"HubbubQuestionsFail", "HubbubCommandsFail", "HubbubWebhooksLate",
 		"HubbubOutboxFills", "HubbubWebhooksDropped"}},
-	"slowly": {make: slowBackend, want: []string{"HubbubQuestionsSlow"}},
-	"gone":   {make: goneBackend, want: []string{"HubbubWebhooksStopped"}},
+	"muddled": {make: muddledBackend, want: []string{"HubbubQuestionsFail", "HubbubFaults"}},
+	"slowly":  {make: slowBackend, want: []string{"HubbubQuestionsSlow"}},
+	"gone":    {make: goneBackend, want: []string{"HubbubWebhooksStopped"}},
 	"disk": {root: true, make: fullDisk, want: []string{"HubbubWebhooksDisk", "HubbubLogsRefuse", "HubbubCommandsFail",
 		"HubbubAPIFails"}},
 	"cluster": {make: lostNATS, want: []string{"HubbubCutOff", "HubbubLinksDown", "HubbubLogsRefuse", "HubbubMessagesMissed",
@@ -83,7 +84,7 @@ func TestAlarms(t *testing.T) {
 // calm is a server that is used, with all that it can have. Its figures are those that panels and alarms may speak of.
 func calm(t *testing.T, p *prometheus, job string) {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = w.Write([]byte("{}"))
+		answer(w, "{}")
 	}))
 	t.Cleanup(backend.Close)
 	s := start(t, "--api-key", backendKey, "--webhook-url", backend.URL, "--hook-url", backend.URL, "--hook-events", "request",
@@ -101,6 +102,7 @@ func calm(t *testing.T, p *prometheus, job string) {
 		if status := s.call(t, backendKey, "POST", "/publish", `{"room":"r","content":1}`); status != http.StatusOK {
 			t.Fatalf("publish %d: %d", i, status)
 		}
+		a.message("room_message")
 	}
 	for _, panel := range readDashboard(t).charts() {
 		for _, target := range panel.Targets {
@@ -190,10 +192,10 @@ func littleMemory(t *testing.T, p *prometheus, job string) {
 
 func fewFiles(t *testing.T, p *prometheus, job string) {
 	s := under(t, `ulimit -n 200; exec "$@"`, "--max-connections", "5000")
-	p.watch(t, job, s)
 	for scrape(t, s)["process_open_fds"] < 0.96*200 {
 		dialRaw(t, s, "/ws", "").welcomed()
 	}
+	p.watch(t, job, s) // last, so that it is watched no more when they go
 }
 
 func restarts(t *testing.T, p *prometheus, job string) {
@@ -209,7 +211,10 @@ func restarts(t *testing.T, p *prometheus, job string) {
 	}
 	p.firing(t, job, "HubbubRestarts")
 	_ = s.cmd.Process.Signal(syscall.SIGSTOP) // it hangs
-	t.Cleanup(func() { _ = s.cmd.Process.Signal(syscall.SIGCONT) })
+	t.Cleanup(func() {
+		_ = s.cmd.Process.Signal(syscall.SIGCONT)
+		s.waitReady(t)
+	})
 }
 
 func strangers(t *testing.T, p *prometheus, job string) {
@@ -267,7 +272,7 @@ func slowBackend(t *testing.T, p *prometheus, job string) {
 		case <-time.After(1200 * time.Millisecond): // the fault
 		case <-r.Context().Done():
 		}
-		_, _ = w.Write([]byte(`{"allow":true}`))
+		answer(w, "{}")
 	}))
 	t.Cleanup(backend.Close)
 	s := start(t, "--hook-url", backend.URL, "--hook-events", "join", "--webhook-secret", hookSecret)
@@ -278,6 +283,24 @@ func slowBackend(t *testing.T, p *prometheus, job string) {
 		c.write(text(fmt.Sprintf(`{"msg_type":"join_room","room":"r%d","id":1}`, i)))
 		c.message("joined")
 	}
+}
+
+// answer is what a backend says that allows.
+func answer(w http.ResponseWriter, body string) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write([]byte(body))
+}
+
+// muddledBackend answers what can't be understood, which clients are told as an internal error.
+func muddledBackend(t *testing.T, p *prometheus, job string) {
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, "yes") }))
+	t.Cleanup(backend.Close)
+	s := start(t, "--hook-url", backend.URL, "--hook-events", "join", "--webhook-secret", hookSecret)
+	p.watch(t, job, s)
+	c := dialRaw(t, s, "/ws", "")
+	c.welcomed()
+	c.write(text(`{"msg_type":"join_room","room":"r","id":1}`))
+	c.message("error")
 }
 
 func goneBackend(t *testing.T, p *prometheus, job string) {
@@ -303,13 +326,19 @@ func fullDisk(t *testing.T, p *prometheus, job string) {
 	body := `{"room":"r","content":"` + strings.Repeat("x", 40_000) + `"}`
 	refused := 0
 	p.until(t, "the log refuses much", func() bool {
-		c.write(text(`{"msg_type":"room_message","id":1,` + body[1:]))
-		if _, payload := c.expectAny(); strings.Contains(payload, `"error"`) {
-			refused++
+		for range 20 { // side by side: each may wait for as long as a publish may
+			c.write(text(`{"msg_type":"room_message","id":1,` + body[1:]))
 		}
-		s.call(t, backendKey, "POST", "/publish", body)
-		return refused >= 15
+		for range 20 {
+			if _, payload := c.expectAny(); strings.Contains(payload, `"error"`) {
+				refused++
+			}
+		}
+		return refused >= 20
 	})
+	for range 3 {
+		s.call(t, backendKey, "POST", "/publish", body)
+	}
 }
 
 // lostNATS: two nodes lose the NATS server between them; it comes back with nothing stored. Beside them is a third that
