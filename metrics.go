@@ -127,8 +127,8 @@ func (s *Server) snapshot() metrics.Snapshot {
 		Connections: s.Connections(),
 		Rooms:       s.RoomCount(),
 
-		MaxConnections:   s.cfg.MaxConnections,
-		MaxBufferedBytes: s.cfg.MaxBufferedBytes,
+		MaxConnections:   s.cfg().MaxConnections,
+		MaxBufferedBytes: s.cfg().MaxBufferedBytes,
 
 		Dropped:      map[string]int64{},
 		Closed:       map[string]int64{closedOther: 0},
