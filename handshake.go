@@ -77,19 +77,6 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit admits) {
 	s.quiet.Connected()
 }
 
-// quickUpgrade serves an upgrade without net/http, in less than three quarters of its processor time, where nothing has to
-// be waited for that a client which hangs up should end: an answer of the application, a provider's keys, another node.
-func (s *Server) quickUpgrade(r *http.Request) http.HandlerFunc {
-	path := s.pathOf(r)
-	if path != "/ws" && path != "/" && path != "/echo" || !isUpgrade(r) {
-		return nil
-	}
-	if cfg := s.cfg(); cfg.Authenticate != nil || cfg.JWT.JWKS != "" || s.asksOf(r) != nil || s.hub.Remote() && first(inQuery(r, "resume")) != "" {
-		return nil
-	}
-	return s.ServeHTTP
-}
-
 // takeOver has the connection of an upgrade, and what came of it behind the request.
 func takeOver(w http.ResponseWriter) (nc net.Conn, first []byte, err error) {
 	if quick, ok := w.(*front.Upgrading); ok {

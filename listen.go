@@ -161,6 +161,19 @@ func (s *Server) serve(l net.Listener, h http.Handler) error {
 // descriptors is how many there are for connections that are no WebSockets (yet).
 func (c *Config) descriptors() int { return openFileLimit() - c.MaxConnections - fdsOfOurs }
 
+// quickUpgrade serves an upgrade without net/http, in less than three quarters of its processor time, where nothing has to
+// be waited for that a client which hangs up should end: an answer of the application, a provider's keys, another node.
+func (s *Server) quickUpgrade(r *http.Request) http.HandlerFunc {
+	path := s.pathOf(r)
+	if path != "/ws" && path != "/" && path != "/echo" || !isUpgrade(r) {
+		return nil
+	}
+	if cfg := s.cfg(); cfg.Authenticate != nil || cfg.JWT.JWKS != "" || s.asksOf(r) != nil || s.hub.Remote() && first(inQuery(r, "resume")) != "" {
+		return nil
+	}
+	return s.ServeHTTP
+}
+
 // aside serves a request in its lane.
 func (s *Server) aside(w http.ResponseWriter, r *http.Request, l front.Lane, serve http.HandlerFunc) {
 	front.StepAside(w, r)

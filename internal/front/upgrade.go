@@ -2,6 +2,7 @@ package front
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -24,7 +25,7 @@ func (a *arrival) upgrades(b []byte) bool {
 		return false
 	}
 	r.RemoteAddr = a.Conn.RemoteAddr().String()
-	r = r.WithContext(a.context)
+	r = r.WithContext(context.WithValue(a.context, http.LocalAddrContextKey, a.Conn.LocalAddr())) // as net/http has it
 	serve := a.quick.Upgrade(r)
 	if serve == nil {
 		return false
