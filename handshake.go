@@ -77,23 +77,6 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit admits) {
 	s.quiet.Connected()
 }
 
-// takeOver has the connection of an upgrade, and what came of it behind the request.
-func takeOver(w http.ResponseWriter) (nc net.Conn, first []byte, err error) {
-	if quick, ok := w.(*front.Upgrading); ok {
-		nc, first = quick.Take()
-		return nc, first, nil
-	}
-	nc, buffered, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	if n := buffered.Reader.Buffered(); n > 0 {
-		peek, _ := buffered.Reader.Peek(n)
-		first = slices.Clone(peek)
-	}
-	return nc, first, nil
-}
-
 // turnAway answers a request whose connection the loop didn't take, where net/http has no say any more.
 func (s *Server) turnAway(nc net.Conn, r *http.Request, err error) {
 	result, detail := upgradeFailed, noDescriptor

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"example.com/hubbub/internal/front"
@@ -172,6 +173,23 @@ func (s *Server) quickUpgrade(r *http.Request) http.HandlerFunc {
 		return nil
 	}
 	return s.ServeHTTP
+}
+
+// takeOver has the connection of an upgrade, and what came of it behind the request.
+func takeOver(w http.ResponseWriter) (nc net.Conn, first []byte, err error) {
+	if quick, ok := w.(*front.Upgrading); ok {
+		nc, first = quick.Take()
+		return nc, first, nil
+	}
+	nc, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	if n := buffered.Reader.Buffered(); n > 0 {
+		peek, _ := buffered.Reader.Peek(n)
+		first = slices.Clone(peek)
+	}
+	return nc, first, nil
 }
 
 // aside serves a request in its lane.
