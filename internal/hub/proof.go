@@ -50,7 +50,7 @@ func (h *Hub) prove(name string, since *protocol.Position, ready func(error)) {
 	case !r.keeps() || string(since.Epoch) != at.Epoch:
 		ready(nil)
 	case since.Offset > at.Offset:
-		h.cfg.Broker.Read(h.brokers(name), at.Offset, func(log broker.Log, err error) {
+		h.cfg().Broker.Read(h.brokers(name), at.Offset, func(log broker.Log, err error) {
 			if err == nil {
 				h.comesTo(name, since.Offset, log, ready)
 				return
