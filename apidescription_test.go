@@ -62,8 +62,9 @@ func TestOpenAPI(t *testing.T) {
 // allIsDone makes every call with everything that it may have.
 func allIsDone(t *testing.T, d *description) {
 	s, b := startAPI(t, hubbub.Config{
-		Hooks: hubbub.Hooks{Connect: asUser},
-		Rooms: []hubbub.RoomPolicy{{Match: "full", Presence: "full"}, {Match: "mute", Presence: "off", History: &hubbub.History{}}},
+		Hooks:     hubbub.Hooks{Connect: asUser},
+		RecentLog: func() []string { return []string{"a line"} },
+		Rooms:     []hubbub.RoomPolicy{{Match: "full", Presence: "full"}, {Match: "mute", Presence: "off", History: &hubbub.History{}}},
 	})
 	b.desc = d
 	ann, bob := enterAs(t, s, "ann"), enterAs(t, s, "bob")
@@ -95,6 +96,7 @@ func allIsDone(t *testing.T, d *description) {
 	b.ok("GET", "/users", "")
 	b.ok("GET", "/users/ann", "")
 	b.ok("GET", "/info", "")
+	b.ok("GET", "/log", "")
 	b.ok("GET", "/nodes", "")
 	b.ok("GET", "/openapi.yaml", "")
 	b.fails(400, "bad_message", "no body", "GET", "/openapi.yaml", `{}`)
@@ -143,7 +145,7 @@ func examples(client string) map[string][3]string {
 		"join": {"PUT", room + "/members/" + client, ""}, "leave": {"DELETE", room + "/members/" + client, ""},
 		"clients": {"GET", "/clients", ""}, "client": {"GET", "/clients/" + client, ""}, "disconnect_client": {"DELETE", "/clients/" + client, ""},
 		"users": {"GET", "/users", ""}, "user": {"GET", "/users/u", ""}, "disconnect_user": {"DELETE", "/users/u", ""},
-		"info": {"GET", "/info", ""}, "nodes": {"GET", "/nodes", ""}, "remove_node": {"DELETE", "/nodes/n", ""}, "tail": {"GET", "/tail?room=r", ""},
+		"info": {"GET", "/info", ""}, "log": {"GET", "/log", ""}, "nodes": {"GET", "/nodes", ""}, "remove_node": {"DELETE", "/nodes/n", ""}, "tail": {"GET", "/tail?room=r", ""},
 	}
 }
 
@@ -159,7 +161,7 @@ func allIsRefused(t *testing.T, d *description) {
 		b.fails(401, "unauthorized", "Bearer", c[0], c[1], c[2])
 		if name != "batch" {
 			b.key = secrets["tail"]
-			if name == "tail" {
+			if name == "tail" || name == "log" {
 				b.key = secrets["manage"]
 			}
 			b.fails(403, "forbidden", "right", c[0], c[1], c[2])
@@ -175,7 +177,7 @@ func allIsRefused(t *testing.T, d *description) {
 	for _, c := range [][3]string{
 		{"POST", "/publish", `{"user":"nobody","content":1}`}, {"GET", "/rooms/none", ""}, {"DELETE", "/rooms/r/history/7", ""}, {"PUT", "/rooms/r/members/nobody", ""},
 		{"DELETE", "/rooms/none/members/" + m.id, ""}, {"GET", "/clients/nobody", ""}, {"DELETE", "/clients/nobody", ""}, {"GET", "/users/nobody", ""}, {"DELETE", "/users/nobody", ""},
-		{"DELETE", "/nodes/nobody", ""},
+		{"DELETE", "/nodes/nobody", ""}, {"GET", "/log", ""},
 	} {
 		if a := b.call(c[0], c[1], c[2]); a.status != 404 {
 			t.Errorf("%v: %d %s", c, a.status, a.body)

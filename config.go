@@ -123,6 +123,9 @@ type Config struct {
 	// APIKeys are the keys of the HTTP API at /api/v1, for the application's backend. Default: none, and every call is
 	// refused.
 	APIKeys []APIKey
+	// RecentLog gives the newest lines of the program's log, oldest first, for GET /api/v1/log, which needs a key with the
+	// right tail. It must not wait. Default: none, and the call is 404.
+	RecentLog func() []string
 	// AdminApart takes /api/v1 and /metrics off the Server's paths: they are AdminHandler's alone then, for ServeAdmin
 	// on another address. Default: no.
 	AdminApart bool

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -102,12 +103,14 @@ func (c *serveCmd) jwtLeeway() time.Duration {
 
 // Run serves until a signal comes.
 func (c *serveCmd) Run(ctx *kong.Context) error {
-	log := c.logger()
+	recent := &logTail{to: os.Stderr}
+	log := c.loggerTo(recent)
 	slog.SetDefault(log)
 	cfg, secure, err := c.prepare(ctx, log)
 	if err != nil {
 		return err
 	}
+	cfg.RecentLog = recent.lines
 	for _, name := range c.unknown {
 		log.Warn("a variable of the environment is no setting, and does nothing; hubbub config lists all", "name", name)
 	}
@@ -321,14 +324,16 @@ func (c *serveCmd) noZeros() error {
 	return errors.Join(errs...)
 }
 
-func (c *serveCmd) logger() *slog.Logger {
+func (c *serveCmd) logger() *slog.Logger { return c.loggerTo(os.Stderr) }
+
+func (c *serveCmd) loggerTo(to io.Writer) *slog.Logger {
 	var level slog.Level
 	level.UnmarshalText([]byte(c.LogLevel)) // the flag's enum holds the names
 	opts := &slog.HandlerOptions{Level: level}
 	if c.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
+		return slog.New(slog.NewJSONHandler(to, opts))
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, opts))
+	return slog.New(slog.NewTextHandler(to, opts))
 }
 
 // where is what to type into a browser on this machine, and into a client; or the Unix socket's file.

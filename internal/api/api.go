@@ -26,6 +26,7 @@ type Config struct {
 	MaxMessageBytes int          // of a content
 	Info            func() Info  // what GET /info says of the server
 	Nodes           func(context.Context) Nodes
+	RecentLog       func() []string                               // nil where the program keeps none
 	RemoveNode      func(ctx context.Context, store string) error // for good, by its name or address
 	Log             *slog.Logger
 }
@@ -83,6 +84,7 @@ var routes = []route{
 	get("info", "info", (*API).info),
 	get("nodes", "nodes", (*API).nodes),
 	manage("remove_node", "DELETE", "nodes/{node}", (*API).removeNode),
+	{name: "log", method: "GET", path: segments("log"), right: auth.RightTail, do: (*API).recentLog},
 	{name: tailCall, method: "GET", path: segments("tail"), right: auth.RightTail, query: []string{"room", "client", "user", "content"}},
 }
 

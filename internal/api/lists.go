@@ -348,3 +348,13 @@ func (a *API) user(c *call) ([]byte, *problem) {
 		Clients []client `json:"clients"`
 	}{c.args[0], clientsOf(clients)})
 }
+
+// recentLog is what GET /log says.
+func (a *API) recentLog(*call) ([]byte, *problem) {
+	if a.RecentLog == nil {
+		return nil, nothing("log: the program keeps none of its lines")
+	}
+	return encode(struct {
+		Lines []string `json:"lines"`
+	}{append([]string{}, a.RecentLog()...)})
+}
