@@ -22,6 +22,7 @@ type cli struct {
 	Tail    tailCmd     `cmd:"" help:"Show what passes a room, a client or a user."`
 	Cluster clusterCmd  `cmd:"" help:"Begin a cluster."`
 	Nodes   nodesCmd    `cmd:"" help:"Show the nodes of a cluster and its stores, or remove a store."`
+	Doctor  doctorCmd   `cmd:"" help:"Look at the machine, the settings and what is around them: what is wrong, and what to change."`
 	Bench   benchCmd    `cmd:"" help:"Put a server under load, and measure it."`
 	Token   tokenCmd    `cmd:"" help:"Make a token, to try a server that wants them."`
 	Version versionCmd  `cmd:"" help:"Print the version."`
@@ -98,7 +99,7 @@ func isReserved(name string) bool { return slices.Contains(reserved, name) }
 // server's settings are others, whatever they are called.
 func checkReserved(args, environ []string) error {
 	flags := args
-	if len(args) > 0 && args[0] != "serve" && args[0] != "config" {
+	if len(args) > 0 && !slices.Contains([]string{"serve", "config", "doctor", "bundle"}, args[0]) {
 		flags = nil
 	}
 	for _, a := range flags {
