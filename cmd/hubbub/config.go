@@ -43,6 +43,16 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 	case c.Room != nil:
 		return c.printRoom(ctx, cfg)
 	}
+	out, err := c.text(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(out)
+	return err
+}
+
+// text is a file of all settings as they come out, without secrets.
+func (c *configCmd) text(ctx *kong.Context, cfg hubbub.Config) ([]byte, error) {
 	cfg = cfg.Effective()
 	var out bytes.Buffer
 	out.WriteString(comment("The effective settings of hubbub serve. A flag counts first, then the environment, then the file, then the default."))
@@ -71,21 +81,20 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 		}
 		text, err := yamlValue(value)
 		if err != nil {
-			return fmt.Errorf("%s: %w", flag.Name, err)
+			return nil, fmt.Errorf("%s: %w", flag.Name, err)
 		}
 		fmt.Fprintf(&out, "\n%s%s: %s # %s\n", comment(flag.Help), flag.Name, text, c.origin(ctx, flag))
 	}
 	rules, err := c.roomLines(ctx, cfg.Rooms)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	keys, err := c.keyLines(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	out.WriteString("\n" + keys + "\n" + rules + "\n" + c.limitLines(cfg.Limits))
-	_, err = os.Stdout.Write(out.Bytes())
-	return err
+	return out.Bytes(), nil
 }
 
 // roomLines is the section rooms, with every rule of the file.

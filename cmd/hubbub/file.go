@@ -224,7 +224,7 @@ func names(flags []*kong.Flag) (all []string) {
 // settings are the flags that are settings of the server; the others say what hubbub is to do.
 func settings(flags []*kong.Flag) (all []*kong.Flag) {
 	for _, f := range flags {
-		if f.Name != "help" && f.Name != "config" && f.Name != "room" && f.Name != "user" {
+		if f.Name != "help" && f.Name != "config" && f.Name != "url" && len(f.Envs) > 0 { // the others are a command's own
 			all = append(all, f)
 		}
 	}

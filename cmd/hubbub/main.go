@@ -22,6 +22,8 @@ type cli struct {
 	Tail    tailCmd     `cmd:"" help:"Show what passes a room, a client or a user."`
 	Cluster clusterCmd  `cmd:"" help:"Begin a cluster."`
 	Nodes   nodesCmd    `cmd:"" help:"Show the nodes of a cluster and its stores, or remove a store."`
+	Top     topCmd      `cmd:"" help:"Show what a server has to do, live: its rooms, clients and workers."`
+	Bundle  bundleCmd   `cmd:"" help:"Put what a bug report needs into one file, without secrets."`
 	Doctor  doctorCmd   `cmd:"" help:"Look at the machine, the settings and what is around them: what is wrong, and what to change."`
 	Bench   benchCmd    `cmd:"" help:"Put a server under load, and measure it."`
 	Token   tokenCmd    `cmd:"" help:"Make a token, to try a server that wants them."`

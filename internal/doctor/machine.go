@@ -45,6 +45,12 @@ func (s *Subject) process() (folder, whose string) {
 	return "/proc/self", "here; the server's may be others, where it is started in another way"
 }
 
+// Process is the folder in /proc of the server that listens, or of this process.
+func (s *Subject) Process() string {
+	folder, _ := s.process()
+	return folder
+}
+
 // memoryLimit is that of a process's control group, or of the machine.
 func (s *Subject) memoryLimit(folder string) (limit int64, from string) {
 	read := func(name string) (string, error) {

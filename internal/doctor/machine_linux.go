@@ -67,12 +67,13 @@ func descriptors(_ context.Context, s *Subject) []Finding {
 		most = int64(min(r.Max, 1<<40))
 	}
 	want := int64(s.MaxConnections)
-	need := want + max(64, want/31+1)
+	room := most - max(64, most/32) // what --max-connections is by default
+	need := max(want+64, want*32/31+1)
 	var all []Finding
-	switch change := fmt.Sprintf("LimitNOFILE=%d in the unit, --ulimit nofile=%[1]d in Docker, or ulimit -n %[1]d; or --max-connections %d", need, most-max(64, most/32)); {
+	switch change := fmt.Sprintf("LimitNOFILE=%d in the unit, --ulimit nofile=%[1]d in Docker, or ulimit -n %[1]d; or --max-connections %d", need, room); {
 	case want > most:
 		all = append(all, fault("descriptors", change, "--max-connections is %d, and a process may open %d files (%s)", want, most, whose))
-	case need > most:
+	case want > room:
 		all = append(all, warning("descriptors", change, "--max-connections is %d, and of the %d files that a process may open (%s) so many aren't left beside those for requests and the log", want, most, whose))
 	case most < 4096:
 		all = append(all, warning("descriptors", "LimitNOFILE=1048576 in the unit, or ulimit -n", "a process may open %d files (%s), and each connection is one: %d connections", most, whose, want))

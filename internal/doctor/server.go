@@ -23,8 +23,8 @@ func (s *Subject) web() *http.Client {
 	}
 }
 
-// api is for calls of the server that runs: one on this machine needs no certificate for localhost.
-func (s *Subject) api() *http.Client {
+// API is for calls of the server that runs: one on this machine needs no certificate for localhost.
+func (s *Subject) API() *http.Client {
 	client := s.web()
 	if u, err := url.Parse(s.URL); err == nil && isLocal(u.Hostname()) {
 		client.Transport = &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
@@ -44,7 +44,7 @@ func (s *Subject) get(ctx context.Context, path string, to any) error {
 		return err
 	}
 	r.Header.Set("Authorization", "Bearer "+s.Key)
-	answer, err := s.api().Do(r)
+	answer, err := s.API().Do(r)
 	if err != nil {
 		return plain(err)
 	}
@@ -77,7 +77,7 @@ func server(ctx context.Context, s *Subject) []Finding {
 	if err != nil {
 		return []Finding{fault(name, "--url http://localhost:8080", "%q is no address", s.URL)}
 	}
-	answer, err := s.api().Do(r)
+	answer, err := s.API().Do(r)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return []Finding{ok(name, "none runs at %s; so what only a server can tell wasn't looked at", s.URL)}
