@@ -21,6 +21,7 @@ const (
 	hiddenSecret  = "(secret)"
 	hiddenName    = "(name)"
 	leastKnown    = 4       // bytes of a secret; a shorter one would take half of every text with it
+	leastPart     = 16      // bytes of a part of a path that may be a secret by itself, and no word
 	maxSecretFile = 1 << 20 // bytes
 )
 
@@ -75,6 +76,11 @@ func (s *scrubber) addURL(address string) {
 	}
 	if len(u.Path) > 8 {
 		s.add(strings.TrimPrefix(u.Path, "/"))
+	}
+	for part := range strings.SplitSeq(u.Path, "/") {
+		if len(part) >= leastPart {
+			s.add(part)
+		}
 	}
 	s.add(u.RawQuery)
 	for _, values := range u.Query() {

@@ -8,13 +8,13 @@ import (
 // A secret is found in each form in which it may stand in a text, and what looks like one is, too.
 func TestSecretsAreTakenOut(t *testing.T) {
 	c := &serveCmd{APIKey: "s3cret key \"of\" the/API", WebhookSecret: secrets{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}, JWTKey: "0123456789abcdef0123456789abcdef", JWTJWKS: "https://idp.example/keys?tenant=tenant77"}
-	c.WebhookURL, c.HookURL = "https://who:pass77@app.example/hooks/path77?tok=query77", "https://app.example/questions/hook77"
+	c.WebhookURL, c.HookURL = "https://who:pass77@app.example/hooks/path77?tok=query77", "https://app.example/questions/hook77hook77hook77"
 	c.NATS = natsURLs{"nats://user77:pass78@nats.example:4222", "nats://tokentoken79@nats.example:4222"}
 	c.ClusterSecret = "cluster secret 80"
 	s := newScrubber(c, false)
 	for _, text := range []string{
 		`key s3cret key "of" the/API`, `"s3cret key \"of\" the/API"`, "?k=s3cret+key+%22of%22+the%2FAPI", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "0123456789abcdef0123456789abcdef",
-		"https://who:pass77@app.example/hooks/path77?tok=query77", "POST /hooks/path77", "pass78", "user77", "tokentoken79", "cluster secret 80", "hook77", "query77", "tenant77",
+		"https://who:pass77@app.example/hooks/path77?tok=query77", "POST /hooks/path77", "pass78", "user77", "tokentoken79", "cluster secret 80", "at hook77hook77hook77", "query77", "tenant77",
 		"Authorization: Bearer other77", "hub_NO5X2GWYTZ4HPFKUQ3CJ7RVLAE", "whsec_b3RoZXI3Nw==", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm43NyJ9.c2lnbmF0dXJl", "https://a:b77@host/", "/ws?token=tok77&x=1", "password=pw77",
 		"-----BEGIN PRIVATE KEY-----\nMIG77\n-----END PRIVATE KEY-----", "-----BEGIN EC PRIVATE KEY-----\nMIG77 cut",
 	} {
