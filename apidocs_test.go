@@ -23,7 +23,7 @@ func TestTheCurlsOfTheDocsWork(t *testing.T) {
 	s, api := startAPI(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: asUser}})
 	ann := enterAs(t, s, "ann").join("lobby")
 	commands := curls(string(b))
-	if len(commands) != 22 {
+	if len(commands) != 26 {
 		t.Errorf("found %d", len(commands))
 	}
 	for _, c := range commands {
