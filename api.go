@@ -12,6 +12,7 @@ import (
 
 	"example.com/hubbub/internal/api"
 	"example.com/hubbub/internal/auth"
+	"example.com/hubbub/internal/console"
 	"example.com/hubbub/internal/protocol"
 )
 
@@ -76,7 +77,11 @@ func (c Config) apiKeys() (keys auth.APIKeys, err error) {
 
 func (s *Server) newAPI() *api.API {
 	keys, _ := s.cfg.apiKeys() // Validate has looked
-	return api.New(api.Config{Hub: s.hub, Keys: keys, MaxMessageBytes: s.cfg.MaxMessageBytes, Info: s.info, Nodes: s.nodes, RecentLog: s.cfg.RecentLog, RemoveNode: s.removeNode, Log: s.log})
+	return api.New(api.Config{
+		Hub: s.hub, Keys: keys, MaxMessageBytes: s.cfg.MaxMessageBytes, Log: s.log,
+		Info: s.info, Figures: s.figures, Samples: s.samples, Settings: s.settings, Nodes: s.nodes, RecentLog: s.cfg.RecentLog, RemoveNode: s.removeNode,
+		Why: func(room, user string) []api.Reason { return s.written.why(s.hub.Policies(), room, user) },
+	})
 }
 
 // isAPI says of a path below the server's own whether the API has it.
@@ -85,7 +90,7 @@ func isAPI(path string) bool {
 	return ok && (rest == "" || rest[0] == '/')
 }
 
-// AdminHandler is what Config.AdminApart takes away from the Server's public paths: /api/v1 and /metrics; and /healthz
+// AdminHandler is what Config.AdminApart takes away from the Server's public paths: /api/v1, /console and /metrics; and /healthz
 // and /readyz, which stay there too. Its paths don't begin with Config.BasePath. Only the API asks for a key, so it
 // belongs on a listener that strangers don't reach: see ServeAdmin.
 func (s *Server) AdminHandler() http.Handler {
@@ -97,6 +102,10 @@ func (s *Server) AdminHandler() http.Handler {
 			return
 		}
 		ignoreBody(w, r)
+		if console.Has(path) {
+			s.showConsole(w, r, path)
+			return
+		}
 		switch path {
 		case "/metrics":
 			s.Metrics().ServeHTTP(w, r)
@@ -105,7 +114,7 @@ func (s *Server) AdminHandler() http.Handler {
 		case "/readyz":
 			s.aside(w, r, s.probes, s.ready)
 		default:
-			s.refuse(w, r, refusal{status: http.StatusNotFound, detail: "there is nothing at this path of the admin listener; it has /api/v1, /metrics, /healthz and /readyz"})
+			s.refuse(w, r, refusal{status: http.StatusNotFound, detail: "there is nothing at this path of the admin listener; it has /api/v1, /console, /metrics, /healthz and /readyz"})
 		}
 	})
 }
@@ -121,7 +130,7 @@ func (s *Server) info() api.Info {
 	return api.Info{
 		Nodes:   nodes,
 		Version: moduleVersion(), Node: s.node, Connections: s.Connections(), Rooms: s.RoomCount(), Clients: s.hub.Clients(),
-		Memory: api.Memory{Process: processMemory(), Buffered: s.loop.Buffered(), MaxBuffered: s.cfg.MaxBufferedBytes},
+		Memory: s.memory(),
 	}
 }
 

@@ -23,7 +23,7 @@ func TestTheCurlsOfTheDocsWork(t *testing.T) {
 	s, api := startAPI(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: asUser}, RecentLog: func() []string { return []string{"a line"} }})
 	ann := enterAs(t, s, "ann").join("lobby")
 	commands := curls(string(b))
-	if len(commands) != 23 {
+	if len(commands) != 27 {
 		t.Errorf("found %d", len(commands))
 	}
 	for _, c := range commands {

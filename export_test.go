@@ -7,3 +7,6 @@ var Refresh = (*Server).refresh
 func Quick(s *Server, b []byte) (answer []byte, used int) {
 	return s.api.Quick(s.cfg.BasePath)(b, nil)
 }
+
+// TakeSample does what happens every ten seconds.
+func TakeSample(s *Server) { s.takeSample() }

@@ -73,7 +73,7 @@ log-level: debug
 	// Names, contents and tokens pass through the server, and some into its log.
 	c := dialRaw(t, s, "/ws", "")
 	c.message("welcome")
-	c.send(`{"msg_type":"join_room","room":"NAMEDroom","id":1}`)
+	c.write(text(`{"msg_type":"join_room","room":"NAMEDroom","id":1}`))
 	c.message("error") // the backend can't be asked, and the log says so
 	_, _ = hubbub(t, nil, "sub", "--url", "http://"+s.addr, "--token", "eyJhbGciOiJIUzI1NiJ9.PLANTEDtoken.PLANTEDsignature", "NAMEDroom")
 	s.says(t, "level=DEBUG")

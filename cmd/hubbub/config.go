@@ -60,30 +60,15 @@ func (c *configCmd) text(ctx *kong.Context, cfg hubbub.Config) ([]byte, error) {
 		out.WriteString(comment(name + " is in the environment, and no setting: it does nothing."))
 	}
 	for _, flag := range settings(ctx.Selected().Flags) {
-		value := flag.Target.Interface()
-		switch flag.Name { // 0 stands for what the machine has
-		case "workers":
-			value = cfg.Workers
-		case "max-connections":
-			value = cfg.MaxConnections
-		case "max-buffered-bytes":
-			value = size(cfg.MaxBufferedBytes)
-		case "cluster-name":
-			value = cfg.Cluster.Name
-		case "chat": // empty stands for what suits the others
-			value = cfg.Chat
-		case "direct":
-			value = cfg.Direct
+		is, err := c.setting(ctx, flag, &cfg)
+		switch {
+		case err != nil:
+			return nil, err
+		case is.Hidden:
+			fmt.Fprintf(&out, "\n%s# %s: not shown, %s\n", comment(flag.Help), is.Name, is.From)
+		default:
+			fmt.Fprintf(&out, "\n%s%s: %s # %s\n", comment(flag.Help), is.Name, is.Value, is.From)
 		}
-		if isSecret(value) {
-			fmt.Fprintf(&out, "\n%s# %s: not shown, %s\n", comment(flag.Help), flag.Name, c.origin(ctx, flag))
-			continue
-		}
-		text, err := yamlValue(value)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", flag.Name, err)
-		}
-		fmt.Fprintf(&out, "\n%s%s: %s # %s\n", comment(flag.Help), flag.Name, text, c.origin(ctx, flag))
 	}
 	rules, err := c.roomLines(ctx, cfg.Rooms)
 	if err != nil {
@@ -95,6 +80,43 @@ func (c *configCmd) text(ctx *kong.Context, cfg hubbub.Config) ([]byte, error) {
 	}
 	out.WriteString("\n" + keys + "\n" + rules + "\n" + c.limitLines(cfg.Limits))
 	return out.Bytes(), nil
+}
+
+// setting is one as it is in force; cfg has no defaults left.
+func (c *serveCmd) setting(ctx *kong.Context, flag *kong.Flag, cfg *hubbub.Config) (is hubbub.Setting, err error) {
+	value := flag.Target.Interface()
+	switch flag.Name { // 0 stands for what the machine has
+	case "workers":
+		value = cfg.Workers
+	case "max-connections":
+		value = cfg.MaxConnections
+	case "max-buffered-bytes":
+		value = size(cfg.MaxBufferedBytes)
+	case "cluster-name":
+		value = cfg.Cluster.Name
+	case "chat": // empty stands for what suits the others
+		value = cfg.Chat
+	case "direct":
+		value = cfg.Direct
+	}
+	is = hubbub.Setting{Name: flag.Name, From: c.origin(ctx, flag), Hidden: isSecret(value)}
+	if !is.Hidden {
+		if is.Value, err = yamlValue(value); err != nil {
+			return is, fmt.Errorf("%s: %w", flag.Name, err)
+		}
+	}
+	return is, nil
+}
+
+// settingsOf are all, for Config.Settings.
+func (c *serveCmd) settingsOf(ctx *kong.Context, cfg hubbub.Config) (all []hubbub.Setting) {
+	cfg = cfg.Effective()
+	for _, flag := range settings(ctx.Selected().Flags) {
+		if is, err := c.setting(ctx, flag, &cfg); err == nil {
+			all = append(all, is)
+		}
+	}
+	return all
 }
 
 // roomLines is the section rooms, with every rule of the file.

@@ -70,7 +70,7 @@ type serveCmd struct {
 	Anonymous           string        `default:"off" enum:"on,off" placeholder:"MODE" help:"on: who shows no token is let in too, without a name (${default})."`
 	TLSCert             string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
 	TLSKey              string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
-	Page                string        `default:"on" enum:"on,off" placeholder:"on|off" help:"off: no page at / on which everybody may try the server (${default})."`
+	Page                string        `default:"on" enum:"on,off" placeholder:"on|off" help:"off: no page at / on which everybody may try the server, and no console beside it (${default})."`
 	Compression         string        `default:"on" placeholder:"MODE" help:"permessage-deflate: on, off, or context, which keeps context takeover and its memory (${default})."`
 	IO                  string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux) or pump (portable)."`
 	LogLevel            string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
@@ -111,6 +111,8 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 		return err
 	}
 	cfg.RecentLog = recent.lines
+	shown := c.settingsOf(ctx, cfg)
+	cfg.Settings = func() []hubbub.Setting { return shown }
 	for _, name := range c.unknown {
 		log.Warn("a variable of the environment is no setting, and does nothing; hubbub config lists all", "name", name)
 	}

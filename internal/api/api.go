@@ -25,6 +25,10 @@ type Config struct {
 	Keys            auth.APIKeys // none: every call is refused with how to set one
 	MaxMessageBytes int          // of a content
 	Info            func() Info  // what GET /info says of the server
+	Figures         func() Figures
+	Samples         func(since int64) Samples // newer than a time in Unix milliseconds
+	Settings        func() []Setting
+	Why             func(room, user string) []Reason // of the room's policy, as a user of that name has it; "" for none
 	Nodes           func(context.Context) Nodes
 	RecentLog       func() []string                               // nil where the program keeps none
 	RemoveNode      func(ctx context.Context, store string) error // for good, by its name or address
@@ -50,6 +54,9 @@ func New(cfg Config) *API {
 	return &API{Config: cfg, maxBody: 1<<20 + int64(cfg.MaxMessageBytes), calls: front.NewWideLane(), counts: newCounts()}
 }
 
+// Off says that every call is refused, since no key is set.
+func (a *API) Off() bool { return len(a.Keys) == 0 }
+
 // route is a call.
 type route struct {
 	name   string // in metrics
@@ -67,8 +74,8 @@ type route struct {
 var routes = []route{
 	post("publish", auth.RightPublish, (*API).publish),
 	post("batch", 0, (*API).batch),
-	get("rooms", "rooms", (*API).listRooms, "prefix", "after", "limit"),
-	get("room", "rooms/{room}", (*API).room),
+	get("rooms", "rooms", (*API).listRooms, "prefix", "contains", "order", "after", "limit"),
+	get("room", "rooms/{room}", (*API).room, "user"),
 	get("history", "rooms/{room}/history", (*API).history, "since", "before", "limit"),
 	manage("delete_history", "DELETE", "rooms/{room}/history", (*API).deleteHistory),
 	manage("delete_message", "DELETE", "rooms/{room}/history/{offset}", (*API).deleteMessage, "epoch"),
@@ -82,6 +89,9 @@ var routes = []route{
 	get("user", "users/{user}", (*API).user),
 	manage("disconnect_user", "DELETE", "users/{user}", (*API).disconnectUser, "code", "reason"),
 	get("info", "info", (*API).info),
+	get("figures", "figures", (*API).figures),
+	get("samples", "samples", (*API).samples, "since"),
+	get("settings", "settings", (*API).settings),
 	get("nodes", "nodes", (*API).nodes),
 	manage("remove_node", "DELETE", "nodes/{node}", (*API).removeNode),
 	{name: "log", method: "GET", path: segments("log"), right: auth.RightTail, do: (*API).recentLog},
@@ -241,7 +251,7 @@ func (to *route) matches(path []string) bool {
 
 // identify finds the key of a call.
 func (a *API) identify(c *call) *problem {
-	if len(a.Keys) == 0 {
+	if a.Off() {
 		return &problem{http.StatusForbidden, apiOff, false, "the API is off while the server has no key: run hubbub key, and start hubbub serve with HUBBUB_API_KEY (or --api-key, or api-keys in its file; in Go Config.APIKeys) set to the key that it prints"}
 	}
 	sent := c.r.Header["Authorization"]

@@ -15,6 +15,7 @@ import (
 // workers get the room's messages in one order. It returns a worker whose mailbox is above high water, or nil.
 func (h *Hub) apply(r *room, m *protocol.Message, from *session, p *payer) (full *loop.Worker) {
 	r.seq++
+	r.pace.add(m.Time)
 	h.tailMessage(m, r.position().Epoch)
 	if len(r.locals) > 0 {
 		x := r.posting(m, from)

@@ -27,9 +27,10 @@ type room struct {
 	presence *roomPresence       // nil unless the policy's is full and somebody was here
 	active   int64               // when the last member left, or when it was published to last; the hub's clock
 	due      int64               // the tick of the wheel at which tidy looks at it; 0 for none
-	empty    bool                // without members, and counted as such
-	payer    *payer              // for whom it is counted; while empty
-	gone     bool                // not in the shard any more
+	pace     pace
+	empty    bool   // without members, and counted as such
+	payer    *payer // for whom it is counted; while empty
+	gone     bool   // not in the shard any more
 }
 
 // local is a room's members on one worker who speak one dialect, and owned by that worker's goroutine.
