@@ -59,8 +59,8 @@ func TestABundleHasNoSecrets(t *testing.T) {
 	s := &server{addr: freeAddr(t), exited: make(chan struct{})}
 	admin := freeAddr(t)
 	config := configFile(t, "listen: "+s.addr+"\nadmin-listen: "+admin+`
-webhook-url: http://PLANTEDuser:PLANTEDpass@127.0.0.1:1/PLANTEDpath?token=PLANTEDquery
-hook-url: http://PLANTEDuser:PLANTEDpass@127.0.0.1:1/PLANTEDask?token=PLANTEDquery
+webhook-url: http://127.0.0.1:1/PLANTEDpath?token=PLANTEDquery
+hook-url: http://127.0.0.1:1/PLANTEDask?token=PLANTEDquery
 hook-events: [join]
 jwt-key: "@`+secretFile+`"
 anonymous: on
@@ -141,5 +141,27 @@ log-level: debug
 	}
 	if log := unpack(t, out)["log.txt"]; !strings.Contains(log, "msg=last") || strings.Contains(log, "first") || strings.Contains(log, "PLANTED") {
 		t.Errorf("the log's end is %q", log)
+	}
+}
+
+// What is a secret only in some values of a setting, or stands in an address, doesn't come out either; nor where the
+// settings can't be used, in the words that say why.
+func TestABundleOfSettingsThatServeRefuses(t *testing.T) {
+	t.Parallel()
+	for _, env := range [][]string{
+		{"HUBBUB_NATS=nats://PLANTEDuser:PLANTEDpass@127.0.0.1:1", "HUBBUB_JWT_JWKS=https://127.0.0.1:1/PLANTEDkeys?x=PLANTEDquery", "HUBBUB_JWT_AUDIENCE=a"},
+		{"HUBBUB_NATS=nats://PLANTEDtoken@127.0.0.1:1", "HUBBUB_CLUSTER_SECRET=PLANTED-cluster-secret", "HUBBUB_JWT_KEY=PLANTED-jwt-0123456789abcdef0123456789"},
+		{"HUBBUB_WEBHOOK_URL=http://PLANTEDuser:PLANTEDpass@127.0.0.1:1/", "HUBBUB_HOOK_URL=PLANTED:nonsense", "HUBBUB_WEBHOOK_SECRET=PLANTED-is-no-whsec"},
+	} {
+		out := filepath.Join(t.TempDir(), "b.tar.gz")
+		listed, status := hubbub(t, append(env, "HUBBUB_API_KEY=hub_PLANTEDPLANTEDPLANTED"), "bundle", "--listen", freeAddr(t), "--output", out)
+		if status != 0 || strings.Contains(listed, "PLANTED") {
+			t.Fatalf("exit status %d: %s", status, listed)
+		}
+		for name, text := range unpack(t, out) {
+			if at := strings.Index(text, "PLANTED"); at >= 0 {
+				t.Errorf("%s has a secret of %v: ...%q", name, env, text[max(0, at-80):min(len(text), at+80)])
+			}
+		}
 	}
 }

@@ -117,7 +117,7 @@ func TestTopOnATerminal(t *testing.T) {
 	s.cmd = exec.Command(program, "serve", "--listen", s.addr, "--workers", "2")
 	s.cmd.Env = append(os.Environ(), env...)
 	s.run(t)
-	hostile := "evil\x1b[2J\u202Ename 日本"
+	hostile := "日本 evil z\u0336\u0336\u0336\u0336" // control characters the server refuses; the table's own test has them
 	join := func(rooms ...string) {
 		c := dialRaw(t, s, "/ws", "")
 		c.welcomed()
@@ -131,14 +131,9 @@ func TestTopOnATerminal(t *testing.T) {
 	url := "http://" + s.addr
 	screen, cmd := onTerminal(t, env, 100, 30, "top", "--url", url, "--interval", "500ms")
 	screen.shows("rooms by members", func(f string) bool {
-		large, evil := strings.Index(f, "       2           0  large"), strings.Index(f, `       1           0  evil\u001b[2J\u202ename 日本`)
+		large, evil := strings.Index(f, "       2           0  large"), strings.Index(f, "       1           0  日本 evil z\u0336\u0336\\u0336\\u0336")
 		return large > 0 && evil > large && has("connections 2 of", "clients 2", "rooms 2", "by members")(f)
 	})
-	for _, bad := range []string{"\x1b[2J", "\u202E"} {
-		if strings.Contains(screen.out.String(), bad) {
-			t.Errorf("the terminal got %q", bad)
-		}
-	}
 	screen.press("s")
 	for busy := ""; !strings.Contains(busy, "evil"); { // the first of the rooms by messages
 		if out, status := hubbub(t, env, "pub", "--url", url, hostile, `"hello"`); status != 0 {

@@ -30,8 +30,7 @@ type asked struct {
 
 // ask sends a request for a WebSocket at a path below the public address, with more header lines. The caller closes nc.
 func (s *Subject) ask(ctx context.Context, u *url.URL, path string, change func(request string) string, lines ...string) (a asked, err error) {
-	var d net.Dialer
-	if a.nc, err = d.DialContext(ctx, "tcp", hostPort(u)); err != nil {
+	if a.nc, err = dialApart(ctx, u); err != nil {
 		return a, err
 	}
 	if until, has := ctx.Deadline(); has {
@@ -53,6 +52,23 @@ func (s *Subject) ask(ctx context.Context, u *url.URL, path string, change func(
 		a.nc.Close()
 	}
 	return a, err
+}
+
+// apart is an address of the loopback that no setting names: a proxy on this machine is known by 127.0.0.1, which a
+// server trusts, and so it would believe what we say of ourselves.
+var apart = net.IPv4(127, 0, 0, 87)
+
+// dialApart connects to the public address, where that is on this machine from another address than the proxy's own.
+func dialApart(ctx context.Context, u *url.URL) (net.Conn, error) {
+	var d net.Dialer
+	if all, err := net.DefaultResolver.LookupHost(ctx, u.Hostname()); err == nil && len(all) > 0 && isLocal(all[0]) {
+		d.LocalAddr = &net.TCPAddr{IP: apart}
+		if nc, err := d.DialContext(ctx, "tcp4", hostPort(u)); err == nil {
+			return nc, nil
+		}
+		d.LocalAddr = nil // not every system has it
+	}
+	return d.DialContext(ctx, "tcp", hostPort(u))
 }
 
 func same(request string) string { return request }
@@ -206,6 +222,9 @@ func clientAddresses(ctx context.Context, s *Subject) []Finding {
 		host, _, _ := net.SplitHostPort(a.nc.LocalAddr().String())
 		own = host
 		a.nc.Close()
+		if s.trusts(own) {
+			return []Finding{ok(name, "it can't be seen from here for whom the server takes clients: --trusted-proxies has this machine's address, %s; look from another machine", own)}
+		}
 		if a.answer.StatusCode != http.StatusForbidden {
 			return []Finding{ok(name, "it can't be seen for whom the server takes clients: it doesn't refuse the origin of a stranger (%s)", a.answer.Status)}
 		}
@@ -228,6 +247,23 @@ func clientAddresses(ctx context.Context, s *Subject) []Finding {
 	f := judgeRemote(name, remote, own)
 	f.Sent = sent
 	return []Finding{f}
+}
+
+// trusts says whether an address is one of --trusted-proxies.
+func (s *Subject) trusts(address string) bool {
+	is, err := netip.ParseAddr(address)
+	if err != nil {
+		return false
+	}
+	for _, text := range s.TrustedProxies {
+		if one, err := netip.ParseAddr(text); err == nil && one == is.Unmap() {
+			return true
+		}
+		if all, err := netip.ParsePrefix(text); err == nil && all.Contains(is.Unmap()) {
+			return true
+		}
+	}
+	return false
 }
 
 // judgeRemote says what it means that the server takes us for remote, whose own address is own.
