@@ -64,7 +64,7 @@ hook-url: http://127.0.0.1:1/PLANTEDask?token=PLANTEDquery
 hook-events: [join]
 jwt-key: "@`+secretFile+`"
 anonymous: on
-log-level: debug
+shutdown-timeout: 1s
 `)
 	env := append(os.Environ(), "HUBBUB_API_KEY=hub_PLANTEDPLANTEDPLANTED", "HUBBUB_WEBHOOK_SECRET="+webhook)
 	s.cmd = exec.Command(program, "serve", "--config", config)
@@ -76,7 +76,7 @@ log-level: debug
 	c.write(text(`{"msg_type":"join_room","room":"NAMEDroom","id":1}`))
 	c.message("error") // the backend can't be asked, and the log says so
 	_, _ = hubbub(t, nil, "sub", "--url", "http://"+s.addr, "--token", "eyJhbGciOiJIUzI1NiJ9.PLANTEDtoken.PLANTEDsignature", "NAMEDroom")
-	s.says(t, "level=DEBUG")
+	s.says(t, "upgrade refused")
 
 	for _, names := range []bool{false, true} {
 		out := filepath.Join(dir, "bundle.tar.gz")
@@ -118,7 +118,7 @@ log-level: debug
 		if strings.Contains(string(listed), "PLANTED") {
 			t.Errorf("it says a secret:\n%s", listed)
 		}
-		if !strings.Contains(files["log.txt"], "hubbub listens") || !strings.Contains(files["settings.yaml"], "anonymous: on") || !strings.Contains(files["goroutines.txt"], "goroutine ") {
+		if !strings.Contains(files["log.txt"], "hubbub listens") || !strings.Contains(files["settings.yaml"], "\nanonymous: ") || !strings.Contains(files["goroutines.txt"], "goroutine ") {
 			t.Errorf("the log is\n%s\nthe settings are\n%s", files["log.txt"], files["settings.yaml"])
 		}
 		again := exec.Command(program, args...)
@@ -132,7 +132,7 @@ log-level: debug
 	if status := s.stop(t, os.Interrupt); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
-	write(t, dir+"/log", "time=t level=INFO msg=first user=NAMED\n"+strings.Repeat("x", 300<<10)+"\ntime=t level=ERROR msg=last key=PLANTED\n")
+	write(t, dir+"/log", "time=t level=INFO msg=first user=NAMED\n"+strings.Repeat("x", 300<<10)+"\ntime=t level=ERROR msg=last password=PLANTED\n")
 	out := filepath.Join(dir, "left.tar.gz")
 	cmd := exec.Command(program, "bundle", "--config", config, "--log", dir+"/log", "-o", out)
 	cmd.Env = env

@@ -136,12 +136,12 @@ func TestDoctorLooksAtTheServer(t *testing.T) {
 		}
 	}()
 	found(t, examine(t, nil, "--listen", l.Addr().String()), "port --listen", "fault", "e2e.test, process", "listens at "+l.Addr().String()+" already")
-	free := freeAddr(t)
-	all = examine(t, nil, "--listen", free, "--max-connections", "900000000", "--join", free)
+	free, nobody := freeAddr(t), freeAddr(t)
+	all = examine(t, nil, "--listen", free, "--max-connections", "900000000", "--join", nobody)
 	found(t, all, "port --listen", "ok", "is free")
 	found(t, all, "descriptors", "fault", "LimitNOFILE=")
 	found(t, all, "settings", "fault", "cluster-secret")
-	found(t, all, "store "+free, "fault", "refused")
+	found(t, all, "store "+nobody, "fault", "refused")
 
 	// For a person: what is wrong stands last, and without a terminal there is no color.
 	out, status := hubbub(t, nil, "doctor", "--listen", free, "--max-connections", "900000000")

@@ -101,7 +101,8 @@ var looksSecret = []struct {
 	{regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.?[A-Za-z0-9_-]*`), hiddenSecret}, // a JWT
 	{regexp.MustCompile(`(?i)\b(Bearer|Basic) +[^\s",]+`), "$1 " + hiddenSecret},
 	{regexp.MustCompile(`://[^/\s@"']+@`), "://" + hiddenSecret + "@"},
-	{regexp.MustCompile(`(?i)\b((?:access_|refresh_|id_)?token|api_?key|key|secret|password|passwd|pwd|sig|signature|code)=[^&\s"#]+`), "$1=" + hiddenSecret},
+	{regexp.MustCompile(`(?i)\b((?:access_|refresh_|id_)?token|api_?key|secret|password|passwd|pwd)=[^&\s"#]+`), "$1=" + hiddenSecret},
+	{regexp.MustCompile(`(?i)([?&](?:key|sig|signature|code))=[^&\s"#]+`), "$1=" + hiddenSecret},
 }
 
 // text is without secrets.
