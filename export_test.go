@@ -27,3 +27,6 @@ func Hang(s *Server, worker int) (release func()) {
 type hanging chan struct{}
 
 func (h hanging) Run(*loop.Worker) { <-h }
+
+// TakeSample does what happens every ten seconds.
+func TakeSample(s *Server) { s.takeSample() }

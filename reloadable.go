@@ -82,6 +82,8 @@ func settingsOf() []setting {
 		{"Handlers", func(c *Config) any { return &c.Handlers }, keeps},
 		{"Hooks", func(c *Config) any { return &c.Hooks }, keeps},
 		{"Logger", func(c *Config) any { return &c.Logger }, keeps},
+		{"RecentLog", func(c *Config) any { return &c.RecentLog }, keeps},
+		{"Settings", func(c *Config) any { return &c.Settings }, keeps},
 		{"ReadAgain", func(c *Config) any { return &c.ReadAgain }, keeps},
 	}
 	for i, r := range new(Limits).rates() {

@@ -35,6 +35,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.stopping.Store(true)
 	s.stopIdentifying()
+	s.stopSampling()
 	clients := s.loop.Connections()
 	over := time.Duration(clients) * time.Second / drainPace
 	if deadline, ok := ctx.Deadline(); ok {

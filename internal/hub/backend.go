@@ -264,6 +264,7 @@ func (h *Hub) presenceHere(room string, after ID, limit int) (count int, members
 type RoomInfo struct {
 	Name     string
 	Members  int
+	Recent   int // about how many messages came in the last 10 s
 	Position history.Position
 }
 
@@ -275,7 +276,7 @@ func (h *Hub) roomHere(name string) (info RoomInfo, ok bool) {
 	if r == nil || !r.known() {
 		return info, false
 	}
-	return r.info(), true
+	return r.info(time.Now().UnixMilli()), true
 }
 
 // known says that the room's log is here, where it has one: else it is still being opened, for who isn't in yet. One
@@ -284,7 +285,10 @@ func (r *room) known() bool {
 	return r.remote == nil || r.remote.log.done() && (r.keeps() || r.members > 0)
 }
 
-func (r *room) info() RoomInfo { return RoomInfo{r.name, r.members, r.position()} }
+// info is at a time, in Unix milliseconds.
+func (r *room) info(now int64) RoomInfo {
+	return RoomInfo{r.name, r.members, r.pace.recent(now), r.position()}
+}
 
 // ClientInfo is what is known of a client from outside.
 type ClientInfo struct {

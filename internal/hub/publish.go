@@ -16,6 +16,7 @@ import (
 func (h *Hub) apply(r *room, m *protocol.Message, from *session, p *payer) (full *loop.Worker) {
 	h.renew(r)
 	r.seq++
+	r.pace.add(m.Time)
 	h.tailMessage(m, r.position().Epoch)
 	if len(r.locals) > 0 {
 		x := r.posting(m, from)

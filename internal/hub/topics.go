@@ -138,6 +138,7 @@ func readMessage(room string, record []byte) (*protocol.Message, error) {
 // wait, so a worker that has too much to do doesn't get it, and its members are told. r.mu is held.
 func (h *Hub) hear(r *room, m *protocol.Message, except *session) {
 	r.seq++
+	r.pace.add(m.Time)
 	h.tailMessage(m, "")
 	x := r.posting(m, except)
 	for _, l := range r.locals {
