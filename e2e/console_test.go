@@ -103,7 +103,7 @@ func TestConsoleShowsAndReachesIn(t *testing.T) {
 	p.goes("#/rooms")
 	p.shows("tbody", "<b>bold</b>")
 	eval[any](p, `document.querySelector("tbody a").click()`)
-	p.shows("h2", "<img src=x onerror=")
+	p.shows("#view h2", "<img src=x onerror=")
 	p.until(`document.activeElement.tagName === "H2"`) // a screen reader reads on from there
 	p.shows("#view", "2 members")
 	p.shows("#view", "Listening")

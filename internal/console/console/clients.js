@@ -47,7 +47,7 @@ export function showClient(view, h2, live, id) {
       about.replaceChildren(c.user ? h("span", {}, "user ", userLink(c.user)) : "no user", " · ", stateOf(c), " · since ", ago(c.since), " · ",
         c.address ? "from " + c.address : "no address", " · ", bytes(c.unsent_bytes) + " unsent");
       if (rooms.contains(document.activeElement)) return;
-      rooms.replaceChildren(table("Its rooms", ["Room", ["", "side"]], c.rooms.map((room) => [roomLink(room), h("div", { class: "acts" }, endings(room, id, () => { document.activeElement?.blur(); load(); })[0])]), "It is in no room."));
+      rooms.replaceChildren(table("Its rooms", ["Room", ["Do", "side"]], c.rooms.map((room) => [roomLink(room), h("div", { class: "acts" }, endings(room, id, () => { document.activeElement?.blur(); load(); })[0])]), "It is in no room."));
       acts.hidden = false;
     } catch (e) {
       if (e.status !== 404) throw e;
@@ -69,7 +69,7 @@ export function showUser(view, h2, live, user) {
       const u = await live.get(["users", user]);
       say(about, plural(u.clients.length, "client"));
       close.hidden = false;
-      if (!clients.contains(document.activeElement)) clients.replaceChildren(table("Its clients", ["Client", "State", ["", "side"]], u.clients.map((c) => [clientLink(c.client), stateOf(c), h("div", { class: "acts" }, ...endings("", c.client, () => { document.activeElement?.blur(); load(); }))])));
+      if (!clients.contains(document.activeElement)) clients.replaceChildren(table("Its clients", ["Client", "State", ["Do", "side"]], u.clients.map((c) => [clientLink(c.client), stateOf(c), h("div", { class: "acts" }, ...endings("", c.client, () => { document.activeElement?.blur(); load(); }))])));
     } catch (e) {
       if (e.status !== 404) throw e;
       close.hidden = true;
