@@ -87,7 +87,7 @@ e2e-race: deps ## those stories of e2e in which much happens at once, on a binar
 
 .PHONY: pictures
 pictures: deps ## the pictures of the docs and the examples, made anew by the tests that look at the pages
-	HUBBUB_PICTURES=1 $(GO) test -count=1 -timeout $(E2E_TIMEOUT) -run "$(or $(PICTURES),Page|Example)" ./e2e
+	HUBBUB_PICTURES=1 $(GO) test -count=1 -timeout $(E2E_TIMEOUT) -run "$(or $(PICTURES),Page|Example|Console)" ./e2e
 
 .PHONY: bench
 bench: bench-deps build ## Hubbub, its rivals and the kernel's limit, and docs/benchmarks.md (long; two idle cores)

@@ -2,7 +2,7 @@
 
 import { clock, h, say, span } from "./elements.js";
 
-const HOUR = 3600e3, WIDTH = 720, HEIGHT = 120;
+const HOUR = 3600e3, LEAST = 300e3, WIDTH = 720, HEIGHT = 120;
 
 function svg(tag, attributes, ...content) {
   const e = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -13,9 +13,9 @@ function svg(tag, attributes, ...content) {
 
 /** A chart of one line, or of several. */
 export class Chart {
-  /** lines are { name, of: (sample) => number }; write makes a text of a number. */
-  constructor(title, lines, write) {
-    Object.assign(this, { title, lines, write });
+  /** lines are { name, of: (sample) => number }; write makes a text of a number, base is what its units are apart. */
+  constructor(title, lines, write, base = 10) {
+    Object.assign(this, { title, lines, write, base });
     this.samples = [];
     this.now = h("dl", { class: "now" }, ...lines.map((line, i) => h("div", { class: "line" + i }, h("dt", {}, line.name), h("dd", {}, "–"))));
     this.top = h("span", { class: "top" }, "");
@@ -34,11 +34,13 @@ export class Chart {
   /** Shows samples, which are in order; end is the time now, of the server's clock. */
   draw(samples, end) {
     this.samples = samples;
-    this.end = end;
     if (!samples.length) return;
+    this.end = end;
+    this.span = Math.min(HOUR, Math.max(LEAST, end - samples[0].time)); // of a young server the hour would be empty
+    say(this.from, span(this.span) + " ago");
     const values = this.lines.map(({ of }) => samples.map(of));
     const most = Math.max(...values.flat());
-    const top = nice(most);
+    const top = nice(most, this.base);
     const x = (s) => this.x(s.time).toFixed(1), y = (v) => (HEIGHT - 1 - (v / top) * (HEIGHT - 4)).toFixed(1);
     values.forEach((of, i) => {
       const line = of.map((v, k) => x(samples[k]) + " " + y(v)).join("L");
@@ -51,7 +53,7 @@ export class Chart {
     this.svg.setAttribute("aria-label", `${this.title}, the last ${span(end - samples[0].time)}: ${told.join("; ")}`);
   }
 
-  x(time) { return WIDTH * (1 - (this.end - time) / HOUR); }
+  x(time) { return WIDTH * (1 - (this.end - time) / this.span); }
 
   tell(sample) {
     this.lines.forEach(({ of }, i) => say(this.now.children[i].lastChild, this.write(of(sample))));
@@ -63,7 +65,7 @@ export class Chart {
     let sample = this.samples.at(-1);
     if (e) {
       const box = this.svg.getBoundingClientRect();
-      const time = this.end - HOUR * (1 - (e.clientX - box.left) / box.width);
+      const time = this.end - this.span * (1 - (e.clientX - box.left) / box.width);
       sample = this.samples.reduce((best, s) => (Math.abs(s.time - time) < Math.abs(best.time - time) ? s : best));
       this.at.setAttribute("x1", this.x(sample.time));
       this.at.setAttribute("x2", this.x(sample.time));
@@ -74,9 +76,10 @@ export class Chart {
   }
 }
 
-/** The next of 1, 2, 5, 10, … above a number. */
-function nice(n) {
+/** The next of 1, 2, 5, 10, … above a number; of 1, 2, 4, 8, … where units are 1024 apart. */
+function nice(n, base) {
   if (n <= 1) return 1;
+  if (base === 1024) return 2 ** Math.ceil(Math.log2(n));
   const ten = 10 ** Math.floor(Math.log10(n));
   return [1, 2, 5, 10].map((f) => f * ten).find((v) => v >= n);
 }

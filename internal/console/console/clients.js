@@ -47,7 +47,7 @@ export function showClient(view, h2, live, id) {
       about.replaceChildren(c.user ? h("span", {}, "user ", userLink(c.user)) : "no user", " · ", stateOf(c), " · since ", ago(c.since), " · ",
         c.address ? "from " + c.address : "no address", " · ", bytes(c.unsent_bytes) + " unsent");
       if (rooms.contains(document.activeElement)) return;
-      rooms.replaceChildren(table("Its rooms", ["Room", ["", "acts"]], c.rooms.map((room) => [roomLink(room), h("div", { class: "acts" }, endings(room, id, () => { document.activeElement?.blur(); load(); })[0])]), "It is in no room."));
+      rooms.replaceChildren(table("Its rooms", ["Room", ["Do", "side"]], c.rooms.map((room) => [roomLink(room), h("div", { class: "acts" }, endings(room, id, () => { document.activeElement?.blur(); load(); })[0])]), "It is in no room."));
       acts.hidden = false;
     } catch (e) {
       if (e.status !== 404) throw e;
@@ -56,7 +56,7 @@ export function showClient(view, h2, live, id) {
       rooms.replaceChildren();
     }
   }, trouble);
-  view.append(h("p", {}, h("a", { href: "#/clients" }, "Clients")), h("div", { class: "head" }, h2, acts), about, trouble,
+  view.append(h("p", { class: "crumb" }, h("a", { href: "#/clients" }, "Clients")), h("div", { class: "head" }, h2, acts), about, trouble,
     h("div", { class: "columns wide" }, card("What it does", null, tailOf({ client: id }, live)), card("Rooms", null, rooms)));
 }
 
@@ -69,7 +69,7 @@ export function showUser(view, h2, live, user) {
       const u = await live.get(["users", user]);
       say(about, plural(u.clients.length, "client"));
       close.hidden = false;
-      if (!clients.contains(document.activeElement)) clients.replaceChildren(table("Its clients", ["Client", "State", ["", "acts"]], u.clients.map((c) => [clientLink(c.client), stateOf(c), h("div", { class: "acts" }, ...endings("", c.client, () => { document.activeElement?.blur(); load(); }))])));
+      if (!clients.contains(document.activeElement)) clients.replaceChildren(table("Its clients", ["Client", "State", ["Do", "side"]], u.clients.map((c) => [clientLink(c.client), stateOf(c), h("div", { class: "acts" }, ...endings("", c.client, () => { document.activeElement?.blur(); load(); }))])));
     } catch (e) {
       if (e.status !== 404) throw e;
       close.hidden = true;
@@ -77,6 +77,6 @@ export function showUser(view, h2, live, user) {
       clients.replaceChildren();
     }
   }, trouble);
-  view.append(h("p", {}, h("a", { href: "#/clients" }, "Clients")), h("div", { class: "head" }, h2, h("div", { class: "acts" }, close)), about, trouble,
+  view.append(h("p", { class: "crumb" }, h("a", { href: "#/clients" }, "Clients")), h("div", { class: "head" }, h2, h("div", { class: "acts" }, close)), about, trouble,
     h("div", { class: "columns wide" }, card("What they do", null, tailOf({ user }, live)), card("Clients", null, clients)));
 }

@@ -13,10 +13,10 @@ export function showOverview(view, h2, live) {
   const charts = [
     new Chart("Clients", [{ name: "connected", of: (s) => s.clients }], number),
     new Chart("Messages", [{ name: "to clients", of: (s) => rate(s.sent) }, { name: "from clients", of: (s) => rate(s.received) }], perSecond),
-    new Chart("Traffic", [{ name: "out", of: (s) => rate(s.sent_bytes) }, { name: "in", of: (s) => rate(s.received_bytes) }], (n) => bytes(n) + "/s"),
-    new Chart("Memory", [{ name: "process", of: (s) => s.process }, { name: "buffered", of: (s) => s.buffered }], bytes),
+    new Chart("Traffic", [{ name: "out", of: (s) => rate(s.sent_bytes) }, { name: "in", of: (s) => rate(s.received_bytes) }], (n) => bytes(n) + "/s", 1024),
+    new Chart("Memory", [{ name: "process", of: (s) => s.process }, { name: "buffered", of: (s) => s.buffered }], bytes, 1024),
     new Chart("Workers", [{ name: "busy", of: (s) => s.busy_micros / every / 1e4 }], (n) => number(n) + " %"),
-    new Chart("Lost and refused", [{ name: "refused, told an error", of: (s) => rate(s.refused + s.errors) }, { name: "lost", of: (s) => rate(s.dropped) }], perSecond),
+    new Chart("Lost and refused", [{ name: "refused", of: (s) => rate(s.refused + s.errors) }, { name: "lost", of: (s) => rate(s.dropped) }], perSecond),
   ];
   view.append(h2, tiles, trouble, h("div", { class: "charts" }, ...charts.map((c) => c.figure)),
     h("div", { class: "columns" }, card("Workers", null, workers), card("Refused and lost", h("span", { class: "soft" }, "since the start"), troubles)),

@@ -24,7 +24,7 @@ export function showRoom(view, h2, live, room) {
       policy.show(null);
     }
   }, trouble);
-  view.append(h("p", {}, h("a", { href: "#/rooms" }, "Rooms")), h2, about, trouble,
+  view.append(h("p", { class: "crumb" }, h("a", { href: "#/rooms" }, "Rooms")), h2, about, trouble,
     h("div", { class: "columns wide" },
       h("div", {}, card("Live", null, tailOf({ room }, live)), publishTo(room), kept.e),
       h("div", {}, members.e, policy.e)));
@@ -75,16 +75,16 @@ function membersOf(room, live) {
     if (!members) return list.replaceChildren(h("p", { class: "empty" }, "This room tells how many are in it, not who: its policy has no “presence: full”."));
     pager.show(members.length, more && members.at(-1)?.client_id);
     if (list.contains(document.activeElement)) return; // a button isn't taken away under one's hands
-    list.replaceChildren(table("Members", ["Client", "User", "Data", ["", "acts"]],
+    list.replaceChildren(table("Members", ["Client", "User", "Data", ["Do", "side"]],
       members.map((m) => [clientLink(m.client_id), userLink(m.user), h("code", {}, json(m.data).slice(0, MOST_TEXT)), h("div", { class: "acts" }, ...endings(room, m.client_id, () => { document.activeElement?.blur(); load(); }))]), "Nobody is here."));
   }, trouble);
-  return { e: card("Members", null, trouble, list, pager.e) };
+  return { e: card("Members", null, trouble, h("div", { class: "bounded" }, list), pager.e) };
 }
 
 function keptOf(room, live) {
   const list = h("div", {}, h("p", { class: "empty" }, "Loading …")), older = h("button", { type: "button", hidden: true }, "Older");
   let shown = "", before = "", known = null, pages = [];
-  const draw = () => list.replaceChildren(table("History", [["#", "n"], "When", "From", "Content", ["", "acts"]], pages.map((m) => [
+  const draw = () => list.replaceChildren(table("History", [["#", "n"], "When", "From", "Content", ["Do", "side"]], pages.map((m) => [
     String(m.offset), ago(m.time), m.user ? userLink(m.user) : m.from.length === 36 ? clientLink(m.from) : name(m.from), h("code", {}, json(m.content).slice(0, MOST_TEXT)),
     acting("Take back", () => call("DELETE", ["rooms", room, "history", String(m.offset)], { query: { epoch: known.epoch } }),
       { question: "Take back #" + m.offset + "?", detail: "It is in no page and no recovery any more, and members are told to forget it.", verb: "Take back" }, "#" + m.offset + " is taken back.", () => { pages = pages.filter((o) => o !== m); draw(); }),
@@ -100,7 +100,7 @@ function keptOf(room, live) {
   older.onclick = () => load(true).catch(() => {});
   const all = acting("Take all back", () => call("DELETE", ["rooms", room, "history"]), { question: "Take back all that this room keeps?", detail: "Nobody can look back or recover it, and members are told to forget it.", verb: "Take all back" }, "All is taken back.", () => load());
   return {
-    e: card("History", all, list, h("div", { class: "pager" }, older)),
+    e: card("History", all, h("div", { class: "bounded" }, list), h("div", { class: "pager" }, older)),
     /** Loads what is new, while one looks at the newest and has nothing in hand. */
     async knows(r) {
       known = r;
@@ -145,7 +145,7 @@ function policyOf(room, live) {
     const text = JSON.stringify(r && [r.policy, r.why]);
     if (text === shown) return;
     shown = text;
-    list.replaceChildren(r ? table("Policy", ["", "Is", "Why"], r.why.map((w) => [FIELDS[w.field][0], h("strong", {}, FIELDS[w.field][1](r.policy)), reason(w)])) : h("p", { class: "empty" }, "It has one as soon as somebody is in it."));
+    list.replaceChildren(r ? table("Policy", ["What", "Is", "Why"], r.why.map((w) => [FIELDS[w.field][0], h("strong", {}, FIELDS[w.field][1](r.policy)), reason(w)])) : h("p", { class: "empty" }, "It has one as soon as somebody is in it."));
   };
   user.onchange = () => live.get(["rooms", room], { user: user.value }).then(show, () => {});
   return { show, user: () => user.value, e: card("Policy, and why", null, h("div", { class: "row" }, h("label", { for: "as-user" }, "For the user"), user), list) };

@@ -10,7 +10,7 @@ const MOST_TEXT = 400; // characters of a content
 
 /** The element of a tail of { room }, { client } or { user }, which listens as long as live is there. heard is told of each event's kind. */
 export function tailOf(of, live, heard) {
-  const list = h("ol", { class: "tail", role: "log", "aria-live": "off", "aria-label": "What passes", tabindex: 0 });
+  const list = h("ol", {}), log = h("div", { class: "tail", role: "log", "aria-live": "off", "aria-label": "What passes", tabindex: 0 }, list);
   const state = h("p", { class: "soft", role: "status" }), left = h("p", { class: "left", hidden: true });
   const content = h("input", { type: "checkbox", id: "tail-content", checked: true });
   const pause = h("button", { type: "button", "aria-pressed": "false" }, "Pause");
@@ -71,7 +71,7 @@ export function tailOf(of, live, heard) {
   };
   begin();
   return h("div", {}, h("div", { class: "tools" }, state, h("label", { class: "check" }, content, "contents"), pause,
-    h("button", { type: "button", onclick: () => { skipped = lost = 0; list.replaceChildren(); left.hidden = true; } }, "Clear")), left, list);
+    h("button", { type: "button", onclick: () => { skipped = lost = 0; list.replaceChildren(); left.hidden = true; } }, "Clear")), left, log);
 }
 
 function row(kind, e, of) {
