@@ -120,7 +120,7 @@ func TestTroubleshootingIsWhole(t *testing.T) {
 	for title, s := range symptoms(t) {
 		for _, quote := range s.quotes("Do") {
 			for _, m := range regexp.MustCompile(`--[a-z][a-z-]+`).FindAllString(quote, -1) {
-				if !strings.HasPrefix(quote, "hubbub ") && !strings.Contains(help, m) {
+				if strings.HasPrefix(quote, "-") && !strings.Contains(help, m) {
 					t.Errorf("%s: hubbub serve has no %s", title, m)
 				}
 			}
@@ -214,6 +214,7 @@ func (tr *trouble) upgrade(path string, lines ...string) (status int, c *rawConn
 func (tr *trouble) request(head string) (status int, c *rawConn) {
 	tr.t.Helper()
 	c = connect(tr.t, tr.s)
+	tr.see("%s", head)
 	c.write(head)
 	return tr.answered(c), c
 }
@@ -235,6 +236,7 @@ func (tr *trouble) answered(c *rawConn) int {
 // get sees what curl would.
 func (tr *trouble) get(path string, headers ...string) {
 	tr.t.Helper()
+	tr.see("%s", path)
 	out, err := exec.Command("curl", append([]string{"-sS", "-i", "--noproxy", "*", tr.s.http(path)}, headers...)...).CombinedOutput()
 	if err != nil {
 		tr.t.Fatalf("curl: %v %s", err, out)
