@@ -66,7 +66,7 @@ if [ -n "$lines" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 # 1: no proxy begins to serve because a test wants its program
 	apt-get update -q
 	# shellcheck disable=SC2086 # several words are meant
-	apt-get install -q -y --no-install-recommends $packages
+	apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=600 $packages
 	lines=$($missing)
 fi
 if [ -n "$lines" ]; then
