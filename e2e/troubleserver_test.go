@@ -197,6 +197,12 @@ var serverTroubles = map[string]func(*trouble){
 			}
 		}
 		tr.check(symptoms(tr.t)["The disk is full"]) // before there is room again
+		tr.t.Cleanup(func() { // twice, which ends it at once: NATS may stand still for good now (seen with 2.15.3)
+			for range 2 {
+				_ = tr.s.cmd.Process.Signal(syscall.SIGTERM)
+				tr.s.waitDraining(tr.t)
+			}
+		})
 	},
 	"A node of a cluster ends at its start: other policies": func(tr *trouble) {
 		store := freeAddrs(tr.t)

@@ -23,18 +23,14 @@ import (
 // versions are the program before, and the one that takes its place.
 func versions(t *testing.T) (before, after string) {
 	t.Helper()
-	build := func(version string) string {
-		binary := filepath.Join(t.TempDir(), "hubbub-"+version)
-		args := append([]string{"build", "-ldflags", "-X example.com/hubbub.version=" + version, "-o", binary}, strings.Fields(os.Getenv("HUBBUB_E2E_BUILDFLAGS"))...)
-		if out, err := exec.Command("go", append(args, "../cmd/hubbub")...).CombinedOutput(); err != nil {
-			t.Fatalf("building %s: %v\n%s", version, err, out)
-		}
-		return binary
+	built, err := buildVersions()
+	if err != nil {
+		t.Fatal(err)
 	}
-	if before = os.Getenv("HUBBUB_E2E_PREVIOUS"); before == "" {
-		before = build("0.1.0")
+	before, after = built[0], built[1]
+	if previous := os.Getenv("HUBBUB_E2E_PREVIOUS"); previous != "" {
+		before = previous
 	}
-	after = build("0.2.0")
 	for _, binary := range []string{before, after} {
 		out, err := exec.Command(binary, "version").CombinedOutput()
 		if err != nil {
@@ -44,6 +40,18 @@ func versions(t *testing.T) (before, after string) {
 	}
 	return before, after
 }
+
+// buildVersions builds two of this tree, once.
+var buildVersions = sync.OnceValues(func() (binaries [2]string, err error) {
+	for i, version := range []string{"0.1.0", "0.2.0"} {
+		binaries[i] = filepath.Join(builds, "hubbub-"+version)
+		args := append([]string{"build", "-ldflags", "-X example.com/hubbub.version=" + version, "-o", binaries[i]}, strings.Fields(os.Getenv("HUBBUB_E2E_BUILDFLAGS"))...)
+		if out, err := exec.Command("go", append(args, "../cmd/hubbub")...).CombinedOutput(); err != nil {
+			return binaries, fmt.Errorf("building %s: %w\n%s", version, err, out)
+		}
+	}
+	return binaries, nil
+})
 
 // talkers are clients in one room; the first of them publishes numbers until it is told to end.
 type talkers struct {
