@@ -197,7 +197,7 @@ var serverTroubles = map[string]func(*trouble){
 			}
 		}
 		tr.check(symptoms(tr.t)["The disk is full"]) // before there is room again
-		tr.t.Cleanup(func() { // twice, which ends it at once: NATS may stand still for good now (seen with 2.15.3)
+		tr.t.Cleanup(func() {                        // twice, which ends it at once: NATS may stand still for good now (seen with 2.15.3)
 			for range 2 {
 				_ = tr.s.cmd.Process.Signal(syscall.SIGTERM)
 				tr.s.waitDraining(tr.t)

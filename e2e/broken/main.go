@@ -9,7 +9,6 @@ import (
 	"flag"
 	"log"
 	"log/slog"
-	"net/http"
 	"os"
 	"os/signal"
 	"sync"
@@ -55,16 +54,18 @@ func run(listen, key string, panics bool) error {
 	}
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
-	front := &http.Server{Addr: listen, Handler: srv}
-	go func() {
-		<-stop.Done()
-		_ = srv.Shutdown(context.Background())
-		_ = front.Close()
-	}()
-	if err := front.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+	l, err := hubbub.Listen(listen, nil)
+	if err != nil {
 		return err
 	}
-	return nil
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(l) }()
+	select {
+	case <-stop.Done():
+		return srv.Shutdown(context.Background())
+	case err := <-ended:
+		return err
+	}
 }
 
 // faultyLog is a log whose writer, a worker, comes to harm at the first line about a broken frame.
