@@ -84,6 +84,14 @@ func missingTools() (missing []string) {
 	if _, err := findFirefox(); err != nil {
 		missing = append(missing, err.Error())
 	}
+	if _, err := exec.LookPath("systemd-socket-activate"); err != nil {
+		missing = append(missing, "systemd-socket-activate (Debian: systemd)")
+	}
+	for _, name := range []string{"prometheus", "promtool"} {
+		if _, err := exec.LookPath(name); err != nil {
+			missing = append(missing, name+", for deploy/prometheus (Debian: prometheus)")
+		}
+	}
 	for _, name := range []string{"nginx", "haproxy", "caddy", "apache2"} {
 		if _, err := exec.LookPath(inSbin(name)); err != nil {
 			missing = append(missing, name+", a proxy (Debian: the same)")

@@ -19,12 +19,13 @@ import (
 // docs/troubleshooting.md is held against the program: each of its symptoms is provoked, and what the page quotes must
 // be seen, in the answer, in the log and in the metrics.
 
-// trouble is one symptom, as the test provokes it.
-type trouble struct {
+// mishap is one symptom, as the test provokes it.
+type mishap struct {
 	t      *testing.T
 	s      *server            // whose log and metrics are meant
 	before map[string]float64 // its metrics as it was started
 	saw    syncBuffer         // what clients and commands were shown
+	done   bool               // it was held against the page while it lasted
 }
 
 // symptom is one section of the page: the quotes in code marks behind each of its words.
@@ -78,18 +79,18 @@ func TestTroubleshooting(t *testing.T) {
 	t.Parallel()
 	page := symptoms(t)
 	for _, title := range slices.Sorted(maps.Keys(page)) {
-		if troubles[title] == nil && title != "An error has a code" {
+		if mishaps[title] == nil && title != "An error has a code" {
 			t.Errorf("nothing provokes %q", title)
 		}
 	}
-	for title, provoke := range troubles {
+	for title, provoke := range mishaps {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
 			symptom, ok := page[title]
 			if !ok {
 				t.Errorf("docs/troubleshooting.md has no section %q", title)
 			}
-			tr := &trouble{t: t}
+			tr := &mishap{t: t}
 			provoke(tr)
 			t.Logf("seen:\n%s", tr.saw.String())
 			tr.check(symptom)
@@ -129,8 +130,12 @@ func TestTroubleshootingIsWhole(t *testing.T) {
 }
 
 // check waits for what the page quotes.
-func (tr *trouble) check(s symptom) {
+func (tr *mishap) check(s symptom) {
 	tr.t.Helper()
+	if tr.done {
+		return
+	}
+	tr.done = true
 	wait := func(what string, holds func() bool) {
 		for end := time.Now().Add(patience); !holds(); time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(end) {
@@ -160,7 +165,7 @@ func (tr *trouble) check(s symptom) {
 }
 
 // start runs the server that has the trouble.
-func (tr *trouble) start(flags ...string) *server {
+func (tr *mishap) start(flags ...string) *server {
 	tr.t.Helper()
 	tr.s = start(tr.t, flags...)
 	tr.before = scrape(tr.t, tr.s)
@@ -168,7 +173,7 @@ func (tr *trouble) start(flags ...string) *server {
 }
 
 // unready runs one that won't be ready.
-func (tr *trouble) unready(command *exec.Cmd, addr string) *server {
+func (tr *mishap) unready(command *exec.Cmd, addr string) *server {
 	tr.t.Helper()
 	s := &server{addr: addr, cmd: command, exited: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
@@ -192,10 +197,10 @@ func (tr *trouble) unready(command *exec.Cmd, addr string) *server {
 }
 
 // see takes down what is shown.
-func (tr *trouble) see(format string, args ...any) { fmt.Fprintf(&tr.saw, format+"\n", args...) }
+func (tr *mishap) see(format string, args ...any) { fmt.Fprintf(&tr.saw, format+"\n", args...) }
 
 // fails runs a command that doesn't succeed, and sees what it says.
-func (tr *trouble) fails(env []string, args ...string) {
+func (tr *mishap) fails(env []string, args ...string) {
 	tr.t.Helper()
 	out, status := hubbub(tr.t, env, args...)
 	if status == 0 {
@@ -206,12 +211,12 @@ func (tr *trouble) fails(env []string, args ...string) {
 
 // upgrade asks for a WebSocket with these header lines, and sees the answer. It returns the status, and the connection
 // where that is 101.
-func (tr *trouble) upgrade(path string, lines ...string) (status int, c *rawConn) {
+func (tr *mishap) upgrade(path string, lines ...string) (status int, c *rawConn) {
 	tr.t.Helper()
 	return tr.request(wsclient.Upgrade(tr.s.addr, path, lines...))
 }
 
-func (tr *trouble) request(head string) (status int, c *rawConn) {
+func (tr *mishap) request(head string) (status int, c *rawConn) {
 	tr.t.Helper()
 	c = connect(tr.t, tr.s)
 	tr.see("%s", head)
@@ -220,7 +225,7 @@ func (tr *trouble) request(head string) (status int, c *rawConn) {
 }
 
 // answered sees an HTTP answer.
-func (tr *trouble) answered(c *rawConn) int {
+func (tr *mishap) answered(c *rawConn) int {
 	tr.t.Helper()
 	res := c.response("GET")
 	var head bytes.Buffer
@@ -234,7 +239,7 @@ func (tr *trouble) answered(c *rawConn) int {
 }
 
 // get sees what curl would.
-func (tr *trouble) get(path string, headers ...string) {
+func (tr *mishap) get(path string, headers ...string) {
 	tr.t.Helper()
 	tr.see("%s", path)
 	out, err := exec.Command("curl", append([]string{"-sS", "-i", "--noproxy", "*", tr.s.http(path)}, headers...)...).CombinedOutput()
@@ -245,7 +250,7 @@ func (tr *trouble) get(path string, headers ...string) {
 }
 
 // enter is a client who is welcomed.
-func (tr *trouble) enter() *rawConn {
+func (tr *mishap) enter() *rawConn {
 	tr.t.Helper()
 	c := dialRaw(tr.t, tr.s, "/ws", "")
 	c.welcomed()
@@ -253,13 +258,13 @@ func (tr *trouble) enter() *rawConn {
 }
 
 // tell sends a message and sees the next one that comes.
-func (tr *trouble) tell(c *rawConn, message string) string {
+func (tr *mishap) tell(c *rawConn, message string) string {
 	tr.t.Helper()
 	c.write(text(message))
 	return tr.hear(c)
 }
 
-func (tr *trouble) hear(c *rawConn) string {
+func (tr *mishap) hear(c *rawConn) string {
 	tr.t.Helper()
 	answer := c.expect(fin | opText)
 	tr.see("%s", answer)
@@ -267,7 +272,7 @@ func (tr *trouble) hear(c *rawConn) string {
 }
 
 // ends sees the Close that comes, whatever comes before.
-func (tr *trouble) ends(c *rawConn) {
+func (tr *mishap) ends(c *rawConn) {
 	tr.t.Helper()
 	_ = c.SetReadDeadline(time.Now().Add(patience))
 	for {

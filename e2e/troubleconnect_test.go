@@ -27,8 +27,8 @@ import (
 )
 
 // Symptoms of who can't connect, by the headings of docs/troubleshooting.md.
-var cannotConnect = map[string]func(*trouble){
-	"403: the page is of another origin": func(tr *trouble) {
+var cannotConnect = map[string]func(*mishap){
+	"403: the page is of another origin": func(tr *mishap) {
 		tr.start()
 		tr.upgrade("/ws", "Origin: https://shop.example.com")
 		tr.s.says(tr.t, "would_allow")
@@ -36,28 +36,28 @@ var cannotConnect = map[string]func(*trouble){
 		if would == nil {
 			tr.t.Fatalf("the log names no flag:\n%s", tr.s.log.String())
 		}
-		(&trouble{t: tr.t, s: start(tr.t, would[1])}).works("/ws", "Origin: https://shop.example.com")
+		(&mishap{t: tr.t, s: start(tr.t, would[1])}).works("/ws", "Origin: https://shop.example.com")
 	},
-	"426 or 400: the upgrade is lost on its way": func(tr *trouble) {
+	"426 or 400: the upgrade is lost on its way": func(tr *mishap) {
 		tr.start()
 		tr.request("GET /ws HTTP/1.1\r\nHost: " + tr.s.addr + "\r\nConnection: close\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 		tr.request("GET /ws HTTP/1.1\r\nHost: " + tr.s.addr + "\r\nUpgrade: websocket\r\nConnection: close\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	},
-	"404: the path is another": func(tr *trouble) {
+	"404: the path is another": func(tr *mishap) {
 		tr.start()
 		tr.upgrade("/live/ws")
 		s := &server{addr: freeAddr(tr.t), exited: make(chan struct{}), base: "/live"}
 		s.cmd = exec.Command(program, "serve", "--listen", s.addr, "--base-path=/live")
 		s.run(tr.t)
-		(&trouble{t: tr.t, s: s}).works("/live/ws")
+		(&mishap{t: tr.t, s: s}).works("/live/ws")
 	},
-	"401: no token, or one that doesn't count": func(tr *trouble) {
+	"401: no token, or one that doesn't count": func(tr *mishap) {
 		tr.start("--jwt-key", stageKey)
 		tr.upgrade("/ws")
 		tr.upgrade("/ws?token=" + token(-time.Hour))
 		tr.works("/ws?token=" + token(time.Hour))
 	},
-	"401 although the token is new": func(tr *trouble) {
+	"401 although the token is new": func(tr *mishap) {
 		tr.start("--jwt-key", stageKey)
 		hour := time.Now().Add(time.Hour)
 		for _, claims := range []jwt.MapClaims{
@@ -71,7 +71,7 @@ var cannotConnect = map[string]func(*trouble){
 			tr.upgrade("/ws?token=" + signed)
 		}
 	},
-	"503: nobody can say who the client is": func(tr *trouble) {
+	"503: nobody can say who the client is": func(tr *mishap) {
 		tr.start("--jwt-jwks", "http://"+freeAddr(tr.t)+"/keys", "--jwt-audience", "hubbub")
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
@@ -83,27 +83,27 @@ var cannotConnect = map[string]func(*trouble){
 		}
 		tr.upgrade("/ws?token=" + signed)
 	},
-	"503: it is full": func(tr *trouble) {
+	"503: it is full": func(tr *mishap) {
 		tr.start("--max-connections", "1")
 		tr.enter()
 		tr.upgrade("/ws")
 		tr.get("/readyz")
 	},
-	"429: all have the proxy's address": func(tr *trouble) {
+	"429: all have the proxy's address": func(tr *mishap) {
 		flags := []string{"--max-connections-per-ip", "1"}
 		tr.start(flags...)
 		tr.enter()
 		tr.upgrade("/ws", "X-Forwarded-For: 192.0.2.7")
-		mended := &trouble{t: tr.t, s: start(tr.t, append(flags, "--trusted-proxies", "127.0.0.1")...)}
+		mended := &mishap{t: tr.t, s: start(tr.t, append(flags, "--trusted-proxies", "127.0.0.1")...)}
 		mended.enter()
 		mended.works("/ws", "X-Forwarded-For: 192.0.2.7")
 	},
-	"429: it connects too often": func(tr *trouble) {
+	"429: it connects too often": func(tr *mishap) {
 		tr.start("--config", configFile(tr.t, "limits:\n  address:\n    connects: 1/h burst 1\n"))
 		tr.enter()
 		tr.upgrade("/ws")
 	},
-	"503: the server stops": func(tr *trouble) {
+	"503: the server stops": func(tr *mishap) {
 		tr.start("--shutdown-delay", "1h")
 		tr.enter()
 		if err := tr.s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -114,14 +114,14 @@ var cannotConnect = map[string]func(*trouble){
 		tr.s.says(tr.t, "msg=\"stopping")
 		tr.t.Cleanup(func() { _ = tr.s.cmd.Process.Signal(syscall.SIGTERM) }) // once more, and it ends
 	},
-	"503: the node is not in its cluster": func(tr *trouble) {
+	"503: the node is not in its cluster": func(tr *mishap) {
 		addr, own := freeAddr(tr.t), freeAddrs(tr.t)
 		tr.unready(exec.Command(program, "serve", "--listen", addr, "--data-dir", tr.t.TempDir(), "--cluster-listen", own, "--cluster-secret", stageKey,
 			"--join", own+","+freeAddrs(tr.t)+","+freeAddrs(tr.t)), addr)
 		tr.upgrade("/ws")
 		tr.get("/readyz")
 	},
-	"503: more connect at once than can be let in": func(tr *trouble) {
+	"503: more connect at once than can be let in": func(tr *mishap) {
 		letGo := tr.stuckWorker()
 		answers := make(chan struct{})
 		for range 24 {
@@ -140,7 +140,7 @@ var cannotConnect = map[string]func(*trouble){
 		}
 		letGo()
 	},
-	"One worker is busy, and all that it owns waits": func(tr *trouble) {
+	"One worker is busy, and all that it owns waits": func(tr *mishap) {
 		letGo := tr.stuckWorker()
 		call := exec.Command("curl", "-sS", "--noproxy", "*", "-H", "Authorization: Bearer "+stageKey, "-d", `{"everyone":true,"content":1}`, tr.s.http("/api/v1/publish"))
 		if err := call.Start(); err != nil {
@@ -153,7 +153,7 @@ var cannotConnect = map[string]func(*trouble){
 			tr.t.Error(err)
 		}
 	},
-	"No answer at all: out of descriptors": func(tr *trouble) {
+	"No answer at all: out of descriptors": func(tr *mishap) {
 		addr := freeAddr(tr.t)
 		s := &server{addr: addr, exited: make(chan struct{})}
 		s.cmd = exec.Command("bash", "-c", `ulimit -n 100 && exec "$@"`, "-", program, "serve", "--listen", addr, "--max-connections", "1000")
@@ -171,7 +171,7 @@ var cannotConnect = map[string]func(*trouble){
 		}
 		tr.see("%v", err)
 	},
-	"The certificate has expired": func(tr *trouble) {
+	"The certificate has expired": func(tr *mishap) {
 		dir := tr.t.TempDir()
 		pool := x509.NewCertPool()
 		pool.AddCert(oldCertificate(tr.t, dir))
@@ -179,7 +179,7 @@ var cannotConnect = map[string]func(*trouble){
 		_, err := tls.Dial("tcp", tr.s.addr, &tls.Config{RootCAs: pool, ServerName: "localhost"})
 		tr.see("%v", err)
 	},
-	"A new certificate isn't taken": func(tr *trouble) {
+	"A new certificate isn't taken": func(tr *mishap) {
 		dir := tr.t.TempDir()
 		certificate(tr.t, dir)
 		tr.s = secureServer(tr.t, dir)
@@ -196,7 +196,7 @@ var cannotConnect = map[string]func(*trouble){
 			}
 		}
 	},
-	"A proxy's connections end at once: the PROXY protocol": func(tr *trouble) {
+	"A proxy's connections end at once: the PROXY protocol": func(tr *mishap) {
 		s := &server{addr: freeAddr(tr.t), exited: make(chan struct{}), from: "127.0.0.9"}
 		s.cmd = exec.Command(program, "serve", "--listen", s.addr, "--proxy-protocol", "on", "--trusted-proxies", "127.0.0.1")
 		s.run(tr.t)
@@ -211,27 +211,25 @@ var cannotConnect = map[string]func(*trouble){
 			tr.t.Errorf("with the header: %v %s", err, out)
 		}
 	},
-	"The client closes at once: no subprotocol was chosen": func(tr *trouble) {
+	"The client closes at once: no subprotocol was chosen": func(tr *mishap) {
 		tr.start("--log-level", "debug")
 		cmd := exec.Command("node", "ws/client.js", tr.s.ws("/ws"))
 		cmd.Env = append(os.Environ(), `SUBPROTOCOLS=["chat.v1"]`)
 		e := drive(tr.t, "ws", cmd).next()
 		tr.see("%+v", e)
 	},
-	"The address in the log is the proxy's": func(tr *trouble) {
+	"The address in the log is the proxy's": func(tr *mishap) {
 		tr.start("--trusted-proxies", "127.0.0.1")
 		tr.upgrade("/nothing", "X-Forwarded-For: 192.0.2.7", "Forwarded: for=198.51.100.1")
 	},
-	"503, or 1013 at once: the backend gives no answer": func(tr *trouble) {
+	"503, or 1013 at once: the backend gives no answer": func(tr *mishap) {
 		tr.start("--hook-url", "http://"+freeAddr(tr.t), "--hook-events", "connect", "--webhook-secret", hookSecret)
 		tr.upgrade("/ws")
 	},
 }
 
-const hookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
 // works says that what was mended is: an upgrade is let in.
-func (tr *trouble) works(path string, lines ...string) {
+func (tr *mishap) works(path string, lines ...string) {
 	tr.t.Helper()
 	c := connect(tr.t, tr.s)
 	c.write(wsclient.Upgrade(tr.s.addr, path, lines...))
@@ -253,7 +251,7 @@ var buildBroken = sync.OnceValues(func() (binary string, err error) {
 })
 
 // broken runs that program, which has the server in it and a fault of its own.
-func (tr *trouble) broken(flags ...string) {
+func (tr *mishap) broken(flags ...string) {
 	tr.t.Helper()
 	binary, err := buildBroken()
 	if err != nil {
@@ -266,7 +264,7 @@ func (tr *trouble) broken(flags ...string) {
 }
 
 // stuckWorker runs a server whose one worker stands still.
-func (tr *trouble) stuckWorker() (letGo func()) {
+func (tr *mishap) stuckWorker() (letGo func()) {
 	tr.t.Helper()
 	tr.broken()
 	letGo = sync.OnceFunc(func() { _ = tr.s.cmd.Process.Signal(syscall.SIGUSR1) })

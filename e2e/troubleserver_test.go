@@ -14,18 +14,18 @@ import (
 	"time"
 )
 
-// troubles are all symptoms of the page.
-var troubles = func() map[string]func(*trouble) {
-	all := map[string]func(*trouble){}
-	for _, some := range []map[string]func(*trouble){cannotConnect, connectionEnds, messagesMissing, serverTroubles} {
+// mishaps are all symptoms of the page.
+var mishaps = func() map[string]func(*mishap) {
+	all := map[string]func(*mishap){}
+	for _, some := range []map[string]func(*mishap){cannotConnect, connectionEnds, messagesMissing, serverTroubles} {
 		maps.Copy(all, some)
 	}
 	return all
 }()
 
 // Symptoms of messages, by the headings of docs/troubleshooting.md.
-var messagesMissing = map[string]func(*trouble){
-	"I don't get what I publish myself": func(tr *trouble) {
+var messagesMissing = map[string]func(*mishap){
+	"I don't get what I publish myself": func(tr *mishap) {
 		tr.start()
 		c := tr.enter()
 		tr.tell(c, `{"msg_type":"join_room","room":"r","id":1}`)
@@ -37,12 +37,12 @@ var messagesMissing = map[string]func(*trouble){
 		c.write(text(`{"msg_type":"join_room","room":"r"}`) + text(`{"msg_type":"room_message","room":"r","content":"hello"}`))
 		c.message("room_message")
 	},
-	"`recovered` is false, with `epoch`": func(tr *trouble) {
+	"`recovered` is false, with `epoch`": func(tr *mishap) {
 		tr.comesBack("epoch", nil)
 		dir := tr.t.TempDir()
 		tr.comesBack("", []string{"--data-dir", dir})
 	},
-	"`recovered` is false, with `expired`": func(tr *trouble) {
+	"`recovered` is false, with `expired`": func(tr *mishap) {
 		flags := rules(tr, "rooms: [{match: r, history: {messages: 1}}]\n")
 		tr.start(flags...)
 		c := tr.enter()
@@ -54,11 +54,11 @@ var messagesMissing = map[string]func(*trouble){
 		}
 		tr.tell(tr.enter(), `{"msg_type":"join_room","room":"r","since":`+position+`,"id":1}`)
 	},
-	"`recovered` is false, with `no_history`": func(tr *trouble) {
+	"`recovered` is false, with `no_history`": func(tr *mishap) {
 		tr.start(rules(tr, "rooms: [{match: r, history: off}]\n")...)
 		tr.tell(tr.enter(), `{"msg_type":"join_room","room":"r","since":{"epoch":"k3.1","offset":17},"id":1}`)
 	},
-	"A `gap` comes": func(tr *trouble) {
+	"A `gap` comes": func(tr *mishap) {
 		tr.start(append(rules(tr, "rooms: [{match: r, slow-consumer: drop-oldest}]\n"), "--send-queue-bytes", "64KiB", "--max-message-bytes", "16KiB")...)
 		slow, publisher := tr.enter(), tr.enter()
 		if err := slow.Conn.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
@@ -76,7 +76,7 @@ var messagesMissing = map[string]func(*trouble){
 			}
 		}
 	},
-	"`forbidden`, and the log has a line": func(tr *trouble) {
+	"`forbidden`, and the log has a line": func(tr *mishap) {
 		tr.start(rules(tr, "rooms: [{match: \"news.*\", publish: server}]\n")...)
 		tr.tell(tr.enter(), `{"msg_type":"room_message","room":"news.1","content":1,"id":1}`)
 		out, status := hubbub(tr.t, nil, "config", "--config", configFile(tr.t, "rooms: [{match: \"news.*\", publish: server}]\n"), "--room", "news.1")
@@ -87,7 +87,7 @@ var messagesMissing = map[string]func(*trouble){
 }
 
 // comesBack has a client return to its room after a restart of the server.
-func (tr *trouble) comesBack(reason string, flags []string) {
+func (tr *mishap) comesBack(reason string, flags []string) {
 	tr.t.Helper()
 	tr.start(flags...)
 	c := tr.enter()
@@ -111,21 +111,21 @@ func positionOf(m message) string {
 }
 
 // Symptoms of the server and of what it works with, by the headings of docs/troubleshooting.md.
-var serverTroubles = map[string]func(*trouble){
-	"It doesn't start: the address is taken": func(tr *trouble) {
+var serverTroubles = map[string]func(*mishap){
+	"It doesn't start: the address is taken": func(tr *mishap) {
 		tr.start()
 		tr.fails(nil, "serve", "--listen", tr.s.addr)
 	},
-	"It doesn't start: a setting it doesn't know": func(tr *trouble) {
+	"It doesn't start: a setting it doesn't know": func(tr *mishap) {
 		tr.fails(nil, "serve", "--config", configFile(tr.t, "max-conections: 5\n"))
 		tr.fails([]string{"HUBBUB_MAX_CONECTIONS=5"}, "serve")
 	},
-	"It doesn't start: another process has its folder": func(tr *trouble) {
+	"It doesn't start: another process has its folder": func(tr *mishap) {
 		dir := tr.t.TempDir()
 		tr.start("--data-dir", dir)
 		tr.fails(nil, "serve", "--listen", freeAddr(tr.t), "--data-dir", dir)
 	},
-	"A setting does nothing": func(tr *trouble) {
+	"A setting does nothing": func(tr *mishap) {
 		s := &server{addr: freeAddr(tr.t), exited: make(chan struct{})}
 		s.cmd = exec.Command(program, "serve", "--listen", s.addr)
 		s.cmd.Env = append(os.Environ(), "HUBBUB_COLOUR=red", "HUBBUB_LOG_LEVEL=debug")
@@ -137,7 +137,7 @@ var serverTroubles = map[string]func(*trouble){
 		}
 		tr.see("%s", out)
 	},
-	"The kernel ends it: out of memory": func(tr *trouble) {
+	"The kernel ends it: out of memory": func(tr *mishap) {
 		s := &server{addr: freeAddr(tr.t), exited: make(chan struct{})}
 		s.cmd = exec.Command(program, "serve", "--listen", s.addr, "--max-buffered-bytes", "64MiB")
 		s.cmd.Env = append(os.Environ(), "GOMEMLIMIT=100MiB")
@@ -147,13 +147,13 @@ var serverTroubles = map[string]func(*trouble){
 		s.stop(tr.t, syscall.SIGKILL)
 		tr.see("%v", s.err)
 	},
-	"The API answers 401 or 403": func(tr *trouble) {
+	"The API answers 401 or 403": func(tr *mishap) {
 		tr.start()
 		tr.get("/api/v1/rooms")
 		tr.start("--api-key", stageKey)
 		tr.get("/api/v1/rooms", "-H", "Authorization: Bearer hub_old")
 	},
-	"`/metrics` and the API are 404": func(tr *trouble) {
+	"`/metrics` and the API are 404": func(tr *mishap) {
 		admin := freeAddr(tr.t)
 		public := start(tr.t, "--admin-listen", admin, "--api-key", stageKey)
 		tr.s = public
@@ -165,21 +165,21 @@ var serverTroubles = map[string]func(*trouble){
 		}
 		tr.s = public
 	},
-	"Webhooks don't arrive": func(tr *trouble) {
+	"Webhooks don't arrive": func(tr *mishap) {
 		tr.start("--webhook-url", "http://"+freeAddr(tr.t)+"/hook", "--webhook-secret", hookSecret)
 		tr.enter()
 	},
-	"Webhooks don't arrive any more: 410": func(tr *trouble) {
+	"Webhooks don't arrive any more: 410": func(tr *mishap) {
 		backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) }))
 		tr.t.Cleanup(backend.Close)
 		tr.start("--webhook-url", backend.URL, "--webhook-secret", hookSecret)
 		tr.enter()
 	},
-	"Questions have no answer": func(tr *trouble) {
+	"Questions have no answer": func(tr *mishap) {
 		tr.start("--hook-url", "http://"+freeAddr(tr.t), "--hook-events", "join", "--webhook-secret", hookSecret)
 		tr.tell(tr.enter(), `{"msg_type":"join_room","room":"r","id":1}`)
 	},
-	"The disk is full": func(tr *trouble) {
+	"The disk is full": func(tr *mishap) {
 		disk := smallDisk(tr.t)
 		tr.start("--data-dir", filepath.Join(disk, "data"))
 		c := tr.enter()
@@ -204,25 +204,25 @@ var serverTroubles = map[string]func(*trouble){
 			}
 		})
 	},
-	"A node of a cluster ends at its start: other policies": func(tr *trouble) {
+	"A node of a cluster ends at its start: other policies": func(tr *mishap) {
 		store := freeAddrs(tr.t)
 		flags := []string{"--cluster-secret", stageKey, "--join", store}
 		first := append([]string{"--data-dir", tr.t.TempDir(), "--cluster-listen", store, "--cluster-secret", stageKey}, rules(tr, "rooms: [{match: r, presence: full}]\n")...)
 		start(tr.t, first...)
 		tr.fails(nil, append([]string{"serve", "--listen", freeAddr(tr.t)}, flags...)...)
 	},
-	"A node of a cluster isn't let in: another secret": func(tr *trouble) {
+	"A node of a cluster isn't let in: another secret": func(tr *mishap) {
 		store := freeAddrs(tr.t)
 		tr.start("--data-dir", tr.t.TempDir(), "--cluster-listen", store, "--cluster-secret", stageKey)
 		first := tr.s
 		addr := freeAddr(tr.t)
-		other := &trouble{t: tr.t}
+		other := &mishap{t: tr.t}
 		other.unready(exec.Command(program, "serve", "--listen", addr, "--cluster-secret", strings.ToUpper(stageKey), "--join", store), addr)
 		other.get("/readyz")
 		tr.see("%s", other.saw.String())
 		tr.s = first
 	},
-	"It doesn't start: NATS can't be reached": func(tr *trouble) {
+	"It doesn't start: NATS can't be reached": func(tr *mishap) {
 		tr.fails(nil, "serve", "--listen", freeAddr(tr.t), "--nats", "nats://"+freeAddr(tr.t))
 	},
 }

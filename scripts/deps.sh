@@ -29,11 +29,13 @@ missing_for_tests() {
 	command -v npm >/dev/null || echo "npm: to install the npm packages of e2e and js"
 	command -v curl >/dev/null || echo "curl: for the calls of docs/api.md, which a test makes"
 	command -v openssl >/dev/null || echo "openssl: the TLS client of a test, and its certificate"
+	command -v systemd-socket-activate >/dev/null || echo "systemd: its systemd-socket-activate starts a server of a test"
 	has_websockets || echo "python3-websockets: the client that e2e/websockets_client.py drives"
 	for proxy in nginx haproxy caddy apache2; do
 		has_proxy "$proxy" || echo "$proxy: a proxy of docs/deploy.md, which e2e runs"
 	done
 	command -v php >/dev/null || echo "php-cli: PHP, for the programs of docs/backends/php.md, which e2e runs"
+	command -v prometheus >/dev/null && command -v promtool >/dev/null || echo "prometheus: Prometheus, which scrapes servers in e2e and checks deploy/prometheus"
 	has_browser || echo "chromium: to test the page and the JavaScript client"
 	command -v firefox-esr >/dev/null || command -v firefox >/dev/null || echo "firefox-esr: to test the JavaScript client in it too"
 }
@@ -63,7 +65,14 @@ if [ -n "$lines" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	echo "installing what $what need:"
 	echo "$lines"
 	packages=$(echo "$lines" | cut -d : -f 1 | tr '\n' ' ')
-	export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 # 1: no proxy begins to serve because a test wants its program
+	# No proxy and no Prometheus begins to serve because a test wants its program: runlevel 1 says so to init scripts,
+	# policy-rc.d to systemd.
+	export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e $policy ]; then
+		trap 'rm -f $policy' EXIT
+		printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy
+	fi
 	apt-get update -q
 	# shellcheck disable=SC2086 # several words are meant
 	apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=600 $packages

@@ -421,8 +421,8 @@ func TestAnIdentitysDataIsWithinTheShare(t *testing.T) {
 	for range 20 {
 		newKnown(t, h, l, who).sync()
 	}
-	if kept := h.Kept(KeptPresence); kept > h.share {
-		t.Errorf("%d bytes are kept because of one user, whose share is %d", kept, h.share)
+	if kept := h.Kept(KeptPresence); kept > h.cfg().share {
+		t.Errorf("%d bytes are kept because of one user, whose share is %d", kept, h.cfg().share)
 	}
 	last := newKnown(t, h, l, who)
 	if got := last.sync(); got[0]["code"] != "limit_reached" {

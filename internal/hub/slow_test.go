@@ -61,7 +61,7 @@ func TestWhoTakesALittleNowAndThenStays(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, reads %t", name, reads), func(t *testing.T) {
 				bubble(t, func(t *testing.T) {
 					h, l := newHubOf(t, 1, slowRooms)
-					h.cfg.ResumeWindow = 0
+					h.cfg().ResumeWindow = 0
 					far := dial(t, h, l, auth.Identity{})
 					defer far.Close()
 					io.ReadAtLeast(far, make([]byte, 1000), 1)
