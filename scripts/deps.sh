@@ -50,7 +50,7 @@ missing_for_bench() {
 }
 
 case "${1-}" in
-"") missing=missing_for_tests what="the tests" target=deps npm_folders="e2e/ws e2e/pages js" ;;
+"") missing=missing_for_tests what="the tests" target=deps npm_folders="e2e/ws e2e/pages js site" ;;
 bench) missing=missing_for_bench what="the benchmarks" target=bench-deps npm_folders=bench/rivals/npm ;;
 *) echo "usage: deps.sh [bench], not $1" >&2 && exit 2 ;;
 esac
