@@ -145,3 +145,23 @@ drill-short: drill-deps ## the same in ten minutes, judging counts and not times
 drill-deps: # the bad line needs nft; where it can't be installed, that drill says so and fails
 	@command -v nft >/dev/null && command -v tc >/dev/null || ! command -v apt-get >/dev/null || test "$$(id -u)" != 0 || \
 		{ apt-get update -q && apt-get install -q -y --no-install-recommends nftables iproute2; }
+
+VERSION ?=
+
+.PHONY: release
+release: ## dist/: archives for Linux, macOS and Windows, deb, rpm, SBOMs, checksums (VERSION=1.2.3, else git describe)
+	$(GO) -C scripts/tools run ./release -root $(CURDIR) -out $(CURDIR)/dist -version "$(VERSION)"
+
+.PHONY: packages
+packages: ## dist/: the same for Linux on this machine's processor alone
+	$(GO) -C scripts/tools run ./release -root $(CURDIR) -out $(CURDIR)/dist -version "$(VERSION)" -targets linux/$$($(GO) env GOARCH)
+
+.PHONY: packages-test
+packages-test: packages-deps ## the packages, installed and removed again in a chroot; the chart; the same bytes twice (root on Debian)
+	$(GO) -C scripts/tools vet ./...
+	$(GO) -C scripts/tools mod tidy -diff
+	$(GO) -C scripts/tools test -count=1 -timeout $(TIMEOUT) ./...
+
+.PHONY: packages-deps
+packages-deps: # what these need
+	scripts/deps.sh packages

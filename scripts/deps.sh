@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sees that what the tests need is there, or with the argument "bench" what the
-# benchmarks need: installs it where it may (root on a Debian), else says plainly
+# benchmarks need, with "packages" what the tests of the packages need: installs it where it may (root on a Debian), else says plainly
 # what is missing and fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -49,10 +49,21 @@ missing_for_bench() {
 	command -v npm >/dev/null || echo "npm: to install them"
 }
 
+missing_for_packages() {
+	command -v debootstrap >/dev/null || echo "debootstrap: a Debian to install the packages in"
+	command -v rpm >/dev/null || echo "rpm: to install the rpm"
+	command -v systemd-analyze >/dev/null || echo "systemd: its systemd-analyze judges the unit"
+	command -v man >/dev/null || echo "man-db: to read the manual"
+	command -v unzip >/dev/null || echo "unzip: to look into the archive for Windows"
+	command -v zsh >/dev/null || echo "zsh: to try its completion"
+	command -v fish >/dev/null || echo "fish: to try its completion"
+}
+
 case "${1-}" in
 "") missing=missing_for_tests what="the tests" target=deps npm_folders="e2e/ws e2e/pages js site" ;;
 bench) missing=missing_for_bench what="the benchmarks" target=bench-deps npm_folders=bench/rivals/npm ;;
-*) echo "usage: deps.sh [bench], not $1" >&2 && exit 2 ;;
+packages) missing=missing_for_packages what="the tests of the packages" target=packages-deps npm_folders= ;;
+*) echo "usage: deps.sh [bench|packages], not $1" >&2 && exit 2 ;;
 esac
 
 if ! command -v go >/dev/null; then

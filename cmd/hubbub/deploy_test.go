@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -130,9 +132,74 @@ func TestTheKubernetesManifests(t *testing.T) {
 			t.Errorf("%s: %+v", kind, c.Cluster)
 		}
 	}
-	for kind, n := range map[string]int{"ConfigMap": 1, "Service": 2, "StatefulSet": 1, "Deployment": 1, "PodDisruptionBudget": 2} {
+	for kind, n := range map[string]int{"ConfigMap": 1, "Service": 2, "StatefulSet": 1, "Deployment": 1, "PodDisruptionBudget": 2, "NetworkPolicy": 1} {
 		if kinds[kind] != n {
 			t.Errorf("%d of %s, want %d", kinds[kind], kind, n)
 		}
+	}
+}
+
+// No engine builds the image here: what its file says is held against the command line and the sources.
+func TestTheDockerfile(t *testing.T) {
+	b, err := os.ReadFile("../../Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stages := strings.Split("\n"+string(b), "\nFROM ")
+	last := map[string][]string{} // the instructions of the last stage
+	for line := range strings.Lines(stages[len(stages)-1]) {
+		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		last[word] = append(last[word], rest)
+	}
+	if user := last["USER"]; len(user) != 1 || strings.HasPrefix(user[0], "0") || strings.HasPrefix(user[0], "root") || strings.Trim(user[0], "0123456789:") != "" {
+		t.Errorf("USER %q: Kubernetes' runAsNonRoot wants a number that isn't root's", user)
+	}
+	if len(last["RUN"]) > 0 {
+		t.Errorf("RUN %q: there is no shell in it", last["RUN"])
+	}
+	list := func(instruction string) (words []string) {
+		t.Helper()
+		text := strings.Join(last[instruction], "\n")
+		at := strings.Index(text, "[")
+		if at < 0 {
+			t.Fatalf("%s %s: a list is wanted, there is no shell", instruction, text)
+		}
+		if err := json.Unmarshal([]byte(text[at:]), &words); err != nil {
+			t.Fatalf("%s %s: %v", instruction, text, err)
+		}
+		return words
+	}
+	entry := list("ENTRYPOINT")
+	if len(entry) != 1 {
+		t.Fatalf("ENTRYPOINT %q", entry)
+	}
+	takes(t, "CMD", map[string]string{"HUBBUB_DATA_DIR": t.TempDir()}, list("CMD"))
+	check := list("HEALTHCHECK")
+	if check[0] != entry[0] {
+		t.Errorf("HEALTHCHECK runs %s, and the program is %s", check[0], entry[0])
+	}
+	var c cli
+	if ctx, err := newParser(&c).Parse(check[1:]); err != nil || ctx.Command() != "health" {
+		t.Errorf("HEALTHCHECK %q: %v", check, err)
+	}
+	copied := strings.Join(last["COPY"], "\n")
+	for _, file := range []string{entry[0], "/LICENSE"} {
+		if !strings.Contains(copied+"\n", " "+file+"\n") {
+			t.Errorf("nothing is copied to %s", file)
+		}
+	}
+	if !strings.Contains(stages[1], "-X example.com/hubbub.version=") || !strings.Contains(stages[1], "CGO_ENABLED=0") || !strings.Contains(stages[1], " -o "+entry[0]+" ") {
+		t.Errorf("the build isn't that of make release:\n%s", stages[1])
+	}
+	mod, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	minor := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindSubmatch(mod)
+	if !strings.HasPrefix(stages[1], "golang:"+string(minor[1])+" ") {
+		t.Errorf("go.mod wants Go %s, and the image is of %s", minor[1], strings.SplitN(stages[1], " ", 2)[0])
+	}
+	if compose := yamlDocs(t, "compose.yaml")[0]; under(compose, "x-store", "build", "context") != "../.." || under(compose, "x-store", "build", "dockerfile") != nil {
+		t.Error("compose.yaml doesn't build this file")
 	}
 }
