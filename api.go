@@ -76,7 +76,7 @@ func (c Config) apiKeys() (keys auth.APIKeys, err error) {
 
 func (s *Server) newAPI() *api.API {
 	keys, _ := s.cfg.apiKeys() // Validate has looked
-	return api.New(api.Config{Hub: s.hub, Keys: keys, MaxMessageBytes: s.cfg.MaxMessageBytes, Info: s.info, Nodes: s.nodes, RemoveNode: s.removeNode, Log: s.log})
+	return api.New(api.Config{Hub: s.hub, Keys: keys, MaxMessageBytes: s.cfg.MaxMessageBytes, Info: s.info, Nodes: s.nodes, RemoveNode: s.removeNode, Tracer: s.tracer, Log: s.log})
 }
 
 // isAPI says of a path below the server's own whether the API has it.

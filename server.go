@@ -26,6 +26,7 @@ import (
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/sparselog"
+	"example.com/hubbub/internal/tracing"
 	"example.com/hubbub/internal/webhook"
 	"example.com/hubbub/js"
 )
@@ -70,7 +71,8 @@ type Server struct {
 	policies    string // the digest of those of rooms
 	rules       []byte // see policyDigests
 
-	tally tally
+	tally  tally
+	tracer *tracing.Tracer // nil where nothing is traced
 
 	questions *webhook.Questions // nil where the backend is asked nothing
 
@@ -101,7 +103,7 @@ func New(cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, page: console.Handler(), module: js.Handler(), listening: map[*http.Server]bool{}, delayed: make(chan struct{}),
-		started: time.Now(), probes: front.NewLane(), scrapes: front.NewLane(), readers: front.NewLane(),
+		started: time.Now(), tracer: tracing.New(cfg.TracerProvider), probes: front.NewLane(), scrapes: front.NewLane(), readers: front.NewLane(),
 	}
 	s.policies, s.rules = cfg.policyDigests()
 	for _, text := range cfg.AllowedOrigins {
@@ -158,6 +160,7 @@ func (s *Server) hubConfig() hub.Config {
 	direct, _ := hub.ParseOutsider(cfg.Direct)
 	h := hub.Config{
 		Dialects:          []func() protocol.Dialect{func() protocol.Dialect { return new(room.Dialect) }},
+		Tracer:            s.tracer,
 		Epoch:             rand.Text()[:12] + ".",
 		MaxRoomsPerClient: cfg.MaxRoomsPerClient,
 		MaxMessageBytes:   cfg.MaxMessageBytes,

@@ -113,7 +113,7 @@ func (s *Server) openWebhooks() error {
 		dir, err = s.dataDir.Folder("webhooks")
 	}
 	if err == nil {
-		s.webhooks, err = outbox.Open(outbox.Config{URL: w.URL, Secrets: secrets, Events: events, Node: s.node, Dir: dir, Log: s.log})
+		s.webhooks, err = outbox.Open(outbox.Config{URL: w.URL, Secrets: secrets, Events: events, Node: s.node, Dir: dir, Tracer: s.tracer, Log: s.log})
 	}
 	if err != nil {
 		return fmt.Errorf("data-dir %s: %w", cfg.DataDir, err)

@@ -121,6 +121,11 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 		l.Close()
 		return fmt.Errorf("--admin-listen %s: %w", c.AdminListen, err)
 	}
+	if cfg.TracerProvider, err = traces(log, os.Getenv); err != nil {
+		l.Close()
+		return usageError{err}
+	}
+	defer flush(cfg.TracerProvider)
 	srv, err := hubbub.New(cfg)
 	if err != nil {
 		l.Close()
