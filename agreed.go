@@ -10,7 +10,7 @@ import (
 func (l *links) agreeOnName() error {
 	ctx, cancel := context.WithTimeout(context.Background(), agreeTime)
 	defer cancel()
-	own := l.s.cfg.Cluster.Name
+	own := l.s.cfg().Cluster.Name
 	b, err := l.own.Agree(ctx, "cluster", func(now []byte) []byte {
 		if now != nil {
 			return now

@@ -75,8 +75,12 @@ func (c Config) apiKeys() (keys auth.APIKeys, err error) {
 }
 
 func (s *Server) newAPI() *api.API {
-	keys, _ := s.cfg.apiKeys() // Validate has looked
-	return api.New(api.Config{Hub: s.hub, Keys: keys, MaxMessageBytes: s.cfg.MaxMessageBytes, Info: s.info, Nodes: s.nodes, RemoveNode: s.removeNode, Tracer: s.tracer, Log: s.log})
+	return api.New(api.Config{Settings: s.cfg().apiSettings(), Hub: s.hub, Info: s.info, Nodes: s.nodes, RemoveNode: s.removeNode, Renew: s.readAgain, Tracer: s.tracer, Log: s.log})
+}
+
+func (c *Config) apiSettings() api.Settings {
+	keys, _ := c.apiKeys() // Validate has looked
+	return api.Settings{Keys: keys, MaxMessageBytes: c.MaxMessageBytes}
 }
 
 // isAPI says of a path below the server's own whether the API has it.
@@ -120,16 +124,24 @@ func (s *Server) info() api.Info {
 	}
 	return api.Info{
 		Nodes:   nodes,
-		Version: moduleVersion(), Node: s.node, Connections: s.Connections(), Rooms: s.RoomCount(), Clients: s.hub.Clients(),
-		Memory: api.Memory{Process: processMemory(), Buffered: s.loop.Buffered(), MaxBuffered: s.cfg.MaxBufferedBytes},
+		Version: Version(), Node: s.node, Connections: s.Connections(), Rooms: s.RoomCount(), Clients: s.hub.Clients(),
+		Memory: api.Memory{Process: processMemory(), Buffered: s.loop.Buffered(), MaxBuffered: s.cfg().MaxBufferedBytes},
 	}
 }
 
 // newNode names this server until it stops.
 func newNode() string { return strings.ToLower(rand.Text()[:12]) }
 
-// moduleVersion is Hubbub's, where the build knows it.
-func moduleVersion() string {
+// version is what the linker was told, as make release does:
+// -X example.com/hubbub.version=1.2.3
+var version string
+
+// Version is Hubbub's, where the build knows it: by the linker, or as the module that go.mod or go install names; else
+// "development".
+func Version() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "development"

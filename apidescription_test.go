@@ -143,7 +143,7 @@ func examples(client string) map[string][3]string {
 		"join": {"PUT", room + "/members/" + client, ""}, "leave": {"DELETE", room + "/members/" + client, ""},
 		"clients": {"GET", "/clients", ""}, "client": {"GET", "/clients/" + client, ""}, "disconnect_client": {"DELETE", "/clients/" + client, ""},
 		"users": {"GET", "/users", ""}, "user": {"GET", "/users/u", ""}, "disconnect_user": {"DELETE", "/users/u", ""},
-		"info": {"GET", "/info", ""}, "nodes": {"GET", "/nodes", ""}, "remove_node": {"DELETE", "/nodes/n", ""}, "tail": {"GET", "/tail?room=r", ""},
+		"info": {"GET", "/info", ""}, "nodes": {"GET", "/nodes", ""}, "remove_node": {"DELETE", "/nodes/n", ""}, "reload": {"POST", "/reload", ""}, "tail": {"GET", "/tail?room=r", ""},
 	}
 }
 

@@ -159,6 +159,9 @@ type Config struct {
 	Questions Questions
 	// HookTimeout bounds one call of a Handler or a hook; where there are Questions, their time is added. Default: 5 s.
 	HookTimeout time.Duration
+	// ReadAgain is what POST /api/v1/reload does: read the settings again from where they are, give them to Server.Reload, and
+	// return what that does. Default: none, and the call says so.
+	ReadAgain func(ctx context.Context) (changed, kept []string, err error)
 	// MaxHookCalls is how many of them run at once, over all clients, and how many of Connect beside them; the others
 	// wait. Those of one user, or of a client without a name, take a sixteenth of the places at most, but at least 4;
 	// where MaxConnectionsPerIP or one of Limits.Address is set, those of one address four times as many. Default: 1024.

@@ -9,18 +9,18 @@ import (
 
 // openLog starts the log of rooms of a node that is alone: a NATS server in this process, which listens nowhere.
 func (s *Server) openLog(c nats.Config) (*nats.Broker, error) {
-	mark, err := s.dataDir.Epoch(s.cfg.historyRules())
+	mark, err := s.dataDir.Epoch(s.cfg().historyRules())
 	if err != nil {
-		return nil, fmt.Errorf("data-dir %s: %w", s.cfg.DataDir, err)
+		return nil, fmt.Errorf("data-dir %s: %w", s.cfg().DataDir, err)
 	}
 	dir, err := s.dataDir.Folder("log")
 	if err != nil {
-		return nil, fmt.Errorf("data-dir %s: %w", s.cfg.DataDir, err)
+		return nil, fmt.Errorf("data-dir %s: %w", s.cfg().DataDir, err)
 	}
 	c.Alone, c.Mark, c.Replicas = true, "."+mark, 1
 	b, err := nats.Start(dir, c)
 	if err != nil {
-		return nil, fmt.Errorf("data-dir %s: %w", s.cfg.DataDir, err)
+		return nil, fmt.Errorf("data-dir %s: %w", s.cfg().DataDir, err)
 	}
 	return b, nil
 }

@@ -1,9 +1,29 @@
 package hubbub
 
+import (
+	"net/http"
+
+	"example.com/hubbub/internal/loop"
+)
+
 // Refresh is what the hub calls when a client shows a new token.
 var Refresh = (*Server).refresh
 
 // Quick answers the publish at the front of b without net/http, where it can.
 func Quick(s *Server, b []byte) (answer []byte, used int) {
-	return s.api.Quick(s.cfg.BasePath)(b, nil)
+	return s.api.Quick(s.cfg().BasePath)(b, nil)
 }
+
+// QuickUpgrade says whether an upgrade is served without net/http, where its head is plain.
+func QuickUpgrade(s *Server, r *http.Request) bool { return s.quickUpgrade(r) != nil }
+
+// Hang keeps a worker from taking turns until release is called.
+func Hang(s *Server, worker int) (release func()) {
+	on := make(chan struct{})
+	s.loop.Workers()[worker].Post(hanging(on), 0)
+	return func() { close(on) }
+}
+
+type hanging chan struct{}
+
+func (h hanging) Run(*loop.Worker) { <-h }

@@ -60,15 +60,10 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit admits) {
 		s.refuse(w, r, beyondTurns)
 		return
 	}
-	nc, buffered, err := http.NewResponseController(w).Hijack()
+	nc, first, err := takeOver(w)
 	if err != nil {
 		s.refuse(w, r, *noHijack(w, err))
 		return
-	}
-	var first []byte // what came in the packet of the handshake
-	if n := buffered.Reader.Buffered(); n > 0 {
-		peek, _ := buffered.Reader.Peek(n)
-		first = slices.Clone(peek)
 	}
 	if err := u.adopt(nc, deflate, answer, first); err != nil {
 		s.turnAway(nc, r, err)
@@ -100,7 +95,8 @@ func (s *Server) turnAway(nc net.Conn, r *http.Request, err error) {
 type place struct {
 	s       *Server
 	r       *http.Request
-	key     netip.Addr   // of the address, for ips.Leave
+	key     netip.Addr // of the address, for ips.Leave where it is counted
+	counted bool
 	remote  string       // the client's address, where it may be another than the socket's; else empty
 	h       loop.Handler // once it is admitted; it gives the address's place back
 	taken   bool         // by the loop, which calls the handler's Closed
@@ -110,7 +106,7 @@ type place struct {
 // admitted says for whom the place is.
 func (p *place) admitted(h loop.Handler) {
 	p.h = h
-	if p.s.ips != nil {
+	if p.counted {
 		p.h = &counted{h, p.s.ips, p.key}
 	}
 	if p.remote != "" {
@@ -136,7 +132,7 @@ func (p *place) end() {
 	switch {
 	case p.taken: // so the worker ends the turn
 	case p.h == nil:
-		p.s.ips.Leave(p.key)
+		p.leaveIP()
 	default:
 		p.h.Closed(nil, loop.Ending{Code: wire.CloseAbnormal})
 	}
@@ -144,6 +140,13 @@ func (p *place) end() {
 		front.EndTurn(p.r)
 	}
 	p.s.hub.UpgradeEnds()
+}
+
+// leaveIP gives the address's place back.
+func (p *place) leaveIP() {
+	if p.counted {
+		p.s.ips.Leave(p.key)
+	}
 }
 
 // counted is a connection's handler that gives its address's place back at the end.
@@ -191,8 +194,9 @@ func (s *Server) shakeHands(w http.ResponseWriter, r *http.Request) (d wire.Defl
 
 // checkOrigin says why the page that asks may not connect; nil: it may.
 func (s *Server) checkOrigin(r *http.Request) *refusal {
-	why, pattern := s.origins.Refuse(r)
-	if why == "" && s.cfg.JWT.Cookie != "" && len(r.Header["Origin"]) == 0 && len(r.CookiesNamed(s.cfg.JWT.Cookie)) > 0 {
+	set := s.cfg()
+	why, pattern := set.origins.Refuse(r)
+	if why == "" && set.JWT.Cookie != "" && len(r.Header["Origin"]) == 0 && len(r.CookiesNamed(set.JWT.Cookie)) > 0 {
 		why = "with the cookie that carries a token the header Origin is needed; other programs than browsers show their token in another way"
 	}
 	if why == "" {
@@ -243,7 +247,7 @@ func ofHandshake(name string) bool {
 func canHijack(w http.ResponseWriter) *refusal {
 	for below := w; ; {
 		switch t := below.(type) {
-		case http.Hijacker:
+		case http.Hijacker, *front.Upgrading:
 			return nil
 		case interface{ Unwrap() http.ResponseWriter }:
 			below = t.Unwrap()
@@ -262,9 +266,9 @@ func noHijack(w http.ResponseWriter, err error) *refusal {
 // those who offer their token beside it, and where tokens are wanted for those who offer none.
 func (s *Server) subprotocol(r *http.Request) string {
 	offers := r.Header["Sec-Websocket-Protocol"]
-	own := s.cfg.identifies() || len(offeredTokens(r)) > 0
+	own := s.cfg().identifies() || len(offeredTokens(r)) > 0
 	for offer := range offered(r) {
-		if own && offer == ownSubprotocol || slices.Contains(s.cfg.Subprotocols, offer) {
+		if own && offer == ownSubprotocol || slices.Contains(s.cfg().Subprotocols, offer) {
 			return offer
 		}
 	}
@@ -289,16 +293,16 @@ func (s *Server) reserve(r *http.Request) (p *place, no *refusal) {
 	if no := s.connects(r); no != nil {
 		return nil, no
 	}
-	key, ok := s.ips.Take(r.RemoteAddr)
-	if !ok {
+	p = &place{s: s, r: r}
+	var ok bool
+	if p.key, p.counted, ok = s.ips.Take(r.RemoteAddr); !ok {
 		return nil, s.tooManyOfOne()
 	}
-	if !s.loop.Reserve(s.cfg.MaxConnections) {
-		s.ips.Leave(key)
+	if !s.loop.Reserve(s.cfg().MaxConnections) {
+		p.leaveIP()
 		return nil, s.tooMany()
 	}
-	p = &place{s: s, r: r, key: key}
-	if len(s.proxies) > 0 {
+	if len(s.cfg().proxies) > 0 {
 		p.remote = r.RemoteAddr
 	}
 	return p, nil
@@ -313,17 +317,17 @@ func (s *Server) closedToAll() *refusal {
 		return &refusal{status: http.StatusServiceUnavailable, detail: why, result: upgradeNotIn}
 	}
 	if s.loop.Overloaded() {
-		return full("the server is overloaded", upgradeOverloaded, "--max-buffered-bytes", s.cfg.MaxBufferedBytes)
+		return full("the server is overloaded", upgradeOverloaded, "--max-buffered-bytes", s.cfg().MaxBufferedBytes)
 	}
 	return nil
 }
 
 func (s *Server) tooMany() *refusal {
-	return full("too many connections", upgradeConnections, "--max-connections", int64(s.cfg.MaxConnections))
+	return full("too many connections", upgradeConnections, "--max-connections", int64(s.cfg().MaxConnections))
 }
 
 func (s *Server) tooManyOfOne() *refusal {
-	no := full("too many connections from this address", upgradePerIP, "--max-connections-per-ip", int64(s.cfg.MaxConnectionsPerIP))
+	no := full("too many connections from this address", upgradePerIP, "--max-connections-per-ip", int64(s.cfg().MaxConnectionsPerIP))
 	no.status = http.StatusTooManyRequests
 	return no
 }
@@ -355,10 +359,10 @@ func retryAfter() int { return 1 + rand.IntN(5) }
 // negotiate says which extensions the connection has, and the header that answers so; an empty one is left out.
 func (s *Server) negotiate(r *http.Request) (wire.Deflate, string, error) {
 	offers, err := wire.ParseExtensions(r.Header["Sec-Websocket-Extensions"])
-	if err != nil || s.cfg.Compression == compressionOff {
+	if err != nil || s.cfg().Compression == compressionOff {
 		return wire.Deflate{}, "", err
 	}
-	d, answer := wire.AcceptDeflate(offers, s.cfg.Compression == compressionContext)
+	d, answer := wire.AcceptDeflate(offers, s.cfg().Compression == compressionContext)
 	return d, answer, nil
 }
 

@@ -105,15 +105,15 @@ type Joined struct{ Client, User, Room string }
 type Left struct{ Client, User, Room string }
 
 // hubHooks is what the hub needs of the application's code.
-func (s *Server) hubHooks() hub.Hooks {
+func (s *Server) hubHooks(set *settings) hub.Hooks {
 	h := hub.Hooks{
-		Known:  func(name string) bool { return s.cfg.Handlers[name] != nil },
+		Known:  func(name string) bool { return s.cfg().Handlers[name] != nil },
 		Custom: s.custom,
 	}
-	if s.cfg.identifies() {
+	if set.identifies() {
 		h.Refresh = s.refresh
 	}
-	hooks := s.cfg.Hooks
+	hooks := set.Hooks
 	if hooks.Join != nil {
 		h.Join = func(ctx context.Context, who hub.Identity, room string) error {
 			return hooks.Join(ctx, &Join{Client: who.ID.String(), User: who.User, Room: room})
@@ -165,13 +165,13 @@ func (s *Server) hubHooks() hub.Hooks {
 		}
 	}
 	h.Occupied, h.Vacated = hooks.Occupied, hooks.Vacated
-	s.askFirst(&h)
+	set.askFirst(&h)
 	return h
 }
 
 // custom calls the Handler of a message's type.
 func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, raw []byte) ([]byte, error) {
-	reply, err := s.cfg.Handlers[msgType](ctx, &Message{Client: who.ID.String(), User: who.User, Type: msgType, Raw: raw})
+	reply, err := s.cfg().Handlers[msgType](ctx, &Message{Client: who.ID.String(), User: who.User, Type: msgType, Raw: raw})
 	if err != nil || reply == nil {
 		return nil, err
 	}
@@ -203,7 +203,7 @@ func (s *Server) admission(r *http.Request, h loop.Handler, err error) (loop.Han
 		return nil, s.limited(often)
 	case errors.As(err, &unanswered): // which has its own line
 		return unasked(r, unanswered.Tell)
-	case errors.Is(err, context.DeadlineExceeded) && s.questions.Asks(webhook.AskConnect): // the others took all the time
+	case errors.Is(err, context.DeadlineExceeded) && s.cfg().questions.Asks(webhook.AskConnect): // the others took all the time
 		return unasked(r, &Error{Code: Unavailable, Message: "the application took too long"})
 	case errors.As(err, &e) && e != nil:
 	case r.Context().Err() != nil || s.stopping.Load():
@@ -216,13 +216,14 @@ func (s *Server) admission(r *http.Request, h loop.Handler, err error) (loop.Han
 
 // asksOf is what the application says of a client: its backend first, then its hook. Nil where nobody is asked.
 func (s *Server) asksOf(r *http.Request) hub.Connect {
-	asks, hook := s.questions.Asks(webhook.AskConnect), s.cfg.Hooks.Connect
+	questions, hook := s.cfg().questions, s.cfg().Hooks.Connect
+	asks := questions.Asks(webhook.AskConnect)
 	if !asks && hook == nil {
 		return nil
 	}
 	return func(ctx context.Context, id hub.ID, who *auth.Identity) error {
 		if asks {
-			if err := s.questions.Connect(ctx, handshake(r, id), who); err != nil {
+			if err := questions.Connect(ctx, handshake(r, id), who); err != nil {
 				return err
 			}
 		}

@@ -23,12 +23,12 @@ import (
 type admits func(r *http.Request, known auth.Identity) (loop.Handler, *refusal)
 
 // startIdentifying is the part of New that is about who clients are.
-func (s *Server) startIdentifying() (err error) {
-	s.authing = make(chan struct{}, s.cfg.MaxHookCalls)
-	if s.tokens, err = s.cfg.verifier(); err != nil {
+func (s *Server) startIdentifying(set *settings) (err error) {
+	if set.key, err = set.JWT.readKey(); err != nil {
 		return err
 	}
-	if !s.cfg.identifies() && !s.cfg.Questions.identify() && s.cfg.Hooks.Connect == nil {
+	set.tokens = set.verifier(set.key)
+	if !s.cfg().identifies() && !s.cfg().Questions.identify() && s.cfg().Hooks.Connect == nil {
 		s.log.Info("the server is open to all: whoever connects is let in, and nobody has a name; set --jwt-key, --jwt-jwks, or --hook-url with the event connect, to know who clients are")
 	}
 	return nil
@@ -36,8 +36,10 @@ func (s *Server) startIdentifying() (err error) {
 
 // stopIdentifying lets those go who wait for a provider's keys.
 func (s *Server) stopIdentifying() {
-	if s.tokens != nil {
-		s.tokens.Close()
+	for _, v := range []*auth.Verifier{s.cfg().tokens, s.reloads.tokens} {
+		if v != nil {
+			v.Close()
+		}
 	}
 }
 
@@ -68,15 +70,16 @@ var (
 // identify says who asks for a connection: nobody in particular, where that is allowed. On the goroutine of the
 // handshake, which may wait.
 func (s *Server) identify(r *http.Request) (auth.Identity, error) {
-	if !s.cfg.identifies() {
+	set := s.cfg()
+	if !set.identifies() {
 		return auth.Identity{}, nil
 	}
-	token, err := s.tokenOf(r)
+	token, err := set.tokenOf(r)
 	if err != nil {
 		return auth.Identity{}, err
 	}
-	who, err := s.verify(r.Context(), &Credentials{Token: token, Request: r}, func() { front.Admit(r) })
-	if errors.Is(err, errNoToken) && s.cfg.Anonymous {
+	who, err := s.verify(r.Context(), set, &Credentials{Token: token, Request: r}, func() { front.Admit(r) })
+	if errors.Is(err, errNoToken) && set.Anonymous {
 		return auth.Identity{}, nil
 	}
 	return who, err
@@ -84,15 +87,15 @@ func (s *Server) identify(r *http.Request) (auth.Identity, error) {
 
 // verify says who shows these credentials. It may wait for a provider's keys, or as long as the application likes up to
 // Config.HookTimeout, and calls waits before. Any goroutine but a worker's.
-func (s *Server) verify(ctx context.Context, c *Credentials, waits func()) (who auth.Identity, err error) {
+func (s *Server) verify(ctx context.Context, set *settings, c *Credentials, waits func()) (who auth.Identity, err error) {
 	switch {
-	case s.cfg.Authenticate != nil:
+	case set.Authenticate != nil:
 		waits()
 		who, err = s.authenticate(ctx, c)
 	case c.Token == "":
 		err = errNoToken
 	default:
-		who, err = s.tokens.Verify(ctx, c.Token, waits)
+		who, err = set.tokens.Verify(ctx, c.Token, waits)
 	}
 	if err == nil {
 		err = s.checkIdentity(&who)
@@ -105,7 +108,7 @@ func (s *Server) verify(ctx context.Context, c *Credentials, waits func()) (who 
 
 // authenticate asks the application.
 func (s *Server) authenticate(ctx context.Context, c *Credentials) (who auth.Identity, err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.HookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg().HookTimeout)
 	defer cancel()
 	select {
 	case s.authing <- struct{}{}:
@@ -124,7 +127,7 @@ func (s *Server) authenticate(ctx context.Context, c *Credentials) (who auth.Ide
 		c.Request = c.Request.WithContext(ctx)
 	}
 	loop.WakeMonitor() // as for every hook
-	id, err := s.cfg.Authenticate(ctx, c)
+	id, err := s.cfg().Authenticate(ctx, c)
 	var told *Error
 	switch {
 	case err == nil && id == nil:
@@ -175,13 +178,14 @@ func (s *Server) refresh(ctx context.Context, who hub.Identity, token string) (a
 		return auth.Identity{}, &Error{Code: code, Message: message}
 	}
 	const another = "the token is another user's"
+	set := s.cfg()
 	switch {
-	case !s.cfg.identifies():
+	case !set.identifies():
 		return refuse(Unavailable, "the server takes no tokens")
-	case s.tokens != nil && who.User == "": // every token has a name, so a guest's need not be looked at, nor waited for
+	case set.tokens != nil && who.User == "": // every token has a name, so a guest's need not be looked at, nor waited for
 		return refuse(Forbidden, another)
 	}
-	known, err := s.verify(ctx, &Credentials{Token: token}, func() {})
+	known, err := s.verify(ctx, set, &Credentials{Token: token}, func() {})
 	var told *Error
 	switch {
 	case errors.As(err, &told):
@@ -253,7 +257,7 @@ func offeredTokens(r *http.Request) (tokens []string) {
 }
 
 // tokenOf finds the token that a handshake carries, "" for none.
-func (s *Server) tokenOf(r *http.Request) (token string, err error) {
+func (c *Config) tokenOf(r *http.Request) (token string, err error) {
 	take := func(t string) {
 		if t != "" && token != "" && t != token {
 			err = errTwoTokens
@@ -270,9 +274,9 @@ func (s *Server) tokenOf(r *http.Request) (token string, err error) {
 			take(strings.TrimSpace(t))
 		}
 	}
-	if name := s.cfg.JWT.Cookie; name != "" {
-		for _, c := range r.CookiesNamed(name) {
-			take(c.Value)
+	if name := c.JWT.Cookie; name != "" {
+		for _, of := range r.CookiesNamed(name) {
+			take(of.Value)
 		}
 	}
 	for _, t := range offeredTokens(r) {

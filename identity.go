@@ -126,19 +126,26 @@ func (c Config) validateCookie() (bad faults) {
 	return bad
 }
 
-// verifier is nil without tokens. Validate has looked at all that it reads.
-func (c *Config) verifier() (*auth.Verifier, error) {
-	o := auth.Options{JWKS: c.JWT.JWKS, Issuer: c.JWT.Issuer, Audience: c.JWT.Audience, Leeway: max(0, c.JWT.Leeway), Log: c.Logger}
-	switch {
-	case c.JWT.Key != "":
-		var err error
-		if o.Key, err = auth.ReadKey(c.JWT.Key); err != nil { // the file has changed since
-			return nil, fmt.Errorf("jwt-key: %w", err)
-		}
-	case c.JWT.JWKS == "":
+// readKey is nil without Key. Validate has looked at it.
+func (j *JWT) readKey() (*auth.Key, error) {
+	if j.Key == "" {
 		return nil, nil
 	}
-	return auth.NewVerifier(o), nil
+	key, err := auth.ReadKey(j.Key)
+	if err != nil { // the file has changed since
+		return nil, fmt.Errorf("jwt-key: %w", err)
+	}
+	return key, nil
+}
+
+// verifier is nil without tokens. It begins to fetch a provider's keys.
+func (c *Config) verifier(key *auth.Key) *auth.Verifier {
+	if key == nil && c.JWT.JWKS == "" {
+		return nil
+	}
+	return auth.NewVerifier(auth.Options{
+		Key: key, JWKS: c.JWT.JWKS, Issuer: c.JWT.Issuer, Audience: c.JWT.Audience, Leeway: max(0, c.JWT.Leeway), Log: c.Logger,
+	})
 }
 
 // known makes of what the application says what the server goes by.
@@ -155,8 +162,8 @@ func (s *Server) checkIdentity(who *auth.Identity) error {
 	if err := who.Check(); err != nil {
 		return err
 	}
-	if n := len(who.Rooms); n > s.cfg.MaxRoomsPerClient {
-		return fmt.Errorf("rooms: %d of them, and --max-rooms-per-client is %d", n, s.cfg.MaxRoomsPerClient)
+	if n := len(who.Rooms); n > s.cfg().MaxRoomsPerClient {
+		return fmt.Errorf("rooms: %d of them, and --max-rooms-per-client is %d", n, s.cfg().MaxRoomsPerClient)
 	}
 	if who.Data == nil {
 		return nil

@@ -157,7 +157,7 @@ func (c *Config) hubLimits() (h hub.Limits) {
 
 // addressOf is the address that pays for what its clients do and have kept; none where neither is limited.
 func (s *Server) addressOf(r *http.Request) (none netip.Addr) {
-	if s.ips == nil && s.cfg.Limits.Address == (AddressLimits{}) {
+	if s.cfg().MaxConnectionsPerIP == 0 && s.cfg().Limits.Address == (AddressLimits{}) {
 		return none
 	}
 	return front.Address(r.RemoteAddr)
@@ -165,7 +165,7 @@ func (s *Server) addressOf(r *http.Request) (none netip.Addr) {
 
 // connects counts a request for a WebSocket, or says that there are too many of its address.
 func (s *Server) connects(r *http.Request) *refusal {
-	if s.cfg.Limits.Address.Connects.N == 0 {
+	if s.cfg().Limits.Address.Connects.N == 0 {
 		return nil
 	}
 	return s.limited(s.hub.AddressConnects(front.Address(r.RemoteAddr)))
@@ -173,7 +173,7 @@ func (s *Server) connects(r *http.Request) *refusal {
 
 // mayConnect is connects for who only asks.
 func (s *Server) mayConnect(r *http.Request) *refusal {
-	if s.cfg.Limits.Address.Connects.N == 0 {
+	if s.cfg().Limits.Address.Connects.N == 0 {
 		return nil
 	}
 	return s.limited(s.hub.AddressMayConnect(front.Address(r.RemoteAddr)))

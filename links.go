@@ -54,20 +54,20 @@ type linkCounts struct {
 
 // openLinks takes the data directory, where the settings name one, and what the settings say of logs and other nodes.
 func (s *Server) openLinks() (err error) {
-	s.node = cmp.Or(s.cfg.NodeName, newNode())
-	if s.cfg.DataDir != "" {
-		if s.dataDir, err = datadir.Open(s.cfg.DataDir); err != nil {
-			return fmt.Errorf("data-dir %s: %w", s.cfg.DataDir, err)
+	s.node = cmp.Or(s.cfg().NodeName, newNode())
+	if s.cfg().DataDir != "" {
+		if s.dataDir, err = datadir.Open(s.cfg().DataDir); err != nil {
+			return fmt.Errorf("data-dir %s: %w", s.cfg().DataDir, err)
 		}
-		s.node = cmp.Or(s.cfg.NodeName, s.dataDir.ID())
+		s.node = cmp.Or(s.cfg().NodeName, s.dataDir.ID())
 	}
-	l := &links{s: s, Broker: s.cfg.Broker, viewed: make(chan struct{}, 1), failed: make(chan struct{}), known: map[broker.NodeID]string{}}
-	c := nats.Config{Replicas: s.cfg.Cluster.Replicas, Window: s.cfg.DedupWindow, Logger: s.log}
-	switch s.cfg.role() {
+	l := &links{s: s, Broker: s.cfg().Broker, viewed: make(chan struct{}, 1), failed: make(chan struct{}), known: map[broker.NodeID]string{}}
+	c := nats.Config{Replicas: s.cfg().Cluster.Replicas, Window: s.cfg().DedupWindow, Logger: s.log}
+	switch s.cfg().role() {
 	case roleBroker:
 	case roleNATS:
-		c.Creds, c.CA = s.cfg.NATS.Creds, s.cfg.NATS.CA
-		l.own, err = nats.Dial(strings.Join(s.cfg.NATS.URLs, ","), c)
+		c.Creds, c.CA = s.cfg().NATS.Creds, s.cfg().NATS.CA
+		l.own, err = nats.Dial(strings.Join(s.cfg().NATS.URLs, ","), c)
 		if err == nil {
 			err = l.agreeOnName()
 		}
@@ -77,7 +77,7 @@ func (s *Server) openLinks() (err error) {
 	case roleStore:
 		l.own, err = s.startStore(c)
 	case roleJoining:
-		l.own, err = nats.Join(s.cfg.natsCluster(), c)
+		l.own, err = nats.Join(s.cfg().natsCluster(), c)
 	default:
 		if s.dataDir == nil {
 			return nil
@@ -102,8 +102,8 @@ func (s *Server) startStore(c nats.Config) (*nats.Broker, error) {
 	if _, err := s.dataDir.Epoch(""); err != nil { // of the folder, for Cluster
 		return nil, err
 	}
-	l := &s.cfg.Cluster
-	return nats.StartStore(nats.Store{Cluster: s.cfg.natsCluster(), Dir: dir, ID: s.dataDir.ID(), Listen: l.Listen, Advertise: l.Advertise}, c)
+	l := &s.cfg().Cluster
+	return nats.StartStore(nats.Store{Cluster: s.cfg().natsCluster(), Dir: dir, ID: s.dataDir.ID(), Listen: l.Listen, Advertise: l.Advertise}, c)
 }
 
 // agreeTime is how long a node waits for what all must agree on.
@@ -111,7 +111,7 @@ const agreeTime = 15 * time.Second
 
 // agreeOnKey has nodes that have no secret in common agree on a key for the tokens that resume sessions.
 func (l *links) agreeOnKey() error {
-	if l.s.cfg.Cluster.Secret != "" {
+	if l.s.cfg().Cluster.Secret != "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), agreeTime)
@@ -252,7 +252,7 @@ func (l *links) agreeOnLogs(ctx context.Context) error {
 		if err == nil {
 			mark, _, _ := strings.Cut(string(v), " ")
 			l.own.SetMark("." + mark)
-			if l.s.cfg.role() != roleStore {
+			if l.s.cfg().role() != roleStore {
 				return nil
 			}
 			return l.s.dataDir.NoteCluster(mark)
@@ -278,9 +278,9 @@ func (l *links) agreeOnLogs(ctx context.Context) error {
 // to a log that it was in before, without what it has had since. Or no node is in, and this store was in with that very mark
 // before its machine went down: so may the others have been, and the end of logs may be gone.
 func (l *links) markDecision() func(now []byte) []byte {
-	rules := digestOf(l.s.cfg.historyRules())
+	rules := digestOf(l.s.cfg().historyRules())
 	var was string
-	if l.s.cfg.role() == roleStore {
+	if l.s.cfg().role() == roleStore {
 		mark, doubt := l.s.dataDir.Cluster()
 		others, _ := l.others()
 		if doubt && !slices.ContainsFunc(others, func(o hub.NodeInfo) bool { return o.In }) {

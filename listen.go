@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"time"
 
 	"example.com/hubbub/internal/front"
@@ -46,13 +48,27 @@ func Listen(addr string, secure *tls.Config) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
+	return withTLS(l, secure), nil
+}
+
+// ListenFile is Listen for a socket that listens already, TCP or Unix, such as a parent or systemd hands to a process.
+// It takes f over, also where it fails.
+func ListenFile(f *os.File, secure *tls.Config) (net.Listener, error) {
+	l, err := front.ListenFile(f)
+	if err != nil {
+		return nil, fmt.Errorf("hubbub: %w", err)
+	}
+	return withTLS(l, secure), nil
+}
+
+func withTLS(l net.Listener, secure *tls.Config) net.Listener {
 	if secure == nil {
-		return l, nil
+		return l
 	}
 	secure = secure.Clone()
 	secure.NextProtos = []string{"http/1.1"} // a WebSocket can't be upgraded from HTTP/2 here
 	secure.DynamicRecordSizingDisabled = true
-	return &tlsListener{l, secure}, nil
+	return &tlsListener{l, secure}
 }
 
 type tlsListener struct {
@@ -87,7 +103,7 @@ func CertificateFiles(certFile, keyFile string, log *slog.Logger) (*tls.Config, 
 // belong to its cluster, because the others have other policies of rooms, it returns why; Shutdown is still to be called. Next to http.Serve it bounds
 // what connections that are not upgraded yet can cost, in number, in time and in bytes.
 func (s *Server) Serve(l net.Listener) error {
-	if s.cfg.ProxyProtocol {
+	if s.cfg().ProxyProtocol {
 		l = s.withProxyHeaders(l)
 	}
 	return s.serve(l, s)
@@ -99,15 +115,17 @@ func (s *Server) ServeAdmin(l net.Listener, h http.Handler) error { return s.ser
 
 // serve is Serve for any handler.
 func (s *Server) serve(l net.Listener, h http.Handler) error {
-	descriptors := openFileLimit() - s.cfg.MaxConnections - fdsOfOurs // for connections that are no WebSockets (yet)
-	g := front.NewGate(l, descriptors, front.TurnsPerWorker*s.cfg.Workers, func() string { return tooBusy(noDescriptor) }, s.log)
-	if answer := s.api.Quick(s.cfg.BasePath); h == http.Handler(s) && !s.cfg.AdminApart && answer != nil {
-		g.Quick = &front.Quick{Answer: answer, Head: s.cfg.HandshakeTimeout, Idle: keepAlive}
+	g := front.NewGate(l, s.cfg().descriptors(), front.TurnsPerWorker*s.cfg().Workers, func() string { return tooBusy(noDescriptor) }, s.log)
+	if h == http.Handler(s) {
+		g.Quick = &front.Quick{Upgrade: s.quickUpgrade, Head: s.cfg().HandshakeTimeout, Idle: keepAlive}
+		if !s.cfg().AdminApart {
+			g.Quick.Answer = s.api.Quick(s.cfg().BasePath)
+		}
 	}
 	srv := &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: s.cfg.HandshakeTimeout,
-		ReadTimeout:       s.cfg.HandshakeTimeout,
+		ReadHeaderTimeout: s.cfg().HandshakeTimeout,
+		ReadTimeout:       s.cfg().HandshakeTimeout,
 		WriteTimeout:      time.Minute, // a hijacked connection has none
 		IdleTimeout:       keepAlive,
 		MaxHeaderBytes:    maxHeadBytes,
@@ -123,6 +141,7 @@ func (s *Server) serve(l net.Listener, h http.Handler) error {
 	}
 	s.listening[srv] = true
 	s.gates = append(s.gates, g)
+	g.Descriptors(s.cfg().descriptors()) // under mu, as a reload does
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -138,6 +157,39 @@ func (s *Server) serve(l net.Listener, h http.Handler) error {
 		return fmt.Errorf("hubbub: serve: %w", err)
 	}
 	return err
+}
+
+// descriptors is how many there are for connections that are no WebSockets (yet).
+func (c *Config) descriptors() int { return openFileLimit() - c.MaxConnections - fdsOfOurs }
+
+// quickUpgrade serves an upgrade without net/http, in less than three quarters of its processor time, where nothing has to
+// be waited for that a client which hangs up should end: an answer of the application, a provider's keys, another node.
+func (s *Server) quickUpgrade(r *http.Request) http.HandlerFunc {
+	path := s.pathOf(r)
+	if path != "/ws" && path != "/" && path != "/echo" || !isUpgrade(r) {
+		return nil
+	}
+	if cfg := s.cfg(); cfg.Authenticate != nil || cfg.JWT.JWKS != "" || s.asksOf(r) != nil || s.hub.Remote() && first(inQuery(r, "resume")) != "" {
+		return nil
+	}
+	return s.ServeHTTP
+}
+
+// takeOver has the connection of an upgrade, and what came of it behind the request.
+func takeOver(w http.ResponseWriter) (nc net.Conn, first []byte, err error) {
+	if quick, ok := w.(*front.Upgrading); ok {
+		nc, first = quick.Take()
+		return nc, first, nil
+	}
+	nc, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	if n := buffered.Reader.Buffered(); n > 0 {
+		peek, _ := buffered.Reader.Peek(n)
+		first = slices.Clone(peek)
+	}
+	return nc, first, nil
 }
 
 // aside serves a request in its lane.

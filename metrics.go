@@ -127,8 +127,8 @@ func (s *Server) snapshot() metrics.Snapshot {
 		Connections: s.Connections(),
 		Rooms:       s.RoomCount(),
 
-		MaxConnections:   s.cfg.MaxConnections,
-		MaxBufferedBytes: s.cfg.MaxBufferedBytes,
+		MaxConnections:   s.cfg().MaxConnections,
+		MaxBufferedBytes: s.cfg().MaxBufferedBytes,
 
 		Dropped:      map[string]int64{},
 		Closed:       map[string]int64{closedOther: 0},
@@ -143,7 +143,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		APICalls:     map[[2]string]int64{},
 		Turns:        metrics.Histogram{Counts: make([]int64, len(loop.TurnBounds)+1)},
 	}
-	snap.Webhooks = metrics.Webhooks(s.webhooks.Figures())
+	snap.Webhooks = metrics.Webhooks(s.cfg().webhooks.Figures())
 	snap.Links = s.links.figures()
 	// What has not happened yet is there too, as 0: a rate needs a value before the first.
 	for _, code := range closeCodes {

@@ -36,12 +36,9 @@ func (l *links) view(peers []broker.Peer, cut bool) {
 		if !was[p.ID] {
 			l.counts.came.Add(1)
 		}
-		if l.known[p.ID] != "" {
-			continue // its policies don't change as long as it lives
-		}
-		if info, ok := hub.InfoOf(p); ok {
+		if info, ok := hub.InfoOf(p); ok && l.known[p.ID] != info.Policies { // it is new, or has read its settings again
 			l.known[p.ID] = info.Policies
-			if info.Policies != l.s.policies {
+			if info.Policies != l.s.cfg().policies {
 				apart = append(apart, info)
 			}
 		}
@@ -103,7 +100,7 @@ func (l *links) figures() (f metrics.Links) {
 	defer l.mu.Unlock()
 	f.Peers, f.Cut = len(l.peers), l.cut && !l.alone
 	for _, p := range l.peers {
-		if policies := l.known[p.ID]; policies != "" && policies != l.s.policies {
+		if policies := l.known[p.ID]; policies != "" && policies != l.s.cfg().policies {
 			f.Apart++
 		}
 	}
@@ -125,19 +122,19 @@ func (s *Server) fits(others []hub.NodeInfo) error {
 // difference names the first rule that a node hasn't got as this one has it.
 func (s *Server) difference(o hub.NodeInfo) string {
 	none, _ := new(Config).policyDigests()
-	if len(o.Rules) == 0 && o.Policies != none || len(s.rules) == 0 && len(s.cfg.Rooms) > 0 {
+	if len(o.Rules) == 0 && o.Policies != none || len(s.cfg().rules) == 0 && len(s.cfg().Rooms) > 0 {
 		return "one of rooms" // too many to be told
 	}
-	for i := range len(s.rules) / ruleDigest {
+	for i := range len(s.cfg().rules) / ruleDigest {
 		at := i * ruleDigest
 		if at >= len(o.Rules) {
-			return fmt.Sprintf("rooms[%d] (match %q) isn't there", i, s.cfg.Rooms[i].Match)
+			return fmt.Sprintf("rooms[%d] (match %q) isn't there", i, s.cfg().Rooms[i].Match)
 		}
-		if !bytes.Equal(s.rules[at:at+ruleDigest], o.Rules[at:min(at+ruleDigest, len(o.Rules))]) {
-			return fmt.Sprintf("rooms[%d] (match %q) is another one there", i, s.cfg.Rooms[i].Match)
+		if !bytes.Equal(s.cfg().rules[at:at+ruleDigest], o.Rules[at:min(at+ruleDigest, len(o.Rules))]) {
+			return fmt.Sprintf("rooms[%d] (match %q) is another one there", i, s.cfg().Rooms[i].Match)
 		}
 	}
-	if n := len(s.rules) / ruleDigest; len(o.Rules) > len(s.rules) {
+	if n := len(s.cfg().rules) / ruleDigest; len(o.Rules) > len(s.cfg().rules) {
 		return fmt.Sprintf("it has more rules than this node, which has %d", n)
 	}
 	return "one of rooms"
@@ -172,16 +169,16 @@ func digestOf(text string) string {
 // nodeInfo is what this node says of itself.
 func (s *Server) nodeInfo() hub.NodeInfo {
 	info := hub.NodeInfo{
-		Name: s.node, Version: moduleVersion(), Started: s.started.UnixMilli(), Role: "node",
+		Name: s.node, Version: Version(), Started: s.started.UnixMilli(), Role: "node",
 		Connections: s.Connections(), Clients: s.hub.Clients(), Parked: s.hub.ParkedSessions(), Rooms: s.RoomCount(),
-		Policies: s.policies, Rules: s.rules, In: true, NotReady: s.notReady(),
+		Policies: s.cfg().policies, Rules: s.cfg().rules, In: true, NotReady: s.notReady(),
 	}
 	if l := s.links; l != nil {
 		id := l.ID()
 		info.ID, info.In = hex.EncodeToString(id[:]), l.in.Load()
 	}
-	if s.cfg.role() == roleStore {
-		info.Role, info.Store = "store", s.cfg.storeAddress()
+	if s.cfg().role() == roleStore {
+		info.Role, info.Store = "store", s.cfg().storeAddress()
 	}
 	return info
 }
@@ -217,7 +214,7 @@ func (s *Server) knownNodes() (all []hub.NodeInfo, cut bool) {
 func (s *Server) nodes(ctx context.Context) api.Nodes {
 	var n api.Nodes
 	n.Nodes, n.Cut = s.knownNodes()
-	if r := s.cfg.role(); r == roleStore || r == roleJoining {
+	if r := s.cfg().role(); r == roleStore || r == roleJoining {
 		stores, err := s.links.own.Look(ctx)
 		if err != nil {
 			n.Error = err.Error()
@@ -230,7 +227,7 @@ func (s *Server) nodes(ctx context.Context) api.Nodes {
 
 // removeNode has the cluster forget a store, by its name; its address is known only while it is up.
 func (s *Server) removeNode(ctx context.Context, store string) error {
-	if r := s.cfg.role(); r != roleStore && r != roleJoining {
+	if r := s.cfg().role(); r != roleStore && r != roleJoining {
 		return fmt.Errorf("%w: this server has no stores", api.ErrUnknownNode)
 	}
 	o, err := s.links.own.Look(ctx)
@@ -243,8 +240,8 @@ func (s *Server) removeNode(ctx context.Context, store string) error {
 		case is.Up:
 			return fmt.Errorf("%w: the store %s is up; stop it first", api.ErrNoRemoval, store)
 		default:
-			c := s.cfg.natsCluster()
-			c.Join = s.cfg.stores()
+			c := s.cfg().natsCluster()
+			c.Join = s.cfg().stores()
 			return c.Remove(ctx, is.Name)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // asked gives a request with its client's address, where a proxy stands between that is trusted. All that looks at an
 // address comes behind it.
 func (s *Server) asked(r *http.Request) *http.Request {
-	asked, clash := s.proxies.Asked(r)
+	asked, clash := s.cfg().proxies.Asked(r)
 	if clash {
 		s.clash.Log(s.log, slog.LevelWarn, "the headers Forwarded and X-Forwarded-For name different clients, so the proxy's own address counts: it must write one of them and take the other away, in nginx by \"proxy_set_header Forwarded '';\"",
 			"proxy", r.RemoteAddr, "setting", "--trusted-proxies")
@@ -25,7 +25,7 @@ func (s *Server) withProxyHeaders(l net.Listener) net.Listener {
 	if over, ok := l.(*tlsListener); ok {
 		return &tlsListener{s.withProxyHeaders(over.Listener), over.config}
 	}
-	return front.NewProxyListener(l, s.proxies, s.cfg.HandshakeTimeout, s.log)
+	return front.NewProxyListener(l, func() front.Proxies { return s.cfg().proxies }, s.cfg().HandshakeTimeout, s.log)
 }
 
 // behindProxy is a connection's handler whose client has another address than the socket's peer.

@@ -93,8 +93,9 @@ func (c Config) validateQuestions() (bad faults) {
 	return bad
 }
 
-// newQuestions is nil where nothing is asked. Validate has looked at all.
-func (c *Config) newQuestions(node string) *webhook.Questions {
+// newQuestions is nil where nothing is asked; it counts on where before left off, if there were any. Validate has looked at
+// all.
+func (c *Config) newQuestions(node string, before *webhook.Questions) *webhook.Questions {
 	q := c.Questions
 	if q.URL == "" {
 		return nil
@@ -103,13 +104,13 @@ func (c *Config) newQuestions(node string) *webhook.Questions {
 	secrets, _ := webhook.ParseSecrets(q.Secrets)
 	return webhook.NewQuestions(webhook.QuestionsConfig{
 		URL: q.URL, Node: node, Kinds: kinds, Secrets: secrets, Timeout: q.Timeout, AtOnce: q.AtOnce,
-		MaxContent: c.MaxMessageBytes, MaxRooms: c.MaxRoomsPerClient, Log: c.Logger,
+		MaxContent: c.MaxMessageBytes, MaxRooms: c.MaxRoomsPerClient, Log: c.Logger, Before: before,
 	})
 }
 
 // askFirst puts the questions to the backend before the application's hooks of the same kind: both must allow.
-func (s *Server) askFirst(h *hub.Hooks) {
-	q := s.questions
+func (set *settings) askFirst(h *hub.Hooks) {
+	q := set.questions
 	if q.Asks(webhook.AskJoin) {
 		hook := h.Join
 		h.Join = func(ctx context.Context, who hub.Identity, room string) error {
@@ -184,7 +185,7 @@ func handshake(r *http.Request, id hub.ID) webhook.Handshake {
 // questionsTo adds what became of the questions.
 func (s *Server) questionsTo(snap *metrics.Snapshot) {
 	snap.Questions, snap.QuestionTimes = map[string]map[string]int64{}, map[string]metrics.Histogram{}
-	for _, c := range s.questions.Counts() {
+	for _, c := range s.cfg().questions.Counts() {
 		kind := c.Question.String()
 		times := metrics.Histogram{Counts: c.Times, Sum: c.Sum.Seconds()}
 		for _, most := range webhook.QuestionBounds {

@@ -22,12 +22,10 @@ import (
 	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/loop"
-	"example.com/hubbub/internal/outbox"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/sparselog"
 	"example.com/hubbub/internal/tracing"
-	"example.com/hubbub/internal/webhook"
 	"example.com/hubbub/js"
 )
 
@@ -40,20 +38,16 @@ import (
 // Disconnect, DisconnectUser and Client wait for a client's worker.
 type Server struct {
 	// Static after New.
-	cfg     Config
 	log     *slog.Logger
 	loop    *loop.Loop
 	hub     *hub.Hub
 	page    http.Handler
 	module  http.Handler // of JavaScript
-	ips     *front.PerIP // nil without a limit
-	origins front.Origins
-	proxies front.Proxies  // who may say for whom it speaks
-	clash   sparselog.Log  // of headers that contradict each other
-	unasked sparselog.Log  // clients for whom Connect gave no answer
-	tokens  *auth.Verifier // nil without Config.JWT
-	authing chan struct{}  // a place for each call of Config.Authenticate
-	unsure  sparselog.Log  // clients for whom it gave no answer
+	ips     *front.PerIP
+	clash   sparselog.Log // of headers that contradict each other
+	unasked sparselog.Log // clients for whom Connect gave no answer
+	authing chan struct{} // a place for each call of Config.Authenticate
+	unsure  sparselog.Log // clients for whom it gave no answer
 	probes  front.Lane
 	scrapes front.Lane
 	readers front.Lane // of the page
@@ -62,19 +56,17 @@ type Server struct {
 	calls   http.Handler // of the API, on the public paths
 	node    string       // what this server is called
 
-	webhooks *outbox.Outbox // nil where nothing is told
-	dataDir  *datadir.Dir   // nil without one
+	dataDir *datadir.Dir // nil without one
 
 	links       *links // nil where rooms are in memory, and there are no other nodes
 	tokenSecret string // that nodes have in common who were not given one
 	started     time.Time
-	policies    string // the digest of those of rooms
-	rules       []byte // see policyDigests
 
 	tally  tally
 	tracer *tracing.Tracer // nil where nothing is traced
 
-	questions *webhook.Questions // nil where the backend is asked nothing
+	settings atomic.Pointer[settings] // see cfg
+	reloads  reloads
 
 	draining atomic.Bool   // not ready any more
 	delayed  chan struct{} // closed when it has been so for Config.ShutdownDelay
@@ -100,40 +92,31 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
-	cfg = cfg.withDefaults()
+	set := newSettings(cfg.withDefaults())
+	cfg = set.Config
 	s := &Server{
-		cfg: cfg, log: cfg.Logger, page: console.Handler(), module: js.Handler(), listening: map[*http.Server]bool{}, delayed: make(chan struct{}),
+		log: cfg.Logger, page: console.Handler(), module: js.Handler(), listening: map[*http.Server]bool{}, delayed: make(chan struct{}),
 		started: time.Now(), tracer: tracing.New(cfg.TracerProvider), probes: front.NewLane(), scrapes: front.NewLane(), readers: front.NewLane(),
+		ips: front.NewPerIP(cfg.MaxConnectionsPerIP), authing: make(chan struct{}, cfg.MaxHookCalls),
 	}
-	s.policies, s.rules = cfg.policyDigests()
-	for _, text := range cfg.AllowedOrigins {
-		p, _ := front.ParseOriginPattern(text) // Validate has looked
-		s.origins = append(s.origins, p)
-	}
-	for _, text := range cfg.TrustedProxies {
-		p, _ := front.ParseProxy(text) // the same
-		s.proxies = append(s.proxies, p)
-	}
-	if cfg.MaxConnectionsPerIP > 0 {
-		s.ips = front.NewPerIP(cfg.MaxConnectionsPerIP)
-	}
-	if err := s.startIdentifying(); err != nil {
+	s.settings.Store(set)
+	if err := s.startIdentifying(set); err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
 	err := s.openLinks()
 	if err == nil {
-		err = s.openWebhooks()
+		set.webhooks, err = s.openWebhooks(&cfg)
 	}
 	if err != nil {
 		s.closeLinks()
 		s.stopIdentifying()
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
-	s.questions = cfg.newQuestions(s.node)
-	s.hub = hub.New(s.hubConfig())
+	set.questions = cfg.newQuestions(s.node, nil)
+	s.hub = hub.New(s.hubConfig(set))
 	s.api = s.newAPI()
 	s.calls = s.api.Handler(cfg.BasePath)
-	l, err := loop.New(s.loopConfig())
+	l, err := loop.New(s.loopConfig(&cfg))
 	if err != nil {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -152,8 +135,9 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) hubConfig() hub.Config {
-	cfg := &s.cfg
+// hubConfig is what the hub gets, of New or of a reload.
+func (s *Server) hubConfig(set *settings) hub.Config {
+	cfg := &set.Config
 	policies, _ := cfg.policies() // Validate has looked
 	slow, _ := hub.ParseSlowConsumer(cfg.SlowConsumer)
 	chat, _ := hub.ParseOutsider(cfg.Chat)
@@ -173,7 +157,7 @@ func (s *Server) hubConfig() hub.Config {
 		SlowConsumer:      slow,
 		Chat:              chat,
 		Direct:            direct,
-		Hooks:             s.hubHooks(),
+		Hooks:             s.hubHooks(set),
 		Leeway:            max(0, cfg.JWT.Leeway),
 		HookTimeout:       cfg.HookTimeout + cfg.Questions.Timeout,
 		HookLimit:         cfg.MaxHookCalls,
@@ -181,15 +165,14 @@ func (s *Server) hubConfig() hub.Config {
 		Log:               cfg.Logger,
 	}
 	h.TokenKey = tokenKey(cmp.Or(cfg.Cluster.Secret, s.tokenSecret))
-	s.tellWebhooks(&h)
+	set.tellWebhooks(&h)
 	if s.links != nil {
 		h.Broker, h.Alone, h.Beat = s.links, s.links.alone, s.beat
 	}
 	return h
 }
 
-func (s *Server) loopConfig() loop.Config {
-	cfg := &s.cfg
+func (s *Server) loopConfig(cfg *Config) loop.Config {
 	return loop.Config{
 		Workers:          cfg.Workers,
 		IO:               loop.IO(cfg.IO),
@@ -208,7 +191,7 @@ func (s *Server) loopConfig() loop.Config {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = s.asked(r)
 	path := s.pathOf(r)
-	if isAPI(path) && !s.cfg.AdminApart {
+	if isAPI(path) && !s.cfg().AdminApart {
 		s.calls.ServeHTTP(w, r)
 		return
 	}
@@ -223,7 +206,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/readyz":
 		s.aside(w, r, s.probes, s.ready)
 	case "/metrics":
-		if s.cfg.AdminApart {
+		if s.cfg().AdminApart {
 			s.nothing(w, r)
 			return
 		}
@@ -237,7 +220,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/hubbub.js":
 		s.aside(w, r, s.readers, s.script)
 	default:
-		if strings.HasPrefix(path, console.Below) && s.cfg.Page != pageOff {
+		if strings.HasPrefix(path, console.Below) && s.cfg().Page != pageOff {
 			s.aside(w, r, s.readers, s.pageFile)
 			return
 		}
@@ -248,11 +231,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // pathOf is the path below Config.BasePath, empty where the request's is elsewhere. http.StripPrefix with a final slash
 // takes the first slash of the rest away.
 func (s *Server) pathOf(r *http.Request) string {
-	rest, ok := strings.CutPrefix(r.URL.Path, s.cfg.BasePath)
+	rest, ok := strings.CutPrefix(r.URL.Path, s.cfg().BasePath)
 	switch {
 	case !ok:
 		return ""
-	case rest == "", s.cfg.BasePath == "" && rest[0] != '/':
+	case rest == "", s.cfg().BasePath == "" && rest[0] != '/':
 		return "/" + rest
 	}
 	return rest
@@ -260,9 +243,9 @@ func (s *Server) pathOf(r *http.Request) string {
 
 // console shows the page, at an address that ends in a slash: its WebSocket is beside it.
 func (s *Server) console(w http.ResponseWriter, r *http.Request) {
-	if s.cfg.Page == pageOff {
+	if s.cfg().Page == pageOff {
 		detail := "there is no page here; the WebSocket is at %[1]s/ws, the JavaScript client at %[1]s/hubbub.js, and whether the server is ready at %[1]s/readyz"
-		s.refuse(w, r, refusal{status: http.StatusNotFound, detail: fmt.Sprintf(detail, s.cfg.BasePath)})
+		s.refuse(w, r, refusal{status: http.StatusNotFound, detail: fmt.Sprintf(detail, s.cfg().BasePath)})
 		return
 	}
 	asked, query, _ := strings.Cut(r.RequestURI, "?")
@@ -299,8 +282,8 @@ func (s *Server) script(w http.ResponseWriter, r *http.Request) {
 
 // nothing answers where there is nothing, and says what to set where the path is right but for its beginning.
 func (s *Server) nothing(w http.ResponseWriter, r *http.Request) {
-	no := refusal{status: http.StatusNotFound, detail: "there is nothing at this path; the WebSocket is at " + s.cfg.BasePath + "/ws", warn: isUpgrade(r)}
-	if path := s.pathOf(r); s.cfg.AdminApart && (path == "/metrics" || isAPI(path) || strings.HasPrefix(path+"/", "/debug/pprof/")) {
+	no := refusal{status: http.StatusNotFound, detail: "there is nothing at this path; the WebSocket is at " + s.cfg().BasePath + "/ws", warn: isUpgrade(r)}
+	if path := s.pathOf(r); s.cfg().AdminApart && (path == "/metrics" || isAPI(path) || strings.HasPrefix(path+"/", "/debug/pprof/")) {
 		no.detail = "this path is on the admin listener (--admin-listen)"
 		s.refuse(w, r, no)
 		return
@@ -354,7 +337,7 @@ func (s *Server) unready() *refusal {
 	switch {
 	case s.draining.Load(): // and still accepting
 		return &refusal{detail: "the server is stopping"}
-	case s.loop.Connections() >= s.cfg.MaxConnections:
+	case s.loop.Connections() >= s.cfg().MaxConnections:
 		return s.tooMany()
 	case trouble != "":
 		return &refusal{detail: trouble}
@@ -393,6 +376,6 @@ type Info struct {
 func (s *Server) Info() Info {
 	return Info{
 		Connections: s.Connections(), Clients: s.hub.Clients(), Parked: s.hub.ParkedSessions(), Rooms: s.RoomCount(),
-		Buffered: s.loop.Buffered(), MaxBuffered: s.cfg.MaxBufferedBytes,
+		Buffered: s.loop.Buffered(), MaxBuffered: s.cfg().MaxBufferedBytes,
 	}
 }

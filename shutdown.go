@@ -24,9 +24,10 @@ import (
 // it: the Disconnect of its client, or the next hooks of its room. It would wait for itself in another goroutine than
 // the hook's own; a hook must not wait for such a one.
 func (s *Server) Shutdown(ctx context.Context) error {
-	defer s.questions.Close()
+	s.endReloads()
+	defer func() { s.cfg().questions.Close() }()
 	if !s.draining.Swap(true) {
-		time.AfterFunc(s.cfg.ShutdownDelay, func() { close(s.delayed) })
+		time.AfterFunc(s.cfg().ShutdownDelay, func() { close(s.delayed) })
 	}
 	select {
 	case <-s.delayed:
@@ -81,11 +82,9 @@ func (s *Server) settled() error {
 		return nil
 	}
 	accounts := append(s.loop.Unsettled(), s.hub.Unsettled()...)
-	if s.ips != nil {
-		accounts = append(accounts, s.ips.Unsettled()...)
-	}
-	if s.webhooks != nil {
-		accounts = append(accounts, s.webhooks.Unsettled()...)
+	accounts = append(accounts, s.ips.Unsettled()...)
+	if o := s.cfg().webhooks; o != nil {
+		accounts = append(accounts, o.Unsettled()...)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

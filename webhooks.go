@@ -99,42 +99,46 @@ func checkNodeName(name string) error {
 	return nil
 }
 
-// openWebhooks starts the outbox, where the settings want one.
-func (s *Server) openWebhooks() error {
-	cfg, w := &s.cfg, s.cfg.Webhooks
-	if w.URL == "" {
-		return nil
-	}
-	// Validate has looked at both.
+// target is where the backend is told what. Validate has looked at all.
+func (w *Webhooks) target() outbox.Target {
 	secrets, _ := webhook.ParseSecrets(w.Secrets)
 	events, _ := outbox.Select(w.Events)
-	dir, err := "", error(nil)
+	return outbox.Target{URL: w.URL, Secrets: secrets, Events: events}
+}
+
+// openWebhooks starts the outbox; nil where the settings want none.
+func (s *Server) openWebhooks(cfg *Config) (o *outbox.Outbox, err error) {
+	if cfg.Webhooks.URL == "" {
+		return nil, nil
+	}
+	dir := ""
 	if s.dataDir != nil {
 		dir, err = s.dataDir.Folder("webhooks")
 	}
 	if err == nil {
-		s.webhooks, err = outbox.Open(outbox.Config{URL: w.URL, Secrets: secrets, Events: events, Node: s.node, Dir: dir, Tracer: s.tracer, Log: s.log})
+		o, err = outbox.Open(outbox.Config{Target: cfg.Webhooks.target(), Node: s.node, Dir: dir, Tracer: s.tracer, Log: s.log})
 	}
 	if err != nil {
-		return fmt.Errorf("data-dir %s: %w", cfg.DataDir, err)
+		return nil, fmt.Errorf("data-dir %s: %w", cfg.DataDir, err)
 	}
-	return nil
+	return o, nil
 }
 
 // closeWebhooks tells the backend what there is still to tell, as long as ctx lets it.
 func (s *Server) closeWebhooks(ctx context.Context) {
-	if s.webhooks != nil {
-		s.webhooks.Close(ctx)
+	if o := s.cfg().webhooks; o != nil {
+		o.Close(ctx)
 	}
+	s.reloads.closing.Wait() // one that a reload has taken out
 }
 
 // tellWebhooks has the hub's events come to the outbox.
-func (s *Server) tellWebhooks(h *hub.Config) {
-	if s.webhooks == nil {
+func (set *settings) tellWebhooks(h *hub.Config) {
+	if set.webhooks == nil {
 		return
 	}
-	h.Sinks = append(h.Sinks, s.webhooks)
-	w := s.cfg.Webhooks
+	h.Sinks = append(h.Sinks, set.webhooks)
+	w := set.Webhooks
 	if events, _ := outbox.Select(w.Events); !events.Messages() {
 		return
 	}

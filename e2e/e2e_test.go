@@ -78,6 +78,9 @@ func missingTools() (missing []string) {
 	if _, err := findFirefox(); err != nil {
 		missing = append(missing, err.Error())
 	}
+	if _, err := exec.LookPath("systemd-socket-activate"); err != nil {
+		missing = append(missing, "systemd-socket-activate (Debian: systemd)")
+	}
 	for _, name := range []string{"prometheus", "promtool"} {
 		if _, err := exec.LookPath(name); err != nil {
 			missing = append(missing, name+", for deploy/prometheus (Debian: prometheus)")

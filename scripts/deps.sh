@@ -29,6 +29,7 @@ missing_for_tests() {
 	command -v npm >/dev/null || echo "npm: to install the npm packages of e2e and js"
 	command -v curl >/dev/null || echo "curl: for the calls of docs/api.md, which a test makes"
 	command -v openssl >/dev/null || echo "openssl: the TLS client of a test, and its certificate"
+	command -v systemd-socket-activate >/dev/null || echo "systemd: its systemd-socket-activate starts a server of a test"
 	has_websockets || echo "python3-websockets: the client that e2e/websockets_client.py drives"
 	for proxy in nginx haproxy caddy apache2; do
 		has_proxy "$proxy" || echo "$proxy: a proxy of docs/deploy.md, which e2e runs"
@@ -74,7 +75,7 @@ if [ -n "$lines" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	fi
 	apt-get update -q
 	# shellcheck disable=SC2086 # several words are meant
-	apt-get install -q -y --no-install-recommends $packages
+	apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=600 $packages
 	lines=$($missing)
 fi
 if [ -n "$lines" ]; then

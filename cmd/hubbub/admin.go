@@ -5,9 +5,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"os"
 	"strings"
-
-	"example.com/hubbub"
 )
 
 // adminAddress is the address of --admin-listen; one without a host is this machine's alone.
@@ -18,12 +17,13 @@ func adminAddress(listen string) string {
 	return listen
 }
 
-// admin listens for the operator and the backend; nil where it isn't set.
-func (c *serveCmd) admin(log *slog.Logger) (net.Listener, error) {
-	if c.AdminListen == "" {
+// admin listens for the operator and the backend, at the socket that was handed over if there is one; nil where it isn't
+// set.
+func (c *serveCmd) admin(log *slog.Logger, handed *os.File) (net.Listener, error) {
+	if c.AdminListen == "" && handed == nil {
 		return nil, nil
 	}
-	l, err := hubbub.Listen(adminAddress(c.AdminListen), nil)
+	l, err := listenOn(handed, adminAddress(c.AdminListen), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"strconv"
@@ -22,16 +23,20 @@ type configCmd struct {
 	serveCmd `embed:""`
 	Room     *string `placeholder:"NAME" env:"-" help:"Print what the room of this name gets, and by which rule, instead."`
 	User     *string `placeholder:"NAME" env:"-" help:"With --room: print what the user of this name may do there, and why; empty for a client without a name."`
+
+	Diff configFile `env:"-" placeholder:"FILE" help:"Print what a reload by this file, in the place of --config's, would change, and what it would keep until a restart."`
+
+	Commented bool `env:"-" help:"Print a file to begin with instead: every setting with what it means, and all that isn't set as a comment."`
 }
 
 // Help is shown by hubbub config --help.
 func (configCmd) Help() string {
-	return "What it prints is a config file: hubbub config > hubbub.yaml, then hubbub serve --config hubbub.yaml. Remove what you don't set, or the defaults of today stay."
+	return "What it prints is a config file: hubbub config > hubbub.yaml, then hubbub serve --config hubbub.yaml. Remove what you don't set, or the defaults of today stay; with --commented they are comments."
 }
 
 // Run prints every setting with its meaning, its value and where that is from.
 func (c *configCmd) Run(ctx *kong.Context) error {
-	cfg, _, err := c.prepare(ctx, c.logger())
+	cfg, _, err := c.prepare(ctx, c.logger(new(slog.LevelVar)))
 	if err != nil {
 		return err
 	}
@@ -40,8 +45,12 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 		return usageError{errors.New("--user needs --room: what may this user do where?")}
 	case c.User != nil:
 		return c.printAccess(ctx, cfg)
+	case c.Diff != "":
+		return c.printDiff(ctx, cfg)
 	case c.Room != nil:
 		return c.printRoom(ctx, cfg)
+	case c.Commented:
+		return c.printCommented(ctx)
 	}
 	cfg = cfg.Effective()
 	var out bytes.Buffer

@@ -224,7 +224,7 @@ func names(flags []*kong.Flag) (all []string) {
 // settings are the flags that are settings of the server; the others say what hubbub is to do.
 func settings(flags []*kong.Flag) (all []*kong.Flag) {
 	for _, f := range flags {
-		if f.Name != "help" && f.Name != "config" && f.Name != "room" && f.Name != "user" {
+		if !slices.Contains([]string{"help", "config", "room", "user", "commented", "diff", "url", "ready", "timeout"}, f.Name) {
 			all = append(all, f)
 		}
 	}

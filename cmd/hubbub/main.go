@@ -12,20 +12,23 @@ import (
 )
 
 type cli struct {
-	Serve   serveCmd    `cmd:"" help:"Run the server."`
-	Config  configCmd   `cmd:"" help:"Check the settings, and print what they come to and where each is from."`
-	Key     keyCmd      `cmd:"" help:"Make a key for the HTTP API."`
-	Pub     pubCmd      `cmd:"" help:"Publish a message."`
-	Sub     subCmd      `cmd:"" help:"Show what comes in rooms, as a client that has joined them."`
-	Rooms   roomsCmd    `cmd:"" help:"List the rooms of a server."`
-	Kick    kickCmd     `cmd:"" help:"End a client's session, or take it out of a room."`
-	Tail    tailCmd     `cmd:"" help:"Show what passes a room, a client or a user."`
-	Cluster clusterCmd  `cmd:"" help:"Begin a cluster."`
-	Nodes   nodesCmd    `cmd:"" help:"Show the nodes of a cluster and its stores, or remove a store."`
-	Bench   benchCmd    `cmd:"" help:"Put a server under load, and measure it."`
-	Token   tokenCmd    `cmd:"" help:"Make a token, to try a server that wants them."`
-	Version versionCmd  `cmd:"" help:"Print the version."`
-	Ask     versionFlag `name:"version" env:"-" help:"Print the version."`
+	Serve      serveCmd      `cmd:"" help:"Run the server."`
+	Config     configCmd     `cmd:"" help:"Check the settings, and print what they come to and where each is from."`
+	Health     healthCmd     `cmd:"" help:"Ask a running server whether it is alive, or ready."`
+	Key        keyCmd        `cmd:"" help:"Make a key for the HTTP API."`
+	Pub        pubCmd        `cmd:"" help:"Publish a message."`
+	Sub        subCmd        `cmd:"" help:"Show what comes in rooms, as a client that has joined them."`
+	Rooms      roomsCmd      `cmd:"" help:"List the rooms of a server."`
+	Kick       kickCmd       `cmd:"" help:"End a client's session, or take it out of a room."`
+	Tail       tailCmd       `cmd:"" help:"Show what passes a room, a client or a user."`
+	Cluster    clusterCmd    `cmd:"" help:"Begin a cluster."`
+	Nodes      nodesCmd      `cmd:"" help:"Show the nodes of a cluster and its stores, or remove a store."`
+	Bench      benchCmd      `cmd:"" help:"Put a server under load, and measure it."`
+	Token      tokenCmd      `cmd:"" help:"Make a token, to try a server that wants them."`
+	Completion completionCmd `cmd:"" help:"Print what has a shell complete this command line."`
+	Man        manCmd        `cmd:"" help:"Print the page of the manual."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
+	Ask        versionFlag   `name:"version" env:"-" help:"Print the version."`
 }
 
 // What hubbub ends with when it doesn't end well: 1, or 2 where the command line, the environment or the file can't be
@@ -98,7 +101,7 @@ func isReserved(name string) bool { return slices.Contains(reserved, name) }
 // server's settings are others, whatever they are called.
 func checkReserved(args, environ []string) error {
 	flags := args
-	if len(args) > 0 && args[0] != "serve" && args[0] != "config" {
+	if len(args) > 0 && !slices.Contains([]string{"serve", "config", "health"}, args[0]) {
 		flags = nil
 	}
 	for _, a := range flags {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/coreos/go-systemd/v22/daemon"
 
 	"example.com/hubbub"
 )
@@ -81,7 +82,7 @@ type serveCmd struct {
 
 // Help is shown by hubbub serve --help.
 func (serveCmd) Help() string {
-	return "Each flag may be an environment variable as well, HUBBUB_LISTEN for --listen, and a line of the file that --config names, \"listen: :8080\": the flag counts first, then the environment, then the file. hubbub config prints what they come to. SIGTERM or SIGINT tells every client to come back later and stops; a second one stops at once."
+	return "Each flag may be an environment variable as well, HUBBUB_LISTEN for --listen, and a line of the file that --config names, \"listen: :8080\": the flag counts first, then the environment, then the file. hubbub config prints what they come to. SIGHUP reads the file again. SIGTERM or SIGINT tells every client to come back later and stops; a second one stops at once."
 }
 
 // resumeWindow is the setting as hubbub.Config has it, where 0 is the default.
@@ -102,7 +103,8 @@ func (c *serveCmd) jwtLeeway() time.Duration {
 
 // Run serves until a signal comes.
 func (c *serveCmd) Run(ctx *kong.Context) error {
-	log := c.logger()
+	var level slog.LevelVar
+	log := c.logger(&level)
 	slog.SetDefault(log)
 	cfg, secure, err := c.prepare(ctx, log)
 	if err != nil {
@@ -112,11 +114,15 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 		log.Warn("a variable of the environment is no setting, and does nothing; hubbub config lists all", "name", name)
 	}
 	limitMemory(log)
-	l, err := hubbub.Listen(c.Listen, secure)
+	handed, err := inherited()
+	if err != nil {
+		return usageError{err}
+	}
+	l, err := listenOn(handed.listen, c.Listen, secure)
 	if err != nil {
 		return fmt.Errorf("--listen %s: %w", c.Listen, err)
 	}
-	admin, err := c.admin(log)
+	admin, err := c.admin(log, handed.admin)
 	if err != nil {
 		l.Close()
 		return fmt.Errorf("--admin-listen %s: %w", c.AdminListen, err)
@@ -126,7 +132,12 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 		return usageError{err}
 	}
 	defer flush(cfg.TracerProvider)
+	again := &reloader{args: ctx.Args, level: &level, log: log, apart: admin != nil, traces: cfg.TracerProvider, now: c}
+	cfg.AdminApart, cfg.ReadAgain = again.apart, again.reload
+	again.mu.Lock() // a reload that is asked for meanwhile waits
 	srv, err := hubbub.New(cfg)
+	again.srv = srv
+	again.mu.Unlock()
 	if err != nil {
 		l.Close()
 		return err
@@ -141,6 +152,11 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 		log.Info("the admin listener has the API and /metrics", "admin-listen", admin.Addr().String())
 		go func() { served <- srv.ServeAdmin(admin, withPprof(srv.AdminHandler())) }()
 	}
+	watched, unwatch := context.WithCancel(context.Background())
+	defer unwatch()
+	go watch(watched, log, srv.Alive)
+	again.onSignal(watched)
+	tellSystemd(log, daemon.SdNotifyReady) // it listens; a node that waits for its cluster says so at /readyz
 
 	select {
 	case err := <-served: // the listener failed, or the node can't be one of its cluster
@@ -150,6 +166,8 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	case sig := <-signals:
 		log.Info("stopping; once more stops at once", "signal", sig, "connections", srv.Connections())
 	}
+	c = again.settings()
+	tellSystemd(log, stopTakes(c.ShutdownDelay+c.ShutdownTimeout))
 	passOneSignal(signals)
 	stopped := make(chan error, 1)
 	go func() {
@@ -326,9 +344,15 @@ func (c *serveCmd) noZeros() error {
 	return errors.Join(errs...)
 }
 
-func (c *serveCmd) logger() *slog.Logger {
-	var level slog.Level
-	level.UnmarshalText([]byte(c.LogLevel)) // the flag's enum holds the names
+// level is that of the log.
+func (c *serveCmd) level() (l slog.Level) {
+	l.UnmarshalText([]byte(c.LogLevel)) // the flag's enum holds the names
+	return l
+}
+
+// logger writes at the level, which it sets.
+func (c *serveCmd) logger(level *slog.LevelVar) *slog.Logger {
+	level.Set(c.level())
 	opts := &slog.HandlerOptions{Level: level}
 	if c.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(os.Stderr, opts))

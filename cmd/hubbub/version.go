@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"github.com/alecthomas/kong"
+
+	"example.com/hubbub"
 )
 
 type versionCmd struct{}
@@ -28,16 +30,13 @@ func (versionFlag) BeforeReset(app *kong.Kong) error {
 
 // version has the commit too, where the build knows it.
 func version() string {
-	version, commit := "development", ""
+	commit := ""
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if v := info.Main.Version; v != "" && v != "(devel)" {
-			version = v
-		}
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
 				commit = " " + s.Value
 			}
 		}
 	}
-	return fmt.Sprintf("hubbub %s%s %s %s/%s", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("hubbub %s%s %s %s/%s", hubbub.Version(), commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

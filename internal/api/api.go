@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/hubbub/internal/auth"
@@ -22,22 +23,32 @@ import (
 
 // Config is what an API is made of.
 type Config struct {
-	Hub             *hub.Hub
+	Settings
+	Hub        *hub.Hub
+	Info       func() Info // what GET /info says of the server
+	Nodes      func(context.Context) Nodes
+	RemoveNode func(ctx context.Context, store string) error // for good, by its name or address
+	Renew      func(context.Context) (Reloaded, error)       // has the server read its settings again; ErrNoReload
+	Tracer     *tracing.Tracer                               // nil for none
+	Log        *slog.Logger
+}
+
+// Settings are what a reload may change.
+type Settings struct {
 	Keys            auth.APIKeys // none: every call is refused with how to set one
 	MaxMessageBytes int          // of a content
-	Info            func() Info  // what GET /info says of the server
-	Nodes           func(context.Context) Nodes
-	RemoveNode      func(ctx context.Context, store string) error // for good, by its name or address
-	Tracer          *tracing.Tracer                               // nil for none
-	Log             *slog.Logger
 }
+
+// maxBody is how long a call's body may be, in bytes.
+func (s *Settings) maxBody() int64 { return 1<<20 + int64(s.MaxMessageBytes) }
 
 // API is the whole of /api/v1. Any goroutine.
 type API struct {
 	// Static after New.
 	Config
-	maxBody int64 // bytes
-	calls   front.Lane
+	calls front.Lane
+
+	settings atomic.Pointer[Settings]
 
 	counts counts
 	noKey  sparselog.Log // calls without a key that counts
@@ -48,8 +59,16 @@ const Path = "/api/v1"
 
 // New is ready at once.
 func New(cfg Config) *API {
-	return &API{Config: cfg, maxBody: 1<<20 + int64(cfg.MaxMessageBytes), calls: front.NewWideLane(), counts: newCounts()}
+	a := &API{Config: cfg, calls: front.NewWideLane(), counts: newCounts()}
+	a.Reload(cfg.Settings)
+	return a
 }
+
+// Reload has the calls that come from now on go by other settings.
+func (a *API) Reload(s Settings) { a.settings.Store(&s) }
+
+// now is what calls go by.
+func (a *API) now() *Settings { return a.settings.Load() }
 
 // route is a call.
 type route struct {
@@ -59,6 +78,7 @@ type route struct {
 	right  auth.Rights
 	query  []string // what a query may have
 	body   bool     // it has one, in JSON
+	tells  bool     // it has an answer though it needs the right to manage
 	do     func(*API, *call) ([]byte, *problem)
 
 	index int // in routes
@@ -85,6 +105,7 @@ var routes = []route{
 	get("info", "info", (*API).info),
 	get("nodes", "nodes", (*API).nodes),
 	manage("remove_node", "DELETE", "nodes/{node}", (*API).removeNode),
+	{name: "reload", method: "POST", path: segments("reload"), right: auth.RightManage, tells: true, do: (*API).reload},
 	{name: tailCall, method: "GET", path: segments("tail"), right: auth.RightTail, query: []string{"room", "client", "user", "content"}},
 }
 
@@ -111,7 +132,7 @@ func manage(name, method, path string, do func(*API, *call) ([]byte, *problem), 
 
 // success is the status of a call that was done.
 func (to *route) success() int {
-	if to.right == auth.RightManage {
+	if to.right == auth.RightManage && !to.tells {
 		return http.StatusNoContent
 	}
 	return http.StatusOK
@@ -243,7 +264,7 @@ func (to *route) matches(path []string) bool {
 
 // identify finds the key of a call.
 func (a *API) identify(c *call) *problem {
-	if len(a.Keys) == 0 {
+	if len(a.now().Keys) == 0 {
 		return &problem{http.StatusForbidden, apiOff, false, "the API is off while the server has no key: run hubbub key, and start hubbub serve with HUBBUB_API_KEY (or --api-key, or api-keys in its file; in Go Config.APIKeys) set to the key that it prints"}
 	}
 	sent := c.r.Header["Authorization"]
@@ -266,7 +287,7 @@ func (a *API) keyOf(sent string) *auth.APIKey {
 	if !strings.EqualFold(scheme, "Bearer") {
 		return nil
 	}
-	return a.Keys.Find(strings.TrimSpace(secret))
+	return a.now().Keys.Find(strings.TrimSpace(secret))
 }
 
 // answer has a call done that is let in.
@@ -376,8 +397,9 @@ func freeBody(b []byte) {
 
 // readBody reads the body whole, unless it is too large; of what is sent in chunks that shows only as it comes.
 func (a *API) readBody(c *call) *problem {
+	most := a.now().maxBody()
 	large := "the body is larger than 1 MiB and one message of --max-message-bytes"
-	if c.r.ContentLength > a.maxBody {
+	if c.r.ContentLength > most {
 		return tooLarge(large)
 	}
 	c.body = bodies.Get().(*[4 << 10]byte)[:0]
@@ -390,7 +412,7 @@ func (a *API) readBody(c *call) *problem {
 		n, err := c.r.Body.Read(c.body[len(c.body):cap(c.body)])
 		c.body = c.body[:len(c.body)+n]
 		switch {
-		case int64(len(c.body)) > a.maxBody:
+		case int64(len(c.body)) > most:
 			return tooLarge(large)
 		case err == io.EOF:
 			c.whole = true

@@ -18,7 +18,7 @@ import (
 const waitFor = 8 * time.Second
 
 func (a *API) publish(c *call) ([]byte, *problem) {
-	p, wrong := readPublish(c.body, a.MaxMessageBytes)
+	p, wrong := readPublish(c.body, a.now().MaxMessageBytes)
 	if wrong == nil {
 		wrong = p.takeIdempotencyKey(c.r.Header["Idempotency-Key"])
 	}
@@ -126,7 +126,7 @@ func (a *API) batch(c *call) ([]byte, *problem) {
 	if len(c.r.Header["Idempotency-Key"]) > 0 {
 		return nil, bad("the header Idempotency-Key goes with publish alone: give each publish of a batch its publish_id")
 	}
-	all, wrong := readBatch(c.body, a.MaxMessageBytes)
+	all, wrong := readBatch(c.body, a.now().MaxMessageBytes)
 	if wrong != nil {
 		return nil, wrong
 	}

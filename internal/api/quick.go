@@ -41,7 +41,7 @@ func (a *API) quickly(to *route, h *plainHead, body, dst []byte) []byte {
 	if key == nil || key.Rights&to.right != to.right {
 		return nil
 	}
-	p, wrong := readPublish(body, a.MaxMessageBytes)
+	p, wrong := readPublish(body, a.now().MaxMessageBytes)
 	if wrong == nil && h.idempotencyKey != nil {
 		wrong = p.takeIdempotencyKey(h.idempotencyKey)
 	}

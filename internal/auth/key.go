@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -109,6 +110,9 @@ func ReadKey(setting string) (*Key, error) {
 	}
 	return &Key{kind, key}, nil
 }
+
+// Same says whether they are the same key; either may be nil.
+func (k *Key) Same(other *Key) bool { return reflect.DeepEqual(k, other) }
 
 // readSetting gives the text itself, or what is in the file that it names.
 func readSetting(setting string) ([]byte, error) {

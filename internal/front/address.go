@@ -26,6 +26,32 @@ func Listen(addr string) (net.Listener, error) {
 	return config.Listen(context.Background(), network, address)
 }
 
+// ListenFile makes a listener of a socket that listens already, and takes f over. TCP's own keep-alive is off on what it
+// accepts, as with Listen.
+func ListenFile(f *os.File) (net.Listener, error) {
+	defer f.Close() // FileListener has one of its own
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("listen at descriptor %s: %w", f.Name(), err)
+	}
+	if tcp, ok := l.(*net.TCPListener); ok {
+		return noKeepAlive{tcp}, nil
+	}
+	return l, nil
+}
+
+// noKeepAlive does what net.ListenConfig's KeepAlive does, which a socket that is taken over can't be given.
+type noKeepAlive struct{ *net.TCPListener }
+
+func (l noKeepAlive) Accept() (net.Conn, error) {
+	nc, err := l.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	nc.SetKeepAlive(false) // where it fails, it is probed as well, no more
+	return nc, nil
+}
+
 // ListenAddress gives what Listen calls package net with, and says of an address that it can't use what to write
 // instead. It doesn't find out whether somebody else listens there.
 func ListenAddress(addr string) (network, address string, err error) {

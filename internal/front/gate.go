@@ -37,11 +37,10 @@ type Gate struct {
 	net.Listener
 
 	// Static after NewGate; Quick, which may be nil, is set before the first Accept.
-	Quick     *Quick
-	maxBeside int
-	maxTurns  int
-	sorry     func() string
-	log       *slog.Logger
+	Quick    *Quick
+	maxTurns int
+	sorry    func() string
+	log      *slog.Logger
 
 	// Accept's.
 	reserve *os.File      // a descriptor to refuse with; nil when not even it could be had
@@ -55,6 +54,7 @@ type Gate struct {
 	closed  bool
 
 	// Guarded by mu too.
+	maxBeside            int
 	turns                int   // taken, see TakeTurn
 	returners, newcomers queue // wait for one
 }
@@ -64,12 +64,20 @@ type Gate struct {
 // whole HTTP answer to one for which there is none; log gets a line of that.
 func NewGate(l net.Listener, descriptors, turns int, sorry func() string, log *slog.Logger) *Gate {
 	g := &Gate{
-		Listener: l, maxBeside: max(lanes*laneWidth+wideLane, descriptors-maxHandshakes), maxTurns: turns, sorry: sorry, log: log,
+		Listener: l, maxTurns: turns, sorry: sorry, log: log,
 		arrived: map[net.Conn]time.Time{}, beside: map[net.Conn]time.Time{}, kept: map[net.Conn]bool{},
 	}
 	g.freed.L = &g.mu
+	g.Descriptors(descriptors)
 	g.reserve, _ = os.Open(os.DevNull)
 	return g
+}
+
+// Descriptors says how many there are from now on. Any goroutine.
+func (g *Gate) Descriptors(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.maxBeside = max(lanes*laneWidth+wideLane, n-maxHandshakes)
 }
 
 // Accept waits for a place, then for a connection.
@@ -212,7 +220,11 @@ func (g *Gate) Unsettled() []string {
 
 // Context is net/http's ConnContext.
 func (g *Gate) Context(ctx context.Context, nc net.Conn) context.Context {
-	return context.WithValue(ctx, gateKey{}, &ticket{gate: g, nc: nc})
+	ctx = context.WithValue(ctx, gateKey{}, &ticket{gate: g, nc: nc})
+	if a, ok := nc.(*arrival); ok {
+		a.context = ctx
+	}
+	return ctx
 }
 
 type gateKey struct{}

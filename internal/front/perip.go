@@ -4,18 +4,26 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 )
 
-// PerIP counts the connections of each address. A nil one counts nothing and refuses nobody.
+// PerIP counts the connections of each address, while there is a limit: those that came before aren't known.
 type PerIP struct {
-	limit int
+	limit atomic.Int64 // 0: nothing is counted, and nobody refused
 
 	mu    sync.Mutex
 	conns map[netip.Addr]int // guarded by mu
 }
 
-// NewPerIP lets each address have that many.
-func NewPerIP(limit int) *PerIP { return &PerIP{limit: limit, conns: map[netip.Addr]int{}} }
+// NewPerIP lets each address have that many, or with 0 any number.
+func NewPerIP(limit int) *PerIP {
+	p := &PerIP{conns: map[netip.Addr]int{}}
+	p.Limit(limit)
+	return p
+}
+
+// Limit lets each address have that many from now on; who has more keeps them. Any goroutine.
+func (p *PerIP) Limit(limit int) { p.limit.Store(int64(limit)) }
 
 // ipKey is the address itself, or the /64 of an IPv6 one: a single customer has as many addresses as that.
 func ipKey(remote netip.AddrPort) netip.Addr {
@@ -36,26 +44,27 @@ func Address(remote string) (none netip.Addr) {
 }
 
 // Take counts one more connection of the address that net/http writes into a Request's RemoteAddr, unless it has its
-// fill. What is no address counts as one.
-func (p *PerIP) Take(remote string) (key netip.Addr, ok bool) {
-	if p == nil {
-		return key, true
+// fill. What is no address counts as one. Where there is no limit nothing is counted, and counted is false.
+func (p *PerIP) Take(remote string) (key netip.Addr, counted, ok bool) {
+	limit := int(p.limit.Load())
+	if limit == 0 {
+		return key, false, true
 	}
 	ap, _ := netip.ParseAddrPort(remote)
 	key = ipKey(ap)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.conns[key] >= p.limit {
-		return key, false
+	if p.conns[key] >= limit {
+		return key, false, false
 	}
 	p.conns[key]++
-	return key, true
+	return key, true, true
 }
 
 // Full says whether an address has its fill.
 func (p *PerIP) Full(remote string) bool {
-	key, ok := p.Take(remote)
-	if ok {
+	key, counted, ok := p.Take(remote)
+	if counted {
 		p.Leave(key)
 	}
 	return !ok
@@ -63,9 +72,6 @@ func (p *PerIP) Full(remote string) bool {
 
 // Leave gives back what Take took.
 func (p *PerIP) Leave(key netip.Addr) {
-	if p == nil {
-		return
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.conns[key]--; p.conns[key] <= 0 {

@@ -18,14 +18,14 @@ import (
 // says who the client is. Such a connection without one is ended. A connection from elsewhere is what it always was.
 type ProxyListener struct {
 	net.Listener
-	trusted Proxies
+	trusted func() Proxies
 	within  time.Duration // for a header
 	log     *slog.Logger
 	bad     sparselog.Log
 }
 
-// NewProxyListener stands before l, and below TLS.
-func NewProxyListener(l net.Listener, trusted Proxies, within time.Duration, log *slog.Logger) *ProxyListener {
+// NewProxyListener stands before l, and below TLS. trusted is called for each connection.
+func NewProxyListener(l net.Listener, trusted func() Proxies, within time.Duration, log *slog.Logger) *ProxyListener {
 	return &ProxyListener{Listener: l, trusted: trusted, within: within, log: log}
 }
 
@@ -40,10 +40,10 @@ func (l *ProxyListener) Accept() (net.Conn, error) {
 
 func (l *ProxyListener) trusts(nc net.Conn) bool {
 	if nc.LocalAddr().Network() == "unix" {
-		return slices.Contains(l.trusted, netip.Prefix{})
+		return slices.Contains(l.trusted(), netip.Prefix{})
 	}
 	tcp, ok := nc.RemoteAddr().(*net.TCPAddr)
-	return ok && l.trusted.Trusts(tcp.AddrPort().Addr())
+	return ok && l.trusted().Trusts(tcp.AddrPort().Addr())
 }
 
 // proxiedConn is a connection from a trusted proxy. Whoever first reads from it or asks for the client's address reads

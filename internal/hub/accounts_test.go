@@ -117,8 +117,8 @@ func TestWhatIsKeptIsCountedAndGivenBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, l := newHub(t, 2)
-			h.cfg.ResumeWindow, h.welcome.ResumeWindow = window, window
-			h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("plain"), Policy{}})
+			h.cfg().ResumeWindow, h.cfg().welcome.ResumeWindow = window, window
+			h.cfg().Policies = NewPolicies(Disconnect, Rule{glob.New("plain"), Policy{}})
 			session := func() *client { return newSession(t, l, h.Session(Identity{ID: NewID()}, netip.Addr{}, nil)) }
 			a, b := session(), session()
 			a.sync()

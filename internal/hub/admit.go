@@ -113,7 +113,7 @@ type asking struct {
 // ask begins to ask. Never blocks.
 func (h *Hub) ask(ctx context.Context, addr netip.Addr, id ID, known auth.Identity, connect Connect, instead *Identity) *asking {
 	a := &asking{hub: h, connect: connect, addr: addr, instead: instead, id: id, known: known}
-	a.ctx, a.cancel = context.WithTimeout(ctx, h.cfg.HookTimeout)
+	a.ctx, a.cancel = context.WithTimeout(ctx, h.cfg().HookTimeout)
 	h.runs.mu.Lock()
 	defer h.runs.mu.Unlock()
 	h.runs.asked++
@@ -215,7 +215,7 @@ func (a *asking) take() (auth.Identity, error) {
 // blocks.
 func (h *Hub) callDisconnect(last *run, addr netip.Addr, who Identity, code int) (told <-chan struct{}) {
 	done := make(chan struct{})
-	disconnect := h.cfg.Hooks.Disconnect
+	disconnect := h.cfg().Hooks.Disconnect
 	if disconnect == nil {
 		close(done)
 		return done

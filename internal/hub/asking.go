@@ -218,7 +218,7 @@ func (h *Hub) elsewhere(name string, done func(elsewhere, error)) {
 
 // listed is how many members of a room are told at once.
 func (h *Hub) listed(name string) int {
-	if h.cfg.Policies.For(name).Presence == PresenceFull {
+	if h.cfg().Policies.For(name).Presence == PresenceFull {
 		return memberLimits.Members
 	}
 	return 0

@@ -16,7 +16,7 @@ func (h *Hub) auditRoom(sh *roomShard, r *room, c *recount) {
 	now := clock()
 	at := int64(0) // when it has to be looked at; 0 for never
 	if r.log.Len() > 0 {
-		at = r.log.At(0).At + r.policy.History.Age.Milliseconds()
+		at = r.log.At(0).At + r.policy().History.Age.Milliseconds()
 	}
 	if r.empty && r.members > 0 || !r.empty && !r.needed() {
 		fault("that nobody is in it is counted: %t", r.empty)

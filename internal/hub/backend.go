@@ -91,7 +91,7 @@ func CheckFrom(from string) error {
 // and keeps no history. duplicate says that the publisher has published it by this PublishID before, at this position.
 // ErrOverloaded says that nothing was sent, and so do ErrStopped, ErrUnknownClient, ErrUnknownUser, and CheckFrom's.
 func (h *Hub) Publish(ctx context.Context, p *Publication) (at history.Position, duplicate bool, err error) {
-	if h.cfg.Tracer != nil {
+	if h.cfg().Tracer != nil {
 		return h.publishTraced(ctx, p)
 	}
 	return h.publishAnywhere(ctx, p)
@@ -226,7 +226,7 @@ type PageQuery struct {
 // History is a page of a room's history, oldest first, and the room's position; more says that there is more, the way
 // that was asked for. A page has 64 KiB or one message. ErrNoHistory, ErrNoPosition.
 func (h *Hub) History(ctx context.Context, room string, q PageQuery) (page []*protocol.Message, at history.Position, more bool, err error) {
-	if h.cfg.Policies.For(room).History.Messages == 0 {
+	if h.cfg().Policies.For(room).History.Messages == 0 {
 		return nil, at, false, ErrNoHistory
 	}
 	if h.remoteLog(room) {
@@ -243,7 +243,7 @@ func (h *Hub) History(ctx context.Context, room string, q PageQuery) (page []*pr
 // after one; more says that there are others behind them. ErrNoPresence. Where there are other nodes that have to be asked
 // it waits for them, and has the errors of ErrUnavailable, ErrTimeout or ctx's.
 func (h *Hub) PresenceAfter(ctx context.Context, room string, after ID, limit int) (count int, members []protocol.Member, more bool, err error) {
-	if h.cfg.Policies.For(room).Presence == PresenceOff {
+	if h.cfg().Policies.For(room).Presence == PresenceOff {
 		return 0, nil, false, ErrNoPresence
 	}
 	if h.cluster != nil {

@@ -102,9 +102,9 @@ func TestWhoComesHomeIsExcludedToo(t *testing.T) {
 // A call that has ended a session says so, though the context of the hook that makes it ends with the connection.
 func TestAHookEndsItsOwnClient(t *testing.T) {
 	h, l := newHubOf(t, 1, resumable)
-	h.cfg.Hooks.Known = func(string) bool { return true }
+	h.cfg().Hooks.Known = func(string) bool { return true }
 	failed := make(chan error, 1)
-	h.cfg.Hooks.Custom = func(ctx context.Context, who Identity, _ string, _ []byte) ([]byte, error) {
+	h.cfg().Hooks.Custom = func(ctx context.Context, who Identity, _ string, _ []byte) ([]byte, error) {
 		failed <- h.Disconnect(ctx, who.ID, 4500, "")
 		return nil, nil
 	}
@@ -268,7 +268,7 @@ func TestARemovalMeetsAResume(t *testing.T) {
 // What is left for clients that are away is held against the share of who sends it.
 func TestWhatWaitsForThoseWhoAreAwayIsTheSenders(t *testing.T) {
 	h, l := newHubOf(t, 1, resumable)
-	h.share = 20_000
+	h.cfg().share = 20_000
 	a, b := newClient(t, h, l), newClient(t, h, l)
 	a.lose(h)
 	for i, code := range []any{nil, nil, "rate_limited"} {

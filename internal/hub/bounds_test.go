@@ -176,7 +176,7 @@ func TestWhatIsTooOldIsThereForNobody(t *testing.T) {
 				r := sh.rooms["r"]
 				epoch := r.position().Epoch
 				if old {
-					r.log.At(0).At -= r.policy.History.Age.Milliseconds()
+					r.log.At(0).At -= r.policy().History.Age.Milliseconds()
 				}
 				sh.mu.Unlock()
 				if there := see(h, c, epoch); there == old {

@@ -98,7 +98,7 @@ func (h *Hub) putParked(name string, client ID) (parked bool, err error) {
 		p.rooms[i].put = true
 		return true, nil
 	}
-	if len(p.rooms) >= h.cfg.MaxRoomsPerClient || !p.payer.may(parkedRoomCost+presence.MemberCost+int64(len(p.user))) {
+	if len(p.rooms) >= h.cfg().MaxRoomsPerClient || !p.payer.may(parkedRoomCost+presence.MemberCost+int64(len(p.user))) {
 		return true, ErrLimitReached
 	}
 	r := h.room(rooms, name)

@@ -41,10 +41,10 @@ type seen struct {
 
 // newCluster is nil where the hub is alone.
 func newCluster(h *Hub) *cluster {
-	if h.cfg.Broker == nil || h.cfg.Alone {
+	if h.cfg().Broker == nil || h.cfg().Alone {
 		return nil
 	}
-	c := &cluster{hub: h, b: h.cfg.Broker, id: h.cfg.Broker.ID(), cut: true}
+	c := &cluster{hub: h, b: h.cfg().Broker, id: h.cfg().Broker.ID(), cut: true}
 	c.moves.init()
 	c.asking.c = c
 	c.claims.init(c.id)
@@ -272,10 +272,10 @@ func askedAll[A any](ctx context.Context, c *cluster, kind callKind, question an
 
 // Beat implements broker.Node.
 func (h *Hub) Beat() []byte {
-	if h.cfg.Beat == nil {
+	if h.cfg().Beat == nil {
 		return nil
 	}
-	return h.cfg.Beat()
+	return h.cfg().Beat()
 }
 
 // View implements broker.Node.

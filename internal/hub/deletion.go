@@ -67,7 +67,7 @@ func (h *Hub) delete(ctx context.Context, name, epoch string, offset uint64, fro
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case h.cfg.Policies.For(name).History.Messages == 0:
+	case h.cfg().Policies.For(name).History.Messages == 0:
 		return ErrNoHistory
 	case h.remoteLog(name):
 		return h.deleteRemotely(ctx, name, epoch, offset)
@@ -136,7 +136,7 @@ func (t *retraction) Run(*loop.Worker) {
 		}
 		switch {
 		case f == nil || m.s.coming():
-		case l.room.policy.SlowConsumer == Disconnect:
+		case !l.waits():
 			m.conn.Send(f)
 		default:
 			l.offer(m, &waiting{frame: f, news: true, firm: true})

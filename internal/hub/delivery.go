@@ -136,10 +136,10 @@ func (l *local) deliver(run []*delivery) {
 	if len(frames) > 0 {
 		l.mark(run, true)
 		all := loop.Join(frames)
-		if l.room.policy.SlowConsumer == Disconnect {
-			l.deliverOrClose(run, all)
-		} else {
+		if l.waits() {
 			l.deliverOrWait(run, all)
+		} else {
+			l.deliverOrClose(run, all)
 		}
 		l.mark(run, false)
 	}

@@ -65,7 +65,7 @@ func (s *session) joinWhenOpen(cmd *protocol.Command) {
 
 // remoteRooms are the rooms of a resume that have to be opened.
 func (s *session) remoteRooms(cmd *protocol.Command, refused []*protocol.Error) (names []string) {
-	if s.hub.cfg.Broker == nil {
+	if s.hub.cfg().Broker == nil {
 		return nil // without a look at each
 	}
 	for i, r := range cmd.Rooms {
@@ -161,7 +161,7 @@ func (h *Hub) append(m *protocol.Message, id string, done func(at history.Positi
 		done = h.traceAppend(m, done)
 	}
 	record := m.AppendRecord(make([]byte, 0, m.Size()))
-	err := h.cfg.Broker.Publish(h.brokers(m.Room), broker.Message{Body: record, ID: id}, func(at broker.Position, duplicate bool, err error) {
+	err := h.cfg().Broker.Publish(h.brokers(m.Room), broker.Message{Body: record, ID: id}, func(at broker.Position, duplicate bool, err error) {
 		if err == nil && !duplicate {
 			h.tellAppended(m, at)
 		}
@@ -190,7 +190,7 @@ func (h *Hub) fullOf(name string) *loop.Worker {
 
 // tellAppended tells sinks of a message that the log has taken from this node, and tails where it isn't delivered here.
 func (h *Hub) tellAppended(m *protocol.Message, at broker.Position) {
-	tells := h.tells(m.Room)
+	tells := h.cfg().tells(m.Room)
 	if !tells && h.tails.all.Load() == nil {
 		return
 	}
@@ -249,7 +249,7 @@ func (h *Hub) deleteRemotely(ctx context.Context, name, epoch string, offset uin
 		}
 	}
 	done := make(chan error, 1)
-	err := h.cfg.Broker.Publish(h.brokers(name), broker.Message{Body: record}, func(at broker.Position, _ bool, err error) {
+	err := h.cfg().Broker.Publish(h.brokers(name), broker.Message{Body: record}, func(at broker.Position, _ bool, err error) {
 		if err != nil {
 			done <- err
 			return
@@ -275,7 +275,7 @@ func (h *Hub) keptRemotely(ctx context.Context, name, epoch string, offset uint6
 		err   error
 	}
 	done := make(chan outcome, 1)
-	h.cfg.Broker.Read(h.brokers(name), 0, func(log broker.Log, err error) {
+	h.cfg().Broker.Read(h.brokers(name), 0, func(log broker.Log, err error) {
 		l := h.readLog(name, log, new(uint64))
 		done <- outcome{l.Find(offset), log.At.Epoch, err}
 	})
@@ -295,7 +295,7 @@ func (h *Hub) keptRemotely(ctx context.Context, name, epoch string, offset uint6
 
 // read reads a page of a log that lies elsewhere.
 func (h *Hub) read(name string, q PageQuery, done func(page []*protocol.Message, at history.Position, more bool, err error)) {
-	h.cfg.Broker.Read(h.brokers(name), 0, func(log broker.Log, err error) {
+	h.cfg().Broker.Read(h.brokers(name), 0, func(log broker.Log, err error) {
 		if err != nil {
 			done(nil, history.Position{}, false, err)
 			return

@@ -57,7 +57,7 @@ func TestWhoEndsAConnectionDecidesAboutItsSession(t *testing.T) {
 	for _, e := range endings() {
 		t.Run(e.name, func(t *testing.T) {
 			h, l := newHub(t, 1)
-			h.cfg.ResumeWindow = time.Hour
+			h.cfg().ResumeWindow = time.Hour
 			s := h.Session(Identity{ID: NewID()}, netip.Addr{}, nil).(*session)
 			a := newSession(t, l, s)
 			a.say(`{"msg_type":"join_room","room":"r"}`)

@@ -47,13 +47,13 @@ type Sink interface{ Event(e Event) }
 func (h *Hub) happened(e Event) {
 	h.hookEvent(e)
 	h.tailEvent(&e)
-	for _, sink := range h.cfg.Sinks {
+	for _, sink := range h.cfg().Sinks {
 		sink.Event(e)
 	}
 }
 
 // tells says whether sinks are told of what is published to a room of that name.
-func (h *Hub) tells(name string) bool { return h.cfg.Tells != nil && h.cfg.Tells(name) }
+func (c *Config) tells(name string) bool { return c.Tells != nil && c.Tells(name) }
 
 // tellPublished tells of a message. The mu of its room's shard is held.
 func (h *Hub) tellPublished(m *protocol.Message, epoch string) {
@@ -92,7 +92,7 @@ const moreEvents = 64
 
 // hookEvent has the application's hook for e called, if there is one.
 func (h *Hub) hookEvent(e Event) {
-	hooks := &h.cfg.Hooks
+	hooks := &h.cfg().Hooks
 	switch {
 	case e.Kind == Joined && hooks.Joined != nil:
 		h.queueEvent(e, func(ctx context.Context) { hooks.Joined(ctx, e.Client, e.Room) })
@@ -140,10 +140,10 @@ func (h *Hub) queueEvent(e Event, call func(ctx context.Context)) {
 // refused, so the bound is on joins.
 func (s *session) mayBeHooked() *protocol.Error {
 	h := s.hub
-	if hooks := &h.cfg.Hooks; hooks.Joined == nil && hooks.Left == nil && hooks.Occupied == nil && hooks.Vacated == nil {
+	if hooks := &h.cfg().Hooks; hooks.Joined == nil && hooks.Left == nil && hooks.Occupied == nil && hooks.Vacated == nil {
 		return nil
 	}
-	p, most := s.payer(), min(int64(h.cfg.MaxRoomsPerClient+moreEvents), h.share/eventCost)
+	p, most := s.payer(), min(int64(h.cfg().MaxRoomsPerClient+moreEvents), h.cfg().share/eventCost)
 	if p.events.Load() >= most || p.up[0].waits() >= most || p.up[1].waits() >= addressShares*most {
 		return &protocol.Error{Code: protocol.RateLimited, Message: "too many of your joins and leaves still wait for the application"}
 	}

@@ -146,8 +146,8 @@ func play(t *testing.T, h *Hub, l *loop.Loop, r *rand.Rand) {
 func TestAHookThatWaitsForTheOthersIsWaitedFor(t *testing.T) {
 	h, l := newHub(t, 1)
 	open := make(chan bool)
-	h.cfg.Hooks.Known = func(string) bool { return true }
-	h.cfg.Hooks.Custom = func(_ context.Context, _ Identity, what string, _ []byte) ([]byte, error) {
+	h.cfg().Hooks.Known = func(string) bool { return true }
+	h.cfg().Hooks.Custom = func(_ context.Context, _ Identity, what string, _ []byte) ([]byte, error) {
 		if what == "slow" {
 			<-open
 		} else if left := h.WaitHooks(context.Background()); left != 0 {

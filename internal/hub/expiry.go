@@ -52,7 +52,7 @@ func (s *session) expire() {
 	if who == nil || who.Expires.IsZero() {
 		return
 	}
-	end := who.Expires.Add(s.hub.cfg.Leeway + rand.N(spread))
+	end := who.Expires.Add(s.hub.cfg().Leeway + rand.N(spread))
 	st := s.state()
 	x := &expiry{s, end.UnixMilli() + 1, len(st.expiring)} // its part of a millisecond counts too: never early
 	s.self.expiry = x

@@ -17,7 +17,8 @@ import (
 type lag struct {
 	local       *local
 	s           *session
-	at          int // index in local.lags
+	at          int          // index in local.lags
+	slow        SlowConsumer // the room's when it began; it ends under that, whatever the room's is by then
 	first, last *waiting
 	keys        map[string]*waiting // the newest of each key; under latest one key stands for all
 	plain       [2]*waiting         // the oldest and the newest of those that may be dropped for others
@@ -104,19 +105,25 @@ func (l *local) deliverOrWait(run []*delivery, all *loop.Frame) {
 
 // takes says whether the connection takes f without being too slow for the room.
 func (l *local) takes(c *loop.Conn, f *loop.Frame) bool {
-	if c.Congested() && l.room.policy.SlowConsumer != DropOldest {
-		return false
+	switch l.room.policy().SlowConsumer {
+	case Disconnect: // the connection is closed where it doesn't fit
+		return true
+	case DropOldest:
+		return c.Fits(f)
 	}
-	return c.Fits(f)
+	return !c.Congested() && c.Fits(f)
 }
+
+// waits says that messages may have to wait for members, or do so from before a reload.
+func (l *local) waits() bool { return len(l.lags) > 0 || l.room.policy().SlowConsumer != Disconnect }
 
 // send sends news of members, which every policy treats as messages without a key.
 func (l *local) send(m member, f *loop.Frame) {
-	if l.room.policy.SlowConsumer == Disconnect {
-		m.conn.Send(f)
+	if l.waits() {
+		l.offer(m, &waiting{frame: f, news: true})
 		return
 	}
-	l.offer(m, &waiting{frame: f, news: true})
+	m.conn.Send(f)
 }
 
 // offer sends a message, or has it wait.
@@ -127,7 +134,7 @@ func (l *local) offer(m member, w *waiting) {
 			m.conn.Send(w.frame)
 			return
 		}
-		g = &lag{local: l, s: m.s, at: len(l.lags)}
+		g = &lag{local: l, s: m.s, at: len(l.lags), slow: l.room.policy().SlowConsumer}
 		l.lags = append(l.lags, g)
 		f := &m.s.extra().flow
 		f.lags = append(f.lags, g)
@@ -156,7 +163,7 @@ func (g *lag) add(w *waiting) {
 		w.firm = f.keys < maxKeys && f.keyed+w.cost() <= keyedQueues*most
 	}
 	if !w.news {
-		switch g.local.room.policy.SlowConsumer {
+		switch g.slow {
 		case Latest:
 			w.key = ""
 			g.supersede("")
@@ -226,7 +233,7 @@ func (g *lag) drop(w *waiting) {
 	into := g.before(w.next)
 	into.add(w.lost)
 	into.add(lost{1, w.offset, w.offset})
-	g.local.state.dropped[g.local.room.policy.SlowConsumer]++
+	g.local.state.dropped[g.slow]++
 	g.take(w)
 }
 
@@ -338,7 +345,7 @@ func (g *lag) tell(o *lost) {
 		return
 	}
 	r := g.local.room
-	gap := protocol.Answer{Kind: protocol.AnswerGap, Room: r.name, Count: o.count, Reason: r.policy.SlowConsumer.String(), From: o.from, To: o.to}
+	gap := protocol.Answer{Kind: protocol.AnswerGap, Room: r.name, Count: o.count, Reason: g.slow.String(), From: o.from, To: o.to}
 	*o = lost{}
 	g.s.answer(gap)
 }

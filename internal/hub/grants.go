@@ -95,7 +95,7 @@ func (m *moves) rival(of broker.NodeID, id ID, until int64) {
 
 // doubtTime is until when a node that can't be heard may have a session: its client would have to be with it still.
 func (h *Hub) doubtTime() int64 {
-	return clock() + (h.cfg.ResumeWindow + h.cfg.PingInterval + h.cfg.PongTimeout).Milliseconds() + 10_000
+	return clock() + (h.cfg().ResumeWindow + h.cfg().PingInterval + h.cfg().PongTimeout).Milliseconds() + 10_000
 }
 
 // noteView is View's part here.
@@ -107,7 +107,7 @@ func (h *Hub) noteView(peers []broker.Peer, cut bool) {
 		return
 	}
 	for _, p := range m.known {
-		m.lost[p.ID] = clock() + h.cfg.ResumeWindow.Milliseconds()
+		m.lost[p.ID] = clock() + h.cfg().ResumeWindow.Milliseconds()
 	}
 	for _, p := range peers {
 		delete(m.lost, p.ID)
@@ -297,6 +297,6 @@ func (h *Hub) grant(to broker.NodeID, q grantQuestion) (broker.NodeID, error) {
 	case is && g.to != to && g.to != q.Not && g.to != q.Gone && (g.to == c.id || c.sees(g.to)):
 		return g.to, nil
 	}
-	m.grants[q.ID] = grant{to, q.Gen, clock() + max(h.cfg.ResumeWindow, 2*claimMost).Milliseconds()}
+	m.grants[q.ID] = grant{to, q.Gen, clock() + max(h.cfg().ResumeWindow, 2*claimMost).Milliseconds()}
 	return to, nil
 }

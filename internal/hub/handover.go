@@ -184,7 +184,7 @@ func (h *Hub) hand(sh *clientShard, p *parked, to broker.NodeID, nonce uint64) *
 
 // seeOff asks a node whether it has the session that it was given, until that is known.
 func (h *Hub) seeOff(hd *handing) {
-	c, end := h.cluster, time.Now().Add(max(h.cfg.ResumeWindow, 2*claimMost))
+	c, end := h.cluster, time.Now().Add(max(h.cfg().ResumeWindow, 2*claimMost))
 	for {
 		select {
 		case <-hd.over:
@@ -273,7 +273,7 @@ func (h *Hub) parkAgain(sh *clientShard, p *parked) {
 	sh.parked[p.id] = p
 	sh.addToUser(p.id, p.user)
 	h.parkedNow.Add(1)
-	p.until = clock() + h.cfg.ResumeWindow.Milliseconds()
+	p.until = clock() + h.cfg().ResumeWindow.Milliseconds()
 	sh.order = append(sh.order, parking{p.id, p.until})
 }
 
@@ -330,7 +330,7 @@ func (h *Hub) movesIn(p *parked, m movedRoom) {
 	}
 	h.used(r)
 	p.rooms = append(p.rooms, parkedRoom{r, m.Put})
-	if r.policy.Presence == PresenceFull {
+	if r.policy().Presence == PresenceFull {
 		h.presenceOf(r).comesBack(p.id)
 		who := protocol.Member{ClientID: p.id.String(), User: p.user, Data: m.Data}
 		h.set(r, who, uint16(p.gen)+1, true, p.payer) // that of the node which had it is lower

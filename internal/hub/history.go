@@ -22,11 +22,16 @@ func entryBytes(e *history.Entry[*payer]) int64 { return int64(e.Size()) + entry
 // clock is what ages are measured by, in milliseconds, whatever the wall's clock does.
 func clock() int64 { return loop.Monotonic() }
 
-// position is that of the message that was published last. r.mu is held.
-func (r *room) position() history.Position { return r.log.Position() }
+// position is that of the message that was published last, where the room has history. r.mu is held.
+func (r *room) position() (none history.Position) {
+	if !r.keeps() {
+		return none // it may have had one, before a reload
+	}
+	return r.log.Position()
+}
 
 // keeps says whether the room has history.
-func (r *room) keeps() bool { return r.policy.History.Messages > 0 }
+func (r *room) keeps() bool { return r.policy().History.Messages > 0 }
 
 // store keeps a message, and drops what is too old or too much then. r.mu is held.
 func (h *Hub) store(r *room, e history.Entry[*payer]) {
@@ -34,9 +39,9 @@ func (h *Hub) store(r *room, e history.Entry[*payer]) {
 		panic("hub: a message is missing in the log of " + r.name)
 	}
 	h.charge(e.Payer, entryBytes(&e))
-	h.count(KeptHistory, entryBytes(&e)-h.dropWhile(r, func() bool { return r.log.Over(&r.policy.History, e.At) }))
+	h.count(KeptHistory, entryBytes(&e)-h.dropWhile(r, func() bool { return r.log.Over(&r.policy().History, e.At) }))
 	r.active = e.At
-	h.schedule(r, e.At+r.policy.History.Age.Milliseconds())
+	h.schedule(r, e.At+r.policy().History.Age.Milliseconds())
 	h.unused(r, e.Payer)
 }
 
@@ -53,7 +58,7 @@ func (h *Hub) dropWhile(r *room, so func() bool) (cost int64) {
 
 // trim drops what is too old of the room's history. r.mu is held.
 func (h *Hub) trim(r *room, now int64) {
-	h.count(KeptHistory, -h.dropWhile(r, func() bool { return r.log.Over(&r.policy.History, now) }))
+	h.count(KeptHistory, -h.dropWhile(r, func() bool { return r.log.Over(&r.policy().History, now) }))
 }
 
 // clearHistory keeps the newest so many messages of the room. r.mu is held.
@@ -82,9 +87,9 @@ func (s *session) readHistory(cmd *protocol.Command) {
 	}
 	h := s.hub
 	name := string(cmd.Room)
-	policy := h.cfg.Policies.For(name)
+	policy := h.cfg().Policies.For(name)
 	if policy.History.Messages == 0 {
-		s.answerError(&protocol.Error{Code: protocol.Forbidden, Message: "the room keeps no history"}, cmd.ID)
+		s.answerError(errNoHistory, cmd.ID)
 		return
 	}
 	if h.remoteLog(name) && s.find(cmd.Room) < 0 {
@@ -98,6 +103,9 @@ func (s *session) readHistory(cmd *protocol.Command) {
 	}
 	s.answer(protocol.Answer{Kind: protocol.AnswerHistory, ID: cmd.ID, Room: name, Epoch: at.Epoch, Offset: at.Offset, Messages: page, More: more})
 }
+
+// errNoHistory is what is told who asks for what isn't there.
+var errNoHistory = &protocol.Error{Code: protocol.Forbidden, Message: "the room keeps no history"}
 
 // pageOf is the page that cmd asks for.
 func pageOf(cmd *protocol.Command) (q PageQuery) {
@@ -119,6 +127,9 @@ func (h *Hub) page(name string, q PageQuery) (page []*protocol.Message, at histo
 	defer sh.mu.Unlock()
 	r := h.room(sh, name)
 	defer h.unused(r, nil)
+	if !r.keeps() { // a reload has come
+		return nil, at, false, errNoHistory
+	}
 	h.trim(r, clock())
 	return pageOfLog(&r.log, q)
 }

@@ -70,7 +70,7 @@ func (s *session) start(r *run, raw []byte) {
 func (s *session) hooksClosed(code int) {
 	last := s.operationsClosed()
 	in := s.admitted() // asked whatever hooks there are: nobody waits for a Connect any more
-	if s.hub.cfg.Hooks.Disconnect != nil && in && !s.extra().disconnected {
+	if s.hub.cfg().Hooks.Disconnect != nil && in && !s.extra().disconnected {
 		s.more.disconnected = true // a panic in Closed has it called again
 		s.hub.callDisconnect(last, s.addr(), s.identity(), code)
 	}
@@ -142,7 +142,7 @@ func (s *session) told(err error) *protocol.Error {
 	if errors.As(err, &e) && e != nil {
 		return e
 	}
-	s.hub.cfg.Log.Error("a hook failed", "client", s.id, "err", err)
+	s.hub.cfg().Log.Error("a hook failed", "client", s.id, "err", err)
 	return errInternal
 }
 

@@ -2,79 +2,31 @@ package hub
 
 import (
 	"bytes"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"example.com/hubbub/broker"
 	"example.com/hubbub/internal/loop"
-	"example.com/hubbub/internal/presence"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/sparselog"
-	"example.com/hubbub/internal/tracing"
 )
-
-// Config sizes a Hub. Every field must be set, but those of Hooks may be nil, and there may be no Sinks and no Broker.
-type Config struct {
-	// Dialects make what clients may speak, once for each worker; the first is that of a session which names none. At
-	// most six.
-	Dialects          []func() protocol.Dialect
-	Tracer            *tracing.Tracer // of what the application publishes; nil for none
-	TokenKey          [32]byte        // signs the tokens that resume sessions
-	Epoch             string          // what the epochs of rooms begin with: no other process may have it
-	MaxRoomsPerClient int
-	MaxMessageBytes   int   // told to clients; the loop enforces it
-	MaxBufferedBytes  int64 // of all that is kept; the loop enforces it
-	PingInterval      time.Duration
-	PongTimeout       time.Duration
-	Policies          *Policies
-	Chat, Direct      Who           // who may send chats and direct messages
-	Leeway            time.Duration // how long after it has expired an identity's connection is closed
-	SlowConsumer      SlowConsumer  // of chats, which belong to no room: the Latest ones count as DropOldest
-	Hooks             Hooks
-	Sinks             []Sink
-	Tells             func(room string) bool // of which rooms with a log of this node's sinks get Published; nil: of none
-	Broker            broker.Broker          // keeps the logs of rooms; nil where this node does so itself. Who runs it has it serve the hub
-	Alone             bool                   // no other node has the Broker's logs: nobody is told of anything, nor asked
-	Beat              func() []byte          // what other nodes shall know of this one, about once a second, at most 4 KiB; nil for nothing
-	HookTimeout       time.Duration
-	HookLimit         int // hooks that run at once, over all sessions
-	DedupWindow       time.Duration
-	ResumeWindow      time.Duration // 0 parks no session
-	Limits            Limits        // of how much may be done in a time
-	Log               *slog.Logger
-}
-
-// share is how many bytes of what the hub keeps one client may take: a 64th of all, or what the limits on a client
-// allow together where that is more, since what one limit allows the others must not forbid; but at most an eighth.
-func (c *Config) share() int64 {
-	rooms := int64(c.MaxRoomsPerClient) * (membershipCost + presence.MemberCost + parkedRoomCost)
-	log := int64(0) // one client may fill a room's
-	for _, r := range c.Policies.rules {
-		log = max(log, int64(r.Policy.History.Bytes)+int64(r.Policy.History.Messages)*entryCost)
-	}
-	limits := rooms + log + 2*int64(c.MaxMessageBytes)
-	return max(c.MaxBufferedBytes/64, min(limits, c.MaxBufferedBytes/8))
-}
 
 // Hub knows who is where and decides who gets what.
 type Hub struct {
 	// Static after New and Start.
-	cfg     Config
 	loop    *loop.Loop
 	workers []*workerState
-	welcome protocol.Welcome
 
-	cluster  *cluster // nil where the hub is alone
-	everyone *room    // all sessions: those that a chat reaches
+	settings atomic.Pointer[settings] // see cfg
+	cluster  *cluster                 // nil where the hub is alone
+	everyone *room                    // all sessions: those that a chat reaches
 	rooms    [shards]roomShard
 	clients  [shards]clientShard
-	share    int64 // bytes of what the hub keeps that one client may take
 	kept     [kinds]atomic.Int64
 	payers   payers
 	relieve  atomic.Int64 // when Relieve may go over the rooms again, by clock
 
+	told      atomic.Bool // see occupied.go
 	parkedNow atomic.Int64
 	denials   sparselog.Log
 	unnamed   sparselog.Log // clients that can't be put into their rooms
@@ -111,30 +63,31 @@ type workerState struct {
 
 // New makes a Hub; Start must be called before connections come.
 func New(cfg Config) *Hub {
-	h := &Hub{cfg: cfg, payers: payers{all: map[payerName]*payer{}}, stop: make(chan struct{}), swept: make(chan struct{})}
-	h.share = cfg.share()
+	h := &Hub{payers: payers{all: map[payerName]*payer{}}, stop: make(chan struct{}), swept: make(chan struct{})}
+	h.settings.Store(newSettings(cfg, 0))
+	h.told.Store(toldEvents(&cfg))
 	h.cluster = newCluster(h)
 	h.ComeBackWithin(2 * time.Second)
-	h.welcome = protocol.Welcome{MaxMessageBytes: cfg.MaxMessageBytes, PingInterval: cfg.PingInterval, PongTimeout: cfg.PongTimeout, ResumeWindow: cfg.ResumeWindow}
 	for i := range h.rooms {
 		h.rooms[i].rooms = map[string]*room{}
 		h.clients[i].sessions = map[ID]*session{}
 	}
 	h.runs.init(h)
-	h.limits.init(cfg.Limits)
+	h.limits.goBy(h.cfg())
 	return h
 }
 
 // Start gives the hub the loop whose workers serve its sessions.
 func (h *Hub) Start(l *loop.Loop) {
 	h.loop = l
-	h.everyone = &room{mu: new(sync.Mutex), policy: &Policy{SlowConsumer: min(h.cfg.SlowConsumer, DropOldest)}}
+	h.everyone = &room{mu: new(sync.Mutex)}
+	h.everyone.is.Store(h.cfg().everyone)
 	if h.cluster != nil {
 		h.everyone.remote = &remote{topic: part{needed: true}}
 		defer h.listenToAll()
 	}
 	for range l.Workers() {
-		h.workers = append(h.workers, &workerState{speakers: speakers(h.cfg.Dialects), everyone: make([]*local, len(h.cfg.Dialects))})
+		h.workers = append(h.workers, &workerState{speakers: speakers(h.cfg().Dialects), everyone: make([]*local, len(h.cfg().Dialects))})
 	}
 	go h.sweep()
 }

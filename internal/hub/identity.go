@@ -135,7 +135,7 @@ func (s *session) goOnNaming() {
 		s.more.placings.left = s.more.placings.left[1:]
 		if no := s.enterNamed(name); no != nil { // as it would be for the others
 			s.more.placings.left = nil
-			s.hub.unnamed.Log(s.hub.cfg.Log, slog.LevelWarn, "a client can't be put into all rooms that its identity names", "client", s.id, "user", s.name(), "room", name, "err", no)
+			s.hub.unnamed.Log(s.hub.cfg().Log, slog.LevelWarn, "a client can't be put into all rooms that its identity names", "client", s.id, "user", s.name(), "room", name, "err", no)
 			s.answerError(no, nil)
 		}
 		if !s.conn.Open() {
@@ -285,7 +285,7 @@ func sameJoins(a, b *auth.Identity) bool {
 // leaveForbidden takes the client out of the rooms that the policies let it be in no more. Nobody else is asked; so where
 // the application has a say, those go too that only the old identity's names let it be in.
 func (s *session) leaveForbidden(oldRooms []string) {
-	unasked := func(room string) bool { return s.hub.cfg.Hooks.Join != nil && slices.Contains(oldRooms, room) }
+	unasked := func(room string) bool { return s.hub.cfg().Hooks.Join != nil && slices.Contains(oldRooms, room) }
 	for _, m := range slices.Clone(s.rooms) {
 		name := m.local.room.name
 		if m.put || s.named(name) || s.isOne(s.whoMay(mayJoin, []byte(name)), mayJoin, []byte(name)) && !unasked(name) {
@@ -304,7 +304,7 @@ func (s *session) leaveForbidden(oldRooms []string) {
 func (s *session) showAnew() {
 	for i := range s.rooms {
 		r := s.rooms[i].local.room
-		if r.policy.Presence == PresenceFull && s.payer().may(int64(len(s.known().Data))) {
+		if r.policy().Presence == PresenceFull && s.payer().may(int64(len(s.known().Data))) {
 			r.mu.Lock()
 			s.hub.set(r, protocol.Member{ClientID: s.idText(), User: s.name(), Data: s.known().Data}, uint16(s.gen()), true, s.payer())
 			r.mu.Unlock()

@@ -22,7 +22,7 @@ import (
 // it is counted no more, so it must not be kept.
 func TestAResumedSessionKeepsNothingOfItsParking(t *testing.T) {
 	h, l := newHub(t, 1)
-	h.cfg.ResumeWindow = time.Hour
+	h.cfg().ResumeWindow = time.Hour
 	session := func() *client { return newSession(t, l, h.Session(Identity{ID: NewID()}, netip.Addr{}, nil)) }
 	a, b := session(), session()
 	a.nc.Close()
@@ -47,7 +47,7 @@ func TestAResumedSessionKeepsNothingOfItsParking(t *testing.T) {
 // A client that comes and goes all the time in a long window leaves no more behind than one that doesn't.
 func TestComingAndGoingOftenKeepsLittle(t *testing.T) {
 	h, l := newHub(t, 1)
-	h.cfg.ResumeWindow = time.Hour
+	h.cfg().ResumeWindow = time.Hour
 	a := newSession(t, l, h.Session(Identity{ID: NewID()}, netip.Addr{}, nil))
 	id, _ := ParseID([]byte(a.id))
 	sh := h.clientShard(id)
@@ -74,8 +74,8 @@ func TestComingAndGoingOftenKeepsLittle(t *testing.T) {
 func TestAMessageThatHasWaitedIsNotKept(t *testing.T) {
 	h, l := newHub(t, 1)
 	open := make(chan bool, 10)
-	h.cfg.Hooks.Known = func(string) bool { return true }
-	h.cfg.Hooks.Custom = func(context.Context, Identity, string, []byte) ([]byte, error) { <-open; return nil, nil }
+	h.cfg().Hooks.Known = func(string) bool { return true }
+	h.cfg().Hooks.Custom = func(context.Context, Identity, string, []byte) ([]byte, error) { <-open; return nil, nil }
 	a := newClient(t, h, l)
 	a.say(`{"msg_type":"slow"}`)
 	a.say(`{"msg_type":"slow","padding":%q}`, strings.Repeat("x", 20_000))
@@ -97,7 +97,7 @@ func TestAMessageThatHasWaitedIsNotKept(t *testing.T) {
 func TestARefusalComesBeforeTheHook(t *testing.T) {
 	h, l := newHub(t, 1)
 	var seen atomic.Int32
-	h.cfg.Hooks.Publish = func(_ context.Context, _ Identity, p Draft) ([]byte, error) {
+	h.cfg().Hooks.Publish = func(_ context.Context, _ Identity, p Draft) ([]byte, error) {
 		seen.Add(1)
 		return p.Content, nil
 	}
@@ -145,7 +145,7 @@ func TestWhatAnOverloadedServerRefuses(t *testing.T) {
 // A client whose share is used up may join again where it is: that is how it asks whether it has missed something.
 func TestAShareThatIsUsedUpForbidsNothingThatIsThere(t *testing.T) {
 	h, l := newHub(t, 1)
-	h.share = 5 * membershipCost
+	h.cfg().share = 5 * membershipCost
 	a := newClient(t, h, l)
 	refused := false
 	for i := 0; i < 30 && !refused; i++ {
@@ -177,7 +177,7 @@ func TestASessionBeyondTheShareIsNotParked(t *testing.T) {
 		})}
 	})
 	const parked = 4
-	h.share = parked*parkedCost + 100
+	h.cfg().share = parked*parkedCost + 100
 	for range parked {
 		newUser(t, h, l, "ann").nc.Close()
 	}
@@ -195,7 +195,7 @@ func TestASessionBeyondTheShareIsNotParked(t *testing.T) {
 // goes, and nobody could be told to pay for it.
 func TestARoomWithoutHistoryGoesWithItsLastMember(t *testing.T) {
 	h, l := newHub(t, 1)
-	h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{IdleTTL: time.Hour}})
+	h.cfg().Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{IdleTTL: time.Hour}})
 	a := newClient(t, h, l)
 	for i := range 50 {
 		a.say(`{"msg_type":"join_room","room":"r%d"}`, i)
@@ -252,7 +252,7 @@ func TestFramesOfWhatWasMissedAreNotKept(t *testing.T) {
 // Under an idle-ttl of 0 a room goes with its last member, too, and its history with it.
 func TestARoomThatMayNotBeIdleGoesWithItsLastMember(t *testing.T) {
 	h, l := newHub(t, 1)
-	h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{History: DefaultPolicy().History}})
+	h.cfg().Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{History: DefaultPolicy().History}})
 	a := newClient(t, h, l)
 	a.say(`{"msg_type":"join_room","room":"r"}`)
 	a.say(`{"msg_type":"room_message","room":"r","content":1}`)
@@ -272,7 +272,7 @@ func TestARoomThatMayNotBeIdleGoesWithItsLastMember(t *testing.T) {
 func TestWhatWaitsByKeyIsBounded(t *testing.T) {
 	const queue = 1 << 20 // as newHub has it
 	h, l := newHub(t, 1)
-	h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{SlowConsumer: LatestByKey}})
+	h.cfg().Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{SlowConsumer: LatestByKey}})
 	a, b := newClient(t, h, l), newClient(t, h, l)
 	a.say(`{"msg_type":"join_room","room":"r"}`)
 	a.sync()
@@ -322,7 +322,7 @@ func TestAnEmptyRoomIsPaidForByWhoLeftItLast(t *testing.T) {
 func TestWhatWaitsWithoutAKeyBeginsAnew(t *testing.T) {
 	const queue = 1 << 20 // as newHub has it
 	h, l := newHub(t, 1)
-	h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{SlowConsumer: LatestByKey}})
+	h.cfg().Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{SlowConsumer: LatestByKey}})
 	a, b := newClient(t, h, l), newClient(t, h, l)
 	a.say(`{"msg_type":"join_room","room":"r"}`)
 	a.sync()
@@ -360,7 +360,7 @@ func TestWhatWaitsWithoutAKeyBeginsAnew(t *testing.T) {
 // dropped like any other, and the gap tells.
 func TestTheDeletionsThatWaitAreBounded(t *testing.T) {
 	h, l := newHub(t, 1)
-	h.cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{SlowConsumer: DropOldest}})
+	h.cfg().Policies = NewPolicies(Disconnect, Rule{glob.New("*"), Policy{SlowConsumer: DropOldest}})
 	a, b := newClient(t, h, l), newClient(t, h, l)
 	a.say(`{"msg_type":"join_room","room":"r"}`)
 	a.sync()
@@ -389,7 +389,7 @@ func TestTheDeletionsThatWaitAreBounded(t *testing.T) {
 // Who has nothing yet may have one thing, though it is larger than a share: no share forbids what another limit allows.
 func TestAShareTakesOneThingWhateverItsSize(t *testing.T) {
 	h, l := newHub(t, 1)
-	h.share = 100
+	h.cfg().share = 100
 	a := newClient(t, h, l)
 	for i, code := range []any{nil, "rate_limited"} {
 		a.say(`{"msg_type":"room_message","room":"r","content":%q,"id":%d}`, strings.Repeat("x", 1000), i)

@@ -69,12 +69,12 @@ const addressShares = 4
 
 // newPayer is that of a new session of a user and an address; either may be missing.
 func (h *Hub) newPayer(user string, addr netip.Addr) *payer {
-	p := &payer{most: h.share}
+	p := &payer{most: h.cfg().share}
 	if user != "" {
-		p.up[0] = h.payers.join(payerName{user: user}, h.share)
+		p.up[0] = h.payers.join(payerName{user: user}, h.cfg().share)
 	}
 	if addr.IsValid() {
-		p.up[1] = h.payers.join(payerName{addr: addr}, addressShares*h.share)
+		p.up[1] = h.payers.join(payerName{addr: addr}, addressShares*h.cfg().share)
 	}
 	return p
 }

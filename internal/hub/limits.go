@@ -57,11 +57,21 @@ var tooMany = func() (texts [bys][rate.Kinds]string) {
 	return texts
 }()
 
-// limits are what Limits come to.
+// limiting is what Limits come to: a part of settings.
+type limiting struct {
+	commands bool      // what clients send is limited
+	of       [bys]bool // by limits of whom
+}
+
+func newLimiting(of Limits) (l limiting) {
+	command := rate.Amounts{rate.Messages: 1, rate.Bytes: 1, rate.Joins: 1}
+	l.of = [bys]bool{of.Client.Covers(&command), of.User.Covers(&command), of.Address.Covers(&command)}
+	l.commands = l.of != [bys]bool{}
+	return l
+}
+
+// limits are what users and addresses have left, and what was refused.
 type limits struct {
-	Limits                // static
-	commands    bool      // what clients send is limited; static
-	of          [bys]bool // by limits of whom; static
 	users       meters
 	addresses   meters
 	connections seats // of each user
@@ -70,24 +80,25 @@ type limits struct {
 	closed  sparselog.Log
 }
 
-func (l *limits) init(of Limits) {
-	command := rate.Amounts{rate.Messages: 1, rate.Bytes: 1, rate.Joins: 1}
-	l.Limits, l.of = of, [bys]bool{of.Client.Covers(&command), of.User.Covers(&command), of.Address.Covers(&command)}
-	l.commands = l.of != [bys]bool{}
-	l.users.limits, l.addresses.limits = of.User, of.Address
-	l.connections.most = of.UserConnections
+// goBy has what is taken from now on be of other limits. All begin with the whole of them.
+func (l *limits) goBy(c *settings) {
+	l.users.goBy(&c.Limits.User)
+	l.addresses.goBy(&c.Limits.Address)
+	l.connections.most.Store(int64(c.Limits.UserConnections))
 }
 
 // meter is what a session has left of its own limits, and how it bears being refused. Owned by its worker.
 type meter struct {
+	number  uint32 // of the settings that it is of
 	buckets rate.Buckets
 	excess  *[rate.Kinds]rate.Excess // nil for who was never refused
 }
 
-func (s *session) meter() *meter {
+// meter is the session's by the settings c; by others it begins anew.
+func (s *session) meter(c *settings) *meter {
 	m := s.extra()
-	if m.meter == nil {
-		m.meter = &meter{}
+	if m.meter == nil || m.meter.number != c.number {
+		m.meter = &meter{number: c.number}
 	}
 	return m.meter
 }
@@ -95,34 +106,34 @@ func (s *session) meter() *meter {
 // charge takes what a command costs from what the client has left, its user and its address, from each or from none.
 // Else it says who has too little, and counts that.
 func (s *session) charge(cost *rate.Amounts) (no *protocol.Error, of rate.Kind, than rate.Limit) {
+	h, c := s.hub, s.hub.cfg()
 	for b := range bys {
-		if !s.hub.limits.of[b] {
+		if !c.of[b] {
 			continue
 		}
-		wait, of := s.chargeOne(b, cost)
+		wait, of := s.chargeOne(c, b, cost)
 		if wait == 0 {
 			continue
 		}
 		for back := range b {
-			s.uncharge(back, cost)
+			s.uncharge(c, back, cost)
 		}
-		h := s.hub
 		h.limits.refused[b][of].Add(1)
 		no = &protocol.Error{
 			Code:    protocol.RateLimited,
 			Message: tooMany[b][of],
 			After:   time.Duration(wait) * time.Millisecond,
 		}
-		return no, of, [bys]*rate.Limits{&h.limits.Client, &h.limits.User, &h.limits.Address}[b][of]
+		return no, of, [bys]*rate.Limits{&c.Limits.Client, &c.Limits.User, &c.Limits.Address}[b][of]
 	}
 	return nil, 0, rate.Limit{}
 }
 
-func (s *session) chargeOne(b by, cost *rate.Amounts) (wait int64, of rate.Kind) {
+func (s *session) chargeOne(c *settings, b by, cost *rate.Amounts) (wait int64, of rate.Kind) {
 	l := &s.hub.limits
 	switch {
 	case b == byClient:
-		return s.meter().buckets.Take(&l.Client, s.conn.Worker().Now(), cost)
+		return s.meter(c).buckets.Take(&c.Limits.Client, s.conn.Worker().Now(), cost)
 	case b == byUser && s.name() != "":
 		return l.users.take(payerName{user: s.name()}, cost)
 	case b == byAddress && s.addr().IsValid():
@@ -131,12 +142,12 @@ func (s *session) chargeOne(b by, cost *rate.Amounts) (wait int64, of rate.Kind)
 	return 0, 0
 }
 
-func (s *session) uncharge(b by, cost *rate.Amounts) {
+func (s *session) uncharge(c *settings, b by, cost *rate.Amounts) {
 	l := &s.hub.limits
 	switch {
-	case b == byClient && l.of[byClient]:
-		s.more.meter.buckets.Give(&l.Client, cost)
-	case b == byUser && l.of[byUser] && s.name() != "":
+	case b == byClient && c.of[byClient]:
+		s.meter(c).buckets.Give(&c.Limits.Client, cost)
+	case b == byUser && c.of[byUser] && s.name() != "":
 		l.users.giveBack(payerName{user: s.name()}, cost)
 	}
 }
@@ -153,7 +164,7 @@ func (s *session) mayDo(cost *rate.Amounts) *protocol.Error {
 // goesOn closes a client that has been refused so often that it can't mean well. Its session isn't parked: who comes
 // back begins anew, and how often it may is limited by its user's and its address's connects.
 func (s *session) goesOn(of rate.Kind, than rate.Limit, n int64) {
-	m := s.meter()
+	m := s.meter(s.hub.cfg())
 	if m.excess == nil {
 		m.excess = new([rate.Kinds]rate.Excess)
 	}
@@ -161,14 +172,14 @@ func (s *session) goesOn(of rate.Kind, than rate.Limit, n int64) {
 		return
 	}
 	s.more.final = true
-	s.hub.limits.closed.Log(s.hub.cfg.Log, slog.LevelWarn, "a client goes on at ten times its limit and is closed",
+	s.hub.limits.closed.Log(s.hub.cfg().Log, slog.LevelWarn, "a client goes on at ten times its limit and is closed",
 		"limit", of.String(), "client", s.id, "user", s.name())
 	s.conn.Close(wire.ClosePolicy, "too many "+of.String())
 }
 
 // mayDoCommand charges for what a client has sent, whatever it is.
 func (s *session) mayDoCommand(raw []byte) *protocol.Error {
-	if !s.hub.limits.commands {
+	if !s.hub.cfg().commands {
 		return nil
 	}
 	return s.mayDo(&rate.Amounts{rate.Messages: 1, rate.Bytes: int64(len(raw))})
@@ -176,7 +187,7 @@ func (s *session) mayDoCommand(raw []byte) *protocol.Error {
 
 // mayJoin charges for a join.
 func (s *session) mayJoin() *protocol.Error {
-	if !s.hub.limits.commands {
+	if !s.hub.cfg().commands {
 		return nil
 	}
 	return s.mayDo(&rate.Amounts{rate.Joins: 1})
@@ -186,7 +197,7 @@ func (s *session) mayJoin() *protocol.Error {
 // Those that the session was in when its connection was lost cost nothing. What is refused of one resume counts once
 // where it is judged who goes on: then the client may be closed behind this.
 func (s *session) limitedRooms(cmd *protocol.Command) (refused []*protocol.Error) {
-	if !s.hub.limits.commands {
+	if !s.hub.cfg().commands {
 		return nil
 	}
 	for i, r := range cmd.Rooms {
@@ -278,7 +289,7 @@ func (h *Hub) connected(id ID) bool {
 // others may have come since.
 func (s *session) sit() bool {
 	h := s.hub
-	if h.limits.connections.most == 0 || s.name() == "" {
+	if h.limits.connections.most.Load() == 0 || s.name() == "" {
 		return true
 	}
 	if !h.limits.connections.take(s.name()) {

@@ -75,16 +75,16 @@ func (r *room) brought(to uint64) {
 }
 
 // Remote says whether rooms may have their logs elsewhere, so that a publish may wait.
-func (h *Hub) Remote() bool { return h.cfg.Broker != nil }
+func (h *Hub) Remote() bool { return h.cfg().Broker != nil }
 
 // remoteLog says that the room's log lies elsewhere.
 func (h *Hub) remoteLog(name string) bool {
-	return h.cfg.Broker != nil && h.cfg.Policies.For(name).History.Messages > 0
+	return h.cfg().Broker != nil && h.cfg().Policies.For(name).History.Messages > 0
 }
 
 // brokers is the room of that name to the broker.
 func (h *Hub) brokers(name string) broker.Room {
-	p := h.cfg.Policies.For(name)
+	p := h.cfg().Policies.For(name)
 	return broker.Room{Name: name, Messages: p.History.Messages, Age: p.History.Age, Replicas: p.Replicas}
 }
 
@@ -102,10 +102,10 @@ func (h *Hub) use(name string, ready func(error)) {
 	}
 	m.opened = append(m.opened, ready)
 	if !m.log.done() && m.log.close == nil {
-		m.log.close = h.cfg.Broker.Open(h.brokers(name), func(log broker.Log, err error) { h.opened(r, log, err) })
+		m.log.close = h.cfg().Broker.Open(h.brokers(name), func(log broker.Log, err error) { h.opened(r, log, err) })
 	}
 	if !m.topic.done() && m.topic.close == nil {
-		m.topic.close = h.cfg.Broker.Listen(name, func(err error) { h.listened(r, err) })
+		m.topic.close = h.cfg().Broker.Listen(name, func(err error) { h.listened(r, err) })
 	}
 }
 
@@ -154,7 +154,7 @@ func (h *Hub) begin(r *room, log broker.Log) {
 		h.count(KeptHistory, entryBytes(r.log.At(i)))
 	}
 	if r.log.Len() > 0 {
-		h.schedule(r, r.log.At(0).At+r.policy.History.Age.Milliseconds())
+		h.schedule(r, r.log.At(0).At+r.policy().History.Age.Milliseconds())
 	}
 }
 
@@ -183,7 +183,7 @@ func (h *Hub) readLog(name string, log broker.Log, seq *uint64) (l history.Log[*
 		}
 	}
 	l.Skip(log.At.Offset)
-	for bounds := &h.cfg.Policies.For(name).History; l.Over(bounds, now); {
+	for bounds := &h.cfg().Policies.For(name).History; l.Over(bounds, now); {
 		l.Drop()
 	}
 	return l
@@ -194,7 +194,7 @@ func (h *Hub) readLog(name string, log broker.Log, seq *uint64) (l history.Log[*
 func (h *Hub) readEntry(room string, entry broker.Entry, prev uint64) (e history.Entry[*payer], from, to uint64) {
 	m, from, to, err := protocol.ReadRecord(room, entry.Body)
 	if err != nil {
-		h.cfg.Log.Error("a room's log has a message that can't be read", "room", room, "offset", entry.Offset, "error", err)
+		h.cfg().Log.Error("a room's log has a message that can't be read", "room", room, "offset", entry.Offset, "error", err)
 	}
 	if e.Message = m; m == nil {
 		e.Message, e.Deleted = &protocol.Message{Kind: protocol.RoomMessage, Room: room}, true
@@ -295,7 +295,7 @@ func (t *loss) Run(*loop.Worker) {
 		switch m := l.members[i]; {
 		case t.seq != 0 && l.since(m.s) >= t.seq:
 		case m.s.coming() && l.room.name != "": // the resume tells it
-		case l.room.policy.SlowConsumer == Disconnect:
+		case !l.waits():
 			m.conn.Send(f)
 		default:
 			l.offer(m, &waiting{frame: f, news: true, firm: true})

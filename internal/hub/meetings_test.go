@@ -171,7 +171,7 @@ func TestWhatIsRefusedIsTakenFromNobody(t *testing.T) {
 			s := sessionOf(t, h, c.id)
 			onItsWorker(h, s, func() {
 				one := rate.Amounts{rate.Messages: 1}
-				if wait, _ := s.meter().buckets.Take(&h.limits.Client, s.conn.Worker().Now(), &one); wait != 0 {
+				if wait, _ := s.meter(h.cfg()).buckets.Take(&h.cfg().Limits.Client, s.conn.Worker().Now(), &one); wait != 0 {
 					t.Error("the client has nothing left")
 				}
 			})

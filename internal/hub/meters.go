@@ -13,7 +13,7 @@ import (
 // meters are what users, or addresses, have left of their limits: of those alone that have taken something which hasn't
 // come back yet. Any goroutine.
 type meters struct {
-	limits rate.Limits // static
+	limits atomic.Pointer[rate.Limits]
 	shards [shards]meterShard
 	tidied atomic.Uint32 // how often a shard was tidied
 }
@@ -30,23 +30,36 @@ const (
 	meterLooks = 8 // how many are looked at for the one that goes
 )
 
+// goBy has all begin anew, with other limits.
+func (ms *meters) goBy(l *rate.Limits) {
+	ms.limits.Store(l)
+	for i := range ms.shards {
+		sh := &ms.shards[i]
+		sh.mu.Lock()
+		sh.all = nil
+		sh.mu.Unlock()
+	}
+}
+
 func (ms *meters) shard(name payerName) *meterShard {
 	return &ms.shards[maphash.Comparable(seed, name)%shards]
 }
 
 // take takes all of cost or nothing: see rate.Buckets.Take.
 func (ms *meters) take(name payerName, cost *rate.Amounts) (wait int64, of rate.Kind) {
-	if !ms.limits.Covers(cost) {
+	l := ms.limits.Load()
+	if !l.Covers(cost) {
 		return 0, 0
 	}
 	now := clock()
 	sh := ms.shard(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	l = ms.limits.Load() // of which all is
 	b := sh.all[name]
 	if b == nil {
 		if len(sh.all) >= maxMeters {
-			sh.forgetOne(&ms.limits, now)
+			sh.forgetOne(l, now)
 		}
 		if sh.all == nil {
 			sh.all = map[payerName]*rate.Buckets{}
@@ -54,7 +67,7 @@ func (ms *meters) take(name payerName, cost *rate.Amounts) (wait int64, of rate.
 		b = &rate.Buckets{}
 		sh.all[name] = b
 	}
-	return b.Take(&ms.limits, now, cost)
+	return b.Take(l, now, cost)
 }
 
 // wait is what take would say, but takes nothing.
@@ -66,7 +79,7 @@ func (ms *meters) wait(name payerName, cost *rate.Amounts) (wait int64, of rate.
 	if b == nil {
 		return 0, 0
 	}
-	return b.Wait(&ms.limits, clock(), cost)
+	return b.Wait(ms.limits.Load(), clock(), cost)
 }
 
 // giveBack gives back what was taken for nothing.
@@ -75,7 +88,7 @@ func (ms *meters) giveBack(name payerName, cost *rate.Amounts) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if b := sh.all[name]; b != nil {
-		b.Give(&ms.limits, cost)
+		b.Give(ms.limits.Load(), cost)
 	}
 }
 
@@ -96,11 +109,12 @@ func (sh *meterShard) forgetOne(l *rate.Limits, now int64) {
 
 // tidy forgets those of one shard that are full again; each slot's time another one's.
 func (ms *meters) tidy(now int64) {
+	l := ms.limits.Load()
 	sh := &ms.shards[ms.tidied.Add(1)%shards]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	for name, b := range sh.all {
-		if b.Full(&ms.limits, now) == 0 {
+		if b.Full(l, now) == 0 {
 			delete(sh.all, name)
 		}
 	}
@@ -122,7 +136,7 @@ func (ms *meters) known() (n int) {
 
 // audit names those that should have been forgotten: each shard is tidied every 32 s.
 func (ms *meters) audit() (faults []string) {
-	then := clock() - 2*shards*slotTime
+	l, then := ms.limits.Load(), clock()-2*shards*slotTime
 	for i := range ms.shards {
 		sh := &ms.shards[i]
 		sh.mu.Lock()
@@ -130,7 +144,7 @@ func (ms *meters) audit() (faults []string) {
 			faults = append(faults, fmt.Sprintf("%d users or addresses are known in one shard", n))
 		}
 		for name, b := range sh.all {
-			if old := *b; old.Seen() <= then && old.Full(&ms.limits, then) == 0 {
+			if old := *b; old.Seen() <= then && old.Full(l, then) == 0 {
 				faults = append(faults, fmt.Sprintf("%v has all that its limits allow, and is still known", name))
 			}
 		}

@@ -132,7 +132,7 @@ func movingDirects(all []waitingDirect) (records [][]byte) {
 func (h *Hub) movedDirect(record []byte) *protocol.Message {
 	m, _, _, err := protocol.ReadRecord("", record)
 	if err != nil || m == nil {
-		h.cfg.Log.Error("a direct message from another node can't be read", "error", err)
+		h.cfg().Log.Error("a direct message from another node can't be read", "error", err)
 		return nil
 	}
 	m.Kind = protocol.DirectMessage

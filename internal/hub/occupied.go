@@ -57,14 +57,27 @@ const (
 	maxReports   = 1000            // in one call
 )
 
-// toldEvents says that somebody is told of what has happened in rooms.
-func (h *Hub) toldEvents() bool {
-	return h.cfg.Hooks.Occupied != nil || h.cfg.Hooks.Vacated != nil || len(h.cfg.Sinks) > 0
+// toldEvents says that somebody is told of what has happened in rooms. Once somebody was, it is noted to the hub's end who
+// is occupied (Hub.told), though nobody be told any more: a reload may have it told again.
+func toldEvents(c *Config) bool {
+	return c.Hooks.Occupied != nil || c.Hooks.Vacated != nil || len(c.Sinks) > 0
+}
+
+// stillOccupied is occupies for a room that has members, and may have got them before anybody was told of events. r.mu is
+// held.
+func (h *Hub) stillOccupied(name string) {
+	o := &h.cluster.occupied
+	o.mu.Lock()
+	known := o.rooms[name] != nil
+	o.mu.Unlock()
+	if !known {
+		h.occupies(name, true)
+	}
 }
 
 // occupies is called when a room has got its first member here, or has lost its last one. r.mu is held.
 func (h *Hub) occupies(name string, here bool) {
-	if !h.toldEvents() {
+	if !h.told.Load() {
 		return
 	}
 	o := &h.cluster.occupied
@@ -227,7 +240,7 @@ func (h *Hub) reportUntold(home broker.NodeID, rooms []string) {
 // homesChanged is called when nodes have come or are gone. Those that are homes now are told of what is here; what this one
 // knows as a home that it isn't any more is forgotten.
 func (h *Hub) homesChanged(was, is seen) {
-	if !h.toldEvents() {
+	if !h.told.Load() {
 		return
 	}
 	c := h.cluster

@@ -134,7 +134,7 @@ func (c *cluster) claim(by broker.NodeID, id publishHash) (duplicate bool, err e
 	if h.stopping() || h.loop.Overloaded() {
 		return false, ErrOverloaded
 	}
-	cs.set(h, id, claim{by: by, at: now, until: now + h.cfg.DedupWindow.Milliseconds()})
+	cs.set(h, id, claim{by: by, at: now, until: now + h.cfg().DedupWindow.Milliseconds()})
 	return false, nil
 }
 
@@ -160,7 +160,7 @@ func (c *cluster) published(by broker.NodeID, ids []publishedID) {
 			continue
 		}
 		id := publishHash(p.ID)
-		until := now + min(p.Left, c.hub.cfg.DedupWindow.Milliseconds())
+		until := now + min(p.Left, c.hub.cfg().DedupWindow.Milliseconds())
 		if old := cs.all[id]; old.until > now { // its end stays, so that few are kept of each
 			until = old.until
 		}
@@ -270,7 +270,7 @@ func (a *askingHome) answered(duplicate bool, err error) {
 			return a.publish()
 		})
 		if err == nil {
-			c.tellHome(a.home, publishedID{a.id[:], a.h.cfg.DedupWindow.Milliseconds()})
+			c.tellHome(a.home, publishedID{a.id[:], a.h.cfg().DedupWindow.Milliseconds()})
 		}
 	}
 	if err != nil {

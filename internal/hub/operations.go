@@ -90,7 +90,7 @@ func (s *session) wait(raw []byte) {
 
 // full says that no more shall come.
 func (q *operations) full(s *session) bool {
-	return len(q.waiting) >= fewWaiting || len(q.asked) >= fewAsked || q.bytes >= s.hub.cfg.MaxMessageBytes
+	return len(q.waiting) >= fewWaiting || len(q.asked) >= fewAsked || q.bytes >= s.hub.cfg().MaxMessageBytes
 }
 
 // bound has the client read only as long as there is room.

@@ -67,7 +67,7 @@ const staleParkings = 64
 // may: its session is there until the Hub stops.
 func (h *Hub) parks(e loop.Ending) bool {
 	switch {
-	case h.cfg.ResumeWindow == 0:
+	case h.cfg().ResumeWindow == 0:
 		return false
 	case e.By == loop.ByPeer:
 		return e.Code != wire.CloseNormal && e.Code != wire.CloseGoingAway && e.Code != wire.CloseNoStatus
@@ -138,7 +138,7 @@ func (s *session) parkAs(p *parked, rooms []parkedRoom, cost int64, code int) {
 		sh.parked[p.id] = p
 		h.parkedNow.Add(1)
 	}
-	p.until = clock() + h.cfg.ResumeWindow.Milliseconds()
+	p.until = clock() + h.cfg().ResumeWindow.Milliseconds()
 	sh.order = append(sh.order, parking{p.id, p.until})
 	if len(sh.order) > 2*len(sh.parked)+staleParkings {
 		sh.order = slices.DeleteFunc(sh.order, func(o parking) bool { return sh.due(o) == nil })
@@ -269,7 +269,7 @@ func (h *Hub) directBy(id ID, m *protocol.Message, from *session, by *visitor) (
 	defer sh.mu.Unlock()
 	if s := sh.sessions[id]; s != nil {
 		var p *payer
-		if from != nil && h.cfg.ResumeWindow > 0 {
+		if from != nil && h.cfg().ResumeWindow > 0 {
 			p = from.payer() // it may be parked by the time that the message is there
 		}
 		h.tailDirect(m, id, s.name())

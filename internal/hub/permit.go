@@ -35,7 +35,7 @@ func (s *session) permit(v verb, room []byte, cmd *protocol.Command) (ask hook, 
 	if no = s.forbids(v, room); no != nil {
 		return nil, no
 	}
-	hooks := &s.hub.cfg.Hooks
+	hooks := &s.hub.cfg().Hooks
 	switch {
 	case v >= mayPublish && hooks.Publish != nil:
 		return askPublish(hooks, s.identity(), cmd), nil
@@ -52,14 +52,14 @@ func (s *session) permit(v verb, room []byte, cmd *protocol.Command) (ask hook, 
 func (s *session) forbids(v verb, room []byte) *protocol.Error {
 	who := s.whoMay(v, room)
 	may := s.among(who, v, room)
-	if hooks := &s.hub.cfg.Hooks; may && v == mayRead && hooks.Join != nil && hooks.Read == nil {
+	if hooks := &s.hub.cfg().Hooks; may && v == mayRead && hooks.Join != nil && hooks.Read == nil {
 		who, may = Members, s.find(room) >= 0 // or it could read what Join keeps from it
 	}
 	if may {
 		return nil
 	}
 	s.state().denied[v]++
-	s.hub.denials.Log(s.hub.cfg.Log, slog.LevelInfo, "a client may not do what it asked for", "client", s.id, "user", s.name(), "verb", verbNames[v], "room", string(room), "for", who)
+	s.hub.denials.Log(s.hub.cfg().Log, slog.LevelInfo, "a client may not do what it asked for", "client", s.id, "user", s.name(), "verb", verbNames[v], "room", string(room), "for", who)
 	if who == Members {
 		return &protocol.Error{Code: protocol.NotMember, Message: "only members may " + sayings[v]}
 	}
@@ -74,7 +74,7 @@ var (
 
 // whoMay is who may do it, by the first rule that fits the room and the client.
 func (s *session) whoMay(v verb, room []byte) Who {
-	cfg := &s.hub.cfg
+	cfg := s.hub.cfg()
 	switch {
 	case v == mayChat:
 		return cfg.Chat
@@ -149,9 +149,9 @@ func (s *session) seated(room []byte) bool {
 // policyOf is the policy of a room; a member knows it without a search.
 func (s *session) policyOf(room []byte) (policy *Policy, member bool) {
 	if i := s.find(room); i >= 0 {
-		return s.rooms[i].local.room.policy, true
+		return s.rooms[i].local.room.policy(), true
 	}
-	return s.hub.cfg.Policies.For(string(room)), false
+	return s.hub.cfg().Policies.For(string(room)), false
 }
 
 // Denied counts what policies have denied a worker's clients, by verb.
@@ -233,7 +233,7 @@ func (s *session) forbiddenRooms(cmd *protocol.Command, refused []*protocol.Erro
 // questionOfRooms asks the application about each room of a resume; nil where it has no say. What the policies say of
 // them is asked when the rooms are resumed; here it is that nobody is asked about what they forbid, or limits.
 func (s *session) questionOfRooms(cmd *protocol.Command) (r *run) {
-	if s.hub.cfg.Hooks.Join == nil {
+	if s.hub.cfg().Hooks.Join == nil {
 		return nil
 	}
 	limited := s.limitedRooms(cmd)
@@ -268,7 +268,7 @@ func (s *session) takenOut(cmd *protocol.Command, joins []join, refused []*proto
 }
 
 func (s *session) askCustom(cmd *protocol.Command, raw []byte) (hook, *protocol.Error) {
-	hooks, who, msgType := &s.hub.cfg.Hooks, s.identity(), string(cmd.Type)
+	hooks, who, msgType := &s.hub.cfg().Hooks, s.identity(), string(cmd.Type)
 	if hooks.Known == nil || !hooks.Known(msgType) {
 		return nil, &protocol.Error{Code: protocol.UnknownType, Message: "no msg_type " + protocol.Quote(cmd.Type)}
 	}
@@ -280,7 +280,7 @@ func (s *session) askCustom(cmd *protocol.Command, raw []byte) (hook, *protocol.
 }
 
 func (s *session) askRequest(cmd *protocol.Command) (hook, *protocol.Error) {
-	hooks, who := &s.hub.cfg.Hooks, s.identity()
+	hooks, who := &s.hub.cfg().Hooks, s.identity()
 	if hooks.Request == nil {
 		return nil, &protocol.Error{Code: protocol.Unavailable, Message: "nobody answers requests here"}
 	}
@@ -292,7 +292,7 @@ func (s *session) askRequest(cmd *protocol.Command) (hook, *protocol.Error) {
 }
 
 func (s *session) askRefresh(cmd *protocol.Command) (hook, *protocol.Error) {
-	hooks, who := &s.hub.cfg.Hooks, s.identity()
+	hooks, who := &s.hub.cfg().Hooks, s.identity()
 	if hooks.Refresh == nil {
 		return nil, &protocol.Error{Code: protocol.Unavailable, Message: "this server reads no tokens"}
 	}
@@ -326,8 +326,8 @@ func (s *session) limit(cmd *protocol.Command) *protocol.Error {
 // limitOfRooms holds one room more, beside others that are to come, against the limits.
 func (s *session) limitOfRooms(others int) *protocol.Error {
 	switch {
-	case len(s.rooms)+others >= s.hub.cfg.MaxRoomsPerClient:
-		return &protocol.Error{Code: protocol.LimitReached, Message: "a client may be in so many rooms at most: " + strconv.Itoa(s.hub.cfg.MaxRoomsPerClient)}
+	case len(s.rooms)+others >= s.hub.cfg().MaxRoomsPerClient:
+		return &protocol.Error{Code: protocol.LimitReached, Message: "a client may be in so many rooms at most: " + strconv.Itoa(s.hub.cfg().MaxRoomsPerClient)}
 	case len(s.rooms) >= manyRooms && !s.payer().may(membershipCost):
 		return tooMuch(protocol.LimitReached, "its rooms")
 	}

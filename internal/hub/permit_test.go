@@ -292,7 +292,7 @@ func TestARuleForOnesOwnName(t *testing.T) {
 	if got := bob.ask(`{"msg_type":"room_message","room":"in.ann","content":1,"id":1}`); outcomeOf(got) != "yes" || got["offset"] != 1.0 {
 		t.Errorf("bob publishes: %v", got)
 	}
-	if h.cfg.Policies.For("in.ann") != h.cfg.Policies.For("in.zoe") {
+	if h.cfg().Policies.For("in.ann") != h.cfg().Policies.For("in.zoe") {
 		t.Error("two policies")
 	}
 }

@@ -199,4 +199,4 @@ func (p *Policies) AccessFor(room, user string) (a *Access, personal int) {
 }
 
 // Policy is what a room of that name gets. Any goroutine.
-func (h *Hub) Policy(room string) *Policy { return h.cfg.Policies.For(room) }
+func (h *Hub) Policy(room string) *Policy { return h.cfg().Policies.For(room) }

@@ -35,7 +35,7 @@ func (h *Hub) noteJoined(r *room, of Identity, s *session, p *payer, data []byte
 	if !counted {
 		h.tellJoined(r, of, s, p, data)
 	}
-	if r.policy.Presence != PresenceFull {
+	if r.policy().Presence != PresenceFull {
 		return 0 // there is nobody to show the data to
 	}
 	h.presenceOf(r).comesBack(of.ID)
@@ -193,7 +193,7 @@ func (a *announcement) Run(*loop.Worker) {
 func (s *session) readPresence(cmd *protocol.Command) {
 	h := s.hub
 	name := string(cmd.Room)
-	policy := h.cfg.Policies.For(name)
+	policy := h.cfg().Policies.For(name)
 	if policy.Presence == PresenceOff {
 		s.answerError(&protocol.Error{Code: protocol.Forbidden, Message: "the room does not tell who is in it"}, cmd.ID)
 		return
@@ -210,7 +210,7 @@ func (s *session) readPresence(cmd *protocol.Command) {
 }
 
 func (s *session) answerPresence(id []byte, name string, here []protocol.Member, count int) {
-	if s.hub.cfg.Policies.For(name).Presence == PresenceFull && here == nil {
+	if s.hub.cfg().Policies.For(name).Presence == PresenceFull && here == nil {
 		here = []protocol.Member{}
 	}
 	s.answer(protocol.Answer{Kind: protocol.AnswerPresence, ID: id, Room: name, Count: int64(count), Members: here, More: len(here) < count})
@@ -286,8 +286,8 @@ func (h *Hub) whoIsHere(name string) (members []protocol.Member, count int) {
 
 // limitOfData holds a join against what presence and hooks keep for each client.
 func (s *session) limitOfData(cmd *protocol.Command) *protocol.Error {
-	if data := s.shows(cmd.Data); data != nil && s.hub.cfg.Policies.For(string(cmd.Room)).Presence == PresenceFull {
-		all, most := len(data), s.hub.cfg.MaxMessageBytes
+	if data := s.shows(cmd.Data); data != nil && s.hub.cfg().Policies.For(string(cmd.Room)).Presence == PresenceFull {
+		all, most := len(data), s.hub.cfg().MaxMessageBytes
 		for i := range s.rooms {
 			all += int(s.rooms[i].data)
 		}

@@ -65,8 +65,8 @@ func TestAMessageOfMembersIsBounded(t *testing.T) {
 func TestHooksOfRoomsLeaveNothingBehind(t *testing.T) {
 	h, l := newHub(t, 1)
 	var calls atomic.Int32
-	h.cfg.Hooks.Joined = func(context.Context, Identity, string) { calls.Add(1) }
-	h.cfg.Hooks.Vacated = func(context.Context, string) { calls.Add(1) }
+	h.cfg().Hooks.Joined = func(context.Context, Identity, string) { calls.Add(1) }
+	h.cfg().Hooks.Vacated = func(context.Context, string) { calls.Add(1) }
 	c := newClient(t, h, l)
 	for i := range 10 {
 		c.say(`{"msg_type":"join_room","room":"room %d"}`, i%3)

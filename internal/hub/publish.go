@@ -17,6 +17,7 @@ func (h *Hub) apply(r *room, m *protocol.Message, from *session, p *payer) (full
 	if m.Trace != nil {
 		defer h.traceFanOut(r, m)()
 	}
+	h.renew(r)
 	r.seq++
 	h.tailMessage(m, r.position().Epoch)
 	if len(r.locals) > 0 {
@@ -36,7 +37,7 @@ func (h *Hub) apply(r *room, m *protocol.Message, from *session, p *payer) (full
 // posting is what the deliveries of m share. r.mu is held.
 func (r *room) posting(m *protocol.Message, from *session) *posting {
 	x := &posting{shared: shared{message: m}, from: from, seq: r.seq, cost: m.Size()}
-	if r.policy.SlowConsumer == LatestByKey {
+	if r.policy().SlowConsumer == LatestByKey {
 		x.key = string(m.Key)
 	}
 	return x
@@ -54,6 +55,7 @@ func (r *room) full() *loop.Worker {
 
 // publish gives m its place in the log of the room, which this node keeps itself, and has it applied. r.mu is held.
 func (h *Hub) publish(r *room, m *protocol.Message, from *session, p *payer) (at history.Position, full *loop.Worker) {
+	h.renew(r) // not in apply alone: it decides what place m gets
 	if r.keeps() {
 		m.Place(r.log.Next())
 	} else {
@@ -122,8 +124,9 @@ func (s *session) publish(r *room, name string, cmd *protocol.Command) (at histo
 		s.hub.tailMessage(m, "")
 		return at, nil
 	}
+	s.hub.renew(r)
 	var from *session
-	if !r.policy.IncludeSender {
+	if !r.policy().IncludeSender {
 		from, m.Except = s, m.From
 	}
 	var p *payer
@@ -153,10 +156,10 @@ func (h *Hub) published(sh *roomShard, m *protocol.Message) *room {
 	if r := sh.rooms[m.Room]; r != nil {
 		return r
 	}
-	if h.cfg.Policies.For(m.Room).History.Messages > 0 {
+	if h.cfg().Policies.For(m.Room).History.Messages > 0 {
 		return h.room(sh, m.Room)
 	}
-	if h.tells(m.Room) {
+	if h.cfg().tells(m.Room) {
 		m.Place(0, 0)
 		h.tellPublished(m, "")
 	}
@@ -237,7 +240,7 @@ func (h *Hub) once(key publishKey, p *payer, publish func() (history.Position, e
 		d.seen = map[publishKey]history.Position{}
 	}
 	d.seen[key] = at
-	d.order = append(d.order, remembered{key, now + h.cfg.DedupWindow.Milliseconds(), p})
+	d.order = append(d.order, remembered{key, now + h.cfg().DedupWindow.Milliseconds(), p})
 	h.keep(KeptPublishIDs, p, key.cost())
 	return at, false, nil
 }

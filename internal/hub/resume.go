@@ -125,7 +125,7 @@ func (s *session) welcome(resumed bool) {
 		return
 	}
 	h := s.hub
-	w := h.welcome
+	w := h.cfg().welcome
 	w.Resumed = resumed
 	if s.since = uint32(time.Now().Unix()); w.Resumed {
 		s.since = s.self.resume.old.since
@@ -136,7 +136,7 @@ func (s *session) welcome(resumed bool) {
 	s.all = h.joinEveryone(s)
 	w.ClientID = s.id.String()
 	w.User, w.Expires = s.name(), expiresAt(s.known())
-	if h.cfg.ResumeWindow > 0 {
+	if h.cfg().ResumeWindow > 0 {
 		w.ResumeToken = h.token(s.id, s.gen(), s.name())
 	}
 	s.answer(protocol.Answer{Kind: protocol.AnswerWelcome, Welcome: w})

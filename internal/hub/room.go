@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/loop"
@@ -14,12 +15,11 @@ import (
 // room is one order of messages, and the workers that have members of it. It exists while it has members or history.
 type room struct {
 	// Static.
-	name   string
-	policy *Policy
-	tells  bool        // sinks are told of what is published here
-	mu     *sync.Mutex // its shard's; guards all that follows. A post to a mailbox is made under it, and is never waited for.
+	name string
+	mu   *sync.Mutex // its shard's; guards all that follows. A post to a mailbox is made under it, and is never waited for.
 
-	seq      uint64 // of the message posted last: its place in the room's order on this node
+	is       atomic.Pointer[Policy] // read without mu too: see policy
+	seq      uint64                 // of the message posted last: its place in the room's order on this node
 	members  int
 	locals   []*local
 	log      history.Log[*payer] // of a room with history
@@ -27,9 +27,11 @@ type room struct {
 	presence *roomPresence       // nil unless the policy's is full and somebody was here
 	active   int64               // when the last member left, or when it was published to last; the hub's clock
 	due      int64               // the tick of the wheel at which tidy looks at it; 0 for none
-	empty    bool                // without members, and counted as such
 	payer    *payer              // for whom it is counted; while empty
+	empty    bool                // without members, and counted as such
 	gone     bool                // not in the shard any more
+	tells    bool                // sinks are told of what is published here
+	number   uint32              // of the settings that it goes by: see Hub.renew
 }
 
 // local is a room's members on one worker who speak one dialect, and owned by that worker's goroutine.
@@ -81,17 +83,23 @@ func (h *Hub) roomShard(name string) *roomShard {
 func (h *Hub) room(sh *roomShard, name string) *room {
 	r := sh.rooms[name]
 	if r == nil {
-		r = &room{name: name, policy: h.cfg.Policies.For(name), tells: h.tells(name), mu: &sh.mu}
+		c := h.cfg()
+		r = &room{name: name, number: c.number, tells: c.tells(name), mu: &sh.mu}
+		r.is.Store(c.Policies.For(name))
 		switch {
 		case h.opens(name):
-			r.remote = &remote{log: part{needed: r.keeps()}, topic: part{needed: h.listens(r.policy)}}
+			r.remote = &remote{log: part{needed: r.keeps()}, topic: part{needed: h.listens(r.policy())}}
 		case r.keeps():
-			r.log.Begin(history.Position{Epoch: h.cfg.Epoch + sh.epochs.of(name)})
+			r.log.Begin(history.Position{Epoch: h.cfg().Epoch + sh.epochs.of(name)})
 		}
 		sh.rooms[name] = r
 	}
+	h.renew(r)
 	return r
 }
+
+// policy is the room's, as of the last reload.
+func (r *room) policy() *Policy { return r.is.Load() }
 
 // joinRoom makes s a member, and begins with what it has missed.
 func (s *session) joinRoom(cmd *protocol.Command) {

@@ -79,12 +79,12 @@ func settled(t testing.TB, h *Hub) {
 
 // serve has the hub's broker, if it has one, serve it, until end.
 func serve(h *Hub) (end func()) {
-	if h.cfg.Broker == nil {
+	if h.cfg().Broker == nil {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- h.cfg.Broker.Run(ctx, h) }()
+	go func() { ended <- h.cfg().Broker.Run(ctx, h) }()
 	return func() {
 		cancel()
 		<-ended

@@ -41,7 +41,7 @@ type caller struct {
 
 func (rs *runs) init(h *Hub) {
 	rs.hub, rs.less.L, rs.called = h, &rs.mu, map[uint64]*caller{}
-	rs.connects = make(chan struct{}, h.cfg.HookLimit)
+	rs.connects = make(chan struct{}, h.cfg().HookLimit)
 }
 
 // start runs r on a goroutine, now or when another hook ends. Never blocks.
@@ -52,7 +52,7 @@ func (rs *runs) start(r *run) {
 }
 
 func (rs *runs) startLocked(r *run) {
-	if rs.n >= rs.hub.cfg.HookLimit || !rs.mayRun(r) {
+	if rs.n >= rs.hub.cfg().HookLimit || !rs.mayRun(r) {
 		rs.waiting++
 		p := rs.payerOf(r)
 		p.hooks = append(p.hooks, r)
@@ -90,7 +90,7 @@ func (rs *runs) mayRun(r *run) bool {
 	if r.payer == nil {
 		return true
 	}
-	most := max(fewPlaces, rs.hub.cfg.HookLimit/payerPlaces)
+	most := max(fewPlaces, rs.hub.cfg().HookLimit/payerPlaces)
 	if address := r.payer.up[1]; address != nil && address.running >= addressShares*most {
 		return false
 	}
@@ -158,7 +158,7 @@ func (rs *runs) ended(r *run, me *caller) (next *run) {
 	switch {
 	case r.then != nil:
 		next = r.then
-	case rs.n < rs.hub.cfg.HookLimit: // there may be one more than that: see WaitHooks
+	case rs.n < rs.hub.cfg().HookLimit: // there may be one more than that: see WaitHooks
 		next = rs.pop()
 	}
 	if next != nil {
@@ -172,7 +172,7 @@ func (rs *runs) ended(r *run, me *caller) (next *run) {
 
 // fill has what waits take the places that are free.
 func (rs *runs) fill() {
-	for rs.n < rs.hub.cfg.HookLimit {
+	for rs.n < rs.hub.cfg().HookLimit {
 		next := rs.pop()
 		if next == nil {
 			return
@@ -315,13 +315,13 @@ func (r *run) call() {
 		r.callJoins()
 		return
 	}
-	limit := r.s.hub.cfg.HookTimeout
+	limit := r.s.hub.cfg().HookTimeout
 	ctx, cancel := context.WithTimeout(r.ctx, limit)
 	defer cancel()
 	tooLong := tookTooLong(limit)
 	late := time.AfterFunc(limit, func() {
 		r.answer(outcome{err: tooLong})
-		r.s.hub.cfg.Log.Warn("a hook takes too long; what comes behind it waits", "client", r.s.id, "limit", limit)
+		r.s.hub.cfg().Log.Warn("a hook takes too long; what comes behind it waits", "client", r.s.id, "limit", limit)
 	})
 	defer late.Stop()
 	out := outcome{err: errInternal}
@@ -349,7 +349,7 @@ func (h *Hub) hookBroke(client ID, why any) {
 		why = "runtime.Goexit was called"
 	}
 	h.loop.Panics.Add(1)
-	h.cfg.Log.Error("panic in a hook", "client", client, "panic", fmt.Sprint(why), "stack", string(debug.Stack()))
+	h.cfg().Log.Error("panic in a hook", "client", client, "panic", fmt.Sprint(why), "stack", string(debug.Stack()))
 }
 
 var errInternal = &protocol.Error{Code: protocol.Internal, Message: "internal error"}
@@ -419,11 +419,11 @@ const obeyTime = 100 * time.Millisecond
 // callJoin asks about one room; false says that it was too late.
 func (r *run) callJoin(j *verdicts, ask hook) (inTime bool) {
 	h := r.s.hub
-	ctx, cancel := context.WithTimeout(r.ctx, h.cfg.HookTimeout)
+	ctx, cancel := context.WithTimeout(r.ctx, h.cfg().HookTimeout)
 	defer cancel()
-	late := time.AfterFunc(h.cfg.HookTimeout+obeyTime, func() {
-		r.finishJoins(j, tookTooLong(h.cfg.HookTimeout))
-		h.cfg.Log.Warn("a hook takes too long; what comes behind it waits", "client", r.s.id, "limit", h.cfg.HookTimeout)
+	late := time.AfterFunc(h.cfg().HookTimeout+obeyTime, func() {
+		r.finishJoins(j, tookTooLong(h.cfg().HookTimeout))
+		h.cfg().Log.Warn("a hook takes too long; what comes behind it waits", "client", r.s.id, "limit", h.cfg().HookTimeout)
 	})
 	defer late.Stop()
 	err, returned := error(errInternal), false
@@ -432,7 +432,7 @@ func (r *run) callJoin(j *verdicts, ask hook) (inTime bool) {
 		case !returned:
 			h.hookBroke(r.s.id, recover())
 		case err != nil && ctx.Err() == context.DeadlineExceeded:
-			err = tookTooLong(h.cfg.HookTimeout)
+			err = tookTooLong(h.cfg().HookTimeout)
 		}
 		inTime = j.add(r.s.told(err))
 	}()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/hubbub/broker"
@@ -22,7 +23,7 @@ const (
 
 // seats are how many connections each user has, where that is limited. Any goroutine.
 type seats struct {
-	most int // static; 0 counts nothing
+	most atomic.Int64 // 0 counts nothing
 
 	// Guarded by mu.
 	mu     sync.Mutex
@@ -31,7 +32,10 @@ type seats struct {
 }
 
 // full says that the user has as many as it may.
-func (p *seats) full(user string) bool { return p.most > 0 && p.of(user) >= p.most }
+func (p *seats) full(user string) bool {
+	most := int(p.most.Load())
+	return most > 0 && p.of(user) >= most
+}
 
 // of is how many the user has here, or will have.
 func (p *seats) of(user string) int {
@@ -64,7 +68,7 @@ func (p *seats) comes(user string) (before int, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before = p.ofLocked(user)
-	if before >= p.most {
+	if most := int(p.most.Load()); most > 0 && before >= most {
 		return before, false
 	}
 	p.setComing(user, append(p.coming[user], clock()+comesWithin))
@@ -87,14 +91,25 @@ func (p *seats) take(user string) bool {
 	if all := p.coming[user]; len(all) > 0 {
 		p.setComing(user, all[1:]) // this one's, or one as good
 	}
-	if p.taken[user] >= p.most {
+	if most := int(p.most.Load()); most > 0 && p.taken[user] >= most {
 		return false
 	}
+	p.seatLocked(user)
+	return true
+}
+
+// seat is take for a connection that is there already.
+func (p *seats) seat(user string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seatLocked(user)
+}
+
+func (p *seats) seatLocked(user string) {
 	if p.taken == nil {
 		p.taken = map[string]int{}
 	}
 	p.taken[user]++
-	return true
 }
 
 // leave gives one back.
@@ -128,7 +143,7 @@ func (p *seats) tidy() {
 // mayHaveOneMore says that the user may have one more connection, over all nodes. Where there are others it waits for them.
 func (h *Hub) mayHaveOneMore(ctx context.Context, user string) bool {
 	l, c := &h.limits.connections, h.cluster
-	if l.most == 0 || c == nil {
+	if l.most.Load() == 0 || c == nil {
 		return !l.full(user)
 	}
 	all, ok := l.comes(user)
@@ -144,7 +159,7 @@ func (h *Hub) mayHaveOneMore(ctx context.Context, user string) bool {
 			all += has
 		}
 	})
-	if all >= l.most {
+	if most := int(l.most.Load()); most > 0 && all >= most {
 		l.goes(user)
 		return false
 	}

@@ -215,7 +215,7 @@ func (s *session) obey(cmd *protocol.Command) {
 		s.readPresence(cmd)
 	case protocol.Resume:
 		var limited []*protocol.Error
-		if s.hub.cfg.Hooks.Join == nil { // else question has charged for them, and none is beyond a limit
+		if s.hub.cfg().Hooks.Join == nil { // else question has charged for them, and none is beyond a limit
 			limited = s.limitedRooms(cmd)
 		}
 		if s.conn.Open() {
@@ -336,12 +336,17 @@ func (s *session) place(l *local) *int32 {
 	if l.room == s.hub.everyone {
 		return &s.all
 	}
+	return &s.membership(l).at
+}
+
+// membership is that of the session in a room whose local it is in.
+func (s *session) membership(l *local) *membership {
 	if s.more != nil && s.more.byName != nil {
-		return &s.rooms[s.more.byName[l.room.name]].at
+		return &s.rooms[s.more.byName[l.room.name]]
 	}
 	for i := range s.rooms {
 		if s.rooms[i].local == l {
-			return &s.rooms[i].at
+			return &s.rooms[i]
 		}
 	}
 	panic("hub: no member of " + l.room.name)

@@ -45,7 +45,7 @@ func TestEachKindOfWhatIsKeptIsWithinTheShare(t *testing.T) {
 				c := newUser(t, h, l, user)
 				c.lose(h)
 				var err error
-				for i := 0; i < h.cfg.MaxRoomsPerClient && err == nil; i++ {
+				for i := 0; i < h.cfg().MaxRoomsPerClient && err == nil; i++ {
 					err = h.Join(t.Context(), fmt.Sprint("r", i), idOf(c))
 				}
 				if !errors.Is(err, ErrLimitReached) {
@@ -90,7 +90,7 @@ func TestEachKindOfWhatIsKeptIsWithinTheShare(t *testing.T) {
 					"ann": {User: "ann", Data: []byte(data(1500))}, "bob": {User: "bob", Data: []byte(data(1500))},
 				}.read
 			})
-			h.share = share
+			h.cfg().share = share
 			kind := story(t, h, l)
 			if n := h.Kept(kind); n > 2*share || n < share {
 				t.Errorf("%d bytes are kept for two who may have %d each", n, share)
@@ -123,7 +123,7 @@ func TestFewBytesWaitBehindAHook(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		if n, most := h.Kept(KeptHooks), int64(size+h.cfg.MaxMessageBytes+size+1000); n > most || n < int64(h.cfg.MaxMessageBytes) {
+		if n, most := h.Kept(KeptHooks), int64(size+h.cfg().MaxMessageBytes+size+1000); n > most || n < int64(h.cfg().MaxMessageBytes) {
 			t.Errorf("%d bytes wait for the application, at most %d may", n, most)
 		}
 		close(open)
@@ -161,7 +161,7 @@ func TestTheCallsThatWaitForOneAreBounded(t *testing.T) {
 				until(t, "all are called", func() bool { return h.Kept(KeptHooks) == 0 })
 			})
 			const most = 4 + moreEvents
-			h.share = 2 * most * eventCost // which bounds less
+			h.cfg().share = 2 * most * eventCost // which bounds less
 			joins := func(c *client) (joined int64) {
 				for i := range 3 * most {
 					if got := c.ask(`{"msg_type":"join_room","room":"r%d","id":1}`, i); got["msg_type"] != "joined" {

@@ -47,7 +47,7 @@ func (r *room) needed() bool { return r.members > 0 || r.remote != nil && r.remo
 // while. r.mu is held.
 func (r *room) stay() (ms int64) {
 	if r.seq > 0 && r.keeps() {
-		ms = r.policy.IdleTTL.Milliseconds()
+		ms = r.policy().IdleTTL.Milliseconds()
 	}
 	if r.remote != nil && r.remote.topic.ready {
 		ms = max(ms, lingers)
@@ -86,7 +86,7 @@ func (h *Hub) remove(r *room) {
 	r.gone = true
 	sh := h.roomShard(r.name)
 	delete(sh.rooms, r.name)
-	if r.remote == nil && r.position().Offset > 0 {
+	if r.remote == nil && r.position().Offset > 0 { // where it keeps no history any more, that is done
 		sh.epochs.lose(r.name)
 	}
 }
@@ -117,7 +117,7 @@ func (h *Hub) tidySafely(now int64) {
 func (h *Hub) recovered(what string) {
 	if p := recover(); p != nil {
 		h.loop.Panics.Add(1)
-		h.cfg.Log.Error("panic while "+what, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		h.cfg().Log.Error("panic while "+what, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	}
 }
 
@@ -181,7 +181,7 @@ func (h *Hub) tidyRoom(r *room, now int64) {
 	}
 	h.trim(r, now)
 	if r.log.Len() > 0 {
-		h.schedule(r, r.log.At(0).At+r.policy.History.Age.Milliseconds())
+		h.schedule(r, r.log.At(0).At+r.policy().History.Age.Milliseconds())
 	}
 	if r.members == 0 {
 		h.schedule(r, r.active+r.stay())
@@ -225,7 +225,7 @@ func (h *Hub) Relieve(excess int64) (freed int64) {
 	const steps = 8 // of age
 	for i := int64(1); i <= steps && !enough(); i++ {
 		for c := range h.clients {
-			h.endDue(&h.clients[c], clock()+h.cfg.ResumeWindow.Milliseconds()*i/steps)
+			h.endDue(&h.clients[c], clock()+h.cfg().ResumeWindow.Milliseconds()*i/steps)
 		}
 	}
 	if !enough() {

@@ -123,11 +123,11 @@ func (h *Hub) heardMembers(name string, from broker.NodeID, body []byte) {
 		return // that node is of a newer version
 	}
 	if err := json.Unmarshal(body[1:], &n); err != nil {
-		h.cfg.Log.Error("another node's news of members can't be read", "room", name, "error", err)
+		h.cfg().Log.Error("another node's news of members can't be read", "room", name, "error", err)
 		return
 	}
 	h.hearing(name, func(r *room) {
-		if r.policy.Presence == PresenceFull && !h.stopping() {
+		if r.policy().Presence == PresenceFull && !h.stopping() {
 			h.hearMembers(r, from, n)
 		}
 	})
@@ -159,7 +159,7 @@ func (h *Hub) elsewhereChanged(r *room, charges []presence.Charge[*payer]) {
 
 // topicReady is called each time that what others tell the room begins to be heard here. r.mu is held.
 func (h *Hub) topicReady(r *room) {
-	if r.policy.Presence == PresenceFull {
+	if r.policy().Presence == PresenceFull {
 		h.presenceOf(r).Doubt()
 		h.topicMissed(r)
 	}
@@ -167,7 +167,7 @@ func (h *Hub) topicReady(r *room) {
 
 // topicMissed is called when something that was told the room may be lost, while it is heard here. r.mu is held.
 func (h *Hub) topicMissed(r *room) {
-	if r.policy.Presence != PresenceFull {
+	if r.policy().Presence != PresenceFull {
 		return
 	}
 	h.presenceOf(r)
@@ -376,7 +376,7 @@ func (h *Hub) nodesChanged(was, is seen) {
 			m.lost = map[broker.NodeID]*time.Timer{}
 		}
 		gone = append(gone, p.ID)
-		m.lost[p.ID] = time.AfterFunc(h.cfg.ResumeWindow, func() { h.forgetNode(p.ID) })
+		m.lost[p.ID] = time.AfterFunc(h.cfg().ResumeWindow, func() { h.forgetNode(p.ID) })
 	}
 	if maps.DeleteFunc(came, func(_ broker.NodeID, is bool) bool { return !is }); len(came)+len(gone) > 0 {
 		go func() {
@@ -412,7 +412,7 @@ func (h *Hub) forgetNode(node broker.NodeID) {
 	m.mu.Lock()
 	gone := m.lost[node] != nil && !h.stopping()
 	if gone && cut { // then nobody knows
-		m.lost[node].Reset(max(h.cfg.ResumeWindow, askAgain))
+		m.lost[node].Reset(max(h.cfg().ResumeWindow, askAgain))
 		gone = false
 	} else {
 		delete(m.lost, node)

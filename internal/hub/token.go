@@ -58,7 +58,7 @@ func ownerOf(id ID, user string) (o [ownerSize]byte) {
 
 // sign appends the half of an HMAC-SHA256 (RFC 2104 5 allows to truncate it so).
 func (h *Hub) sign(b []byte) []byte {
-	mac := hmac.New(sha256.New, h.cfg.TokenKey[:])
+	mac := hmac.New(sha256.New, h.cfg().TokenKey[:])
 	mac.Write(b)
 	return append(b, mac.Sum(nil)[:16]...)
 }
@@ -67,7 +67,7 @@ func (h *Hub) sign(b []byte) []byte {
 // all it says. Any goroutine.
 func (h *Hub) Resume(token string) (r Resumption, ok bool) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	if err != nil || len(b) < tokenSize+16 || h.cfg.ResumeWindow == 0 {
+	if err != nil || len(b) < tokenSize+16 || h.cfg().ResumeWindow == 0 {
 		return r, false
 	}
 	signed := b[: len(b)-16 : len(b)-16]

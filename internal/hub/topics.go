@@ -22,7 +22,7 @@ const (
 
 // opens says that a room must be opened before anybody is in it: its log lies elsewhere, or others may tell it something.
 func (h *Hub) opens(name string) bool {
-	return h.cfg.Broker != nil && (h.cluster != nil || h.remoteLog(name))
+	return h.cfg().Broker != nil && (h.cluster != nil || h.remoteLog(name))
 }
 
 // listens says that what other nodes tell the rooms of a policy must be heard where they have members.
@@ -55,7 +55,7 @@ func (h *Hub) listenToAll() {
 		return
 	}
 	topic := &r.remote.topic
-	topic.close = h.cfg.Broker.Listen("", func(err error) {
+	topic.close = h.cfg().Broker.Listen("", func(err error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if err != nil {
@@ -83,7 +83,7 @@ func (h *Hub) tellOthers(m *protocol.Message) error {
 	if h.cluster == nil {
 		return nil
 	}
-	return h.cfg.Broker.Tell(m.Room, m.AppendRecord(make([]byte, 0, m.Size())))
+	return h.cfg().Broker.Tell(m.Room, m.AppendRecord(make([]byte, 0, m.Size())))
 }
 
 // hearing calls do with the room of a topic that is listened to, under its lock.
@@ -111,7 +111,7 @@ func (h *Hub) Heard(topic string, from broker.NodeID, body []byte) {
 	}
 	m, err := readMessage(topic, body)
 	if err != nil {
-		h.cfg.Log.Error("another node has told something that can't be read", "topic", topic, "node", from, "error", err)
+		h.cfg().Log.Error("another node has told something that can't be read", "topic", topic, "node", from, "error", err)
 		h.hearing(topic, (*room).miss)
 		return
 	}

@@ -17,7 +17,7 @@ import (
 
 // publishTraced is publishAnywhere with a span.
 func (h *Hub) publishTraced(ctx context.Context, p *Publication) (at history.Position, duplicate bool, err error) {
-	ctx, span := h.cfg.Tracer.Start(ctx, "hub publish")
+	ctx, span := h.cfg().Tracer.Start(ctx, "hub publish")
 	defer func() { tracing.End(span, err) }()
 	traced := *p
 	if traced.trace = tracing.Parent(span); traced.trace != nil {
@@ -32,20 +32,20 @@ func (h *Hub) publishTraced(ctx context.Context, p *Publication) (at history.Pos
 
 // traceFanOut begins the span of a message's way to the workers, and gives what ends it. r.mu is held.
 func (h *Hub) traceFanOut(r *room, m *protocol.Message) (end func()) {
-	if h.cfg.Tracer == nil {
+	if h.cfg().Tracer == nil {
 		return func() {} // another node's traces
 	}
-	span := h.cfg.Tracer.Under(*m.Trace, "fan-out", trace.SpanKindInternal, attribute.Int("hubbub.members", r.members),
+	span := h.cfg().Tracer.Under(*m.Trace, "fan-out", trace.SpanKindInternal, attribute.Int("hubbub.members", r.members),
 		attribute.Int("hubbub.mailboxes", len(r.locals)), attribute.Int64("hubbub.offset", int64(m.Offset)))
 	return func() { span.End() }
 }
 
 // traceAppend begins the span that lasts until a log has the message, which ends when done is called.
 func (h *Hub) traceAppend(m *protocol.Message, done func(history.Position, bool, error)) func(history.Position, bool, error) {
-	if h.cfg.Tracer == nil {
+	if h.cfg().Tracer == nil {
 		return done
 	}
-	span := h.cfg.Tracer.Under(*m.Trace, "broker append", trace.SpanKindProducer)
+	span := h.cfg().Tracer.Under(*m.Trace, "broker append", trace.SpanKindProducer)
 	return func(at history.Position, duplicate bool, err error) {
 		tracing.End(span, err)
 		done(at, duplicate, err)

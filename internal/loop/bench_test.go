@@ -22,8 +22,9 @@ func (discard) hangUp(bool)                {}
 // byHand is a worker without a goroutine, whose steps a benchmark takes itself, and n connections whose sockets
 // discard.
 func byHand(n int, h Handler) (*Worker, []*Conn) {
-	l := &Loop{cfg: Config{Workers: 1, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30, Log: slog.New(slog.DiscardHandler)}}
-	w := &Worker{loop: l, cfg: &l.cfg, log: l.cfg.Log, poll: newChanPoller(), arena: newArena(), in: make([]byte, readSize)}
+	l := &Loop{}
+	l.settings.Store(&Config{Workers: 1, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30, Log: slog.New(slog.DiscardHandler)})
+	w := &Worker{loop: l, log: l.cfg().Log, poll: newChanPoller(), arena: newArena(), in: make([]byte, readSize)}
 	conns := make([]*Conn, n)
 	for i := range conns {
 		conns[i] = &Conn{w: w, h: h, via: discard{}, fd: -1}

@@ -207,7 +207,7 @@ func (c *Conn) Congested() bool { return c.full }
 func (c *Conn) Touched() bool { return c.dirty }
 
 // Bound is how many bytes of rooms' messages the queue holds at most, and Room how many still fit.
-func (c *Conn) Bound() int { return c.w.cfg.SendQueueBytes }
+func (c *Conn) Bound() int { return c.w.cfg().SendQueueBytes }
 
 // Room is what Bound says.
 func (c *Conn) Room() int { return max(0, c.Bound()-c.out.unsent()) }
@@ -228,9 +228,9 @@ func (c *Conn) Forgive() {
 func (c *Conn) fits(n int, answer bool) bool {
 	if answer {
 		answers := c.out.answers()
-		return answers == 0 || answers+n <= maxAnswers+c.w.cfg.MaxMessageBytes+2*wire.MaxHeader
+		return answers == 0 || answers+n <= maxAnswers+c.w.cfg().MaxMessageBytes+2*wire.MaxHeader
 	}
-	return c.out.first == nil || c.out.unsent()+n <= c.w.cfg.SendQueueBytes
+	return c.out.first == nil || c.out.unsent()+n <= c.w.cfg().SendQueueBytes
 }
 
 func (c *Conn) push(f *Frame) {

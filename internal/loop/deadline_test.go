@@ -10,7 +10,11 @@ import (
 )
 
 // idle is a worker without a goroutine and without connections.
-func idle() *Worker { return &Worker{loop: &Loop{}, cfg: &Config{}, poll: newChanPoller()} }
+func idle() *Worker {
+	l := &Loop{}
+	l.settings.Store(&Config{})
+	return &Worker{loop: l, poll: newChanPoller()}
+}
 
 func TestADeadlineIsNeverEarlyAndAtMostASlotLate(t *testing.T) {
 	for _, conns := range []int{0, 1} {

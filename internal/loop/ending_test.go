@@ -36,7 +36,7 @@ var ends = []struct {
 		do(l.workers[0], func() {
 			w := l.workers[0]
 			c.seen = w.now - w.patience() - 1
-			c.due = w.now + 1 + w.cfg.PingInterval.Milliseconds()
+			c.due = w.now + 1 + w.cfg().PingInterval.Milliseconds()
 			w.fire(c)
 		})
 	}, Ending{protocol.CloseNoSignOfLife, ByUs}, true},

@@ -107,12 +107,12 @@ type Loop struct {
 	Panics   atomic.Int64 // recovered, in all workers
 	Deflates atomic.Int64 // payloads that were compressed, or tried
 
-	cfg     Config
-	workers []*Worker
-	total   atomic.Int64   // connections, and places reserved for them
-	load    []atomic.Int64 // connections of each worker, those on their way to it included
-	done    sync.WaitGroup
-	slow    sparselog.Log // of clients that were too slow
+	settings atomic.Pointer[Config] // immutable: see cfg
+	workers  []*Worker
+	total    atomic.Int64   // connections, and places reserved for them
+	load     []atomic.Int64 // connections of each worker, those on their way to it included
+	done     sync.WaitGroup
+	slow     sparselog.Log // of clients that were too slow
 
 	buffered  atomic.Int64 // bytes, the sum of what the workers told
 	killed    atomic.Bool
@@ -124,7 +124,8 @@ type Loop struct {
 
 // New starts the workers.
 func New(cfg Config) (*Loop, error) {
-	l := &Loop{cfg: cfg, load: make([]atomic.Int64, cfg.Workers)}
+	l := &Loop{load: make([]atomic.Int64, cfg.Workers)}
+	l.settings.Store(&cfg)
 	for i := range cfg.Workers {
 		p, err := newPoller(cfg.IO)
 		if err != nil {
@@ -134,7 +135,7 @@ func New(cfg Config) (*Loop, error) {
 			return nil, fmt.Errorf("start worker %d: %w", i, err)
 		}
 		l.workers = append(l.workers, &Worker{
-			loop: l, index: i, cfg: &l.cfg, log: cfg.Log, poll: p, meter: meter{ended: make(chan struct{})},
+			loop: l, index: i, log: cfg.Log, poll: p, meter: meter{ended: make(chan struct{})},
 			arena: newArena(), in: make([]byte, readSize), cipher: cipherBuffer(),
 		})
 	}
@@ -143,6 +144,20 @@ func New(cfg Config) (*Loop, error) {
 		go w.run()
 	}
 	return l, nil
+}
+
+// cfg is what the loop goes by now.
+func (l *Loop) cfg() *Config { return l.settings.Load() }
+
+func (w *Worker) cfg() *Config { return w.loop.settings.Load() }
+
+// Reload has all connections go by cfg's MaxMessageBytes, SendQueueBytes, SendQueueAge and MaxBufferedBytes, from their next
+// read and write on; the rest stays as New got it. One call at a time, from any goroutine; it doesn't block.
+func (l *Loop) Reload(cfg Config) {
+	next := *l.cfg()
+	next.MaxMessageBytes, next.MaxBufferedBytes = cfg.MaxMessageBytes, cfg.MaxBufferedBytes
+	next.SendQueueBytes, next.SendQueueAge = cfg.SendQueueBytes, cfg.SendQueueAge
+	l.settings.Store(&next)
 }
 
 // Workers are all of them; the slice is not to be changed.
@@ -218,7 +233,7 @@ func (l *Loop) take(c *Conn, nc net.Conn) error {
 	if link != nil {
 		tcp, ok = bare(link.nc).(*net.TCPConn)
 	}
-	if !ok || l.cfg.IO == Pump {
+	if !ok || l.cfg().IO == Pump {
 		c.via = newPump(nc)
 		return nil
 	}

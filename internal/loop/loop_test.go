@@ -273,7 +273,8 @@ func TestAnyByteIsASignOfLife(t *testing.T) {
 
 // SIGSTOP, or a machine that slept: nobody could be heard meanwhile, so nobody is closed for it.
 func TestAStallOfOursIsNobodysSilence(t *testing.T) {
-	w := &Worker{cfg: &Config{}, count: 1}
+	w := idle()
+	w.count = 1
 	w.clock()
 	before := w.now
 	began = began.Add(-time.Hour)

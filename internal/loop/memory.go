@@ -15,7 +15,7 @@ func (l *Loop) Buffered() int64 { return l.buffered.Load() }
 func (l *Loop) Keep(n int64) { l.buffered.Add(n) }
 
 // Overloaded says that Buffered is above Config.MaxBufferedBytes. Any goroutine.
-func (l *Loop) Overloaded() bool { return l.Buffered() > l.cfg.MaxBufferedBytes }
+func (l *Loop) Overloaded() bool { return l.Buffered() > l.cfg().MaxBufferedBytes }
 
 // account tells the loop what the worker's connections hold, and where all together hold too much, closes the worker's
 // largest debtors. The worker with the largest share of an excess has more than its part of the limit, so one always
@@ -29,10 +29,10 @@ func (w *Worker) account() {
 	if !w.loop.Overloaded() {
 		return
 	}
-	limit := w.cfg.MaxBufferedBytes
+	limit := w.cfg().MaxBufferedBytes
 	excess := w.loop.Buffered() - limit + limit/10
-	if w.cfg.Relieve != nil {
-		excess -= w.cfg.Relieve(excess)
+	if w.cfg().Relieve != nil {
+		excess -= w.cfg().Relieve(excess)
 	}
 	if excess > limit/10 && own > limit/int64(len(w.loop.workers)) {
 		w.shed(excess)

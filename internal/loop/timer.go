@@ -162,7 +162,7 @@ func (w *Worker) rearm(c *Conn) {
 		case c.out.first != nil:
 			at = min(at, w.tooOld(c))
 		case c.full: // what comes to wait from now on
-			at = min(at, w.now+w.cfg.SendQueueAge.Milliseconds())
+			at = min(at, w.now+w.cfg().SendQueueAge.Milliseconds())
 		}
 	}
 	w.schedule(c, at)
@@ -170,13 +170,13 @@ func (w *Worker) rearm(c *Conn) {
 
 // patience is how long a peer may be silent.
 func (w *Worker) patience() int64 {
-	return (w.cfg.PingInterval + w.cfg.PongTimeout).Milliseconds()
+	return (w.cfg().PingInterval + w.cfg().PongTimeout).Milliseconds()
 }
 
 // tooOld is when the oldest unsent frame reaches its greatest age, by the worker's clock; of a queue that is forgiven,
 // when the socket has taken nothing for so long.
 func (w *Worker) tooOld(c *Conn) int64 {
-	most := w.cfg.SendQueueAge.Milliseconds()
+	most := w.cfg().SendQueueAge.Milliseconds()
 	if m := c.out.more; m != nil && m.forgiven {
 		return m.took + most
 	}
@@ -221,7 +221,7 @@ func (w *Worker) fire(c *Conn) {
 
 // asked says that a ping has left since the peer's last byte: where the worker was held up, the time-out may seem to be
 // over before the ping has left.
-func (w *Worker) asked(c *Conn) bool { return c.seen < c.due-w.cfg.PingInterval.Milliseconds() }
+func (w *Worker) asked(c *Conn) bool { return c.seen < c.due-w.cfg().PingInterval.Milliseconds() }
 
 // silent says, of a connection that seems dead, that there is really nothing to read: where many are heard at once, or
 // the worker was held up, the poller may not have told of all yet.
@@ -245,7 +245,7 @@ func (w *Worker) sendPings() {
 	}
 	w.flushAll()
 	w.breathe() // the clock is that of the writes
-	every := w.cfg.PingInterval.Milliseconds()
+	every := w.cfg().PingInterval.Milliseconds()
 	for _, c := range w.wheel.pinged {
 		if c.state != open {
 			continue

@@ -201,13 +201,15 @@ func (s *slowLine) settle() error { return nil }
 // A ping's time-out begins when it has really left, however long the worker was held up before and meanwhile.
 func TestThePongTimeoutBeginsWithThePing(t *testing.T) {
 	for _, heldUp := range []int64{0, 100, 999, 1000, 1001, 5000} {
-		w := &Worker{cfg: &Config{PingInterval: time.Second, PongTimeout: time.Second}, poll: newChanPoller(), count: 1}
+		w := idle()
+		w.loop.settings.Store(&Config{PingInterval: time.Second, PongTimeout: time.Second})
+		w.count = 1
 		w.clock()
 		line := &slowLine{}
 		c := &Conn{w: w, h: &script{}, via: line, seen: w.now - 1000 - heldUp, due: w.now - 1 - heldUp}
 		w.fire(c)
 		w.sendPings()
-		if dead, least := c.seen+w.patience(), line.left+(w.now-w.real)+w.cfg.PongTimeout.Milliseconds(); c.state != open || line.left == 0 || dead < least {
+		if dead, least := c.seen+w.patience(), line.left+(w.now-w.real)+w.cfg().PongTimeout.Milliseconds(); c.state != open || line.left == 0 || dead < least {
 			t.Errorf("held up for %d ms it is closed %d ms before the time-out is over", heldUp, least-dead)
 		}
 	}
@@ -231,7 +233,9 @@ func (z *lazyLine) settle() error { return errAgain }
 
 // The age of what waits is looked at in time, also where nothing waited when the socket took no more.
 func TestWhatComesToWaitBehindAFullSocketHasItsAge(t *testing.T) {
-	w := &Worker{loop: &Loop{}, log: slog.New(slog.DiscardHandler), cfg: &Config{SendQueueAge: 2 * time.Second, SendQueueBytes: 1 << 20, PingInterval: time.Hour, PongTimeout: time.Hour}, poll: newChanPoller(), slots: make([]slot, 1), count: 1}
+	w := idle()
+	w.loop.settings.Store(&Config{SendQueueAge: 2 * time.Second, SendQueueBytes: 1 << 20, PingInterval: time.Hour, PongTimeout: time.Hour})
+	w.log, w.slots, w.count = slog.New(slog.DiscardHandler), make([]slot, 1), 1
 	w.clock()
 	closed := 0
 	c := &Conn{w: w, h: &script{closed: func(_ *Conn, code int) { closed = code }}, via: &lazyLine{}, seen: w.now, due: w.now + time.Hour.Milliseconds()}

@@ -18,7 +18,6 @@ type Worker struct {
 	// Static after New.
 	loop  *Loop
 	index int
-	cfg   *Config
 	log   *slog.Logger
 	poll  poller
 
@@ -317,7 +316,7 @@ func (w *Worker) feed(c *Conn, b []byte) {
 	begin := w.work
 	share := share{next: begin + lookWork}
 	for len(b) > 0 && !c.stopped() && !share.over(w) {
-		ev, n, ok, err := r.Next(b, w.cfg.MaxMessageBytes, z)
+		ev, n, ok, err := r.Next(b, w.cfg().MaxMessageBytes, z)
 		if err != nil {
 			w.reader = wire.Reader{}
 			c.fail(err.Code, err.Reason)
@@ -429,7 +428,7 @@ func (w *Worker) open(c *Conn, o *opening) {
 	w.count++
 	c.seen = w.now
 	// Pings are spread at random, or all the connections of one burst would be due together for ever.
-	c.due = w.now + rand.Int64N(w.cfg.PingInterval.Milliseconds()) + 1
+	c.due = w.now + rand.Int64N(w.cfg().PingInterval.Milliseconds()) + 1
 	w.rearm(c)
 	defer w.recoverConn(c)
 	if link, ok := c.via.(*tlsLink); ok {

@@ -292,7 +292,7 @@ func TestTheLongerWaitCounts(t *testing.T) {
 func BenchmarkEvent(b *testing.B) {
 	secrets, _ := webhook.ParseSecrets([]string{secret})
 	all, _ := Select(nil)
-	o, err := Open(Config{URL: "http://127.0.0.1:1", Secrets: secrets, Events: all, Node: "n", Dir: b.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	o, err := Open(Config{Target: Target{URL: "http://127.0.0.1:1", Secrets: secrets, Events: all}, Node: "n", Dir: b.TempDir(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}

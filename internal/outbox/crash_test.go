@@ -30,7 +30,7 @@ func writeUntilKilled() {
 	secrets, _ := webhook.ParseSecrets([]string{secret})
 	all, _ := Select(nil)
 	o, err := Open(Config{
-		URL: os.Getenv(childURL), Secrets: secrets, Events: all, Node: "n1", Dir: os.Getenv(childDir), Log: slog.New(slog.DiscardHandler),
+		Target: Target{URL: os.Getenv(childURL), Secrets: secrets, Events: all}, Node: "n1", Dir: os.Getenv(childDir), Log: slog.New(slog.DiscardHandler),
 		limits: limits{firstRetry: time.Millisecond, lastRetry: 5 * time.Millisecond, diskSegment: 20 << 10},
 	})
 	if err != nil {

@@ -239,7 +239,7 @@ func TestAnOutboxThatIsDamagedIsNotBegunAnew(t *testing.T) {
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err = Open(Config{URL: "http://127.0.0.1:1", Dir: dir, Log: o.cfg.Log})
+		_, err = Open(Config{Target: Target{URL: "http://127.0.0.1:1"}, Dir: dir, Log: o.cfg.Log})
 		if err == nil || !strings.Contains(err.Error(), "move "+dir+" away") {
 			t.Errorf("both damaged: %v", err)
 		}
@@ -250,7 +250,7 @@ func TestAnOutboxThatIsDamagedIsNotBegunAnew(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "state-0000000000000009.log"), []byte("hubbub\x00\x02 and more"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = Open(Config{URL: "http://127.0.0.1:1", Dir: dir, Log: o.cfg.Log}); err == nil || !strings.Contains(err.Error(), "another version") {
+	if _, err = Open(Config{Target: Target{URL: "http://127.0.0.1:1"}, Dir: dir, Log: o.cfg.Log}); err == nil || !strings.Contains(err.Error(), "another version") {
 		t.Errorf("a file of another version: %v", err)
 	}
 }

@@ -115,7 +115,7 @@ func (in *intake) waiting() int64 {
 // hub. The order of calls is the order in which the backend is told.
 func (o *Outbox) Event(e hub.Event) {
 	k := kindOf[e.Kind]
-	if !o.cfg.Events[k] || o.stopped.Load() {
+	if !o.target.Load().Events[k] || o.stopped.Load() {
 		return
 	}
 	f := fresh{kind: k, time: time.Now().UnixMilli(), room: e.Room, who: e.Client, code: e.Code, data: bytes.Clone(e.Data)}
@@ -128,6 +128,11 @@ func (o *Outbox) Event(e hub.Event) {
 
 func (o *Outbox) add(f fresh) {
 	o.intake.add(f)
+	o.rouse()
+}
+
+// rouse has the outbox's goroutine look what there is to do.
+func (o *Outbox) rouse() {
 	select {
 	case o.wake <- struct{}{}:
 	default: // it is awake

@@ -19,15 +19,20 @@ import (
 
 // Config is what an Outbox needs. All must be set, but Dir.
 type Config struct {
-	URL     string // where the events go: webhook.CheckURL has looked
-	Secrets webhook.Secrets
-	Events  Selection
-	Node    string          // the name of this node
-	Dir     string          // the folder where events wait, this process's alone; "" is memory
-	Tracer  *tracing.Tracer // of the requests with messages that are traced; nil for none
-	Log     *slog.Logger
+	Target
+	Node   string          // the name of this node
+	Dir    string          // the folder where events wait, this process's alone; "" is memory
+	Tracer *tracing.Tracer // of the requests with messages that are traced; nil for none
+	Log    *slog.Logger
 
 	limits limits
+}
+
+// Target is where which events go. Immutable.
+type Target struct {
+	URL     string // webhook.CheckURL has looked
+	Secrets webhook.Secrets
+	Events  Selection
 }
 
 // limits are the bounds and times of an outbox; zero is the default.
@@ -76,8 +81,8 @@ type Outbox struct {
 	cfg    Config
 	limits limits
 	client *http.Client
-	url    string // as the log may have it
 
+	target  atomic.Pointer[Target] // where requests go that begin now, and what is told
 	intake  intake
 	wake    chan struct{} // something lies in intake
 	closing chan struct{}
@@ -94,6 +99,8 @@ type Outbox struct {
 	batch   *batch      // what is to be sent now, or is under way
 	posting bool        // it is under way
 	due     time.Time   // when it is sent
+	to      *Target     // the one that it was last seen to be
+	url     string      // of that, as the log may have it
 	answers chan answer
 	cut     context.CancelFunc // of the request under way
 	failing bool               // the disk does; what comes stays in memory
@@ -106,9 +113,11 @@ type Outbox struct {
 // Open starts an Outbox, and has it tell that the node has started behind what an earlier process left in cfg.Dir. It
 // reads that.
 func Open(cfg Config) (*Outbox, error) {
-	o := &Outbox{cfg: cfg, limits: cfg.limits.withDefaults(), url: public(cfg.URL), wake: make(chan struct{}, 1), closing: make(chan struct{}), ended: make(chan struct{}), answers: make(chan answer, 1)}
+	o := &Outbox{cfg: cfg, limits: cfg.limits.withDefaults(), wake: make(chan struct{}, 1), closing: make(chan struct{}), ended: make(chan struct{}), answers: make(chan answer, 1)}
 	o.limits.log, o.intake.most = cfg.Log, o.limits.fresh
 	o.client = newClient()
+	o.Reload(cfg.Target)
+	o.aim()
 	o.cursor = newCursor()
 	if cfg.Dir != "" {
 		var err error
@@ -136,6 +145,30 @@ func Open(cfg Config) (*Outbox, error) {
 	return o, nil
 }
 
+// Reload has what waits, and what comes, go to another target: signed by its secrets, and at once, however long the one before
+// has taken nothing. A request that is under way goes where it went. Any goroutine; doesn't block.
+func (o *Outbox) Reload(t Target) {
+	o.target.Store(&t)
+	o.rouse()
+}
+
+// aim notes that the target is another one.
+func (o *Outbox) aim() {
+	to := o.target.Load()
+	if to == o.to {
+		return
+	}
+	was := o.to
+	o.to, o.url = to, public(to.URL)
+	if was == nil {
+		return
+	}
+	o.due = time.Time{}
+	if was.URL != to.URL && o.stopped.Swap(false) {
+		o.add(fresh{kind: nodeStarted, time: time.Now().UnixMilli()}) // it has missed what happened
+	}
+}
+
 // Close takes no more events, and goes on sending until none is left, ctx ends, or 10 s have passed; with a disk until
 // the first request fails. What is left then stays on the disk; of what is in memory alone it logs how much is lost.
 func (o *Outbox) Close(ctx context.Context) {
@@ -156,6 +189,7 @@ func (o *Outbox) run() {
 	var over <-chan struct{}
 	closing, tried := o.closing, false
 	for {
+		o.aim()
 		o.store()
 		o.tend(time.Now())
 		if o.batch == nil {

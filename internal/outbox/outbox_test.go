@@ -177,7 +177,7 @@ func open(t *testing.T, url string, with func(c *Config)) *outbox {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{URL: url, Secrets: secrets, Node: "n1", Log: slog.New(slog.NewTextHandler(o.log, nil))}
+	cfg := Config{Target: Target{URL: url, Secrets: secrets}, Node: "n1", Log: slog.New(slog.NewTextHandler(o.log, nil))}
 	cfg.Events, _ = Select(nil)
 	cfg.Events[messagePublished] = true
 	cfg.limits = limits{firstRetry: time.Millisecond, lastRetry: 20 * time.Millisecond, timeout: time.Minute, tend: 10 * time.Millisecond, drain: time.Minute}

@@ -46,13 +46,14 @@ func newClient() *http.Client {
 
 // send makes one request, and waits for its answer; parent is the traceparent that it bears, or "". Any goroutine.
 func (o *Outbox) send(ctx context.Context, id string, body []byte, parent string) answer {
+	to := o.target.Load()
 	ctx, enough := context.WithCancel(ctx)
 	defer enough()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.cfg.URL, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.URL, bytes.NewReader(body))
 	if err != nil {
 		return answer{err: bare(err)}
 	}
-	req.Header = webhook.Sign(o.cfg.Secrets, id, time.Now(), body)
+	req.Header = webhook.Sign(to.Secrets, id, time.Now(), body)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "Hubbub")
 	if parent != "" {

@@ -14,7 +14,6 @@ import (
 
 	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/protocol"
-	"example.com/hubbub/internal/sparselog"
 )
 
 // Question is a kind of what the backend is asked.
@@ -68,6 +67,7 @@ type QuestionsConfig struct {
 	MaxRooms   int         // that a client may be put into
 	TLS        *tls.Config // nil: the system's roots
 	Log        *slog.Logger
+	Before     *Questions // whose counts go on; nil for none
 }
 
 // Questions asks the application's backend. Each question is one POST. Of use to any goroutine; its methods block until
@@ -77,8 +77,7 @@ type Questions struct {
 	http     *http.Transport
 	connects chan struct{} // a place for each that is under way
 	others   chan struct{}
-	counts   questionCounts
-	lines    [questionKinds]sparselog.Log // what is said of those that were not answered
+	counts   *questionCounts
 }
 
 // keptIdle is less than the 5 s after which Node's and Apache's servers close a connection that nothing comes on: what
@@ -89,8 +88,13 @@ const keptIdle = 4 * time.Second
 func NewQuestions(cfg QuestionsConfig) *Questions {
 	http1 := new(http.Protocols) // each question can end with its connection, and a dead connection takes one along
 	http1.SetHTTP1(true)
+	counts := &questionCounts{}
+	if cfg.Before != nil {
+		counts, cfg.Before = cfg.Before.counts, nil
+	}
 	return &Questions{
 		cfg:      cfg,
+		counts:   counts,
 		connects: make(chan struct{}, cfg.AtOnce),
 		others:   make(chan struct{}, cfg.AtOnce),
 		http: &http.Transport{

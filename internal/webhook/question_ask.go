@@ -93,7 +93,7 @@ func (q *Questions) unanswered(k Question, what result, why error) error {
 	case abandoned:
 		level = slog.LevelDebug
 	}
-	q.lines[k].Log(q.cfg.Log, level, "a question to the backend has no answer that counts", "question", k.String(), "result", resultNames[what], "why", why)
+	q.counts.lines[k].Log(q.cfg.Log, level, "a question to the backend has no answer that counts", "question", k.String(), "result", resultNames[what], "why", why)
 	return &Unanswered{told[what], why}
 }
 

@@ -3,6 +3,8 @@ package webhook
 import (
 	"sync/atomic"
 	"time"
+
+	"example.com/hubbub/internal/sparselog"
 )
 
 // QuestionBounds are the upper bounds of the ranges in which the times of questions are counted.
@@ -13,6 +15,7 @@ var QuestionBounds = [...]time.Duration{
 
 // questionCounts is what became of the questions, and how long those took that were put.
 type questionCounts struct {
+	lines [questionKinds]sparselog.Log // what is said of those that were not answered
 	ended [questionKinds][results]atomic.Int64
 	times [questionKinds]struct {
 		ranges [len(QuestionBounds) + 1]atomic.Int64
