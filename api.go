@@ -79,7 +79,7 @@ func (s *Server) newAPI() *api.API {
 	return api.New(api.Config{
 		Settings: s.cfg().apiSettings(), Hub: s.hub, Log: s.log,
 		Info: s.info, Figures: s.figures, Samples: s.samples, InForce: s.inForce, Nodes: s.nodes, RecentLog: s.cfg().RecentLog,
-		RemoveNode: s.removeNode, Renew: s.readAgain,
+		RemoveNode: s.removeNode, Renew: s.readAgain, Tracer: s.tracer,
 		Why: func(room, user string) []api.Reason { return s.cfg().written.why(s.hub.Policies(), room, user) },
 	})
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"example.com/hubbub/broker"
 	"example.com/hubbub/broker/nats"
 	"example.com/hubbub/internal/front"
@@ -134,6 +136,10 @@ type Config struct {
 	AdminApart bool
 	// Webhooks are what the application's backend is told. Default: nothing.
 	Webhooks Webhooks
+	// TracerProvider has what is published by the API, or by Publish, followed by spans of OpenTelemetry, through the hub,
+	// its logs and other nodes, to the webhook. Spans begin and end under locks, so its processors must not block: the
+	// SDK's batch processor doesn't. Default: none, which costs nothing.
+	TracerProvider trace.TracerProvider
 	// DataDir is a folder for what shall outlive the process: the history of rooms, with their epochs and what was published
 	// once, and the webhooks that the backend has not taken yet, with the number of the next. It is made where there is
 	// none, and one process's at a time. Default: none, all of it is in memory.

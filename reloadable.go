@@ -81,6 +81,7 @@ func settingsOf() []setting {
 		{"Broker", func(c *Config) any { return &c.Broker }, keeps},
 		{"Handlers", func(c *Config) any { return &c.Handlers }, keeps},
 		{"Hooks", func(c *Config) any { return &c.Hooks }, keeps},
+		{"TracerProvider", func(c *Config) any { return &c.TracerProvider }, keeps},
 		{"Logger", func(c *Config) any { return &c.Logger }, keeps},
 		{"RecentLog", func(c *Config) any { return &c.RecentLog }, keeps},
 		{"Settings", func(c *Config) any { return &c.Settings }, keeps},

@@ -25,6 +25,7 @@ import (
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/sparselog"
+	"example.com/hubbub/internal/tracing"
 	"example.com/hubbub/js"
 )
 
@@ -64,6 +65,7 @@ type Server struct {
 
 	tally   tally
 	sampler sampler
+	tracer  *tracing.Tracer // nil where nothing is traced
 
 	settings atomic.Pointer[settings] // see cfg
 	reloads  reloads
@@ -98,7 +100,7 @@ func New(cfg Config) (*Server, error) {
 	cfg = set.Config
 	s := &Server{
 		log: cfg.Logger, page: console.Handler(), operators: console.ForOperators(), module: js.Handler(), listening: map[*http.Server]bool{}, delayed: make(chan struct{}),
-		started: time.Now(), probes: front.NewLane(), scrapes: front.NewLane(), readers: front.NewLane(),
+		started: time.Now(), tracer: tracing.New(cfg.TracerProvider), probes: front.NewLane(), scrapes: front.NewLane(), readers: front.NewLane(),
 		ips: front.NewPerIP(cfg.MaxConnectionsPerIP), authing: make(chan struct{}, cfg.MaxHookCalls),
 	}
 	s.settings.Store(set)
@@ -147,6 +149,7 @@ func (s *Server) hubConfig(set *settings) hub.Config {
 	direct, _ := hub.ParseOutsider(cfg.Direct)
 	h := hub.Config{
 		Dialects:          []func() protocol.Dialect{func() protocol.Dialect { return new(room.Dialect) }},
+		Tracer:            s.tracer,
 		Epoch:             rand.Text()[:12] + ".",
 		MaxRoomsPerClient: cfg.MaxRoomsPerClient,
 		MaxMessageBytes:   cfg.MaxMessageBytes,

@@ -98,7 +98,7 @@ func (s *screen) shows(what string, is func(frame string) bool) {
 	}
 }
 
-func has(words ...string) func(string) bool {
+func says(words ...string) func(string) bool {
 	return func(frame string) bool {
 		for _, w := range words {
 			if !strings.Contains(frame, w) {
@@ -132,7 +132,7 @@ func TestTopOnATerminal(t *testing.T) {
 	screen, cmd := onTerminal(t, env, 100, 30, "top", "--url", url, "--interval", "500ms")
 	screen.shows("rooms by members", func(f string) bool {
 		large, evil := strings.Index(f, "       2           0  large"), strings.Index(f, "       1           0  日本 evil z\u0336\u0336\\u0336\\u0336")
-		return large > 0 && evil > large && has("connections 2 of", "clients 2", "rooms 2", "by members")(f)
+		return large > 0 && evil > large && says("connections 2 of", "clients 2", "rooms 2", "by members")(f)
 	})
 	screen.press("s")
 	for busy := ""; !strings.Contains(busy, "evil"); { // the first of the rooms by messages
@@ -144,14 +144,14 @@ func TestTopOnATerminal(t *testing.T) {
 		}
 	}
 	screen.press("?")
-	screen.shows("the help", has("pause, and go on"))
+	screen.shows("the help", says("pause, and go on"))
 	screen.press("?")
-	screen.shows("the table again", has("WORKER  CONNECTIONS"))
+	screen.shows("the table again", says("WORKER  CONNECTIONS"))
 	screen.press("p")
-	screen.shows("that it is paused", has("PAUSED"))
+	screen.shows("that it is paused", says("PAUSED"))
 	join("large")
 	screen.press("p")
-	screen.shows("what came meanwhile", has("connections 3 of"))
+	screen.shows("what came meanwhile", says("connections 3 of"))
 	screen.resize(30, 8)
 	screen.shows("a smaller terminal", func(f string) bool {
 		lines := strings.Split(f, "\n")
@@ -164,7 +164,7 @@ func TestTopOnATerminal(t *testing.T) {
 	})
 	s.stop(t, syscall.SIGTERM)
 	screen.resize(100, 30)
-	screen.shows("that the server is gone", has("NO ANSWER", "nobody listens"))
+	screen.shows("that the server is gone", says("NO ANSWER", "nobody listens"))
 	screen.press("q")
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("hubbub top ends with %v", err)
@@ -183,7 +183,7 @@ func TestTopOnce(t *testing.T) {
 	s.cmd.Env = append(os.Environ(), env...)
 	s.run(t)
 	out, status := hubbub(t, env, "top", "--once", "--url", "http://"+s.addr, "--interval", "500ms")
-	if status != 0 || !has("there are no rooms", "in 0 msg/s", "WORKER", "cpu ")(out) || strings.ContainsAny(out, "\x1b\r") || strings.Contains(out, "cpu -") {
+	if status != 0 || !says("there are no rooms", "in 0 msg/s", "WORKER", "cpu ")(out) || strings.ContainsAny(out, "\x1b\r") || strings.Contains(out, "cpu -") {
 		t.Errorf("exit status %d\n%s", status, out)
 	}
 	if out, status := hubbub(t, nil, "top", "--url", "http://"+s.addr); status != 1 || !strings.Contains(out, "HUBBUB_API_KEY") {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/coreos/go-systemd/v22/daemon"
+	"go.opentelemetry.io/otel/trace"
 
 	"example.com/hubbub"
 )
@@ -24,6 +25,7 @@ type reloader struct {
 	args   []string // of the command line
 	level  *slog.LevelVar
 	log    *slog.Logger
+	traces trace.TracerProvider
 	apart  bool     // there is an admin listener
 	recent *logTail // the newest lines of log
 
@@ -130,7 +132,7 @@ func (r *reloader) reloadLocked() (changed, kept []string, err error) {
 // fill sets what is no setting of the command line.
 func (r *reloader) fill(cfg *hubbub.Config) {
 	cfg.AdminApart, cfg.ReadAgain = r.apart, r.reload
-	cfg.Settings, cfg.RecentLog = r.show, r.recent.lines
+	cfg.Settings, cfg.RecentLog, cfg.TracerProvider = r.show, r.recent.lines, r.traces
 }
 
 // show is what GET /settings answers.

@@ -129,7 +129,13 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 		l.Close()
 		return fmt.Errorf("--admin-listen %s: %w", c.AdminListen, err)
 	}
-	again := &reloader{args: ctx.Args, level: &level, log: log, apart: admin != nil, now: c, shown: c.settingsOf(ctx, cfg), recent: recent}
+	provider, err := traces(log, os.Getenv)
+	if err != nil {
+		l.Close()
+		return usageError{err}
+	}
+	defer flush(provider)
+	again := &reloader{args: ctx.Args, level: &level, log: log, traces: provider, apart: admin != nil, now: c, shown: c.settingsOf(ctx, cfg), recent: recent}
 	again.fill(&cfg)
 	again.mu.Lock() // a reload that is asked for meanwhile waits
 	srv, err := hubbub.New(cfg)

@@ -18,6 +18,7 @@ import (
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/sparselog"
+	"example.com/hubbub/internal/tracing"
 )
 
 // Config is what an API is made of.
@@ -33,6 +34,7 @@ type Config struct {
 	Why        func(room, user string) []Reason        // of the room's policy, as a user of that name has it; "" for none
 	RecentLog  func() []string                         // nil where the program keeps none
 	Renew      func(context.Context) (Reloaded, error) // has the server read its settings again; ErrNoReload
+	Tracer     *tracing.Tracer                         // nil for none
 	Log        *slog.Logger
 }
 
@@ -161,6 +163,8 @@ type call struct {
 	query url.Values
 	body  []byte // good until the call is answered
 	whole bool   // all of it was read
+
+	status int // of the answer
 }
 
 // Handler serves the calls whose paths begin with base and Path.
@@ -300,6 +304,9 @@ func (a *API) keyOf(sent string) *auth.APIKey {
 
 // answer has a call done that is let in.
 func (a *API) answer(w http.ResponseWriter, c *call, to *route) {
+	if a.Tracer != nil {
+		defer a.trace(c, to)()
+	}
 	no := a.prepare(c, to)
 	if c.body != nil {
 		defer freeBody(c.body)
@@ -318,6 +325,7 @@ func (a *API) answer(w http.ResponseWriter, c *call, to *route) {
 		h["Content-Type"] = jsonType
 		h["Cache-Control"] = noStore
 	}
+	c.status = status
 	a.counts.add(to, status)
 	front.Answers(w, c.r)
 	w.WriteHeader(status)
@@ -438,6 +446,7 @@ func grownTo(full int, told int64) int {
 
 // refuse answers with a problem.
 func (a *API) refuse(w http.ResponseWriter, c *call, to *route, no *problem) {
+	c.status = no.status
 	a.counts.add(to, no.status)
 	front.Answers(w, c.r)
 	h := w.Header()

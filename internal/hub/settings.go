@@ -10,6 +10,7 @@ import (
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/presence"
 	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/tracing"
 )
 
 // Config sizes a Hub. Every field must be set, but those of Hooks may be nil, and there may be no Sinks and no Broker.
@@ -17,8 +18,9 @@ type Config struct {
 	// Dialects make what clients may speak, once for each worker; the first is that of a session which names none. At
 	// most six.
 	Dialects          []func() protocol.Dialect
-	TokenKey          [32]byte // signs the tokens that resume sessions
-	Epoch             string   // what the epochs of rooms begin with: no other process may have it
+	Tracer            *tracing.Tracer // of what the application publishes; nil for none
+	TokenKey          [32]byte        // signs the tokens that resume sessions
+	Epoch             string          // what the epochs of rooms begin with: no other process may have it
 	MaxRoomsPerClient int
 	MaxMessageBytes   int   // told to clients; the loop enforces it
 	MaxBufferedBytes  int64 // of all that is kept; the loop enforces it
