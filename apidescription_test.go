@@ -63,6 +63,9 @@ func TestOpenAPI(t *testing.T) {
 func allIsDone(t *testing.T, d *description) {
 	s, b := startAPI(t, hubbub.Config{
 		Hooks: hubbub.Hooks{Connect: asUser},
+		ReadAgain: func(context.Context) (changed, kept []string, err error) {
+			return []string{"rooms"}, []string{"listen"}, nil
+		},
 		Rooms: []hubbub.RoomPolicy{{Match: "full", Presence: "full"}, {Match: "mute", Presence: "off", History: &hubbub.History{}}},
 	})
 	b.desc = d
@@ -97,6 +100,7 @@ func allIsDone(t *testing.T, d *description) {
 	b.ok("GET", "/info", "")
 	b.ok("GET", "/nodes", "")
 	b.ok("GET", "/openapi.yaml", "")
+	b.ok("POST", "/reload", "")
 	b.fails(400, "bad_message", "no body", "GET", "/openapi.yaml", `{}`)
 	b.ok("DELETE", "/rooms/full/history/1?epoch="+epoch, "")
 	b.ok("DELETE", "/rooms/full/history", "")
