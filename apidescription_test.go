@@ -74,7 +74,10 @@ func allIsDone(t *testing.T, d *description) {
 			return []hubbub.Setting{{"listen", ":1", "a flag", false}, {"jwt-key", "", "a flag", true}}
 		},
 		RecentLog: func() []string { return []string{"a line"} },
-		Rooms:     []hubbub.RoomPolicy{{Match: "full", Presence: "full"}, {Match: "mute", Presence: "off", History: &hubbub.History{}}},
+		ReadAgain: func(context.Context) (changed, kept []string, err error) {
+			return []string{"rooms"}, []string{"listen"}, nil
+		},
+		Rooms: []hubbub.RoomPolicy{{Match: "full", Presence: "full"}, {Match: "mute", Presence: "off", History: &hubbub.History{}}},
 	})
 	b.desc = d
 	ann, bob := enterAs(t, s, "ann"), enterAs(t, s, "bob")
@@ -113,6 +116,7 @@ func allIsDone(t *testing.T, d *description) {
 	b.ok("GET", "/settings", "")
 	b.ok("GET", "/nodes", "")
 	b.ok("GET", "/openapi.yaml", "")
+	b.ok("POST", "/reload", "")
 	b.fails(400, "bad_message", "no body", "GET", "/openapi.yaml", `{}`)
 	b.ok("DELETE", "/rooms/full/history/1?epoch="+epoch, "")
 	b.ok("DELETE", "/rooms/full/history", "")

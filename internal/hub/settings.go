@@ -98,9 +98,7 @@ func (h *Hub) Reload(cfg Config) {
 		h.limits.goBy(is)
 	}
 	if cfg.Limits.UserConnections > 0 && was.Limits.UserConnections == 0 {
-		for _, w := range h.loop.Workers() {
-			w.Post(seating{h}, 0)
-		}
+		h.loop.Inspect(seatWithin, h.seatAll)
 	}
 	h.everyone.mu.Lock()
 	h.renew(h.everyone)
@@ -211,17 +209,18 @@ func (n noting) Run(*loop.Worker) {
 	}
 }
 
-// seating counts the connections that users of a worker have, where they were not limited before.
-type seating struct{ hub *Hub }
+// seatWithin is how long a reload waits for a busy worker to count its users' connections.
+const seatWithin = 10 * time.Second
 
-func (t seating) Run(w *loop.Worker) {
-	for _, l := range t.hub.workers[w.Index()].everyone {
+// seatAll counts the connections that users of a worker have, where they were not limited before.
+func (h *Hub) seatAll(w *loop.Worker) {
+	for _, l := range h.workers[w.Index()].everyone {
 		if l == nil {
 			continue
 		}
 		for _, m := range l.members {
 			if m.s.name() != "" && !m.s.self.sits {
-				t.hub.limits.connections.seat(m.s.name())
+				h.limits.connections.seat(m.s.name())
 				m.s.self.sits = true
 			}
 		}
