@@ -7,8 +7,8 @@ import (
 	"example.com/hubbub/broker"
 )
 
-// aClockThatJumps sets the logs' clock forward and back by a day while nodes publish. Members miss nothing, and nothing is
-// told as lost; who opens a room or reads it gets what is left by the new clock, and a floor that is true.
+// aClockThatJumps sets the logs' clock forward and back by a day while nodes publish. Members miss nothing, and
+// nothing is told as lost; who opens a room or reads it gets what is left by the new clock, and a floor that is true.
 func aClockThatJumps(t *testing.T, w *world) {
 	if w.Clock == nil {
 		t.Skip("the clock by which these logs go can't be set apart from the machine's")

@@ -13,21 +13,21 @@ import (
 	client "github.com/nats-io/nats.go"
 )
 
-// A log whose leader was killed gets another one after 4 to 9 s: NATS's followers wait for a heartbeat that may be late, and
-// have no setting for how long. But that a process has ended is seen at once: its routes are closed, and its port refuses. So each
-// store has its own copies stand for election then. Who is elected, and with how much of the log, is NATS's to decide, as
-// always; where the other one wasn't dead after all, it costs one election.
+// A log whose leader was killed gets another one after 4 to 9 s: NATS's followers wait for a heartbeat that may be
+// late, and have no setting for how long. But that a process has ended is seen at once: its routes are closed, and
+// its port refuses. So each store has its own copies stand for election then. Who is elected, and with how much of
+// the log, is NATS's to decide, as always; where the other one wasn't dead after all, it costs one election.
 
 const (
 	deathEvery = 100 * time.Millisecond
 	deathWait  = 10 * time.Second // by then NATS has elected others by itself
-	// campaignTurn is by how much the next copy waits for the one before it: who stands waits up to 0.8 s, and then has to be
-	// elected. Two at the same time may split the votes, which costs another 4 to 9 s.
+	// campaignTurn is by how much the next copy waits for the one before it: who stands waits up to 0.8 s, and then
+	// has to be elected. Two at the same time may split the votes, which costs another 4 to 9 s.
 	campaignTurn = 1500 * time.Millisecond
 )
 
-// lookupRaftNode is what this server has of a log; nil for nothing. NATS doesn't export it, but what it returns. A version
-// that has it no more doesn't link, and TestRaftNodesAreFound sees one that has changed it.
+// lookupRaftNode is what this server has of a log; nil for nothing. NATS doesn't export it, but what it returns. A
+// version that has it no more doesn't link, and TestRaftNodesAreFound sees one that has changed it.
 //
 //go:linkname lookupRaftNode github.com/nats-io/nats-server/v2/server.(*Server).lookupRaftNode
 func lookupRaftNode(s *server.Server, group string) server.RaftNode
@@ -136,8 +136,8 @@ func (d *deaths) findAddresses() {
 	}
 }
 
-// refuses says whether the process at the other end of a route that is lost has ended: nobody listens there any more, or
-// another one does. Who doesn't answer may be slow, or cut off.
+// refuses says whether the process at the other end of a route that is lost has ended: nobody listens there any more,
+// or another one does. Who doesn't answer may be slow, or cut off.
 func (d *deaths) refuses(r *route) bool {
 	if r.address == "" {
 		return false

@@ -10,11 +10,11 @@ import (
 	"sync"
 )
 
-// lasts say where the last group of each room of a log stands, also when it has expired and the log doesn't know any more: so
-// that nothing came to a quiet room since is known after a restart, too. They are kept where this process alone publishes to
-// the log (Start), in a file of fixed size by the hash of the room's name: rooms that share a place may be taken to have had
-// what the other one had, never the other way round. What is written is in the system's hands, as what the log acknowledges; a
-// power cut begins another epoch.
+// lasts say where the last group of each room of a log stands, also when it has expired and the log doesn't know any
+// more: so that nothing came to a quiet room since is known after a restart, too. They are kept where this process
+// alone publishes to the log (Start), in a file of fixed size by the hash of the room's name: rooms that share a
+// place may be taken to have had what the other one had, never the other way round. What is written is in the
+// system's hands, as what the log acknowledges; a power cut begins another epoch.
 //
 // A place is unknown while a group is on its way, so that a process which is killed meanwhile leaves no lie.
 type lasts struct {
@@ -43,8 +43,8 @@ const (
 	lastsFolder = "lasts" // in the server's
 )
 
-// openLasts opens the file of a log whose last sequence is given. One that doesn't know of all up to there, as where the log
-// was another process's meanwhile, begins anew. nil where there can be none.
+// openLasts opens the file of a log whose last sequence is given. One that doesn't know of all up to there, as where
+// the log was another process's meanwhile, begins anew. nil where there can be none.
 func openLasts(dir, stream, nonce string, last uint64, log *slog.Logger) *lasts {
 	l := &lasts{log: log, onWay: map[int64]*lastOnWay{}}
 	name := stream + "-" + nonce
@@ -68,8 +68,8 @@ func openLasts(dir, stream, nonce string, last uint64, log *slog.Logger) *lasts 
 	return l
 }
 
-// read says whether the file knows of all up to the log's last sequence. Each place that is unknown may be that of a group
-// which was on its way when the process was killed.
+// read says whether the file knows of all up to the log's last sequence. Each place that is unknown may be that of a
+// group which was on its way when the process was killed.
 func (l *lasts) read(last uint64) bool {
 	b := make([]byte, lastsHeader+8*lastsPlaces)
 	if n, err := l.f.ReadAt(b, 0); err != nil || n != len(b) || binary.LittleEndian.Uint64(b) != lastsMagic {

@@ -10,10 +10,10 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// A client may name a position of a room's log that lies elsewhere which this node can't judge: one that is ahead of it,
-// since another node has brought the client further, or that room was empty when each opened it, and stands where the log
-// of all rooms stood then; or one behind what can be proved here, since all that this node knows of the time before it
-// opened the room is what is kept now. The log and the other nodes know more.
+// A client may name a position of a room's log that lies elsewhere which this node can't judge: one that is ahead of
+// it, since another node has brought the client further, or that room was empty when each opened it, and stands where
+// the log of all rooms stood then; or one behind what can be proved here, since all that this node knows of the time
+// before it opened the room is what is kept now. The log and the other nodes know more.
 
 // provedWithin is how long they are asked.
 const provedWithin = 5 * time.Second
@@ -30,8 +30,8 @@ type reachesQuestion struct {
 	To    uint64 `json:"to"`
 }
 
-// useFrom is use for who has come as far as since, nil for nobody: ready waits until that can be judged. The error is that
-// nobody can just now.
+// useFrom is use for who has come as far as since, nil for nobody: ready waits until that can be judged. The error is
+// that nobody can just now.
 func (h *Hub) useFrom(name string, since *protocol.Position, ready func(error)) {
 	h.use(name, func(err error) {
 		if err != nil || since == nil {
@@ -94,8 +94,8 @@ func (h *Hub) comesTo(name string, offset uint64, log broker.Log, ready func(err
 	}})
 }
 
-// reach asks all other nodes. What is asked of many rooms at once is asked side by side. Where a node that is there doesn't
-// answer, nobody can judge; one that can't be asked is taken to be gone.
+// reach asks all other nodes. What is asked of many rooms at once is asked side by side. Where a node that is there
+// doesn't answer, nobody can judge; one that can't be asked is taken to be gone.
 func (h *Hub) reach(q reachesQuestion, ready func(error)) {
 	peers, _ := h.cluster.view()
 	var told, silent atomic.Bool
@@ -139,8 +139,8 @@ func (h *Hub) reach(q reachesQuestion, ready func(error)) {
 	}
 }
 
-// reaches notes that another node has had the room open since an offset, and that nothing came between that and what can be
-// proved here. All that it knows is taken over, also what nobody has asked for yet: it may be gone then.
+// reaches notes that another node has had the room open since an offset, and that nothing came between that and what
+// can be proved here. All that it knows is taken over, also what nobody has asked for yet: it may be gone then.
 func (h *Hub) reaches(q reachesQuestion, from uint64) {
 	sh := h.roomShard(q.Room)
 	sh.mu.Lock()
@@ -150,8 +150,8 @@ func (h *Hub) reaches(q reachesQuestion, from uint64) {
 	}
 }
 
-// answerReaches says behind which offset nothing came up to the question's To, as far as this node knows: To itself where it
-// knows nothing.
+// answerReaches says behind which offset nothing came up to the question's To, as far as this node knows: To itself
+// where it knows nothing.
 func answerReaches(h *Hub, _ broker.NodeID, question []byte, reply func(any, error)) {
 	var q reachesQuestion
 	if err := json.Unmarshal(question, &q); err != nil {
