@@ -17,6 +17,9 @@ func Quick(s *Server, b []byte) (answer []byte, used int) {
 // QuickUpgrade says whether an upgrade is served without net/http, where its head is plain.
 func QuickUpgrade(s *Server, r *http.Request) bool { return s.quickUpgrade(r) != nil }
 
+// EndsWithin waits as Shutdown does for what may not end.
+var EndsWithin = endsWithin
+
 // Hang keeps a worker from taking turns until release is called.
 func Hang(s *Server, worker int) (release func()) {
 	on := make(chan struct{})

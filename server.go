@@ -89,6 +89,10 @@ var ErrUnsettled = errors.New("accounts are not back at zero")
 // ErrHooksRunning is what Shutdown returns when hooks or Handlers still run, and how many.
 var ErrHooksRunning = errors.New("hooks still run")
 
+// ErrStoreRunning is what Shutdown returns when the store of Config.DataDir doesn't end. What it has acknowledged is on the
+// disk; the folder is free when the process has ended.
+var ErrStoreRunning = errors.New("the store does not end")
+
 // New starts a Server's workers; Shutdown ends them. The error names every setting that can't be used.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {

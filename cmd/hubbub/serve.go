@@ -183,7 +183,7 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 		if errors.Is(err, context.DeadlineExceeded) {
 			log.Warn("some clients did not go and were cut off", "after", c.ShutdownTimeout)
 		}
-		if errors.Is(err, hubbub.ErrUnsettled) {
+		if errors.Is(err, hubbub.ErrUnsettled) || errors.Is(err, hubbub.ErrStoreRunning) {
 			return err
 		}
 	case <-signals:
