@@ -171,10 +171,13 @@ func (p *prometheus) until(t *testing.T, what string, is func() bool) {
 func (p *prometheus) firing(t *testing.T, job string, alarms ...string) {
 	t.Helper()
 	for _, alarm := range alarms {
-		p.until(t, alarm+" fires", func() bool {
-			return len(p.query(t, fmt.Sprintf(`ALERTS{alertstate="firing", alertname=%q, job=%q}`, alarm, job))) > 0
-		})
+		p.until(t, alarm+" fires", func() bool { return p.fires(t, job, alarm) })
 	}
+}
+
+func (p *prometheus) fires(t *testing.T, job, alarm string) bool {
+	t.Helper()
+	return len(p.query(t, fmt.Sprintf(`ALERTS{alertstate="firing", alertname=%q, job=%q}`, alarm, job))) > 0
 }
 
 // call makes a call of a server's API and returns its status.
