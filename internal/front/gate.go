@@ -203,9 +203,9 @@ func (g *Gate) forget(nc net.Conn) {
 }
 
 // Unsettled says how many connections the gate still counts. net/http tells of the last ones a moment after it has
-// closed them, so it waits for that up to a second.
+// closed them, on a busy machine some moments, so it waits for that up to ten seconds.
 func (g *Gate) Unsettled() []string {
-	for end := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		g.mu.Lock()
 		arrived, beside, turns := len(g.arrived), len(g.beside)+len(g.kept), g.turns
 		g.mu.Unlock()
