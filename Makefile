@@ -3,7 +3,7 @@
 GO ?= go
 # These guard against hanging alone: a test waits for minutes before it gives up, and the machine may be busy.
 TIMEOUT ?= 40m
-E2E_TIMEOUT ?= 40m
+E2E_TIMEOUT ?= 60m
 
 UNITS = $$($(GO) list ./... | grep -v '/e2e$$')
 
