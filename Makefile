@@ -3,7 +3,7 @@
 GO ?= go
 # These guard against hanging alone: a test waits for minutes before it gives up, and the machine may be busy.
 TIMEOUT ?= 40m
-E2E_TIMEOUT ?= 40m
+E2E_TIMEOUT ?= 60m
 
 UNITS = $$($(GO) list ./... | grep -v '/e2e$$')
 
@@ -41,7 +41,7 @@ lint: bench-lint ## go vet, formatting, and a tidy go.mod
 	$(GO) vet ./...
 	@$(UNFORMATTED)
 	$(GO) mod tidy -diff
-	@! grep -n '"resolved"' e2e/ws/package-lock.json e2e/pages/package-lock.json js/package-lock.json || { echo "a package-lock.json names a registry: run npm inside its folder, whose .npmrc prevents it"; exit 1; }
+	@! grep -n '"resolved"' e2e/ws/package-lock.json e2e/pages/package-lock.json js/package-lock.json site/package-lock.json || { echo "a package-lock.json names a registry: run npm inside its folder, whose .npmrc prevents it"; exit 1; }
 
 .PHONY: test-race
 test-race: ## the unit tests, under the race detector
@@ -87,7 +87,11 @@ e2e-race: deps ## those stories of e2e in which much happens at once, on a binar
 
 .PHONY: pictures
 pictures: deps ## the pictures of the docs and the examples, made anew by the tests that look at the pages
-	HUBBUB_PICTURES=1 $(GO) test -count=1 -timeout $(E2E_TIMEOUT) -run "$(or $(PICTURES),Page|Example)" ./e2e
+	HUBBUB_PICTURES=1 $(GO) test -count=1 -timeout $(E2E_TIMEOUT) -run "$(or $(PICTURES),Page|Example|Console)" ./e2e
+
+.PHONY: site
+site: deps ## the docs as a site with search, in bin/site (SITE_BASE, SITE_REPOSITORY: site/.vitepress/config.js)
+	cd site && node node_modules/vitepress/bin/vitepress.js build
 
 .PHONY: bench
 bench: bench-deps build ## Hubbub, its rivals and the kernel's limit, and docs/benchmarks.md (long; two idle cores)

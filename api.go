@@ -12,6 +12,7 @@ import (
 
 	"example.com/hubbub/internal/api"
 	"example.com/hubbub/internal/auth"
+	"example.com/hubbub/internal/console"
 	"example.com/hubbub/internal/protocol"
 )
 
@@ -75,7 +76,12 @@ func (c Config) apiKeys() (keys auth.APIKeys, err error) {
 }
 
 func (s *Server) newAPI() *api.API {
-	return api.New(api.Config{Settings: s.cfg().apiSettings(), Hub: s.hub, Info: s.info, Nodes: s.nodes, RemoveNode: s.removeNode, Renew: s.readAgain, Log: s.log})
+	return api.New(api.Config{
+		Settings: s.cfg().apiSettings(), Hub: s.hub, Log: s.log,
+		Info: s.info, Figures: s.figures, Samples: s.samples, InForce: s.inForce, Nodes: s.nodes, RecentLog: s.cfg().RecentLog,
+		RemoveNode: s.removeNode, Renew: s.readAgain, Tracer: s.tracer,
+		Why: func(room, user string) []api.Reason { return s.cfg().written.why(s.hub.Policies(), room, user) },
+	})
 }
 
 func (c *Config) apiSettings() api.Settings {
@@ -89,7 +95,7 @@ func isAPI(path string) bool {
 	return ok && (rest == "" || rest[0] == '/')
 }
 
-// AdminHandler is what Config.AdminApart takes away from the Server's public paths: /api/v1 and /metrics; and /healthz
+// AdminHandler is what Config.AdminApart takes away from the Server's public paths: /api/v1, /console and /metrics; and /healthz
 // and /readyz, which stay there too. Its paths don't begin with Config.BasePath. Only the API asks for a key, so it
 // belongs on a listener that strangers don't reach: see ServeAdmin.
 func (s *Server) AdminHandler() http.Handler {
@@ -101,6 +107,10 @@ func (s *Server) AdminHandler() http.Handler {
 			return
 		}
 		ignoreBody(w, r)
+		if console.Has(path) {
+			s.showConsole(w, r, path)
+			return
+		}
 		switch path {
 		case "/metrics":
 			s.Metrics().ServeHTTP(w, r)
@@ -109,7 +119,7 @@ func (s *Server) AdminHandler() http.Handler {
 		case "/readyz":
 			s.aside(w, r, s.probes, s.ready)
 		default:
-			s.refuse(w, r, refusal{status: http.StatusNotFound, detail: "there is nothing at this path of the admin listener; it has /api/v1, /metrics, /healthz and /readyz"})
+			s.refuse(w, r, refusal{status: http.StatusNotFound, detail: "there is nothing at this path of the admin listener; it has /api/v1, /console, /metrics, /healthz and /readyz"})
 		}
 	})
 }
@@ -125,7 +135,7 @@ func (s *Server) info() api.Info {
 	return api.Info{
 		Nodes:   nodes,
 		Version: Version(), Node: s.node, Connections: s.Connections(), Rooms: s.RoomCount(), Clients: s.hub.Clients(),
-		Memory: api.Memory{Process: processMemory(), Buffered: s.loop.Buffered(), MaxBuffered: s.cfg().MaxBufferedBytes},
+		Memory: s.memory(),
 	}
 }
 

@@ -37,6 +37,13 @@ func TestOpenAPI(t *testing.T) {
 	})
 	t.Run("a busy server", func(t *testing.T) { allIsBusy(t, d) })
 	t.Run("a cluster", func(t *testing.T) { allOfNodes(t, d) })
+	t.Run("a full server", func(t *testing.T) {
+		s, b := startAPI(t, hubbub.Config{MaxConnections: 1})
+		b.desc = d
+		enter(t, s)
+		samples(s, b, "")
+		b.ok("GET", "/figures", "")
+	})
 	t.Run("a stopped server", func(t *testing.T) {
 		s, b := startAPI(t, hubbub.Config{})
 		b.desc = d
@@ -63,6 +70,13 @@ func TestOpenAPI(t *testing.T) {
 func allIsDone(t *testing.T, d *description) {
 	s, b := startAPI(t, hubbub.Config{
 		Hooks: hubbub.Hooks{Connect: asUser},
+		Settings: func() []hubbub.Setting {
+			return []hubbub.Setting{{"listen", ":1", "a flag", false}, {"jwt-key", "", "a flag", true}}
+		},
+		RecentLog: func() []string { return []string{"a line"} },
+		ReadAgain: func(context.Context) (changed, kept []string, err error) {
+			return []string{"rooms"}, []string{"listen"}, nil
+		},
 		Rooms: []hubbub.RoomPolicy{{Match: "full", Presence: "full"}, {Match: "mute", Presence: "off", History: &hubbub.History{}}},
 	})
 	b.desc = d
@@ -86,7 +100,8 @@ func allIsDone(t *testing.T, d *description) {
 	b.ok("POST", "/publish", `{"user":"ann","content":5}`)
 	b.ok("POST", "/publish", `{"everyone":true,"content":6}`)
 	b.ok("GET", "/rooms?prefix=f&after=a&limit=1", "")
-	b.ok("GET", "/rooms/mute", "")
+	b.ok("GET", "/rooms?contains=ul&order=rate&after=9:z", "")
+	b.ok("GET", "/rooms/mute?user=ann", "")
 	b.ok("GET", "/rooms/full/history?limit=1&since="+at(0), "")
 	b.ok("GET", "/rooms/full/history?before="+at(4), "")
 	b.ok("GET", "/rooms/full/presence?limit=10", "")
@@ -95,8 +110,13 @@ func allIsDone(t *testing.T, d *description) {
 	b.ok("GET", "/users", "")
 	b.ok("GET", "/users/ann", "")
 	b.ok("GET", "/info", "")
+	b.ok("GET", "/log", "")
+	b.ok("GET", "/figures", "")
+	b.ok("GET", "/samples?since=1", "")
+	b.ok("GET", "/settings", "")
 	b.ok("GET", "/nodes", "")
 	b.ok("GET", "/openapi.yaml", "")
+	b.ok("POST", "/reload", "")
 	b.fails(400, "bad_message", "no body", "GET", "/openapi.yaml", `{}`)
 	b.ok("DELETE", "/rooms/full/history/1?epoch="+epoch, "")
 	b.ok("DELETE", "/rooms/full/history", "")
@@ -143,7 +163,7 @@ func examples(client string) map[string][3]string {
 		"join": {"PUT", room + "/members/" + client, ""}, "leave": {"DELETE", room + "/members/" + client, ""},
 		"clients": {"GET", "/clients", ""}, "client": {"GET", "/clients/" + client, ""}, "disconnect_client": {"DELETE", "/clients/" + client, ""},
 		"users": {"GET", "/users", ""}, "user": {"GET", "/users/u", ""}, "disconnect_user": {"DELETE", "/users/u", ""},
-		"info": {"GET", "/info", ""}, "nodes": {"GET", "/nodes", ""}, "remove_node": {"DELETE", "/nodes/n", ""}, "tail": {"GET", "/tail?room=r", ""},
+		"info": {"GET", "/info", ""}, "figures": {"GET", "/figures", ""}, "samples": {"GET", "/samples", ""}, "settings": {"GET", "/settings", ""}, "log": {"GET", "/log", ""}, "nodes": {"GET", "/nodes", ""}, "remove_node": {"DELETE", "/nodes/n", ""}, "reload": {"POST", "/reload", ""}, "tail": {"GET", "/tail?room=r", ""},
 	}
 }
 
@@ -159,7 +179,7 @@ func allIsRefused(t *testing.T, d *description) {
 		b.fails(401, "unauthorized", "Bearer", c[0], c[1], c[2])
 		if name != "batch" {
 			b.key = secrets["tail"]
-			if name == "tail" {
+			if name == "tail" || name == "log" {
 				b.key = secrets["manage"]
 			}
 			b.fails(403, "forbidden", "right", c[0], c[1], c[2])
@@ -175,7 +195,7 @@ func allIsRefused(t *testing.T, d *description) {
 	for _, c := range [][3]string{
 		{"POST", "/publish", `{"user":"nobody","content":1}`}, {"GET", "/rooms/none", ""}, {"DELETE", "/rooms/r/history/7", ""}, {"PUT", "/rooms/r/members/nobody", ""},
 		{"DELETE", "/rooms/none/members/" + m.id, ""}, {"GET", "/clients/nobody", ""}, {"DELETE", "/clients/nobody", ""}, {"GET", "/users/nobody", ""}, {"DELETE", "/users/nobody", ""},
-		{"DELETE", "/nodes/nobody", ""},
+		{"DELETE", "/nodes/nobody", ""}, {"GET", "/log", ""},
 	} {
 		if a := b.call(c[0], c[1], c[2]); a.status != 404 {
 			t.Errorf("%v: %d %s", c, a.status, a.body)

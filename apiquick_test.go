@@ -51,14 +51,10 @@ var varies = regexp.MustCompile(`Date: [^\r]*|"epoch":"[^"]*"|Retry-After: \d`)
 // comparable is a stream of answers without what varies.
 func comparable(stream []byte) string { return string(varies.ReplaceAll(stream, []byte("…"))) }
 
-// Whatever comes on a connection, a server that answers some of it without net/http says what net/http would, byte for
-// byte, also where it comes in two pieces.
-func TestAPIAnswersAreTheSameWithoutNetHTTP(t *testing.T) {
-	body := `{"room":"r","content":{"text":"hello"}}`
-	good := plainPublish(body)
-	with := func(old, to string) string { return strings.Replace(good, old, to, 1) }
-	quick := rawtest.Start(t, quickConfig(t))
-	cfg := quickConfig(t)
+// bothWays is a server of ours, and the address of the like behind a server of net/http's.
+func bothWays(t *testing.T, cfg hubbub.Config) (quick *rawtest.Server, netHTTP string) {
+	t.Helper()
+	quick = rawtest.Start(t, cfg)
 	plain, err := hubbub.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -75,6 +71,27 @@ func TestAPIAnswersAreTheSameWithoutNetHTTP(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return quick, l.Addr().String()
+}
+
+// sameAnswers sends a stream to both in one piece and in two, and compares what they say.
+func sameAnswers(t *testing.T, quick, netHTTP, stream string) {
+	t.Helper()
+	for _, at := range []int{len(stream), len(stream) / 3} {
+		want := exchange(t, netHTTP, stream, at)
+		if got := exchange(t, quick, stream, at); got != want {
+			t.Errorf("cut at %d: got\n%s\nwant\n%s", at, got, want)
+		}
+	}
+}
+
+// Whatever comes on a connection, a server that answers some of it without net/http says what net/http would, byte for
+// byte, also where it comes in two pieces.
+func TestAPIAnswersAreTheSameWithoutNetHTTP(t *testing.T) {
+	body := `{"room":"r","content":{"text":"hello"}}`
+	good := plainPublish(body)
+	with := func(old, to string) string { return strings.Replace(good, old, to, 1) }
+	quick, netHTTP := bothWays(t, quickConfig(t))
 	for name, stream := range map[string]string{
 		"one":                       good,
 		"nothing before":            "",
@@ -139,18 +156,7 @@ func TestAPIAnswersAreTheSameWithoutNetHTTP(t *testing.T) {
 		"too long a head":           plainPublish(body, "User-Agent: "+strings.Repeat("x", 40<<10)) + good,
 		"a large body":              plainPublish(`{"room":"r","content":"`+strings.Repeat("x", 20_000)+`"}`) + good,
 	} {
-		t.Run(name, func(t *testing.T) {
-			stream += lastRequest
-			want := exchange(t, l.Addr().String(), stream, len(stream))
-			if got := exchange(t, quick.Addr, stream, len(stream)); got != want {
-				t.Errorf("got\n%s\nwant\n%s", got, want)
-			}
-			at := len(stream) / 3 // two halves
-			want = exchange(t, l.Addr().String(), stream, at)
-			if got := exchange(t, quick.Addr, stream, at); got != want {
-				t.Errorf("cut at %d: got\n%s\nwant\n%s", at, got, want)
-			}
-		})
+		t.Run(name, func(t *testing.T) { sameAnswers(t, quick.Addr, netHTTP, stream+lastRequest) })
 	}
 	if _, used := hubbub.Quick(quick.Server, []byte(good)); used != len(good) {
 		t.Errorf("%d bytes of %d are answered without net/http: nothing was compared", used, len(good))

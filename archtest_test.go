@@ -22,30 +22,33 @@ const module = "example.com/hubbub"
 // allowedImports says which packages of ours each package may import: only what lies below it. A package that is not
 // here fails the test, so that a new one finds its layer. "examples/*" stands for each folder in examples.
 var allowedImports = map[string][]string{
-	"cmd/hubbub": {".", "client", "internal/auth", "internal/bench", "internal/cgroup"},
+	"cmd/hubbub": {".", "client", "internal/auth", "internal/sparselog", "internal/bench", "internal/cgroup", "internal/doctor"},
 	"examples/*": {"."},
 	".": {
 		"internal/api", "internal/auth", "internal/front", "internal/hub", "internal/loop", "internal/history", "internal/protocol", "internal/protocol/room", "internal/webhook", "internal/wire",
 		"internal/audit", "internal/cgroup", "internal/console", "internal/glob", "internal/metrics", "internal/rate", "internal/sparselog",
-		"internal/datadir", "internal/outbox", "js", "broker", "broker/nats",
+		"internal/datadir", "internal/outbox", "internal/tracing", "js", "broker", "broker/nats",
 	},
 
 	"broker":            {},
 	"broker/nats":       {"broker", "internal/sparselog"},
 	"broker/brokertest": {"broker"},
 
-	"internal/api":   {"internal/auth", "internal/front", "internal/hub", "internal/history", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
+	"internal/api":   {"internal/tracing", "internal/auth", "internal/front", "internal/hub", "internal/history", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
 	"internal/front": {"internal/glob", "internal/sparselog"},
-	"internal/hub":   {"broker", "internal/auth", "internal/loop", "internal/history", "internal/presence", "internal/protocol", "internal/wire", "internal/glob", "internal/rate", "internal/sparselog"},
+	"internal/hub":   {"internal/tracing", "broker", "internal/auth", "internal/loop", "internal/history", "internal/presence", "internal/protocol", "internal/wire", "internal/glob", "internal/rate", "internal/sparselog"},
 	"internal/loop":  {"internal/protocol", "internal/wire", "internal/sparselog"},
 
 	"internal/webhook": {"internal/auth", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
-	"internal/outbox":  {"internal/hub", "internal/protocol", "internal/protocol/room", "internal/sparselog", "internal/webhook"},
+	"internal/outbox":  {"internal/tracing", "internal/hub", "internal/protocol", "internal/protocol/room", "internal/sparselog", "internal/webhook"},
 	"internal/datadir": {},
+	"internal/tracing": {},
 
 	"client": {}, // it knows the server only from outside
 
 	"internal/bench": {"internal/wire", "internal/wsclient"}, // it knows the server only from outside
+
+	"internal/doctor": {"internal/cgroup", "internal/webhook", "internal/wsclient"}, // so does this; it signs as the server does
 
 	"internal/auth":          {"internal/glob", "internal/protocol", "internal/sparselog"},
 	"internal/rate":          {},
@@ -72,6 +75,8 @@ var allowedImports = map[string][]string{
 
 	"e2e":   {},                    // it knows the binary only from outside
 	"drill": {"internal/wsclient"}, // so does this
+
+	"e2e/broken": {"."}, // a program of a user's, with faults
 
 	"bench/report": {}, // what was measured, as a page
 	"bench/scale":  {},

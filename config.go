@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"example.com/hubbub/broker"
 	"example.com/hubbub/broker/nats"
 	"example.com/hubbub/internal/front"
@@ -99,9 +101,12 @@ type Config struct {
 	// BasePath is what all paths begin with, such as "/live" for /live/ws, where the Server is mounted below a path
 	// that nobody strips. Default: empty.
 	BasePath string
-	// Page is whether there is a page at "/" on which everybody may try the server: "on" or "off". The JavaScript client
-	// at "/hubbub.js" is there in any case. Default: "on".
+	// Page is whether there is a page at "/" on which everybody may try the server: "on" or "off", which takes the
+	// console from the public paths too. The JavaScript client at "/hubbub.js" is there in any case. Default: "on".
 	Page string
+	// Settings are what GET /settings and the console show of how the server was set up. It is called anew each time,
+	// by any goroutine, and must leave out what is secret. Default: nothing is shown.
+	Settings func() []Setting
 	// Compression is permessage-deflate (RFC 7692) with the clients that offer it: "on" compresses each message by
 	// itself, so that it is done once for all receivers and an idle client costs no memory; "context" lets messages
 	// refer to those before them, compresses for each client anew, and keeps 16 KiB for each, 40 KiB where the client
@@ -123,11 +128,18 @@ type Config struct {
 	// APIKeys are the keys of the HTTP API at /api/v1, for the application's backend. Default: none, and every call is
 	// refused.
 	APIKeys []APIKey
+	// RecentLog gives the newest lines of the program's log, oldest first, for GET /api/v1/log, which needs a key with the
+	// right tail. It must not wait. Default: none, and the call is 404.
+	RecentLog func() []string
 	// AdminApart takes /api/v1 and /metrics off the Server's paths: they are AdminHandler's alone then, for ServeAdmin
 	// on another address. Default: no.
 	AdminApart bool
 	// Webhooks are what the application's backend is told. Default: nothing.
 	Webhooks Webhooks
+	// TracerProvider has what is published by the API, or by Publish, followed by spans of OpenTelemetry, through the hub,
+	// its logs and other nodes, to the webhook. Spans begin and end under locks, so its processors must not block: the
+	// SDK's batch processor doesn't. Default: none, which costs nothing.
+	TracerProvider trace.TracerProvider
 	// DataDir is a folder for what shall outlive the process: the history of rooms, with their epochs and what was published
 	// once, and the webhooks that the backend has not taken yet, with the number of the next. It is made where there is
 	// none, and one process's at a time. Default: none, all of it is in memory.
@@ -205,6 +217,13 @@ const (
 )
 
 const disconnect = "disconnect"
+
+// Setting is one of those that Config.Settings shows.
+type Setting struct {
+	Name, Value string
+	From        string // where the value is from, such as "the default"
+	Hidden      bool   // it is set, and a secret: Value is empty
+}
 
 // What Page may be.
 const (

@@ -1,6 +1,10 @@
 package hubbub
 
-import "example.com/hubbub/internal/loop"
+import (
+	"net/http"
+
+	"example.com/hubbub/internal/loop"
+)
 
 // Refresh is what the hub calls when a client shows a new token.
 var Refresh = (*Server).refresh
@@ -9,6 +13,12 @@ var Refresh = (*Server).refresh
 func Quick(s *Server, b []byte) (answer []byte, used int) {
 	return s.api.Quick(s.cfg().BasePath)(b, nil)
 }
+
+// QuickUpgrade says whether an upgrade is served without net/http, where its head is plain.
+func QuickUpgrade(s *Server, r *http.Request) bool { return s.quickUpgrade(r) != nil }
+
+// EndsWithin waits as Shutdown does for what may not end.
+var EndsWithin = endsWithin
 
 // Hang keeps a worker from taking turns until release is called.
 func Hang(s *Server, worker int) (release func()) {
@@ -20,3 +30,6 @@ func Hang(s *Server, worker int) (release func()) {
 type hanging chan struct{}
 
 func (h hanging) Run(*loop.Worker) { <-h }
+
+// TakeSample does what happens every ten seconds.
+func TakeSample(s *Server) { s.takeSample() }

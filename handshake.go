@@ -60,15 +60,10 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit admits) {
 		s.refuse(w, r, beyondTurns)
 		return
 	}
-	nc, buffered, err := http.NewResponseController(w).Hijack()
+	nc, first, err := takeOver(w)
 	if err != nil {
 		s.refuse(w, r, *noHijack(w, err))
 		return
-	}
-	var first []byte // what came in the packet of the handshake
-	if n := buffered.Reader.Buffered(); n > 0 {
-		peek, _ := buffered.Reader.Peek(n)
-		first = slices.Clone(peek)
 	}
 	if err := u.adopt(nc, deflate, answer, first); err != nil {
 		s.turnAway(nc, r, err)
@@ -252,7 +247,7 @@ func ofHandshake(name string) bool {
 func canHijack(w http.ResponseWriter) *refusal {
 	for below := w; ; {
 		switch t := below.(type) {
-		case http.Hijacker:
+		case http.Hijacker, *front.Upgrading:
 			return nil
 		case interface{ Unwrap() http.ResponseWriter }:
 			below = t.Unwrap()

@@ -124,8 +124,12 @@ func (s *Server) snapshot() metrics.Snapshot {
 		s.tally.workers[w.Index()] = now
 	})
 	snap := metrics.Snapshot{
-		Connections:  s.Connections(),
-		Rooms:        s.RoomCount(),
+		Connections: s.Connections(),
+		Rooms:       s.RoomCount(),
+
+		MaxConnections:   s.cfg().MaxConnections,
+		MaxBufferedBytes: s.cfg().MaxBufferedBytes,
+
 		Dropped:      map[string]int64{},
 		Closed:       map[string]int64{closedOther: 0},
 		Errors:       map[string]int64{},

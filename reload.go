@@ -54,6 +54,7 @@ func (s *Server) Reload(next Config) (changed, kept []string, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("hubbub: reload: %w", err)
 	}
+	is.written = next
 	if is.tokens != was.tokens && is.JWT == was.JWT {
 		changed = append(changed, "jwt-key") // in its file
 	}

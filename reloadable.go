@@ -81,7 +81,10 @@ func settingsOf() []setting {
 		{"Broker", func(c *Config) any { return &c.Broker }, keeps},
 		{"Handlers", func(c *Config) any { return &c.Handlers }, keeps},
 		{"Hooks", func(c *Config) any { return &c.Hooks }, keeps},
+		{"TracerProvider", func(c *Config) any { return &c.TracerProvider }, keeps},
 		{"Logger", func(c *Config) any { return &c.Logger }, keeps},
+		{"RecentLog", func(c *Config) any { return &c.RecentLog }, keeps},
+		{"Settings", func(c *Config) any { return &c.Settings }, keeps},
 		{"ReadAgain", func(c *Config) any { return &c.ReadAgain }, keeps},
 	}
 	for i, r := range new(Limits).rates() {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"example.com/hubbub/internal/history"
@@ -138,25 +139,39 @@ func (s *Server) Presence(ctx context.Context, room string, q PresenceQuery) (Pr
 type Room struct {
 	Name     string
 	Members  int      // those who are to be resumed too
+	Rate     float64  // messages a second, of about the last ten
 	Position Position // zero without history
 }
 
-// RoomQuery asks for rooms by name.
+// RoomQuery asks for a page of rooms.
 type RoomQuery struct {
-	Prefix string // of their names
-	After  string // the last name of the page before; "" for the first page
-	Limit  int    // at most 1000; 0 is 100
+	Prefix, Contains string  // of their names
+	Order            string  // "name", or the most first: "members" or "rate". "" is by name
+	After            string  // the last name of the page before; "" for the first page
+	Figure           float64 // the Members or the Rate of that room, where Order is by one
+	Limit            int     // at most 1000; 0 is 100
 }
 
-// Rooms are those that have members or history, by name; more says that there are others behind them. With DataDir those
-// that are in memory alone: somebody is in them, or was lately. It doesn't block, and goes over all rooms; of several nodes
-// it waits for their lists: ErrUnavailable.
+// Rooms are those that have members or history; more says that there are others behind them. With DataDir those that are
+// in memory alone: somebody is in them, or was lately. It doesn't block, and goes over all rooms; of several nodes it
+// waits for their lists: ErrUnavailable. Then an Order by a figure is of the rooms that are among the first 1000 of some
+// node.
 func (s *Server) Rooms(ctx context.Context, q RoomQuery) (list []Room, more bool, err error) {
 	limit, err := limited(q.Limit, maxList)
+	asked := hub.RoomQuery{Prefix: q.Prefix, Contains: q.Contains, After: q.After, Limit: limit}
+	if q.Order != "" {
+		var bad error
+		if asked.Order, bad = hub.ParseRoomOrder(q.Order); bad != nil {
+			err = errors.Join(err, fmt.Errorf("Order %w", bad))
+		}
+	}
+	if asked.Figure = int(math.Round(q.Figure)); asked.Order == hub.ByRate {
+		asked.Figure = int(math.Round(q.Figure * rateOf))
+	}
 	if err = errors.Join(ctx.Err(), err); err != nil {
 		return nil, false, fmt.Errorf("hubbub: rooms: %w", err)
 	}
-	rooms, more, err := s.hub.RoomsAfter(ctx, q.Prefix, q.After, limit)
+	rooms, more, err := s.hub.RoomsAfter(ctx, asked)
 	if err != nil {
 		return nil, false, fmt.Errorf("hubbub: rooms: %w", err)
 	}
@@ -166,7 +181,12 @@ func (s *Server) Rooms(ctx context.Context, q RoomQuery) (list []Room, more bool
 	return list, more, nil
 }
 
-func roomOf(r hub.RoomInfo) Room { return Room{r.Name, r.Members, positionOf(r.Position)} }
+// rateOf is of how many seconds hub.RoomInfo.Recent is.
+const rateOf = 10
+
+func roomOf(r hub.RoomInfo) Room {
+	return Room{r.Name, r.Members, float64(r.Recent) / rateOf, positionOf(r.Position)}
+}
 
 // Room is what is known of one room. ErrUnknownRoom, ctx's. It doesn't block, but with DataDir waits for the log of a room
 // that isn't in memory, and of several nodes for what each knows of it: ErrUnavailable.

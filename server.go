@@ -25,6 +25,7 @@ import (
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
 	"example.com/hubbub/internal/sparselog"
+	"example.com/hubbub/internal/tracing"
 	"example.com/hubbub/js"
 )
 
@@ -37,23 +38,24 @@ import (
 // Disconnect, DisconnectUser and Client wait for a client's worker.
 type Server struct {
 	// Static after New.
-	log     *slog.Logger
-	loop    *loop.Loop
-	hub     *hub.Hub
-	page    http.Handler
-	module  http.Handler // of JavaScript
-	ips     *front.PerIP
-	clash   sparselog.Log // of headers that contradict each other
-	unasked sparselog.Log // clients for whom Connect gave no answer
-	authing chan struct{} // a place for each call of Config.Authenticate
-	unsure  sparselog.Log // clients for whom it gave no answer
-	probes  front.Lane
-	scrapes front.Lane
-	readers front.Lane // of the page
-	scrape  http.Handler
-	api     *api.API
-	calls   http.Handler // of the API, on the public paths
-	node    string       // what this server is called
+	log       *slog.Logger
+	loop      *loop.Loop
+	hub       *hub.Hub
+	page      http.Handler
+	operators http.Handler // the console
+	module    http.Handler // of JavaScript
+	ips       *front.PerIP
+	clash     sparselog.Log // of headers that contradict each other
+	unasked   sparselog.Log // clients for whom Connect gave no answer
+	authing   chan struct{} // a place for each call of Config.Authenticate
+	unsure    sparselog.Log // clients for whom it gave no answer
+	probes    front.Lane
+	scrapes   front.Lane
+	readers   front.Lane // of the page
+	scrape    http.Handler
+	api       *api.API
+	calls     http.Handler // of the API, on the public paths
+	node      string       // what this server is called
 
 	dataDir *datadir.Dir // nil without one
 
@@ -61,7 +63,9 @@ type Server struct {
 	tokenSecret string // that nodes have in common who were not given one
 	started     time.Time
 
-	tally tally
+	tally   tally
+	sampler sampler
+	tracer  *tracing.Tracer // nil where nothing is traced
 
 	settings atomic.Pointer[settings] // see cfg
 	reloads  reloads
@@ -85,16 +89,22 @@ var ErrUnsettled = errors.New("accounts are not back at zero")
 // ErrHooksRunning is what Shutdown returns when hooks or Handlers still run, and how many.
 var ErrHooksRunning = errors.New("hooks still run")
 
+// ErrStoreRunning is what Shutdown returns when the store of Config.DataDir doesn't end. What it has acknowledged is on the
+// disk; the folder is free when the process has ended.
+var ErrStoreRunning = errors.New("the store does not end")
+
 // New starts a Server's workers; Shutdown ends them. The error names every setting that can't be used.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}
+	written := cfg
 	set := newSettings(cfg.withDefaults())
+	set.written = written
 	cfg = set.Config
 	s := &Server{
-		log: cfg.Logger, page: console.Handler(), module: js.Handler(), listening: map[*http.Server]bool{}, delayed: make(chan struct{}),
-		started: time.Now(), probes: front.NewLane(), scrapes: front.NewLane(), readers: front.NewLane(),
+		log: cfg.Logger, page: console.Handler(), operators: console.ForOperators(), module: js.Handler(), listening: map[*http.Server]bool{}, delayed: make(chan struct{}),
+		started: time.Now(), tracer: tracing.New(cfg.TracerProvider), probes: front.NewLane(), scrapes: front.NewLane(), readers: front.NewLane(),
 		ips: front.NewPerIP(cfg.MaxConnectionsPerIP), authing: make(chan struct{}, cfg.MaxHookCalls),
 	}
 	s.settings.Store(set)
@@ -127,6 +137,7 @@ func New(cfg Config) (*Server, error) {
 	s.hub.Start(l)
 	s.tally.workers = make([]workerTally, len(l.Workers()))
 	s.scrape = s.newScrape()
+	s.startSampling()
 	if err := s.startLinks(); err != nil {
 		return nil, fmt.Errorf("hubbub: %w", errors.Join(err, s.Shutdown(context.Background())))
 	}
@@ -142,6 +153,7 @@ func (s *Server) hubConfig(set *settings) hub.Config {
 	direct, _ := hub.ParseOutsider(cfg.Direct)
 	h := hub.Config{
 		Dialects:          []func() protocol.Dialect{func() protocol.Dialect { return new(room.Dialect) }},
+		Tracer:            s.tracer,
 		Epoch:             rand.Text()[:12] + ".",
 		MaxRoomsPerClient: cfg.MaxRoomsPerClient,
 		MaxMessageBytes:   cfg.MaxMessageBytes,
@@ -217,6 +229,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/hubbub.js":
 		s.aside(w, r, s.readers, s.script)
 	default:
+		if console.Has(path) {
+			s.publicConsole(w, r, path)
+			return
+		}
 		if strings.HasPrefix(path, console.Below) && s.cfg().Page != pageOff {
 			s.aside(w, r, s.readers, s.pageFile)
 			return
@@ -256,16 +272,17 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusTemporaryRedirect)
 		return
 	}
-	s.showPage(w, r, "/")
+	show(s.page, w, r, "/")
 }
 
 // pageFile gives the page what it loads.
-func (s *Server) pageFile(w http.ResponseWriter, r *http.Request) { s.showPage(w, r, s.pathOf(r)) }
+func (s *Server) pageFile(w http.ResponseWriter, r *http.Request) { show(s.page, w, r, s.pathOf(r)) }
 
-func (s *Server) showPage(w http.ResponseWriter, r *http.Request, path string) {
+// show has a page serve a path of its own, whatever stands before it here.
+func show(page http.Handler, w http.ResponseWriter, r *http.Request, path string) {
 	below := *r
 	below.URL = &url.URL{Path: path}
-	s.page.ServeHTTP(w, &below)
+	page.ServeHTTP(w, &below)
 }
 
 // script gives pages the JavaScript client.

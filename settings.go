@@ -16,7 +16,8 @@ import (
 // settings are what a Server goes by from one reload to the next. Immutable once New has returned; a request loads them
 // where it needs them, and what it began with stays with it.
 type settings struct {
-	Config // valid, and without defaults
+	Config         // valid, and without defaults
+	written Config // as it was given, with no default in it
 
 	origins   front.Origins
 	proxies   front.Proxies      // who may say for whom it speaks

@@ -17,7 +17,8 @@ import (
 // suffice. Each gets what is queued for it, a reconnect with a delay of its own, and 1001; the others are served
 // meanwhile. Shutdown returns when all are gone and the last hook has returned, or when ctx ends: then what is left is
 // cut off and the error is ctx's. Hooks can't be cut off: where some still run a second later the error is
-// ErrHooksRunning too. Where there are other nodes, they are answered to the end, and get the sessions of those who
+// ErrHooksRunning too, and ErrStoreRunning where the store of Config.DataDir hasn't closed its files another ten seconds
+// later, as on a full disk it may not. Where there are other nodes, they are answered to the end, and get the sessions of those who
 // may come back. The Server can't be used afterwards. A second call waits like the first.
 //
 // A hook or Handler may call it. It waits then for all others, but neither for that one nor for what is to come behind
@@ -35,6 +36,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.stopping.Store(true)
 	s.stopIdentifying()
+	s.stopSampling()
 	clients := s.loop.Connections()
 	over := time.Duration(clients) * time.Second / drainPace
 	if deadline, ok := ctx.Deadline(); ok {
@@ -63,17 +65,41 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.closeLinks()
 		close(told)
 	}()
-	defer func() { <-told }()
 	s.closeListeners()
 	s.quiet.Stop()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), hooksGrace)
 	defer cancel()
 	s.hub.WaitHooks(ctx)
-	if left := s.hub.WaitHooks(grace); left > 0 {
+	left := s.hub.WaitHooks(grace)
+	if !endsWithin(ctx, told, storeGrace) {
+		err = errors.Join(err, fmt.Errorf("hubbub: shut down: %w", ErrStoreRunning))
+	}
+	if left > 0 {
 		return errors.Join(err, fmt.Errorf("hubbub: shut down: %w: %d of them", ErrHooksRunning, left))
 	}
-	<-told
+	if errors.Is(err, ErrStoreRunning) {
+		return err
+	}
 	return errors.Join(err, s.settled())
+}
+
+// storeGrace is for webhooks, nodes and the store behind Shutdown's deadline: NATS's server was seen to hang in its own
+// shutdown for minutes when the disk was full (2.15.3).
+const storeGrace = 10 * time.Second
+
+// endsWithin waits until something is done, for the grace where ctx ends before. It says whether it was.
+func endsWithin(ctx context.Context, done <-chan struct{}, grace time.Duration) bool {
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+		return true
+	case <-time.After(grace):
+		return false
+	}
 }
 
 // settled says which accounts are not back at zero though all has ended: a fault of Hubbub's own.

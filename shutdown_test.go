@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"example.com/hubbub"
@@ -272,5 +273,29 @@ func TestServeBehindShutdown(t *testing.T) {
 	if nc, err := net.Dial("tcp", l.Addr().String()); err == nil {
 		nc.Close()
 		t.Error("somebody listens still")
+	}
+}
+
+// A store that doesn't end is waited for until the deadline, and a while longer.
+func TestWhatDoesntEndIsGivenUp(t *testing.T) {
+	for name, tt := range map[string]struct {
+		ends, takes time.Duration
+		want        bool
+	}{
+		"in time":          {time.Second, time.Second, true},
+		"in its grace":     {35 * time.Second, 35 * time.Second, true},
+		"an hour too late": {time.Hour, 40 * time.Second, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				done, began := make(chan struct{}), time.Now()
+				time.AfterFunc(tt.ends, func() { close(done) })
+				if got := hubbub.EndsWithin(ctx, done, 10*time.Second); got != tt.want || time.Since(began) != tt.takes {
+					t.Errorf("%v after %v, want %v after %v", got, time.Since(began), tt.want, tt.takes)
+				}
+			})
+		})
 	}
 }

@@ -116,7 +116,7 @@ func (s *Server) openWebhooks(cfg *Config) (o *outbox.Outbox, err error) {
 		dir, err = s.dataDir.Folder("webhooks")
 	}
 	if err == nil {
-		o, err = outbox.Open(outbox.Config{Target: cfg.Webhooks.target(), Node: s.node, Dir: dir, Log: s.log})
+		o, err = outbox.Open(outbox.Config{Target: cfg.Webhooks.target(), Node: s.node, Dir: dir, Tracer: s.tracer, Log: s.log})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("data-dir %s: %w", cfg.DataDir, err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"container/heap"
 	"fmt"
 	"slices"
 )
@@ -222,18 +223,17 @@ func (c *checking) arrange() {
 		out[m+1] = max(out[m+1], out[m])
 	}
 	c.place, c.order = make([]int, n), make([][]int, len(c.rooms))
-	done, ready := make([]bool, n), []int{}
+	done, ready := make([]bool, n), &earliest{of: c}
 	for m := range n {
 		if in[m] == 0 {
-			ready = append(ready, m)
+			heap.Push(ready, m)
 		}
 	}
 	for placed := 0; placed < n; {
-		if len(ready) == 0 { // a circle: begin where the fewest object
-			ready = append(ready, leastAgainst(done, against))
+		if ready.Len() == 0 { // a circle: begin where the fewest object
+			heap.Push(ready, leastAgainst(done, against))
 		}
-		m := ready[0]
-		ready = ready[1:]
+		m := heap.Pop(ready).(int)
 		if done[m] {
 			continue
 		}
@@ -246,10 +246,27 @@ func (c *checking) arrange() {
 			in[e.b]--
 			against[e.b] -= e.weight
 			if in[e.b] == 0 {
-				ready = append(ready, e.b)
+				heap.Push(ready, e.b)
 			}
 		}
 	}
+}
+
+// earliest is a heap of messages, by when they were sent: so stand those of which nobody's order says which comes first, as
+// where all of a room's sessions have begun anew.
+type earliest struct {
+	of  *checking
+	all []int
+}
+
+func (h *earliest) Len() int           { return len(h.all) }
+func (h *earliest) Less(i, j int) bool { return h.of.message(h.all[i]).at < h.of.message(h.all[j]).at }
+func (h *earliest) Swap(i, j int)      { h.all[i], h.all[j] = h.all[j], h.all[i] }
+func (h *earliest) Push(m any)         { h.all = append(h.all, m.(int)) }
+func (h *earliest) Pop() any {
+	m := h.all[len(h.all)-1]
+	h.all = h.all[:len(h.all)-1]
+	return m
 }
 
 func leastAgainst(done []bool, against []int) int {

@@ -262,3 +262,27 @@ func TestClosesAreCounted(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// Where all members of a room lose their sessions and begin anew, nobody's order says that what is sent then comes behind what
+// they had: none of it is lost to the sessions that had ended before, nor what was before to the new ones.
+func TestNobodysOrderIsThatOfTime(t *testing.T) {
+	logs := history()
+	old := len(logs)
+	for n := range old {
+		logs[n].closed = "reset"
+	}
+	for n := range old {
+		logs = append(logs, &clientLog{joins: []join{{room: uint32(n % 3), joined: 800}}})
+	}
+	for n, log := range logs[old:] {
+		log.sent = append(log.sent, sent{room: uint32(n % 3), at: 900, answer: acked})
+		for k, to := range logs[old:] {
+			if k != n && k%3 == n%3 {
+				to.received = append(to.received, received{uint32(n % 3), uint32(old + n), 0})
+			}
+		}
+	}
+	if v := check(logs); v.lost > 0 {
+		t.Errorf("%s: %v", v, v.examples)
+	}
+}

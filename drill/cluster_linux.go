@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -11,16 +12,21 @@ func nodeKilled(d *drill) {
 	ns := d.newStores(3, nil)
 	c := d.newCompany(ns, pick(d, 600, 150), pick(d, 100, 30))
 	rate, times, every := pick(d, 500.0, 200), pick(d, 15, 3), pick(d, 20*time.Second, 12*time.Second)
-	var back, again, shown time.Duration
+	var backs, agains []time.Duration
+	var shown time.Duration
+	victim := ns.all[0]
 	for range times {
-		victim := ns.all[d.rng.IntN(len(ns.all))]
+		for was := victim; victim == was; { // which has hardly a client yet
+			victim = ns.all[d.rng.IntN(len(ns.all))]
+		}
 		c.slowest = 0
 		killed := c.clock()
 		victim.kill()
-		home, started := int64(0), false
+		home, seen, started := int64(0), false, false
 		c.talk(rate, every, func() {
+			seen = seen || c.away() > 0
 			switch {
-			case home == 0 && c.away() == 0:
+			case seen && home == 0 && c.away() == 0:
 				home = c.clock()
 			case !started && c.clock()-killed > int64(every/3):
 				victim.start()
@@ -33,15 +39,18 @@ func nodeKilled(d *drill) {
 			c.gather()
 			home = c.clock()
 		}
-		back, again = max(back, time.Duration(home-killed)), max(again, c.slowest)
+		backs, agains = append(backs, time.Duration(home-killed)), append(agains, c.slowest)
 		ns.await(victim)
 		shown = max(shown, c.presence())
 	}
-	d.say("%d nodes killed at %.0f publishes/s: clients back within %.1f s, slowest answer %.1f s, presence right %.1f s after", times, rate, back.Seconds(), again.Seconds(), shown.Seconds())
+	slices.Sort(backs)
+	slices.Sort(agains)
+	back, again := backs[times-1], agains[times-1]
+	d.say("%d nodes killed at %.0f publishes/s: clients back within %.1f s (median %.1f), slowest answer %.1f s (median %.1f), presence right %.1f s after",
+		times, rate, back.Seconds(), backs[times/2].Seconds(), again.Seconds(), agains[times/2].Seconds(), shown.Seconds())
 	c.judgeCompany(false)
 	c.judgeRecovered()
-	// A room that the next node has to open waits for its log's leader, of which NATS elects another after 4 to 9 s.
-	d.timed(back < 10*time.Second, "clients were not back within 10 s")
+	d.timed(back < 5*time.Second, "clients were not back within 5 s")
 	d.timed(again < 10*time.Second, "a publish waited for more than 10 s")
 	d.timed(shown < 10*time.Second, "presence was not right within 10 s")
 }

@@ -86,10 +86,10 @@ func (f *fleet) welcomed(c *client, m serverMessage) bool {
 		} else {
 			f.resuming.tooLate++
 		}
-		c.waiting, s.lost = 0, 0
+		c.waiting = 0
 		f.begin(c)
 	}
-	s.log, s.num = c.log, c.num
+	s.log, s.num, s.lost = c.log, c.num, 0
 	return false
 }
 

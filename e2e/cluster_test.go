@@ -111,18 +111,23 @@ func (c *firstCluster) run(i int) {
 // balance runs the proxy.
 func (c *firstCluster) balance() {
 	c.t.Helper()
-	dir := c.t.TempDir()
-	run, _ := deployed["haproxy"](c.t, &frontend{}, dir, c.conf.Replace(c.doc.next("haproxy", "# three nodes\n")))
+	balance(c.t, c.conf.Replace(c.doc.next("haproxy", "# three nodes\n")))
+}
+
+// balance runs HAProxy with a configuration.
+func balance(t *testing.T, conf string) {
+	t.Helper()
+	run, _ := deployed["haproxy"](t, &frontend{}, t.TempDir(), conf)
 	log := &syncBuffer{}
 	run.Stdout, run.Stderr, run.SysProcAttr = log, log, &syscall.SysProcAttr{Setpgid: true}
 	if err := run.Start(); err != nil {
-		c.t.Fatalf("%v (make deps installs it)", err)
+		t.Fatalf("%v (make deps installs it)", err)
 	}
-	c.t.Cleanup(func() {
+	t.Cleanup(func() {
 		_ = syscall.Kill(-run.Process.Pid, syscall.SIGKILL)
 		_ = run.Wait()
-		if c.t.Failed() {
-			c.t.Logf("haproxy says:\n%s", log)
+		if t.Failed() {
+			t.Logf("haproxy says:\n%s", log)
 		}
 	})
 }

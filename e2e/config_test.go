@@ -115,7 +115,7 @@ func TestABadFileIsRefusedByNameAndLine(t *testing.T) {
 
 func TestHelpFitsATerminal(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"--help"}, {"serve", "--help"}, {"config", "--help"}, {"token", "--help"}, {"version", "--help"}, {"config"}} {
+	for _, args := range [][]string{{"--help"}, {"serve", "--help"}, {"config", "--help"}, {"token", "--help"}, {"version", "--help"}, {"doctor", "--help"}, {"top", "--help"}, {"bundle", "--help"}, {"config"}} {
 		out, status := hubbub(t, []string{"COLUMNS=80"}, args...)
 		if status != 0 {
 			t.Errorf("%v: exit status %d", args, status)

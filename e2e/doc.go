@@ -11,6 +11,8 @@
 // (backends_test.go); so are, in Chromium, those of the README, the quickstart, the recipes and docs/moving.md
 // (docs_test.go, quickstart_test.go, recipes_test.go, moving_test.go), with what pages/package.json names.
 //
+// alarms_test.go brings faults upon servers that a real Prometheus scrapes, with the alarms of deploy/prometheus.
+//
 //	make e2e                       # installs what it needs, runs everything
 //	go test ./e2e -run Simplest -v     # one story
 //

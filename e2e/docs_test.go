@@ -82,6 +82,18 @@ func (p *docPage) commands(begins string) (all []string) {
 	return all
 }
 
+// block is the first of a kind.
+func (p *docPage) block(kind string) string {
+	p.t.Helper()
+	for _, b := range p.blocks {
+		if b.kind == kind {
+			return b.text
+		}
+	}
+	p.t.Fatalf("%s has no block of %s", p.name, kind)
+	return ""
+}
+
 // ended sees that there is nothing more, so that what is added to the page is tested too.
 func (p *docPage) ended() {
 	p.t.Helper()

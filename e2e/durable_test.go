@@ -120,14 +120,7 @@ func TestKilledWithADataDirectory(t *testing.T) {
 // and when there is room again all goes on without a restart.
 func TestADataDirectoryOnAFullDisk(t *testing.T) {
 	t.Parallel()
-	disk := t.TempDir()
-	if runtime.GOOS != "linux" || os.Getuid() != 0 {
-		t.Skip("a small tmpfs needs Linux and root")
-	}
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=8m", "hubbub-test", disk).CombinedOutput(); err != nil {
-		t.Fatalf("mount: %v %s", err, out)
-	}
-	t.Cleanup(func() { _ = exec.Command("umount", disk).Run() })
+	disk := smallDisk(t)
 	s := start(t, "--data-dir", filepath.Join(disk, "data"))
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
@@ -145,10 +138,7 @@ func TestADataDirectoryOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := hub.ClientID()
-	filler := filepath.Join(disk, "filler")
-	if err := os.WriteFile(filler, make([]byte, 16<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
-		t.Fatalf("the disk isn't full: %v", err)
-	}
+	filler := fill(t, disk)
 	big := strings.Repeat("x", 40_000)
 	var refused *gohub.Error
 	if _, err := room.Publish(ctx, big, gohub.PublishOptions{}); !errors.As(err, &refused) || refused.Code != "unavailable" && refused.Code != "timeout" {
@@ -179,4 +169,28 @@ func TestADataDirectoryOnAFullDisk(t *testing.T) {
 	if hub.ClientID() != id {
 		t.Error("the client has lost its session")
 	}
+}
+
+// smallDisk is a folder with 8 MB of room.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	disk := t.TempDir()
+	if runtime.GOOS != "linux" || os.Getuid() != 0 {
+		t.Skip("a small tmpfs needs Linux and root")
+	}
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=8m", "hubbub-test", disk).CombinedOutput(); err != nil {
+		t.Fatalf("mount: %v %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("umount", disk).Run() })
+	return disk
+}
+
+// fill takes all its room, until the file is removed.
+func fill(t *testing.T, disk string) (filler string) {
+	t.Helper()
+	filler = filepath.Join(disk, "filler")
+	if err := os.WriteFile(filler, make([]byte, 16<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk isn't full: %v", err)
+	}
+	return filler
 }

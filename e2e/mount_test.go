@@ -2,14 +2,8 @@ package e2e
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -120,29 +114,10 @@ func TestUnixSocket(t *testing.T) {
 // An expired certificate is used, and said to be.
 func TestAnExpiredCertificateIsSaid(t *testing.T) {
 	t.Parallel()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(-24 * time.Hour)}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: cert}, "key.pem": {Type: "PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	oldCertificate(t, dir)
 	flags := []string{"--tls-cert", dir + "/cert.pem", "--tls-key", dir + "/key.pem"}
-	s := &server{addr: freeAddr(t), exited: make(chan struct{}), secure: true}
-	s.cmd = exec.Command(program, append([]string{"serve", "--listen", s.addr}, flags...)...)
-	s.run(t)
+	s := secureServer(t, dir)
 	if log := s.log.String(); !strings.Contains(log, "level=WARN") || !strings.Contains(log, "the certificate is expired") {
 		t.Errorf("the log does not say so:\n%s", log)
 	}

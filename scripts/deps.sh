@@ -35,6 +35,7 @@ missing_for_tests() {
 		has_proxy "$proxy" || echo "$proxy: a proxy of docs/deploy.md, which e2e runs"
 	done
 	command -v php >/dev/null || echo "php-cli: PHP, for the programs of docs/backends/php.md, which e2e runs"
+	command -v prometheus >/dev/null && command -v promtool >/dev/null || echo "prometheus: Prometheus, which scrapes servers in e2e and checks deploy/prometheus"
 	has_browser || echo "chromium: to test the page and the JavaScript client"
 	command -v firefox-esr >/dev/null || command -v firefox >/dev/null || echo "firefox-esr: to test the JavaScript client in it too"
 }
@@ -59,7 +60,7 @@ missing_for_packages() {
 }
 
 case "${1-}" in
-"") missing=missing_for_tests what="the tests" target=deps npm_folders="e2e/ws e2e/pages js" ;;
+"") missing=missing_for_tests what="the tests" target=deps npm_folders="e2e/ws e2e/pages js site" ;;
 bench) missing=missing_for_bench what="the benchmarks" target=bench-deps npm_folders=bench/rivals/npm ;;
 packages) missing=missing_for_packages what="the tests of the packages" target=packages-deps npm_folders= ;;
 *) echo "usage: deps.sh [bench|packages], not $1" >&2 && exit 2 ;;
@@ -75,7 +76,14 @@ if [ -n "$lines" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	echo "installing what $what need:"
 	echo "$lines"
 	packages=$(echo "$lines" | cut -d : -f 1 | tr '\n' ' ')
-	export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 # 1: no proxy begins to serve because a test wants its program
+	# No proxy and no Prometheus begins to serve because a test wants its program: runlevel 1 says so to init scripts,
+	# policy-rc.d to systemd.
+	export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e $policy ]; then
+		trap 'rm -f $policy' EXIT
+		printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy
+	fi
 	apt-get update -q
 	# shellcheck disable=SC2086 # several words are meant
 	apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=600 $packages

@@ -36,6 +36,9 @@ type System struct {
 	Faults []Fault
 	// Wipe loses all logs, and returns when others can begin. There must be one: every log can be lost.
 	Wipe func()
+	// Clock sets the clock by which messages are dated and expire: ahead of what it is, or behind where that is negative. Nil
+	// where it can't be set apart from the machine's.
+	Clock func(ahead time.Duration)
 }
 
 // Fault is one that can be injected.
@@ -63,6 +66,7 @@ func Run(t *testing.T, setUp func(t *testing.T) System) {
 		{"closing and opening again", closingAndOpening},
 		{"faults", faults},
 		{"the log is lost", theLogIsLost},
+		{"a clock that jumps", aClockThatJumps},
 		{"telling", telling},
 		{"ready to hear", readyToHear},
 		{"many topics at once", manyTopics},

@@ -19,6 +19,7 @@ type Memory struct {
 	rooms map[string]*kept
 	nodes []*memoryNode // that run
 	calls map[*memoryCall]bool
+	ahead time.Duration // the logs' clock before this process's
 	down  bool
 	held  bool     // publishing isn't answered
 	late  []func() // the answers that are held
@@ -173,6 +174,16 @@ func (m *Memory) Pass(offsets uint64) {
 	}
 }
 
+// Clock sets the logs' clock: ahead of this process's, or behind where that is negative.
+func (m *Memory) Clock(ahead time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ahead = ahead
+}
+
+// now is what the logs' clock shows. m.mu is held.
+func (m *Memory) now() time.Time { return time.Now().Add(m.ahead) }
+
 // Wait waits until nothing is called back any more.
 func (m *Memory) Wait() { m.work.wait() }
 
@@ -187,8 +198,8 @@ func (m *Memory) room(name string) *kept {
 }
 
 // trim forgets what the room's bounds don't keep. m.mu is held.
-func (r *kept) trim(of broker.Room) {
-	old := time.Now().Add(-of.Age).UnixMilli()
+func (m *Memory) trim(r *kept, of broker.Room) {
+	old := m.now().Add(-of.Age).UnixMilli()
 	for len(r.entries) > of.Messages || len(r.entries) > 0 && r.entries[0].Time <= old {
 		r.floor = r.entries[0].Offset
 		r.entries = r.entries[1:]
@@ -278,7 +289,7 @@ func (n *memoryNode) Open(of broker.Room, opened func(broker.Log, error)) (close
 			return
 		}
 		r := n.m.room(of.Name)
-		r.trim(of)
+		n.m.trim(r, of)
 		log := r.log(n.m)
 		if !in.closed {
 			r.open[n] = in
@@ -348,9 +359,9 @@ func (m *Memory) append(of broker.Room, message broker.Message) (at broker.Posit
 		return at, true
 	}
 	r.last += 1 + rand.Uint64N(64) // offsets have holes
-	e := broker.Entry{Offset: r.last, Time: time.Now().UnixMilli(), Body: slices.Clone(message.Body)}
+	e := broker.Entry{Offset: r.last, Time: m.now().UnixMilli(), Body: slices.Clone(message.Body)}
 	r.entries = append(r.entries, e)
-	r.trim(of)
+	m.trim(r, of)
 	at = broker.Position{Epoch: fmt.Sprint("elsewhere", m.epoch), Offset: r.last}
 	if message.ID != "" {
 		r.ids[message.ID] = at
@@ -370,7 +381,7 @@ func (n *memoryNode) Read(of broker.Room, behind uint64, done func(broker.Log, e
 			return
 		}
 		r := n.m.room(of.Name)
-		r.trim(of)
+		n.m.trim(r, of)
 		log := r.log(n.m)
 		n.m.mu.Unlock()
 		log.Floor = max(log.Floor, behind)

@@ -22,7 +22,8 @@ func TestMemory(t *testing.T) {
 					m.Hold(false)
 				}},
 			},
-			Wipe: m.Lose,
+			Wipe:  m.Lose,
+			Clock: m.Clock,
 		}
 	})
 }

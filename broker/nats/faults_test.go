@@ -361,3 +361,39 @@ func TestStalledServer(t *testing.T) {
 	}
 	a.publish(open, "last", "")
 }
+
+// The servers' clock seems to have jumped by a day, as it does to who has asked them just before. Who opens a room then is
+// told what is true, and members notice nothing.
+func TestServersClockJumps(t *testing.T) {
+	t.Parallel()
+	s := startEmbedded(t)
+	n := run(t, s.node(t))
+	r := testRoom("room")
+	var want []string
+	published := func(body string) {
+		n.publish(r, body, "")
+		want = append(want, body)
+	}
+	published("first")
+	n.open(r)
+	for _, jump := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
+		other := run(t, s.node(t))
+		st := other.stream(r)
+		if _, err := st.await(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		st.setClock(time.Now().Add(jump))
+		if now := st.now(); time.Since(now).Round(time.Minute) != -jump {
+			t.Fatalf("the clock shows %v", now)
+		}
+		other.open(r)
+		published(fmt.Sprint("behind ", jump))
+		v := other.sees(r.Name, "the last", hasLast(want[len(want)-1]))
+		if len(v.lost) > 0 || !slices.Equal(v.bodies, want[len(want)-len(v.bodies):]) || jump < 0 && len(v.bodies) != len(want) {
+			t.Errorf("after %v: who has opened it has seen %v, lost %v", jump, v.bodies, v.lost)
+		}
+	}
+	if v := n.sees(r.Name, "the last", hasLast(want[len(want)-1])); !slices.Equal(v.bodies, want) || len(v.lost) > 0 {
+		t.Errorf("a member has seen %v, lost %v", v.bodies, v.lost)
+	}
+}

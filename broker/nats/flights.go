@@ -70,7 +70,8 @@ func (fs *flights) send(ctx context.Context, c *client.Conn) {
 		fs.queued = nil
 		fs.mu.Unlock()
 		for _, f := range queued {
-			if m := f.take(); m != nil {
+			if m, noted := f.take(); m != nil {
+				noted.sent(f.l.token)
 				if err := c.PublishMsg(m); err != nil {
 					f.refused(err)
 				}

@@ -51,10 +51,13 @@ type flight struct {
 	begun    time.Time
 	until    time.Time
 	timer    *time.Timer
-	queued   bool  // the connection is to take it
-	unsure   bool  // one try had no answer: it may have been stored
-	why      error // what the last answer said
-	ended    bool  // its messages are being told
+	queued   bool   // the connection is to take it
+	unsure   bool   // one try had no answer: it may have been stored
+	why      error  // what the last answer said
+	ended    bool   // its messages are being told
+	lasts    *lasts // that know of it, once it is to be sent
+	stored   uint64 // the sequence that it was acknowledged with
+	fresh    bool   // it wasn't there before
 }
 
 // outcome is what is told of the i-th message of a group.
@@ -144,21 +147,24 @@ func (f *flight) send() {
 	}
 }
 
-// take is the group as it is sent now; nil where nobody waits for it any more.
-func (f *flight) take() *client.Msg {
+// take is the group as it is sent now; nil where nobody waits for it any more. noted has to be told before, nil for nobody.
+func (f *flight) take() (m *client.Msg, noted *lasts) {
 	st := f.l.st
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	f.queued = false
 	if f.ended {
-		return nil
+		return nil, nil
 	}
-	m := client.NewMsg(st.subject("p", f.nonce, f.l.token))
+	m = client.NewMsg(st.subject("p", f.nonce, f.l.token))
 	m.Header.Set("Nats-Msg-Id", f.id)
 	m.Data = f.data
 	m.Reply = st.b.flights.inbox + f.number
 	f.timer.Reset(ackTimeout)
-	return m
+	if f.lasts != st.lasts { // of the log that it goes to
+		f.lasts, noted = st.lasts, st.lasts
+	}
+	return m, noted
 }
 
 // refused is called when the connection doesn't take the group.
@@ -259,6 +265,7 @@ func (f *flight) answered(m *client.Msg) {
 		}
 		st.mu.Unlock()
 		duplicate := a.Duplicate && f.messages[0].ID != "" // else it is one of our own tries
+		f.stored, f.fresh = a.Sequence, !a.Duplicate || f.messages[0].ID == ""
 		f.tell(func(i int) (broker.Position, bool, error) {
 			return broker.Position{Epoch: f.nonce + st.b.mark(), Offset: a.Sequence<<groupBits | uint64(i)}, duplicate, nil
 		})
@@ -275,6 +282,9 @@ func (f *flight) tell(o outcome) {
 	defer st.b.work.Done()
 	f.timer.Stop()
 	st.b.flights.remove(f)
+	if f.lasts != nil {
+		f.lasts.told(f.l.token, f.stored, f.fresh)
+	}
 	for i, m := range f.messages {
 		st.b.waiting.Add(-cost(&m.Message))
 		m.done(o(i))

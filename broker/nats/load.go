@@ -17,7 +17,7 @@ import (
 // load reads what is kept of a room behind an offset, in the log of a nonce. Where it fails the stream is looked at: it may
 // be another one by now.
 func (st *stream) load(ctx context.Context, nonce, name, token string, behind uint64) (log broker.Log, err error) {
-	l := &loading{st: st, ctx: ctx, nonce: nonce, name: name, subject: st.subject("p", nonce, token), behind: behind}
+	l := &loading{st: st, ctx: ctx, nonce: nonce, name: name, token: token, subject: st.subject("p", nonce, token), behind: behind}
 	if err := l.run(); err != nil {
 		st.mu.Lock()
 		st.look()
@@ -33,6 +33,7 @@ type loading struct {
 	ctx     context.Context
 	nonce   string
 	name    string
+	token   string
 	subject string
 	behind  uint64
 	groups  []group
@@ -73,6 +74,11 @@ func (l *loading) run() error {
 	}
 	if n := len(l.groups); n > 0 {
 		l.log.At.Offset = max(l.behind, l.groups[n-1].last())
+	}
+	if last == 0 {
+		if seq, ok := l.st.lastsNow().of(l.token); ok {
+			floor = min(floor, seq<<groupBits|(maxGroup-1))
+		}
 	}
 	if l.trimmed > 0 {
 		floor = max(floor, l.trimmed<<groupBits-1)
@@ -221,11 +227,13 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.Description }
 
-// ask asks JetStream until it answers: while a leader is found nobody does.
+// ask asks JetStream until it answers: while a leader is found nobody does. Once there is one it is asked at once.
 func (st *stream) ask(ctx context.Context, subject string, question []byte) (m *client.Msg, err error) {
 	for {
 		once, cancel := context.WithTimeout(ctx, askTimeout)
+		stop := context.AfterFunc(st.term(), cancel)
 		m, err = st.b.send.RequestWithContext(once, subject, question)
+		stop()
 		cancel()
 		if err == nil {
 			return m, nil

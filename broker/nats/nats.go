@@ -288,6 +288,7 @@ func (b *Broker) elected(m *client.Msg) {
 	defer b.mu.Unlock()
 	for _, st := range b.streams {
 		if st.name == name {
+			st.newTerm()
 			st.sendAgain()
 			st.sweepSoon()
 		}

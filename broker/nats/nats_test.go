@@ -18,6 +18,10 @@ func TestMain(m *testing.M) {
 		serveApart()
 		return
 	}
+	if settings := os.Getenv(storeApart); settings != "" {
+		serveStore(settings)
+		return
+	}
 	askEvery, bear, tellEvery = 2*time.Second, 3*time.Second, 2*time.Second
 	// A clustered server forgets now and then that a store has stopped, and keeps its clock's goroutine.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"))

@@ -203,6 +203,9 @@ func (b *Broker) member(url string, options ...client.Option) (*Broker, error) {
 		}
 	}
 	b.work.Go(b.stores.follow)
+	if b.server != nil && b.server.clustered() {
+		b.work.Go(b.stores.watchDeaths)
+	}
 	return b, nil
 }
 

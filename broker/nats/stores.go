@@ -240,18 +240,23 @@ func leaderless(err error) error {
 
 // probe asks the store at an address which stores it knows, and says which it is.
 func (s *stores) probe(ctx context.Context, address string) (id string, known []server.ServerStatsMsg, err error) {
-	options := []client.Option{s.cluster.login(forStores), client.NoReconnect(), client.IgnoreDiscoveredServers(),
-		client.Timeout(apiTimeout / 2), client.Name("hubbub, looks at stores")}
-	if s.tls != nil {
-		options = append(options, client.Secure(s.tls))
-	}
-	c, err := client.Connect("nats://"+address, options...)
+	c, err := s.connect(address)
 	if err != nil {
 		return "", nil, err
 	}
 	defer c.Close()
 	known, err = gather[server.ServerStatsMsg](ctx, c, "STATSZ", nil, allOf)
 	return c.ConnectedServerId(), known, err
+}
+
+// connect connects to the store at an address, as one who may look at stores.
+func (s *stores) connect(address string) (*client.Conn, error) {
+	options := []client.Option{s.cluster.login(forStores), client.NoReconnect(), client.IgnoreDiscoveredServers(),
+		client.Timeout(apiTimeout / 2), client.Name("hubbub, looks at stores")}
+	if s.tls != nil {
+		options = append(options, client.Secure(s.tls))
+	}
+	return client.Connect("nats://"+address, options...)
 }
 
 // allOf says whether all stores have answered that one of them knows.

@@ -199,6 +199,12 @@ func (l *logged) String() string {
 	return l.b.String()
 }
 
+func (l *logged) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
+}
+
 func (c *testStores) config() Config {
 	return Config{Logger: slog.New(slog.NewTextHandler(&c.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 }

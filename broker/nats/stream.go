@@ -43,21 +43,41 @@ type stream struct {
 	why     error         // why it wasn't found then
 	rooms   map[string]*room
 	lanes   map[string]*lane
-	acked   uint64    // the last sequence of this log that was acknowledged here
-	swept   uint64    // up to here each open room has got what there is, or will
-	sweptAt time.Time // when that was so
-	gone    uint64    // an offset behind which nothing of this log had expired
-	goneAt  time.Time // when that was so; zero for never
-	fresh   []*room   // were opened just now, and have to be looked at once more
+	acked   uint64             // the last sequence of this log that was acknowledged here
+	swept   uint64             // up to here each open room has got what there is, or will
+	sweptAt time.Time          // when that was so
+	gone    uint64             // an offset behind which nothing of this log had expired
+	goneAt  time.Time          // when that was so; zero for never
+	fresh   []*room            // were opened just now, and have to be looked at once more
+	lasts   *lasts             // of this log; nil where they aren't kept
+	led     context.Context    // done when another leader is elected
+	elected context.CancelFunc // ends led
 	over    bool
 }
 
 func newStream(b *Broker, key streamKey) *stream {
-	return &stream{
+	st := &stream{
 		b: b, key: key, name: fmt.Sprintf(streamPrefix+"%s_%d", key.class(), key.shard),
 		arrived: make(chan *client.Msg, b.maxArrived), jobs: jobs{work: &b.work}, soon: make(chan struct{}, 1),
 		rooms: map[string]*room{}, lanes: map[string]*lane{},
 	}
+	st.led, st.elected = context.WithCancel(b.ctx)
+	return st
+}
+
+// term is done when the stream has another leader than now.
+func (st *stream) term() context.Context {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.led
+}
+
+// newTerm says that another leader is elected.
+func (st *stream) newTerm() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.elected()
+	st.led, st.elected = context.WithCancel(st.b.ctx)
 }
 
 // began is when this process did: what is reckoned from there goes on when somebody sets its clock.
@@ -178,6 +198,8 @@ func (st *stream) find() {
 		lost := st.nonce != ""
 		st.nonce, st.acked, st.goneAt = nonce, 0, time.Time{}
 		st.swept, st.sweptAt = last, time.Now() // each room is read from now on
+		st.lasts.close()
+		st.lasts = st.b.lastsOf(st.name, nonce, last)
 		if lost {
 			st.b.log.Error("the log of rooms was lost; another begins", "stream", st.name, "rooms open", len(st.rooms))
 			for _, ro := range st.rooms {
@@ -345,4 +367,5 @@ func (st *stream) stop() {
 	st.mu.Unlock()
 	st.jobs.end()
 	st.fail(broker.ErrUnavailable)
+	st.lastsNow().close()
 }

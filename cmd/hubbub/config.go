@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"slices"
 	"strconv"
@@ -36,7 +35,7 @@ func (configCmd) Help() string {
 
 // Run prints every setting with its meaning, its value and where that is from.
 func (c *configCmd) Run(ctx *kong.Context) error {
-	cfg, _, err := c.prepare(ctx, c.logger(new(slog.LevelVar)))
+	cfg, _, err := c.prepare(ctx, c.logger())
 	if err != nil {
 		return err
 	}
@@ -52,6 +51,16 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 	case c.Commented:
 		return c.printCommented(ctx)
 	}
+	out, err := c.text(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(out)
+	return err
+}
+
+// text is a file of all settings as they come out, without secrets.
+func (c *configCmd) text(ctx *kong.Context, cfg hubbub.Config) ([]byte, error) {
 	cfg = cfg.Effective()
 	var out bytes.Buffer
 	out.WriteString(comment("The effective settings of hubbub serve. A flag counts first, then the environment, then the file, then the default."))
@@ -59,42 +68,63 @@ func (c *configCmd) Run(ctx *kong.Context) error {
 		out.WriteString(comment(name + " is in the environment, and no setting: it does nothing."))
 	}
 	for _, flag := range settings(ctx.Selected().Flags) {
-		value := flag.Target.Interface()
-		switch flag.Name { // 0 stands for what the machine has
-		case "workers":
-			value = cfg.Workers
-		case "max-connections":
-			value = cfg.MaxConnections
-		case "max-buffered-bytes":
-			value = size(cfg.MaxBufferedBytes)
-		case "cluster-name":
-			value = cfg.Cluster.Name
-		case "chat": // empty stands for what suits the others
-			value = cfg.Chat
-		case "direct":
-			value = cfg.Direct
+		is, err := c.setting(ctx, flag, &cfg)
+		switch {
+		case err != nil:
+			return nil, err
+		case is.Hidden:
+			fmt.Fprintf(&out, "\n%s# %s: not shown, %s\n", comment(flag.Help), is.Name, is.From)
+		default:
+			fmt.Fprintf(&out, "\n%s%s: %s # %s\n", comment(flag.Help), is.Name, is.Value, is.From)
 		}
-		if isSecret(value) {
-			fmt.Fprintf(&out, "\n%s# %s: not shown, %s\n", comment(flag.Help), flag.Name, c.origin(ctx, flag))
-			continue
-		}
-		text, err := yamlValue(value)
-		if err != nil {
-			return fmt.Errorf("%s: %w", flag.Name, err)
-		}
-		fmt.Fprintf(&out, "\n%s%s: %s # %s\n", comment(flag.Help), flag.Name, text, c.origin(ctx, flag))
 	}
 	rules, err := c.roomLines(ctx, cfg.Rooms)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	keys, err := c.keyLines(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	out.WriteString("\n" + keys + "\n" + rules + "\n" + c.limitLines(cfg.Limits))
-	_, err = os.Stdout.Write(out.Bytes())
-	return err
+	return out.Bytes(), nil
+}
+
+// setting is one as it is in force; cfg has no defaults left.
+func (c *serveCmd) setting(ctx *kong.Context, flag *kong.Flag, cfg *hubbub.Config) (is hubbub.Setting, err error) {
+	value := flag.Target.Interface()
+	switch flag.Name { // 0 stands for what the machine has
+	case "workers":
+		value = cfg.Workers
+	case "max-connections":
+		value = cfg.MaxConnections
+	case "max-buffered-bytes":
+		value = size(cfg.MaxBufferedBytes)
+	case "cluster-name":
+		value = cfg.Cluster.Name
+	case "chat": // empty stands for what suits the others
+		value = cfg.Chat
+	case "direct":
+		value = cfg.Direct
+	}
+	is = hubbub.Setting{Name: flag.Name, From: c.origin(ctx, flag), Hidden: isSecret(value)}
+	if !is.Hidden {
+		if is.Value, err = yamlValue(value); err != nil {
+			return is, fmt.Errorf("%s: %w", flag.Name, err)
+		}
+	}
+	return is, nil
+}
+
+// settingsOf are all, for Config.Settings.
+func (c *serveCmd) settingsOf(ctx *kong.Context, cfg hubbub.Config) (all []hubbub.Setting) {
+	cfg = cfg.Effective()
+	for _, flag := range settings(ctx.Selected().Flags) {
+		if is, err := c.setting(ctx, flag, &cfg); err == nil {
+			all = append(all, is)
+		}
+	}
+	return all
 }
 
 // roomLines is the section rooms, with every rule of the file.

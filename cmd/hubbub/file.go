@@ -224,7 +224,7 @@ func names(flags []*kong.Flag) (all []string) {
 // settings are the flags that are settings of the server; the others say what hubbub is to do.
 func settings(flags []*kong.Flag) (all []*kong.Flag) {
 	for _, f := range flags {
-		if !slices.Contains([]string{"help", "config", "room", "user", "commented", "diff", "url", "ready", "timeout"}, f.Name) {
+		if !slices.Contains([]string{"help", "config", "room", "user", "commented", "diff", "url", "ready", "timeout"}, f.Name) && len(f.Envs) > 0 {
 			all = append(all, f)
 		}
 	}

@@ -23,6 +23,9 @@ type cli struct {
 	Tail       tailCmd       `cmd:"" help:"Show what passes a room, a client or a user."`
 	Cluster    clusterCmd    `cmd:"" help:"Begin a cluster."`
 	Nodes      nodesCmd      `cmd:"" help:"Show the nodes of a cluster and its stores, or remove a store."`
+	Top        topCmd        `cmd:"" help:"Show what a server has to do, live: its rooms, clients and workers."`
+	Bundle     bundleCmd     `cmd:"" help:"Put what a bug report needs into one file, without secrets."`
+	Doctor     doctorCmd     `cmd:"" help:"Look at the machine, the settings and what is around them: what is wrong, and what to change."`
 	Bench      benchCmd      `cmd:"" help:"Put a server under load, and measure it."`
 	Token      tokenCmd      `cmd:"" help:"Make a token, to try a server that wants them."`
 	Completion completionCmd `cmd:"" help:"Print what has a shell complete this command line."`
@@ -101,7 +104,7 @@ func isReserved(name string) bool { return slices.Contains(reserved, name) }
 // server's settings are others, whatever they are called.
 func checkReserved(args, environ []string) error {
 	flags := args
-	if len(args) > 0 && !slices.Contains([]string{"serve", "config", "health"}, args[0]) {
+	if len(args) > 0 && !slices.Contains([]string{"serve", "config", "health", "doctor", "bundle"}, args[0]) {
 		flags = nil
 	}
 	for _, a := range flags {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/coreos/go-systemd/v22/daemon"
+	"go.opentelemetry.io/otel/trace"
 
 	"example.com/hubbub"
 )
@@ -21,14 +22,17 @@ import (
 // reloader has a server read its settings again: the file, since flags and the environment of a process stay.
 type reloader struct {
 	// Static.
-	args  []string // of the command line
-	level *slog.LevelVar
-	log   *slog.Logger
-	apart bool // there is an admin listener
+	args   []string // of the command line
+	level  *slog.LevelVar
+	log    *slog.Logger
+	traces trace.TracerProvider
+	apart  bool     // there is an admin listener
+	recent *logTail // the newest lines of log
 
-	mu  sync.Mutex
-	srv *hubbub.Server // guarded by mu, as is now
-	now *serveCmd      // what counts of what the library hasn't got
+	mu    sync.Mutex
+	srv   *hubbub.Server   // guarded by mu, as are the next two
+	now   *serveCmd        // what counts of what the library hasn't got
+	shown []hubbub.Setting // all that counts, with where it is from
 }
 
 // own are the settings that the library hasn't got. Those that change at run time do so by c being replaced.
@@ -115,14 +119,27 @@ func (r *reloader) reloadLocked() (changed, kept []string, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("beside what can't change at run time: %w", err)
 	}
-	cfg.AdminApart, cfg.ReadAgain = r.apart, r.reload
+	r.fill(&cfg)
 	if changed, kept, err = r.srv.Reload(cfg); err != nil {
 		return nil, nil, err
 	}
 	changed, kept = r.now.diffOwn(next, changed, kept)
 	r.level.Set(is.level())
-	r.now = &is
+	r.now, r.shown = &is, is.settingsOf(ctx, cfg)
 	return changed, kept, nil
+}
+
+// fill sets what is no setting of the command line.
+func (r *reloader) fill(cfg *hubbub.Config) {
+	cfg.AdminApart, cfg.ReadAgain = r.apart, r.reload
+	cfg.Settings, cfg.RecentLog, cfg.TracerProvider = r.show, r.recent.lines, r.traces
+}
+
+// show is what GET /settings answers.
+func (r *reloader) show() []hubbub.Setting {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.shown
 }
 
 // settings are those that count now.
@@ -161,7 +178,7 @@ func (c *configCmd) printDiff(ctx *kong.Context, cfg hubbub.Config) error {
 	if err != nil {
 		return usageError{err}
 	}
-	is, _, err := next.prepare(nextCtx, c.logger(new(slog.LevelVar)))
+	is, _, err := next.prepare(nextCtx, c.logger())
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -70,7 +71,7 @@ type serveCmd struct {
 	Anonymous           string        `default:"off" enum:"on,off" placeholder:"MODE" help:"on: who shows no token is let in too, without a name (${default})."`
 	TLSCert             string        `name:"tls-cert" placeholder:"FILE" help:"Certificate, PEM, with its chain; read again when it changes."`
 	TLSKey              string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
-	Page                string        `default:"on" enum:"on,off" placeholder:"on|off" help:"off: no page at / on which everybody may try the server (${default})."`
+	Page                string        `default:"on" enum:"on,off" placeholder:"on|off" help:"off: no page at / on which everybody may try the server, and no console beside it (${default})."`
 	Compression         string        `default:"on" placeholder:"MODE" help:"permessage-deflate: on, off, or context, which keeps context takeover and its memory (${default})."`
 	IO                  string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux) or pump (portable)."`
 	LogLevel            string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
@@ -104,7 +105,8 @@ func (c *serveCmd) jwtLeeway() time.Duration {
 // Run serves until a signal comes.
 func (c *serveCmd) Run(ctx *kong.Context) error {
 	var level slog.LevelVar
-	log := c.logger(&level)
+	recent := &logTail{to: os.Stderr}
+	log := c.loggerTo(recent, &level)
 	slog.SetDefault(log)
 	cfg, secure, err := c.prepare(ctx, log)
 	if err != nil {
@@ -127,8 +129,14 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 		l.Close()
 		return fmt.Errorf("--admin-listen %s: %w", c.AdminListen, err)
 	}
-	again := &reloader{args: ctx.Args, level: &level, log: log, apart: admin != nil, now: c}
-	cfg.AdminApart, cfg.ReadAgain = again.apart, again.reload
+	provider, err := traces(log, os.Getenv)
+	if err != nil {
+		l.Close()
+		return usageError{err}
+	}
+	defer flush(provider)
+	again := &reloader{args: ctx.Args, level: &level, log: log, traces: provider, apart: admin != nil, now: c, shown: c.settingsOf(ctx, cfg), recent: recent}
+	again.fill(&cfg)
 	again.mu.Lock() // a reload that is asked for meanwhile waits
 	srv, err := hubbub.New(cfg)
 	again.srv = srv
@@ -175,7 +183,7 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 		if errors.Is(err, context.DeadlineExceeded) {
 			log.Warn("some clients did not go and were cut off", "after", c.ShutdownTimeout)
 		}
-		if errors.Is(err, hubbub.ErrUnsettled) {
+		if errors.Is(err, hubbub.ErrUnsettled) || errors.Is(err, hubbub.ErrStoreRunning) {
 			return err
 		}
 	case <-signals:
@@ -345,14 +353,17 @@ func (c *serveCmd) level() (l slog.Level) {
 	return l
 }
 
-// logger writes at the level, which it sets.
-func (c *serveCmd) logger(level *slog.LevelVar) *slog.Logger {
+// logger writes to stderr at the level of the settings.
+func (c *serveCmd) logger() *slog.Logger { return c.loggerTo(os.Stderr, new(slog.LevelVar)) }
+
+// loggerTo writes at the level, which it sets.
+func (c *serveCmd) loggerTo(to io.Writer, level *slog.LevelVar) *slog.Logger {
 	level.Set(c.level())
 	opts := &slog.HandlerOptions{Level: level}
 	if c.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
+		return slog.New(slog.NewJSONHandler(to, opts))
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, opts))
+	return slog.New(slog.NewTextHandler(to, opts))
 }
 
 // where is what to type into a browser on this machine, and into a client; or the Unix socket's file.

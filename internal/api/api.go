@@ -18,6 +18,7 @@ import (
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/sparselog"
+	"example.com/hubbub/internal/tracing"
 )
 
 // Config is what an API is made of.
@@ -27,7 +28,13 @@ type Config struct {
 	Info       func() Info // what GET /info says of the server
 	Nodes      func(context.Context) Nodes
 	RemoveNode func(ctx context.Context, store string) error // for good, by its name or address
-	Renew      func(context.Context) (Reloaded, error)       // has the server read its settings again; ErrNoReload
+	Figures    func() Figures
+	Samples    func(since int64) Samples // newer than a time in Unix milliseconds
+	InForce    func() []Setting
+	Why        func(room, user string) []Reason        // of the room's policy, as a user of that name has it; "" for none
+	RecentLog  func() []string                         // nil where the program keeps none
+	Renew      func(context.Context) (Reloaded, error) // has the server read its settings again; ErrNoReload
+	Tracer     *tracing.Tracer                         // nil for none
 	Log        *slog.Logger
 }
 
@@ -46,7 +53,7 @@ type API struct {
 	Config
 	calls front.Lane
 
-	settings atomic.Pointer[Settings]
+	inUse atomic.Pointer[Settings]
 
 	counts counts
 	noKey  sparselog.Log // calls without a key that counts
@@ -63,10 +70,13 @@ func New(cfg Config) *API {
 }
 
 // Reload has the calls that come from now on go by other settings.
-func (a *API) Reload(s Settings) { a.settings.Store(&s) }
+func (a *API) Reload(s Settings) { a.inUse.Store(&s) }
 
 // now is what calls go by.
-func (a *API) now() *Settings { return a.settings.Load() }
+func (a *API) now() *Settings { return a.inUse.Load() }
+
+// Off says that every call is refused, since no key is set.
+func (a *API) Off() bool { return len(a.now().Keys) == 0 }
 
 // route is a call.
 type route struct {
@@ -86,8 +96,8 @@ type route struct {
 var routes = []route{
 	post("publish", auth.RightPublish, (*API).publish),
 	post("batch", 0, (*API).batch),
-	get("rooms", "rooms", (*API).listRooms, "prefix", "after", "limit"),
-	get("room", "rooms/{room}", (*API).room),
+	get("rooms", "rooms", (*API).listRooms, "prefix", "contains", "order", "after", "limit"),
+	get("room", "rooms/{room}", (*API).room, "user"),
 	get("history", "rooms/{room}/history", (*API).history, "since", "before", "limit"),
 	manage("delete_history", "DELETE", "rooms/{room}/history", (*API).deleteHistory),
 	manage("delete_message", "DELETE", "rooms/{room}/history/{offset}", (*API).deleteMessage, "epoch"),
@@ -101,9 +111,13 @@ var routes = []route{
 	get("user", "users/{user}", (*API).user),
 	manage("disconnect_user", "DELETE", "users/{user}", (*API).disconnectUser, "code", "reason"),
 	get("info", "info", (*API).info),
+	get("figures", "figures", (*API).figures),
+	get("samples", "samples", (*API).samples, "since"),
+	get("settings", "settings", (*API).settings),
 	get("nodes", "nodes", (*API).nodes),
 	manage("remove_node", "DELETE", "nodes/{node}", (*API).removeNode),
 	{name: "reload", method: "POST", path: segments("reload"), right: auth.RightManage, tells: true, do: (*API).reload},
+	{name: "log", method: "GET", path: segments("log"), right: auth.RightTail, do: (*API).recentLog},
 	{name: tailCall, method: "GET", path: segments("tail"), right: auth.RightTail, query: []string{"room", "client", "user", "content"}},
 }
 
@@ -149,6 +163,8 @@ type call struct {
 	query url.Values
 	body  []byte // good until the call is answered
 	whole bool   // all of it was read
+
+	status int // of the answer
 }
 
 // Handler serves the calls whose paths begin with base and Path.
@@ -260,7 +276,7 @@ func (to *route) matches(path []string) bool {
 
 // identify finds the key of a call.
 func (a *API) identify(c *call) *problem {
-	if len(a.now().Keys) == 0 {
+	if a.Off() {
 		return &problem{http.StatusForbidden, apiOff, false, "the API is off while the server has no key: run hubbub key, and start hubbub serve with HUBBUB_API_KEY (or --api-key, or api-keys in its file; in Go Config.APIKeys) set to the key that it prints"}
 	}
 	sent := c.r.Header["Authorization"]
@@ -288,6 +304,9 @@ func (a *API) keyOf(sent string) *auth.APIKey {
 
 // answer has a call done that is let in.
 func (a *API) answer(w http.ResponseWriter, c *call, to *route) {
+	if a.Tracer != nil {
+		defer a.trace(c, to)()
+	}
 	no := a.prepare(c, to)
 	if c.body != nil {
 		defer freeBody(c.body)
@@ -306,6 +325,7 @@ func (a *API) answer(w http.ResponseWriter, c *call, to *route) {
 		h["Content-Type"] = jsonType
 		h["Cache-Control"] = noStore
 	}
+	c.status = status
 	a.counts.add(to, status)
 	front.Answers(w, c.r)
 	w.WriteHeader(status)
@@ -426,6 +446,7 @@ func grownTo(full int, told int64) int {
 
 // refuse answers with a problem.
 func (a *API) refuse(w http.ResponseWriter, c *call, to *route, no *problem) {
+	c.status = no.status
 	a.counts.add(to, no.status)
 	front.Answers(w, c.r)
 	h := w.Header()

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"example.com/hubbub/internal/history"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/protocol"
 	"example.com/hubbub/internal/protocol/room"
@@ -17,36 +16,6 @@ const (
 	usualList = 100
 	maxList   = 1000
 )
-
-// Info is what GET /info says.
-type Info struct {
-	Version     string `json:"version"`
-	Node        string `json:"node"`
-	Connections int    `json:"connections"`
-	Rooms       int    `json:"rooms"`
-	Clients     int    `json:"clients"` // connected and in the room protocol
-	Memory      Memory `json:"memory"`
-
-	Nodes []InfoNode `json:"nodes,omitempty"` // of a cluster: what each says of itself, the one that was asked first
-}
-
-// InfoNode is a node of a cluster. A client is counted where it is, a room by each node that has members of it.
-type InfoNode struct {
-	Node        string `json:"node"`
-	Version     string `json:"version"`
-	Connections int    `json:"connections"`
-	Rooms       int    `json:"rooms"`
-	Clients     int    `json:"clients"`
-}
-
-// Memory is in bytes.
-type Memory struct {
-	Process     int64 `json:"process"`      // what the Go runtime has of the system
-	Buffered    int64 `json:"buffered"`     // what is kept for clients, unsent or half received, history too
-	MaxBuffered int64 `json:"max_buffered"` // --max-buffered-bytes
-}
-
-func (a *API) info(*call) ([]byte, *problem) { return encode(a.Info()) }
 
 // encode makes JSON of what can't fail to be it.
 func encode(v any) ([]byte, *problem) {
@@ -92,82 +61,9 @@ func (c *call) afterID() (id hub.ID, no *problem) {
 	return id, no
 }
 
-func (a *API) listRooms(c *call) ([]byte, *problem) {
-	limit, no := c.limit()
-	if no != nil {
-		return nil, no
-	}
-	rooms, more, err := a.Hub.RoomsAfter(c.r.Context(), c.query.Get("prefix"), c.query.Get("after"), limit)
-	if err != nil {
-		return nil, problemOf(err)
-	}
-	out := []byte(`{"rooms":[`)
-	for i, r := range rooms {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(appendRoom(out, r), '}')
-	}
-	return appendMore(out, more), nil
-}
-
 // appendMore ends a list, and the object that it is in.
 func appendMore(dst []byte, more bool) []byte {
 	return append(strconv.AppendBool(append(dst, `],"more":`...), more), '}')
-}
-
-// appendRoom appends a room without its last brace.
-func appendRoom(dst []byte, r hub.RoomInfo) []byte {
-	dst = room.AppendString(append(dst, `{"room":`...), r.Name)
-	dst = strconv.AppendInt(append(dst, `,"members":`...), int64(r.Members), 10)
-	if r.Position.Epoch != "" {
-		dst = appendPosition(append(dst, ','), r.Position)
-	}
-	return dst
-}
-
-func (a *API) room(c *call) ([]byte, *problem) {
-	name, no := c.room()
-	if no != nil {
-		return nil, no
-	}
-	ctx, cancel := context.WithTimeout(c.r.Context(), waitFor)
-	defer cancel()
-	r, ok, err := a.Hub.Room(ctx, name)
-	switch {
-	case err != nil:
-		return nil, problemOf(err)
-	case !ok:
-		return nil, nothing("room: it has neither members nor history")
-	}
-	policy, no := encode(policyOf(a.Hub.Policy(name)))
-	return append(append(append(appendRoom(nil, r), `,"policy":`...), policy...), '}'), no
-}
-
-// policy is what a room gets, by the names of the file. Times are in milliseconds.
-type policy struct {
-	History       *kept  `json:"history"` // null for none
-	Presence      string `json:"presence"`
-	Join          string `json:"join"`
-	Read          string `json:"read"`
-	Publish       string `json:"publish"`
-	IncludeSender bool   `json:"include_sender"`
-	SlowConsumer  string `json:"slow_consumer"`
-	IdleTTL       int64  `json:"idle_ttl_ms"`
-}
-
-type kept struct {
-	Messages int   `json:"messages"`
-	Age      int64 `json:"age_ms"`
-	Bytes    int   `json:"bytes"`
-}
-
-func policyOf(p *hub.Policy) policy {
-	told := policy{nil, p.Presence.String(), p.Join.String(), p.Read.String(), p.Publish.String(), p.IncludeSender, p.SlowConsumer.String(), p.IdleTTL.Milliseconds()}
-	if h := p.History; h != (history.Bounds{}) {
-		told.History = &kept{h.Messages, h.Age.Milliseconds(), h.Bytes}
-	}
-	return told
 }
 
 func (a *API) history(c *call) ([]byte, *problem) {
@@ -347,4 +243,14 @@ func (a *API) user(c *call) ([]byte, *problem) {
 		User    string   `json:"user"`
 		Clients []client `json:"clients"`
 	}{c.args[0], clientsOf(clients)})
+}
+
+// recentLog is what GET /log says.
+func (a *API) recentLog(*call) ([]byte, *problem) {
+	if a.RecentLog == nil {
+		return nil, nothing("log: the program keeps none of its lines")
+	}
+	return encode(struct {
+		Lines []string `json:"lines"`
+	}{append([]string{}, a.RecentLog()...)})
 }

@@ -1,6 +1,10 @@
 package api
 
-import "bytes"
+import (
+	"bytes"
+
+	"example.com/hubbub/internal/front"
+)
 
 // plainHead is the head of a publish about whose meaning there is no doubt: a line for each header, of visible ASCII
 // after one space; what is read here once, and beside that only plainHeaders. Two readers of such a head can't see
@@ -57,13 +61,13 @@ func parsePlain(b []byte) (h plainHead, size int) {
 func (h *plainHead) take(line []byte) (is int, ok bool) {
 	name, value, found := bytes.Cut(line, []byte(": "))
 	value, whole := bytes.CutSuffix(value, []byte("\r"))
-	if !found || !whole || !visible(value) {
+	if !found || !whole || !front.Visible(value) {
 		return 0, false
 	}
 	var space [32]byte
 	switch lower := lowered(space[:0], name); string(lower) {
 	case "host":
-		return hasHost, plainHost(value)
+		return hasHost, front.PlainHost(value)
 	case "authorization":
 		h.authorization = string(value)
 		return hasAuthorization, true
@@ -82,16 +86,6 @@ func (h *plainHead) take(line []byte) (is int, ok bool) {
 	}
 }
 
-// visible says whether a value is of visible ASCII, with spaces only within.
-func visible(value []byte) bool {
-	for _, c := range value {
-		if c < ' ' || c > '~' {
-			return false
-		}
-	}
-	return len(value) > 0 && value[0] != ' ' && value[len(value)-1] != ' '
-}
-
 // lowered appends a header's name in small letters; nothing where it is longer than any that is known.
 func lowered(dst, name []byte) []byte {
 	if len(name) > cap(dst) {
@@ -104,16 +98,6 @@ func lowered(dst, name []byte) []byte {
 		dst = append(dst, c)
 	}
 	return dst
-}
-
-// plainHost takes names, addresses and ports.
-func plainHost(value []byte) bool {
-	for _, c := range value {
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != ':' && c != '-' && c != '[' && c != ']' {
-			return false
-		}
-	}
-	return true
 }
 
 // plainNumber is one from 1 to 9999, without a sign or a zero in front.

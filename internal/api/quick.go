@@ -12,9 +12,9 @@ import (
 
 // Quick answers publishes without net/http, in half of its processor time: those that are plain (see plainHead), have
 // arrived whole and are done. All others, also those that can't be done, it leaves to net/http untouched, so that every
-// refusal is told by one place. base is as Handler has it. nil where a publish may have to wait.
+// refusal is told by one place. base is as Handler has it. nil where a publish may have to wait, or has spans.
 func (a *API) Quick(base string) front.Answer {
-	if a.Hub.Remote() {
+	if a.Hub.Remote() || a.Tracer != nil {
 		return nil
 	}
 	line := []byte("POST " + base + Path + "/publish HTTP/1.1\r\n")

@@ -1,8 +1,10 @@
-// Package console is the page at "/" on which a newcomer tries Hubbub.
+// Package console is the pages of the server: the one at "/" on which a newcomer tries Hubbub, and the console at
+// "/console" for who runs it.
 //
-// The folder page has it as it is served: index.html at "/", and what that loads, a style and modules, below "/page/".
-// It loads nothing else but "/hubbub.js" beside it, the JavaScript client, and opens a WebSocket to "/ws" beside it;
-// its content security policy says so. All its addresses are relative, so that it works below any path.
+// The folders page and console have them as they are served: index.html at the page's path, and what that loads, a style
+// and modules, below it. The page loads nothing else but "/hubbub.js" beside it, the JavaScript client, and opens a
+// WebSocket to "/ws" beside it; the console calls the API at "/api/v1" beside it, with a key that is typed in. Their
+// content security policies say so. All addresses are relative, so that they work below any path.
 package console
 
 import (
@@ -18,11 +20,14 @@ import (
 	"time"
 )
 
-//go:embed page
+//go:embed page console
 var files embed.FS
 
-// Below is the path below which all lies that the page loads.
-const Below = "/page/"
+// Below is the path below which all lies that the page loads; Path is that of the console, which has its own below it.
+const (
+	Below = "/page/"
+	Path  = "/console"
+)
 
 // file is one that is served.
 type file struct {
@@ -36,8 +41,15 @@ var kinds = map[string]string{".html": "text/html; charset=utf-8", ".css": "text
 
 // Handler serves the page at "/" and its files below Below to GET and HEAD. Any other path is 404, any other method
 // 405.
-func Handler() http.Handler {
-	served := readFiles()
+func Handler() http.Handler { return serve(readFiles("page", "/"), true) }
+
+// ForOperators serves the console at Path and its files below it, in the same way.
+func ForOperators() http.Handler { return serve(readFiles("console", Path), false) }
+
+// Has says of a path whether it is the console's.
+func Has(path string) bool { return path == Path || strings.HasPrefix(path, Path+"/") }
+
+func serve(served map[string]file, webSockets bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -57,42 +69,50 @@ func Handler() http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		h.Set("Content-Security-Policy", policy(r.Host))
+		connect := "'self'"
+		if webSockets {
+			connect += webSocketsOf(r.Host)
+		}
+		h.Set("Content-Security-Policy", policy(connect))
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.content))
 	})
 }
 
-// readFiles has what is embedded by its path.
-func readFiles() map[string]file {
+// readFiles has what is embedded in a folder by its path; that of the page itself is index.
+func readFiles(folder, index string) map[string]file {
 	served := map[string]file{}
-	entries, err := files.ReadDir("page")
+	entries, err := files.ReadDir(folder)
 	if err != nil {
 		panic(err) // it is a part of the program
 	}
 	for _, e := range entries {
-		content, err := files.ReadFile("page/" + e.Name())
+		content, err := files.ReadFile(folder + "/" + e.Name())
 		kind := kinds[path.Ext(e.Name())]
 		if err != nil || kind == "" {
-			panic(fmt.Sprintf("console: page/%s: of no kind that is served: %v", e.Name(), err))
+			panic(fmt.Sprintf("console: %s/%s: of no kind that is served: %v", folder, e.Name(), err))
 		}
 		sum := sha256.Sum256(content)
-		at := Below + e.Name()
+		at := "/" + folder + "/" + e.Name()
 		if e.Name() == "index.html" {
-			at = "/"
+			at = index
 		}
 		served[at] = file{content, kind, `"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`}
 	}
 	return served
 }
 
-// policy allows the page what its own origin serves, WebSockets to it, and nothing else: nothing inline, and no text
-// that becomes HTML or a script.
-func policy(host string) string {
-	connect := "'self'"
-	// CSP 3 lets 'self' cover ws: and wss: of the same host; Safari before 15.4 does not, and needs the host by name.
-	if plainHost(host) {
-		connect += " ws://" + host + " wss://" + host
+// webSocketsOf is for connect-src: CSP 3 lets 'self' cover ws: and wss: of the same host; Safari before 15.4 does not,
+// and needs the host by name.
+func webSocketsOf(host string) string {
+	if !plainHost(host) {
+		return ""
 	}
+	return " ws://" + host + " wss://" + host
+}
+
+// policy allows a page what its own origin serves, and connections: nothing inline, and no text that becomes HTML or a
+// script.
+func policy(connect string) string {
 	return strings.Join([]string{
 		"default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src " + connect, "img-src data:",
 		"base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'", "trusted-types 'none'",

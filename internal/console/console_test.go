@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -70,7 +71,7 @@ func TestHeadHasTheHeadersAndNoBody(t *testing.T) {
 
 func TestKnownETagIs304(t *testing.T) {
 	seen := map[string]string{}
-	for path := range readFiles() {
+	for path := range readFiles("page", "/") {
 		etag := get(t, "GET", "http://localhost"+path, nil).Header.Get("ETag")
 		if !regexp.MustCompile(`^"[A-Za-z0-9_-]{20,}"$`).MatchString(etag) {
 			t.Fatalf("%s: ETag %q", path, etag)
@@ -162,11 +163,38 @@ func TestPageKeepsItsOwnRules(t *testing.T) {
 		"HTML from text":    `innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|setHTML`,
 		"code from text":    `\beval\(|new Function|javascript:`,
 	}
-	for path, f := range readFiles() {
+	all := readFiles("page", "/")
+	maps.Copy(all, readFiles("console", Path))
+	for path, f := range all {
 		for name, re := range forbidden {
 			if m := regexp.MustCompile(re).Find(f.content); m != nil {
 				t.Errorf("%s: %s: %q", path, name, m)
 			}
 		}
+	}
+}
+
+func TestConsoleIsServedBelowItsPath(t *testing.T) {
+	for path := range readFiles("console", Path) {
+		w := httptest.NewRecorder()
+		ForOperators().ServeHTTP(w, httptest.NewRequest("GET", "http://chat.example"+path, nil))
+		if w.Code != 200 || w.Body.Len() == 0 {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+		csp := w.Header().Get("Content-Security-Policy")
+		for _, part := range []string{"default-src 'none'", "connect-src 'self';", "frame-ancestors 'none'", "form-action 'none'", "require-trusted-types-for 'script'"} {
+			if !strings.Contains(csp, part) {
+				t.Errorf("%s: the policy lacks %q: %s", path, part, csp)
+			}
+		}
+	}
+	for path, want := range map[string]bool{"/console": true, "/console/": true, "/console/x.js": true, "/consoles": false, "/": false} {
+		if Has(path) != want {
+			t.Errorf("%s: %t", path, !want)
+		}
+	}
+	if w := httptest.NewRecorder(); true {
+		ForOperators().ServeHTTP(w, httptest.NewRequest("GET", "/page/page.js", nil))
+		checkProblem(t, w.Result(), 404)
 	}
 }

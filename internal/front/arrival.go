@@ -1,6 +1,7 @@
 package front
 
 import (
+	"context"
 	"errors"
 	"net"
 	"sync/atomic"
@@ -12,11 +13,12 @@ import (
 // its client keeps the server waiting, or the server its client. See Quick for what net/http never gets.
 type arrival struct {
 	net.Conn
-	gate  *Gate
-	quick answers
-	mode  atomic.Int32
-	waits atomic.Bool // somebody reads, and nothing has come
-	since time.Time   // the client has been silent as often as the gate looked; guarded by the gate's mu
+	gate    *Gate
+	context context.Context // net/http's, of all its requests
+	quick   answers
+	mode    atomic.Int32
+	waits   atomic.Bool // somebody reads, and nothing has come
+	since   time.Time   // the client has been silent as often as the gate looked; guarded by the gate's mu
 }
 
 // newArrival gives nc itself where nothing can be told of it. Of TLS nobody knows who waits for whom, since a handshake

@@ -203,9 +203,9 @@ func (g *Gate) forget(nc net.Conn) {
 }
 
 // Unsettled says how many connections the gate still counts. net/http tells of the last ones a moment after it has
-// closed them, so it waits for that up to a second.
+// closed them, on a busy machine some moments, so it waits for that up to ten seconds.
 func (g *Gate) Unsettled() []string {
-	for end := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		g.mu.Lock()
 		arrived, beside, turns := len(g.arrived), len(g.beside)+len(g.kept), g.turns
 		g.mu.Unlock()
@@ -220,7 +220,11 @@ func (g *Gate) Unsettled() []string {
 
 // Context is net/http's ConnContext.
 func (g *Gate) Context(ctx context.Context, nc net.Conn) context.Context {
-	return context.WithValue(ctx, gateKey{}, &ticket{gate: g, nc: nc})
+	ctx = context.WithValue(ctx, gateKey{}, &ticket{gate: g, nc: nc})
+	if a, ok := nc.(*arrival); ok {
+		a.context = ctx
+	}
+	return ctx
 }
 
 type gateKey struct{}

@@ -1,7 +1,9 @@
 package front
 
 import (
+	"io"
 	"net"
+	"net/http"
 	"time"
 )
 
@@ -9,14 +11,17 @@ import (
 // bytes of b the request was; 0: the request is net/http's. It keeps nothing of b, and doesn't block.
 type Answer func(b, dst []byte) (answer []byte, used int)
 
-// Quick has requests answered without net/http, from the first of a connection on until one comes that Answer won't
-// have, or that hasn't arrived whole. From there on the connection is net/http's for good, which gets all that wasn't
-// answered: it has never seen any of this connection before, so the two can't disagree about where a request begins.
-// Not where there is TLS.
+// Quick has requests answered without net/http, from the first of a connection on until one comes that neither Answer nor
+// Upgrade will have, or that hasn't arrived whole. From there on the connection is net/http's for good, which gets all
+// that wasn't answered: it has never seen any of this connection before, so the two can't disagree about where a request
+// begins. Not where there is TLS.
 type Quick struct {
-	Answer Answer
-	Head   time.Duration // for the first request of net/http's, behind one of Answer's
-	Idle   time.Duration // between an answer and the next request
+	Answer Answer // nil: none
+	// Upgrade says who serves an upgrade: nil for net/http. Who does writes to an *Upgrading, and must not wait for long:
+	// that the client has gone doesn't end the request's context. nil: nobody.
+	Upgrade func(r *http.Request) http.HandlerFunc
+	Head    time.Duration // for the first request of net/http's, behind one of Answer's
+	Idle    time.Duration // between an answer and the next request
 }
 
 // What an arrival is about.
@@ -25,6 +30,7 @@ const (
 	resting        // Quick has answered, and waits
 	busy           // Quick is at work
 	ending         // likewise, and it is closed as soon as that is answered
+	taken          // for good, by an upgrade
 )
 
 // maxSpace is how much of an answer a connection keeps for the next one.
@@ -65,6 +71,12 @@ func (a *arrival) answer(b []byte) (n int, err error) {
 	}
 	defer a.rest()
 	for used := 0; used < len(b); used += n {
+		if a.upgrades(b[used:]) {
+			return 0, io.EOF
+		}
+		if a.quick.Answer == nil {
+			return copy(b, b[used:]), nil
+		}
 		var out []byte
 		if out, n = a.quick.Answer(b[used:], a.quick.space); n == 0 {
 			return copy(b, b[used:]), nil
@@ -103,7 +115,7 @@ func (a *arrival) rest() {
 	if a.quick.given {
 		now = resting
 	}
-	if !a.mode.CompareAndSwap(busy, now) {
+	if !a.mode.CompareAndSwap(busy, now) && a.mode.Load() != taken {
 		a.Conn.Close()
 	}
 }
@@ -113,7 +125,7 @@ func (a *arrival) Close() error {
 	switch {
 	case a.mode.CompareAndSwap(busy, ending):
 		return a.Conn.SetWriteDeadline(time.Now().Add(time.Second))
-	case a.mode.Load() == ending:
+	case a.mode.Load() >= ending:
 		return nil
 	}
 	return a.Conn.Close()

@@ -170,6 +170,29 @@ func TestAGateThatClosesLetsQuickFinish(t *testing.T) {
 	}
 }
 
+// A gate that closes while the first answer of a connection is made: it is closed behind that, though the gate has not
+// found it, and leaves nothing there.
+func TestAGateThatClosesMeetsAFirstAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g *Gate
+		g, a, client := quickly(t, func(b, dst []byte) ([]byte, int) {
+			g.Close()
+			return lines(b, dst)
+		})
+		got := a.reads()
+		began := time.Now()
+		io.WriteString(client, "q\n")
+		hears(t, client, "to q\n")
+		client.SetReadDeadline(began.Add(time.Minute))
+		if _, err := client.Read(make([]byte, 1)); err != io.EOF || time.Since(began) != 0 {
+			t.Errorf("behind the answer: %v after %v", err, time.Since(began))
+		}
+		if end := <-got; end.text != "" || end.err == nil {
+			t.Errorf("net/http got %q, %v", end.text, end.err)
+		}
+	})
+}
+
 func TestWhoDoesntTakeItsAnswerIsLetGo(t *testing.T) {
 	for name, closes := range map[string]time.Duration{"by its time": readWithin, "by a close": time.Second} {
 		t.Run(name, func(t *testing.T) {

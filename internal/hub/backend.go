@@ -52,11 +52,13 @@ type Publication struct {
 	PublishID string // "" for none
 	Publisher string // the API key's name, whose publish_ids are its own; "" for the application itself
 	Exclude   ID     // the client that doesn't get it; zero for nobody
+
+	trace *string // as Message.Trace
 }
 
 // message is what p publishes. It has no place yet.
 func (p *Publication) message(kind protocol.Kind) *protocol.Message {
-	m := &protocol.Message{Kind: kind, Room: p.Room, From: cmp.Or(p.From, Server), Content: p.Content, Key: p.Key, Time: time.Now().UnixMilli()}
+	m := &protocol.Message{Kind: kind, Room: p.Room, From: cmp.Or(p.From, Server), Content: p.Content, Key: p.Key, Time: time.Now().UnixMilli(), Trace: p.trace}
 	if p.Exclude != (ID{}) {
 		m.Except = p.Exclude.String()
 	}
@@ -89,6 +91,13 @@ func CheckFrom(from string) error {
 // and keeps no history. duplicate says that the publisher has published it by this PublishID before, at this position.
 // ErrOverloaded says that nothing was sent, and so do ErrStopped, ErrUnknownClient, ErrUnknownUser, and CheckFrom's.
 func (h *Hub) Publish(ctx context.Context, p *Publication) (at history.Position, duplicate bool, err error) {
+	if h.cfg().Tracer != nil {
+		return h.publishTraced(ctx, p)
+	}
+	return h.publishAnywhere(ctx, p)
+}
+
+func (h *Hub) publishAnywhere(ctx context.Context, p *Publication) (at history.Position, duplicate bool, err error) {
 	if err := CheckFrom(p.From); err != nil {
 		return at, false, err
 	}
@@ -264,6 +273,7 @@ func (h *Hub) presenceHere(room string, after ID, limit int) (count int, members
 type RoomInfo struct {
 	Name     string
 	Members  int
+	Recent   int // about how many messages came in the last 10 s
 	Position history.Position
 }
 
@@ -275,7 +285,7 @@ func (h *Hub) roomHere(name string) (info RoomInfo, ok bool) {
 	if r == nil || !r.known() {
 		return info, false
 	}
-	return r.info(), true
+	return r.info(time.Now().UnixMilli()), true
 }
 
 // known says that the room's log is here, where it has one: else it is still being opened, for who isn't in yet. One
@@ -284,7 +294,10 @@ func (r *room) known() bool {
 	return r.remote == nil || r.remote.log.done() && (r.keeps() || r.members > 0)
 }
 
-func (r *room) info() RoomInfo { return RoomInfo{r.name, r.members, r.position()} }
+// info is at a time, in Unix milliseconds.
+func (r *room) info(now int64) RoomInfo {
+	return RoomInfo{r.name, r.members, r.pace.recent(now), r.position()}
+}
 
 // ClientInfo is what is known of a client from outside.
 type ClientInfo struct {

@@ -5,12 +5,53 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"example.com/hubbub/broker/brokertest"
 	"example.com/hubbub/internal/protocol"
 )
+
+// The next handshake of a client whose first one was given up gets the session as well, and is still at it when the node
+// that had it asks: then it stays on its way, and is there alone in the end.
+func TestASessionIsOnItsWayToTheLastHandshake(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
+	a, b := nodes[0], nodes[1]
+	c := a.comes("", "ann")
+	id, to := idOf(c), b.inner.ID()
+	first := b.h.cluster.moves.begin(t.Context(), id)
+	claim := func(nonce uint64) *movedSession {
+		got, err := a.h.claimed(t.Context(), to, claimQuestion{ID: id, User: "ann", Nonce: nonce})
+		if err != nil || got.Session == nil {
+			t.Fatalf("got %+v, %v", got, err)
+		}
+		return got.Session
+	}
+	claim(first.nonce)
+	b.h.cluster.moves.finish(first)
+	last := b.h.cluster.moves.begin(t.Context(), id)
+	m := claim(last.nonce)
+	var asked atomic.Int32
+	a.losing(func(k callKind) (bool, bool) {
+		if k == callHas {
+			asked.Add(1)
+		}
+		return false, false
+	})
+	until(t, "it was asked again", func() bool { return asked.Load() > 1 || a.h.handing(id) == nil })
+	if a.h.handing(id) == nil {
+		t.Error("it isn't on its way any more")
+	}
+	if !b.h.install(id, m, netip.Addr{}) {
+		t.Error("it isn't taken")
+	}
+	b.h.cluster.moves.took(id, last.nonce)
+	b.h.cluster.moves.finish(last)
+	b.h.cluster.arrived(id, last.nonce, a.inner.ID())
+	expectOn(t, id, 1, nodes...)
+	audited(t, nodes...)
+}
 
 // A try of which the handshake has given up waiting still runs when the next one comes: that gets the session all the same.
 func TestTwoTriesOfOneHandshakeMeet(t *testing.T) {

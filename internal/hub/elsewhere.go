@@ -157,6 +157,9 @@ func (s *session) publishRemotely(cmd *protocol.Command) {
 // append appends m to a log that lies elsewhere, once for each id but "". done is called once, at once where that is
 // refused.
 func (h *Hub) append(m *protocol.Message, id string, done func(at history.Position, duplicate bool, err error)) {
+	if m.Trace != nil {
+		done = h.traceAppend(m, done)
+	}
 	record := m.AppendRecord(make([]byte, 0, m.Size()))
 	err := h.cfg().Broker.Publish(h.brokers(m.Room), broker.Message{Body: record, ID: id}, func(at broker.Position, duplicate bool, err error) {
 		if err == nil && !duplicate {

@@ -98,6 +98,31 @@ func TestAClientIsPutIntoTheRoomsOfItsIdentity(t *testing.T) {
 	}
 }
 
+// A resume in which the application is asked about one room is not asked about that of a seat, nor is that refused.
+func TestASeatNeedsNoQuestionBesideAnother(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) {
+		closedRooms(c)
+		c.Hooks.Join = func(_ context.Context, _ Identity, room string) error {
+			if room != "free" {
+				t.Errorf("it is asked about %q", room)
+			}
+			return nil
+		}
+	})
+	who := auth.Identity{User: "ann", Rooms: []string{"closed.1"}}
+	c := newKnown(t, h, l, who)
+	c.expectKinds("joined closed.1")
+	c.ask(`{"msg_type":"join_room","room":"free","id":1}`)
+	c.lose(h)
+	back := c.backAs(h, l, who)
+	if got, want := back.resume(`"closed.1":null,"free":null`), []string{"resumed closed.1 false expired", "resumed free false expired"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if rooms := roomsOf(t, h, back); !slices.Equal(rooms, []string{"closed.1", "free"}) {
+		t.Errorf("it is in %q", rooms)
+	}
+}
+
 func TestRoomsOfAnIdentityOverAResume(t *testing.T) {
 	h, l := newHubOf(t, 2, closedRooms)
 	who := auth.Identity{User: "ann", Rooms: []string{"closed.1", "closed.2"}, Grants: granting(t, "granted.1")}

@@ -19,6 +19,12 @@ type listQuestion struct {
 	Room   string `json:"room,omitzero"`
 	User   string `json:"user,omitzero"`
 	Prefix string `json:"prefix,omitzero"`
+
+	Contains string    `json:"contains,omitzero"`
+	Order    RoomOrder `json:"order,omitzero"`
+	Figure   int       `json:"figure,omitzero"` // of After, in an Order by one
+	Names    []string  `json:"names,omitzero"`  // these alone
+
 	After  string `json:"after,omitzero"` // a name
 	Behind ID     `json:"behind,omitzero"`
 	Limit  int    `json:"limit"`
@@ -92,40 +98,18 @@ func answersOfAll[A any](ctx context.Context, c *cluster, kind callKind, questio
 	return all, nil
 }
 
-// RoomsAfter are the first so many rooms, by name, that begin with prefix and come after a name. ErrUnavailable.
-func (h *Hub) RoomsAfter(ctx context.Context, prefix, after string, limit int) (list []RoomInfo, more bool, err error) {
-	q := listQuestion{Prefix: prefix, After: after, Limit: limit}
-	p, err := merged(ctx, h, callRooms, q, h.roomsHere(q), func(a, b RoomInfo) int { return strings.Compare(a.Name, b.Name) }, joinRooms)
-	return p.List, p.More, err
-}
-
 // joinRooms joins what two nodes know of a room.
 func joinRooms(into *RoomInfo, other RoomInfo) {
 	into.Members += other.Members
+	into.Recent = max(into.Recent, other.Recent) // each node sees all that is published
 	if other.Position.Offset > into.Position.Offset || into.Position.Epoch == "" {
 		into.Position = other.Position
 	}
 }
 
-func (h *Hub) roomsHere(q listQuestion) listPage[RoomInfo] {
-	l := firstOf(q.Limit, func(a, b RoomInfo) int { return strings.Compare(a.Name, b.Name) })
-	for i := range h.rooms {
-		h.rooms[i].each(func(r *room) {
-			if r.known() && r.name > q.After && strings.HasPrefix(r.name, q.Prefix) {
-				l.add(r.info())
-			}
-		})
-	}
-	return pageOfFirsts(l)
-}
-
 func pageOfFirsts[T any](l *firsts[T]) listPage[T] {
 	list, more := l.page()
 	return listPage[T]{List: list, More: more}
-}
-
-func (h *Hub) roomsAsked(_ context.Context, q listQuestion) (json.RawMessage, error) {
-	return h.roomsHere(q).answered()
 }
 
 // Room is what is known of the room of that name; false where there is none. It doesn't block, but where the room's log

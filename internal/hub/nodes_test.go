@@ -339,7 +339,7 @@ func TestListsAreOfAllNodes(t *testing.T) {
 		}
 		got = nil
 		for more, last := true, ""; more; last = got[len(got)-1] {
-			list, again, err := n.RoomsAfter(ctx, "plain.", last, 4)
+			list, again, err := n.RoomsAfter(ctx, RoomQuery{Prefix: "plain.", After: last, Limit: 4})
 			if err != nil || len(list) == 0 {
 				t.Fatal(list, err)
 			}
@@ -354,6 +354,15 @@ func TestListsAreOfAllNodes(t *testing.T) {
 		if !slices.Equal(got, rooms) {
 			t.Errorf("rooms on node %d: %v", i, got)
 		}
+		largest, more, err := n.RoomsAfter(ctx, RoomQuery{Prefix: "plain.", Order: ByMembers, Limit: 3})
+		if err != nil || !more || len(largest) != 3 || largest[0].Name != "plain.all" || largest[0].Members != 30 || largest[1].Name != rooms[1] && largest[1].Name != rooms[0] {
+			t.Errorf("the largest rooms on node %d: %v, %t, %v", i, largest, more, err)
+		}
+		last := largest[2]
+		rest, more, err := n.RoomsAfter(ctx, RoomQuery{Prefix: "plain.", Order: ByMembers, After: last.Name, Figure: last.Members, Limit: 1000})
+		if err != nil || more || len(rest)+3 != len(rooms) {
+			t.Errorf("the other rooms on node %d: %v, %t, %v", i, rest, more, err)
+		}
 		users, more, err := n.UsersAfter(ctx, "user 02", 5)
 		if err != nil || !more || len(users) != 5 || users[0] != (UserInfo{"user 03", 2}) || users[4] != (UserInfo{"user 07", 2}) {
 			t.Errorf("users on node %d: %v, %t, %v", i, users, more, err)
@@ -364,7 +373,7 @@ func TestListsAreOfAllNodes(t *testing.T) {
 	}
 	m.Cut(nodes[0].b, true)
 	for what, err := range map[string]error{
-		"clients": errOfPublish(nodes[0].ClientsAfter(ctx, ID{}, 7)), "rooms": errOfPublish(nodes[0].RoomsAfter(ctx, "", "", 7)),
+		"clients": errOfPublish(nodes[0].ClientsAfter(ctx, ID{}, 7)), "rooms": errOfPublish(nodes[0].RoomsAfter(ctx, RoomQuery{Limit: 7})),
 		"users": errOfPublish(nodes[0].UsersAfter(ctx, "", 7)), "a user": errOf(nodes[0].UserClients(ctx, "ann")),
 	} {
 		if !errors.Is(err, ErrUnavailable) {

@@ -200,3 +200,6 @@ func (p *Policies) AccessFor(room, user string) (a *Access, personal int) {
 
 // Policy is what a room of that name gets. Any goroutine.
 func (h *Hub) Policy(room string) *Policy { return h.cfg().Policies.For(room) }
+
+// Policies are those of all rooms. Any goroutine.
+func (h *Hub) Policies() *Policies { return h.cfg().Policies }

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"encoding/json"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -9,15 +10,15 @@ import (
 	"example.com/hubbub/internal/protocol"
 )
 
-// A client may name a position of a room's log that lies elsewhere which this node can't judge: one that is ahead of it,
-// since another node has brought the client further, or that room was empty when each opened it, and stands where the log
-// of all rooms stood then; or one behind what can be proved here, since all that this node knows of the time before it
-// opened the room is what is kept now. The log and the other nodes know more.
+// A client may name a position of a room's log that lies elsewhere which this node can't judge: one that is ahead of
+// it, since another node has brought the client further, or that room was empty when each opened it, and stands where
+// the log of all rooms stood then; or one behind what can be proved here, since all that this node knows of the time
+// before it opened the room is what is kept now. The log and the other nodes know more.
 
 // provedWithin is how long they are asked.
 const provedWithin = 5 * time.Second
 
-// callReaches asks whether a room has had nothing between two offsets.
+// callReaches asks since when a room has had nothing up to an offset.
 const callReaches callKind = 128
 
 func init() { calls[callReaches] = answerReaches }
@@ -25,12 +26,12 @@ func init() { calls[callReaches] = answerReaches }
 type reachesQuestion struct {
 	Room  string `json:"room"`
 	Epoch string `json:"epoch"`
-	Since uint64 `json:"since"`
+	Since uint64 `json:"-"` // who has come that far
 	To    uint64 `json:"to"`
 }
 
-// useFrom is use for who has come as far as since, nil for nobody: ready waits until that can be judged. The error is that
-// nobody can just now.
+// useFrom is use for who has come as far as since, nil for nobody: ready waits until that can be judged. The error is
+// that nobody can just now.
 func (h *Hub) useFrom(name string, since *protocol.Position, ready func(error)) {
 	h.use(name, func(err error) {
 		if err != nil || since == nil {
@@ -93,65 +94,84 @@ func (h *Hub) comesTo(name string, offset uint64, log broker.Log, ready func(err
 	}})
 }
 
-// reach asks all other nodes. What is asked of many rooms at once is asked side by side.
+// reach asks all other nodes. What is asked of many rooms at once is asked side by side. Where a node that is there
+// doesn't answer, nobody can judge; one that can't be asked is taken to be gone.
 func (h *Hub) reach(q reachesQuestion, ready func(error)) {
 	peers, _ := h.cluster.view()
-	var told atomic.Bool
-	tell := func() {
+	var told, silent atomic.Bool
+	tell := func(err error) {
 		if !told.Swap(true) {
-			ready(nil)
+			ready(err)
 		}
 	}
-	late := time.AfterFunc(provedWithin, tell)
+	if len(peers) == 0 {
+		tell(nil)
+		return
+	}
+	late := time.AfterFunc(provedWithin, func() { tell(broker.ErrUnavailable) })
 	left := atomic.Int64{}
 	left.Store(int64(len(peers)))
 	for _, p := range peers {
 		h.cluster.ask(p.ID, callReaches, q, func(answer []byte, err error) {
-			var had bool
-			if decodeAnswer(answer, err, &had) == nil && had {
-				h.reaches(q)
+			from := q.To
+			if err := decodeAnswer(answer, err, &from); err != nil {
+				from = q.To
+				if errors.Is(err, broker.ErrTimeout) && h.cluster.mayBeThere(p.ID) {
+					silent.Store(true)
+				}
 			}
-			if left.Add(-1) == 0 || had {
+			if from < q.To {
+				h.reaches(q, from)
+			}
+			switch {
+			case from <= q.Since:
 				late.Stop()
-				tell()
+				tell(nil)
+			case left.Add(-1) == 0:
+				late.Stop()
+				if silent.Load() {
+					tell(broker.ErrUnavailable)
+				} else {
+					tell(nil)
+				}
 			}
 		})
 	}
-	if len(peers) == 0 {
-		late.Stop()
-		tell()
-	}
 }
 
-// reaches notes that another node has had the room open since before an offset, and that nothing came between that and what
-// can be proved here.
-func (h *Hub) reaches(q reachesQuestion) {
+// reaches notes that another node has had the room open since an offset, and that nothing came between that and what
+// can be proved here. All that it knows is taken over, also what nobody has asked for yet: it may be gone then.
+func (h *Hub) reaches(q reachesQuestion, from uint64) {
 	sh := h.roomShard(q.Room)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if r := sh.rooms[q.Room]; r != nil && r.known() && r.position().Epoch == q.Epoch && r.log.Floor() <= q.To {
-		r.log.Reach(q.Since)
+		r.log.Reach(from)
 	}
 }
 
-// answerReaches says whether this node has the room open, and knows that nothing came between.
+// answerReaches says behind which offset nothing came up to the question's To, as far as this node knows: To itself
+// where it knows nothing.
 func answerReaches(h *Hub, _ broker.NodeID, question []byte, reply func(any, error)) {
 	var q reachesQuestion
 	if err := json.Unmarshal(question, &q); err != nil {
 		reply(nil, err)
 		return
 	}
-	reply(h.hasHadNothing(q), nil)
+	reply(h.nothingSince(q), nil)
 }
 
-func (h *Hub) hasHadNothing(q reachesQuestion) bool {
+func (h *Hub) nothingSince(q reachesQuestion) (from uint64) {
 	sh := h.roomShard(q.Room)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := sh.rooms[q.Room]
-	if r == nil || !r.keeps() || r.remote == nil || !r.known() || r.position().Epoch != q.Epoch || r.log.Floor() > q.Since {
-		return false
+	if r == nil || !r.keeps() || r.remote == nil || !r.known() || r.position().Epoch != q.Epoch {
+		return q.To
 	}
-	i := r.log.Behind(q.Since)
-	return i == r.log.Len() || r.log.At(i).Offset > q.To
+	from = r.log.Floor()
+	if i := r.log.Behind(q.To); i > 0 {
+		from = r.log.At(i - 1).Offset
+	}
+	return min(from, q.To)
 }

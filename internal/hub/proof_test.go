@@ -55,3 +55,52 @@ func TestAPositionThatNobodyKnowsOf(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 }
+
+// What a node knows of a quiet room is handed on with the first proof, all of it: clients of whom nobody has asked yet are
+// recovered when the one that knew it is gone.
+func TestWhatIsProvedOutlivesWhoKnewIt(t *testing.T) {
+	memory, nodes := historyNodes(t, 3, asIs)
+	join := func(n *node, since any) map[string]any {
+		t.Helper()
+		c := n.client()
+		if since == nil {
+			return c.asks(`"msg_type":"join_room","room":"quiet"`)
+		}
+		m := since.(map[string]any)
+		return c.asks(`"msg_type":"join_room","room":"quiet","since":{"epoch":%q,"offset":%.0f}`, m["epoch"], m["offset"])
+	}
+	oldest := join(nodes[0], nil)
+	memory.Pass(1000)
+	older := join(nodes[1], nil)
+	memory.Pass(1000)
+	join(nodes[2], nil)
+	if m := join(nodes[2], older); m["recovered"] != true {
+		t.Fatalf("while all are there: %v", m)
+	}
+	memory.Cut(nodes[0].b, true)
+	memory.Cut(nodes[1].b, true)
+	until(t, "the others are gone", func() bool { peers, _ := nodes[2].Peers(); return len(peers) == 0 })
+	if m := join(nodes[2], oldest); m["recovered"] != true {
+		t.Errorf("when who knew it is gone: %v", m)
+	}
+}
+
+// A node that is there and doesn't answer may know what would be needed: nothing is told as lost, but to try again.
+func TestWhoIsSilentMayKnowBetter(t *testing.T) {
+	memory, nodes := historyNodes(t, 2, asIs)
+	first := nodes[0].client().asks(`"msg_type":"join_room","room":"quiet"`)
+	memory.Pass(1000)
+	late := nodes[1].client()
+	late.asks(`"msg_type":"join_room","room":"quiet"`)
+	sh := nodes[0].roomShard("quiet")
+	sh.mu.Lock() // so it can't look
+	m := nodes[1].client().asks(`"msg_type":"join_room","room":"quiet","since":{"epoch":%q,"offset":%.0f}`, first["epoch"], first["offset"])
+	sh.mu.Unlock()
+	if m["code"] != "unavailable" {
+		t.Errorf("while the other node is silent: %v", m)
+	}
+	m = nodes[1].client().asks(`"msg_type":"join_room","room":"quiet","since":{"epoch":%q,"offset":%.0f}`, first["epoch"], first["offset"])
+	if m["recovered"] != true {
+		t.Errorf("when it speaks again: %v", m)
+	}
+}

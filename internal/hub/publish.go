@@ -14,8 +14,12 @@ import (
 // from: once a local, not once a member. m has its place in the log; p pays for what is kept. r.mu is held, so all
 // workers get the room's messages in one order. It returns a worker whose mailbox is above high water, or nil.
 func (h *Hub) apply(r *room, m *protocol.Message, from *session, p *payer) (full *loop.Worker) {
+	if m.Trace != nil {
+		defer h.traceFanOut(r, m)()
+	}
 	h.renew(r)
 	r.seq++
+	r.pace.add(m.Time)
 	h.tailMessage(m, r.position().Epoch)
 	if len(r.locals) > 0 {
 		x := r.posting(m, from)

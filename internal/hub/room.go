@@ -27,11 +27,12 @@ type room struct {
 	presence *roomPresence       // nil unless the policy's is full and somebody was here
 	active   int64               // when the last member left, or when it was published to last; the hub's clock
 	due      int64               // the tick of the wheel at which tidy looks at it; 0 for none
-	payer    *payer              // for whom it is counted; while empty
-	empty    bool                // without members, and counted as such
-	gone     bool                // not in the shard any more
-	tells    bool                // sinks are told of what is published here
-	number   uint32              // of the settings that it goes by: see Hub.renew
+	pace     pace
+	payer    *payer // for whom it is counted; while empty
+	empty    bool   // without members, and counted as such
+	gone     bool   // not in the shard any more
+	tells    bool   // sinks are told of what is published here
+	number   uint32 // of the settings that it goes by: see Hub.renew
 }
 
 // local is a room's members on one worker who speak one dialect, and owned by that worker's goroutine.

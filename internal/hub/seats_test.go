@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"example.com/hubbub/internal/auth"
+	"example.com/hubbub/internal/rate"
 )
 
 // A user has as many connections as it may over all nodes, however many come at the same time; when one is gone another
@@ -64,4 +65,30 @@ func TestConnectionsOfAUserOverAllNodes(t *testing.T) {
 		}
 		until(t, "all are gone", func() bool { return taken() == 0 })
 	}
+}
+
+// Who connects too often takes none of its user's connections, on any node.
+func TestWhoConnectsTooOftenTakesNoConnection(t *testing.T) {
+	_, nodes := newNodes(t, 2, func(c *Config) {
+		c.Limits.UserConnections, c.ResumeWindow = 2, 0
+		c.Limits.User[rate.Connects] = rate.Limit{N: 1, Per: rate.MaxPer, Burst: 1}
+	})
+	admit := func(n *node, limit string) {
+		t.Helper()
+		s, err := n.Admit(t.Context(), netip.Addr{}, "", auth.Identity{User: "ann"}, nil)
+		no := new(Limited)
+		switch {
+		case errors.As(err, &no) && no.Limit == limit:
+		case err != nil || limit != "":
+			t.Fatalf("got %v, want %q", err, limit)
+		default:
+			newSession(t, n.l, s)
+		}
+	}
+	admit(nodes[0], "")
+	for range 3 {
+		admit(nodes[0], "connects")
+	}
+	admit(nodes[1], "") // each node counts connects itself
+	admit(nodes[1], "connections")
 }

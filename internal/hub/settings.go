@@ -10,6 +10,7 @@ import (
 	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/presence"
 	"example.com/hubbub/internal/protocol"
+	"example.com/hubbub/internal/tracing"
 )
 
 // Config sizes a Hub. Every field must be set, but those of Hooks may be nil, and there may be no Sinks and no Broker.
@@ -17,8 +18,9 @@ type Config struct {
 	// Dialects make what clients may speak, once for each worker; the first is that of a session which names none. At
 	// most six.
 	Dialects          []func() protocol.Dialect
-	TokenKey          [32]byte // signs the tokens that resume sessions
-	Epoch             string   // what the epochs of rooms begin with: no other process may have it
+	Tracer            *tracing.Tracer // of what the application publishes; nil for none
+	TokenKey          [32]byte        // signs the tokens that resume sessions
+	Epoch             string          // what the epochs of rooms begin with: no other process may have it
 	MaxRoomsPerClient int
 	MaxMessageBytes   int   // told to clients; the loop enforces it
 	MaxBufferedBytes  int64 // of all that is kept; the loop enforces it
@@ -96,9 +98,7 @@ func (h *Hub) Reload(cfg Config) {
 		h.limits.goBy(is)
 	}
 	if cfg.Limits.UserConnections > 0 && was.Limits.UserConnections == 0 {
-		for _, w := range h.loop.Workers() {
-			w.Post(seating{h}, 0)
-		}
+		h.loop.Inspect(seatWithin, h.seatAll)
 	}
 	h.everyone.mu.Lock()
 	h.renew(h.everyone)
@@ -209,17 +209,18 @@ func (n noting) Run(*loop.Worker) {
 	}
 }
 
-// seating counts the connections that users of a worker have, where they were not limited before.
-type seating struct{ hub *Hub }
+// seatWithin is how long a reload waits for a busy worker to count its users' connections.
+const seatWithin = 10 * time.Second
 
-func (t seating) Run(w *loop.Worker) {
-	for _, l := range t.hub.workers[w.Index()].everyone {
+// seatAll counts the connections that users of a worker have, where they were not limited before.
+func (h *Hub) seatAll(w *loop.Worker) {
+	for _, l := range h.workers[w.Index()].everyone {
 		if l == nil {
 			continue
 		}
 		for _, m := range l.members {
 			if m.s.name() != "" && !m.s.self.sits {
-				t.hub.limits.connections.seat(m.s.name())
+				h.limits.connections.seat(m.s.name())
 				m.s.self.sits = true
 			}
 		}

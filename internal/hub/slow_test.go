@@ -13,6 +13,7 @@ import (
 
 	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/glob"
+	"example.com/hubbub/internal/history"
 )
 
 // slowly reads so many bytes in so many steps, of which each takes five seconds.
@@ -117,6 +118,56 @@ func TestRoomsThatLagTakeTurns(t *testing.T) {
 	}
 	if turns < 6 {
 		t.Errorf("of two rooms with ten messages and more each there are %d turns", turns)
+	}
+}
+
+// Of several who lag in one room each gets what waits for it, whoever has caught up before: then those who still lag go
+// on to, in their order and with what comes meanwhile.
+func TestThoseWhoLagCatchUpOneByOne(t *testing.T) {
+	for name, order := range map[string][]int{"forwards": {0, 1, 2}, "backwards": {2, 1, 0}} {
+		t.Run(name, func(t *testing.T) {
+			h, l := newHubOf(t, 1, slowRooms)
+			room := DropOldest.String()
+			var all [3]*client
+			for i := range all {
+				all[i] = newClient(t, h, l)
+				all[i].ask(`{"msg_type":"join_room","room":%q,"id":1}`, room)
+				all[i].deaf.Lock()
+			}
+			for _, c := range all {
+				lagging(t, h, room, idOf(c))
+			}
+			for _, i := range order {
+				all[i].deaf.Unlock()
+				var at history.Position
+				until(t, "the worker has room", func() (ok bool) {
+					var err error
+					at, _, err = h.Publish(t.Context(), &Publication{Room: room, Content: fmt.Append(nil, i)})
+					return err == nil
+				})
+				all[i].hearsAllUpTo(at.Offset)
+			}
+		})
+	}
+}
+
+// hearsAllUpTo reads until there, and each message comes or is told as lost.
+func (c *client) hearsAllUpTo(to uint64) {
+	c.t.Helper()
+	for last := uint64(0); last < to; {
+		m := c.next()
+		from, upTo := m["offset"], m["offset"]
+		switch m["msg_type"] {
+		case "room_message":
+		case "gap":
+			from, upTo = m["from_offset"], m["to_offset"]
+		default:
+			continue
+		}
+		if from != float64(last+1) {
+			c.t.Fatalf("behind %d comes %.100v", last, m)
+		}
+		last = uint64(upTo.(float64))
 	}
 }
 

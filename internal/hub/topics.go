@@ -137,7 +137,11 @@ func readMessage(room string, record []byte) (*protocol.Message, error) {
 // hear is apply for what another node has published to a room without history, or to all. Nobody there can be made to
 // wait, so a worker that has too much to do doesn't get it, and its members are told. r.mu is held.
 func (h *Hub) hear(r *room, m *protocol.Message, except *session) {
+	if m.Trace != nil {
+		defer h.traceFanOut(r, m)()
+	}
 	r.seq++
+	r.pace.add(m.Time)
 	h.tailMessage(m, "")
 	x := r.posting(m, except)
 	for _, l := range r.locals {

@@ -131,6 +131,9 @@ func (w *Worker) Depth() int {
 	return len(w.mail.tasks) + w.mail.taken
 }
 
+// Load is how many connections the worker has, those on their way to it included. Any goroutine.
+func (w *Worker) Load() int { return int(w.loop.load[w.index].Load()) }
+
 // Inspect calls f for every worker: on its goroutine, or for one that has ended on the caller's. It returns when all
 // calls have ended, or after limit; a worker that was too busy calls f later, so f must not touch what is the caller's
 // alone. Any goroutine but a worker's.

@@ -13,6 +13,9 @@ type Snapshot struct {
 	Connections int
 	Rooms       int
 
+	MaxConnections   int // as the settings have it, like MaxBufferedBytes
+	MaxBufferedBytes int64
+
 	MessagesReceived, MessagesSent int64
 	BytesReceived, BytesSent       int64
 
@@ -92,6 +95,7 @@ func byLabelOf(kind prometheus.ValueType, name, label, help string, of func(s *S
 
 var figures = []figure{
 	one("connections", "Open WebSockets.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.Connections) }),
+	one("max_connections", "How many there may be: --max-connections.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.MaxConnections) }),
 	one("rooms", "Rooms that have members or history.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.Rooms) }),
 	one("parked_sessions", "Sessions whose connection was lost and which may still be resumed.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.Parked) }),
 	one("messages_received_total", "Text and binary messages that clients sent.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.MessagesReceived) }),
@@ -104,6 +108,7 @@ var figures = []figure{
 	byLabel("denied_total", "verb", "What policies denied clients: join, read and publish of rooms, chat and direct messages.", func(s *Snapshot) map[string]int64 { return s.Denied }),
 	byLabel("upgrades_total", "result", "Requests for a WebSocket, by result: accepted, or why it was refused.", func(s *Snapshot) map[string]int64 { return s.Upgrades }),
 	one("buffered_bytes", "Bytes that wait for clients or are half received, and all that is kept for clients but history: with hubbub_history_bytes what --max-buffered-bytes bounds.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.BufferedBytes) }),
+	one("max_buffered_bytes", "What these two may come to together: --max-buffered-bytes.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.MaxBufferedBytes) }),
 	one("history_bytes", "Bytes that rooms keep of their messages, the record of each and of rooms without members included.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.HistoryBytes) }),
 	byLabelOf(prometheus.GaugeValue, "kept_bytes", "kind", "Bytes that are kept for clients, by kind: each client, user and bounded address has a share of all of them together.", func(s *Snapshot) map[string]int64 { return s.Kept }),
 	{prometheus.NewDesc("hubbub_mailbox_depth", "Tasks that wait for a worker.", []string{"worker"}, nil), prometheus.GaugeValue,

@@ -10,14 +10,14 @@ import (
 	"example.com/hubbub/internal/metrics"
 )
 
-const names = "connections rooms messages_received_total messages_sent_total received_bytes_total sent_bytes_total dropped_total " +
-	"closed_total errors_total upgrades_total buffered_bytes history_bytes kept_bytes parked_sessions mailbox_depth turn_seconds panics_total questions_total question_seconds"
+const names = "connections max_connections rooms messages_received_total messages_sent_total received_bytes_total sent_bytes_total dropped_total " +
+	"closed_total errors_total upgrades_total buffered_bytes max_buffered_bytes history_bytes kept_bytes parked_sessions mailbox_depth turn_seconds panics_total questions_total question_seconds"
 
 func full() metrics.Snapshot {
 	return metrics.Snapshot{
-		Connections: 3, Rooms: 2, MessagesReceived: 10, MessagesSent: 20, BytesReceived: 100, BytesSent: 200,
+		Connections: 3, MaxConnections: 17, Rooms: 2, MessagesReceived: 10, MessagesSent: 20, BytesReceived: 100, BytesSent: 200,
 		Dropped: map[string]int64{"disconnect": 4}, Closed: map[string]int64{"1000": 5, "other": 1}, Errors: map[string]int64{"bad_json": 6},
-		Upgrades: map[string]int64{"accepted": 7}, Panics: 8, BufferedBytes: 9, HistoryBytes: 14, Kept: map[string]int64{"parked": 15}, Parked: 13, MailboxDepth: []int{11, 12},
+		Upgrades: map[string]int64{"accepted": 7}, Panics: 8, BufferedBytes: 9, MaxBufferedBytes: 18, HistoryBytes: 14, Kept: map[string]int64{"parked": 15}, Parked: 13, MailboxDepth: []int{11, 12},
 		Turns:         metrics.Histogram{Bounds: []float64{0.001, 0.01}, Counts: []int64{5, 3, 1}, Sum: 0.5},
 		Questions:     map[string]map[string]int64{"join": {"allowed": 16}},
 		QuestionTimes: map[string]metrics.Histogram{"join": {Bounds: []float64{1}, Counts: []int64{16, 1}, Sum: 17.5}},
@@ -28,6 +28,7 @@ func TestEveryFigureHasItsName(t *testing.T) {
 	r := metrics.Registry(full)
 	want := `
 hubbub_connections 3
+hubbub_max_connections 17
 hubbub_rooms 2
 hubbub_messages_received_total 10
 hubbub_messages_sent_total 20
@@ -39,6 +40,7 @@ hubbub_closed_total{code="other"} 1
 hubbub_errors_total{code="bad_json"} 6
 hubbub_upgrades_total{result="accepted"} 7
 hubbub_buffered_bytes 9
+hubbub_max_buffered_bytes 18
 hubbub_history_bytes 14
 hubbub_kept_bytes{kind="parked"} 15
 hubbub_parked_sessions 13

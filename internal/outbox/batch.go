@@ -31,6 +31,7 @@ type batch struct {
 	dropped  [kinds]int64 // told with it
 	missing  span         // told with it
 	attempts int
+	traces   []string // the parents of its events that are traced
 }
 
 // taken is where an event of the batch is counted.
@@ -113,6 +114,10 @@ func (o *Outbox) collect(again int) *batch {
 		}
 		b.add(&first, readers[from].segment)
 		readers[from].skip(&first)
+		if parent, is := o.traces[first.stamp]; is {
+			delete(o.traces, first.stamp)
+			b.traces = append(b.traces, parent)
+		}
 	}
 	for c, r := range readers {
 		b.ends[c] = r.place
@@ -163,10 +168,12 @@ func (o *Outbox) post() {
 	o.batch.attempts++
 	ctx, cut := context.WithTimeout(context.Background(), o.limits.timeout)
 	o.cut = cut
-	id, body := o.batch.id, o.batch.body
+	id, body, spans := o.batch.id, o.batch.body, o.spans(o.batch)
 	go func() {
 		defer cut()
-		o.answers <- o.send(ctx, id, body)
+		a := o.send(ctx, id, body, parentOf(spans))
+		endAll(spans, a)
+		o.answers <- a
 	}()
 }
 

@@ -13,15 +13,17 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/sparselog"
+	"example.com/hubbub/internal/tracing"
 	"example.com/hubbub/internal/webhook"
 )
 
 // Config is what an Outbox needs. All must be set, but Dir.
 type Config struct {
 	Target
-	Node string // the name of this node
-	Dir  string // the folder where events wait, this process's alone; "" is memory
-	Log  *slog.Logger
+	Node   string          // the name of this node
+	Dir    string          // the folder where events wait, this process's alone; "" is memory
+	Tracer *tracing.Tracer // of the requests with messages that are traced; nil for none
+	Log    *slog.Logger
 
 	limits limits
 }
@@ -105,6 +107,7 @@ type Outbox struct {
 	unsaved bool               // something is not on the disk for sure
 	tendAt  time.Time          // when the disk is looked at
 	full    sparselog.Log
+	traces  map[uint64]string // by stamp, the parents of events that wait and are traced; nil where there is none
 }
 
 // Open starts an Outbox, and has it tell that the node has started behind what an earlier process left in cfg.Dir. It
@@ -252,6 +255,9 @@ func (o *Outbox) store() {
 					continue
 				}
 				of = append(of, outline{len(b) - at, p[i].kind})
+				if m := p[i].message; m != nil && m.Trace != nil {
+					o.trace(p[i].stamp, *m.Trace)
+				}
 				if len(b) >= writeAtOnce {
 					o.write(class(c), b, of)
 					b, of = b[:0], of[:0]

@@ -458,7 +458,7 @@ func TestARetryWaitsAsLongAsTheBackendSays(t *testing.T) {
 			w.WriteHeader(http.StatusTooManyRequests)
 		})
 		o := open(t, b.URL, func(c *Config) { c.limits.firstRetry, c.limits.lastRetry = time.Hour, time.Hour })
-		a := o.send(context.Background(), "msg_1", []byte(`{"events":[]}`))
+		a := o.send(context.Background(), "msg_1", []byte(`{"events":[]}`), "")
 		if a.err == nil || a.after != c.want {
 			t.Errorf("Retry-After %q: %+v", c.header, a)
 		}

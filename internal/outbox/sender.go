@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"example.com/hubbub/internal/tracing"
 	"example.com/hubbub/internal/webhook"
 )
 
@@ -43,8 +44,8 @@ func newClient() *http.Client {
 	}
 }
 
-// send makes one request, and waits for its answer. Any goroutine.
-func (o *Outbox) send(ctx context.Context, id string, body []byte) answer {
+// send makes one request, and waits for its answer; parent is the traceparent that it bears, or "". Any goroutine.
+func (o *Outbox) send(ctx context.Context, id string, body []byte, parent string) answer {
 	to := o.target.Load()
 	ctx, enough := context.WithCancel(ctx)
 	defer enough()
@@ -55,6 +56,9 @@ func (o *Outbox) send(ctx context.Context, id string, body []byte) answer {
 	req.Header = webhook.Sign(to.Secrets, id, time.Now(), body)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "Hubbub")
+	if parent != "" {
+		tracing.Ask(req.Header, parent)
+	}
 	resp, err := o.client.Do(req)
 	if err != nil {
 		return answer{err: bare(err)}

@@ -316,3 +316,25 @@ func (w *nodes) end() {
 		}
 	}
 }
+
+// Of a node that is gone nobody is counted any more, also of those whom it has only counted: there was no room for who
+// they are, or it wasn't asked yet.
+func TestWhoeverANodeThatIsGoneHasCounted(t *testing.T) {
+	known := News{To: 2, Here: []Entry{{Member: protocol.Member{ClientID: "a"}, Version: 1}}, Summary: &Summary{Count: 1}}
+	for name, hears := range map[string]func(r *Room[string]){
+		"skipped": func(r *Room[string]) { r.Skip(Node{2}, News{To: 9, Summary: &Summary{Count: 3}}) },
+		"missed":  func(r *Room[string]) { r.Hears(Node{2}, News{From: 8, To: 9, Summary: &Summary{Count: 3}}, "", 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var r Room[string]
+			r.Together(Node{1}, 1)
+			r.Hears(Node{2}, known, "", 0)
+			if hears(&r); r.Count() != 3 {
+				t.Fatalf("%d are counted, want 3", r.Count())
+			}
+			if r.Forget(Node{2}, 0); r.Count() != 0 || !r.Settled() {
+				t.Errorf("%d are counted, want none; settled: %t", r.Count(), r.Settled())
+			}
+		})
+	}
+}

@@ -16,6 +16,9 @@ type Message struct {
 	// none.
 	Offset, Prev uint64
 
+	// Trace is the traceparent of the span that has published it; nil where nobody traces it. 55 bytes.
+	Trace *string
+
 	size int // see Place
 }
 

@@ -9,12 +9,16 @@ import (
 // back. It is the same for every node, whatever dialects are spoken there.
 
 const (
+	recordTraced   = 0 // its Trace, and a recordMessage
 	recordMessage  = 1
-	recordDeletion = 2
+	recordDeletion = 2 // what topics tell of members begins with this or more: no message may
 )
 
 // AppendRecord appends m as a record, all but its room and its place.
 func (m *Message) AppendRecord(b []byte) []byte {
+	if m.Trace != nil {
+		b = appendField(append(b, recordTraced), *m.Trace)
+	}
 	b = binary.AppendVarint(append(b, recordMessage), m.Time)
 	b = appendField(b, m.From)
 	b = appendField(b, m.User)
@@ -42,9 +46,16 @@ var errRecord = errors.New("the record can't be read: it may be of a newer versi
 // ReadRecord reads a record of a room's log: a message without its place, or what was taken back. A message keeps b.
 func ReadRecord(room string, b []byte) (m *Message, from, to uint64, err error) {
 	r := fields{rest: b}
-	switch r.byte() {
+	var trace *string
+	kind := r.byte()
+	if kind == recordTraced {
+		parent := string(r.field())
+		trace, kind = &parent, r.byte()
+		r.bad = r.bad || kind != recordMessage
+	}
+	switch kind {
 	case recordMessage:
-		m = &Message{Kind: RoomMessage, Room: room, Time: r.varint()}
+		m = &Message{Kind: RoomMessage, Room: room, Time: r.varint(), Trace: trace}
 		m.From, m.User, m.Except = string(r.field()), string(r.field()), string(r.field())
 		if key := r.field(); len(key) > 0 {
 			m.Key = key[1:]

@@ -10,6 +10,7 @@ func TestRecordsComeBackAsTheyWent(t *testing.T) {
 		{Content: []byte(`1`)},
 		{From: "a", User: "ann", Except: "b", Key: []byte("k"), Time: 1234567890123, Content: []byte(`{"a":1}`)},
 		{Key: []byte{}, Time: -1, Content: []byte(`"x"`)},
+		{From: "server", Content: []byte(`1`), Trace: new("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")},
 	} {
 		m.Kind, m.Room = RoomMessage, "r"
 		got, from, to, err := ReadRecord("r", m.AppendRecord(nil))

@@ -105,7 +105,14 @@ type Server struct {
 	*hubbub.Server
 	Addr string
 	Log  *Log
+	cfg  hubbub.Config
 }
+
+// Logger is the one that it was started with, for a reload.
+func (s *Server) Logger() *slog.Logger { return s.cfg.Logger }
+
+// Settings are its workers, and how it reads and writes.
+func (s *Server) Settings() (workers int, io string) { return s.cfg.Workers, s.cfg.IO }
 
 // Start serves until the test ends; a panic in the server fails the test. Without a PingInterval there are no pings, or
 // one would come among the frames that a test expects.
@@ -132,7 +139,7 @@ func StartOn(t testing.TB, cfg hubbub.Config, listen func(log *slog.Logger) (net
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Server, s.Addr = server, l.Addr().String()
+	s.Server, s.Addr, s.cfg = server, l.Addr().String(), cfg
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {

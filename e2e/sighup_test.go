@@ -1,0 +1,107 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// While members of a room talk, the built server reads its file again at a signal: they stay, nothing is lost, and the room
+// has its new policy. A file with a fault changes nothing, and the call says what is wrong with it.
+func TestSIGHUPBesideTraffic(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "hubbub.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const key = "a-key-of-the-api-for-reloads"
+	write("max-rooms-per-client: 1\nlog-level: warn\n")
+	s := start(t, "--config", file, "--api-key", key, "--max-connections", "50")
+	a, b := connect(t, s), connect(t, s)
+	for _, c := range []*rawConn{a, b} {
+		c.welcomed()
+		c.write(text(`{"msg_type":"join_room","room":"r","id":1}`))
+		c.message("joined")
+	}
+	said := 0
+	say := func() {
+		said++
+		a.write(text(fmt.Sprintf(`{"msg_type":"room_message","room":"r","content":%d,"id":%d}`, said, said)))
+		a.message("ack")
+	}
+	say()
+	write("max-rooms-per-client: 2\nlog-level: info\nmax-connections: 1\nworkers: 3\nrooms:\n  - match: r\n    publish: members\n")
+	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(s.log.String(), "the settings are read again") {
+		say()
+	}
+	for _, want := range []string{"changed=max-rooms-per-client,rooms,log-level", "kept=workers"} {
+		if log := s.log.String(); !strings.Contains(log, want) {
+			t.Errorf("the log lacks %q:\n%s", want, log)
+		}
+	}
+	say()
+	for n := 1; n <= said; n++ {
+		if m := b.message("room_message"); m.num("content") != int64(n) {
+			t.Fatalf("got %v, want %d", m, n)
+		}
+	}
+	a.write(text(`{"msg_type":"join_room","room":"second","id":1}`))
+	a.message("joined")
+	third := connect(t, s) // the flag counts before the file
+	third.welcomed()
+	third.write(text(`{"msg_type":"room_message","room":"r","content":0,"id":1}`))
+	if m := third.message("error"); m.str("code") != "not_member" {
+		t.Errorf("who isn't in the room publishes: %v", m)
+	}
+
+	write("max-rooms-per-client: 3\nchat: nobody\n")
+	r, err := http.NewRequest("POST", s.http("/api/v1/reload"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+key)
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != 400 || !strings.Contains(s.log.String(), file+": line 2: chat") {
+		t.Errorf("a fault: %s, and the log has\n%s", answer.Status, s.log.String())
+	}
+	a.write(text(`{"msg_type":"join_room","room":"third","id":1}`))
+	if m := a.message("error"); m.str("code") != "limit_reached" {
+		t.Errorf("half of the file counts: %v", m)
+	}
+}
+
+// hubbub config --diff says what a reload would do, and shows no secret.
+func TestConfigDiff(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	now, next := filepath.Join(dir, "now.yaml"), filepath.Join(dir, "next.yaml")
+	for path, text := range map[string]string{
+		now:  "max-connections: 100\nlisten: :8080\njwt-key: the secret that counts now, of 32 bytes\n",
+		next: "max-connections: 200\nlisten: :8081\njwt-key: the secret of tomorrow, with 32 bytes\nrooms:\n  - match: a\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, code := hubbub(t, nil, "config", "--config", now, "--diff", next)
+	want := "changed: max-connections, from 100 to 200\nchanged: rooms\nchanged: jwt-key\nkept: listen, from :8080 to :8081\n# What is kept needs a restart.\n"
+	if code != 0 || out != want {
+		t.Errorf("status %d\ngot\n%s\nwant\n%s", code, out, want)
+	}
+	if out, code = hubbub(t, nil, "config", "--config", now, "--diff", now); code != 0 || out != "# Nothing would change.\n" {
+		t.Errorf("the same file: %d %s", code, out)
+	}
+}
