@@ -84,7 +84,12 @@ func TestWhatAnUpgradeTakesStaysOpen(t *testing.T) {
 				if end := <-got; end.text != "" || end.err != io.EOF {
 					t.Errorf("net/http got %q, %v", end.text, end.err)
 				}
-				if err := a.Close(); err != nil { // net/http's
+				for _, set := range []func(time.Time) error{a.SetDeadline, a.SetReadDeadline, a.SetWriteDeadline} { // net/http's
+					if err := set(time.Now().Add(-time.Second)); err != nil {
+						t.Error(err)
+					}
+				}
+				if err := a.Close(); err != nil { // likewise
 					t.Error(err)
 				}
 				if string(first) != "behind" {

@@ -40,6 +40,21 @@ func (a *arrival) upgrades(b []byte) bool {
 	return true
 }
 
+// SetDeadline and the two others are net/http's, which sets one behind each request that it has read, or not: none on
+// what is an upgrade's.
+func (a *arrival) SetDeadline(t time.Time) error { return a.mine(a.Conn.SetDeadline, t) }
+
+func (a *arrival) SetReadDeadline(t time.Time) error { return a.mine(a.Conn.SetReadDeadline, t) }
+
+func (a *arrival) SetWriteDeadline(t time.Time) error { return a.mine(a.Conn.SetWriteDeadline, t) }
+
+func (a *arrival) mine(set func(time.Time) error, t time.Time) error {
+	if a.mode.Load() == taken {
+		return nil
+	}
+	return set(t)
+}
+
 // Upgrading is the http.ResponseWriter of an upgrade that net/http doesn't see: Take has the connection, or one Write the
 // whole body of a refusal.
 type Upgrading struct {
