@@ -28,10 +28,15 @@ func (s *Server) startIdentifying(set *settings) (err error) {
 		return err
 	}
 	set.tokens = set.verifier(set.key)
-	if !s.cfg().identifies() && !s.cfg().Questions.identify() && s.cfg().Hooks.Connect == nil {
+	if s.cfg().openToAll() {
 		s.log.Info("the server is open to all: whoever connects is let in, and nobody has a name; set --jwt-key, --jwt-jwks, or --hook-url with the event connect, to know who clients are")
 	}
 	return nil
+}
+
+// openToAll says whether nobody knows who a client is.
+func (c *Config) openToAll() bool {
+	return !c.identifies() && !c.Questions.identify() && c.Hooks.Connect == nil
 }
 
 // stopIdentifying lets those go who wait for a provider's keys.

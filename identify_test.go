@@ -251,6 +251,19 @@ func TestAServerSaysThatItIsOpenToAll(t *testing.T) {
 	}
 }
 
+// A reload of a file that was emptied, say, takes the keys away.
+func TestAReloadThatOpensTheServerToAllIsSaid(t *testing.T) {
+	s := rawtest.Start(t, withTokens(nil))
+	for range 2 { // once
+		if _, _, err := s.Reload(hubbub.Config{Logger: s.Logger()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(s.Log.String(), `level=WARN msg="the server is open to all from now on`); n != 1 {
+		t.Errorf("it says so %d times: %s", n, s.Log.String())
+	}
+}
+
 // A browser's page sees no status, so it may ask for a Close.
 func TestARefusalAsAClose(t *testing.T) {
 	rawtest.EachIO(t, func(t *testing.T, io string) {

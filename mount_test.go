@@ -126,6 +126,15 @@ func TestAMountThatStripsNothingIsHelped(t *testing.T) {
 	}
 }
 
+func TestASlashTooManyIsTold(t *testing.T) {
+	s := rawtest.Start(t, hubbub.Config{})
+	for _, path := range []string{"/ws/", "/echo/"} {
+		if r, body := knock(t, s, "GET", path, nil); r.StatusCode != 404 || !strings.Contains(body, "slash at the end of "+path) || strings.Contains(body, "base-path") {
+			t.Errorf("%s: %s %s", path, r.Status, body)
+		}
+	}
+}
+
 // What a middleware has set reaches the client with the 101, but for what is the handshake's own.
 func TestAMiddlewaresHeadersGoWithTheUpgrade(t *testing.T) {
 	rawtest.EachIO(t, func(t *testing.T, io string) {

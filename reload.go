@@ -60,6 +60,9 @@ func (s *Server) Reload(next Config) (changed, kept []string, err error) {
 	}
 	if len(changed) > 0 {
 		s.goBy(was, is)
+		if is.openToAll() && !was.openToAll() {
+			s.log.Warn("the server is open to all from now on: a reload has taken away what said who clients are", "changed", strings.Join(changed, ","))
+		}
 	}
 	return changed, kept, nil
 }

@@ -302,6 +302,11 @@ func (s *Server) nothing(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, no)
 		return
 	}
+	if path := s.pathOf(r); path == "/ws/" || path == "/echo/" {
+		no.detail += ". Take away the slash at the end of " + r.URL.Path
+		s.refuse(w, r, no)
+		return
+	}
 	for _, known := range []string{"/ws", "/echo", "/healthz", "/readyz", "/metrics", "/hubbub.js", "/"} {
 		base, ok := strings.CutSuffix(r.URL.Path, known)
 		if !ok || base == "" || checkBasePath(base) != nil {

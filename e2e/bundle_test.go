@@ -165,3 +165,19 @@ func TestABundleOfSettingsThatServeRefuses(t *testing.T) {
 		}
 	}
 }
+
+// What it is called doesn't keep tar from unpacking it beside itself.
+func TestABundleUnpacksBesideItself(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"a.tar.gz", "b.tgz", "c"} {
+		if out, status := hubbub(t, nil, "bundle", "--listen", freeAddr(t), "--output", filepath.Join(dir, name)); status != 0 {
+			t.Fatalf("exit status %d: %s", status, out)
+		}
+		tar := exec.Command("tar", "-xzf", name)
+		tar.Dir = dir
+		if out, err := tar.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
+	}
+}

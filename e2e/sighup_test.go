@@ -101,6 +101,14 @@ func TestConfigDiff(t *testing.T) {
 	if code != 0 || out != want {
 		t.Errorf("status %d\ngot\n%s\nwant\n%s", code, out, want)
 	}
+	// What follows from a setting and has no flag isn't named.
+	asks := filepath.Join(dir, "asks.yaml")
+	if err := os.WriteFile(asks, []byte("max-connections: 100\nlisten: :8080\njwt-key: the secret that counts now, of 32 bytes\nhook-url: http://localhost:1/\nhook-events: request\nwebhook-secret: whsec_U2VDckV0V2ViaG9va1NlY3JldDEyMzQ1Njc4OTA=\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code = hubbub(t, nil, "config", "--config", now, "--diff", asks); code != 0 || !strings.Contains(out, "changed: hook-url\n") || strings.Contains(out, "Questions") {
+		t.Errorf("status %d, %s", code, out)
+	}
 	if out, code = hubbub(t, nil, "config", "--config", now, "--diff", now); code != 0 || out != "# Nothing would change.\n" {
 		t.Errorf("the same file: %d %s", code, out)
 	}

@@ -103,6 +103,10 @@ fi
 for npm_folder in $npm_folders; do
 	installed=$npm_folder/node_modules/.package-lock.json
 	if [ ! -e "$installed" ] || [ "$npm_folder/package-lock.json" -nt "$installed" ]; then
+		if [ -L "$npm_folder/node_modules" ]; then # npm ci would empty the folder that it leads to, which others may use
+			echo "$npm_folder/node_modules is a link, and not what the lock file wants: remove the link, or install where it leads to" >&2
+			exit 1
+		fi
 		(cd "$npm_folder" && npm ci --no-audit --no-fund --ignore-scripts && touch node_modules/.package-lock.json)
 	fi
 done

@@ -276,7 +276,10 @@ func (b *bundle) write(name string) (err error) {
 	}
 	zip := gzip.NewWriter(f)
 	out := tar.NewWriter(zip)
-	folder := strings.TrimSuffix(filepath.Base(name), ".tar.gz")
+	folder := strings.TrimSuffix(strings.TrimSuffix(filepath.Base(name), ".tar.gz"), ".tgz")
+	if folder == filepath.Base(name) {
+		folder += ".d" // tar -xzf beside it can't make a folder of the file's name
+	}
 	for _, file := range b.files {
 		err = errors.Join(err, out.WriteHeader(&tar.Header{Name: folder + "/" + file.name, Mode: 0o600, Size: int64(len(file.content)), ModTime: time.Now()}))
 		_, werr := out.Write(file.content)

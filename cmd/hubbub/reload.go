@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"unicode"
 
 	"github.com/alecthomas/kong"
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -60,6 +61,7 @@ func (c *serveCmd) keepOwn(was *serveCmd) {
 
 // diffOwn adds the settings that the library hasn't got to those that it says would change, or be kept.
 func (c *serveCmd) diffOwn(next *serveCmd, changed, kept []string) (all, stays []string) {
+	changed = slices.DeleteFunc(changed, func(name string) bool { return unicode.IsUpper(rune(name[0])) }) // of Go alone: they follow the others
 	is := next.own()
 	for i, was := range c.own() {
 		to := &kept

@@ -29,8 +29,10 @@ func (v *view) lines() []string {
 	add("hubbub top  node %s  %s  up %s  %s", printable(f.Node), printable(f.Version), up, state)
 	if v.help {
 		all = append(all, "", "  s  rooms by members, or by messages a second", "  p  pause, and go on", "  ?  this help, and back", "  q  end", "",
-			"  BUSY is the share of the time in which a worker did something; QUEUE the tasks that wait for it.",
-			"  MESSAGES/S of a room is what is published to it, of the last 10 s; members count on all nodes.",
+			"  BUSY is the share of the time in which a worker did something;",
+			"  QUEUE the tasks that wait for it.",
+			"  MESSAGES/S of a room is what is published to it, of the last 10 s;",
+			"  members count on all nodes.",
 			"  dropped are messages that did not reach a client because it was too slow.")
 		return v.fit(all)
 	}

@@ -110,7 +110,7 @@ func judge(name string, chain []*x509.Certificate, host string, roots *x509.Cert
 		if leaf.Issuer.String() == leaf.Subject.String() {
 			change = "browsers refuse one that signs itself: get one of an authority such as Let's Encrypt, or have your clients trust it"
 		}
-		return warning(name, change, "nobody whom this machine trusts has signed it: %v", err)
+		return warning(name, change, "nobody whom this machine trusts has signed it (and it expires on %s, in %d days): %v", until, days, err)
 	}
 	if leaf.NotAfter.Sub(now) < soonExpired {
 		return warning(name, "renew it: the server reads the files again by itself", "it expires on %s, in %d days", until, days)

@@ -95,7 +95,7 @@ func TestCertificates(t *testing.T) {
 	expect(t, look(Pair{"--tls-cert", good.Cert, other.Key, good.CA}), Fault, "does not match", "openssl x509 -pubkey -noout -in "+good.Cert)
 	expect(t, look(Pair{"--tls-cert", "/no/such", other.Key, ""}), Fault, "/no/such")
 	expect(t, look(Pair{"--tls-cert", good.Cert, good.Key, good.Key}), Fault, "no certificate can be read")
-	expect(t, look(Pair{"--tls-cert", good.Cert, good.Key, ""}), Warning, "nobody whom this machine trusts")
+	expect(t, look(Pair{"--tls-cert", good.Cert, good.Key, ""}), Warning, "nobody whom this machine trusts", "in 20 days")
 	chain := []*x509.Certificate{a.cert}
 	expect(t, []Finding{judge("c", chain, "chat.example.com", nil, time.Now())}, Fault, "no name", "chat.example.com")
 }
