@@ -47,6 +47,15 @@ func closeWrite(nc net.Conn) error {
 	return errors.ErrUnsupported
 }
 
+// SetWriteDeadline is net/http's, which sets one behind each request: on a connection that an upgrade has taken it means
+// none, and whoever has that would be cut off by it.
+func (a *arrival) SetWriteDeadline(t time.Time) error {
+	if a.mode.Load() == taken {
+		return nil
+	}
+	return a.Conn.SetWriteDeadline(t)
+}
+
 // Bare is the connection itself, for the loop.
 func (a *arrival) Bare() net.Conn { return a.Conn }
 
