@@ -17,6 +17,12 @@ func Quick(s *Server, b []byte) (answer []byte, used int) {
 // QuickUpgrade says whether an upgrade is served without net/http, where its head is plain.
 func QuickUpgrade(s *Server, r *http.Request) bool { return s.quickUpgrade(r) != nil }
 
+// TellsApart compares the rooms that the server will have with those that it has now, as it does with another node's.
+func TellsApart(s *Server) func() string {
+	now := s.nodeInfo()
+	return func() string { return s.difference(now) }
+}
+
 // Hang keeps a worker from taking turns until release is called.
 func Hang(s *Server, worker int) (release func()) {
 	on := make(chan struct{})
