@@ -20,6 +20,12 @@ func QuickUpgrade(s *Server, r *http.Request) bool { return s.quickUpgrade(r) !=
 // EndsWithin waits as Shutdown does for what may not end.
 var EndsWithin = endsWithin
 
+// TellsApart compares the rooms that the server will have with those that it has now, as it does with another node's.
+func TellsApart(s *Server) func() string {
+	now := s.nodeInfo()
+	return func() string { return s.difference(now) }
+}
+
 // Hang keeps a worker from taking turns until release is called.
 func Hang(s *Server, worker int) (release func()) {
 	on := make(chan struct{})

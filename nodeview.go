@@ -121,20 +121,21 @@ func (s *Server) fits(others []hub.NodeInfo) error {
 
 // difference names the first rule that a node hasn't got as this one has it.
 func (s *Server) difference(o hub.NodeInfo) string {
+	set := s.cfg() // once: its rules and their digests go together
 	none, _ := new(Config).policyDigests()
-	if len(o.Rules) == 0 && o.Policies != none || len(s.cfg().rules) == 0 && len(s.cfg().Rooms) > 0 {
+	if len(o.Rules) == 0 && o.Policies != none || len(set.rules) == 0 && len(set.Rooms) > 0 {
 		return "one of rooms" // too many to be told
 	}
-	for i := range len(s.cfg().rules) / ruleDigest {
+	for i := range len(set.rules) / ruleDigest {
 		at := i * ruleDigest
 		if at >= len(o.Rules) {
-			return fmt.Sprintf("rooms[%d] (match %q) isn't there", i, s.cfg().Rooms[i].Match)
+			return fmt.Sprintf("rooms[%d] (match %q) isn't there", i, set.Rooms[i].Match)
 		}
-		if !bytes.Equal(s.cfg().rules[at:at+ruleDigest], o.Rules[at:min(at+ruleDigest, len(o.Rules))]) {
-			return fmt.Sprintf("rooms[%d] (match %q) is another one there", i, s.cfg().Rooms[i].Match)
+		if !bytes.Equal(set.rules[at:at+ruleDigest], o.Rules[at:min(at+ruleDigest, len(o.Rules))]) {
+			return fmt.Sprintf("rooms[%d] (match %q) is another one there", i, set.Rooms[i].Match)
 		}
 	}
-	if n := len(s.cfg().rules) / ruleDigest; len(o.Rules) > len(s.cfg().rules) {
+	if n := len(set.rules) / ruleDigest; len(o.Rules) > len(set.rules) {
 		return fmt.Sprintf("it has more rules than this node, which has %d", n)
 	}
 	return "one of rooms"
@@ -168,17 +169,18 @@ func digestOf(text string) string {
 
 // nodeInfo is what this node says of itself.
 func (s *Server) nodeInfo() hub.NodeInfo {
+	set := s.cfg()
 	info := hub.NodeInfo{
 		Name: s.node, Version: Version(), Started: s.started.UnixMilli(), Role: "node",
 		Connections: s.Connections(), Clients: s.hub.Clients(), Parked: s.hub.ParkedSessions(), Rooms: s.RoomCount(),
-		Policies: s.cfg().policies, Rules: s.cfg().rules, In: true, NotReady: s.notReady(),
+		Policies: set.policies, Rules: set.rules, In: true, NotReady: s.notReady(),
 	}
 	if l := s.links; l != nil {
 		id := l.ID()
 		info.ID, info.In = hex.EncodeToString(id[:]), l.in.Load()
 	}
-	if s.cfg().role() == roleStore {
-		info.Role, info.Store = "store", s.cfg().storeAddress()
+	if set.role() == roleStore {
+		info.Role, info.Store = "store", set.storeAddress()
 	}
 	return info
 }

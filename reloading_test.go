@@ -340,6 +340,36 @@ func TestReloadsBesideTraffic(t *testing.T) {
 	})
 }
 
+// What differs from another node's rooms is found while a reload takes rules away.
+func TestNodesAreToldApartBesideReloads(t *testing.T) {
+	var many []hubbub.RoomPolicy
+	for i := range 40 {
+		many = append(many, hubbub.RoomPolicy{Match: fmt.Sprint(i)})
+	}
+	s := rawtest.Start(t, hubbub.Config{Rooms: many})
+	difference := hubbub.TellsApart(s.Server)
+	end := make(chan struct{})
+	var looks sync.WaitGroup
+	looks.Go(func() {
+		for {
+			select {
+			case <-end:
+				return
+			default:
+				difference()
+			}
+		}
+	})
+	for i := range 40 {
+		cfg := hubbub.Config{Logger: s.Logger(), Rooms: many[:i%2*len(many)]}
+		if _, _, err := s.Reload(cfg); err != nil {
+			t.Error(err)
+		}
+	}
+	close(end)
+	looks.Wait()
+}
+
 // A fault changes nothing, and is named; what can't change is named and kept.
 func TestAReloadIsAllOrNothing(t *testing.T) {
 	s := rawtest.Start(t, hubbub.Config{})

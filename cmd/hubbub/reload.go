@@ -154,7 +154,7 @@ func (r *reloader) settings() *serveCmd {
 // onSignal reloads at each SIGHUP, until ctx ends. Where no file was named there is nothing to read again, and SIGHUP ends
 // the process, as when a terminal is closed.
 func (r *reloader) onSignal(ctx context.Context) {
-	if r.now.Config == "" {
+	if r.settings().Config == "" {
 		return
 	}
 	hup := make(chan os.Signal, 1)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/front"
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/protocol"
@@ -89,7 +91,29 @@ func (a *API) tail(w http.ResponseWriter, c *call, to *route) {
 	if c.r.Method == http.MethodHead || s.send([]byte(": listening\n\n")) != nil {
 		return
 	}
-	listen(c.r.Context(), &s, t)
+	ctx, end := context.WithCancel(c.r.Context())
+	defer end()
+	listen(ctx, &s, permitted{t, func() bool { return a.still(c.key, to.right) }, end})
+}
+
+// permitted ends the listening once the listener's key has been taken away.
+type permitted struct {
+	heard
+	may func() bool
+	end func()
+}
+
+func (p permitted) Next(ctx context.Context) (items []hub.TailItem, lost int64, err error) {
+	if items, lost, err = p.heard.Next(ctx); !p.may() {
+		p.end()
+		return nil, 0, nil
+	}
+	return items, lost, err
+}
+
+// still says whether a key that a call began with counts, and has a right, also by the settings of now.
+func (a *API) still(key *auth.APIKey, right auth.Rights) bool {
+	return slices.ContainsFunc(a.now().Keys, func(k auth.APIKey) bool { return k.Digest == key.Digest && k.Rights&right == right })
 }
 
 // heard is what a hub.Tail hears.

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/hub"
 )
 
@@ -138,4 +139,32 @@ func TestWhatCanBeListenedTo(t *testing.T) {
 			t.Errorf("%q: contents are told: %t", query, of.Content)
 		}
 	}
+}
+
+// Who listens by a key that a reload takes away hears nothing more.
+func TestAListenerGoesWithItsKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key := auth.APIKey{Name: "k", Digest: [32]byte{1}, Rights: auth.RightTail}
+		a := New(Config{Settings: Settings{Keys: auth.APIKeys{key}}})
+		tail, p := make(story), &page{ResponseRecorder: httptest.NewRecorder()}
+		ctx, end := context.WithCancel(t.Context())
+		ended := make(chan bool)
+		go func() {
+			defer close(ended)
+			listen(ctx, &stream{p, http.NewResponseController(p)}, permitted{tail, func() bool { return a.still(&key, auth.RightTail) }, end})
+		}()
+		tail <- chapter{lost: 1}
+		synctest.Wait()
+		if got := p.read(); got == "" {
+			t.Error("it hears nothing while its key counts")
+		}
+		less := key
+		less.Rights = auth.RightRead
+		a.Reload(Settings{Keys: auth.APIKeys{less}})
+		tail <- chapter{lost: 2}
+		<-ended
+		if got := p.read(); got != "" {
+			t.Errorf("it heard %q", got)
+		}
+	})
 }

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -305,5 +306,26 @@ func TestExamineEndsWhateverHangs(t *testing.T) {
 	}
 	if r.Faults < 4 {
 		t.Errorf("%d faults are counted", r.Faults)
+	}
+}
+
+// A token isn't shown to who shows no certificate that a client would trust; to who needs none it is.
+func TestWhoGetsTheToken(t *testing.T) {
+	for want, start := range map[string]func(http.Handler) *httptest.Server{"Bearer secret": httptest.NewServer, "": httptest.NewTLSServer} {
+		got := make(chan string, 1)
+		b := start(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- r.Header.Get("Authorization") }))
+		defer b.Close()
+		u, err := url.Parse(b.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := (&Subject{Token: "secret"}).ask(t.Context(), u, "/ws", same)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.nc.Close()
+		if token := <-got; token != want {
+			t.Errorf("by %s it gets %q, want %q", u.Scheme, token, want)
+		}
 	}
 }

@@ -98,6 +98,7 @@ func TestWhatAnUpgradeTakesStaysOpen(t *testing.T) {
 				if left := g.Unsettled(); left != nil {
 					t.Error(left)
 				}
+				a.SetWriteDeadline(time.Now()) // net/http's too, behind a request
 				go io.WriteString(nc, "still here")
 				hears(t, client, "still here")
 			})
@@ -110,7 +111,7 @@ func TestARefusedUpgradeLingers(t *testing.T) {
 	for name, hangsUp := range map[string]bool{"": false, "until it is closed": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				_, a, client := upgrading(t, func(w http.ResponseWriter, _ *http.Request) {
+				g, a, client := upgrading(t, func(w http.ResponseWriter, _ *http.Request) {
 					w.Header().Set("Connection", "close")
 					w.WriteHeader(http.StatusForbidden)
 					io.WriteString(w, "no\n")
@@ -119,6 +120,12 @@ func TestARefusedUpgradeLingers(t *testing.T) {
 				io.WriteString(client, anUpgrade)
 				hears(t, client, "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nDate: "+began.UTC().Format(http.TimeFormat)+"\r\nContent-Length: 3\r\n\r\nno\n")
 				io.WriteString(client, "frames")
+				synctest.Wait()
+				g.mu.Lock()
+				if len(g.arrived) > 0 {
+					t.Error("it keeps a place in the gate that others wait for")
+				}
+				g.mu.Unlock()
 				want := maxLinger
 				if hangsUp {
 					client.Close()

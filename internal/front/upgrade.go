@@ -32,7 +32,7 @@ func (a *arrival) upgrades(b []byte) bool {
 	}
 	a.gate.Changed(a, http.StateActive)
 	serve(&Upgrading{a: a, first: b[size:], header: http.Header{}}, r)
-	if a.mode.Load() != taken {
+	if a.mode.CompareAndSwap(busy, fresh) { // so that Close means now
 		closeWrite(a.Conn)
 		a.Conn.SetReadDeadline(time.Now().Add(maxLinger))
 		io.CopyN(io.Discard, a.Conn, 64<<10)
@@ -75,6 +75,9 @@ func (u *Upgrading) Write(body []byte) (int, error) {
 	var head bytes.Buffer
 	fmt.Fprintf(&head, "HTTP/1.1 %d %s\r\n", u.status, http.StatusText(u.status))
 	u.header.Write(&head)
+	u.a.gate.mu.Lock()
+	u.a.gate.pass(u.a) // it waits for its client from here on, and others must not
+	u.a.gate.mu.Unlock()
 	fmt.Fprintf(&head, "Date: %s\r\nContent-Length: %d\r\n\r\n", time.Now().UTC().Format(http.TimeFormat), len(body))
 	u.a.Conn.SetWriteDeadline(time.Now().Add(readWithin))
 	if _, err := u.a.Conn.Write(append(head.Bytes(), body...)); err != nil {
