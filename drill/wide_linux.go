@@ -90,7 +90,7 @@ func runWidening(args []string) {
 	d := &drill{deadline: time.Now().Add(20 * time.Minute)}
 	d.guarded(func() {
 		f := d.newFleet(&server{d: d, addr: unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}})
-		f.openAll(n, func(int) want { return want{rooms: []uint32{1}} })
+		f.openAll(n, func(int) want { return want{rooms: []uint32{1}, retries: true} })
 		fmt.Println("ready")
 		for due := n; ; due += n {
 			f.until(20*time.Minute, func() bool { return f.came >= due })

@@ -192,7 +192,7 @@ func TestExampleChatSaysWhatItCantBring(t *testing.T) {
 		}
 	}
 	line.away.Store(false)
-	ann.until(fmt.Sprintf(`document.querySelector(".log li:last-child .text")?.textContent.startsWith("%d ")`, n-1))
+	ann.until(fmt.Sprintf(`document.querySelector(".log li:last-child .text")?.textContent.startsWith("%d ") ?? false`, n-1))
 	all := strings.Split(eval[string](ann, `[...document.querySelectorAll(".log li")].map((e) => e.querySelector(".text")?.textContent ?? e.textContent).join("|")`), "|")
 	if len(all) < 300 || all[0] != "before" || !strings.Contains(all[1], "missing here (expired)") {
 		t.Fatalf("%d lines: %.100q", len(all), all)

@@ -23,7 +23,7 @@ func TestSIGHUPBesideTraffic(t *testing.T) {
 	const key = "a-key-of-the-api-for-reloads"
 	write("max-rooms-per-client: 1\nlog-level: warn\n")
 	s := start(t, "--config", file, "--api-key", key, "--max-connections", "50")
-	a, b := connect(t, s), connect(t, s)
+	a, b := dialRaw(t, s, "/ws", ""), dialRaw(t, s, "/ws", "")
 	for _, c := range []*rawConn{a, b} {
 		c.welcomed()
 		c.write(text(`{"msg_type":"join_room","room":"r","id":1}`))
@@ -56,7 +56,7 @@ func TestSIGHUPBesideTraffic(t *testing.T) {
 	}
 	a.write(text(`{"msg_type":"join_room","room":"second","id":1}`))
 	a.message("joined")
-	third := connect(t, s) // the flag counts before the file
+	third := dialRaw(t, s, "/ws", "") // the flag counts before the file
 	third.welcomed()
 	third.write(text(`{"msg_type":"room_message","room":"r","content":0,"id":1}`))
 	if m := third.message("error"); m.str("code") != "not_member" {
