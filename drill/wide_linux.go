@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
@@ -87,7 +88,7 @@ func (d *drill) line1(lines <-chan string) string {
 func runWidening(args []string) {
 	port, _ := strconv.Atoi(args[0])
 	n, _ := strconv.Atoi(args[1])
-	d := &drill{deadline: time.Now().Add(20 * time.Minute)}
+	d := &drill{deadline: time.Now().Add(20 * time.Minute), rng: rand.New(rand.NewPCG(uint64(port), 0))}
 	d.guarded(func() {
 		f := d.newFleet(&server{d: d, addr: unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}})
 		f.openAll(n, func(int) want { return want{rooms: []uint32{1}, retries: true} })

@@ -133,8 +133,8 @@ log-format: json
 // YAML 1.1 takes an unquoted on, off, yes or no for a boolean; a switch gets what was written.
 func TestSwitchesNeedNoQuotes(t *testing.T) {
 	var app struct {
-		Switch string `enum:"on,off,context" default:"context"`
-		Text   string
+		Switch string `enum:"on,off,context" default:"context" env:"SWITCH"`
+		Text   string `env:"TEXT"`
 	}
 	k := kong.Must(&app)
 	for _, c := range [][2]string{{"on", "on"}, {"off", "off"}, {`"off"`, "off"}, {"'on'", "on"}} {
