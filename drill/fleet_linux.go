@@ -469,6 +469,9 @@ func (f *fleet) openAll(n int, w func(i int) want) []*client {
 		for first < len(all) && all[first].ready() {
 			first++
 		}
+		if first < len(all) && all[first].retries && all[first].state == ended && f.clock() > all[first].retryAt {
+			f.dial(all[first])
+		}
 		return first == n
 	})
 	if !ok {
