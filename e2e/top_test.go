@@ -169,7 +169,11 @@ func TestTopOnATerminal(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("hubbub top ends with %v", err)
 	}
-	if out := screen.out.String(); !strings.Contains(out, "\x1b[?25h\x1b[?1049l") {
+	left := func() bool { return strings.Contains(screen.out.String(), "\x1b[?25h\x1b[?1049l") }
+	for end := time.Now().Add(patience); !left() && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond) // what it wrote last may still be on its way
+	}
+	if out := screen.out.String(); !left() {
 		t.Errorf("it leaves the terminal as it was in the table: %q", out[max(0, len(out)-200):])
 	}
 }
