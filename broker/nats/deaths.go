@@ -129,7 +129,7 @@ func (d *deaths) findAddresses() {
 		return // the next time
 	}
 	for _, m := range known {
-		if r := d.routes[m.Server.Name]; r != nil && r.id == m.Server.ID {
+		if r := d.routes[m.Server.Name]; r != nil && r.id == m.Server.ID && r.address == "" {
 			r.address = m.Server.Metadata[addressKey]
 			d.s.b.log.Debug("the way to a store is known", "store", m.Server.Name, "address", r.address)
 		}
