@@ -1,3 +1,5 @@
+//go:build unix
+
 // Command broken is a program with the server in it and a fault of its own, for the stories of docs/troubleshooting.md
 // that no outsider can provoke: one worker, a log that breaks or stands still at a client's broken frame, and handlers
 // that fail or take too long.
