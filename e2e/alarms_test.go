@@ -66,7 +66,7 @@ func TestAlarms(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				if its.root && os.Getuid() != 0 {
-					t.Skip("a small tmpfs needs root")
+					t.Fatal("a small tmpfs needs root")
 				}
 				its.make(t, p, "hubbub-"+name)
 				p.firing(t, "hubbub-"+name, its.want...)

@@ -176,7 +176,7 @@ func smallDisk(t *testing.T) string {
 	t.Helper()
 	disk := t.TempDir()
 	if runtime.GOOS != "linux" || os.Getuid() != 0 {
-		t.Skip("a small tmpfs needs Linux and root")
+		t.Fatal("a small tmpfs needs Linux and root")
 	}
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=8m", "hubbub-test", disk).CombinedOutput(); err != nil {
 		t.Fatalf("mount: %v %s", err, out)
