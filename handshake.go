@@ -100,7 +100,6 @@ type place struct {
 	remote  string       // the client's address, where it may be another than the socket's; else empty
 	h       loop.Handler // once it is admitted; it gives the address's place back
 	taken   bool         // by the loop, which calls the handler's Closed
-	granted bool         // the loop has been asked to take it: its own place is none of ours any more
 }
 
 // admitted says for whom the place is.
@@ -116,7 +115,6 @@ func (p *place) admitted(h loop.Handler) {
 
 // adopt gives the connection to the loop; its turn ends when a worker has it.
 func (p *place) adopt(nc net.Conn, d wire.Deflate, answer, first []byte) error {
-	p.granted = true
 	r := p.r
 	err := p.s.loop.AdoptThen(nc, p.h, d, answer, first, func() { front.EndTurn(r) })
 	p.taken = err == nil
@@ -126,20 +124,22 @@ func (p *place) adopt(nc net.Conn, d wire.Deflate, answer, first []byte) error {
 // end gives back what was taken for an upgrade that came to nothing, also by a panic of somebody's ResponseWriter. Who
 // was admitted is gone again.
 func (p *place) end() {
-	if !p.granted {
-		p.s.loop.Release()
+	defer p.s.hub.UpgradeEnds()
+	if !p.taken { // else the worker ends both
+		defer front.EndTurn(p.r)
+		p.leave()
 	}
-	switch {
-	case p.taken: // so the worker ends the turn
-	case p.h == nil:
+}
+
+// leave ends what never began. The connection is counted until all else is given back, as that of a worker is: whoever
+// sees that it is gone finds its address's place free.
+func (p *place) leave() {
+	defer p.s.loop.Release()
+	if p.h == nil {
 		p.leaveIP()
-	default:
+	} else {
 		p.h.Closed(nil, loop.Ending{Code: wire.CloseAbnormal})
 	}
-	if !p.taken {
-		front.EndTurn(p.r)
-	}
-	p.s.hub.UpgradeEnds()
 }
 
 // leaveIP gives the address's place back.

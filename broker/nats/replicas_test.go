@@ -125,7 +125,7 @@ func TestOnlyCopyIsLostWithItsStore(t *testing.T) {
 
 // Rooms that say their replicas have streams of their own, whatever the others have.
 func TestReplicasAreInNames(t *testing.T) {
-	b := &Broker{}
+	b := &Broker{ctx: t.Context()}
 	for replicas, want := range map[int]string{0: "HB_1000_3600000_", 1: "HB_1000_3600000_r1_", 5: "HB_1000_3600000_r5_"} {
 		st := newStream(b, streamKeyOf(roomOf(replicas, "r")))
 		if !strings.HasPrefix(st.name, want) || ownReplicas(st.name) != replicas || strings.Count(st.subject("p", "N", "t"), ".") != 5 {

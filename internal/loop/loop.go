@@ -172,7 +172,7 @@ func (l *Loop) Reserve(limit int) bool {
 	return false
 }
 
-// Release gives back a place that Reserve took and Adopt was not called for.
+// Release gives back a place that Reserve took and Adopt has not filled.
 func (l *Loop) Release() { l.total.Add(-1) }
 
 // Connections is how many there are, and places reserved for more. Any goroutine.
@@ -180,8 +180,8 @@ func (l *Loop) Connections() int { return int(l.total.Load()) }
 
 // Adopt fills a place that Reserve took: it gives nc to the worker with the fewest connections, and h its events.
 // preface is written first, in one piece with what Opened sends; first is what was read from nc already; d is what the
-// handshake agreed on. nc must not be used any more, unless Adopt returns an error: then it is the caller's as before,
-// and the place is given back. Any goroutine; does not block.
+// handshake agreed on. nc must not be used any more, unless Adopt returns an error: then both it and the place are
+// the caller's as before. Any goroutine; does not block.
 func (l *Loop) Adopt(nc net.Conn, h Handler, d wire.Deflate, preface, first []byte) error {
 	return l.AdoptThen(nc, h, d, preface, first, nil)
 }
@@ -192,16 +192,13 @@ func (l *Loop) AdoptThen(nc net.Conn, h Handler, d wire.Deflate, preface, first 
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if l.stopped {
-		l.Release()
 		return ErrStopped
 	}
 	c := &Conn{h: h, fd: -1}
 	if err := nc.SetDeadline(time.Time{}); err != nil {
-		l.Release()
 		return fmt.Errorf("clear the deadlines: %w", err)
 	}
 	if err := l.take(c, nc); err != nil {
-		l.Release()
 		return err
 	}
 	w := l.leastLoaded()

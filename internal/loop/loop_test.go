@@ -425,6 +425,7 @@ func TestStopSaysGoodbyeAndRefusesMore(t *testing.T) {
 		if err := l.Adopt(near, h, wire.Deflate{}, nil, nil); !errors.Is(err, ErrStopped) {
 			t.Errorf("Adopt after Stop: %v", err)
 		}
+		l.Release()
 	})
 }
 
