@@ -45,15 +45,20 @@ func dataFolder(ctx context.Context, s *Subject) []Finding {
 		}
 	}
 	took, err := syncTime(ctx, folder)
+	place, change := "", fmt.Sprintf("chown the folder to the server's user: chown -R hubbub %s", s.DataDir)
+	if folder != s.DataDir { // the server makes it, if it may
+		place = fmt.Sprintf("%s isn't there yet, and the server makes it: in %s ", s.DataDir, folder)
+		change = fmt.Sprintf("make it, for the server's user: install -d -o hubbub -m 0700 %s", s.DataDir)
+	}
 	switch sent := "a file of 4 KiB in " + folder + ", and took it away"; {
 	case err != nil:
-		all = append(all, fault(name, fmt.Sprintf("chown the folder to the server's user: chown -R hubbub %s", s.DataDir), "nothing can be written: %v", err))
+		all = append(all, fault(name, change, "%snothing can be written: %v", place, err))
 	case took > slowSync:
-		f := warning(name, "a faster disk, a local one: each publish to a room with history waits for it", "a write takes %s to be on the disk", took.Round(100*time.Microsecond))
+		f := warning(name, "a faster disk, a local one: each publish to a room with history waits for it", "%sa write takes %s to be on the disk", place, took.Round(100*time.Microsecond))
 		f.Sent = sent
 		all = append(all, f)
 	default:
-		f := ok(name, "a write takes %s to be on the disk", took.Round(10*time.Microsecond))
+		f := ok(name, "%sa write takes %s to be on the disk", place, took.Round(10*time.Microsecond))
 		f.Sent = sent
 		all = append(all, f)
 	}

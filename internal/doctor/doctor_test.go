@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -248,7 +250,7 @@ func TestBackend(t *testing.T) {
 func TestDataFolder(t *testing.T) {
 	dir := t.TempDir()
 	f := dataFolder(t.Context(), &Subject{DataDir: filepath.Join(dir, "not", "yet")})
-	if len(f) == 0 || f[len(f)-1].Level == Fault || !strings.Contains(f[len(f)-1].Sent, dir) {
+	if len(f) == 0 || f[len(f)-1].Level == Fault || !strings.Contains(f[len(f)-1].Sent, dir) || !strings.Contains(f[len(f)-1].Found, "isn't there yet, and the server makes it: in "+dir) {
 		t.Errorf("%+v", f)
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 0 {
@@ -259,6 +261,14 @@ func TestDataFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, dataFolder(t.Context(), &Subject{DataDir: file}), Fault, "is a file")
+	if f := dataFolder(t.Context(), &Subject{DataDir: dir}); strings.Contains(fmt.Sprint(f), "isn't there") {
+		t.Errorf("%+v", f)
+	}
+	if runtime.GOOS == "linux" { // where not even root makes a folder below /proc
+		f := dataFolder(t.Context(), &Subject{DataDir: "/proc/hubbub/data"})
+		last := f[len(f)-1]
+		expect(t, []Finding{last}, Fault, "/proc/hubbub/data isn't there yet, and the server makes it: in /proc nothing can be written", "install -d -o hubbub -m 0700 /proc/hubbub/data")
+	}
 }
 
 func TestForWhomClientsAreTaken(t *testing.T) {
