@@ -43,6 +43,14 @@ var cannotConnect = map[string]func(*mishap){
 		tr.request("GET /ws HTTP/1.1\r\nHost: " + tr.s.addr + "\r\nConnection: close\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 		tr.request("GET /ws HTTP/1.1\r\nHost: " + tr.s.addr + "\r\nUpgrade: websocket\r\nConnection: close\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	},
+	"431: the cookies are too large": func(tr *mishap) {
+		tr.start()
+		cookies := func(bytes int) string { return "Cookie: a=" + strings.Repeat("x", bytes) }
+		if status, _ := tr.upgrade("/ws", cookies(60<<10)); status != http.StatusRequestHeaderFieldsTooLarge {
+			tr.t.Errorf("it is answered %d", status)
+		}
+		tr.works("/ws", cookies(31<<10))
+	},
 	"404: the path is another": func(tr *mishap) {
 		tr.start()
 		tr.upgrade("/live/ws")
