@@ -92,6 +92,7 @@ pictures: deps ## the pictures of the docs and the examples, made anew by the te
 .PHONY: site
 site: deps ## the docs as a site with search, in bin/site (SITE_BASE, SITE_REPOSITORY: site/.vitepress/config.js)
 	cd site && node node_modules/vitepress/bin/vitepress.js build
+	@echo "the site is in $(or $(SITE_OUT),bin/site); python3 -m http.server --directory $(or $(SITE_OUT),bin/site) shows it at http://localhost:8000"
 
 .PHONY: bench
 bench: bench-deps build ## Hubbub, its rivals and the kernel's limit, and docs/benchmarks.md (long; two idle cores)

@@ -222,6 +222,31 @@ func TestRulesOfPrometheus(t *testing.T) {
 	}
 }
 
+// By the command of docs/monitoring.md every alarm leads to a page on the web.
+func TestTheAlarmsLeadToAPage(t *testing.T) {
+	t.Parallel()
+	command := regexp.MustCompile("`(sed -i [^`]+)`").FindStringSubmatch(readDoc(t, "docs/monitoring.md").text)
+	if command == nil {
+		t.Fatal("docs/monitoring.md has no sed")
+	}
+	dir := t.TempDir()
+	rules, err := os.ReadFile(rulesFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(dir, "hubbub.rules.yaml")
+	write(t, copied, string(rules))
+	(&files{t: t, dir: dir, instead: strings.NewReplacer()}).run(command[1])
+	changed, err := os.ReadFile(copied)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, led := strings.Count(string(rules), "runbook_url: "), strings.Count(string(changed), "runbook_url: https://git.example.com/hubbub/tree/main/docs/")
+	if all < 30 || led != all {
+		t.Errorf("%d of %d lead to a page", led, all)
+	}
+}
+
 // nobodyListens is an address where connections are refused.
 func nobodyListens(t *testing.T) string {
 	t.Helper()

@@ -50,6 +50,11 @@ func TestSite(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	t.Run("make site says where it is", func(t *testing.T) {
+		if out, err := exec.Command("make", "-n", "-C", "..", "site").CombinedOutput(); err != nil || !strings.Contains(string(out), "the site is in bin/site") {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
 	t.Run("every page of docs is there, and in the menu", func(t *testing.T) { siteIsWhole(t, pages) })
 	t.Run("links and what pages load", func(t *testing.T) { siteLinks(t, folder, pages) })
 	t.Run("in a browser", func(t *testing.T) { siteInABrowser(t, folder) })
