@@ -55,6 +55,10 @@ missing_for_packages() {
 	command -v systemd-analyze >/dev/null || echo "systemd: its systemd-analyze judges the unit"
 	command -v man >/dev/null || echo "man-db: to read the manual"
 	command -v unzip >/dev/null || echo "unzip: to look into the archive for Windows"
+	command -v lintian >/dev/null || echo "lintian: to judge the deb"
+	command -v qemu-aarch64-static >/dev/null || echo "qemu-user-static: to run what is for Linux on ARM"
+	command -v wine >/dev/null && command -v wineboot >/dev/null || echo "wine wine64: to run what is for Windows"
+	command -v x86_64-w64-mingw32-ld >/dev/null || echo "binutils-mingw-w64-x86-64: for a library that this Wine lacks"
 	command -v zsh >/dev/null || echo "zsh: to try its completion"
 	command -v fish >/dev/null || echo "fish: to try its completion"
 }

@@ -152,9 +152,13 @@ func (c *chroot) modes(t *testing.T) {
 func TestInstall(t *testing.T) {
 	c := newChroot(t)
 	t.Run("deb", func(t *testing.T) {
-		old, new := one(t, dists.old+"/*.deb"), one(t, dists.new+"/*.deb")
+		old, new := one(t, dists.old+"/*_amd64.deb"), one(t, dists.new+"/*_amd64.deb")
 		c.says(t, "dpkg", "--install", c.bring(t, old))
 		c.modes(t)
+		const enabled = "/etc/systemd/system/multi-user.target.wants/hubbub.service"
+		if !c.has(enabled) {
+			t.Error("it isn't enabled")
+		}
 		if conf := c.says(t, "dpkg-query", "--show", "--showformat=${Conffiles}", "hubbub"); strings.Count(conf, " /etc/hubbub/hubbub.") != 2 {
 			t.Errorf("its settings are %s", conf)
 		}
@@ -170,6 +174,15 @@ func TestInstall(t *testing.T) {
 		}
 		c.modes(t)
 		c.serves(t, newVersion)
+		c.says(t, "rm", enabled) // as systemctl disable does
+		for range 2 {
+			c.says(t, "dpkg", "--install", c.bring(t, new))
+			if c.has(enabled) {
+				t.Error("what was disabled is enabled by an upgrade, or after a removal")
+			}
+			c.says(t, "dpkg", "--remove", "hubbub")
+		}
+		c.says(t, "dpkg", "--install", c.bring(t, new))
 		c.says(t, "dpkg", "--remove", "hubbub")
 		if c.has("usr/bin/hubbub") || c.has("usr/lib/systemd/system/hubbub.service") || !c.has("var/lib/hubbub") || read(t, c.dir, "etc/hubbub/hubbub.yaml") != kept {
 			t.Error("removing it leaves the program, or takes data or settings away")
@@ -188,7 +201,7 @@ func TestInstall(t *testing.T) {
 			t.Helper()
 			return says(t, "rpm", append([]string{"--root", c.dir, "--dbpath", "/var/lib/rpm"}, args...)...)
 		}
-		old, new := one(t, dists.old+"/*.rpm"), one(t, dists.new+"/*.rpm")
+		old, new := one(t, dists.old+"/*.x86_64.rpm"), one(t, dists.new+"/*.x86_64.rpm")
 		if out := says(t, "rpm", "--query", "--package", "--configfiles", old); out != "/etc/hubbub/hubbub.env\n/etc/hubbub/hubbub.yaml\n" {
 			t.Errorf("its settings are %s", out)
 		}
@@ -212,4 +225,5 @@ func TestInstall(t *testing.T) {
 			t.Error("removing it leaves the program, or loses the settings that were changed")
 		}
 	})
+	t.Run("as docs/packages.md has it", c.thePage)
 }

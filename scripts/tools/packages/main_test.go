@@ -19,13 +19,14 @@ const patience = 5 * time.Minute
 // root is the folder of Hubbub.
 const root = "../../.."
 
-// dists are the folders of two releases, one after the other, of one source; the second has Windows' too.
+// dists are the folders of two releases, one after the other, of one source; the second is for other systems too.
 var dists struct{ old, new string }
 
 const (
-	oldVersion = "0.1.0"
-	newVersion = "0.2.0-rc1"
-	newPackage = "0.2.0~rc1"
+	oldVersion = "1.2.3" // the version of docs/packages.md
+	newVersion = "1.3.0-rc1"
+	newPackage = "1.3.0~rc1"
+	newTargets = "linux/amd64 linux/arm64 windows/amd64"
 	epoch      = "1750000000"
 )
 
@@ -42,7 +43,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		dists.old, dists.new = filepath.Join(dir, "old"), filepath.Join(dir, "new")
-		for _, r := range [][3]string{{dists.old, oldVersion, "linux/amd64"}, {dists.new, newVersion, "linux/amd64 windows/amd64"}} {
+		for _, r := range [][3]string{{dists.old, oldVersion, "linux/amd64"}, {dists.new, newVersion, newTargets}} {
 			if out, err := release(root, r[0], r[1], r[2]).CombinedOutput(); err != nil {
 				fmt.Fprintf(os.Stderr, "release: %v\n%s", err, out)
 				return 1

@@ -142,7 +142,30 @@ func (r *release) pages() error {
 			return err
 		}
 	}
-	return compress(filepath.Join(r.stage, "hubbub.1"))
+	if err := r.changelogs(); err != nil {
+		return err
+	}
+	for _, name := range []string{"hubbub.1", "changelog", "changelog.Debian"} {
+		if err := compress(filepath.Join(r.stage, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changelogs are what Debian wants of a package: that of the program, and that of its packaging, which is made anew with
+// each version and refers to the other.
+func (r *release) changelogs() error {
+	text, err := os.ReadFile(filepath.Join(r.root, "CHANGELOG.md"))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(r.stage, "changelog"), text, 0o644); err != nil {
+		return err
+	}
+	entry := fmt.Sprintf("hubbub (%s-1) unstable; urgency=medium\n\n  * Hubbub %s; what is new in it is told in changelog.gz.\n\n -- Hubbub <hubbub@example.com>  %s\n",
+		packageVersion(r.version), r.version, r.at.Format(time.RFC1123Z))
+	return os.WriteFile(filepath.Join(r.stage, "changelog.Debian"), []byte(entry), 0o644)
 }
 
 // build makes all of one system.
