@@ -158,12 +158,12 @@ func (i *Identity) known() (who auth.Identity, err error) {
 }
 
 // checkIdentity holds what somebody has made up about a client against what the server takes.
-func (s *Server) checkIdentity(who *auth.Identity) error {
+func (c *Config) checkIdentity(who *auth.Identity) error {
 	if err := who.Check(); err != nil {
 		return err
 	}
-	if n := len(who.Rooms); n > s.cfg().MaxRoomsPerClient {
-		return fmt.Errorf("rooms: %d of them, and --max-rooms-per-client is %d", n, s.cfg().MaxRoomsPerClient)
+	if n := len(who.Rooms); n > c.MaxRoomsPerClient {
+		return fmt.Errorf("rooms: %d of them, and --max-rooms-per-client is %d", n, c.MaxRoomsPerClient)
 	}
 	if who.Data == nil {
 		return nil
