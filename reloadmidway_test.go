@@ -1,7 +1,12 @@
 package hubbub_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -88,4 +93,82 @@ func TestAQuickUpgradeGoesByTheSettingsThatMadeItQuick(t *testing.T) {
 	if log := server.Log.String(); strings.Contains(log, "upgrade refused") {
 		t.Error(log)
 	}
+}
+
+// A reload to another provider: who waits for the keys of the one before is let in by these, who comes then by the new
+// ones alone. Settings with a fault change nothing.
+func TestAReloadToAnotherProvider(t *testing.T) {
+	keys := map[string]*ecdsa.PrivateKey{}
+	for _, kid := range []string{"old", "next"} {
+		keys[kid], _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	token := func(kid string) string { return "/ws?token=" + keyedToken(t, kid, keys[kid], "hubbub") }
+	was, is, down := newProvider(t), newProvider(t), newProvider(t)
+	was.has(t, map[string]*ecdsa.PrivateKey{"old": keys["old"]})
+	is.has(t, map[string]*ecdsa.PrivateKey{"next": keys["next"]})
+	answer := make(chan struct{})
+	answers := sync.OnceFunc(func() { close(answer) })
+	defer answers()
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		<-answer
+		was.Config.Handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(slow.Close)
+	by := func(url string) hubbub.Config { return hubbub.Config{JWT: hubbub.JWT{JWKS: url, Audience: "hubbub"}} }
+	server := rawtest.Start(t, by(slow.URL))
+	reload := func(cfg hubbub.Config) ([]string, error) {
+		cfg.Logger = server.Logger()
+		changed, _, err := server.Reload(cfg)
+		return changed, err
+	}
+	begun := make(chan struct{}, 1)
+	s := mount(t, server, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		server.ServeHTTP(midway{w, func() {
+			select {
+			case begun <- struct{}{}:
+			default:
+			}
+		}}, r)
+	}))
+	waits := rawtest.Connect(t, s)
+	waits.SendRaw([]byte(rawtest.Request(s, "GET", token("old"), "HTTP/1.1", nil)))
+	<-begun
+
+	if changed, err := reload(by(is.URL)); err != nil || !slices.Equal(changed, []string{"jwt-jwks"}) {
+		t.Fatalf("changed %v, %v", changed, err)
+	}
+	answers()
+	if r := waits.Response("GET"); r.StatusCode != http.StatusSwitchingProtocols {
+		t.Errorf("who waited for the keys of before: %s", r.Status)
+	}
+	if got := waits.NextJSON(); got["msg_type"] != "welcome" {
+		t.Errorf("who waited for the keys of before got %v", got)
+	}
+	letInAs(t, s, "ann", token("next"), nil)
+	turnedAway(t, s, 401, token("old"), nil)
+
+	for name, fault := range map[string]func(*hubbub.Config){
+		"another setting": func(c *hubbub.Config) { c.Chat = "nobody" },
+		"no audience":     func(c *hubbub.Config) { c.JWT.Audience = "" },
+		"by http":         func(c *hubbub.Config) { c.JWT.JWKS = "http://a.example/keys" },
+		"a file":          func(c *hubbub.Config) { c.JWT.JWKS, c.JWT.Key = "", "@"+t.TempDir()+"/none" },
+	} {
+		cfg := by(was.URL)
+		fault(&cfg)
+		if changed, err := reload(cfg); err == nil || len(changed) > 0 {
+			t.Errorf("%s: changed %v, %v", name, changed, err)
+		}
+	}
+	letInAs(t, s, "ann", token("next"), nil)
+	turnedAway(t, s, 401, token("old"), nil)
+
+	// One that is down is believed, not asked first: nobody is told that his token is bad, and the keys of before don't count.
+	if _, err := reload(by(down.URL)); err != nil {
+		t.Fatal(err)
+	}
+	turnedAway(t, s, 503, token("next"), nil, "provider")
+	if _, err := reload(by(is.URL)); err != nil {
+		t.Fatal(err)
+	}
+	letInAs(t, s, "ann", token("next"), nil)
 }
