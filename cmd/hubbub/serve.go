@@ -147,6 +147,9 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	watched, unwatch := context.WithCancel(context.Background())
+	defer unwatch()
+	again.onSignal(watched) // before anybody can know that the server runs
 
 	log.Info("hubbub listens", append(c.where(l.Addr(), secure != nil), "processors", runtime.GOMAXPROCS(0))...)
 	served := make(chan error, 2)
@@ -155,10 +158,7 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 		log.Info("the admin listener has the API and /metrics", "admin-listen", admin.Addr().String())
 		go func() { served <- srv.ServeAdmin(admin, withPprof(srv.AdminHandler())) }()
 	}
-	watched, unwatch := context.WithCancel(context.Background())
-	defer unwatch()
 	go watch(watched, log, srv.Alive)
-	again.onSignal(watched)
 	tellSystemd(log, daemon.SdNotifyReady) // it listens; a node that waits for its cluster says so at /readyz
 
 	select {
