@@ -80,13 +80,13 @@ func (c Config) validateIdentity() (bad faults) {
 	}
 	if j.JWKS != "" {
 		if err := auth.CheckJWKS(j.JWKS); err != nil {
-			bad.add("jwt-jwks %q: %w", j.JWKS, err)
+			bad.add("jwt-jwks: %w", err)
 		}
 		if j.Audience == "" {
-			bad.add("jwt-jwks %q: it needs --jwt-audience, or whoever has a token of that provider for any other application gets in", j.JWKS)
+			bad.add("jwt-jwks: it needs --jwt-audience, or whoever has a token of that provider for any other application gets in")
 		}
 		if j.Key != "" {
-			bad.add("jwt-jwks %q: there is a --jwt-key too; use one of them", j.JWKS)
+			bad.add("jwt-jwks: there is a --jwt-key too; use one of them")
 		}
 	}
 	if c.Authenticate != nil && (j.Key != "" || j.JWKS != "") {

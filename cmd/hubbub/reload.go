@@ -211,7 +211,7 @@ func between(was, is *kong.Flag) string {
 		return ""
 	}
 	a, b := was.Target.Interface(), is.Target.Interface()
-	if hides(a) || hides(b) {
+	if hides(a) || hides(b) || isSecret(a) || isSecret(b) {
 		return ""
 	}
 	from, err := yamlValue(a)
