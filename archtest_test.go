@@ -40,7 +40,7 @@ var allowedImports = map[string][]string{
 	"internal/loop":  {"internal/protocol", "internal/wire", "internal/sparselog"},
 
 	"internal/webhook": {"internal/auth", "internal/protocol", "internal/protocol/room", "internal/sparselog"},
-	"internal/outbox":  {"internal/tracing", "internal/hub", "internal/protocol", "internal/protocol/room", "internal/sparselog", "internal/webhook"},
+	"internal/outbox":  {"internal/tracing", "internal/auth", "internal/hub", "internal/protocol", "internal/protocol/room", "internal/sparselog", "internal/webhook"},
 	"internal/datadir": {},
 	"internal/tracing": {},
 

@@ -1,8 +1,6 @@
 package hubbub
 
 import (
-	"net/http"
-
 	"example.com/hubbub/internal/loop"
 )
 
@@ -14,8 +12,8 @@ func Quick(s *Server, b []byte) (answer []byte, used int) {
 	return s.api.Quick(s.cfg().BasePath)(b, nil)
 }
 
-// QuickUpgrade says whether an upgrade is served without net/http, where its head is plain.
-func QuickUpgrade(s *Server, r *http.Request) bool { return s.quickUpgrade(r) != nil }
+// QuickUpgrade is what serves an upgrade without net/http, where its head is plain; nil: net/http does.
+var QuickUpgrade = (*Server).quickUpgrade
 
 // EndsWithin waits as Shutdown does for what may not end.
 var EndsWithin = endsWithin

@@ -35,22 +35,22 @@ type refusal struct {
 }
 
 // upgrade checks the opening handshake, finds out who asks, and gives the connection to the loop, with the handler that
-// admit gives for it.
-func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, admit admits) {
+// admit gives for it. All of it goes by set: a part of the next settings beside these may let in whom neither would.
+func (s *Server) upgrade(set *settings, w http.ResponseWriter, r *http.Request, admit admits) {
 	ignoreBody(w, r)
-	r = s.asked(r)
-	deflate, answer, no := s.shakeHands(w, r)
+	r = s.asked(set, r)
+	deflate, answer, no := s.shakeHands(set, w, r)
 	if no != nil {
 		s.refuse(w, r, *no)
 		return
 	}
-	u, no := s.inTurn(r)
+	u, no := s.inTurn(set, r)
 	if no != nil {
 		s.refuse(w, r, *no)
 		return
 	}
 	defer u.end()
-	h, no := s.letIn(r, admit)
+	h, no := s.letIn(set, r, admit)
 	if h == nil {
 		s.refuse(w, r, *no)
 		return
@@ -163,20 +163,20 @@ func (c *counted) Closed(conn *loop.Conn, e loop.Ending) {
 
 // shakeHands is all of the opening handshake that needs no place for the connection: what was agreed on, and the answer
 // that says so.
-func (s *Server) shakeHands(w http.ResponseWriter, r *http.Request) (d wire.Deflate, answer []byte, no *refusal) {
+func (s *Server) shakeHands(set *settings, w http.ResponseWriter, r *http.Request) (d wire.Deflate, answer []byte, no *refusal) {
 	if isUpgrade(r) || r.Method != http.MethodGet {
-		if no := s.checkOrigin(r); no != nil {
+		if no := set.checkOrigin(r); no != nil {
 			return d, nil, no
 		}
 	}
 	// By a POST the page at / learns why it can't connect: browsers tell it nothing of an upgrade, and send no Origin
 	// with a GET of its own.
 	if r.Method == http.MethodPost {
-		if no := s.mayConnect(r); no != nil {
+		if no := s.mayConnect(set, r); no != nil {
 			return d, nil, no
 		}
 		if s.ips.Full(r.RemoteAddr) {
-			return d, nil, s.tooManyOfOne()
+			return d, nil, set.tooManyOfOne()
 		}
 	}
 	if no := checkHandshake(r); no != nil {
@@ -185,16 +185,15 @@ func (s *Server) shakeHands(w http.ResponseWriter, r *http.Request) (d wire.Defl
 	if no := canHijack(w); no != nil {
 		return d, nil, no
 	}
-	d, extensions, err := s.negotiate(r)
+	d, extensions, err := set.negotiate(r)
 	if err != nil {
 		return d, nil, &refusal{status: http.StatusBadRequest, detail: "the header Sec-WebSocket-Extensions is malformed", result: upgradeHandshake}
 	}
-	return d, switching(w.Header(), r.Header.Get("Sec-WebSocket-Key"), s.subprotocol(r), extensions), nil
+	return d, switching(w.Header(), r.Header.Get("Sec-WebSocket-Key"), s.subprotocol(set, r), extensions), nil
 }
 
 // checkOrigin says why the page that asks may not connect; nil: it may.
-func (s *Server) checkOrigin(r *http.Request) *refusal {
-	set := s.cfg()
+func (set *settings) checkOrigin(r *http.Request) *refusal {
 	why, pattern := set.origins.Refuse(r)
 	if why == "" && set.JWT.Cookie != "" && len(r.Header["Origin"]) == 0 && len(r.CookiesNamed(set.JWT.Cookie)) > 0 {
 		why = "with the cookie that carries a token the header Origin is needed; other programs than browsers show their token in another way"
@@ -264,11 +263,11 @@ func noHijack(w http.ResponseWriter, err error) *refusal {
 
 // subprotocol is the first that the client offers and the server has, or none. It has the protocol's own name too, for
 // those who offer their token beside it, and where tokens are wanted for those who offer none.
-func (s *Server) subprotocol(r *http.Request) string {
+func (s *Server) subprotocol(set *settings, r *http.Request) string {
 	offers := r.Header["Sec-Websocket-Protocol"]
-	own := s.cfg().identifies() || len(offeredTokens(r)) > 0
+	own := set.identifies() || len(offeredTokens(r)) > 0
 	for offer := range offered(r) {
-		if own && offer == ownSubprotocol || slices.Contains(s.cfg().Subprotocols, offer) {
+		if own && offer == ownSubprotocol || slices.Contains(set.Subprotocols, offer) {
 			return offer
 		}
 	}
@@ -280,36 +279,36 @@ func (s *Server) subprotocol(r *http.Request) string {
 }
 
 // reserve takes a place for a connection, or says which limit has none.
-func (s *Server) reserve(r *http.Request) (p *place, no *refusal) {
+func (s *Server) reserve(set *settings, r *http.Request) (p *place, no *refusal) {
 	s.hub.UpgradeBegins() // before it looks whether the server stops: Shutdown waits for those who don't see that yet
 	defer func() {
 		if no != nil {
 			s.hub.UpgradeEnds()
 		}
 	}()
-	if no := s.closedToAll(); no != nil {
+	if no := s.closedToAll(set); no != nil {
 		return nil, no
 	}
-	if no := s.connects(r); no != nil {
+	if no := s.connects(set, r); no != nil {
 		return nil, no
 	}
 	p = &place{s: s, r: r}
 	var ok bool
 	if p.key, p.counted, ok = s.ips.Take(r.RemoteAddr); !ok {
-		return nil, s.tooManyOfOne()
+		return nil, set.tooManyOfOne()
 	}
-	if !s.loop.Reserve(s.cfg().MaxConnections) {
+	if !s.loop.Reserve(set.MaxConnections) {
 		p.leaveIP()
-		return nil, s.tooMany()
+		return nil, set.tooMany()
 	}
-	if len(s.cfg().proxies) > 0 {
+	if len(set.proxies) > 0 {
 		p.remote = r.RemoteAddr
 	}
 	return p, nil
 }
 
 // closedToAll says why every upgrade is refused just now, whoever asks and however few there are.
-func (s *Server) closedToAll() *refusal {
+func (s *Server) closedToAll(set *settings) *refusal {
 	if s.stopping.Load() {
 		return &refusal{status: http.StatusServiceUnavailable, detail: "the server is stopping", result: upgradeStopping}
 	}
@@ -317,17 +316,17 @@ func (s *Server) closedToAll() *refusal {
 		return &refusal{status: http.StatusServiceUnavailable, detail: why, result: upgradeNotIn}
 	}
 	if s.loop.Overloaded() {
-		return full("the server is overloaded", upgradeOverloaded, "--max-buffered-bytes", s.cfg().MaxBufferedBytes)
+		return full("the server is overloaded", upgradeOverloaded, "--max-buffered-bytes", set.MaxBufferedBytes)
 	}
 	return nil
 }
 
-func (s *Server) tooMany() *refusal {
-	return full("too many connections", upgradeConnections, "--max-connections", int64(s.cfg().MaxConnections))
+func (c *Config) tooMany() *refusal {
+	return full("too many connections", upgradeConnections, "--max-connections", int64(c.MaxConnections))
 }
 
-func (s *Server) tooManyOfOne() *refusal {
-	no := full("too many connections from this address", upgradePerIP, "--max-connections-per-ip", int64(s.cfg().MaxConnectionsPerIP))
+func (c *Config) tooManyOfOne() *refusal {
+	no := full("too many connections from this address", upgradePerIP, "--max-connections-per-ip", int64(c.MaxConnectionsPerIP))
 	no.status = http.StatusTooManyRequests
 	return no
 }
@@ -357,12 +356,12 @@ func tooBusy(detail string) string {
 func retryAfter() int { return 1 + rand.IntN(5) }
 
 // negotiate says which extensions the connection has, and the header that answers so; an empty one is left out.
-func (s *Server) negotiate(r *http.Request) (wire.Deflate, string, error) {
+func (c *Config) negotiate(r *http.Request) (wire.Deflate, string, error) {
 	offers, err := wire.ParseExtensions(r.Header["Sec-Websocket-Extensions"])
-	if err != nil || s.cfg().Compression == compressionOff {
+	if err != nil || c.Compression == compressionOff {
 		return wire.Deflate{}, "", err
 	}
-	d, answer := wire.AcceptDeflate(offers, s.cfg().Compression == compressionContext)
+	d, answer := wire.AcceptDeflate(offers, c.Compression == compressionContext)
 	return d, answer, nil
 }
 

@@ -181,18 +181,18 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 // admit finds out who asks and whether it may come in, on the goroutine of the handshake, and gives the handler that
 // the connection shall have, or what it gets instead; both where it is told so by a Close. known is who the client is by
 // what it has shown.
-func (s *Server) admit(r *http.Request, known auth.Identity) (loop.Handler, *refusal) {
+func (s *Server) admit(set *settings, r *http.Request, known auth.Identity) (loop.Handler, *refusal) {
 	token := first(inQuery(r, "resume"))
-	connect := s.asksOf(r)
+	connect := set.asksOf(r)
 	if of, _ := s.hub.Resume(token); connect != nil || of.Elsewhere() {
 		front.Admit(r) // it may take long
 	}
-	h, err := s.hub.Admit(r.Context(), s.addressOf(r), token, known, connect)
-	return s.admission(r, h, err)
+	h, err := s.hub.Admit(r.Context(), set.addressOf(r), token, known, connect)
+	return s.admission(set, r, h, err)
 }
 
 // admission is what becomes of who asks.
-func (s *Server) admission(r *http.Request, h loop.Handler, err error) (loop.Handler, *refusal) {
+func (s *Server) admission(set *settings, r *http.Request, h loop.Handler, err error) (loop.Handler, *refusal) {
 	var e *Error
 	var often *hub.Limited
 	var unanswered *webhook.Unanswered
@@ -203,7 +203,7 @@ func (s *Server) admission(r *http.Request, h loop.Handler, err error) (loop.Han
 		return nil, s.limited(often)
 	case errors.As(err, &unanswered): // which has its own line
 		return unasked(r, unanswered.Tell)
-	case errors.Is(err, context.DeadlineExceeded) && s.cfg().questions.Asks(webhook.AskConnect): // the others took all the time
+	case errors.Is(err, context.DeadlineExceeded) && set.questions.Asks(webhook.AskConnect): // the others took all the time
 		return unasked(r, &Error{Code: Unavailable, Message: "the application took too long"})
 	case errors.As(err, &e) && e != nil:
 	case r.Context().Err() != nil || s.stopping.Load():
@@ -215,8 +215,8 @@ func (s *Server) admission(r *http.Request, h loop.Handler, err error) (loop.Han
 }
 
 // asksOf is what the application says of a client: its backend first, then its hook. Nil where nobody is asked.
-func (s *Server) asksOf(r *http.Request) hub.Connect {
-	questions, hook := s.cfg().questions, s.cfg().Hooks.Connect
+func (set *settings) asksOf(r *http.Request) hub.Connect {
+	questions, hook := set.questions, set.Hooks.Connect
 	asks := questions.Asks(webhook.AskConnect)
 	if !asks && hook == nil {
 		return nil

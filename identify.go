@@ -20,7 +20,7 @@ import (
 )
 
 // admits gives the handler for a client's connection, or what it gets instead. known is who it is by what it has shown.
-type admits func(r *http.Request, known auth.Identity) (loop.Handler, *refusal)
+type admits func(set *settings, r *http.Request, known auth.Identity) (loop.Handler, *refusal)
 
 // startIdentifying is the part of New that is about who clients are.
 func (s *Server) startIdentifying(set *settings) (err error) {
@@ -50,10 +50,10 @@ func (s *Server) stopIdentifying() {
 
 // letIn finds out who asks and has it admitted. Without a handler it is refused; with a refusal too it
 // is told so by a Close.
-func (s *Server) letIn(r *http.Request, admit admits) (loop.Handler, *refusal) {
-	known, err := s.identify(r)
+func (s *Server) letIn(set *settings, r *http.Request, admit admits) (loop.Handler, *refusal) {
+	known, err := s.identify(set, r)
 	if err == nil {
-		return admit(r, known)
+		return admit(set, r, known)
 	}
 	no := s.unidentified(err)
 	if asksForClose(r) {
@@ -74,8 +74,7 @@ var (
 
 // identify says who asks for a connection: nobody in particular, where that is allowed. On the goroutine of the
 // handshake, which may wait.
-func (s *Server) identify(r *http.Request) (auth.Identity, error) {
-	set := s.cfg()
+func (s *Server) identify(set *settings, r *http.Request) (auth.Identity, error) {
 	if !set.identifies() {
 		return auth.Identity{}, nil
 	}
@@ -96,14 +95,14 @@ func (s *Server) verify(ctx context.Context, set *settings, c *Credentials, wait
 	switch {
 	case set.Authenticate != nil:
 		waits()
-		who, err = s.authenticate(ctx, c)
+		who, err = s.authenticate(ctx, set, c)
 	case c.Token == "":
 		err = errNoToken
 	default:
 		who, err = set.tokens.Verify(ctx, c.Token, waits)
 	}
 	if err == nil {
-		err = s.checkIdentity(&who)
+		err = set.checkIdentity(&who)
 	}
 	if err != nil {
 		return auth.Identity{}, err
@@ -112,8 +111,8 @@ func (s *Server) verify(ctx context.Context, set *settings, c *Credentials, wait
 }
 
 // authenticate asks the application.
-func (s *Server) authenticate(ctx context.Context, c *Credentials) (who auth.Identity, err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg().HookTimeout)
+func (s *Server) authenticate(ctx context.Context, set *settings, c *Credentials) (who auth.Identity, err error) {
+	ctx, cancel := context.WithTimeout(ctx, set.HookTimeout)
 	defer cancel()
 	select {
 	case s.authing <- struct{}{}:
@@ -132,7 +131,7 @@ func (s *Server) authenticate(ctx context.Context, c *Credentials) (who auth.Ide
 		c.Request = c.Request.WithContext(ctx)
 	}
 	loop.WakeMonitor() // as for every hook
-	id, err := s.cfg().Authenticate(ctx, c)
+	id, err := set.Authenticate(ctx, c)
 	var told *Error
 	switch {
 	case err == nil && id == nil:

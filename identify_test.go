@@ -403,20 +403,24 @@ func (p *provider) has(t *testing.T, keys map[string]*ecdsa.PrivateKey) {
 	p.keys.Store(string(b))
 }
 
+// keyedToken is one of ann's that names its key.
+func keyedToken(t *testing.T, kid string, k *ecdsa.PrivateKey, aud string) string {
+	t.Helper()
+	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"sub": "ann", "aud": aud, "exp": time.Now().Add(time.Hour).Unix()})
+	token.Header["kid"] = kid
+	text, err := token.SignedString(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
 func TestTokensOfAProvider(t *testing.T) {
 	t.Parallel() // it waits for the pace at which a provider is asked
 	p := newProvider(t)
 	old, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	next, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	of := func(kid string, k *ecdsa.PrivateKey, aud string) string {
-		token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"sub": "ann", "aud": aud, "exp": time.Now().Add(time.Hour).Unix()})
-		token.Header["kid"] = kid
-		text, err := token.SignedString(k)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return text
-	}
+	of := func(kid string, k *ecdsa.PrivateKey, aud string) string { return keyedToken(t, kid, k, aud) }
 	s := rawtest.Start(t, hubbub.Config{JWT: hubbub.JWT{JWKS: p.URL, Audience: "hubbub"}})
 	// The provider is down when the server starts: it says so, and nobody is told that his token is bad.
 	turnedAway(t, s, 503, "/ws?token="+of("old", old, "hubbub"), nil, "provider")

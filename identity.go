@@ -80,13 +80,13 @@ func (c Config) validateIdentity() (bad faults) {
 	}
 	if j.JWKS != "" {
 		if err := auth.CheckJWKS(j.JWKS); err != nil {
-			bad.add("jwt-jwks %q: %w", j.JWKS, err)
+			bad.add("jwt-jwks: %w", err)
 		}
 		if j.Audience == "" {
-			bad.add("jwt-jwks %q: it needs --jwt-audience, or whoever has a token of that provider for any other application gets in", j.JWKS)
+			bad.add("jwt-jwks: it needs --jwt-audience, or whoever has a token of that provider for any other application gets in")
 		}
 		if j.Key != "" {
-			bad.add("jwt-jwks %q: there is a --jwt-key too; use one of them", j.JWKS)
+			bad.add("jwt-jwks: there is a --jwt-key too; use one of them")
 		}
 	}
 	if c.Authenticate != nil && (j.Key != "" || j.JWKS != "") {
@@ -158,12 +158,12 @@ func (i *Identity) known() (who auth.Identity, err error) {
 }
 
 // checkIdentity holds what somebody has made up about a client against what the server takes.
-func (s *Server) checkIdentity(who *auth.Identity) error {
+func (c *Config) checkIdentity(who *auth.Identity) error {
 	if err := who.Check(); err != nil {
 		return err
 	}
-	if n := len(who.Rooms); n > s.cfg().MaxRoomsPerClient {
-		return fmt.Errorf("rooms: %d of them, and --max-rooms-per-client is %d", n, s.cfg().MaxRoomsPerClient)
+	if n := len(who.Rooms); n > c.MaxRoomsPerClient {
+		return fmt.Errorf("rooms: %d of them, and --max-rooms-per-client is %d", n, c.MaxRoomsPerClient)
 	}
 	if who.Data == nil {
 		return nil

@@ -156,24 +156,24 @@ func (c *Config) hubLimits() (h hub.Limits) {
 }
 
 // addressOf is the address that pays for what its clients do and have kept; none where neither is limited.
-func (s *Server) addressOf(r *http.Request) (none netip.Addr) {
-	if s.cfg().MaxConnectionsPerIP == 0 && s.cfg().Limits.Address == (AddressLimits{}) {
+func (c *Config) addressOf(r *http.Request) (none netip.Addr) {
+	if c.MaxConnectionsPerIP == 0 && c.Limits.Address == (AddressLimits{}) {
 		return none
 	}
 	return front.Address(r.RemoteAddr)
 }
 
 // connects counts a request for a WebSocket, or says that there are too many of its address.
-func (s *Server) connects(r *http.Request) *refusal {
-	if s.cfg().Limits.Address.Connects.N == 0 {
+func (s *Server) connects(set *settings, r *http.Request) *refusal {
+	if set.Limits.Address.Connects.N == 0 {
 		return nil
 	}
 	return s.limited(s.hub.AddressConnects(front.Address(r.RemoteAddr)))
 }
 
 // mayConnect is connects for who only asks.
-func (s *Server) mayConnect(r *http.Request) *refusal {
-	if s.cfg().Limits.Address.Connects.N == 0 {
+func (s *Server) mayConnect(set *settings, r *http.Request) *refusal {
+	if set.Limits.Address.Connects.N == 0 {
 		return nil
 	}
 	return s.limited(s.hub.AddressMayConnect(front.Address(r.RemoteAddr)))

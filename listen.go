@@ -169,10 +169,11 @@ func (s *Server) quickUpgrade(r *http.Request) http.HandlerFunc {
 	if path != "/ws" && path != "/" && path != "/echo" || !isUpgrade(r) {
 		return nil
 	}
-	if cfg := s.cfg(); cfg.Authenticate != nil || cfg.JWT.JWKS != "" || s.asksOf(r) != nil || s.hub.Remote() && first(inQuery(r, "resume")) != "" {
+	set := s.cfg()
+	if set.Authenticate != nil || set.JWT.JWKS != "" || set.asksOf(r) != nil || s.hub.Remote() && first(inQuery(r, "resume")) != "" {
 		return nil
 	}
-	return s.ServeHTTP
+	return func(w http.ResponseWriter, r *http.Request) { s.serveBy(set, w, r) }
 }
 
 // takeOver has the connection of an upgrade, and what came of it behind the request.

@@ -11,8 +11,8 @@ import (
 
 // asked gives a request with its client's address, where a proxy stands between that is trusted. All that looks at an
 // address comes behind it.
-func (s *Server) asked(r *http.Request) *http.Request {
-	asked, clash := s.cfg().proxies.Asked(r)
+func (s *Server) asked(set *settings, r *http.Request) *http.Request {
+	asked, clash := set.proxies.Asked(r)
 	if clash {
 		s.clash.Log(s.log, slog.LevelWarn, "the headers Forwarded and X-Forwarded-For name different clients, so the proxy's own address counts: it must write one of them and take the other away, in nginx by \"proxy_set_header Forwarded '';\"",
 			"proxy", r.RemoteAddr, "setting", "--trusted-proxies")

@@ -17,6 +17,7 @@ type reloads struct {
 	ended      bool           // Shutdown was called; guarded by the mutex, as is what follows
 	tokens     *auth.Verifier // the last one that was replaced: somebody may still wait for its keys
 	closing    sync.WaitGroup // outboxes that were taken out
+	cut        func()         // has the last of them leave on the disk what it can; nil for none
 }
 
 // ErrReloadStopping is what Reload returns once Shutdown was called.
@@ -82,7 +83,7 @@ func (s *Server) prepare(was *settings, cfg Config) (is *settings, err error) {
 	case cfg.Webhooks.URL == "":
 		is.webhooks = nil
 	case was.webhooks == nil:
-		s.reloads.closing.Wait() // one that was taken out may still have the folder
+		s.freeFolder()
 		if is.webhooks, err = s.openWebhooks(&cfg); err != nil {
 			return nil, err
 		}
@@ -119,7 +120,21 @@ func (s *Server) goBy(was, is *settings) {
 		was.questions.Close()
 	}
 	if o := was.webhooks; o != nil && is.webhooks == nil {
-		s.reloads.closing.Go(func() { o.Close(context.Background()) })
+		ctx, cut := context.WithCancel(context.Background())
+		s.reloads.cut = cut
+		s.reloads.closing.Go(func() {
+			defer cut()
+			o.Close(ctx)
+		})
+	}
+}
+
+// freeFolder has an outbox that was taken out leave the folder to the next one, which tells what it leaves there. In memory
+// the two don't meet: the one goes on telling what it has.
+func (s *Server) freeFolder() {
+	if s.dataDir != nil && s.reloads.cut != nil {
+		s.reloads.cut()
+		s.reloads.closing.Wait()
 	}
 }
 

@@ -197,8 +197,11 @@ func (s *Server) loopConfig(cfg *Config) loop.Config {
 }
 
 // ServeHTTP answers a request, or takes its connection over.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	r = s.asked(r)
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.serveBy(s.cfg(), w, r) }
+
+// serveBy is ServeHTTP; an upgrade goes by set from its first look at the request to its end.
+func (s *Server) serveBy(set *settings, w http.ResponseWriter, r *http.Request) {
+	r = s.asked(set, r)
 	path := s.pathOf(r)
 	if isAPI(path) && !s.cfg().AdminApart {
 		s.calls.ServeHTTP(w, r)
@@ -207,9 +210,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ignoreBody(w, r)
 	switch path {
 	case "/ws":
-		s.upgrade(w, r, s.admit)
+		s.upgrade(set, w, r, s.admit)
 	case "/echo":
-		s.upgrade(w, r, echo)
+		s.upgrade(set, w, r, echo)
 	case "/healthz":
 		s.aside(w, r, s.probes, s.health)
 	case "/readyz":
@@ -222,7 +225,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.Metrics().ServeHTTP(w, r)
 	case "/":
 		if isUpgrade(r) || hasKey(r) {
-			s.upgrade(w, r, s.admit)
+			s.upgrade(set, w, r, s.admit)
 			return
 		}
 		s.aside(w, r, s.readers, s.console)
@@ -323,16 +326,16 @@ func (s *Server) nothing(w http.ResponseWriter, r *http.Request) {
 
 // WebSocket is the room protocol alone, at any path that a mux gives it.
 func (s *Server) WebSocket() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.upgrade(w, r, s.admit) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.upgrade(s.cfg(), w, r, s.admit) })
 }
 
 // Echo sends every message back, at any path that a mux gives it.
 func (s *Server) Echo() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.upgrade(w, r, echo) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.upgrade(s.cfg(), w, r, echo) })
 }
 
 // echo is the handler of connections that want no rooms; no hook is asked.
-func echo(*http.Request, auth.Identity) (loop.Handler, *refusal) { return hub.Echo{}, nil }
+func echo(*settings, *http.Request, auth.Identity) (loop.Handler, *refusal) { return hub.Echo{}, nil }
 
 func (s *Server) health(w http.ResponseWriter, r *http.Request) { s.status(w, r, "alive") }
 
@@ -349,15 +352,16 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 
 // unready says why new clients should rather be sent elsewhere; those who come all the same may be let in.
 func (s *Server) unready() *refusal {
-	if no := s.closedToAll(); no != nil {
+	set := s.cfg()
+	if no := s.closedToAll(set); no != nil {
 		return no
 	}
 	trouble, _ := s.links.trouble()
 	switch {
 	case s.draining.Load(): // and still accepting
 		return &refusal{detail: "the server is stopping"}
-	case s.loop.Connections() >= s.cfg().MaxConnections:
-		return s.tooMany()
+	case s.loop.Connections() >= set.MaxConnections:
+		return set.tooMany()
 	case trouble != "":
 		return &refusal{detail: trouble}
 	}

@@ -13,8 +13,8 @@ import (
 	"example.com/hubbub/internal/webhook"
 )
 
-// settings are what a Server goes by from one reload to the next. Immutable once New has returned; a request loads them
-// where it needs them, and what it began with stays with it.
+// settings are what a Server goes by from one reload to the next. Immutable once New has returned. A handshake loads them
+// once, and goes by these to its end; what else there is loads them where it needs them.
 type settings struct {
 	Config         // valid, and without defaults
 	written Config // as it was given, with no default in it

@@ -13,15 +13,15 @@ var beyondTurns = refusal{
 }
 
 // inTurn takes a place for a connection as reserve does, when it is the upgrade's turn.
-func (s *Server) inTurn(r *http.Request) (*place, *refusal) {
-	if no := s.closedToAll(); no != nil {
+func (s *Server) inTurn(set *settings, r *http.Request) (*place, *refusal) {
+	if no := s.closedToAll(set); no != nil {
 		return nil, no
 	}
 	_, comesBack := s.hub.Resume(first(inQuery(r, "resume"))) // a token that is made up goes before nobody
 	if !front.TakeTurn(r, comesBack) {
 		return nil, &beyondTurns
 	}
-	p, no := s.reserve(r)
+	p, no := s.reserve(set, r)
 	if no != nil {
 		front.EndTurn(r)
 	}

@@ -84,6 +84,36 @@ func TestSIGHUPBesideTraffic(t *testing.T) {
 	}
 }
 
+// Without a file there is nothing to read again at the signal but a key's: the server says so, and goes on.
+func TestSIGHUPWithoutAFile(t *testing.T) {
+	t.Parallel()
+	key := filepath.Join(t.TempDir(), "key")
+	write := func(text string) {
+		if err := os.WriteFile(key, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(strings.Repeat("the first key ", 3))
+	s := start(t, "--jwt-key", "@"+key, "--anonymous", "on")
+	c := dialRaw(t, s, "/ws", "")
+	c.welcomed()
+	hup := func(says string) {
+		t.Helper()
+		if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		s.says(t, says)
+	}
+	hup("there is nothing to read again: the server was started without --config")
+	write(strings.Repeat("the second key ", 3))
+	hup("changed=jwt-key")
+	c.write(text(`{"msg_type":"ping","id":1}`))
+	c.message("pong")
+	if status := s.stop(t, syscall.SIGTERM); status != 0 {
+		t.Errorf("it ends with %d", status)
+	}
+}
+
 // hubbub config --diff says what a reload would do, and shows no secret.
 func TestConfigDiff(t *testing.T) {
 	t.Parallel()

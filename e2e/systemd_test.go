@@ -6,10 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // notifySocket is systemd's end of sd_notify(3).
@@ -62,6 +65,61 @@ func TestSystemdIsTold(t *testing.T) {
 	if status := s.exit(t); status != 0 {
 		t.Errorf("it ends with %d", status)
 	}
+}
+
+// systemd hears when a reload begins, by the clock that Type=notify-reload compares, and when it has ended: also where the
+// file has a fault, or there is none.
+func TestSystemdIsToldOfReloads(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{"max-rooms-per-client: 1\n", ""} {
+		path, next := notifySocket(t)
+		s := &server{addr: freeAddr(t), exited: make(chan struct{})}
+		args, config := []string{"serve", "--listen", s.addr}, filepath.Join(t.TempDir(), "hubbub.yaml")
+		write := func(text string) {
+			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if file != "" {
+			write(file)
+			args = append(args, "--config", config)
+		}
+		s.cmd = exec.Command(program, args...)
+		s.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path)
+		s.run(t)
+		if said := next(); said != "READY=1" {
+			t.Fatalf("at its start it says %q", said)
+		}
+		for _, text := range []string{"max-rooms-per-client: 2\n", "max-rooms-per-client: none\n"} {
+			if file != "" {
+				write(text)
+			}
+			before := monotonic(t)
+			if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+				t.Fatal(err)
+			}
+			begin, at, _ := strings.Cut(strings.TrimSpace(next()), "\nMONOTONIC_USEC=")
+			if usec, err := strconv.ParseInt(at, 10, 64); begin != "RELOADING=1" || err != nil || usec < before || usec > monotonic(t) {
+				t.Errorf("at a reload it says %q, and %q for a time behind %d", begin, at, before)
+			}
+			if said := next(); said != "READY=1" {
+				t.Errorf("behind a reload it says %q", said)
+			}
+		}
+		if status := s.stop(t, syscall.SIGTERM); status != 0 {
+			t.Errorf("it ends with %d", status)
+		}
+	}
+}
+
+// monotonic is the clock of systemd, in microseconds.
+func monotonic(t *testing.T) int64 {
+	t.Helper()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		t.Fatal(err)
+	}
+	return now.Nano() / 1000
 }
 
 // The sockets of systemd-socket-activate are served in the place of --listen and --admin-listen; who comes before the

@@ -98,7 +98,7 @@ func (c *serveCmd) subject(ctx *kong.Context, at *lookFlags) doctor.Subject {
 			s.Pairs = append(s.Pairs, p)
 		}
 	}
-	for _, of := range []doctor.Call{{Setting: "--webhook-url", URL: string(c.WebhookURL), Signed: true}, {Setting: "--hook-url", URL: string(c.HookURL), Signed: true}, {Setting: "--jwt-jwks", URL: c.JWTJWKS}} {
+	for _, of := range []doctor.Call{{Setting: "--webhook-url", URL: string(c.WebhookURL), Signed: true}, {Setting: "--hook-url", URL: string(c.HookURL), Signed: true}, {Setting: "--jwt-jwks", URL: string(c.JWTJWKS)}} {
 		if of.URL != "" {
 			s.Calls = append(s.Calls, of)
 		}

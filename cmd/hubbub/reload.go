@@ -99,6 +99,8 @@ func (r *reloader) reload(context.Context) (changed, kept []string, err error) {
 	switch names := []any{"changed", strings.Join(changed, ","), "kept", strings.Join(kept, ",")}; {
 	case err != nil:
 		r.log.Error("the settings can't be used: nothing has changed", "error", shown{err})
+	case r.now.Config == "" && len(changed) == 0:
+		r.log.Info("there is nothing to read again: the server was started without --config")
 	case len(kept) > 0:
 		r.log.Warn("the settings are read again; what is kept needs a restart", names...)
 	default:
@@ -151,12 +153,9 @@ func (r *reloader) settings() *serveCmd {
 	return r.now
 }
 
-// onSignal reloads at each SIGHUP, until ctx ends. Where no file was named there is nothing to read again, and SIGHUP ends
-// the process, as when a terminal is closed.
+// onSignal reloads at each SIGHUP, until ctx ends; also where no file was named, or a signal that elsewhere reads the settings
+// again would end the process there.
 func (r *reloader) onSignal(ctx context.Context) {
-	if r.settings().Config == "" {
-		return
-	}
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	go func() {
@@ -212,7 +211,7 @@ func between(was, is *kong.Flag) string {
 		return ""
 	}
 	a, b := was.Target.Interface(), is.Target.Interface()
-	if hides(a) || hides(b) {
+	if hides(a) || hides(b) || isSecret(a) || isSecret(b) {
 		return ""
 	}
 	from, err := yamlValue(a)

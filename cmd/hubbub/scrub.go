@@ -40,7 +40,7 @@ func newScrubber(c *serveCmd, names bool, more ...string) *scrubber {
 		}
 		s.add(string(text))
 	}
-	for _, address := range append([]string{string(c.WebhookURL), string(c.HookURL), c.JWTJWKS}, c.NATS...) {
+	for _, address := range append([]string{string(c.WebhookURL), string(c.HookURL), string(c.JWTJWKS)}, c.NATS...) {
 		s.addURL(address)
 	}
 	slices.SortFunc(s.known, func(a, b string) int { return len(b) - len(a) })

@@ -63,7 +63,7 @@ type serveCmd struct {
 	NodeName            string        `placeholder:"NAME" help:"What this server is called in webhooks, by the API and among other nodes (an id that is kept in --data-dir, or made up)."`
 	clusterFlags        `embed:""`
 	JWTKey              secret        `name:"jwt-key" placeholder:"KEY" help:"Checks the tokens that say who clients are: a secret of 32 bytes or more, or @FILE with a secret or a public key, PEM. Without this and jwt-jwks the server is open to all."`
-	JWTJWKS             string        `name:"jwt-jwks" placeholder:"URL" help:"The same by a provider's keys, which are fetched from there when a token names a new one; needs jwt-audience."`
+	JWTJWKS             keysURL       `name:"jwt-jwks" placeholder:"URL" help:"The same by a provider's keys, which are fetched from there when a token names a new one; needs jwt-audience."`
 	JWTIssuer           string        `name:"jwt-issuer" placeholder:"TEXT" help:"What a token's claim iss must be."`
 	JWTAudience         string        `name:"jwt-audience" placeholder:"TEXT" help:"What a token's claim aud must have."`
 	JWTLeeway           time.Duration `name:"jwt-leeway" default:"10s" placeholder:"TIME" help:"How much the clocks of those who make tokens may be wrong, 0s to 1m (${default})."`
@@ -147,6 +147,9 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	watched, unwatch := context.WithCancel(context.Background())
+	defer unwatch()
+	again.onSignal(watched) // before anybody can know that the server runs
 
 	log.Info("hubbub listens", append(c.where(l.Addr(), secure != nil), "processors", runtime.GOMAXPROCS(0))...)
 	served := make(chan error, 2)
@@ -155,10 +158,7 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 		log.Info("the admin listener has the API and /metrics", "admin-listen", admin.Addr().String())
 		go func() { served <- srv.ServeAdmin(admin, withPprof(srv.AdminHandler())) }()
 	}
-	watched, unwatch := context.WithCancel(context.Background())
-	defer unwatch()
 	go watch(watched, log, srv.Alive)
-	again.onSignal(watched)
 	tellSystemd(log, daemon.SdNotifyReady) // it listens; a node that waits for its cluster says so at /readyz
 
 	select {
@@ -287,7 +287,7 @@ func (c *serveCmd) config(log *slog.Logger) hubbub.Config {
 		BasePath:            c.BasePath,
 		Questions:           hubbub.Questions{URL: string(c.HookURL), Events: c.HookEvents, Secrets: c.WebhookSecret},
 		JWT: hubbub.JWT{
-			Key: string(c.JWTKey), JWKS: c.JWTJWKS, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Leeway: c.jwtLeeway(), Cookie: c.JWTCookie,
+			Key: string(c.JWTKey), JWKS: string(c.JWTJWKS), Issuer: c.JWTIssuer, Audience: c.JWTAudience, Leeway: c.jwtLeeway(), Cookie: c.JWTCookie,
 		},
 		Anonymous:   c.Anonymous == "on",
 		Page:        c.Page,

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/alecthomas/kong"
+
 	"example.com/hubbub"
 )
 
@@ -63,4 +65,48 @@ func TestSettingsThatAReloadKeeps(t *testing.T) {
 	if !slices.Equal(documented, kept) {
 		t.Errorf("docs/settings.md says that a reload keeps\n%s\nand it keeps\n%s", strings.Join(documented, " "), strings.Join(kept, " "))
 	}
+}
+
+// The address of a provider's keys is shown where nothing in it can be a secret: to who reads the settings by the API, and by
+// hubbub config with --diff.
+func TestSecretsInTheAddressOfKeys(t *testing.T) {
+	file := func(url string) string { return write(t, "jwt-audience: hubbub\njwt-jwks: "+url+"\n") }
+	const plain = "https://id.example/plain/keys"
+	for _, url := range []string{"https://user77@id.example/keys", "https://user:pass77@id.example/keys", "https://id.example/keys?token=query77"} {
+		c, ctx, err := parseSettings([]string{"serve", "--config", file(url)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg, _, err := c.prepare(ctx, c.logger())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, is := range c.settingsOf(ctx, cfg) {
+			if strings.Contains(is.Value, "77") || is.Name == "jwt-jwks" && !is.Hidden {
+				t.Errorf("%s: the settings have %+v", url, is)
+			}
+		}
+		now, next := byName(serveFlagsOf(t, file(url)), "jwt-jwks"), byName(serveFlagsOf(t, file(plain)), "jwt-jwks")
+		if text := between(now, next) + between(next, now); text != "" {
+			t.Errorf("%s: a diff has %s", url, text)
+		}
+		cfg.JWT.Audience = ""
+		if err := cfg.Validate(); err == nil || strings.Contains(err.Error(), "77") {
+			t.Errorf("%s: a fault is named %v", url, err)
+		}
+	}
+	now, next := byName(serveFlagsOf(t, file(plain)), "jwt-jwks"), byName(serveFlagsOf(t, file(plain+"2")), "jwt-jwks")
+	if text := between(now, next); text != ", from "+plain+" to "+plain+"2" {
+		t.Errorf("a diff without secrets has %q", text)
+	}
+}
+
+// serveFlagsOf are the flags of serve as a file sets them.
+func serveFlagsOf(t *testing.T, file string) []*kong.Flag {
+	t.Helper()
+	_, ctx, err := parseSettings([]string{"serve", "--config", file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ctx.Selected().Flags
 }

@@ -65,6 +65,15 @@ func CheckJWKS(text string) error {
 	return nil
 }
 
+// PublicURL is what others may read of an address, as in the log: where it is. User, password, path and query may be secrets.
+func PublicURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
 // newProvider begins to fetch.
 func newProvider(url string, log *slog.Logger) *provider {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -167,34 +176,37 @@ func (p *provider) fetch() <-chan struct{} {
 	return done
 }
 
-// get reads the document.
+// get reads the document. An error repeats no more of the address than PublicURL.
 func (p *provider) get() (keySet, error) {
+	at := PublicURL(p.url)
 	r, err := http.NewRequestWithContext(p.stop, http.MethodGet, p.url, nil)
 	if err != nil {
 		return nil, err
 	}
 	r.Header.Set("Accept", "application/jwk-set+json, application/json")
 	answer, err := p.client.Do(r)
-	if err != nil {
+	if e := (*url.Error)(nil); errors.As(err, &e) {
+		return nil, fmt.Errorf("%s: %w", at, e.Err)
+	} else if err != nil {
 		return nil, err
 	}
 	defer answer.Body.Close()
 	switch status := answer.StatusCode; {
 	case status >= 300 && status < 400:
-		return nil, fmt.Errorf("%s answers %s: redirects are not followed; set --jwt-jwks to where it leads", p.url, answer.Status)
+		return nil, fmt.Errorf("%s answers %s: redirects are not followed; set --jwt-jwks to where it leads", at, answer.Status)
 	case status != http.StatusOK:
-		return nil, fmt.Errorf("%s answers %s", p.url, answer.Status)
+		return nil, fmt.Errorf("%s answers %s", at, answer.Status)
 	}
 	b, err := io.ReadAll(io.LimitReader(answer.Body, maxDocument+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.url, err)
+		return nil, fmt.Errorf("%s: %w", at, err)
 	}
 	if len(b) > maxDocument {
-		return nil, fmt.Errorf("%s: more than %d bytes", p.url, maxDocument)
+		return nil, fmt.Errorf("%s: more than %d bytes", at, maxDocument)
 	}
 	set, err := parseSet(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.url, err)
+		return nil, fmt.Errorf("%s: %w", at, err)
 	}
 	return set, nil
 }

@@ -282,6 +282,38 @@ func TestWhatAProviderMayAnswer(t *testing.T) {
 	}
 }
 
+// The log says where the provider is, and no more of its address, whatever has gone wrong: it may have secrets in it.
+func TestALogHasNoSecretPartOfTheProvidersAddress(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/hush/moved":
+			http.Redirect(w, r, "/", http.StatusFound)
+		case "/hush/large":
+			w.Write([]byte(strings.Repeat(" ", maxDocument+1)))
+		case "/hush/cut":
+			panic(http.ErrAbortHandler)
+		case "/hush/half":
+			w.Header().Set("Content-Length", "9")
+			w.Write([]byte("{"))
+		case "/hush/html":
+			w.Write([]byte("<html>"))
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer s.Close()
+	for _, path := range []string{"moved", "large", "cut", "half", "html", "nothing"} {
+		var log strings.Builder
+		at := strings.Replace(s.URL, "://", "://hush:hush@", 1) + "/hush/" + path + "?k=hush"
+		v := NewVerifier(Options{JWKS: at, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		<-v.provider.fetch()
+		v.Close()
+		if text := log.String(); strings.Contains(text, "hush") || !strings.Contains(text, s.URL) {
+			t.Errorf("%s: %s", path, text)
+		}
+	}
+}
+
 func TestWhichKeyATokenNames(t *testing.T) {
 	a, b := newEC(), newEC()
 	secretJWK := jose.JSONWebKey{Key: []byte(secret), KeyID: "s"}

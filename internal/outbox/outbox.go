@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/sparselog"
 	"example.com/hubbub/internal/tracing"
 	"example.com/hubbub/internal/webhook"
@@ -159,7 +160,7 @@ func (o *Outbox) aim() {
 		return
 	}
 	was := o.to
-	o.to, o.url = to, public(to.URL)
+	o.to, o.url = to, auth.PublicURL(to.URL)
 	if was == nil {
 		return
 	}

@@ -91,15 +91,6 @@ func bare(err error) error {
 	return err
 }
 
-// public is an address as a log may have it.
-func public(text string) string {
-	u, err := url.Parse(text)
-	if err != nil {
-		return ""
-	}
-	return u.Scheme + "://" + u.Host + u.EscapedPath()
-}
-
 // backoff is how long to wait behind so many attempts: twice as long each time, up to a bound, and less by a random
 // part of half of it, so that nodes don't come back in step.
 func (o *Outbox) backoff(attempts int) time.Duration {
