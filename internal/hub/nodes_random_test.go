@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -41,9 +42,10 @@ type nodesWorld struct {
 	cut    []bool
 	people []*walker
 	logs   []*model.Log
-	apps   []*model.Log // of the application on each node
-	now    int64        // of the logs
-	said   []once       // by publish_id
+	apps   []*model.Log         // of the application on each node
+	now    int64                // of the logs
+	said   []once               // by publish_id
+	trying map[string]time.Time // when one of them was sent again, until that is answered
 	n      int
 }
 
@@ -61,7 +63,7 @@ type walker struct {
 }
 
 func playNodes(t *testing.T, nodes int, r *rand.Rand) {
-	w := &nodesWorld{t: t, r: r, cut: make([]bool, nodes)}
+	w := &nodesWorld{t: t, r: r, cut: make([]bool, nodes), trying: map[string]time.Time{}}
 	kept := Policy{History: history.Bounds{Messages: 1000, Age: time.Hour, Bytes: 1 << 20}, IdleTTL: time.Minute}
 	w.memory, w.nodes = newNodes(t, nodes, func(c *Config) {
 		c.Policies, c.ResumeWindow = NewPolicies(Disconnect, Rule{glob.New("kept"), kept}, Rule{glob.New("*"), Policy{}}), time.Minute
@@ -153,13 +155,14 @@ func (w *nodesWorld) burst() {
 
 // again has a client of the same user try again, wherever it is, what may be published already.
 func (w *nodesWorld) again() {
-	if len(w.said) == 0 || slices.ContainsFunc(w.nodes, func(n *node) bool { return !n.seesAll(len(w.nodes) - 1) }) {
+	if len(w.said) == 0 || slices.Contains(w.cut, true) || slices.ContainsFunc(w.nodes, func(n *node) bool { return !n.seesAll(len(w.nodes) - 1) }) {
 		return // a node that is cut off may be the only one that knows of it
 	}
 	m := w.said[max(0, len(w.said)-1-w.r.IntN(8))]
 	for _, p := range w.people {
 		if p.user == m.user && w.r.IntN(2) == 0 {
 			p.asks(model.Event{Kind: model.Sent, Room: m.room, Message: m.content}, fmt.Sprintf(`"msg_type":"room_message","content":%s,"publish_id":%q`, m.content, m.content))
+			w.trying[fmt.Sprint(w.n)] = time.Now()
 		}
 	}
 }
@@ -186,8 +189,11 @@ func (w *nodesWorld) application() {
 	w.note(w.apps[i], e)
 }
 
+// cutOff doesn't while something is tried again: who is asked for it may be cut off from the one that knows. Who has lost
+// its connection isn't answered; a node gives up before ten seconds.
 func (w *nodesWorld) cutOff() {
-	if w.r.IntN(2) == 0 {
+	maps.DeleteFunc(w.trying, func(_ string, at time.Time) bool { return time.Since(at) > 10*time.Second })
+	if w.r.IntN(2) == 0 && len(w.trying) == 0 {
 		w.setCut(w.node(), true)
 	}
 }
@@ -297,6 +303,7 @@ func (p *walker) sees(m map[string]any) {
 	if id := number(m["id"]); id > 0 {
 		e.ID = fmt.Sprint(id)
 		e.Room = p.sent[e.ID].Room
+		delete(w.trying, e.ID)
 	}
 	switch m["msg_type"] {
 	case "room_message", "chat":
