@@ -410,6 +410,8 @@ func TestWhatTheApplicationGivesUpIsNotDone(t *testing.T) {
 		if list, _, err := s.Rooms(context.Background(), hubbub.RoomQuery{}); err != nil || len(list) != 1 || list[0].Members != 2 {
 			t.Errorf("%+v, %v", list, err)
 		}
+		a.Reset() // nobody is there to answer the Close of Shutdown
+		parked(t, s, 2)
 		if err := s.Shutdown(context.Background()); err != nil {
 			t.Fatal(err)
 		}

@@ -62,7 +62,7 @@ func TestClientsAndUsersAreManaged(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, m := range []*member{ann, ann2} {
-			m.ExpectClose(4777)
+			m.AnswerClose(4777)
 		}
 		bob.hearsNothing()
 		rawtest.Eventually(t, "ann is gone", func() bool {

@@ -17,7 +17,7 @@ type reloads struct {
 	ended      bool           // Shutdown was called; guarded by the mutex, as is what follows
 	tokens     *auth.Verifier // the last one that was replaced: somebody may still wait for its keys
 	closing    sync.WaitGroup // outboxes that were taken out
-	cut        func()         // has the last of them leave on the disk what it can; nil for none
+	cut        func()         // ends the last of them; what it has not told stays on the disk, if there is one. nil for none
 }
 
 // ErrReloadStopping is what Reload returns once Shutdown was called.
@@ -83,7 +83,7 @@ func (s *Server) prepare(was *settings, cfg Config) (is *settings, err error) {
 	case cfg.Webhooks.URL == "":
 		is.webhooks = nil
 	case was.webhooks == nil:
-		s.freeFolder()
+		s.awaitTakenOut()
 		if is.webhooks, err = s.openWebhooks(&cfg); err != nil {
 			return nil, err
 		}
@@ -129,13 +129,13 @@ func (s *Server) goBy(was, is *settings) {
 	}
 }
 
-// freeFolder has an outbox that was taken out leave the folder to the next one, which tells what it leaves there. In memory
-// the two don't meet: the one goes on telling what it has.
-func (s *Server) freeFolder() {
+// awaitTakenOut waits for an outbox that a reload took out, so that its backend never hears of two at a time, whose numbers
+// mean nothing to each other. On the disk that takes no time: what it leaves there the next one tells.
+func (s *Server) awaitTakenOut() {
 	if s.dataDir != nil && s.reloads.cut != nil {
 		s.reloads.cut()
-		s.reloads.closing.Wait()
 	}
+	s.reloads.closing.Wait()
 }
 
 // endReloads has a reload that is under way end, and none begin any more.

@@ -2,10 +2,13 @@ package hubbub_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,19 +16,24 @@ import (
 	"example.com/hubbub/internal/rawtest"
 )
 
-// Webhooks that a reload takes away and another brings back are told at once, though the backend of before takes none still:
-// in memory that one is tried beside the new one; from the disk the new one is told what waits.
+// Webhooks that a reload takes away and another brings back: from the disk the new backend is told what waits at once,
+// though the one of before takes none still; in memory not before that one has been told.
 func TestWebhooksComeBackAtOnce(t *testing.T) {
 	const drain = 10 * time.Second // how long the one of before may go on
 	for name, dir := range map[string]string{"in memory": "", "on disk": t.TempDir()} {
 		t.Run(name, func(t *testing.T) {
 			asked, end := make(chan struct{}, 100), make(chan struct{})
-			hangs := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			var told atomic.Int32
+			hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				asked <- struct{}{}
 				<-end
+				if body, _ := io.ReadAll(r.Body); strings.Contains(string(body), `"room":"a"`) {
+					told.Add(1)
+				}
 			}))
+			release := sync.OnceFunc(func() { close(end) })
 			t.Cleanup(hangs.Close)
-			t.Cleanup(func() { close(end) })
+			t.Cleanup(release)
 			cfg := hubbub.Config{PingInterval: time.Hour, DataDir: dir}
 			to := func(url string) hubbub.Webhooks {
 				return hubbub.Webhooks{URL: url, Secrets: []string{webhookSecret}, Events: []string{"member.joined"}}
@@ -38,6 +46,9 @@ func TestWebhooksComeBackAtOnce(t *testing.T) {
 			backend := startToldBackend(t)
 			begun := time.Now()
 			for _, w := range []hubbub.Webhooks{{}, to(backend.URL)} {
+				if w.URL != "" && dir == "" {
+					release()
+				}
 				cfg.Webhooks = w
 				if _, _, err := s.Reload(cfg); err != nil {
 					t.Fatal(err)
@@ -46,6 +57,10 @@ func TestWebhooksComeBackAtOnce(t *testing.T) {
 			if took := time.Since(begun); took >= drain {
 				t.Errorf("it took %s", took)
 			}
+			if n := told.Load(); (n == 1) != (dir == "") {
+				t.Errorf("the backend of before was told %d times of what waited", n)
+			}
+			release()
 			m.join("b")
 			want := []string{"member.joined b", "node.started <nil>"}
 			if dir != "" {

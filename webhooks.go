@@ -129,6 +129,12 @@ func (s *Server) closeWebhooks(ctx context.Context) {
 	if o := s.cfg().webhooks; o != nil {
 		o.Close(ctx)
 	}
+	s.reloads.Lock()
+	cut := s.reloads.cut
+	s.reloads.Unlock()
+	if cut != nil {
+		defer context.AfterFunc(ctx, cut)()
+	}
 	s.reloads.closing.Wait() // one that a reload has taken out
 }
 

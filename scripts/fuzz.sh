@@ -17,7 +17,8 @@ for package in $(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}
 	*) inputs=20000x ;;
 	esac
 	go test -c -fuzz=. -o "$built/test" "$package" # once, not for each target
-	for target in $(cd "$dir" && "$built/test" -test.list '^Fuzz'); do
+	targets=$(cd "$dir" && "$built/test" -test.list '^Fuzz')
+	for target in $targets; do
 		echo "fuzz $package $target"
 		(cd "$dir" && "$built/test" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "${FUZZTIME:-$inputs}" \
 			-test.fuzzminimizetime 10x -test.fuzzcachedir "$cache/$package")
