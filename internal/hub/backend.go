@@ -154,6 +154,7 @@ func (h *Hub) broadcast(p *Publication) error {
 	if err := h.tellOthers(m); err != nil {
 		return err
 	}
+	h.renew(r)
 	h.apply(r, m, except, nil)
 	return nil
 }

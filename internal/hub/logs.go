@@ -227,6 +227,7 @@ func (h *Hub) deliverEntry(r *room, entry broker.Entry) {
 	e, from, to := h.readEntry(r.name, entry, r.position().Offset)
 	if !e.Deleted {
 		except, _ := ParseID([]byte(e.Except))
+		h.renew(r)
 		h.apply(r, e.Message, h.here(except), nil)
 		return
 	}

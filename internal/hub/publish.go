@@ -11,13 +11,13 @@ import (
 )
 
 // apply gives m its place in the room's order on this node, keeps it in the history and sends it to the members but
-// from: once a local, not once a member. m has its place in the log; p pays for what is kept. r.mu is held, so all
-// workers get the room's messages in one order. It returns a worker whose mailbox is above high water, or nil.
+// from: once a local, not once a member. m has its place in the log, by the policy that r goes by: whoever gives it that has
+// renewed r before, and a reload that comes in between waits for the next message. p pays for what is kept. r.mu is held,
+// so all workers get the room's messages in one order. It returns a worker whose mailbox is above high water, or nil.
 func (h *Hub) apply(r *room, m *protocol.Message, from *session, p *payer) (full *loop.Worker) {
 	if m.Trace != nil {
 		defer h.traceFanOut(r, m)()
 	}
-	h.renew(r)
 	r.seq++
 	r.pace.add(m.Time)
 	h.tailMessage(m, r.position().Epoch)
@@ -56,7 +56,6 @@ func (r *room) full() *loop.Worker {
 
 // publish gives m its place in the log of the room, which this node keeps itself, and has it applied. r.mu is held.
 func (h *Hub) publish(r *room, m *protocol.Message, from *session, p *payer) (at history.Position, full *loop.Worker) {
-	h.renew(r) // not in apply alone: it decides what place m gets
 	if r.keeps() {
 		m.Place(r.log.Next())
 	} else {
@@ -155,6 +154,7 @@ func (h *Hub) publishHere(sh *roomShard, m *protocol.Message, from *session, p *
 // published is the room for a message to it, or nil where it would go nowhere but to sinks. sh.mu is held.
 func (h *Hub) published(sh *roomShard, m *protocol.Message) *room {
 	if r := sh.rooms[m.Room]; r != nil {
+		h.renew(r)
 		return r
 	}
 	if h.cfg().Policies.For(m.Room).History.Messages > 0 {

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -48,6 +49,34 @@ func TestAReloadGivesRoomsTheirNewPolicies(t *testing.T) {
 	if again["epoch"] == first["epoch"] || again["offset"].(float64) <= first["offset"].(float64) {
 		t.Errorf("first %v, then %v", first, again)
 	}
+}
+
+// A message whose room begins or ends to keep history just then goes by the one policy or the other, as a whole.
+func TestAPublishGoesByOnePolicy(t *testing.T) {
+	h, l := newHubOf(t, 1, func(*Config) {})
+	newClient(t, h, l).asks(`"msg_type":"join_room","room":"r"`)
+	end, none := make(chan struct{}), DefaultPolicy()
+	none.History.Messages = 0
+	var reloads sync.WaitGroup
+	reloads.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-end:
+				return
+			default:
+			}
+			cfg := h.cfg().Config
+			cfg.Policies = NewPolicies(Disconnect, Rule{glob.New("r"), []Policy{none, DefaultPolicy()}[i%2]})
+			h.Reload(cfg)
+		}
+	})
+	for range 20_000 {
+		if _, _, err := h.Publish(t.Context(), &Publication{Room: "r", Content: []byte("1")}); err != nil && !errors.Is(err, ErrOverloaded) {
+			t.Fatal(err)
+		}
+	}
+	close(end)
+	reloads.Wait()
 }
 
 // Whatever is reloaded beside whatever clients do, all accounts hold.

@@ -245,6 +245,7 @@ func (h *Hub) chat(m *protocol.Message, from *session) (full *loop.Worker, err e
 	if err := h.tellOthers(m); err != nil {
 		return nil, err
 	}
+	h.renew(r)
 	return h.apply(r, m, from, nil), nil
 }
 
