@@ -195,14 +195,20 @@ func init() {
 // fleetRoom has all members; in stalledRoom is the one that doesn't read, so that it can be written to alone.
 const fleetRoom, stalledRoom = "fleet", "stalled"
 
+// publishers take turns. They are spread over the workers, as the publishers of a room are: all that one connection
+// publishes is read by one worker, which then writes it with few writes, however many there are.
+const publishers = 16
+
 type clients struct {
 	fleetConfig
+	publishers []net.Conn
 	sessions tls.ClientSessionCache
 	measured atomic.Pointer[measurement]
 }
 
 // measurement is of one task. What is received is told apart by its order, which is the same for all: message i of the
-// task is every member's first+i-th.
+// task is every member's first+i-th. Of those under way at once another may have been taken first, so that one latency is
+// a little too long and another too short.
 type measurement struct {
 	first   int
 	sent    []atomic.Int64 // when each was published, nanoseconds
@@ -230,11 +236,14 @@ func (c *clients) run() error {
 	if c.Stalled {
 		go c.stall()
 	}
-	publisher, r, err := c.dial()
-	if err != nil {
-		return err
+	for range publishers {
+		publisher, r, err := c.dial()
+		if err != nil {
+			return err
+		}
+		go io.Copy(io.Discard, r)
+		c.publishers = append(c.publishers, publisher)
 	}
-	go io.Copy(io.Discard, r)
 	content := strings.Repeat("All work and no play makes Jack a dull boy. ", c.Size/44+1)[:c.Size]
 	message := rawtest.Frame(wsclient.Text, true, []byte(`{"msg_type":"room_message","room":"`+fleetRoom+`","content":"`+content+`"}`))
 
@@ -245,7 +254,7 @@ func (c *clients) run() error {
 		if tasks.Decode(&t) != nil { // the benchmark is over
 			return nil
 		}
-		got, err := c.publish(publisher, message, published, t)
+		got, err := c.publish(message, published, t)
 		if err != nil {
 			return err
 		}
@@ -256,7 +265,7 @@ func (c *clients) run() error {
 	}
 }
 
-func (c *clients) publish(publisher net.Conn, message []byte, first int, t fleetTask) (fleetResult, error) {
+func (c *clients) publish(message []byte, first int, t fleetTask) (fleetResult, error) {
 	m := &measurement{
 		first: first, sent: make([]atomic.Int64, t.Messages), missing: make([]atomic.Int32, t.Messages),
 		latency: make([]uint32, t.Messages*c.Members), done: make(chan struct{}, t.Window),
@@ -270,7 +279,7 @@ func (c *clients) publish(publisher net.Conn, message []byte, first int, t fleet
 			<-m.done
 		}
 		m.sent[i].Store(int64(time.Since(began)))
-		if _, err := publisher.Write(message); err != nil {
+		if _, err := c.publishers[i%publishers].Write(message); err != nil {
 			return fleetResult{}, err
 		}
 	}

@@ -49,8 +49,10 @@ func (w *Worker) Ended() <-chan struct{} { return w.ended }
 
 // endTurn ends a turn and counts how long it was. What the last breath costs is not the turn's.
 func (w *Worker) endTurn() {
+	away := w.away
 	took := w.breathe() - w.started
-	w.took = took
+	w.worked.Store(took - away)
+	w.away = 0
 	w.counts.TurnNanos += took
 	for i, most := range TurnBounds {
 		if took <= most {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -109,6 +110,7 @@ type Loop struct {
 
 	settings atomic.Pointer[Config] // immutable: see cfg
 	workers  []*Worker
+	crowded  bool           // there are more workers than processors: they must give way to each other
 	total    atomic.Int64   // connections, and places reserved for them
 	load     []atomic.Int64 // connections of each worker, those on their way to it included
 	done     sync.WaitGroup
@@ -124,7 +126,7 @@ type Loop struct {
 
 // New starts the workers.
 func New(cfg Config) (*Loop, error) {
-	l := &Loop{load: make([]atomic.Int64, cfg.Workers)}
+	l := &Loop{load: make([]atomic.Int64, cfg.Workers), crowded: cfg.Workers > runtime.GOMAXPROCS(0)}
 	l.settings.Store(&cfg)
 	for i := range cfg.Workers {
 		p, err := newPoller(cfg.IO)
@@ -248,6 +250,18 @@ func (l *Loop) take(c *Conn, nc net.Conn) error {
 		}
 	}
 	return nil
+}
+
+// worked is how long all workers worked in their last turns, nanoseconds: a message that is read by one is written by all.
+// It is bounded by what w did, so that with many workers their looking stays a small part of the work.
+func (l *Loop) worked(w *Worker) (all int64) {
+	most := mostWorked * w.worked.Load()
+	for _, each := range l.workers {
+		if all += each.worked.Load(); all >= most {
+			return most
+		}
+	}
+	return all
 }
 
 func (l *Loop) leastLoaded() *Worker {

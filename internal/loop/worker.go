@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"example.com/hubbub/internal/wire"
@@ -52,8 +53,9 @@ type Worker struct {
 	parted int   // slots that Stop has been through
 	told   int64 // what the loop knows of the bytes that the connections hold
 	meter
-	writes int64 // calls that wrote to a connection
-	took   int64 // nanoseconds of the last turn
+	writes int64        // calls that wrote to a connection
+	away   int64        // nanoseconds of this turn that other goroutines had
+	worked atomic.Int64 // nanoseconds of the last turn, without those. The worker alone writes it, any reads
 
 	tasks  []posted // of this turn, and what the one before left; next is the index of the one to run next
 	next   int
@@ -86,6 +88,8 @@ const (
 	lookPart    = 64  // of the last turn's time
 	lookTime    = 300 // nanoseconds, about
 	mostLooks   = 1000
+	mostWorked  = 4  // times what the worker itself worked are looked on for
+	wayLooks    = 10 // what giving way costs at least, about
 )
 
 var began = time.Now()
@@ -160,13 +164,22 @@ func (w *Worker) clock() {
 // much older than it is.
 func (w *Worker) breathe() (now int64) {
 	if now = int64(time.Since(began)); now-w.breath > turnTime {
-		w.poll.yield()
-		w.breath = int64(time.Since(began))
-		w.advance(w.breath)
+		w.giveWay()
 		return now
 	}
 	w.advance(now)
 	return now
+}
+
+// giveWay lets other goroutines run, moves the worker's clock on, and says how many nanoseconds that took.
+func (w *Worker) giveWay() (took int64) {
+	from := int64(time.Since(began))
+	w.poll.yield()
+	w.breath = int64(time.Since(began))
+	took = w.breath - from
+	w.away += took
+	w.advance(w.breath)
+	return took
 }
 
 func (w *Worker) read(ready []ready) {
@@ -191,9 +204,14 @@ func (w *Worker) read(ready []ready) {
 // readOn looks again, before what was posted goes out, whether more has come: each message that is read now shares the
 // writes of those before it. An empty look costs 0.3 us; the figures are in docs/decisions/0007-speed.md.
 // After a long turn, with much to write, it goes on looking for a little of the time that this took: the next will take as
-// long, whatever it brings.
+// long, whatever it brings. Where workers share a processor it gives way meanwhile, so that the others read what has come to
+// them and post it here, or each would write by itself what all have read together.
 func (w *Worker) readOn() {
-	looks := min(w.took/(lookPart*lookTime), mostLooks)
+	took := w.worked.Load()
+	if w.loop.crowded {
+		took = w.loop.worked(w)
+	}
+	looks := min(took/(lookPart*lookTime), mostLooks)
 	for range moreLooks {
 		if w.mail.empty() && len(w.tasks) == 0 {
 			return
@@ -202,6 +220,9 @@ func (w *Worker) readOn() {
 		for ; len(ready) == 0; looks-- {
 			if looks <= 0 {
 				return
+			}
+			if w.loop.crowded && looks >= wayLooks {
+				looks -= w.giveWay() / lookTime
 			}
 			ready = w.poll.poll()
 		}
