@@ -137,11 +137,20 @@ func TestDoctorLooksAtTheServer(t *testing.T) {
 	}()
 	found(t, examine(t, nil, "--listen", l.Addr().String()), "port --listen", "fault", "e2e.test, process", "listens at "+l.Addr().String()+" already")
 	free, nobody := freeAddr(t), freeAddr(t)
+	found(t, examine(t, nil, "--listen", free), "server", "ok", "none runs at http://"+free)
+	found(t, examine(t, nil, "--listen", free, "--url", "http://"+nobody), "server", "fault", "nobody listens at http://"+nobody, "--url")
 	all = examine(t, nil, "--listen", free, "--max-connections", "900000000", "--join", nobody)
 	found(t, all, "port --listen", "ok", "is free")
 	found(t, all, "descriptors", "fault", "LimitNOFILE=")
 	found(t, all, "settings", "fault", "cluster-secret")
 	found(t, all, "store "+nobody, "fault", "refused")
+
+	// A full disk belongs to whom it may.
+	disk := smallDisk(t)
+	fill(t, disk)
+	all = examine(t, nil, "--listen", free, "--data-dir", disk)
+	found(t, all, "disk space", "fault", "make room")
+	found(t, all, "data folder", "fault", "no space left", "the disk is full: make room")
 
 	// For a person: what is wrong stands last, and without a terminal there is no color.
 	out, status := hubbub(t, nil, "doctor", "--listen", free, "--max-connections", "900000000")

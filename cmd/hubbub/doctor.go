@@ -85,7 +85,7 @@ func (c *serveCmd) subject(ctx *kong.Context, at *lookFlags) doctor.Subject {
 		Settings: err, Listen: c.Listen, BasePath: c.BasePath, MaxConnections: cfg.MaxConnections, MaxBufferedBytes: cfg.MaxBufferedBytes,
 		PingInterval: c.PingInterval, TrustedProxies: c.TrustedProxies, DataDir: c.DataDir, NATS: c.NATS, NATSCreds: c.NATSCreds, NATSCA: c.NATSCA,
 		Join: c.Join, Secrets: c.WebhookSecret, Tokens: c.JWTKey != "" || c.JWTJWKS != "",
-		URL: strings.TrimRight(cmp.Or(at.URL, c.ownURL()), "/"), Key: key,
+		URL: strings.TrimRight(cmp.Or(at.URL, c.ownURL()), "/"), Runs: at.URL != "", Key: key,
 	}
 	if c.AdminListen != "" {
 		s.Admin = adminAddress(c.AdminListen)

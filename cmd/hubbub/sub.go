@@ -29,7 +29,7 @@ func (subCmd) Help() string {
     hubbub sub lobby kitchen --json
     hubbub sub lobby --since k3.1:17
 
-It prints what comes, until Control-C. When the line breaks or the server starts anew it comes back, prints what it missed, or says on a line of its own that something may be missing.`
+It prints what comes, until Control-C. When the line breaks or the server starts anew it comes back, prints what it missed, or says on a line of its own that something may be missing. When the server closes the connection for good, as by hubbub kick, it says with which code and reason, and ends with 1.`
 }
 
 // Run prints until it is stopped; then that is no error.
@@ -103,6 +103,10 @@ func (c *subCmd) run(ctx context.Context, since *client.Position) error {
 		if s.State == client.Closed {
 			return s.Err
 		}
+	}
+	// The rooms end with the client, and may have stopped States before it gave its last.
+	if s := hub.State(); s.State == client.Closed && s.Err != nil {
+		return s.Err
 	}
 	select {
 	case why := <-out:

@@ -107,6 +107,26 @@ func TestSubPrintsJSONFromAPositionOn(t *testing.T) {
 	end()
 }
 
+// Also when the rooms' ends are heard before the client's.
+func TestSubSaysWhyTheServerClosedIt(t *testing.T) {
+	s := serving(t)
+	for range 30 {
+		ended := make(chan error, 1)
+		go func() {
+			_, err := printed(t, "sub", "lobby", "--url", "ws://"+s.Addr+"/ws?user=ann")
+			ended <- err
+		}()
+		inRoom(t, s, "lobby", 1)
+		if err := s.DisconnectUser(t.Context(), "ann", 0, "be kind"); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err == nil || !strings.Contains(err.Error(), "the server closed the connection: 4500 be kind") {
+			t.Fatalf("it ends with %v", err)
+		}
+		inRoom(t, s, "lobby", 0)
+	}
+}
+
 func TestSubRefusesWhatItCantDo(t *testing.T) {
 	for _, args := range [][]string{
 		{"sub"}, {"sub", "a", "--since", "17"}, {"sub", "a", "--since", ":17"}, {"sub", "a", "b", "--since", "e:17"}, {"sub", "a", "--url", "localhost"},

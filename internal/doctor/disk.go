@@ -2,10 +2,12 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -50,6 +52,9 @@ func dataFolder(ctx context.Context, s *Subject) []Finding {
 		place = fmt.Sprintf("%s isn't there yet, and the server makes it: in %s ", s.DataDir, folder)
 		change = fmt.Sprintf("make it, for the server's user: install -d -o hubbub -m 0700 %s", s.DataDir)
 	}
+	if of := noWrite(err); of != "" { // whosever the folder is
+		change = of
+	}
 	switch sent := "a file of 4 KiB in " + folder + ", and took it away"; {
 	case err != nil:
 		all = append(all, fault(name, change, "%snothing can be written: %v", place, err))
@@ -63,6 +68,20 @@ func dataFolder(ctx context.Context, s *Subject) []Finding {
 		all = append(all, f)
 	}
 	return all
+}
+
+// noWrite is what to change where err says that nobody could write, whosever the folder is; else "".
+func noWrite(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return "the disk is full: make room, or put --data-dir on a larger one"
+	case errors.Is(err, syscall.EDQUOT):
+		return "the disk is full as far as the quota goes: make room, or raise the quota"
+	case errors.Is(err, syscall.EROFS):
+		return "the disk is mounted read-only: mount it for writing, or put --data-dir on another; after an error of the disk the kernel does that by itself, and dmesg says so"
+	default:
+		return ""
+	}
 }
 
 // syncTime is the middle one of some writes, each of them forced to the disk.

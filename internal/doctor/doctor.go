@@ -68,6 +68,7 @@ type Subject struct {
 
 	// A server that runs.
 	URL, Key  string // of its API
+	Runs      bool   // somebody said that it runs at URL: where nobody answers is a fault
 	PublicURL string // as clients reach it, by its proxies
 	Token     string // that a client would show there
 	Idle      time.Duration

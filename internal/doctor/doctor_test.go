@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/big"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -269,6 +271,28 @@ func TestDataFolder(t *testing.T) {
 		last := f[len(f)-1]
 		expect(t, []Finding{last}, Fault, "/proc/hubbub/data isn't there yet, and the server makes it: in /proc nothing can be written", "install -d -o hubbub -m 0700 /proc/hubbub/data")
 	}
+}
+
+// Whom the folder belongs to changes nothing where nobody can write.
+func TestADiskThatTakesNothing(t *testing.T) {
+	for err, want := range map[error]string{syscall.ENOSPC: "disk is full", syscall.EDQUOT: "raise the quota", syscall.EROFS: "read-only", syscall.EACCES: ""} {
+		got := noWrite(&fs.PathError{Op: "open", Path: "/data", Err: err})
+		if (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%v: %q", err, got)
+		}
+	}
+}
+
+// Where somebody says that a server runs, one that doesn't is a fault; where it may be started yet, it isn't.
+func TestNobodyListens(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := "http://" + l.Addr().String()
+	l.Close()
+	expect(t, server(t.Context(), &Subject{URL: url}), OK, "none runs at "+url)
+	expect(t, server(t.Context(), &Subject{URL: url, Runs: true}), Fault, "nobody listens at "+url, "--url")
 }
 
 func TestForWhomClientsAreTaken(t *testing.T) {

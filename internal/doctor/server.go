@@ -79,6 +79,8 @@ func server(ctx context.Context, s *Subject) []Finding {
 	}
 	answer, err := s.API().Do(r)
 	switch {
+	case errors.Is(err, syscall.ECONNREFUSED) && s.Runs:
+		return []Finding{fault(name, "look at --url, or HUBBUB_URL, and whether the server runs there", "nobody listens at %s", s.URL)}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return []Finding{ok(name, "none runs at %s; so what only a server can tell wasn't looked at", s.URL)}
 	case err != nil:

@@ -261,11 +261,11 @@ func (o *Outbox) giveUp(before int64) {
 	}
 }
 
-// stop is the end of telling: the backend wants no more. A restart tries again.
+// stop is the end of telling: the backend wants no more. Another URL, or a restart, tries again.
 func (o *Outbox) stop() {
 	o.stopped.Store(true)
 	b := o.batch
-	o.cfg.Log.Error("the backend answered 410: it is told nothing any more until the server is started again", "url", o.url, "dropped", o.waiting())
+	o.cfg.Log.Error("the backend answered 410: it is told nothing any more until --webhook-url is another one, by a reload or a restart, or the server is started again", "url", o.url, "dropped", o.waiting())
 	o.skip(uint64(b.events))
 	o.done(b)
 	for _, s := range o.spools {

@@ -417,6 +417,32 @@ func TestABackendThatIsGoneIsToldNoMore(t *testing.T) {
 	}
 }
 
+// As the log says: another address is told at once, without a restart, and the same one isn't.
+func TestAnotherBackendIsToldAfterOneThatIsGone(t *testing.T) {
+	gone, b := newBackend(t), newBackend(t)
+	gone.answers(status(http.StatusGone))
+	var target Target
+	o := open(t, gone.URL, func(c *Config) { target = c.Target; target.Events = c.Events })
+	o.joined("r", 1)
+	until(t, func() bool { return o.Figures().Stopped })
+	if !strings.Contains(o.log.String(), "until --webhook-url is another one, by a reload or a restart, or the server is started again") {
+		t.Errorf("the log is %s", o.log)
+	}
+	o.Reload(target)
+	o.joined("r", 2)
+	if !o.Figures().Stopped {
+		t.Error("the same backend is told again")
+	}
+	target.URL = b.URL
+	o.Reload(target)
+	until(t, func() bool { return !o.Figures().Stopped })
+	o.joined("r", 3)
+	b.takes(2) // that the node has started, and who joined
+	if len(gone.requests) != 1 {
+		t.Errorf("the one that is gone has %d requests", len(gone.requests))
+	}
+}
+
 // The backend's answer is bounded in every way.
 func TestAHostileBackendCostsNothing(t *testing.T) {
 	b := newBackend(t)
