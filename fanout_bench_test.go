@@ -202,8 +202,8 @@ const publishers = 16
 type clients struct {
 	fleetConfig
 	publishers []net.Conn
-	sessions tls.ClientSessionCache
-	measured atomic.Pointer[measurement]
+	sessions   tls.ClientSessionCache
+	measured   atomic.Pointer[measurement]
 }
 
 // measurement is of one task. What is received is told apart by its order, which is the same for all: message i of the
