@@ -79,14 +79,15 @@ func (c Config) validateIdentity() (bad faults) {
 		}
 	}
 	if j.JWKS != "" {
+		at := auth.PublicURL(j.JWKS)
 		if err := auth.CheckJWKS(j.JWKS); err != nil {
-			bad.add("jwt-jwks: %w", err)
+			bad.add("jwt-jwks %q: %w", at, err)
 		}
 		if j.Audience == "" {
-			bad.add("jwt-jwks: it needs --jwt-audience, or whoever has a token of that provider for any other application gets in")
+			bad.add("jwt-jwks %q: it needs --jwt-audience, or whoever has a token of that provider for any other application gets in", at)
 		}
 		if j.Key != "" {
-			bad.add("jwt-jwks: there is a --jwt-key too; use one of them")
+			bad.add("jwt-jwks %q: there is a --jwt-key too; use one of them", at)
 		}
 	}
 	if c.Authenticate != nil && (j.Key != "" || j.JWKS != "") {

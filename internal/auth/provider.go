@@ -65,10 +65,11 @@ func CheckJWKS(text string) error {
 	return nil
 }
 
-// PublicURL is what others may read of an address, as in the log: where it is. User, password, path and query may be secrets.
+// PublicURL is what others may read of an address, as in the log: where it is, or "" for what is no URL. User, password,
+// path and query may be secrets.
 func PublicURL(text string) string {
 	u, err := url.Parse(text)
-	if err != nil {
+	if err != nil || u.Host == "" {
 		return ""
 	}
 	return u.Scheme + "://" + u.Host

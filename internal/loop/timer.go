@@ -271,3 +271,32 @@ func (w *Worker) firePatience(c *Conn) {
 		w.destroy(c, false)
 	}
 }
+
+// clock reads the time as a turn begins; breathe moves it on.
+func (w *Worker) clock() {
+	w.started = int64(time.Since(began))
+	w.advance(w.started)
+}
+
+// breathe lets other goroutines run when the worker has had the processor for a millisecond: its system calls are raw,
+// so nothing else would take it away for ten. It moves the worker's clock on, so that what is read is never taken for
+// much older than it is.
+func (w *Worker) breathe() (now int64) {
+	if now = int64(time.Since(began)); now-w.breath > turnTime {
+		w.giveWay()
+		return now
+	}
+	w.advance(now)
+	return now
+}
+
+// giveWay lets other goroutines run, moves the worker's clock on, and says how many nanoseconds that took.
+func (w *Worker) giveWay() (took int64) {
+	from := int64(time.Since(began))
+	w.poll.yield()
+	w.breath = int64(time.Since(began))
+	took = w.breath - from
+	w.away += took
+	w.advance(w.breath)
+	return took
+}
