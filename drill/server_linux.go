@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -83,11 +84,21 @@ func (d *drill) launch(h how) *server {
 	return s
 }
 
+var lastPort = 10_000 + rand.Int32N(10_000)
+
+// freePort is another one each time, and none that the kernel gives to a connection (those begin with 32768,
+// ip_local_port_range): nobody takes it until a server listens there, or while one is started anew.
 func (d *drill) freePort() int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	d.check(err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	for range 10_000 {
+		lastPort++
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", lastPort))
+		if err == nil {
+			l.Close()
+			return int(lastPort)
+		}
+	}
+	d.abort("no port is free")
+	return 0
 }
 
 // ready says whether the server says so. It must live.
