@@ -18,7 +18,7 @@ build: ## build bin/hubbub
 	$(GO) build -o bin/hubbub ./cmd/hubbub
 
 .PHONY: check
-check: ## the quick round while you work: vet, formatting, and the unit tests without the race detector (four minutes; real NATS servers are for make test)
+check: ## the quick round while you work: vet, formatting, and the unit tests without the race detector (six minutes; real NATS servers are for make test)
 	$(GO) vet ./...
 	@$(UNFORMATTED)
 	$(GO) test -short -timeout $(TIMEOUT) $$($(GO) list ./... | grep -v '/e2e$$\|/broker/nats$$')
