@@ -84,7 +84,7 @@ func (d *drill) launch(h how) *server {
 	return s
 }
 
-var lastPort = 10_000 + rand.Int32N(10_000)
+var lastPort = 10_000 + rand.IntN(10_000)
 
 // freePort is another one each time, and none that the kernel gives to a connection (those begin with 32768,
 // ip_local_port_range): nobody takes it until a server listens there, or while one is started anew.
@@ -94,7 +94,7 @@ func (d *drill) freePort() int {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", lastPort))
 		if err == nil {
 			l.Close()
-			return int(lastPort)
+			return lastPort
 		}
 	}
 	d.abort("no port is free")
