@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"example.com/hubbub/broker"
@@ -82,7 +83,18 @@ type chase struct {
 	at      broker.NodeID // that should have it
 	lost    int           // how often that couldn't be asked
 	gone    broker.NodeID // the node that had it, and is no more
-	granted broker.NodeID // to which it was granted then
+	granted broker.NodeID // to which it was granted then, or has gone, as another says
+	led     []broker.NodeID
+}
+
+// leads says that the session, whose node is gone, has gone to that one before: it is asked then, once.
+func (c *cluster) leads(s *chase, to broker.NodeID) bool {
+	if to == c.id || to == s.gone || slices.Contains(s.led, to) || !c.sees(to) {
+		return false
+	}
+	s.led = append(s.led, to)
+	s.at, s.granted, s.lost = to, to, 0
+	return true
 }
 
 // claim asks for a session, or for a look at it, wherever it is. from is the node that handed it over, none where it was
@@ -151,8 +163,18 @@ func (h *Hub) claimFrom(ctx context.Context, s *chase) (a claimAnswer, err error
 
 // seekHeir finds out who has a session whose node is gone: here says that it is this one from now on, or may be.
 func (h *Hub) seekHeir(ctx context.Context, s *chase) (here bool, err error) {
+	c, id := h.cluster, s.r.ID
 	s.gone = s.at
-	next, found, err := h.inherit(ctx, s.r, s.gone, s.granted, s.q.Look)
+	if hd := h.handing(id); hd != nil { // another handshake had it here, and another node asked for it
+		wait(ctx, hd.over)
+	}
+	if h.has(id, func(string, uint32, uint32) bool { return true }) {
+		return false, ErrUnknownClient // of another node; it is here again
+	}
+	if to, moved := h.movedTo(id); moved && c.leads(s, to) {
+		return false, nil
+	}
+	next, found, err := h.inherit(ctx, s)
 	switch {
 	case errors.Is(err, errGone):
 		s.lost = 1
@@ -160,7 +182,9 @@ func (h *Hub) seekHeir(ctx context.Context, s *chase) (here bool, err error) {
 		return false, nil
 	case err != nil:
 		return false, err
-	case !found && next == h.cluster.id:
+	case next == s.at: // which has led there
+		return false, nil
+	case !found && next == c.id:
 		return true, nil
 	}
 	s.at, s.granted, s.lost = next, broker.NodeID{}, 0

@@ -317,16 +317,14 @@ func TestHandshakesOnAllNodesAtOnce(t *testing.T) {
 		t.Run(fmt.Sprint("its node is dead: ", dead), func(t *testing.T) {
 			nodes := nodesOf(t, brokertest.NewMemory(), 4, func(*Config) {})
 			began, others := nodes[3], nodes[:3]
-			for round := range 10 {
-				var ann *client
-				if !dead {
-					ann, _ = began.member("ann", "r")
-				} else if round == 0 {
-					ann, _ = began.member("ann", "r")
-					began.dies(others...)
-				} else {
-					break
-				}
+			var sessions [20]*client
+			for i := range sessions {
+				sessions[i], _ = began.member("ann", "r")
+			}
+			if dead {
+				began.dies(others...)
+			}
+			for _, ann := range sessions {
 				var all sync.WaitGroup
 				var mu sync.Mutex
 				resumed := 0

@@ -208,14 +208,22 @@ type heirQuestion struct {
 }
 
 type heirAnswer struct {
-	Here bool `json:"here,omitempty"`
-	Gone bool `json:"gone,omitempty"` // that node was here, not long ago, and is gone
+	Here  bool           `json:"here,omitempty"`
+	Moved *broker.NodeID `json:"moved,omitempty"` // it was here, and went there
+	Gone  bool           `json:"gone,omitempty"`  // that node was here, not long ago, and is gone
 }
 
-// orphan answers whether a session is here.
+// orphan answers whether a session is here, or where it has gone: it may have gone on to a node that was asked before.
 func (h *Hub) orphan(q heirQuestion) heirAnswer {
-	any := func(string, uint32, uint32) bool { return true }
-	return heirAnswer{Here: h.has(q.ID, any) || h.handing(q.ID) != nil, Gone: h.cluster.moves.lostLately(q.Gone)}
+	a := heirAnswer{Gone: h.cluster.moves.lostLately(q.Gone)}
+	sh := h.clientShard(q.ID)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	a.Here = sh.parked[q.ID] != nil || sh.sessions[q.ID] != nil || sh.handing(q.ID) != nil
+	if to, moved := sh.movedTo(q.ID); moved && !a.Here {
+		a.Moved = &to
+	}
+	return a
 }
 
 func (m *moves) lostLately(node broker.NodeID) bool {
@@ -226,9 +234,9 @@ func (m *moves) lostLately(node broker.NodeID) bool {
 }
 
 // inherit finds out which node has a session whose node is gone. That is this one where nobody has it, and it was granted;
-// with look where it might be. here says that it is there, and not is a node to which it was granted and that hasn't got it. errGone says to try again.
-func (h *Hub) inherit(ctx context.Context, r *Resumption, gone, not broker.NodeID, look bool) (at broker.NodeID, here bool, err error) {
-	c := h.cluster
+// of a look where it might be. here says that it is there, or was, since another has given it there (leads). errGone says to try again.
+func (h *Hub) inherit(ctx context.Context, s *chase) (at broker.NodeID, here bool, err error) {
+	c, r, gone := h.cluster, s.r, s.gone
 	ctx, cancel := context.WithTimeout(ctx, claimTry)
 	defer cancel()
 	answers, cut := askedAll[heirAnswer](ctx, c, callOrphan, heirQuestion{r.ID, gone})
@@ -247,15 +255,20 @@ func (h *Hub) inherit(ctx context.Context, r *Resumption, gone, not broker.NodeI
 			return at, false, errGone // it may have it
 		}
 	}
+	for _, a := range answers { // it may have gone on to one that was asked before it was there
+		if a.Err == nil && a.Answer.Moved != nil && c.leads(s, *a.Answer.Moved) {
+			return s.at, true, nil
+		}
+	}
 	switch still := c.sees(gone); {
 	case still && !heard: // it may be this node that can't be heard
 		return at, false, errGone
 	case !still && !lately:
 		return at, false, ErrUnknownClient
-	case look:
+	case s.q.Look:
 		return c.id, false, nil
 	}
-	at, err = h.inherits(ctx, r, gone, not)
+	at, err = h.inherits(ctx, r, gone, s.granted)
 	return at, false, err
 }
 
@@ -281,6 +294,9 @@ func (h *Hub) inherits(ctx context.Context, r *Resumption, gone, not broker.Node
 	}
 	if err == nil && at == c.id {
 		c.moves.rival(gone, r.ID, h.doubtTime())
+		if not != (broker.NodeID{}) {
+			c.moves.rival(not, r.ID, h.doubtTime()) // another handshake may have brought it there since
+		}
 	}
 	return at, err
 }

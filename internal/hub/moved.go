@@ -23,6 +23,11 @@ func (h *Hub) movedTo(id ID) (to broker.NodeID, moved bool) {
 	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	return sh.movedTo(id)
+}
+
+// movedTo: mu is held.
+func (sh *clientShard) movedTo(id ID) (to broker.NodeID, moved bool) {
 	if sh.away != nil {
 		to, moved = sh.away.gone[id]
 	}
