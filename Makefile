@@ -4,6 +4,8 @@ GO ?= go
 # These guard against hanging alone: a test waits for minutes before it gives up, and the machine may be busy.
 TIMEOUT ?= 40m
 E2E_TIMEOUT ?= 60m
+# Of tests that run beside others, most wait for timers.
+PARALLEL ?= 8
 
 UNITS = $$($(GO) list ./... | grep -v '/e2e$$')
 
@@ -18,10 +20,10 @@ build: ## build bin/hubbub
 	$(GO) build -o bin/hubbub ./cmd/hubbub
 
 .PHONY: check
-check: ## the quick round while you work: vet, formatting, and the unit tests without the race detector (six minutes; real NATS servers are for make test)
+check: ## the quick round while you work: vet, formatting, and the unit tests without the race detector (three minutes; real NATS servers are for make test)
 	$(GO) vet ./...
 	@$(UNFORMATTED)
-	$(GO) test -short -timeout $(TIMEOUT) $$($(GO) list ./... | grep -v '/e2e$$\|/broker/nats$$')
+	$(GO) test -short -parallel $(PARALLEL) -timeout $(TIMEOUT) $$($(GO) list ./... | grep -v '/e2e$$\|/broker/nats$$')
 	@echo "all checks passed"
 
 .PHONY: test
@@ -45,7 +47,7 @@ lint: bench-lint ## go vet, formatting, and a tidy go.mod
 
 .PHONY: test-race
 test-race: ## the unit tests, under the race detector
-	$(GO) test -race -timeout $(TIMEOUT) $(UNITS)
+	$(GO) test -race -parallel $(PARALLEL) -timeout $(TIMEOUT) $(UNITS)
 
 .PHONY: crowd
 crowd: ## a room of 100,000 counts its members (a minute, 4 GB; more goroutines than the race detector can follow)
@@ -76,14 +78,14 @@ cross: ## it builds for macOS and Windows too
 
 .PHONY: e2e
 e2e: deps ## the built binary with foreign clients and a browser
-	$(GO) test -count=1 -parallel 8 -timeout $(E2E_TIMEOUT) ./e2e
+	$(GO) test -count=1 -parallel $(PARALLEL) -timeout $(E2E_TIMEOUT) ./e2e
 
 # The others do one thing after another, and say the same on any binary.
 E2E_RACE ?= AtRandom|Foreign|OneOrder|Slow|Stalled|FullFanOut|Burst|Metrics|Stopping|Signal|Delay|DeadPeer|Handshake
 
 .PHONY: e2e-race
 e2e-race: deps ## those stories of e2e in which much happens at once, on a binary with the race detector
-	HUBBUB_E2E_BUILDFLAGS=-race HUBBUB_E2E_CUT_FOR=20s $(GO) test -count=1 -parallel 8 -timeout $(E2E_TIMEOUT) -run '$(E2E_RACE)' ./e2e
+	HUBBUB_E2E_BUILDFLAGS=-race HUBBUB_E2E_CUT_FOR=20s $(GO) test -count=1 -parallel $(PARALLEL) -timeout $(E2E_TIMEOUT) -run '$(E2E_RACE)' ./e2e
 
 .PHONY: pictures
 pictures: deps ## the pictures of the docs and the examples, made anew by the tests that look at the pages

@@ -100,6 +100,7 @@ func TestAPIPublishersAreAKindAndAName(t *testing.T) {
 }
 
 func TestAPIDoesABatchInOrder(t *testing.T) {
+	t.Parallel()
 	s, b := startAPI(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: asUser}})
 	m, gone := enterAs(t, s, "ann"), enterAs(t, s, "gone")
 	calls := []string{
@@ -571,6 +572,7 @@ func TestAPIApartIsOnTheAdminListenerAlone(t *testing.T) {
 }
 
 func TestAPIDisconnects(t *testing.T) {
+	t.Parallel()
 	s, b := startAPI(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: asUser}})
 	one, two, three := enterAs(t, s, "one"), enterAs(t, s, "two"), enterAs(t, s, "two")
 	for path, says := range map[string]string{"?code=1000": "code", "?code=5000": "code", "?code=x": "code", "?code=%2B4500": "code", "?reason=" + strings.Repeat("x", 124): "reason", "?why=x": "why"} {

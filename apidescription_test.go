@@ -19,6 +19,7 @@ import (
 // Whatever the description promises the server does: real calls of every kind bring every status and every field that
 // stands there, and nothing that doesn't. That the description has all calls, TestDescriptionHasTheCalls says.
 func TestOpenAPI(t *testing.T) {
+	t.Parallel()
 	d := described(t)
 	t.Run("what is done", func(t *testing.T) { allIsDone(t, d) })
 	t.Run("what is refused", func(t *testing.T) { allIsRefused(t, d) })

@@ -129,6 +129,7 @@ func readOn(t *testing.T, m *member, policy string, history bool, first, last in
 }
 
 func TestASlowMemberIsToldOfAllThatItLost(t *testing.T) {
+	t.Parallel()
 	eachFlow(t, func(t *testing.T, s *rawtest.Server, policy string, history bool) {
 		slow, healthy, from := enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
 		next, told, first := 0, 0, 0

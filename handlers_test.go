@@ -136,6 +136,7 @@ func TestHandlersOfOneClientRunInOrder(t *testing.T) {
 }
 
 func TestAHandlerThatHangsIsAnsweredFor(t *testing.T) {
+	t.Parallel()
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		release := make(chan struct{})
 		ended := make(chan error, 1)

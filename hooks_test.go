@@ -127,6 +127,7 @@ func TestHooksFollowAClientsLife(t *testing.T) {
 }
 
 func TestConnectRefuses(t *testing.T) {
+	t.Parallel()
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var gone diary
 		s := rawtest.Start(t, hubbub.Config{IO: io, Logger: quietLogger(), HookTimeout: time.Second, Hooks: hubbub.Hooks{
@@ -309,6 +310,7 @@ func TestWhoMayReadARoom(t *testing.T) {
 
 // Shutdown returns behind the last Disconnect.
 func TestShutdownWaitsForHooks(t *testing.T) {
+	t.Parallel()
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var d diary
 		s := rawtest.Start(t, hubbub.Config{IO: io, MaxHookCalls: 2, Hooks: hubbub.Hooks{

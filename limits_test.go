@@ -76,6 +76,7 @@ func TestLimitsOverSockets(t *testing.T) {
 
 // Who goes on is closed, over real sockets in real time; one beside it at the same address is served.
 func TestWhoGoesOnBeyondLimitsIsClosedOverSockets(t *testing.T) {
+	t.Parallel()
 	s := rawtest.Start(t, hubbub.Config{Workers: 2, Limits: hubbub.Limits{
 		Client: hubbub.ClientLimits{Messages: hubbub.Rate{N: 10}}, Address: hubbub.AddressLimits{Messages: hubbub.Rate{N: 100}},
 	}})

@@ -101,6 +101,7 @@ func TestAClientThatOnlyListensAnyMoreGetsAll(t *testing.T) {
 // Clients come and go all the time, in each other's places, while messages are sent to each by its id: nobody gets one
 // that is for another.
 func TestADirectMessageReachesNobodyElse(t *testing.T) {
+	t.Parallel()
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 1, ResumeWindow: -1})
 		for range 150 { // so that a turn has more to write than it does at once, and tasks are put off

@@ -74,6 +74,7 @@ func scraped(t testing.TB, s *rawtest.Server, want map[string]float64) (all map[
 }
 
 func TestMetricsOfAnExchange(t *testing.T) {
+	t.Parallel()
 	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		scraped(t, s, map[string]float64{
 			"connections": 0, "rooms": 0, "messages_received_total": 0, "messages_sent_total": 0, "received_bytes_total": 0, "sent_bytes_total": 0,
@@ -257,6 +258,7 @@ func TestMetricsAreReadOnly(t *testing.T) {
 
 // Two servers in one program have figures of their own, also once they have ended.
 func TestEachServerCountsForItself(t *testing.T) {
+	t.Parallel()
 	one, two := rawtest.Start(t, hubbub.Config{Workers: 1}), rawtest.Start(t, hubbub.Config{Workers: 1})
 	enter(t, one)
 	scraped(t, one, map[string]float64{"connections": 1, `upgrades_total{result="accepted"}`: 1})

@@ -229,6 +229,7 @@ func (refuser) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // A writer that can't be hijacked is a fault of the program: 500, and the log names the writer. No hook hears of it.
 func TestAWriterWithoutHijack(t *testing.T) {
+	t.Parallel()
 	var asked atomic.Int64
 	server := rawtest.Start(t, hubbub.Config{Hooks: hubbub.Hooks{Connect: func(context.Context, *hubbub.Connect) error { asked.Add(1); return nil }}})
 	for name, tt := range map[string]struct {

@@ -34,6 +34,7 @@ func startNATS(t *testing.T, jetStream bool) string {
 // Nodes with NATS of the operator's own, and no secret: one log for each room, tokens that any of them takes, and one set of
 // policies.
 func TestNodesOverNATS(t *testing.T) {
+	t.Parallel()
 	url := startNATS(t, true)
 	cfg := hubbub.Config{NATS: hubbub.NATS{URLs: []string{url}}, Rooms: []hubbub.RoomPolicy{{Match: "a"}}}
 	var nodes []*rawtest.Server

@@ -65,6 +65,7 @@ func next(c *rawtest.Client) map[string]any {
 
 // The API of each node reaches who is on the other one.
 func TestTheAPIOfAnyNode(t *testing.T) {
+	t.Parallel()
 	_, nodes, call := twoNodes(t)
 	here, there := rawtest.Dial(t, nodes[0], "/ws"), rawtest.Dial(t, nodes[1], "/ws")
 	here.NextJSON()

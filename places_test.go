@@ -326,6 +326,7 @@ func TestTheOldestHalfARequestMakesRoom(t *testing.T) {
 // Half requests, and connections without one, come faster than they may stay. Who comes behind them isn't held up:
 // those that keep the server waiting go at once, and not a second for each 256 of them later.
 func TestHalfRequestsHoldNobodyUp(t *testing.T) {
+	t.Parallel()
 	const places, rounds = 256, 20
 	s := rawtest.Start(t, hubbub.Config{HandshakeTimeout: time.Minute})
 	began := time.Now()

@@ -99,6 +99,7 @@ func (m *member) until(believed, want roll) {
 }
 
 func TestMembersAreToldWhoComesAndGoes(t *testing.T) {
+	t.Parallel()
 	eachPresence(t, -1, func(t *testing.T, s *rawtest.Server) {
 		a := enter(t, s)
 		a.ask(`{"msg_type":"join_room","room":"full","data":{"name":"Ann", "x":[1]}}`)
@@ -220,6 +221,7 @@ func TestDataIsBoundedBehindAResume(t *testing.T) {
 
 // A lost connection is no leave as long as its client may come back, with its id and its data.
 func TestAShortAbsenceIsNotTold(t *testing.T) {
+	t.Parallel()
 	eachPresence(t, 2*time.Second, func(t *testing.T, s *rawtest.Server) {
 		a := enter(t, s).join("full")
 		b, token := enterFor(t, s)
@@ -247,6 +249,7 @@ func TestAShortAbsenceIsNotTold(t *testing.T) {
 
 // Many come and go at random, some by losing their connections; those who watched all the while believe what is so.
 func TestWatchersBelieveWhatIsSo(t *testing.T) {
+	t.Parallel()
 	eachPresence(t, -1, func(t *testing.T, s *rawtest.Server) {
 		const walkers, watchers, steps = 12, 3, 60
 		seed := rand.Uint64()

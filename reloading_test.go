@@ -372,6 +372,7 @@ func TestNodesAreToldApartBesideReloads(t *testing.T) {
 
 // A fault changes nothing, and is named; what can't change is named and kept.
 func TestAReloadIsAllOrNothing(t *testing.T) {
+	t.Parallel()
 	s := rawtest.Start(t, hubbub.Config{})
 	base := hubbub.Config{PingInterval: time.Hour, Logger: s.Logger()}
 	next := base

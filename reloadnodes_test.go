@@ -14,6 +14,7 @@ import (
 // One of two nodes reloads other policies and limits while clients of the other one publish: these count on it and not on
 // the other one, the rooms of both go on, and nobody is closed, nor misses a message.
 func TestANodeOfTwoReloads(t *testing.T) {
+	t.Parallel()
 	memory := brokertest.NewMemory()
 	of := func(publish string, most int) hubbub.Config {
 		return hubbub.Config{

@@ -134,6 +134,7 @@ func TestRoomHooksComeInOrder(t *testing.T) {
 // Clients come and go at random, are cut or resumed, and hooks are slow, panic or exit: at the end of the server
 // nothing lacks its pair.
 func TestNoRoomHookMissesItsPair(t *testing.T) {
+	t.Parallel()
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var d roomDiary
 		s := rawtest.Start(t, hubbub.Config{
@@ -189,6 +190,7 @@ func TestNoRoomHookMissesItsPair(t *testing.T) {
 
 // One who joins and leaves faster than the application keeps up is held back, and nobody else.
 func TestRoomHooksThatWaitAreBounded(t *testing.T) {
+	t.Parallel()
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		var d roomDiary
 		gate := make(chan struct{})

@@ -660,6 +660,7 @@ func TestConfigNamesEveryBadValue(t *testing.T) {
 
 // 500 clients a second at most, whoever is still there is served, and upgrades are refused.
 func TestTheDrainIsPaced(t *testing.T) {
+	t.Parallel()
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 2})
 		const n = 600

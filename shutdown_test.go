@@ -127,6 +127,7 @@ func TestAHookShutsTheServerDown(t *testing.T) {
 
 // A hook of one server that shuts another one down waits for all hooks of that.
 func TestAHookShutsAnotherServerDown(t *testing.T) {
+	t.Parallel()
 	began, release := make(chan bool), make(chan bool)
 	other := rawtest.Start(t, hubbub.Config{HookTimeout: time.Minute, Handlers: handlers{
 		"wait": func(context.Context, *hubbub.Message) (any, error) { began <- true; <-release; return nil, nil },
@@ -151,6 +152,7 @@ func TestAHookShutsAnotherServerDown(t *testing.T) {
 
 // Hooks can't be cut off: Shutdown says that they run still, and one that is called later waits for them.
 func TestShutdownSaysThatHooksRun(t *testing.T) {
+	t.Parallel()
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		began, release := make(chan bool), make(chan bool)
 		deaf := func() { began <- true; <-release }
@@ -221,6 +223,7 @@ func TestNothingIsPublishedAfterShutdown(t *testing.T) {
 
 // What Shutdown can't end in time it cuts off, a request that is only half there too.
 func TestShutdownCutsOffHalfARequest(t *testing.T) {
+	t.Parallel()
 	server, err := hubbub.New(hubbub.Config{Logger: slog.New(slog.DiscardHandler), HandshakeTimeout: time.Hour})
 	if err != nil {
 		t.Fatal(err)

@@ -64,6 +64,7 @@ func isReady(s *rawtest.Server) bool {
 // The epochs of a cluster stay over a restart of all its stores, and are others where their machines may have lost what
 // was acknowledged last, or where the bounds of history have changed.
 func TestEpochsOfAClusterThatWasDown(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	epoch := func(rooms ...hubbub.RoomPolicy) string {
 		t.Helper()

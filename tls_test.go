@@ -304,6 +304,7 @@ func TestTLSRefusesWhatIsOldOrPlain(t *testing.T) {
 }
 
 func TestTheCertificateIsReadAgainWhenItChanges(t *testing.T) {
+	t.Parallel()
 	s, cert, key := startTLS(t, hubbub.Config{})
 	old := dialTLS(t, s, "/echo", nil, nil)
 	name := func() string {
@@ -341,6 +342,7 @@ func TestTheCertificateIsReadAgainWhenItChanges(t *testing.T) {
 
 // A certificate that clients refuse, or will soon, is told when it is read: at the start and when it has changed.
 func TestTheTimeOfACertificateIsLookedAt(t *testing.T) {
+	t.Parallel()
 	const hour, day = time.Hour, 24 * time.Hour
 	for _, tt := range []struct {
 		from, until time.Duration

@@ -161,6 +161,7 @@ func TestRoomsListsAllPages(t *testing.T) {
 }
 
 func TestKick(t *testing.T) {
+	t.Parallel()
 	s := serving(t)
 	one, id := member(t, s, "ann", "r")
 	two, _ := member(t, s, "ann", "r")

@@ -211,6 +211,7 @@ func TestNothingIsLeftOfWhatMeetsTheStop(t *testing.T) {
 // A client that is taken out of a room where it is parked, and comes back there at the same time, is in the room once,
 // or not at all; and whoever counts, counts so.
 func TestARemovalMeetsAResume(t *testing.T) {
+	t.Parallel()
 	sink := newLedgerOfEvents()
 	h, l := newHubOf(t, 2, func(c *Config) {
 		resumable(c)

@@ -313,6 +313,7 @@ func TestNothingIsLostWithAnAnswer(t *testing.T) {
 
 // Of a client's handshakes on all nodes at once one has the session, and it is on one node.
 func TestHandshakesOnAllNodesAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, dead := range []bool{false, true} {
 		t.Run(fmt.Sprint("its node is dead: ", dead), func(t *testing.T) {
 			nodes := nodesOf(t, brokertest.NewMemory(), 4, func(*Config) {})
@@ -393,6 +394,7 @@ func TestASessionOfADeadNode(t *testing.T) {
 // A node that is cut off from the others gives no session a second life, and takes those of its own; when it is back, each
 // session that others were given meanwhile is on one node.
 func TestSessionsOfANodeThatIsCutOff(t *testing.T) {
+	t.Parallel()
 	memory := brokertest.NewMemory()
 	nodes := nodesOf(t, memory, 3, func(*Config) {})
 	a, b := nodes[0], nodes[1]

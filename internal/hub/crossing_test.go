@@ -16,6 +16,7 @@ import (
 // The next handshake of a client whose first one was given up gets the session as well, and is still at it when the node
 // that had it asks: then it stays on its way, and is there alone in the end.
 func TestASessionIsOnItsWayToTheLastHandshake(t *testing.T) {
+	t.Parallel()
 	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
 	a, b := nodes[0], nodes[1]
 	c := a.comes("", "ann")
@@ -55,6 +56,7 @@ func TestASessionIsOnItsWayToTheLastHandshake(t *testing.T) {
 
 // A try of which the handshake has given up waiting still runs when the next one comes: that gets the session all the same.
 func TestTwoTriesOfOneHandshakeMeet(t *testing.T) {
+	t.Parallel()
 	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
 	a, b := nodes[0], nodes[1]
 	for i := range 20 {
@@ -76,6 +78,7 @@ func TestTwoTriesOfOneHandshakeMeet(t *testing.T) {
 
 // Who comes back to a node before that knows that it had gone is in its rooms, and goes on being there.
 func TestWhoIsBackBeforeItHasGone(t *testing.T) {
+	t.Parallel()
 	nodes := nodesOf(t, brokertest.NewMemory(), 2, fullRooms)
 	a, b := nodes[0], nodes[1]
 	ann, _ := a.member("ann", "r")

@@ -424,6 +424,7 @@ func TestWhatIsTakenBackDuringAHomecoming(t *testing.T) {
 // Many who join, come back and lag while messages come and are taken back: nobody gets a message behind the word that it
 // was taken back, each hears of all that it has, and the accounts stay true.
 func TestTakingBackMeetsEverything(t *testing.T) {
+	t.Parallel()
 	for p := Disconnect; p <= LatestByKey; p++ {
 		t.Run(p.String(), func(t *testing.T) {
 			h, l := newHubOf(t, 2, slowRooms)

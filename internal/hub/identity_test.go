@@ -124,6 +124,7 @@ func TestASeatNeedsNoQuestionBesideAnother(t *testing.T) {
 }
 
 func TestRoomsOfAnIdentityOverAResume(t *testing.T) {
+	t.Parallel()
 	h, l := newHubOf(t, 2, closedRooms)
 	who := auth.Identity{User: "ann", Rooms: []string{"closed.1", "closed.2"}, Grants: granting(t, "granted.1")}
 	c := newKnown(t, h, l, who)
@@ -294,6 +295,7 @@ func TestWhomTheApplicationPutInStays(t *testing.T) {
 
 // Rooms of an identity are counted as those that a client joins by itself.
 func TestRoomsOfAnIdentityAreLimited(t *testing.T) {
+	t.Parallel()
 	h, l := newHubOf(t, 1, func(c *Config) { c.MaxRoomsPerClient, c.ResumeWindow = 3, time.Minute })
 	c := newKnown(t, h, l, auth.Identity{User: "ann", Rooms: []string{"1", "2", "3", "4", "5"}})
 	c.expectKinds("joined 1", "joined 2", "joined 3", "error limit_reached")

@@ -14,6 +14,7 @@ import (
 
 // Members of a room hear nothing of one that goes on on another node, and see it there with its data all the time.
 func TestWhoMovesStaysInItsRooms(t *testing.T) {
+	t.Parallel()
 	nodes := nodesOf(t, brokertest.NewMemory(), 3, fullRooms)
 	a, b := nodes[0], nodes[1]
 	var watchers []*client
@@ -66,6 +67,7 @@ func TestWhoMovesStaysInItsRooms(t *testing.T) {
 
 // What is sent to a client while it moves from node to node comes, once.
 func TestDirectMessagesFollowAClient(t *testing.T) {
+	t.Parallel()
 	nodes := nodesOf(t, brokertest.NewMemory(), 3, func(*Config) {})
 	ann := nodes[0].comes("", "ann")
 	bob := nodes[2].comes("", "bob")

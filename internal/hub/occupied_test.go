@@ -101,6 +101,7 @@ func (c *client) bye() {
 // A room is occupied once and vacated once, wherever its members are; who goes to another node leaves it occupied. Nodes
 // that come change the homes of rooms, and that is nothing to tell.
 func TestARoomIsOccupiedOnceForAllNodes(t *testing.T) {
+	t.Parallel()
 	const rooms = 20
 	sink, set := occupying(time.Minute)
 	memory, all := newNodes(t, 3, set)
@@ -140,6 +141,7 @@ func TestARoomIsOccupiedOnceForAllNodes(t *testing.T) {
 
 // A room's only member goes on on another node, and on a third one when that has died: nobody hears that it is vacated.
 func TestWhoMovesOccupiesARoom(t *testing.T) {
+	t.Parallel()
 	sink, set := occupying(4 * time.Second)
 	var sinks []*mortal
 	memory := brokertest.NewMemory()
@@ -170,6 +172,7 @@ func TestWhoMovesOccupiesARoom(t *testing.T) {
 // When a node dies the homes that it was are others, which know of the rooms already; those whose members were on it alone
 // are vacated when these can't be resumed any more. A node that ends tells of what it ends with.
 func TestRoomsOfANodeThatDies(t *testing.T) {
+	t.Parallel()
 	const rooms = 20
 	sink, set := occupying(time.Second)
 	memory, dies := brokertest.NewMemory(), &within{T: t}
@@ -205,6 +208,7 @@ func TestRoomsOfANodeThatDies(t *testing.T) {
 
 // While a node is cut off both sides may tell the same; each room that was occupied is vacated in the end, and told so.
 func TestRoomsWhileANodeIsCutOff(t *testing.T) {
+	t.Parallel()
 	const rooms = 20
 	sink, set := occupying(time.Minute)
 	memory, all := newNodes(t, 3, set)

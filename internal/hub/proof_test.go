@@ -7,6 +7,7 @@ import (
 // A room without a message stands where the log of all rooms stood when a node opened it, so each node says another
 // position. Who comes with one of them to another node hasn't missed anything, and is told so.
 func TestAPositionOfAQuietRoomCountsOnEveryNode(t *testing.T) {
+	t.Parallel()
 	memory, nodes := historyNodes(t, 3, asIs)
 	early, late := nodes[0].client(), nodes[1].client()
 	join := func(c *client, since map[string]any) map[string]any {
@@ -87,6 +88,7 @@ func TestWhatIsProvedOutlivesWhoKnewIt(t *testing.T) {
 
 // A node that is there and doesn't answer may know what would be needed: nothing is told as lost, but to try again.
 func TestWhoIsSilentMayKnowBetter(t *testing.T) {
+	t.Parallel()
 	memory, nodes := historyNodes(t, 2, asIs)
 	first := nodes[0].client().asks(`"msg_type":"join_room","room":"quiet"`)
 	memory.Pass(1000)

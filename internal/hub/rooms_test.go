@@ -138,7 +138,10 @@ func (c *client) read() {
 		}
 		c.deaf.Lock() // waits
 		c.deaf.Unlock()
-		if f.Op == wsclient.Text {
+		switch f.Op {
+		case wsclient.Close: // answered, so that nobody waits for it
+			c.nc.Write(wsclient.Append(nil, true, wsclient.Close, [4]byte{1, 2, 3, 4}, f.Payload))
+		case wsclient.Text:
 			m := map[string]any{}
 			json.Unmarshal(f.Payload, &m)
 			c.got <- m

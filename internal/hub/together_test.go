@@ -138,6 +138,7 @@ func TestMembersAreKnownOnAllNodes(t *testing.T) {
 // A node that is cut off goes on knowing whom it knew; what happens meanwhile on both sides is known when it is joined
 // again, also of a room that has ended there.
 func TestMembersWhileANodeIsCutOff(t *testing.T) {
+	t.Parallel()
 	memory, all := newNodes(t, 3, fullRooms)
 	a, b, c := all[0].client(), all[1].client(), all[2].client()
 	for _, room := range []string{"r", "left"} {
@@ -194,6 +195,7 @@ func (n *node) triesToTell(room string) {
 
 // The members of a node that is gone stay as long as they may be resumed, and then all hear that they have left.
 func TestMembersOfANodeThatIsGone(t *testing.T) {
+	t.Parallel()
 	memory := brokertest.NewMemory()
 	set := func(c *Config) { fullRooms(c); c.ResumeWindow = time.Second }
 	one, dies := newNode(t, memory, set), &within{T: t}
@@ -248,6 +250,7 @@ func TestAThousandMembersOnThreeNodes(t *testing.T) {
 
 // A room that only counts its members counts those on all nodes, for who asks anywhere, and so are the parked ones.
 func TestMembersAreCountedOverAllNodes(t *testing.T) {
+	t.Parallel()
 	_, all := newNodes(t, 3, fullRooms)
 	for i := range 9 {
 		c := all[i%3].client()

@@ -8,6 +8,7 @@ import (
 
 // A node has died, and the others have yet to notice: who comes meanwhile waits for that.
 func TestWhoComesBeforeADeathIsSeen(t *testing.T) {
+	t.Parallel()
 	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
 	a, b := nodes[0], nodes[1]
 	ann := a.comes("", "ann")

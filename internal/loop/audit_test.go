@@ -2,6 +2,7 @@ package loop
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -72,48 +73,50 @@ func TestAnAnswerThatIsPartlyWrittenStaysOne(t *testing.T) {
 // Where enough can be freed of what is kept no client is closed for it; and where it can't the log has a line.
 func TestNobodyIsShedForWhatCanBeFreed(t *testing.T) {
 	for _, frees := range []bool{true, false} {
-		eachIO(t, func(t *testing.T, cfg Config) {
-			const kept = 8 << 20
-			var log bytes.Buffer // written by the worker, and read when it has ended
-			var l *Loop
-			var asked atomic.Int64
-			ready := make(chan struct{})
-			cfg.Workers = 2 // it has more than its part then
-			cfg.MaxBufferedBytes, cfg.SendQueueBytes, cfg.Log = 4<<20, 64<<20, slog.New(slog.NewTextHandler(&log, nil))
-			cfg.Relieve = func(excess int64) int64 {
-				<-ready
-				if asked.Add(1) > 1 || !frees {
-					return 0
+		t.Run(fmt.Sprint("some can be freed: ", frees), func(t *testing.T) {
+			eachIO(t, func(t *testing.T, cfg Config) {
+				const kept = 8 << 20
+				var log bytes.Buffer // written by the worker, and read when it has ended
+				var l *Loop
+				var asked atomic.Int64
+				ready := make(chan struct{})
+				cfg.Workers = 2 // it has more than its part then
+				cfg.MaxBufferedBytes, cfg.SendQueueBytes, cfg.Log = 4<<20, 64<<20, slog.New(slog.NewTextHandler(&log, nil))
+				cfg.Relieve = func(excess int64) int64 {
+					<-ready
+					if asked.Add(1) > 1 || !frees {
+						return 0
+					}
+					l.Keep(-kept)
+					return kept
 				}
-				l.Keep(-kept)
-				return kept
-			}
-			l = start(t, cfg)
-			close(ready)
-			codes := make(chan int, 1)
-			opened := make(chan *Conn, 1)
-			connect(t, l, &script{opened: func(c *Conn) { opened <- c }, closed: func(_ *Conn, code int) { codes <- code }})
-			c := <-opened
-			do(c.w, func() { c.Owe(3<<20, 1) })
-			l.Keep(kept)
-			until(t, "it has been asked", func() bool { do(c.w, func() {}); return asked.Load() > 0 })
-			if !frees {
-				if code := <-codes; code != wire.CloseTryLater {
-					t.Errorf("closed with %d", code)
+				l = start(t, cfg)
+				close(ready)
+				codes := make(chan int, 1)
+				opened := make(chan *Conn, 1)
+				connect(t, l, &script{opened: func(c *Conn) { opened <- c }, closed: func(_ *Conn, code int) { codes <- code }})
+				c := <-opened
+				do(c.w, func() { c.Owe(3<<20, 1) })
+				l.Keep(kept)
+				until(t, "it has been asked", func() bool { do(c.w, func() {}); return asked.Load() > 0 })
+				if !frees {
+					if code := <-codes; code != wire.CloseTryLater {
+						t.Errorf("closed with %d", code)
+					}
+					l.Keep(-kept)
 				}
-				l.Keep(-kept)
-			}
-			until(t, "there is room again", func() bool { do(c.w, func() {}); return !l.Overloaded() })
-			do(c.w, func() {
-				if is := c.state == open; is != frees {
-					t.Errorf("it is open: %t", is)
-				}
-				if c.w.owed[c] != (owed{}) {
-					c.Owe(-3<<20, -1)
-				}
-				if n := strings.Count(log.String(), "the largest debtors were closed"); (n == 1) == frees {
-					t.Errorf("the log has %d lines of it: %s", n, log.String())
-				}
+				until(t, "there is room again", func() bool { do(c.w, func() {}); return !l.Overloaded() })
+				do(c.w, func() {
+					if is := c.state == open; is != frees {
+						t.Errorf("it is open: %t", is)
+					}
+					if c.w.owed[c] != (owed{}) {
+						c.Owe(-3<<20, -1)
+					}
+					if n := strings.Count(log.String(), "the largest debtors were closed"); (n == 1) == frees {
+						t.Errorf("the log has %d lines of it: %s", n, log.String())
+					}
+				})
 			})
 		})
 	}

@@ -21,8 +21,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // hang is how long a test waits for what must come: it only guards against hanging.
 const hang = 5 * time.Minute
 
-// eachIO runs a story on every way there is to read and write.
+// eachIO runs a story on every way there is to read and write, beside other stories: most of them wait for timers.
 func eachIO(t *testing.T, story func(t *testing.T, cfg Config)) {
+	t.Parallel()
 	for _, kind := range []IO{Epoll, Pump} {
 		if kind == Epoll && runtime.GOOS != "linux" {
 			continue
