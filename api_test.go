@@ -142,7 +142,7 @@ func TestAPIDoesABatchInOrder(t *testing.T) {
 	}
 	m.gets(map[string]any{"msg_type": "room_message", "from": "server", "room": "r", "content": 4.0})
 	m.gets(map[string]any{"msg_type": "left", "room": "r", "reason": "kicked"})
-	gone.ExpectClose(4321)
+	gone.AnswerClose(4321)
 	if page := b.ok("GET", "/rooms/r/history", ""); len(page["messages"].([]any)) != 0 || page["offset"] != 3.0 {
 		t.Error(page)
 	}
@@ -584,8 +584,8 @@ func TestAPIDisconnects(t *testing.T) {
 		t.Error(op, code, reason)
 	}
 	b.ok("DELETE", "/users/two", "")
-	two.ExpectClose(4500)
-	three.ExpectClose(4500)
+	two.AnswerClose(4500)
+	three.AnswerClose(4500)
 	b.fails(404, "unknown_client", "client", "DELETE", "/clients/"+one.id, "")
 	b.fails(404, "not_found", "user", "DELETE", "/users/two", "")
 }

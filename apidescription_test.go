@@ -128,7 +128,7 @@ func allIsDone(t *testing.T, d *description) {
 	b.ok("DELETE", "/clients/"+ann.id+"?code=4000&reason=r", "")
 	carl := enterAs(t, s, "carl")
 	b.ok("DELETE", "/users/carl", "")
-	carl.ExpectClose(4500)
+	carl.AnswerClose(4500)
 
 	heard := func(next func() (string, map[string]any), until string) (kinds []string) {
 		for kind := ""; kind != until; {

@@ -105,13 +105,13 @@ func TestAMessageAtItsBound(t *testing.T) {
 				t.Errorf("%s, below the bound: %v", name, got)
 			}
 			say(m.Client, content(bound+1))
-			m.ExpectClose(wire.CloseTooBig)
+			m.AnswerClose(wire.CloseTooBig)
 		}
 		for n, code := range map[int]int{bound: 0, bound + 1: wire.CloseTooBig} {
 			c := rawtest.DialDeflate(t, s, "permessage-deflate", "permessage-deflate; server_no_context_takeover; client_no_context_takeover")
 			c.Say(wsclient.Binary, make([]byte, n), 2)
 			if code != 0 {
-				c.ExpectClose(code)
+				c.AnswerClose(code)
 			} else if _, got, _ := c.Hear(); len(got) != n {
 				t.Errorf("%d bytes inflated came back as %d", n, len(got))
 			}

@@ -161,7 +161,6 @@ func TestRoomsListsAllPages(t *testing.T) {
 }
 
 func TestKick(t *testing.T) {
-	t.Parallel()
 	s := serving(t)
 	one, id := member(t, s, "ann", "r")
 	two, _ := member(t, s, "ann", "r")
@@ -187,9 +186,9 @@ func TestKick(t *testing.T) {
 		t.Errorf("once more: %v", err)
 	}
 	run(t, "kick", "client:"+id, "--code", "4242", "--reason", "be kind")
-	one.ExpectClose(4242)
+	one.AnswerClose(4242)
 	run(t, "kick", "user:ann", "--json")
-	two.ExpectClose(4500)
+	two.AnswerClose(4500)
 	if _, err := printed(t, "kick", "user:nobody"); err == nil || !strings.Contains(err.Error(), "not_found") {
 		t.Errorf("nobody: %v", err)
 	}
