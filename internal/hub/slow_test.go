@@ -121,6 +121,24 @@ func TestRoomsThatLagTakeTurns(t *testing.T) {
 	}
 }
 
+// The accounts hold of one who lags in chats, too, for as long as it does.
+func TestTheAccountsOfOneWhoLagsInChatsHold(t *testing.T) {
+	h, l := newHubOf(t, 1, func(c *Config) { c.SlowConsumer = DropOldest })
+	a := newClient(t, h, l)
+	a.deaf.Lock()
+	defer a.deaf.Unlock()
+	s := h.here(idOf(a))
+	for lags := false; !lags; {
+		until(t, "the worker has room", func() bool {
+			return h.broadcast(&Publication{Content: []byte(`"` + strings.Repeat("x", 20_000) + `"`)}) == nil
+		})
+		onItsWorker(h, s, func() { lags = s.lag(s.everyone()) != nil })
+	}
+	if faults := h.Audit(); len(faults) > 0 {
+		t.Error(faults)
+	}
+}
+
 // Of several who lag in one room each gets what waits for it, whoever has caught up before: then those who still lag go
 // on to, in their order and with what comes meanwhile.
 func TestThoseWhoLagCatchUpOneByOne(t *testing.T) {
