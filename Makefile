@@ -106,7 +106,7 @@ bench: bench-deps build ## Hubbub, its rivals and the kernel's limit, and docs/b
 .PHONY: bench-short
 bench-short: bench-deps build ## the same in two minutes, judging that all works and not times; writes nothing to docs
 	$(GO) -C bench/rivals test ./...
-	python3 -m doctest bench/compare.py
+	python3 -m doctest bench/compare.py bench/cores.py
 	rm -f bin/bench-short.jsonl
 	bench/compare.py fan100-w16,echo100-w1,mem1k --rounds 1 --secs 1 --check \
 		--hubbub bin/hubbub --rivals all --json bin/bench-short.jsonl --about bin/bench-short.json

@@ -40,6 +40,7 @@ var drills = []drill{
 	{name: "bus", limit: 10 * time.Minute, run: busRestarted, promise: "NATS killed and back ten times, once with its store wiped: nothing lost, or another epoch told"},
 	{name: "partition", limit: 40 * time.Minute, run: partition, promise: "a node cut off for 5 to 120 s, 20 times, both ways and one way: no two histories under one epoch and offset (root, nft)"},
 	{name: "wide", limit: 20 * time.Minute, run: wide, promise: "five nodes, 90,000 connections in one room of the cluster: what each costs, and how long a message to all takes"},
+	{name: "many", limit: 30 * time.Minute, run: many, promise: "13 servers by themselves, 247,000 connections: what each costs while idle, and how long a message to all takes"},
 	{name: "store", limit: 10 * time.Minute, run: storeFull, promise: "a full disk under one of three stores: nothing lost (root)"},
 }
 
@@ -72,6 +73,7 @@ func run() int {
 	seed := flag.Uint64("seed", 0, "repeat the schedules of a run (0: others each time)")
 	program := flag.String("program", "", "the hubbub to try (default: built from ./cmd/hubbub)")
 	loadFor := flag.Duration("load-for", 10*time.Minute, "how long the full form of load goes on")
+	flag.IntVar(&manyServers, "servers", manyServers, "how many servers of 19,000 connections the full form of many has")
 	flag.Usage = usage
 	flag.Parse()
 	loadTime = *loadFor
@@ -132,7 +134,7 @@ func run() int {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: go run ./drill [-short] [-seed N] [-program FILE] [-load-for TIME] [drill...]\nThe drills, in full:")
+	fmt.Fprintln(os.Stderr, "usage: go run ./drill [-short] [-seed N] [-program FILE] [-load-for TIME] [-servers N] [drill...]\nThe drills, in full:")
 	for _, d := range drills {
 		fmt.Fprintf(os.Stderr, "  %-12s %s\n", d.name, d.promise)
 	}

@@ -207,6 +207,21 @@ func (s *server) memory(line string) int {
 	return kb << 10
 }
 
+// cpu is how many seconds it has worked.
+func (s *server) cpu() (sum float64) {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid))
+	_, rest, _ := strings.Cut(string(b), ") ")
+	words := strings.Fields(rest)
+	if len(words) < 13 {
+		return 0
+	}
+	for _, w := range words[11:13] { // utime and stime, in hundredths of a second
+		ticks, _ := strconv.ParseFloat(w, 64)
+		sum += ticks / 100
+	}
+	return sum
+}
+
 // flagged says whether this server knows a flag.
 func (s *server) flagged(flag string) bool {
 	out, _ := exec.Command(s.d.program, "serve", "--help").CombinedOutput()

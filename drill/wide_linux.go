@@ -3,9 +3,7 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -111,28 +109,10 @@ func (ns *nodes) memory() (sum int) {
 
 func (ns *nodes) cpu() (sum float64) {
 	for _, n := range ns.all {
-		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.pid))
-		_, rest, _ := strings.Cut(string(b), ") ")
-		words := strings.Fields(rest)
-		if len(words) < 13 {
-			continue
-		}
-		for _, w := range words[11:13] { // utime and stime, in hundredths of a second
-			ticks, _ := strconv.ParseFloat(w, 64)
-			sum += ticks / 100
-		}
+		sum += n.cpu()
 	}
 	return sum
 }
 
 // slabs is what the kernel has of memory for its own objects, in bytes: a socket's are there.
-func slabs() (sum int) {
-	b, _ := os.ReadFile("/proc/meminfo")
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "Slab:"); ok {
-			kb, _ := strconv.Atoi(strings.Fields(rest)[0])
-			sum = kb << 10
-		}
-	}
-	return sum
-}
+func slabs() int { return meminfo("Slab") }

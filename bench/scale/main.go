@@ -21,6 +21,7 @@ func main() {
 	flag.Float64Var(&l.Bytes, "bytes", l.Bytes, "bytes of a message")
 	flag.BoolVar(&l.History, "history", l.History, "rooms keep a history, with three replicas")
 	flag.Float64Var(&l.Connects, "connects", l.Connects, "clients that connect a second: a deploy, or a morning")
+	flag.Float64Var(&l.Pings, "ping-interval", l.Pings, "seconds between two pings of a connection")
 	flag.Float64Var(&m.Cores, "cores", m.Cores, "processors of a node")
 	flag.Float64Var(&m.Memory, "memory", m.Memory, "GiB of a node")
 	flag.Float64Var(&m.Network, "network", m.Network, "Gbit/s of a node")
@@ -47,7 +48,7 @@ func check(l load, m machine, nodes float64, rest []string) error {
 		is, from float64
 	}{
 		{"connections", l.Connections, 1}, {"rooms-per-client", l.RoomsOfClient, 0}, {"room-size", l.RoomSize, 1}, {"publishes", l.Publishes, 0}, {"bytes", l.Bytes, 1},
-		{"connects", l.Connects, 0}, {"cores", m.Cores, 1}, {"memory", m.Memory, 0.1}, {"network", m.Network, 0.01}, {"use", m.Use, 0.01}, {"nodes", nodes, 0},
+		{"connects", l.Connects, 0}, {"ping-interval", l.Pings, 1}, {"cores", m.Cores, 1}, {"memory", m.Memory, 0.1}, {"network", m.Network, 0.01}, {"use", m.Use, 0.01}, {"nodes", nodes, 0},
 	} {
 		if v.is < v.from || v.is != v.is {
 			return fmt.Errorf("-%s is %v; it must be at least %v", v.name, v.is, v.from)

@@ -12,10 +12,11 @@ type load struct {
 	Connections, RoomsOfClient, RoomSize float64
 	Publishes, Connects                  float64 // a second
 	Bytes                                float64 // of a message
+	Pings                                float64 // seconds between two of a connection
 	History                              bool
 }
 
-var defaultLoad = load{Connections: 10e6, RoomsOfClient: 3, RoomSize: 100, Publishes: 5000, Connects: 10e6 / 1800, Bytes: 200, History: true}
+var defaultLoad = load{Connections: 10e6, RoomsOfClient: 3, RoomSize: 100, Publishes: 5000, Connects: 10e6 / 1800, Bytes: 200, Pings: 25, History: true}
 
 // A machine is what a node has, and how much of it may be used.
 type machine struct{ Cores, Memory, Network, Use float64 }
@@ -36,6 +37,8 @@ const (
 	publishTime      = 12e-6 // at the node to which the publisher is connected
 	arrivalTime      = 12e-6 // at a node with members, for a message of another
 	connectTime      = 50e-6
+	pingTime         = 9e-6 // a ping of an idle connection and its pong
+	pingBytes        = 134. // out of a node: the ping, and what TCP says to the pong
 	frameBytes       = 130. // around a message, in TCP's and ours
 
 	coreTime       = 0.6e-6 // of the servers, for a message without history
@@ -60,12 +63,12 @@ func use(l load, nodes float64) (u used) {
 	u.brought = l.Publishes * max(0, u.spread-1)
 	u.connections = l.Connections / nodes
 
-	u.cpu = (deliveries*deliveryTime + l.Publishes*publishTime + u.brought*arrivalTime + l.Connects*connectTime) / nodes
+	u.cpu = (deliveries*deliveryTime + l.Publishes*publishTime + u.brought*arrivalTime + l.Connects*connectTime + l.Connections/l.Pings*pingTime) / nodes
 	u.memory = u.connections*(connectionMemory+kernelMemory) + here*roomMemory
 	if l.History {
 		u.memory += here * min(64<<10, 100*l.Bytes)
 	}
-	u.network = (deliveries*(l.Bytes+frameBytes) + u.brought*(l.Bytes+envelope)) / nodes
+	u.network = (deliveries*(l.Bytes+frameBytes) + u.brought*(l.Bytes+envelope) + l.Connections/l.Pings*pingBytes) / nodes
 	if nodes > 1 {
 		store := coreTime
 		if l.History {

@@ -10,9 +10,9 @@ import (
 func TestFewest(t *testing.T) {
 	for _, l := range []load{
 		defaultLoad,
-		{Connections: 1000, RoomsOfClient: 1, RoomSize: 10, Publishes: 10, Bytes: 100},
-		{Connections: 1e6, RoomsOfClient: 1, RoomSize: 1e6, Publishes: 10, Bytes: 100, History: true},
-		{Connections: 2e6, RoomsOfClient: 10, RoomSize: 2, Publishes: 300_000, Bytes: 1000, History: true, Connects: 1000},
+		{Connections: 1000, RoomsOfClient: 1, RoomSize: 10, Publishes: 10, Bytes: 100, Pings: 25},
+		{Connections: 1e6, RoomsOfClient: 1, RoomSize: 1e6, Publishes: 10, Bytes: 100, Pings: 10, History: true},
+		{Connections: 2e6, RoomsOfClient: 10, RoomSize: 2, Publishes: 300_000, Bytes: 1000, Pings: 25, History: true, Connects: 1000},
 	} {
 		n := fewest(l, defaultMachine)
 		if !use(l, n).fits(defaultMachine) {
@@ -26,10 +26,10 @@ func TestFewest(t *testing.T) {
 
 // A room whose members all are on one node loads no other.
 func TestSpread(t *testing.T) {
-	if u := use(load{Connections: 100, RoomsOfClient: 1, RoomSize: 1, Publishes: 1000, Bytes: 100}, 10); math.Abs(u.spread-1) > 1e-9 || u.brought > 1e-6 {
+	if u := use(load{Connections: 100, RoomsOfClient: 1, RoomSize: 1, Publishes: 1000, Bytes: 100, Pings: 25}, 10); math.Abs(u.spread-1) > 1e-9 || u.brought > 1e-6 {
 		t.Errorf("a room of one is on %v nodes, and %v messages are brought", u.spread, u.brought)
 	}
-	if u := use(load{Connections: 1e6, RoomsOfClient: 1, RoomSize: 1e6, Publishes: 1, Bytes: 100}, 10); math.Abs(u.spread-10) > 1e-6 {
+	if u := use(load{Connections: 1e6, RoomsOfClient: 1, RoomSize: 1e6, Publishes: 1, Bytes: 100, Pings: 25}, 10); math.Abs(u.spread-10) > 1e-6 {
 		t.Errorf("a room of a million is on %v of ten nodes", u.spread)
 	}
 }
@@ -74,12 +74,26 @@ func TestLogCost(t *testing.T) {
 
 // What the run of 90,000 connections on five nodes took, the model says too.
 func TestTheRunOf90000(t *testing.T) {
-	l := load{Connections: 90_000, RoomsOfClient: 1, RoomSize: 90_000, Publishes: 1, Bytes: 200, History: true}
+	l := load{Connections: 90_000, RoomsOfClient: 1, RoomSize: 90_000, Publishes: 1, Bytes: 200, Pings: 1e9, History: true}
 	u := use(l, 5)
 	if each := 1e6 * u.cpu * 5 / 90_000; each < 7 || each > 12 {
 		t.Errorf("%.1f us a delivery, 9.1 were measured", each)
 	}
 	if u.spread < 4.99 || u.connections != 18_000 {
 		t.Errorf("the room is on %v nodes of %v clients", u.spread, u.connections)
+	}
+}
+
+// What idle connections took on 13 servers by themselves, the model says too.
+func TestTheRunOf247000(t *testing.T) {
+	u := use(load{Connections: 247_000, RoomSize: 1, Bytes: 200, Pings: 25}, 13)
+	if busy := 13 * u.cpu; busy < 0.07 || busy > 0.11 {
+		t.Errorf("pings take %.3f of a core, 0.085 were measured", busy)
+	}
+	if each := u.memory / u.connections; each < 4500 || each > 6000 {
+		t.Errorf("%.0f bytes a connection, some 5,300 were measured", each)
+	}
+	if short := use(load{Connections: 247_000, RoomSize: 1, Bytes: 200, Pings: 10}, 13); short.cpu < 2*u.cpu {
+		t.Errorf("pings every 10 s take %.3f of a core, and every 25 s %.3f", 13*short.cpu, 13*u.cpu)
 	}
 }
