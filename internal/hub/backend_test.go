@@ -256,9 +256,7 @@ func TestARemovalMeetsAResume(t *testing.T) {
 	}
 	close(stop)
 	busy.Wait()
-	for _, fault := range h.Audit() {
-		t.Error(fault)
-	}
+	settled(t, h)
 	sink.mu.Lock()
 	defer sink.mu.Unlock()
 	if len(sink.faults) > 0 {
