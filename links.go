@@ -422,6 +422,14 @@ func (l *links) Read(r broker.Room, behind uint64, done func(broker.Log, error))
 	l.Broker.Read(r, behind, done)
 }
 
+// Brought implements broker.Broker.
+func (l *links) Brought() []broker.Position {
+	if !l.in.Load() {
+		return nil
+	}
+	return l.Broker.Brought()
+}
+
 // Listen implements broker.Broker.
 func (l *links) Listen(topic string, ready func(error)) (closed func()) {
 	l.counts.topics.Add(1)

@@ -88,6 +88,11 @@ type Broker interface {
 	// Read reads what is kept of a room behind an offset, 0 for all, whether it is open here or not.
 	Read(r Room, behind uint64, done func(Log, error))
 
+	// Brought says of logs, by their epochs, up to which offset this node has been called for all that came in the rooms that
+	// are open here, and has returned; some rooms may have had more. It stays behind by some seconds, and is nil where nothing
+	// is known.
+	Brought() []Position
+
 	// ID is this node's, and doesn't change.
 	ID() NodeID
 

@@ -64,6 +64,7 @@ func Run(t *testing.T, setUp func(t *testing.T) System) {
 		{"reading", reading},
 		{"names and sizes", namesAndSizes},
 		{"closing and opening again", closingAndOpening},
+		{"what was brought", whatWasBrought},
 		{"faults", faults},
 		{"the log is lost", theLogIsLost},
 		{"a clock that jumps", aClockThatJumps},

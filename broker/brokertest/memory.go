@@ -16,6 +16,7 @@ import (
 type Memory struct {
 	mu    sync.Mutex
 	epoch int
+	last  uint64 // the offset given last: the rooms share them
 	rooms map[string]*kept
 	nodes []*memoryNode // that run
 	calls map[*memoryCall]bool
@@ -42,6 +43,7 @@ type inbox struct {
 	waiting []func(n broker.Node)
 	opened  bool
 	closed  bool // perhaps before it was opened
+	calling bool // the node is being called
 }
 
 // underWay counts what is done. It may begin at any time, also while somebody waits for the end, as it mustn't with a
@@ -152,8 +154,8 @@ func (m *Memory) Lose() {
 	m.epoch++
 	for name, r := range m.rooms {
 		r.entries, r.ids = nil, map[string]broker.Position{}
-		r.last = r.last + 1000
-		r.floor = r.last
+		m.last += 1000
+		r.last, r.floor = m.last, m.last
 		log := r.log(m)
 		for n, in := range r.open {
 			m.bring(n, in, func(node broker.Node) { node.Lost(name, log) })
@@ -166,10 +168,10 @@ func (m *Memory) Lose() {
 func (m *Memory) Pass(offsets uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.last += offsets
 	for _, r := range m.rooms {
 		if len(r.entries) == 0 {
-			r.last += offsets
-			r.floor = r.last
+			r.last, r.floor = m.last, m.last
 		}
 	}
 }
@@ -206,9 +208,12 @@ func (m *Memory) trim(r *kept, of broker.Room) {
 	}
 }
 
+// epochNow: m.mu is held.
+func (m *Memory) epochNow() string { return fmt.Sprint("elsewhere", m.epoch) }
+
 // log: m.mu is held.
 func (r *kept) log(m *Memory) broker.Log {
-	return broker.Log{Entries: slices.Clone(r.entries), Floor: r.floor, At: broker.Position{Epoch: fmt.Sprint("elsewhere", m.epoch), Offset: r.last}}
+	return broker.Log{Entries: slices.Clone(r.entries), Floor: r.floor, At: broker.Position{Epoch: m.epochNow(), Offset: r.last}}
 }
 
 // later does something after a moment.
@@ -234,7 +239,7 @@ func (m *Memory) hand(n *memoryNode, in *inbox) {
 	for {
 		m.mu.Lock()
 		var call func(broker.Node)
-		if len(in.waiting) > 0 {
+		if in.calling = len(in.waiting) > 0; in.calling {
 			call, in.waiting = in.waiting[0], in.waiting[1:]
 		}
 		m.mu.Unlock()
@@ -254,6 +259,7 @@ type memoryNode struct {
 
 	// Guarded by m.mu.
 	runs, cut bool
+	brought   broker.Position
 	beat      []byte
 	peers     []broker.Peer
 	views     inbox
@@ -327,6 +333,25 @@ func (n *memoryNode) ending(in *inbox, out func()) (closed func()) {
 	}
 }
 
+// Brought: while something is on its way it is what it was before.
+func (n *memoryNode) Brought() []broker.Position {
+	n.m.mu.Lock()
+	defer n.m.mu.Unlock()
+	now := broker.Position{Epoch: n.m.epochNow(), Offset: n.m.last}
+	for _, r := range n.m.rooms {
+		if in := r.open[n]; in != nil && (in.calling || len(in.waiting) > 0) {
+			now = n.brought
+		}
+	}
+	if n.m.down || !n.runs {
+		now = n.brought
+	}
+	if n.brought = now; now.Epoch == "" {
+		return nil
+	}
+	return []broker.Position{now}
+}
+
 func (n *memoryNode) Publish(of broker.Room, message broker.Message, done func(broker.Position, bool, error)) error {
 	turn := make(chan struct{})
 	before, _ := n.lanes.Swap(of.Name, turn)
@@ -358,11 +383,12 @@ func (m *Memory) append(of broker.Room, message broker.Message) (at broker.Posit
 	if at, duplicate = r.ids[message.ID]; duplicate && message.ID != "" {
 		return at, true
 	}
-	r.last += 1 + rand.Uint64N(64) // offsets have holes
+	m.last += 1 + rand.Uint64N(64) // offsets have holes
+	r.last = m.last
 	e := broker.Entry{Offset: r.last, Time: m.now().UnixMilli(), Body: slices.Clone(message.Body)}
 	r.entries = append(r.entries, e)
 	m.trim(r, of)
-	at = broker.Position{Epoch: fmt.Sprint("elsewhere", m.epoch), Offset: r.last}
+	at = broker.Position{Epoch: m.epochNow(), Offset: r.last}
 	if message.ID != "" {
 		r.ids[message.ID] = at
 	}

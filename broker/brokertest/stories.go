@@ -339,6 +339,53 @@ func closingAndOpening(t *testing.T, w *world) {
 	}
 }
 
+// whatWasBrought is said of a log once the node has been called for all that came in its open rooms, and not before; also
+// where all that came was in others.
+func whatWasBrought(t *testing.T, w *world) {
+	like := func(name string) broker.Room { return broker.Room{Name: name, Messages: 1000, Age: 8 * time.Second} }
+	a, b := w.start(), w.start()
+	a.join(like("here"))
+	upTo := func(epoch string) uint64 {
+		for _, at := range a.b.Brought() {
+			if at.Epoch == epoch {
+				return at.Offset
+			}
+		}
+		return 0
+	}
+	reaches := func(at broker.Position) {
+		t.Helper()
+		for deadline := time.Now().Add(patience); upTo(at.Epoch) < at.Offset; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("brought up to %d, and never to %d", upTo(at.Epoch), at.Offset)
+			}
+		}
+	}
+	one := b.publish(like("here"), "one", "")
+	reaches(one.at)
+	if v := a.look("here"); v.at.Offset < one.at.Offset {
+		t.Errorf("%+v is said to be brought, and the node is at %+v", one.at, v.at)
+	}
+	func() {
+		a.mu.Lock() // so it can't be called
+		defer a.mu.Unlock()
+		two := b.publish(like("here"), "two", "")
+		for until := time.Now().Add(5 * time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+			if up := upTo(two.at.Epoch); up >= two.at.Offset {
+				t.Fatalf("%+v is said to be brought up to %d, and the node has yet to take it", two.at, up)
+			}
+		}
+		one = two
+	}()
+	reaches(one.at)
+	for i := 0; ; i++ { // until one is in the same log
+		if o := b.publish(like(fmt.Sprint("elsewhere ", i)), "three", ""); o.at.Epoch == one.at.Epoch {
+			reaches(o.at)
+			return
+		}
+	}
+}
+
 // theEnd ends a node while much is under way: each call is answered once, and another node goes on.
 func theEnd(t *testing.T, w *world) {
 	r := room("end")

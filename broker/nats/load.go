@@ -196,26 +196,41 @@ const errNoMessage = 10037
 
 // lastSequence is that of a subject's last message, from the stream's leader; 0 for none.
 func (st *stream) lastSequence(ctx context.Context, subject string) (uint64, error) {
-	question, _ := json.Marshal(map[string]any{"last_by_subj": subject})
+	m, err := st.stored(ctx, map[string]any{"last_by_subj": subject})
+	return m.Sequence, err
+}
+
+// subjectOf is the subject of the message of a sequence, from the stream's leader; "" where it is gone.
+func (st *stream) subjectOf(ctx context.Context, seq uint64) (string, error) {
+	m, err := st.stored(ctx, map[string]any{"seq": seq})
+	return m.Subject, err
+}
+
+// message is what is read of one that is stored; zero where there is none.
+type message struct {
+	Subject  string `json:"subject"`
+	Sequence uint64 `json:"seq"`
+}
+
+func (st *stream) stored(ctx context.Context, which any) (none message, err error) {
+	question, _ := json.Marshal(which)
 	m, err := st.ask(ctx, "$JS.API.STREAM.MSG.GET."+st.name, question)
 	if err != nil {
-		return 0, err
+		return none, err
 	}
 	var a struct {
-		Message struct {
-			Sequence uint64 `json:"seq"`
-		} `json:"message"`
-		Error *apiError `json:"error"`
+		Message message   `json:"message"`
+		Error   *apiError `json:"error"`
 	}
 	switch err := json.Unmarshal(m.Data, &a); {
 	case err != nil:
-		return 0, err
+		return none, err
 	case a.Error == nil:
-		return a.Message.Sequence, nil
+		return a.Message, nil
 	case a.Error.Code == errNoMessage:
-		return 0, nil
+		return none, nil
 	default:
-		return 0, a.Error
+		return none, a.Error
 	}
 }
 

@@ -29,6 +29,7 @@ type room struct {
 	sub    *client.Subscription
 	nonce  string // of the log that it follows
 	closed bool
+	opened bool    // the node has what there was then, or is about to
 	live   bool    // what arrives is delivered; else it is held, and a job reads the log
 	held   []group // by their sequences
 	bytes  int     // of held
@@ -49,6 +50,9 @@ func (ro *room) open(opened func(broker.Log, error)) {
 		opened(broker.Log{}, err)
 		return
 	}
+	ro.mu.Lock()
+	ro.opened = true
+	ro.mu.Unlock()
 	opened(log, nil)
 	ro.st.opened(ro)
 	ro.catchUp()

@@ -45,6 +45,7 @@ type stream struct {
 	lanes   map[string]*lane
 	acked   uint64             // the last sequence of this log that was acknowledged here
 	swept   uint64             // up to here each open room has got what there is, or will
+	brought uint64             // up to here each has got it: the node has returned
 	sweptAt time.Time          // when that was so
 	gone    uint64             // an offset behind which nothing of this log had expired
 	goneAt  time.Time          // when that was so; zero for never
@@ -197,7 +198,7 @@ func (st *stream) find() {
 	if st.nonce != nonce {
 		lost := st.nonce != ""
 		st.nonce, st.acked, st.goneAt = nonce, 0, time.Time{}
-		st.swept, st.sweptAt = last, time.Now() // each room is read from now on
+		st.swept, st.sweptAt, st.brought = last, time.Now(), last // each room is read from now on
 		st.lasts.close()
 		st.lasts = st.b.lastsOf(st.name, nonce, last)
 		if lost {

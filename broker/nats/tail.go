@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +11,8 @@ import (
 
 	client "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/hubbub/broker"
 )
 
 // A group that was stored may never come: a server republishes it only to whom it knows to be interested, only if it was
@@ -25,7 +28,7 @@ const (
 
 // watch looks at the tails of the stream's open rooms, until the broker ends.
 func (st *stream) watch() {
-	all := time.NewTicker(max(100*time.Millisecond, min(tailEvery, st.key.age/2)))
+	all := time.NewTicker(max(100*time.Millisecond, min(tailEvery, st.key.age/4)))
 	defer all.Stop()
 	fresh := time.NewTicker(settled)
 	defer fresh.Stop()
@@ -100,6 +103,7 @@ func (st *stream) sweep(some []*room) bool {
 	}
 	if last == swept {
 		st.sweptTo(nonce, last, asked)
+		st.broughtTo(nonce, last)
 		return true
 	}
 	rooms := some
@@ -131,6 +135,7 @@ func (st *stream) sweep(some []*room) bool {
 	}
 	if t.proven && some == nil {
 		st.sweptTo(nonce, last, asked)
+		st.broughtTo(nonce, last)
 	}
 	return true
 }
@@ -141,6 +146,66 @@ func (st *stream) sweptTo(nonce string, seq uint64, at time.Time) {
 	if st.nonce == nonce {
 		st.swept, st.sweptAt = seq, at
 	}
+}
+
+// broughtTo notes that each open room has got what there is up to a sequence, once that is so: those that have missed
+// something are being read. It waits a moment for them; the next look does else.
+func (st *stream) broughtTo(nonce string, seq uint64) {
+	st.mu.Lock()
+	known := st.nonce != nonce || st.brought >= seq
+	st.mu.Unlock()
+	if known {
+		return
+	}
+	rooms := st.open()
+	for tries := 0; ; tries++ {
+		rooms = slices.DeleteFunc(rooms, func(ro *room) bool { return ro.isWhole(nonce) })
+		if len(rooms) == 0 {
+			break
+		}
+		if tries == broughtTries || !st.b.pause(20*time.Millisecond) {
+			return
+		}
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.nonce == nonce {
+		st.brought = max(st.brought, seq)
+	}
+}
+
+// broughtTries is how often it is looked whether all rooms have been read, in one look at the tails: for half a second.
+const broughtTries = 25
+
+// isWhole says that nothing that is known to have come in a log is still to be delivered. A room that is being opened
+// reads it, and nothing is asked of it until then, unless it has to be read once more behind that.
+func (ro *room) isWhole(nonce string) bool {
+	ro.turn.Lock() // what is just being delivered has been, then
+	defer ro.turn.Unlock()
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	switch {
+	case ro.closed:
+		return true
+	case !ro.opened:
+		return !ro.again && !ro.lost
+	}
+	return ro.live && ro.nonce == nonce
+}
+
+// Brought implements broker.Broker.
+func (b *Broker) Brought() (up []broker.Position) {
+	b.mu.Lock()
+	streams := slices.Collect(maps.Values(b.streams))
+	b.mu.Unlock()
+	for _, st := range streams {
+		st.mu.Lock()
+		if st.nonce != "" && len(st.rooms) > 0 {
+			up = append(up, broker.Position{Epoch: st.nonce + b.mark(), Offset: st.brought<<groupBits | (maxGroup - 1)})
+		}
+		st.mu.Unlock()
+	}
+	return up
 }
 
 // open are the rooms that are open now.
@@ -246,6 +311,7 @@ func (t *tails) ask(rooms []*room) error {
 	for i, ro := range rooms {
 		subjects[i], by[ro.token] = prefix+ro.token, ro
 	}
+	var other string // the subject of the last group of all, where it is none of theirs
 	for from := t.from; ; {
 		next := from
 		question := map[string]any{"multi_last": subjects, "seq": from, "max_bytes": batchBytes}
@@ -267,7 +333,17 @@ func (t *tails) ask(rooms []*room) error {
 		case err != nil:
 			return err
 		case end == nil: // nobody has answered
-		case end.Header.Get("Status") == "404": // none of them has a group, or a replica that is behind has answered
+		case end.Header.Get("Status") == "404" && other == "": // none of them has a group, or a replica that is behind has answered
+			if other, err = t.st.subjectOf(t.ctx, t.to); err != nil {
+				return err
+			}
+			if other == "" {
+				t.proven = false
+				return nil
+			}
+			subjects = append(subjects, other) // who answers with that one says up to where it has looked
+			continue
+		case end.Header.Get("Status") == "404":
 			t.proven = false
 			return nil
 		case end.Header.Get("Nats-Num-Pending") != "0": // these were batchBytes
