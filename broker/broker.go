@@ -89,8 +89,8 @@ type Broker interface {
 	Read(r Room, behind uint64, done func(Log, error))
 
 	// Brought says of logs, by their epochs, up to which offset this node has been called for all that came in the rooms that
-	// are open here, and has returned; some rooms may have had more. It stays behind by some seconds, and is nil where nothing
-	// is known.
+	// are open here, and has returned; some rooms may have had more. It stays behind by some seconds. Nil is that the broker
+	// doesn't say, and then less is known of rooms in which nothing comes when a node has died.
 	Brought() []Position
 
 	// ID is this node's, and doesn't change.

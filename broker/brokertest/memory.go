@@ -346,10 +346,8 @@ func (n *memoryNode) Brought() []broker.Position {
 	if n.m.down || !n.runs {
 		now = n.brought
 	}
-	if n.brought = now; now.Epoch == "" {
-		return nil
-	}
-	return []broker.Position{now}
+	n.brought = now
+	return []broker.Position{now} // of no epoch while nothing was ever known
 }
 
 func (n *memoryNode) Publish(of broker.Room, message broker.Message, done func(broker.Position, bool, error)) error {

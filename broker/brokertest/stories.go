@@ -345,8 +345,9 @@ func whatWasBrought(t *testing.T, w *world) {
 	like := func(name string) broker.Room { return broker.Room{Name: name, Messages: 1000, Age: 8 * time.Second} }
 	a, b := w.start(), w.start()
 	a.join(like("here"))
+	n := a
 	upTo := func(epoch string) uint64 {
-		for _, at := range a.b.Brought() {
+		for _, at := range n.b.Brought() {
 			if at.Epoch == epoch {
 				return at.Offset
 			}
@@ -378,8 +379,10 @@ func whatWasBrought(t *testing.T, w *world) {
 		one = two
 	}()
 	reaches(one.at)
+	n = w.start()
+	n.join(room("empty"))
 	for i := 0; ; i++ { // until one is in the same log
-		if o := b.publish(like(fmt.Sprint("elsewhere ", i)), "three", ""); o.at.Epoch == one.at.Epoch {
+		if o := b.publish(room(fmt.Sprint("elsewhere ", i)), "three", ""); o.at.Epoch == n.look("empty").at.Epoch {
 			reaches(o.at)
 			return
 		}

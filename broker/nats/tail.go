@@ -119,6 +119,11 @@ func (st *stream) sweep(some []*room) bool {
 			for _, ro := range rooms {
 				ro.checkUpTo(nonce, gone>>groupBits)
 			}
+			if gone>>groupBits >= last && some == nil { // all of it, and each room is read
+				st.sweptTo(nonce, last, asked)
+				st.broughtTo(nonce, last)
+				return true
+			}
 		}
 	}
 	t := &tails{st: st, ctx: ctx, nonce: nonce, from: swept + 1, to: last, proven: true}

@@ -138,6 +138,7 @@ func (h *Hub) Audit() []string {
 	h.recountTails(c)
 	if h.cluster != nil {
 		h.cluster.asking.recount(c)
+		h.cluster.witness.recount(c)
 	}
 	for k := range KeptHooks { // of what waits for hooks each has its own count
 		if has := h.Kept(k); has != c.kept[k] {

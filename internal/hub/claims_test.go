@@ -84,17 +84,21 @@ func (n *testNode) dies(others ...*testNode) {
 // nodesOf are so many nodes that see each other.
 func nodesOf(t testing.TB, memory *brokertest.Memory, many int, set func(*Config)) (all []*testNode) {
 	for range many {
-		n := &testNode{t: t, inner: memory.Broker()}
-		n.h, n.l = newHubOf(t, 2, func(c *Config) {
-			c.Broker, c.ResumeWindow = &lossy{n.inner, n}, time.Minute
-			set(c)
-		})
-		all = append(all, n)
+		all = append(all, newTestNode(t, memory, set))
 	}
 	for _, n := range all {
 		until(t, "they see each other", func() bool { peers, _ := n.h.Peers(); return len(peers) == many-1 })
 	}
 	return all
+}
+
+func newTestNode(t testing.TB, memory *brokertest.Memory, set func(*Config)) *testNode {
+	n := &testNode{t: t, inner: memory.Broker()}
+	n.h, n.l = newHubOf(t, 2, func(c *Config) {
+		c.Broker, c.ResumeWindow = &lossy{n.inner, n}, time.Minute
+		set(c)
+	})
+	return n
 }
 
 // comes is a client that comes to the node with a token.

@@ -31,6 +31,7 @@ type cluster struct {
 	occupied occupied
 	claims   claims
 	across   across
+	witness  witness
 }
 
 // seen is whom a node has seen.

@@ -22,13 +22,14 @@ const (
 	KeptPublishIDs              // publish_ids of the window
 	KeptParked                  // sessions to be resumed, and the direct messages that wait for them
 	KeptPresence                // who is in rooms that tell it, with their data
+	KeptQuiet                   // what other nodes have told of rooms in which nothing comes
 	KeptTails                   // what waits for those who listen
 	KeptHooks                   // messages and calls that wait for the application's code; the last one, see Audit
 	kinds
 )
 
 // The names of the kinds, as the metrics have them.
-var kindNames = [kinds]string{"history", "rooms", "memberships", "publish_ids", "parked", "presence", "tails", "hooks"}
+var kindNames = [kinds]string{"history", "rooms", "memberships", "publish_ids", "parked", "presence", "quiet_rooms", "tails", "hooks"}
 
 func (k Kind) String() string { return kindNames[k] }
 

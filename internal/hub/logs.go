@@ -20,6 +20,8 @@ type remote struct {
 	log, topic part          // topic: what other nodes tell the room (topics.go)
 	opened     []func(error) // who waits for both
 	users      int           // who needs the room to stay, beside its members
+	begun      int64         // when its log was read, or begun by another; the hub's clock
+	told       uint64        // the life of the account in which the witness is told of it as quiet; 0 for none (witness.go)
 	behind     []appended    // what the log has taken from this node, and hasn't brought here yet
 	misses     *misses       // nil until something was missed of what others tell
 }
@@ -148,7 +150,9 @@ func (m *remote) settle(err error) {
 
 // begin has the room's history be a log's. r.mu is held.
 func (h *Hub) begin(r *room, log broker.Log) {
+	h.speaks(r, false)
 	h.clearHistory(r, 0)
+	r.remote.begun = clock()
 	r.log = h.readLog(r.name, log, &r.seq)
 	for i := range r.log.Len() {
 		h.count(KeptHistory, entryBytes(r.log.At(i)))
@@ -224,6 +228,7 @@ func (h *Hub) Deliver(room string, entries []broker.Entry) {
 
 // deliverEntry applies what comes next in a room's log. r.mu is held.
 func (h *Hub) deliverEntry(r *room, entry broker.Entry) {
+	h.speaks(r, false)
 	e, from, to := h.readEntry(r.name, entry, r.position().Offset)
 	if !e.Deleted {
 		except, _ := ParseID([]byte(e.Except))

@@ -3,6 +3,7 @@ package hub
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -58,6 +59,11 @@ func (h *Hub) prove(name string, since *protocol.Position, ready func(error)) {
 			ready(err)
 		})
 	case since.Offset < r.log.Floor() && h.cluster != nil:
+		r.log.Reach(h.cluster.witness.nothingSince(name, at.Epoch, r.log.Floor()))
+		if since.Offset >= r.log.Floor() {
+			ready(nil)
+			return
+		}
 		h.reach(reachesQuestion{name, at.Epoch, since.Offset, r.log.Floor()}, ready)
 	default:
 		ready(nil)
@@ -158,20 +164,37 @@ func answerReaches(h *Hub, _ broker.NodeID, question []byte, reply func(any, err
 		reply(nil, err)
 		return
 	}
-	reply(h.nothingSince(q), nil)
+	from, sure := h.nothingSince(q)
+	if from = h.cluster.witness.nothingSince(q.Room, q.Epoch, from); from >= q.To && !sure {
+		reply(nil, broker.ErrTimeout) // it may know in a moment
+		return
+	}
+	reply(from, nil)
 }
 
-func (h *Hub) nothingSince(q reachesQuestion) (from uint64) {
+// nothingSince is what this node knows itself, by having the room open. It isn't sure where it may have yet to be given
+// something that stands before the question's To, as when it was cut off from the log.
+func (h *Hub) nothingSince(q reachesQuestion) (from uint64, sure bool) {
 	sh := h.roomShard(q.Room)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := sh.rooms[q.Room]
 	if r == nil || !r.keeps() || r.remote == nil || !r.known() || r.position().Epoch != q.Epoch {
-		return q.To
+		return q.To, true
 	}
 	from = r.log.Floor()
 	if i := r.log.Behind(q.To); i > 0 {
 		from = r.log.At(i - 1).Offset
 	}
-	return min(from, q.To)
+	if from < q.To && r.position().Offset < q.To && !h.hasBrought(q.Epoch, q.To) {
+		return q.To, false
+	}
+	return min(from, q.To), true
+}
+
+// hasBrought says that all up to an offset of a log has been delivered in the rooms that are open here, or that the broker
+// doesn't say how far that is.
+func (h *Hub) hasBrought(epoch string, offset uint64) bool {
+	up := h.cluster.b.Brought()
+	return up == nil || slices.ContainsFunc(up, func(at broker.Position) bool { return at.Epoch == epoch && at.Offset >= offset })
 }

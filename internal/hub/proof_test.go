@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"fmt"
 	"testing"
 )
 
@@ -105,4 +106,30 @@ func TestWhoIsSilentMayKnowBetter(t *testing.T) {
 	if m["recovered"] != true {
 		t.Errorf("when it speaks again: %v", m)
 	}
+}
+
+// A node that has yet to be given something of the log doesn't know whether that was in the room: it is asked again.
+func TestWhoIsBehindTheLogIsntSure(t *testing.T) {
+	memory, nodes := historyNodes(t, 2, asIs)
+	first := nodes[0].client().asks(`"msg_type":"join_room","room":"quiet"`)
+	other := "other"
+	for n := 0; nodes[0].roomShard(other) == nodes[0].roomShard("quiet"); n++ {
+		other = fmt.Sprint("other ", n)
+	}
+	nodes[0].client().joins(other)
+	again := func() map[string]any {
+		return nodes[1].client().asks(`"msg_type":"join_room","room":"quiet","since":{"epoch":%q,"offset":%.0f}`, first["epoch"], first["offset"])
+	}
+	sh := nodes[0].roomShard(other)
+	sh.mu.Lock() // so nothing can be given to it
+	if _, _, err := nodes[1].Publish(t.Context(), &Publication{Room: other, Content: []byte("1")}); err != nil {
+		t.Error(err)
+	}
+	memory.Pass(1000)
+	m := again()
+	sh.mu.Unlock()
+	if m["code"] != "unavailable" {
+		t.Errorf("while the other node is behind: %v", m)
+	}
+	until(t, "it has been given all", func() bool { return again()["recovered"] == true })
 }

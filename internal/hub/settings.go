@@ -148,6 +148,7 @@ func (h *Hub) renewBy(r *room, c *settings) {
 		return
 	}
 	r.tells = c.tells(r.name)
+	h.speaks(r, false)
 	if h.cluster != nil && r.members > 0 {
 		h.stillOccupied(r.name)
 	}

@@ -79,6 +79,7 @@ func (h *Hub) remove(r *room) {
 	h.dropPresence(r)
 	h.used(r) // it counts for nothing any more
 	if r.remote != nil {
+		h.speaks(r, true)
 		r.brought(math.MaxUint64)
 		r.remote.log.end()
 		r.remote.topic.end()
@@ -136,6 +137,7 @@ func (h *Hub) tidy(now int64) {
 	if h.cluster != nil {
 		h.cluster.claims.tidy(h, now)
 		h.tidyMoves(now)
+		h.cluster.witness.tell(h, now)
 	}
 	h.limits.users.tidy(now)
 	h.limits.addresses.tidy(now)
@@ -256,6 +258,7 @@ func (h *Hub) Stop() {
 		h.cluster.claims.tidy(h, math.MaxInt64)
 		h.cluster.members.stop()
 		h.cluster.asking.stop()
+		h.cluster.witness.stop(h)
 	}
 	for i := range h.clients {
 		h.settleHandings(&h.clients[i])
