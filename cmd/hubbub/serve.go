@@ -149,7 +149,7 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	watched, unwatch := context.WithCancel(context.Background())
 	defer unwatch()
-	again.onSignal(watched) // before anybody can know that the server runs
+	again.onSignal(watched, srv) // before anybody can know that the server runs
 
 	log.Info("hubbub listens", append(c.where(l.Addr(), secure != nil), "processors", runtime.GOMAXPROCS(0))...)
 	served := make(chan error, 2)
