@@ -154,7 +154,7 @@ func (m *machine) set(t *testing.T, text string) {
 // What the packages promise of the service, where systemd is PID 1 and keeps to the unit.
 func (c *chroot) underSystemd(t *testing.T) {
 	says(t, "rm", "-rf", c.dir+"/etc/hubbub") // what others have left there
-	m := c.boots(t) // which empties /tmp
+	m := c.boots(t)                           // which empties /tmp
 	old, new := c.bring(t, one(t, dists.old+"/*_amd64.deb")), c.bring(t, one(t, dists.new+"/*_amd64.deb"))
 	install := func(deb string) { m.says(t, "dpkg", "--force-confold", "--install", deb) }
 
