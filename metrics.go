@@ -143,6 +143,7 @@ func (s *Server) snapshot() metrics.Snapshot {
 		APICalls:     map[[2]string]int64{},
 		Turns:        metrics.Histogram{Counts: make([]int64, len(loop.TurnBounds)+1)},
 	}
+	snap.ReloadFailed, snap.Loaded = s.reloads.failed.Load(), time.UnixMilli(s.reloads.loaded.Load())
 	snap.Webhooks = metrics.Webhooks(s.cfg().webhooks.Figures())
 	snap.Links = s.links.figures()
 	// What has not happened yet is there too, as 0: a rate needs a value before the first.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"example.com/hubbub/internal/api"
 	"example.com/hubbub/internal/auth"
@@ -18,6 +20,20 @@ type reloads struct {
 	tokens     *auth.Verifier // the last one that was replaced: somebody may still wait for its keys
 	closing    sync.WaitGroup // outboxes that were taken out
 	cut        func()         // ends the last of them; what it has not told stays on the disk, if there is one. nil for none
+
+	failed atomic.Bool  // the last one; as the next, any goroutine
+	loaded atomic.Int64 // when the settings that count were taken, in milliseconds since 1970
+}
+
+// told keeps for the metrics what became of one. A server that stops says no more of its settings.
+func (r *reloads) told(err error) {
+	switch {
+	case err == nil:
+		r.loaded.Store(time.Now().UnixMilli())
+		r.failed.Store(false)
+	case !errors.Is(err, ErrReloadStopping):
+		r.failed.Store(true)
+	}
 }
 
 // ErrReloadStopping is what Reload returns once Shutdown was called.
@@ -40,6 +56,7 @@ var ErrReloadStopping = errors.New("the server is stopping")
 func (s *Server) Reload(next Config) (changed, kept []string, err error) {
 	s.reloads.Lock()
 	defer s.reloads.Unlock()
+	defer func() { s.reloads.told(err) }()
 	if s.reloads.ended {
 		return nil, nil, fmt.Errorf("hubbub: reload: %w", ErrReloadStopping)
 	}
@@ -145,13 +162,23 @@ func (s *Server) endReloads() {
 	s.reloads.ended = true
 }
 
-// readAgain is POST /api/v1/reload.
-func (s *Server) readAgain(ctx context.Context) (done api.Reloaded, err error) {
+// ReadAgain is what POST /api/v1/reload does, for a program that reloads for other reasons too, such as a signal: it calls
+// Config.ReadAgain, and where that fails before it comes to Reload, /metrics says so as if Reload had failed. It blocks for
+// as long as that does. Any goroutine.
+func (s *Server) ReadAgain(ctx context.Context) (changed, kept []string, err error) {
 	read := s.cfg().ReadAgain
 	if read == nil {
-		return done, api.ErrNoReload
+		return nil, nil, api.ErrNoReload
 	}
-	done.Changed, done.Kept, err = read(ctx)
+	if changed, kept, err = read(ctx); err != nil {
+		s.reloads.told(err)
+	}
+	return changed, kept, err
+}
+
+// readAgain is POST /api/v1/reload.
+func (s *Server) readAgain(ctx context.Context) (done api.Reloaded, err error) {
+	done.Changed, done.Kept, err = s.ReadAgain(ctx)
 	return done, err
 }
 

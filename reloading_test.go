@@ -377,8 +377,13 @@ func TestAReloadIsAllOrNothing(t *testing.T) {
 	base := hubbub.Config{PingInterval: time.Hour, Logger: s.Logger()}
 	next := base
 	next.MaxRoomsPerClient, next.Chat = 1, "nobody"
+	before := scrape(t, s)
 	if _, _, err := s.Reload(next); err == nil || !strings.Contains(err.Error(), `chat "nobody"`) {
 		t.Fatalf("a fault: %v", err)
+	}
+	const successful, at = "hubbub_config_last_reload_successful", "hubbub_config_last_reload_success_timestamp_seconds"
+	if now := scrape(t, s); now[successful] != 0 || now[at] != before[at] || before[successful] != 1 || time.Since(time.UnixMilli(int64(1e3*before[at]))) > rawtest.Patience {
+		t.Errorf("the metrics say successful %v at %v, before it %v at %v", now[successful], now[at], before[successful], before[at])
 	}
 	if got := code(`{"msg_type":"join_room","room":"a"}`, `{"msg_type":"join_room","room":"b"}`)(t, s); got != "joined" {
 		t.Errorf("half of it counts: %s", got)
@@ -388,6 +393,9 @@ func TestAReloadIsAllOrNothing(t *testing.T) {
 	changed, kept, err := s.Reload(next)
 	if err != nil || !slices.Equal(changed, []string{"max-rooms-per-client"}) || !slices.Equal(kept, []string{"workers", "resume-window"}) {
 		t.Errorf("changed %v, kept %v, %v", changed, kept, err)
+	}
+	if now := scrape(t, s); now[successful] != 1 || now[at] <= before[at] {
+		t.Errorf("the metrics say successful %v at %v, before it at %v", now[successful], now[at], before[at])
 	}
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)

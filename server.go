@@ -108,6 +108,7 @@ func New(cfg Config) (*Server, error) {
 		ips: front.NewPerIP(cfg.MaxConnectionsPerIP), authing: make(chan struct{}, cfg.MaxHookCalls),
 	}
 	s.settings.Store(set)
+	s.reloads.told(nil)
 	if err := s.startIdentifying(set); err != nil {
 		return nil, fmt.Errorf("hubbub: %w", err)
 	}

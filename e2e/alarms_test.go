@@ -41,6 +41,7 @@ var troubles = map[string]trouble{
 	"backend": {make: noBackend, want: []string{"HubbubQuestionsFail", "HubbubCommandsFail", "HubbubWebhooksLate",
 		"HubbubOutboxFills", "HubbubWebhooksDropped"}},
 	"muddled": {make: muddledBackend, want: []string{"HubbubQuestionsFail", "HubbubFaults"}},
+	"reload":  {make: badReload, want: []string{"HubbubReloadFailed"}},
 	"slowly":  {make: slowBackend, want: []string{"HubbubQuestionsSlow"}},
 	"gone":    {make: goneBackend, want: []string{"HubbubWebhooksStopped"}},
 	"disk":    {root: true, make: fullDisk, want: []string{"HubbubWebhooksDisk", "HubbubLogsRefuse", "HubbubAPIFails"}},
@@ -301,6 +302,16 @@ func muddledBackend(t *testing.T, p *prometheus, job string) {
 	c.welcomed()
 	c.write(text(`{"msg_type":"join_room","room":"r","id":1}`))
 	c.message("error")
+}
+
+func badReload(t *testing.T, p *prometheus, job string) {
+	file := configFile(t, "chat: users\n")
+	s := start(t, "--config", file)
+	p.watch(t, job, s)
+	write(t, file, "chat: nobody\n")
+	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func goneBackend(t *testing.T, p *prometheus, job string) {

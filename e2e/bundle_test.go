@@ -5,12 +5,15 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"example.com/hubbub/internal/wsclient"
 )
 
 // unpack gives the files of a bundle; what is packed itself unpacked too.
@@ -77,6 +80,12 @@ shutdown-timeout: 1s
 	c.message("error") // the backend can't be asked, and the log says so
 	_, _ = hubbub(t, nil, "sub", "--url", "http://"+s.addr, "--token", "eyJhbGciOiJIUzI1NiJ9.PLANTEDtoken.PLANTEDsignature", "NAMEDroom")
 	s.says(t, "upgrade refused")
+	stranger := connect(t, s)
+	stranger.write(wsclient.Upgrade(s.addr, "/ws", "Origin: https://namedorigin.example"))
+	if r := stranger.response("GET"); r.StatusCode != http.StatusForbidden {
+		t.Errorf("a page of elsewhere is answered %s", r.Status)
+	}
+	s.says(t, "pages of https://namedorigin.example")
 
 	for _, names := range []bool{false, true} {
 		out := filepath.Join(dir, "bundle.tar.gz")
@@ -114,6 +123,9 @@ shutdown-timeout: 1s
 			if at := strings.Index(text, "NAMED"); at >= 0 && !names {
 				t.Errorf("%s has a name: ...%q", name, text[max(0, at-80):min(len(text), at+80)])
 			}
+		}
+		if strings.Contains(files["log.txt"], "https://namedorigin.example") != names || !strings.Contains(files["README.txt"], "Of clients there are no names") {
+			t.Errorf("with names: %v, and the origin is in the log or not:\n%s\n%s", names, files["log.txt"], files["README.txt"])
 		}
 		if strings.Contains(string(listed), "PLANTED") {
 			t.Errorf("it says a secret:\n%s", listed)

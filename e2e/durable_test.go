@@ -171,6 +171,40 @@ func TestADataDirectoryOnAFullDisk(t *testing.T) {
 	}
 }
 
+// Where the disk is full before there is any log to write to, the server says so as well: its first room can't begin.
+func TestADataDirectoryOnADiskThatIsFullFromTheStart(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t)
+	s := start(t, "--data-dir", filepath.Join(disk, "data"))
+	failed := scrape(t, s)["hubbub_log_publishes_failed_total"]
+	filler := fill(t, disk)
+	c := dialRaw(t, s, "/ws", "")
+	c.welcomed()
+	ask := func(message string) string {
+		c.write(text(message))
+		return c.expect(fin | opText)
+	}
+	const publish = `{"msg_type":"room_message","room":"r","content":1,"id":1}`
+	for _, message := range []string{publish, `{"msg_type":"join_room","room":"r","id":1}`} {
+		if answer := ask(message); !strings.Contains(answer, `"code":"unavailable"`) {
+			t.Errorf("with a full disk %s is told %s", message, answer)
+		}
+	}
+	s.says(t, "the log of rooms takes nothing")
+	s.says(t, "no space left on device")
+	if now := scrape(t, s)["hubbub_log_publishes_failed_total"]; now <= failed {
+		t.Errorf("hubbub_log_publishes_failed_total is %v, it was %v", now, failed)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); !strings.Contains(ask(publish), `"msg_type":"ack"`); {
+		if time.Now().After(end) {
+			t.Fatal("with room on the disk nothing is taken")
+		}
+	}
+}
+
 // smallDisk is a folder with 8 MB of room.
 func smallDisk(t *testing.T) string {
 	t.Helper()

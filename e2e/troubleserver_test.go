@@ -179,6 +179,17 @@ var serverTroubles = map[string]func(*mishap){
 		tr.start("--hook-url", "http://"+freeAddr(tr.t), "--hook-events", "join", "--webhook-secret", hookSecret)
 		tr.tell(tr.enter(), `{"msg_type":"join_room","room":"r","id":1}`)
 	},
+	"A reload changes nothing": func(tr *mishap) {
+		flags := rules(tr, "chat: users\n")
+		tr.start(append(flags, "--api-key", stageKey)...)
+		write(tr.t, flags[len(flags)-1], "chat: nobody\n")
+		if err := tr.s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			tr.t.Fatal(err)
+		}
+		tr.check(symptom{lines: map[string]string{"Metric": symptoms(tr.t)["A reload changes nothing"].lines["Metric"]}}) // by the signal alone
+		tr.done = false
+		tr.get("/api/v1/reload", "-X", "POST", "-H", "Authorization: Bearer "+stageKey)
+	},
 	"The disk is full": func(tr *mishap) {
 		disk := smallDisk(tr.t)
 		tr.start("--data-dir", filepath.Join(disk, "data"))

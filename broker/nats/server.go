@@ -51,7 +51,7 @@ type embedded struct {
 
 	mu     sync.Mutex
 	s      *server.Server // nil while it starts anew, and once it has stopped
-	looked time.Time      // when revive looked at the disk last
+	looked time.Time      // when tryDisk did last
 	over   bool
 }
 
@@ -130,21 +130,42 @@ func (e *embedded) revive() {
 		return // another one does it already: each room that waits asks for it
 	}
 	defer e.mu.Unlock()
-	if e.over || time.Since(e.looked) < reviveAfter || e.clustered() && !e.sick() {
+	if e.clustered() && !e.sick() || !e.tryDisk() {
 		return
+	}
+	e.end()
+	if err := e.start(); err != nil {
+		e.takesNothing(err)
+	} else if e.log != nil {
+		e.log.Warn("the log of rooms took nothing for a while, and was opened anew", "folder", e.dir)
+	}
+}
+
+// look says in the log where the disk is why no stream can be made. Such a server needn't start anew: it has no file yet
+// that it has given up. As revive, it does nothing where either was called a moment ago.
+func (e *embedded) look() {
+	if e.mu.TryLock() {
+		e.tryDisk()
+		e.mu.Unlock()
+	}
+}
+
+// tryDisk says whether the disk takes something, as far as it is time to look. e.mu is held.
+func (e *embedded) tryDisk() bool {
+	if e.over || time.Since(e.looked) < reviveAfter {
+		return false
 	}
 	e.looked = time.Now()
 	err := e.writes()
-	if err == nil {
-		e.end()
-		err = e.start()
+	if err != nil {
+		e.takesNothing(err)
 	}
-	switch {
-	case e.log == nil:
-	case err != nil:
+	return err == nil
+}
+
+func (e *embedded) takesNothing(err error) {
+	if e.log != nil {
 		e.log.Error("the log of rooms takes nothing", "folder", e.dir, "error", err)
-	default:
-		e.log.Warn("the log of rooms took nothing for a while, and was opened anew", "folder", e.dir)
 	}
 }
 

@@ -220,12 +220,15 @@ func (st *stream) adopt() (nonce string, last uint64, err error) {
 	st.mu.Lock()
 	known := st.nonce != ""
 	st.mu.Unlock()
-	for until := time.Now().Add(2 * apiTimeout); ; {
+	for began, until := time.Now(), time.Now().Add(2*apiTimeout); ; {
 		ctx, cancel := context.WithTimeout(st.b.ctx, apiTimeout/5)
 		nonce, last, err = st.tryToAdopt(ctx, !known)
 		cancel()
 		if err == nil || errors.Is(err, errNotOurs) || time.Now().After(until) {
 			return nonce, last, err
+		}
+		if st.b.server != nil && time.Since(began) > unwell {
+			st.b.work.Go(st.b.server.look)
 		}
 		wait := retryAfter
 		if known && errors.Is(err, jetstream.ErrStreamNotFound) {

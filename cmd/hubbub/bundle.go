@@ -28,7 +28,7 @@ type bundleCmd struct {
 	lookFlags `embed:""`
 	Output    string `short:"o" env:"-" placeholder:"FILE" help:"Where to, a .tar.gz (hubbub-bundle-TIME.tar.gz here)."`
 	Log       string `env:"-" placeholder:"FILE" help:"The server's log, of which the end is taken: for a server that doesn't run any more (what the server has kept of it)."`
-	WithNames bool   `env:"-" help:"Leave names of clients and rooms, and addresses, in the log."`
+	WithNames bool   `env:"-" help:"Leave names of clients and rooms, addresses and origins in the log."`
 }
 
 // Bounds on what is in a bundle.
@@ -40,8 +40,11 @@ const (
 
 // Help is shown by hubbub bundle --help.
 func (bundleCmd) Help() string {
-	return "It takes the settings as hubbub serve does, and asks the server that runs with them: hubbub bundle --config hubbub.yaml, with HUBBUB_API_KEY, or --key. It writes one file, says what is in it, and sends it to nobody: look before you do. There is nothing in it of what messages say, and no secret; names of clients and rooms, and addresses, only with --with-names. Goroutines and the heap are there where the server has --admin-listen, the log where the key has the right tail."
+	return "It takes the settings as hubbub serve does, and asks the server that runs with them: hubbub bundle --config hubbub.yaml, with HUBBUB_API_KEY, or --key. It writes one file, says what is in it, and sends it to nobody: look before you do. There is nothing in it of what messages say, and no secret. " + bundleHolds + " Goroutines and the heap are there where the server has --admin-listen, the log where the key has the right tail."
 }
+
+// bundleHolds says in the help, and in the bundle itself, whose names may be read there.
+const bundleHolds = "Of clients there are no names, ids, rooms, addresses, or origins of pages: they are taken out of the log, but with --with-names. Of yours there are the settings, with hosts, allowed origins, patterns of rooms and names of keys; the names and addresses of nodes and servers, in doctor.json, nodes.json and info.json; this machine's kernel and limits; and in the log folders, and what a program's own hooks gave as errors."
 
 // bundle is what is collected; all of it goes through the scrubber but profiles, which have no texts of users.
 type bundle struct {
@@ -262,7 +265,7 @@ func endOf(name string) (string, error) {
 
 // write makes the file, which only its owner may read.
 func (b *bundle) write(name string) (err error) {
-	list := "A bundle of hubbub, for a bug report.\n\n"
+	list := "A bundle of hubbub, for a bug report. " + bundleHolds + "\n\n"
 	for _, f := range b.files {
 		list += fmt.Sprintf("%-16s %s\n", f.name, f.about)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -79,9 +80,13 @@ func (c *apiFlags) open(r *http.Request) (*http.Response, error) {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("nobody listens at %s: start hubbub serve there, or say by --url or HUBBUB_URL where it is", c.URL)
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, fmt.Errorf("no answer from %s within %s", c.URL, callTime)
+		return nil, unanswered{fmt.Errorf("no answer from %s within %s", c.URL, callTime)}
 	case errors.As(err, &netErr):
-		return nil, fmt.Errorf("%s: %w (--url or HUBBUB_URL says where the server is)", c.URL, netErr.Err)
+		err = fmt.Errorf("%s: %w (--url or HUBBUB_URL says where the server is)", c.URL, netErr.Err)
+		if op := (*net.OpError)(nil); errors.As(netErr, &op) && op.Op == "dial" {
+			return nil, err
+		}
+		return nil, unanswered{err}
 	case err != nil:
 		return nil, err
 	case answer.StatusCode/100 == 2:
@@ -92,10 +97,14 @@ func (c *apiFlags) open(r *http.Request) (*http.Response, error) {
 }
 
 // refusal is what an answer says that isn't a success, and what to set.
-func (c *apiFlags) refusal(answer *http.Response) error {
+func (c *apiFlags) refusal(answer *http.Response) (err error) {
 	var no struct{ Code, Detail string }
 	b, _ := io.ReadAll(io.LimitReader(answer.Body, 64<<10))
-	if json.Unmarshal(b, &no) != nil || no.Code == "" {
+	notOurs := json.Unmarshal(b, &no) != nil || no.Code == ""
+	if answer.StatusCode >= http.StatusInternalServerError && no.Code != "unavailable" && no.Code != "overloaded" { // with timeout and internal it may have been done
+		defer func() { err = unanswered{err} }()
+	}
+	if notOurs {
 		why := ""
 		if to := answer.Header.Get("Location"); to != "" {
 			why = " and sends to " + printable(to)
@@ -118,6 +127,11 @@ func (c *apiFlags) refusal(answer *http.Response) error {
 	}
 	return &callError{no.Code, detail}
 }
+
+// unanswered is an error of a call of which nobody knows whether it was done.
+type unanswered struct{ error }
+
+func (e unanswered) Unwrap() error { return e.error }
 
 // callError is what the server said no with.
 type callError struct{ code, detail string }
@@ -145,7 +159,7 @@ func (c *apiFlags) call(ctx context.Context, method, path string, query url.Valu
 	defer answer.Body.Close()
 	raw, err = io.ReadAll(io.LimitReader(answer.Body, maxReply))
 	if err != nil {
-		return nil, fmt.Errorf("%s: the answer breaks off: %w", c.URL, err)
+		return nil, unanswered{fmt.Errorf("%s: the answer breaks off: %w", c.URL, err)}
 	}
 	if to != nil {
 		if err := json.Unmarshal(raw, to); err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -381,9 +380,6 @@ func locate(ctx *kong.Context, c *serveCmd, err error) error {
 	return errors.New(strings.Join(lines, "\n"))
 }
 
-// keysURL is the address of a provider's keys, which may have a password or a token in it.
-type keysURL string
-
 // isSecret says that a setting has a value that is nobody's to read.
 func isSecret(value any) bool {
 	switch value := value.(type) {
@@ -391,9 +387,6 @@ func isSecret(value any) bool {
 		return value != "" && !strings.HasPrefix(string(value), "@")
 	case secrets:
 		return len(value) > 0
-	case keysURL:
-		u, err := url.Parse(string(value))
-		return err != nil || u.User != nil || u.RawQuery != ""
 	case natsURLs:
 		return slices.ContainsFunc(value, func(u string) bool { return strings.Contains(u, "@") }) // a password, or a token
 	}

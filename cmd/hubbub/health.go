@@ -18,14 +18,14 @@ import (
 // healthCmd asks a running server how it is. It takes the settings as serve does, to know where that is.
 type healthCmd struct {
 	serveCmd `embed:""`
-	URL      string        `name:"url" env:"-" placeholder:"URL" help:"The server, with its --base-path; without it the one on this machine that has these settings."`
+	URL      string        `name:"url" env:"HUBBUB_URL" placeholder:"URL" help:"The server, with its --base-path, as the other commands have it; without it the one on this machine that has these settings."`
 	Ready    bool          `env:"-" help:"Ask whether it would let a client in (/readyz), not only whether it is alive (/healthz)."`
 	Timeout  time.Duration `env:"-" default:"5s" placeholder:"TIME" help:"How long it may take to answer (${default})."`
 }
 
 // Help is shown by hubbub health --help.
 func (healthCmd) Help() string {
-	return "It prints what the server says, and ends with 0 where that is yes, else with 1; for a container's health check, whose environment has the server's settings."
+	return "It prints what the server says, and ends with 0 where that is yes, else with 1; for a container's health check, whose environment has the server's settings. Where --url or HUBBUB_URL says where a server is, it asks that one, and --listen doesn't count."
 }
 
 const maxHealth = 4 << 10 // bytes of an answer

@@ -56,6 +56,15 @@ func TestHealthOfARunningServer(t *testing.T) {
 			if code, out, says := healthOf(t, env, "--ready"); code != 0 || out != "ready\n" {
 				t.Errorf("ready: status %d, %s%s", code, out, says)
 			}
+			if tcp := at == l.Addr().String(); tcp && of.secure == nil {
+				elsewhere := []string{"HUBBUB_LISTEN=127.0.0.1:1", "HUBBUB_URL=http://" + at + "/live"} // as the other commands
+				if code, out, says := healthOf(t, elsewhere, "--listen", "127.0.0.1:1"); code != 0 || out != "alive\n" {
+					t.Errorf("by HUBBUB_URL: status %d, %s%s", code, out, says)
+				}
+				if code, _, _ := healthOf(t, elsewhere, "--url", "http://127.0.0.1:1"); code != 1 {
+					t.Errorf("--url doesn't count before HUBBUB_URL: status %d", code)
+				}
+			}
 			if code, _, says := healthOf(t, env, "--url", "http://"+at+"/elsewhere"); of.secure == nil && at == l.Addr().String() && (code != 1 || says == "") {
 				t.Errorf("at another path: status %d, %s", code, says)
 			}

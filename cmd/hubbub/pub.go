@@ -42,7 +42,7 @@ func (pubCmd) Help() string {
     tail -f app.log | hubbub pub log - --lines --text
     hubbub pub --ws lobby hello
 
-It prints where the message is, EPOCH:OFFSET, in a room that keeps its messages.`
+It prints where the message is, EPOCH:OFFSET, in a room that keeps its messages. Where it is interrupted, or has no answer, it ends with 1 and says whether the message may have been published all the same; with --lines also how many lines were acknowledged before.`
 }
 
 // publication is the body of POST /publish.
@@ -161,7 +161,7 @@ func (c *pubCmd) publish(ctx context.Context, p publication, content string) (er
 	}
 	switch {
 	case err != nil:
-		return err
+		return whether(ctx, err)
 	case c.JSON:
 		fmt.Println(printableJSON(raw))
 	case at.Epoch != "" && at.Duplicate:
@@ -170,6 +170,19 @@ func (c *pubCmd) publish(ctx context.Context, p publication, content string) (er
 		fmt.Printf("%s:%d\n", printable(at.Epoch), at.Offset)
 	}
 	return nil
+}
+
+// whether says of an error of a publish that the message may have been published all the same, where that is so.
+func whether(ctx context.Context, err error) error {
+	var no *client.Error
+	unknown := errors.As(err, new(unanswered)) || errors.Is(err, client.ErrUnknown) || errors.As(err, &no) && (no.Code == "timeout" || no.Code == "internal")
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	if unknown {
+		return fmt.Errorf("%w: in doubt, it may have been published or not", err)
+	}
+	return err
 }
 
 // publishTime is how long a message waits for its answer over a WebSocket, a lost connection included.
@@ -195,20 +208,62 @@ func (c *pubCmd) overSocket(ctx context.Context, p publication) (at published, r
 	return at, raw, err
 }
 
-// publishLines publishes each line as it comes, until the input ends or a line can't be published.
+// publishLines publishes each line as it comes, until the input ends, a line can't be published, or ctx ends. The error says
+// how many lines were acknowledged, and which one nobody knows of.
 func (c *pubCmd) publishLines(ctx context.Context, p publication, from io.Reader) error {
-	lines := bufio.NewScanner(from)
-	lines.Buffer(nil, maxStdin)
-	for n := 1; lines.Scan(); n++ {
-		if lines.Text() == "" {
-			continue
-		}
-		if err := c.publish(ctx, p, lines.Text()); err != nil {
-			return fmt.Errorf("line %d: %w", n, err)
+	lines := readLines(ctx, from)
+	for acknowledged := 0; ; {
+		said := fmt.Sprintf("acknowledged before: %d", acknowledged)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("interrupted between two lines; %s", said)
+		case l, more := <-lines:
+			switch {
+			case !more:
+				return nil
+			case l.err != nil:
+				return fmt.Errorf("line %d: read the standard input: %w; %s", l.number, l.err, said)
+			}
+			if err := c.publish(ctx, p, l.text); err != nil {
+				return fmt.Errorf("line %d: %w; %s", l.number, err, said)
+			}
+			acknowledged++
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("read the standard input: %w", err)
-	}
-	return nil
+}
+
+// inputLine is a line of the standard input that isn't empty, or why there are no more.
+type inputLine struct {
+	number int // from 1
+	text   string
+	err    error
+}
+
+// readLines gives the lines of an input, which it reads on a goroutine of its own: a signal is heard while no line comes. The
+// goroutine ends with the input, or with the line that it reads as ctx ends.
+func readLines(ctx context.Context, from io.Reader) <-chan inputLine {
+	to := make(chan inputLine)
+	go func() {
+		defer close(to)
+		lines := bufio.NewScanner(from)
+		lines.Buffer(nil, maxStdin)
+		give := func(l inputLine) bool {
+			select {
+			case to <- l:
+				return true
+			case <-ctx.Done():
+				return false
+			}
+		}
+		n := 1
+		for ; lines.Scan(); n++ {
+			if lines.Text() != "" && !give(inputLine{number: n, text: lines.Text()}) {
+				return
+			}
+		}
+		if err := lines.Err(); err != nil {
+			give(inputLine{number: n, err: err})
+		}
+	}()
+	return to
 }

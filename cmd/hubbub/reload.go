@@ -155,7 +155,7 @@ func (r *reloader) settings() *serveCmd {
 
 // onSignal reloads at each SIGHUP, until ctx ends; also where no file was named, or a signal that elsewhere reads the settings
 // again would end the process there.
-func (r *reloader) onSignal(ctx context.Context) {
+func (r *reloader) onSignal(ctx context.Context, srv *hubbub.Server) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	go func() {
@@ -166,7 +166,7 @@ func (r *reloader) onSignal(ctx context.Context) {
 				return
 			case <-hup:
 				tellSystemd(r.log, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec()) // Type=notify-reload waits for both
-				_, _, _ = r.reload(ctx)                                                          // it has its line in the log
+				_, _, _ = srv.ReadAgain(ctx)                                                     // it has its line in the log
 				tellSystemd(r.log, daemon.SdNotifyReady)
 			}
 		}

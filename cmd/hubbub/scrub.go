@@ -120,6 +120,8 @@ var (
 	clientID = regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b`)
 	ipv4     = regexp.MustCompile(`\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b`)
 	ipv6     = regexp.MustCompile(`\[[0-9a-fA-F:]*:[0-9a-fA-F:.]*(%\w+)?\]|\b(?:[0-9a-fA-F]{1,4}:){3,7}[0-9a-fA-F:]+\b`)
+	anyURL   = regexp.MustCompile(`\b([a-zA-Z][a-zA-Z0-9+.-]*://)([^\s"'<>,;]+)`) // an origin, too
+	lookedUp = regexp.MustCompile(`\blookup \S+`)
 	inQuotes = regexp.MustCompile(`\\?"(?:[^"\\]|\\[^"])*\\?"`)
 	bare     = regexp.MustCompile(`^-?[0-9.]+(ns|µs|us|ms|s|m|h|[0-9hms.]+)?$|^(true|false|null)$`)
 )
@@ -184,9 +186,17 @@ func (s *scrubber) attribute(key, value string) string {
 	return s.withoutNames(value)
 }
 
-// withoutNames is a text in the server's words without what it quotes, ids and addresses.
+// withoutNames is a text in the server's words without what it quotes, ids, addresses and origins, of which the scheme stays.
 func (s *scrubber) withoutNames(text string) string {
 	text = inQuotes.ReplaceAllString(text, `"`+hiddenName+`"`)
+	text = lookedUp.ReplaceAllString(text, "lookup "+hiddenName)
+	text = anyURL.ReplaceAllStringFunc(text, func(address string) string {
+		parts := anyURL.FindStringSubmatch(address)
+		if host, _, _ := strings.Cut(parts[2], "/"); host == "localhost" || strings.HasPrefix(host, "localhost:") || strings.HasPrefix(host, "127.") {
+			return address // everybody has it
+		}
+		return parts[1] + hiddenName
+	})
 	text = clientID.ReplaceAllString(text, hiddenName)
 	text = ipv6.ReplaceAllString(text, hiddenName)
 	return ipv4.ReplaceAllStringFunc(text, func(address string) string {

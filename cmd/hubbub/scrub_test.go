@@ -33,6 +33,10 @@ func TestNamesAreTakenOutOfTheLog(t *testing.T) {
 	for _, tt := range []struct{ line, want string }{
 		{`time=2026-01-01T00:00:00.000Z level=WARN msg="upgrade refused" status=403 why="the page is of \"https://ann.example\"" remote=192.0.2.7:1234 path=/ws would_allow="--allowed-origins=https://ann.example" more_like_it=3`,
 			`time=2026-01-01T00:00:00.000Z level=WARN msg="upgrade refused" status=403 why="the page is of \"(name)\"" remote=(name) path=(name) would_allow="(name)" more_like_it=3`},
+		{`time=t level=WARN msg="upgrade refused" why="pages of https://shop.ann.example:8443 may not connect, and the server was asked for as \"ann.example\""`,
+			`time=t level=WARN msg="upgrade refused" why="pages of https://(name) may not connect, and the server was asked for as \"(name)\""`},
+		{`time=t level=INFO msg="hubbub listens" page=http://localhost:8080/ websocket=ws://ann.example:8080/ws err="dial tcp: lookup ann.example on 10.0.0.2:53: no such host"`,
+			`time=t level=INFO msg="hubbub listens" page=http://localhost:8080/ websocket=ws://(name) err="dial tcp: lookup (name) on (name):53: no such host"`},
 		{`time=t level=INFO msg="slow client closed" client=0b0e8f1c-5d6e-4f70-8192-a3b4c5d6e7f8 user="ann b" unsent=77 after=3.2s`,
 			`time=t level=INFO msg="slow client closed" client=(name) user="(name)" unsent=77 after=3.2s`},
 		{`time=t level=ERROR msg=x err="read tcp 10.1.2.3:80->[2001:db8::1]:5: the room \"secret plans\" of 0b0e8f1c-5d6e-4f70-8192-a3b4c5d6e7f8"`,

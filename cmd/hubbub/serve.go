@@ -63,7 +63,7 @@ type serveCmd struct {
 	NodeName            string        `placeholder:"NAME" help:"What this server is called in webhooks, by the API and among other nodes (an id that is kept in --data-dir, or made up)."`
 	clusterFlags        `embed:""`
 	JWTKey              secret        `name:"jwt-key" placeholder:"KEY" help:"Checks the tokens that say who clients are: a secret of 32 bytes or more, or @FILE with a secret or a public key, PEM. Without this and jwt-jwks the server is open to all."`
-	JWTJWKS             keysURL       `name:"jwt-jwks" placeholder:"URL" help:"The same by a provider's keys, which are fetched from there when a token names a new one; needs jwt-audience."`
+	JWTJWKS             secret        `name:"jwt-jwks" placeholder:"URL" help:"The same by a provider's keys, which are fetched from there when a token names a new one; needs jwt-audience."`
 	JWTIssuer           string        `name:"jwt-issuer" placeholder:"TEXT" help:"What a token's claim iss must be."`
 	JWTAudience         string        `name:"jwt-audience" placeholder:"TEXT" help:"What a token's claim aud must have."`
 	JWTLeeway           time.Duration `name:"jwt-leeway" default:"10s" placeholder:"TIME" help:"How much the clocks of those who make tokens may be wrong, 0s to 1m (${default})."`
@@ -149,7 +149,7 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	watched, unwatch := context.WithCancel(context.Background())
 	defer unwatch()
-	again.onSignal(watched) // before anybody can know that the server runs
+	again.onSignal(watched, srv) // before anybody can know that the server runs
 
 	log.Info("hubbub listens", append(c.where(l.Addr(), secure != nil), "processors", runtime.GOMAXPROCS(0))...)
 	served := make(chan error, 2)

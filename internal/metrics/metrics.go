@@ -44,6 +44,9 @@ type Snapshot struct {
 
 	Webhooks Webhooks
 	Links    Links
+
+	ReloadFailed bool      // the last one
+	Loaded       time.Time // when the settings that count were taken
 }
 
 // Webhooks are the figures of what the application's backend is told.
@@ -149,6 +152,8 @@ var figures = []figure{
 	byLabel("webhook_dropped_total", "event", "Events that the backend is not told, by name: too many waited, or for too long.", func(s *Snapshot) map[string]int64 { return s.Webhooks.Dropped }),
 	one("webhook_stopped", "1 when the backend has answered 410: it is told nothing until a restart.", prometheus.GaugeValue, func(s *Snapshot) float64 { return oneIf(s.Webhooks.Stopped) }),
 	one("webhook_disk_failing", "1 while the disk takes no events, and they stay in memory.", prometheus.GaugeValue, func(s *Snapshot) float64 { return oneIf(s.Webhooks.DiskFails) }),
+	one("config_last_reload_successful", "1, or 0 where the settings that were read last could not be used.", prometheus.GaugeValue, func(s *Snapshot) float64 { return oneIf(!s.ReloadFailed) }),
+	one("config_last_reload_success_timestamp_seconds", "When the settings that count were taken: at the start, or by a reload.", prometheus.GaugeValue, func(s *Snapshot) float64 { return float64(s.Loaded.UnixMilli()) / 1e3 }),
 	one("panics_total", "Faults of the program that were caught.", prometheus.CounterValue, func(s *Snapshot) float64 { return float64(s.Panics) }),
 }
 

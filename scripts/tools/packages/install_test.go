@@ -23,7 +23,7 @@ func TestTheUnitIsHardened(t *testing.T) {
 	t.Log(regexp.MustCompile(`(?m)^→.*$`).FindString(out))
 }
 
-// chroot is a Debian of its own, in which no systemd runs, and the server is started as its unit would.
+// chroot is a Debian of its own. No systemd runs in it but for underSystemd, and the server is started as its unit would.
 type chroot struct {
 	dir  string
 	addr string // where its server listens: the network is this machine's
@@ -34,7 +34,7 @@ func newChroot(t *testing.T) *chroot {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "root")
 	site, _, _ := strings.Cut(says(t, "apt-get", "indextargets", "--format", "$(SITE)", "Codename: bookworm"), "\n")
-	if out, err := exec.Command("debootstrap", "--variant=minbase", "bookworm", dir, site).CombinedOutput(); err != nil {
+	if out, err := exec.Command("debootstrap", "--variant=minbase", "--include=systemd", "bookworm", dir, site).CombinedOutput(); err != nil {
 		t.Fatalf("debootstrap: %v\n%s", err, out)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -226,4 +226,5 @@ func TestInstall(t *testing.T) {
 		}
 	})
 	t.Run("as docs/packages.md has it", c.thePage)
+	t.Run("under systemd", c.underSystemd)
 }
