@@ -43,8 +43,8 @@ func decode(t *testing.T, text string) objects {
 	o := objects{deployments: map[string]*apps.Deployment{}, services: map[string]*core.Service{}, kinds: map[string]int{}}
 	for _, doc := range strings.Split("\n"+text, "\n---\n") {
 		var head struct {
-			Kind     string
-			Metadata struct{ Name string }
+			APIVersion, Kind string
+			Metadata         struct{ Name string }
 		}
 		if err := yaml.Unmarshal([]byte(doc), &head); err != nil {
 			t.Fatalf("%v in\n%s", err, doc)
@@ -81,6 +81,11 @@ func decode(t *testing.T, text string) objects {
 		}
 		if err := yaml.UnmarshalStrict([]byte(doc), to); err != nil {
 			t.Errorf("%s %s: %v\n%s", head.Kind, name, err, doc)
+		}
+		if head.Kind != "ServiceMonitor" { // which isn't Kubernetes' own
+			for _, err := range lacks(t, head.APIVersion, head.Kind, doc) {
+				t.Errorf("%s %s: %v", head.Kind, name, err)
+			}
 		}
 		if c, is := to.(*core.ConfigMap); is {
 			o.config = c.Data["hubbub.yaml"]
