@@ -9,6 +9,7 @@ tool (
 
 require (
 	github.com/google/gnostic-models v0.7.0
+	golang.org/x/mod v0.41.0
 	google.golang.org/protobuf v1.36.12-0.20260120151049-f2248ac996af
 	k8s.io/api v0.37.0
 	k8s.io/kube-openapi v0.0.0-20260721132016-d427ff9ee9ad
