@@ -52,17 +52,25 @@ func TestAMessageIsNoLargerForItsTrace(t *testing.T) {
 }
 
 // Without a TracerProvider a publish allocates 3 times by the library and 30 by the API, the test's own request included:
-// a span, a parent or a record of either would be more.
+// a span, a parent or a record of either would be more. It is the least of many runs that counts: under the race detector
+// a sync.Pool forgets at random.
 func TestTracesThatAreOffAllocateNothing(t *testing.T) {
 	allocations := func(to trace.TracerProvider) (library, api float64) {
 		cfg, secrets := keyed(t, hubbub.Config{TracerProvider: to})
 		s := rawtest.Start(t, cfg)
-		library = testing.AllocsPerRun(2000, func() {
+		least := func(run func()) float64 {
+			n := testing.AllocsPerRun(1, run)
+			for range 1000 {
+				n = min(n, testing.AllocsPerRun(1, run))
+			}
+			return n
+		}
+		library = least(func() {
 			if _, err := s.Server.Publish(t.Context(), hubbub.Publication{Room: "r", Content: 1}); err != nil {
 				t.Fatal(err)
 			}
 		})
-		api = testing.AllocsPerRun(2000, func() {
+		api = least(func() {
 			r := httptest.NewRequest("POST", "/api/v1/publish", strings.NewReader(`{"room":"r","content":1}`))
 			r.Header.Set("Authorization", "Bearer "+secrets["all"])
 			r.Header.Set("Content-Type", "application/json")
