@@ -169,6 +169,29 @@ func TestConsoleShowsAndReachesIn(t *testing.T) {
 	p.until(`document.querySelector("#view").textContent === "" && sessionStorage.length === 0`)
 }
 
+// On the admin listener it shows the rooms to who has a key, and nothing to who has none; where the server has none, it says so.
+func TestConsoleOnTheAdminListener(t *testing.T) {
+	t.Parallel()
+	admin := freeAddr(t)
+	s := start(t, "--admin-listen", admin, "--api-key", consoleKey)
+	dialWS(t, s.ws("/ws")).welcomed().join("lobby")
+	off := freeAddr(t)
+	start(t, "--admin-listen", off)
+	b := startBrowser(t)
+
+	p := b.open("http://"+admin+"/console#/rooms", lineFaults...)
+	p.until(`document.activeElement.id === "key"`)
+	if text := p.text("#view"); text != "" {
+		t.Errorf("without a key it shows %q", text)
+	}
+	p.giveKey(consoleKey)
+	p.shows("#view tbody", "lobby")
+
+	p = b.open("http://"+off+"/console", lineFaults...)
+	p.giveKey(consoleKey)
+	p.shows("#wrong", "HUBBUB_API_KEY")
+}
+
 // A hundred thousand rooms are read a page at a time.
 func TestConsoleOfManyRooms(t *testing.T) {
 	t.Parallel()

@@ -173,6 +173,23 @@ func TestAPublishIsTraced(t *testing.T) {
 	c.of(t, unsampled)
 }
 
+// With a folder one trace has the room's log and the webhook.
+func TestAPublishIsTracedByLogAndWebhook(t *testing.T) {
+	t.Parallel()
+	c := startCollector(t)
+	backend := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(backend.Close)
+	s := under(t, c.env(), "--data-dir", t.TempDir(), "--api-key", backendKey, "--webhook-url", backend.URL, "--webhook-secret", hookSecret, "--webhook-events", "message.published")
+	joined(t, s, "r")
+	trace := strings.Repeat("c", 32)
+	s.publishUnder(t, "00-"+trace+"-"+callersSpan+"-01", `{"room":"r","content":1}`)
+	all := c.of(t, trace, "API publish", "hub publish", "broker append", "fan-out", "webhook")
+	below(t, callersSpan, all[:2]...)
+	for _, span := range all[2:] {
+		below(t, hex.EncodeToString(all[1].SpanId), span)
+	}
+}
+
 // Of two nodes over NATS both have their spans of one trace: by the room's log, and where it has none by its topic.
 func TestAPublishIsTracedOverNodes(t *testing.T) {
 	t.Parallel()

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // While members of a room talk, the built server reads its file again at a signal: they stay, nothing is lost, and the room
@@ -64,23 +65,69 @@ func TestSIGHUPBesideTraffic(t *testing.T) {
 	}
 
 	write("max-rooms-per-client: 3\nchat: nobody\n")
-	r, err := http.NewRequest("POST", s.http("/api/v1/reload"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+key)
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer.Body.Close()
-	if answer.StatusCode != 400 {
-		t.Errorf("a fault: %s", answer.Status)
+	if status := s.call(t, key, "POST", "/reload", ""); status != http.StatusBadRequest {
+		t.Errorf("a fault: %d", status)
 	}
 	s.says(t, file+": line 2: chat")
 	a.write(text(`{"msg_type":"join_room","room":"third","id":1}`))
 	if m := a.message("error"); m.str("code") != "limit_reached" {
 		t.Errorf("half of the file counts: %v", m)
+	}
+	write("max-rooms-per-client: 3\n")
+	if status := s.call(t, key, "POST", "/reload", ""); status != http.StatusOK {
+		t.Errorf("a good file: %d", status)
+	}
+	a.write(text(`{"msg_type":"join_room","room":"third","id":1}`))
+	a.message("joined")
+}
+
+// What the log says follows its level, there and back.
+func TestSIGHUPSetsTheLogLevel(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "hubbub.yaml")
+	const key, line = "a-key-of-the-api-for-reloads", "level=DEBUG msg=\"request refused\""
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("log-level: warn\n")
+	s := start(t, "--config", file, "--api-key", key)
+	lines := func() int { return strings.Count(s.log.String(), line) }
+	refused := func() { // the line of which is written before the answer
+		t.Helper()
+		answer, err := http.Get(s.http("/ws"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+	}
+	refused()
+	write("log-level: debug\n")
+	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	s.says(t, "level=INFO msg=\"the settings are read again\"")
+	if n := lines(); n != 0 {
+		t.Errorf("%d lines before the reload", n)
+	}
+	refused()
+	s.says(t, line)
+	write("log-level: warn\nworkers: 3\n")
+	if status := s.call(t, key, "POST", "/reload", ""); status != http.StatusOK {
+		t.Fatalf("the reload: %d", status)
+	}
+	refused()
+	if status := s.call(t, key, "POST", "/reload", ""); status != http.StatusOK {
+		t.Fatalf("the reload: %d", status)
+	}
+	for deadline := time.Now().Add(patience); strings.Count(s.log.String(), "what is kept needs a restart") < 2; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no second warning in the log:\n%s", s.log.String())
+		}
+	}
+	if n := lines(); n != 1 {
+		t.Errorf("%d lines, and one was of the time between:\n%s", n, s.log.String())
 	}
 }
 

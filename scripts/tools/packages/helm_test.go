@@ -1,6 +1,8 @@
 package packages
 
 import (
+	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +32,8 @@ type objects struct {
 	stores      *apps.StatefulSet
 	config      string
 	policies    []*networking.NetworkPolicy
+	budgets     []*policy.PodDisruptionBudget
+	monitors    []*serviceMonitor
 	services    map[string]*core.Service
 	kinds       map[string]int
 }
@@ -39,8 +43,8 @@ func decode(t *testing.T, text string) objects {
 	o := objects{deployments: map[string]*apps.Deployment{}, services: map[string]*core.Service{}, kinds: map[string]int{}}
 	for _, doc := range strings.Split("\n"+text, "\n---\n") {
 		var head struct {
-			Kind     string
-			Metadata struct{ Name string }
+			APIVersion, Kind string
+			Metadata         struct{ Name string }
 		}
 		if err := yaml.Unmarshal([]byte(doc), &head); err != nil {
 			t.Fatalf("%v in\n%s", err, doc)
@@ -67,14 +71,21 @@ func decode(t *testing.T, text string) objects {
 			p := new(networking.NetworkPolicy)
 			o.policies, to = append(o.policies, p), p
 		case "PodDisruptionBudget":
-			to = new(policy.PodDisruptionBudget)
+			b := new(policy.PodDisruptionBudget)
+			o.budgets, to = append(o.budgets, b), b
 		case "ServiceMonitor":
-			to = new(serviceMonitor)
+			m := new(serviceMonitor)
+			o.monitors, to = append(o.monitors, m), m
 		default:
 			t.Fatalf("a %s isn't expected", head.Kind)
 		}
 		if err := yaml.UnmarshalStrict([]byte(doc), to); err != nil {
 			t.Errorf("%s %s: %v\n%s", head.Kind, name, err, doc)
+		}
+		if head.Kind != "ServiceMonitor" { // which isn't Kubernetes' own
+			for _, err := range lacks(t, head.APIVersion, head.Kind, doc) {
+				t.Errorf("%s %s: %v", head.Kind, name, err)
+			}
 		}
 		if c, is := to.(*core.ConfigMap); is {
 			o.config = c.Data["hubbub.yaml"]
@@ -150,6 +161,89 @@ func (o objects) pod(t *testing.T, of string, p core.PodTemplateSpec, selector m
 	}
 }
 
+// chosen are the names of those whose labels fit.
+func chosen(selector map[string]string, among map[string]map[string]string) string {
+	var names []string
+	for name, labels := range among {
+		fits := true
+		for k, v := range selector {
+			fits = fits && labels[k] == v
+		}
+		if fits {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+// selects holds what each selector finds, by names: of the Deployment and the StatefulSet whose pods they are, of Services
+// for a ServiceMonitor. "NetworkPolicy x from" is whom of ours it lets in where that isn't everyone. A port that is named must be one of what is found.
+func (o objects) selects(t *testing.T, want map[string]string) {
+	t.Helper()
+	pods, services := map[string]map[string]string{}, map[string]map[string]string{} // their labels
+	podPorts, servicePorts := map[string][]string{}, map[string][]string{}
+	got := map[string]string{}
+	add := func(name string, p core.PodTemplateSpec) {
+		pods[name] = p.Labels
+		for _, port := range p.Spec.Containers[0].Ports {
+			podPorts[name] = append(podPorts[name], port.Name, fmt.Sprint(port.ContainerPort))
+		}
+	}
+	for name, d := range o.deployments {
+		add(name, d.Spec.Template)
+	}
+	if o.stores != nil {
+		add(o.stores.Name, o.stores.Spec.Template)
+		if s := o.services[o.stores.Spec.ServiceName]; s == nil || s.Spec.ClusterIP != core.ClusterIPNone || chosen(s.Spec.Selector, pods) != o.stores.Name {
+			t.Errorf("the stores' Service is %s: %+v", o.stores.Spec.ServiceName, s)
+		}
+	}
+	reaches := func(what, found, port string, ports map[string][]string) {
+		for name := range strings.FieldsSeq(found) {
+			if !slices.Contains(ports[name], port) {
+				t.Errorf("%s: %s has no port %s", what, name, port)
+			}
+		}
+	}
+	for name, s := range o.services {
+		what := "Service " + name
+		services[name], got[what] = s.Labels, chosen(s.Spec.Selector, pods)
+		for _, p := range s.Spec.Ports {
+			servicePorts[name] = append(servicePorts[name], p.Name)
+			to := p.TargetPort.String()
+			if to == "0" { // none is said
+				to = fmt.Sprint(p.Port)
+			}
+			reaches(what, got[what], to, podPorts)
+		}
+	}
+	for _, b := range o.budgets {
+		got["PodDisruptionBudget "+b.Name] = chosen(b.Spec.Selector.MatchLabels, pods)
+	}
+	for _, p := range o.policies {
+		what := "NetworkPolicy " + p.Name
+		got[what] = chosen(p.Spec.PodSelector.MatchLabels, pods)
+		for _, rule := range p.Spec.Ingress {
+			for _, from := range rule.From {
+				if from.NamespaceSelector == nil {
+					got[what+" from"] = chosen(from.PodSelector.MatchLabels, pods)
+				}
+			}
+		}
+	}
+	for _, m := range o.monitors {
+		found := chosen(m.Spec.Selector.MatchLabels, services)
+		got["ServiceMonitor "+m.Metadata.Name] = found
+		for _, e := range m.Spec.Endpoints {
+			reaches("ServiceMonitor "+m.Metadata.Name, found, e.Port, servicePorts)
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("selected are\n%v\nwant\n%v", got, want)
+	}
+}
+
 // program is the one of the release.
 func program(t *testing.T) string {
 	t.Helper()
@@ -167,15 +261,20 @@ func TestTheChart(t *testing.T) {
 		"ingress: {enabled: true, host: chat.example.com, tlsSecret: chat-tls}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	one := map[string]string{"Service talk": "talk", "Service talk-admin": "talk", "NetworkPolicy talk": "talk"}
 	for name, of := range map[string]struct {
-		args   []string
-		kinds  map[string]int
-		secret map[string]string
+		args    []string
+		kinds   map[string]int
+		selects map[string]string
+		secret  map[string]string
 	}{
-		"one node":               {nil, map[string]int{"ConfigMap": 1, "Deployment": 1, "Service": 2, "NetworkPolicy": 1}, nil},
-		"one node with settings": {[]string{"-f", settings}, map[string]int{"ConfigMap": 1, "Deployment": 1, "Service": 2, "NetworkPolicy": 1, "Ingress": 1}, nil},
-		"a cluster": {[]string{"-f", cluster}, map[string]int{"ConfigMap": 1, "Deployment": 1, "StatefulSet": 1, "Service": 3, "NetworkPolicy": 1, "PodDisruptionBudget": 2, "ServiceMonitor": 1},
-			map[string]string{"HUBBUB_CLUSTER_SECRET": "0123456789abcdef"}},
+		"one node":               {nil, map[string]int{"ConfigMap": 1, "Deployment": 1}, one, nil},
+		"one node with settings": {[]string{"-f", settings}, map[string]int{"ConfigMap": 1, "Deployment": 1, "Ingress": 1}, one, nil},
+		"a cluster": {[]string{"-f", cluster}, map[string]int{"ConfigMap": 1, "Deployment": 1, "StatefulSet": 1}, map[string]string{
+			"Service talk": "talk", "Service talk-admin": "talk", "Service talk-stores": "talk-stores",
+			"PodDisruptionBudget talk": "talk", "PodDisruptionBudget talk-stores": "talk-stores", "ServiceMonitor talk": "talk-admin",
+			"NetworkPolicy talk": "talk talk-stores", "NetworkPolicy talk from": "talk talk-stores",
+		}, map[string]string{"HUBBUB_CLUSTER_SECRET": "0123456789abcdef"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if out, err := helm(t, append([]string{"lint", "--strict", chart}, of.args...)...); err != nil {
@@ -191,6 +290,7 @@ func TestTheChart(t *testing.T) {
 					t.Errorf("%d of %s, want %d", o.kinds[kind], kind, n)
 				}
 			}
+			o.selects(t, of.selects)
 			d := o.deployments["talk"]
 			o.pod(t, "the nodes", d.Spec.Template, d.Spec.Selector.MatchLabels, of.secret)
 			if o.services["talk"].Spec.Ports[0].TargetPort.String() != "http" {
@@ -218,11 +318,16 @@ func TestTheChart(t *testing.T) {
 
 // So do the plain manifests.
 func TestThePlainManifests(t *testing.T) {
-	o := decode(t, read(t, root, "deploy/cluster/kubernetes.yaml"))
+	o := decode(t, read(t, root, "deploy/cluster/kubernetes.yaml")+"\n---\n"+read(t, root, "deploy/cluster/servicemonitor.yaml"))
 	d := o.deployments["hubbub"]
 	o.pod(t, "the nodes", d.Spec.Template, d.Spec.Selector.MatchLabels, nil)
 	o.pod(t, "the stores", o.stores.Spec.Template, o.stores.Spec.Selector.MatchLabels, nil)
-	if o.kinds["NetworkPolicy"] != 1 || o.kinds["PodDisruptionBudget"] != 2 {
-		t.Errorf("there are %v", o.kinds)
+	o.selects(t, map[string]string{
+		"Service hubbub": "hubbub", "Service hubbub-stores": "hubbub-stores",
+		"PodDisruptionBudget hubbub": "hubbub", "PodDisruptionBudget hubbub-stores": "hubbub-stores",
+		"ServiceMonitor hubbub": "hubbub hubbub-stores", "NetworkPolicy hubbub-stores": "hubbub-stores", "NetworkPolicy hubbub-stores from": "hubbub hubbub-stores",
+	})
+	if m := o.monitors[0].Spec.Endpoints; len(m) != 1 || m[0].Path != "/metrics" {
+		t.Errorf("Prometheus scrapes %+v", m)
 	}
 }

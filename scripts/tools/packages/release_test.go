@@ -10,8 +10,9 @@ import (
 	"testing"
 )
 
-// Another folder, the same bytes: of the archives, the packages, the lists of parts and the checksums.
-func TestTheSameBytesTwice(t *testing.T) {
+// copied is the source in another folder: all that git has, or would take.
+func copied(t *testing.T) string {
+	t.Helper()
 	elsewhere := t.TempDir()
 	files := strings.Fields(says(t, "git", "-C", root, "ls-files", "--cached", "--others", "--exclude-standard"))
 	for _, f := range files {
@@ -33,6 +34,12 @@ func TestTheSameBytesTwice(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	return elsewhere
+}
+
+// Another folder, the same bytes: of the archives, the packages, the lists of parts and the checksums.
+func TestTheSameBytesTwice(t *testing.T) {
+	elsewhere := copied(t)
 	again := t.TempDir()
 	if out, err := release(elsewhere, again, newVersion, newTargets).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -77,6 +84,26 @@ func TestTheArchives(t *testing.T) {
 		t.Errorf("the one for Windows has %s", out)
 	}
 	theParts(t, program, filepath.Join(dir, base, "sbom.cdx.json"))
+}
+
+// The settings that are packaged are those that the packaged program prints, byte by byte.
+func TestThePackagedSettings(t *testing.T) {
+	print := exec.Command(program(t), "config", "--commented")
+	print.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "HUBBUB_") }) // which are settings
+	want, err := print.Output()
+	if err != nil || !strings.Contains(string(want), "\n#listen: :8080\n") {
+		t.Fatalf("%v\n%s", err, want)
+	}
+	base := "hubbub_" + newVersion
+	for what, command := range map[string]string{
+		"the archive": "tar -xzOf " + filepath.Join(dists.new, base+"_linux_amd64.tar.gz") + " " + base + "_linux_amd64/hubbub.yaml",
+		"the deb":     "dpkg-deb --fsys-tarfile " + one(t, dists.new+"/*_amd64.deb") + " | tar -xO ./etc/hubbub/hubbub.yaml",
+		"the rpm":     "cd " + t.TempDir() + " && rpm2archive - <" + one(t, dists.new+"/*.x86_64.rpm") + " | tar -xzO ./etc/hubbub/hubbub.yaml",
+	} {
+		if got, err := exec.Command("sh", "-c", command).Output(); err != nil || string(got) != string(want) {
+			t.Errorf("%s: %v, it has\n%s", what, err, got)
+		}
+	}
 }
 
 // theParts holds the list against what go version -m reads out of the program.
