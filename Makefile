@@ -59,6 +59,14 @@ fuzz: ## each fuzz target, briefly (FUZZTIME=5m make fuzz: for that long)
 
 SOAK ?= $(or $(HUBBUB_SOAK_FOR),10m)
 
+.PHONY: upgrade-test
+upgrade-test: ## the tests of docs/upgrade.md, from an older commit of this repository to this tree, one node back again too (two minutes; PREVIOUS=HEAD~50, which a shallow clone lacks)
+	@git rev-parse --verify --quiet "$(PREVIOUS)^{commit}" >/dev/null || { echo "PREVIOUS must name a commit that is here: PREVIOUS=HEAD~50 make upgrade-test"; exit 1; }
+	@echo "from $$(git rev-parse --short "$(PREVIOUS)") to this tree"
+	@old=$$(mktemp -d) && trap 'rm -rf "$$old"' EXIT && git archive "$(PREVIOUS)" | tar -x -C "$$old" \
+		&& $(GO) -C "$$old" build -ldflags "-X example.com/hubbub.version=0.0.0-$$(git rev-parse --short "$(PREVIOUS)")" -o "$$old/hubbub-previous" ./cmd/hubbub \
+		&& HUBBUB_E2E_PREVIOUS="$$old/hubbub-previous" $(GO) test -count=1 -v -timeout $(E2E_TIMEOUT) -run '^TestUpgrade' ./e2e
+
 .PHONY: soak
 soak: deps ## both clients through random cuts, stalls and restarts (ten minutes; HUBBUB_SOAK_FOR=1h make soak)
 	HUBBUB_SOAK_FOR=$(SOAK) $(GO) test -race -count=1 -v -timeout 24h -run 'Soak$$' ./client

@@ -107,6 +107,7 @@ func allIsDone(t *testing.T, d *description) {
 	b.ok("GET", "/rooms/full/history?before="+at(4), "")
 	b.ok("GET", "/rooms/full/presence?limit=10", "")
 	b.ok("GET", "/clients", "")
+	b.ok("GET", "/clients?order=unsent&limit=1", "")
 	b.ok("GET", "/clients/"+ann.id, "")
 	b.ok("GET", "/users", "")
 	b.ok("GET", "/users/ann", "")
@@ -220,6 +221,9 @@ func allIsRefused(t *testing.T, d *description) {
 		direct.through = s.Server
 		b.failed(direct.do(b.request(c[0], c[1], "").WithContext(ended), ""), 504, "timeout", "not done in time", name)
 	}
+	direct := *b
+	direct.through = s.Server
+	b.failed(direct.do(b.request("GET", "/clients?order=unsent", "").WithContext(ended), ""), 504, "timeout", "not done in time", "clients")
 	fillLane(t, s, b)
 	for name, c := range examples(m.id) {
 		if name != "tail" {

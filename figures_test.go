@@ -193,3 +193,65 @@ func TestAPIListsRoomsByFigures(t *testing.T) {
 		t.Error("an order that isn't there is taken")
 	}
 }
+
+// Who is slow is named: of all workers' clients those come first for whom most waits.
+func TestAPIListsClientsByWhatWaitsForThem(t *testing.T) {
+	s, b := startAPI(t, hubbub.Config{Workers: 4, Hooks: hubbub.Hooks{Connect: asUser}})
+	list := func(query string) (clients []map[string]any, more bool) {
+		answer := b.ok("GET", "/clients?order=unsent"+query, "")
+		for _, c := range answer["clients"].([]any) {
+			clients = append(clients, c.(map[string]any))
+		}
+		return clients, answer["more"].(bool)
+	}
+	if clients, more := list(""); len(clients) > 0 || more {
+		t.Errorf("%v of nobody", clients)
+	}
+	began := time.Now()
+	for i := range 9 {
+		enterAs(t, s, fmt.Sprint("quick", i)).join("r")
+	}
+	enterAs(t, s, "slow").join("large").join("r") // it reads no more
+	if clients, more := list("&limit=3"); len(clients) != 3 || !more {
+		t.Errorf("%v, more %t", clients, more)
+	}
+	if clients, more := list("&limit=10"); len(clients) != 10 || more {
+		t.Errorf("%d clients, more %t", len(clients), more)
+	}
+	text := strings.Repeat("x", 60_000)
+	var clients []map[string]any
+	var more bool
+	rawtest.Eventually(t, "something waits for who doesn't read", func() bool {
+		b.ok("POST", "/publish", `{"room":"large","content":"`+text+`"}`)
+		clients, more = list("")
+		return clients[0]["unsent_bytes"].(float64) > 0
+	})
+	first := clients[0]
+	since := time.UnixMilli(int64(first["since"].(float64)))
+	if first["user"] != "slow" || fmt.Sprint(first["rooms"]) != "[large r]" || first["address"] != "127.0.0.1" || first["parked"] != false || since.Before(began.Add(-time.Second)) || since.After(time.Now()) {
+		t.Errorf("the slowest is %v", first)
+	}
+	if len(clients) != 10 || more || clients[0]["user"] != "slow" || clients[1]["unsent_bytes"] != 0.0 {
+		t.Errorf("%v, more %t", clients, more)
+	}
+	for i := 2; i < len(clients); i++ {
+		if clients[i-1]["client"].(string) >= clients[i]["client"].(string) {
+			t.Errorf("those for whom nothing waits aren't by id: %v", clients)
+		}
+	}
+	b.ok("GET", "/clients?order=id&after=", "")
+	b.fails(400, "bad_message", "order", "GET", "/clients?order=age", "")
+	b.fails(400, "bad_message", "after", "GET", "/clients?order=unsent&after="+noID, "")
+}
+
+// While a worker hangs nobody knows what waits for its clients, and no list pretends to.
+func TestNoListOfClientsWhileAWorkerHangs(t *testing.T) {
+	cfg, secrets := keyed(t, hubbub.Config{})
+	s, release := busyServer(t, cfg, func(s *rawtest.Server) { enter(t, s) })
+	b := &backend{t: t, base: "http://" + s.Addr, key: secrets["all"], desc: described(t)}
+	b.fails(504, "timeout", "not done in time", "GET", "/clients?order=unsent", "")
+	release()
+	rawtest.Eventually(t, "the one that stayed is listed", func() bool {
+		return len(b.ok("GET", "/clients?order=unsent", "")["clients"].([]any)) == 1
+	})
+}

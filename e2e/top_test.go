@@ -178,6 +178,55 @@ func TestTopOnATerminal(t *testing.T) {
 	}
 }
 
+// Who is slow is named in the table of clients, beside the rooms and, behind a key, alone.
+func TestTopNamesWhoIsSlow(t *testing.T) {
+	t.Parallel()
+	env := []string{"HUBBUB_API_KEY=" + doctorsKey}
+	s := &server{addr: freeAddr(t), exited: make(chan struct{})}
+	s.cmd = exec.Command(program, "serve", "--listen", s.addr, "--workers", "2", "--jwt-key", stageKey, "--send-queue-bytes", "8MiB", "--send-queue-age", "10m")
+	s.cmd.Env = append(os.Environ(), env...)
+	s.run(t)
+	enter := func(user string, rooms ...string) (id string) {
+		out, status := hubbub(t, append(env, "HUBBUB_JWT_KEY="+stageKey), "token", "--user", user)
+		if status != 0 {
+			t.Fatal(out)
+		}
+		c := dialRaw(t, s, "/ws?token="+strings.TrimSpace(out), "")
+		id = c.welcomed()
+		for _, r := range rooms {
+			c.asks(fmt.Sprintf(`{"msg_type":"join_room","room":%q,"id":1}`, r), "joined")
+		}
+		return id
+	}
+	enter("ann", "lobby")
+	slow := enter("bob", "large", "lobby") // reads no more
+	enter("cid", "lobby")
+	screen, _ := onTerminal(t, env, 120, 30, "top", "--url", "http://"+s.addr, "--interval", "500ms")
+	screen.shows("clients, rooms and workers", says("UNSENT", "       0 B", "bob           "+slow+"  large, lobby", "ann", "cid", "lobby", "WORKER  CONNECTIONS"))
+	firstIsSlow := func(frame string) bool {
+		_, clients, _ := strings.Cut(frame, "UNSENT")
+		_, clients, _ = strings.Cut(clients, "\n")
+		first, _, _ := strings.Cut(clients, "\n")
+		return strings.Contains(first, slow) && strings.Contains(first, "      2  bob") && strings.Contains(first, "KiB")
+	}
+	text := `"` + strings.Repeat("x", 60_000) + `"`
+	for end := time.Now().Add(patience); !firstIsSlow(screen.frame()); {
+		if time.Now().After(end) {
+			t.Fatalf("who is slow isn't first:\n%s", screen.frame())
+		}
+		if out, status := hubbub(t, env, "pub", "--url", "http://"+s.addr, "large", text); status != 0 {
+			t.Fatal(out)
+		}
+	}
+	screen.press("c")
+	screen.shows("clients alone", func(f string) bool { return firstIsSlow(f) && !strings.Contains(f, "MEMBERS") })
+	screen.resize(120, 14)
+	screen.press("c")
+	screen.shows("rooms alone, where not both have a place", func(f string) bool { return says("MEMBERS", "lobby")(f) && !strings.Contains(f, "UNSENT") })
+	screen.press("c")
+	screen.shows("clients on a small terminal", firstIsSlow)
+}
+
 // Without a terminal it is one table, with rates, and no control characters.
 func TestTopOnce(t *testing.T) {
 	t.Parallel()

@@ -119,6 +119,9 @@ func TestTroubleshootingIsWhole(t *testing.T) {
 		t.Fatalf("hubbub serve --help: %d", status)
 	}
 	for title, s := range symptoms(t) {
+		if metric := s.lines["Metric"]; len(s.quotes("Metric")) == 0 && !regexp.MustCompile(`^none( [a-z ]+)?: .`).MatchString(metric) {
+			t.Errorf("%s: it names no metric in code marks, and doesn't say why there is none: %q", title, metric)
+		}
 		for _, quote := range s.quotes("Do") {
 			for _, m := range regexp.MustCompile(`--[a-z][a-z-]+`).FindAllString(quote, -1) {
 				if strings.HasPrefix(quote, "-") && !strings.Contains(help, m) {

@@ -230,6 +230,9 @@ var serverTroubles = map[string]func(*mishap){
 		other := &mishap{t: tr.t}
 		other.unready(exec.Command(program, "serve", "--listen", addr, "--cluster-secret", strings.ToUpper(stageKey), "--join", store), addr)
 		other.get("/readyz")
+		if up, ok := scrape(tr.t, other.s)["hubbub_links_up"]; !ok || up != 0 {
+			tr.t.Errorf("hubbub_links_up of who isn't let in is %g (there: %t)", up, ok)
+		}
 		tr.see("%s", other.saw.String())
 		tr.s = first
 	},

@@ -21,12 +21,13 @@ type topCmd struct {
 	apiFlags `embed:""`
 	Interval time.Duration `env:"-" default:"2s" placeholder:"TIME" help:"How often it asks, at least 500ms (${default})."`
 	Sort     string        `env:"-" default:"members" enum:"members,rate" placeholder:"BY" help:"Rooms by members, or by rate of messages (${default})."`
+	Clients  bool          `env:"-" help:"Clients in the place of the rooms, as the key c has it."`
 	Once     bool          `env:"-" help:"Print one table, and end; as it does where it writes to no terminal."`
 }
 
 // Help is shown by hubbub top --help.
 func (topCmd) Help() string {
-	return "Rooms with most members or messages, workers and their queues, memory, and what is lost, of the node that is asked: hubbub top --url http://localhost:9000, with HUBBUB_API_KEY. Keys: s sorts rooms by members or by messages, p pauses, ? helps, q ends. With --json what the API answers, once. A worker's BUSY is its share of the time in which it did something."
+	return "Rooms with most members or messages, the clients for whom most waits, workers and their queues, memory, and what is lost, of the node that is asked: hubbub top --url http://localhost:9000, with HUBBUB_API_KEY. Keys: s sorts rooms by members or by messages, c has clients alone in their place, p pauses, ? helps, q ends. With --json what the API answers, once. A worker's BUSY is its share of the time in which it did something."
 }
 
 // figures are GET /figures, as far as they are shown.
@@ -59,12 +60,22 @@ type topRoom struct {
 	Rate    float64
 }
 
+// topClient is a client of GET /clients, in the order of what waits for them.
+type topClient struct {
+	Client, User string
+	Since        int64 // Unix milliseconds
+	Unsent       int64 `json:"unsent_bytes"`
+	Rooms        []string
+}
+
 // look is what a server said at one moment.
 type look struct {
-	figures figures
-	rooms   []topRoom
-	cpu     float64 // seconds of the process; below 0 where /metrics isn't there
-	raw     []byte
+	figures   figures
+	rooms     []topRoom
+	clients   []topClient
+	noClients error   // why there are none to be shown
+	cpu       float64 // seconds of the process; below 0 where /metrics isn't there
+	raw       []byte
 }
 
 // view is what is shown, and how.
@@ -72,13 +83,17 @@ type view struct {
 	last, now     *look // last is nil before the second
 	sort          string
 	paused, help  bool
+	clients       bool  // they have the place of the rooms, too
 	err           error // why there is no newer
 	url           string
 	width, height int
 }
 
-// maxTopRooms is more than a terminal shows.
-const maxTopRooms = 200
+// Both are more than a terminal shows.
+const (
+	maxTopRooms   = 200
+	maxTopClients = 100
+)
 
 // ask looks at the server.
 func (c *topCmd) ask(ctx context.Context, sort string) (*look, error) {
@@ -93,6 +108,12 @@ func (c *topCmd) ask(ctx context.Context, sort string) (*look, error) {
 		return nil, err
 	}
 	l.rooms = page.Rooms
+	var slow struct{ Clients []topClient }
+	query = url.Values{"order": {"unsent"}, "limit": {strconv.Itoa(maxTopClients)}}
+	if _, err := c.call(ctx, http.MethodGet, "/clients", query, nil, &slow); err != nil {
+		l.noClients = err // a worker that hangs; the rest is worth the more
+	}
+	l.clients = slow.Clients
 	if seconds, err := c.processSeconds(ctx); err == nil {
 		l.cpu = seconds
 	}
@@ -128,7 +149,7 @@ func (c *topCmd) Run() error {
 	}
 	ctx, cancel := untilSignal()
 	defer cancel()
-	v := &view{sort: c.Sort, url: c.URL}
+	v := &view{sort: c.Sort, clients: c.Clients, url: c.URL}
 	var err error
 	if v.now, err = c.ask(ctx, v.sort); err != nil {
 		return err
@@ -254,6 +275,8 @@ func (v *view) key(key byte) bool {
 	case 'p', ' ':
 		v.paused = !v.paused
 		return !v.paused
+	case 'c':
+		v.clients = !v.clients
 	case '?', 'h':
 		v.help = !v.help
 	}

@@ -10,8 +10,12 @@ import (
 	"golang.org/x/text/width"
 )
 
-// maxTopWorkers is how many workers have a line each.
-const maxTopWorkers = 8
+const (
+	maxTopWorkers = 8  // how many workers have a line each
+	fewTopClients = 3  // as many are shown beside the rooms, or none
+	userColumns   = 12 // for the name of a client's user
+	maxRoomsNamed = 20 // of one client
+)
 
 // lines are what the view shows, at most height of them, each at most width columns wide.
 func (v *view) lines() []string {
@@ -28,11 +32,13 @@ func (v *view) lines() []string {
 	up := max(0, time.Duration(f.Time-f.Started)*time.Millisecond).Round(time.Second)
 	add("hubbub top  node %s  %s  up %s  %s", printable(f.Node), printable(f.Version), up, state)
 	if v.help {
-		all = append(all, "", "  s  rooms by members, or by messages a second", "  p  pause, and go on", "  ?  this help, and back", "  q  end", "",
+		all = append(all, "", "  s  rooms by members, or by messages a second", "  c  clients in the place of the rooms, and back", "  p  pause, and go on", "  ?  this help, and back", "  q  end", "",
 			"  BUSY is the share of the time in which a worker did something;",
 			"  QUEUE the tasks that wait for it.",
 			"  MESSAGES/S of a room is what is published to it, of the last 10 s;",
 			"  members count on all nodes.",
+			"  UNSENT of a client are the bytes that wait for it, here in the server: who is",
+			"  slow is first. AGE is its session's; hubbub kick sends one away.",
 			"  dropped are messages that did not reach a client because it was too slow.")
 		return v.fit(all)
 	}
@@ -55,6 +61,12 @@ func (v *view) lines() []string {
 		add("%6d  %11d  %5s  %5d", i, w.Connections, v.busy(i), w.Waiting)
 	}
 	add("")
+	if v.clients {
+		return v.fit(append(all, v.clientLines(maxTopClients)...))
+	}
+	if n := (v.height-len(all))/2 - 2; n >= fewTopClients {
+		all = append(append(all, v.clientLines(n)...), "")
+	}
 	by := map[string]string{"members": "by members", "rate": "by messages"}[v.sort]
 	add(" MEMBERS  MESSAGES/S  ROOM (%s)", by)
 	for _, r := range v.now.rooms {
@@ -64,6 +76,44 @@ func (v *view) lines() []string {
 		add("there are no rooms")
 	}
 	return v.fit(all)
+}
+
+// clientLines are the table of clients: those for whom most waits, at most so many.
+func (v *view) clientLines(most int) []string {
+	all := []string{"    UNSENT   AGE  ROOMS  USER          CLIENT                                IN"}
+	for i, c := range v.now.clients {
+		if i == most {
+			break
+		}
+		age := time.Duration(v.now.figures.Time-c.Since) * time.Millisecond
+		user := shownName(c.User, userColumns)
+		user += strings.Repeat(" ", max(0, userColumns-columnsIn(user)))
+		var rooms []string
+		for _, r := range c.Rooms[:min(len(c.Rooms), maxRoomsNamed)] {
+			rooms = append(rooms, shownName(r, max(8, v.width)))
+		}
+		all = append(all, fmt.Sprintf("%10s  %4s  %5d  %s  %-36s  %s", bytesText(c.Unsent), ageText(age), len(c.Rooms), user, printable(c.Client), strings.Join(rooms, ", ")))
+	}
+	switch {
+	case v.now.noClients != nil:
+		all = append(all, "they can't be had: "+printable(v.now.noClients.Error()))
+	case len(v.now.clients) == 0:
+		all = append(all, "there are no clients")
+	}
+	return all
+}
+
+// ageText is a time in its largest unit.
+func ageText(age time.Duration) string {
+	switch {
+	case age >= 48*time.Hour:
+		return fmt.Sprintf("%dd", age/(24*time.Hour))
+	case age >= time.Hour:
+		return fmt.Sprintf("%dh", age/time.Hour)
+	case age >= time.Minute:
+		return fmt.Sprintf("%dm", age/time.Minute)
+	}
+	return fmt.Sprintf("%ds", max(0, age)/time.Second)
 }
 
 // fit cuts lines to the terminal. The names in them are shown safely before.
@@ -194,6 +244,14 @@ func cutTo(text string, columns int) string {
 		}
 	}
 	return text
+}
+
+// columnsIn is how many columns a text takes.
+func columnsIn(text string) (n int) {
+	for _, r := range text {
+		n += columnsOf(r)
+	}
+	return n
 }
 
 // columnsOf is how many columns of a terminal a character takes.

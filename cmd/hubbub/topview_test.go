@@ -1,18 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 )
-
-func columns(text string) (n int) {
-	for _, r := range text {
-		n += columnsOf(r)
-	}
-	return n
-}
 
 // Whatever a room is called, its line has no control character, is as wide as the terminal at most, and its figures stand
 // where those of the others do.
@@ -33,8 +28,8 @@ func TestHostileNamesOfRoomsInTheTable(t *testing.T) {
 				t.Errorf("%d lines at a height of %d", len(lines), height)
 			}
 			for _, line := range lines {
-				if columns(line) > width {
-					t.Errorf("%d columns at a width of %d: %q", columns(line), width, line)
+				if columnsIn(line) > width {
+					t.Errorf("%d columns at a width of %d: %q", columnsIn(line), width, line)
 				}
 				for _, r := range line {
 					if !unicode.IsPrint(r) {
@@ -55,7 +50,7 @@ func TestHostileNamesOfRoomsInTheTable(t *testing.T) {
 	if got := shownName("z"+strings.Repeat("\u0301", 5), 80); got != "z\u0301\u0301\\u0301\\u0301\\u0301" {
 		t.Errorf("%q", got)
 	}
-	if got := shownName("日本語", 5); got != "日本…" || columns(got) != 5 {
+	if got := shownName("日本語", 5); got != "日本…" || columnsIn(got) != 5 {
 		t.Errorf("%q", got)
 	}
 	if got := shownName("日本語", 6); got != "日本語" {
@@ -99,5 +94,50 @@ func TestRatesInTheTable(t *testing.T) {
 			t.Errorf("behind %c there is no %q", key, want)
 		}
 		v.key(key)
+	}
+}
+
+// Clients stand beside the rooms where the terminal has the lines for both, and alone where c was pressed; their names
+// are shown as safely as those of rooms, and the columns stay where they are.
+func TestClientsInTheTable(t *testing.T) {
+	now := &look{cpu: 1}
+	now.figures.Time = 200_000_000
+	for i, user := range []string{"slow", "", "日本語の部屋の名前", "\x1b[2J\u202Eevil", strings.Repeat("x", 300)} {
+		now.clients = append(now.clients, topClient{strings.Repeat("0", 36), user, int64(i) * 40_000_000, int64(4-i) << 20, []string{"a\x1b[31m", "b"}})
+	}
+	now.rooms = []topRoom{{"lobby", 2, 1}}
+	v := &view{now: now, sort: "members", width: 120, height: 40}
+	table := func() string { return strings.Join(v.lines(), "\n") }
+	want := "   4.0 MiB    2d      2  slow          " + strings.Repeat("0", 36) + "  a\\u001b[31m, b"
+	if got := table(); !strings.Contains(got, want) || !strings.Contains(got, "lobby") || strings.Index(got, "slow") > strings.Index(got, "lobby") {
+		t.Errorf("both don't stand there:\n%s\nwant %s", got, want)
+	}
+	for _, line := range v.lines() {
+		if strings.Contains(line, strings.Repeat("0", 36)) && columnsIn(line[:strings.Index(line, "000")]) != 39 {
+			t.Errorf("the columns don't stand where they should: %q", line)
+		}
+		for _, r := range line {
+			if !unicode.IsPrint(r) {
+				t.Errorf("%q has %U", line, r)
+			}
+		}
+	}
+	if v.height = 12; strings.Contains(table(), "UNSENT") || !strings.Contains(table(), "lobby") {
+		t.Errorf("12 lines have no place for both:\n%s", table())
+	}
+	if v.key('c'); !strings.Contains(table(), want) || strings.Contains(table(), "lobby") {
+		t.Errorf("behind c there are clients alone:\n%s", table())
+	}
+	now.clients, now.noClients = nil, errors.New("a worker\x1b hangs")
+	if got := table(); !strings.Contains(got, "they can't be had: a worker") || strings.Contains(got, "\x1b") || strings.Contains(got, "there are no") {
+		t.Errorf("nothing says why there are none:\n%s", got)
+	}
+	if v.key('c'); !strings.Contains(table(), "lobby") {
+		t.Errorf("c doesn't bring the rooms back:\n%s", table())
+	}
+	for age, want := range map[time.Duration]string{-time.Second: "0s", 59 * time.Second: "59s", 61 * time.Minute: "1h", 47 * time.Hour: "47h", 50 * time.Hour: "2d"} {
+		if got := ageText(age); got != want {
+			t.Errorf("%s is %s, want %s", age, got, want)
+		}
 	}
 }

@@ -104,7 +104,7 @@ var routes = []route{
 	get("presence", "rooms/{room}/presence", (*API).presence, "after", "limit"),
 	manage("join", "PUT", "rooms/{room}/members/{client}", (*API).join),
 	manage("leave", "DELETE", "rooms/{room}/members/{client}", (*API).leave),
-	get("clients", "clients", (*API).listClients, "after", "limit"),
+	get("clients", "clients", (*API).listClients, "after", "limit", "order"),
 	get("client", "clients/{client}", (*API).client),
 	manage("disconnect_client", "DELETE", "clients/{client}", (*API).disconnectClient, "code", "reason"),
 	get("users", "users", (*API).listUsers, "after", "limit"),

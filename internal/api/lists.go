@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strconv"
 	"strings"
+	"time"
 
 	"example.com/hubbub/internal/hub"
 	"example.com/hubbub/internal/protocol"
@@ -174,6 +175,12 @@ func (a *API) listClients(c *call) ([]byte, *problem) {
 	if no != nil {
 		return nil, no
 	}
+	switch order := c.query.Get("order"); {
+	case order == "unsent":
+		return a.clientsByUnsent(c, limit)
+	case order != "id" && c.query.Has("order"):
+		return nil, bad("order must be id or unsent, not %s", shown(order))
+	}
 	after, no := c.afterID()
 	if no != nil {
 		return nil, no
@@ -199,13 +206,40 @@ func (a *API) client(c *call) ([]byte, *problem) {
 	if err != nil {
 		return nil, problemOf(err)
 	}
+	return encode(detailOf(d))
+}
+
+// clientDetail is what is told of one client.
+type clientDetail struct {
+	client
+	Since   int64    `json:"since"` // Unix milliseconds
+	Address string   `json:"address,omitempty"`
+	Unsent  int64    `json:"unsent_bytes"`
+	Rooms   []string `json:"rooms"`
+}
+
+func detailOf(d hub.ClientDetail) clientDetail {
+	return clientDetail{clientOf(d.ClientInfo), d.Since.UnixMilli(), d.Address, d.Unsent, append([]string{}, d.Rooms...)}
+}
+
+// clientsByUnsent lists who is connected to this node, those first for whom most waits. It has no further pages: the
+// figures of a moment ago say nothing of where the next one begins.
+func (a *API) clientsByUnsent(c *call, limit int) ([]byte, *problem) {
+	if c.query.Has("after") {
+		return nil, bad("after goes with order=id alone")
+	}
+	clients, more, err := a.Hub.ClientsByUnsent(c.r.Context(), limit, 2*time.Second) // who looks at what goes wrong is not to wait for a worker that hangs
+	if err != nil {
+		return nil, problemOf(err)
+	}
+	told := make([]clientDetail, 0, len(clients))
+	for _, d := range clients {
+		told = append(told, detailOf(d))
+	}
 	return encode(struct {
-		client
-		Since   int64    `json:"since"` // Unix milliseconds
-		Address string   `json:"address,omitempty"`
-		Unsent  int64    `json:"unsent_bytes"`
-		Rooms   []string `json:"rooms"`
-	}{clientOf(d.ClientInfo), d.Since.UnixMilli(), d.Address, d.Unsent, append([]string{}, d.Rooms...)})
+		Clients []clientDetail `json:"clients"`
+		More    bool           `json:"more"`
+	}{told, more})
 }
 
 func (a *API) listUsers(c *call) ([]byte, *problem) {

@@ -1,6 +1,8 @@
 package hub
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"example.com/hubbub/internal/history"
+	"example.com/hubbub/internal/loop"
 	"example.com/hubbub/internal/presence"
 	"example.com/hubbub/internal/protocol"
 )
@@ -198,13 +201,78 @@ func (h *Hub) clientHere(ctx context.Context, id ID) (ClientDetail, error) {
 	return d, nil
 }
 
+// ClientsByUnsent are the first so many of the clients that are connected here, those for whom most bytes wait first,
+// then by id; more says that there are others. Where nothing waits for anybody they are just any. It waits for all
+// workers, or for so long: context.DeadlineExceeded. ctx's error where it has ended before. Any goroutine but a worker's.
+func (h *Hub) ClientsByUnsent(ctx context.Context, limit int, within time.Duration) (list []ClientDetail, more bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, false, err
+	}
+	var mu sync.Mutex
+	answered := 0
+	h.loop.Inspect(within, func(w *loop.Worker) {
+		here, others := h.workers[w.Index()].mostUnsent(limit, w.Counts().Unsent == 0)
+		mu.Lock()
+		defer mu.Unlock()
+		list, more, answered = append(list, here...), more || others, answered+1
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	if answered < len(h.workers) {
+		return nil, false, fmt.Errorf("list clients: %d of %d workers answered: %w", answered, len(h.workers), context.DeadlineExceeded)
+	}
+	slices.SortFunc(list, func(a, b ClientDetail) int {
+		return cmp.Or(cmp.Compare(b.Unsent, a.Unsent), byID(a.ClientInfo, b.ClientInfo))
+	})
+	if len(list) > limit {
+		list, more = list[:limit], true
+	}
+	return list, more, nil
+}
+
+// mostUnsent are the first so many of a worker's clients, and whether there are others. Where nothing waits it goes over
+// no more of them than it needs. The worker's goroutine.
+func (st *workerState) mostUnsent(limit int, nothing bool) (list []ClientDetail, more bool) {
+	type owed struct {
+		unsent int64
+		s      *session
+	}
+	most, seen := firstOf(limit, func(a, b owed) int {
+		return cmp.Or(cmp.Compare(b.unsent, a.unsent), bytes.Compare(a.s.id[:], b.s.id[:]))
+	}), 0
+	for _, l := range st.everyone {
+		if l == nil {
+			continue
+		}
+		for _, m := range l.members {
+			if seen++; nothing && seen > limit+1 {
+				break
+			}
+			most.add(owed{m.s.unsent(), m.s})
+		}
+	}
+	first, more := most.page()
+	for _, o := range first {
+		d := o.s.detail()
+		slices.Sort(d.Rooms)
+		list = append(list, d)
+	}
+	return list, more
+}
+
+// unsent is how many bytes wait for the client.
+func (s *session) unsent() int64 {
+	n := int64(s.conn.Unsent())
+	if s.more != nil {
+		n += s.more.flow.plain + s.more.flow.keyed
+	}
+	return n
+}
+
 func (s *session) detail() ClientDetail {
-	d := ClientDetail{ClientInfo: ClientInfo{s.identity(), false}, Since: time.Unix(int64(s.since), 0), Address: s.address(), Unsent: int64(s.conn.Unsent())}
+	d := ClientDetail{ClientInfo: ClientInfo{s.identity(), false}, Since: time.Unix(int64(s.since), 0), Address: s.address(), Unsent: s.unsent()}
 	for _, m := range s.rooms {
 		d.Rooms = append(d.Rooms, m.local.room.name)
-	}
-	if s.more != nil {
-		d.Unsent += s.more.flow.plain + s.more.flow.keyed
 	}
 	if s.coming() {
 		for name := range s.more.coming.left {
