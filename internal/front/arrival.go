@@ -1,7 +1,6 @@
 package front
 
 import (
-	"context"
 	"errors"
 	"net"
 	"sync/atomic"
@@ -9,16 +8,19 @@ import (
 	"time"
 )
 
-// arrival is a connection that the gate has accepted and net/http reads from, until it is hijacked. It knows whether
-// its client keeps the server waiting, or the server its client. See Quick for what net/http never gets.
+// arrival is a connection that the gate has accepted, until it is hijacked. It knows whether its client keeps the server
+// waiting, or the server its client. Where there is a Quick, net/http gets what this leaves.
 type arrival struct {
 	net.Conn
-	gate    *Gate
-	context context.Context // net/http's, of all its requests
-	quick   answers
-	mode    atomic.Int32
-	waits   atomic.Bool // somebody reads, and nothing has come
-	since   time.Time   // the client has been silent as often as the gate looked; guarded by the gate's mu
+	gate  *Gate
+	quick answers // the reading goroutine's of the gate
+	mode  atomic.Int32
+	waits atomic.Bool // somebody reads, and nothing has come
+	since time.Time   // the client has been silent as often as the gate looked; guarded by the gate's mu
+
+	// The gate's first, then net/http's.
+	left   []byte    // was read, and is net/http's
+	headBy time.Time // when the first request must have come, where net/http has that; zero: it sets the time itself
 }
 
 // newArrival gives nc itself where nothing can be told of it. Of TLS nobody knows who waits for whom, since a handshake
@@ -27,7 +29,19 @@ func (g *Gate) newArrival(nc net.Conn) net.Conn {
 	if _, ok := nc.(syscall.Conn); !ok {
 		return nc
 	}
-	return &arrival{Conn: nc, gate: g, quick: answers{Quick: g.Quick}}
+	a := &arrival{Conn: nc, gate: g, quick: answers{Quick: g.Quick}}
+	if g.Quick == nil {
+		a.mode.Store(passed)
+	}
+	return a
+}
+
+// SetReadDeadline is net/http's, whose time for the first request counts from when the gate began to read.
+func (a *arrival) SetReadDeadline(t time.Time) error {
+	if !a.headBy.IsZero() {
+		t, a.headBy = a.headBy, time.Time{}
+	}
+	return a.Conn.SetReadDeadline(t)
 }
 
 // read is the connection's.

@@ -3,12 +3,14 @@
 // is the caller's.
 //
 // Goroutines: all of it may be used from any; only Gate.Accept blocks, and Listen and ReadCertificate as package os
-// does.
+// does. A Gate with a Quick has one that accepts and, for each connection that net/http doesn't have, one that reads; they
+// end with Close and these connections.
 //
 // The map:
 //
 //	gate.go         Gate: how many connections may be between Accept and the upgrade
 //	arrival.go      whether a connection's client keeps the server waiting
+//	heads.go        the goroutines that read what comes first, where there is a Quick
 //	quick.go        Quick: requests that are answered without net/http
 //	turn.go         TakeTurn: how many upgrades are under way at once, and who goes first
 //	lane.go         Lane: how many requests of a kind that want no WebSocket

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -42,7 +43,13 @@ type Gate struct {
 	sorry    func() string
 	log      *slog.Logger
 
-	// Accept's.
+	heads  chan *arrival // to goroutines that wait for a connection to read from
+	handed chan accepted // to net/http, where there is a Quick
+	over   chan struct{} // closed with the gate
+	idle   atomic.Int32  // goroutines that receive from heads
+	begun  bool          // Accept's: there is acceptAll
+
+	// accept's.
 	reserve *os.File      // a descriptor to refuse with; nil when not even it could be had
 	short   sparselog.Log // of descriptors
 
@@ -65,6 +72,7 @@ type Gate struct {
 func NewGate(l net.Listener, descriptors, turns int, sorry func() string, log *slog.Logger) *Gate {
 	g := &Gate{
 		Listener: l, maxTurns: turns, sorry: sorry, log: log,
+		heads: make(chan *arrival), handed: make(chan accepted), over: make(chan struct{}),
 		arrived: map[net.Conn]time.Time{}, beside: map[net.Conn]time.Time{}, kept: map[net.Conn]bool{},
 	}
 	g.freed.L = &g.mu
@@ -80,8 +88,25 @@ func (g *Gate) Descriptors(n int) {
 	g.maxBeside = max(lanes*laneWidth+wideLane, n-maxHandshakes)
 }
 
-// Accept waits for a place, then for a connection.
+// Accept waits for a connection that net/http is to serve. One goroutine calls.
 func (g *Gate) Accept() (net.Conn, error) {
+	if g.Quick == nil {
+		return g.accept()
+	}
+	if !g.begun {
+		g.begun = true
+		go g.acceptAll()
+	}
+	select {
+	case a := <-g.handed:
+		return a.nc, a.err
+	case <-g.over:
+		return nil, net.ErrClosed
+	}
+}
+
+// accept waits for a place, then for a connection.
+func (g *Gate) accept() (net.Conn, error) {
 	g.waitForPlace()
 	nc, err := g.Listener.Accept()
 	for errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
@@ -94,13 +119,17 @@ func (g *Gate) Accept() (net.Conn, error) {
 	}
 	nc = g.newArrival(nc)
 	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed && g.Quick != nil { // it was too late for dismiss
+		nc.Close()
+		return nil, net.ErrClosed
+	}
 	g.arrived[nc] = time.Now()
-	g.mu.Unlock()
 	return nc, nil
 }
 
 // turnAway tells the next connection in the queue that there is no descriptor for it: a spare one is given up to accept
-// it. Else it would wait for an answer, and Accept would fail again and again. Only Accept calls.
+// it. Else it would wait for an answer, and accept would fail again and again. Only accept calls.
 func (g *Gate) turnAway() {
 	g.short.Log(g.log, slog.LevelWarn, "out of file descriptors: a connection is turned away", "would_allow", "a higher limit of open files, or a lower --max-connections")
 	g.reserve.Close() // of a nil file it does nothing
@@ -220,11 +249,7 @@ func (g *Gate) Unsettled() []string {
 
 // Context is net/http's ConnContext.
 func (g *Gate) Context(ctx context.Context, nc net.Conn) context.Context {
-	ctx = context.WithValue(ctx, gateKey{}, &ticket{gate: g, nc: nc})
-	if a, ok := nc.(*arrival); ok {
-		a.context = ctx
-	}
-	return ctx
+	return context.WithValue(ctx, gateKey{}, &ticket{gate: g, nc: nc})
 }
 
 type gateKey struct{}
@@ -289,14 +314,19 @@ func Answers(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Close lets Accept go, and the connections on which Quick alone has answered.
+// Close lets Accept go, and the connections that net/http doesn't have.
 func (g *Gate) Close() error {
 	g.mu.Lock()
+	if !g.closed {
+		close(g.over)
+	}
 	g.closed = true
 	g.freed.Broadcast()
-	for nc := range g.beside {
-		if a, ok := nc.(*arrival); ok {
-			a.dismiss()
+	for _, all := range []map[net.Conn]time.Time{g.arrived, g.beside} {
+		for nc := range all {
+			if a, ok := nc.(*arrival); ok {
+				a.dismiss()
+			}
 		}
 	}
 	g.mu.Unlock()

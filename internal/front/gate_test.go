@@ -1,12 +1,16 @@
 package front
 
 import (
+	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // crowd is a listener that always has one more.
@@ -91,4 +95,80 @@ func TestWhoStaysIsBoundedWithThoseWhoAreKept(t *testing.T) {
 	if left := g.Unsettled(); left != nil {
 		t.Errorf("%v", left)
 	}
+}
+
+// few is a listener that has these connections and no more, until it is closed.
+type few struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (f few) Accept() (net.Conn, error) {
+	if nc, more := <-f.conns; more {
+		return nc, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (f few) Close() error {
+	close(f.conns)
+	return nil
+}
+
+// stream is a connection of which something can be told, as of a socket.
+type stream struct{ net.Conn }
+
+func (stream) SyscallConn() (syscall.RawConn, error) { return nil, errors.ErrUnsupported }
+
+// The goroutines that read what comes first serve one connection behind the other, few of them wait, and a gate that
+// closes leaves none, nor a connection that net/http doesn't have.
+func TestReadersAreUsedAgainAndEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const crowd = maxIdleReaders + 64 // fewer than may stay
+		l := few{conns: make(chan net.Conn, crowd)}
+		g := NewGate(l, 0, 1, func() string { return "" }, slog.New(slog.DiscardHandler))
+		g.Quick = &Quick{Answer: lines, Head: time.Hour, Idle: time.Hour}
+		go g.Accept()
+		var clients []net.Conn
+		connect := func() net.Conn {
+			near, client := net.Pipe()
+			l.conns <- stream{near}
+			clients = append(clients, client)
+			return client
+		}
+		for range crowd {
+			client := connect()
+			io.WriteString(client, "q\n") // so that it holds no place
+			hears(t, client, "to q\n")
+		}
+		synctest.Wait()
+		if idle := g.idle.Load(); idle != 0 {
+			t.Errorf("%d wait, and all are to read", idle)
+		}
+		for _, client := range clients {
+			client.Close()
+		}
+		synctest.Wait()
+		if idle := g.idle.Load(); idle != maxIdleReaders {
+			t.Errorf("%d goroutines wait for the next connection, want %d", idle, maxIdleReaders)
+		}
+		answered := connect()
+		io.WriteString(answered, "q\n")
+		hears(t, answered, "to q\n")
+		silent := connect()
+		synctest.Wait()
+		if idle := g.idle.Load(); idle != maxIdleReaders-2 {
+			t.Errorf("with two connections %d wait: they aren't used again", idle)
+		}
+		began := time.Now()
+		g.Close()
+		for name, client := range map[string]net.Conn{"answered": answered, "silent": silent} {
+			if _, err := client.Read(make([]byte, 1)); err != io.EOF || time.Since(began) != 0 {
+				t.Errorf("%s: %v after %v, want the end at once", name, err, time.Since(began))
+			}
+		}
+		if left := g.Unsettled(); left != nil {
+			t.Error(left)
+		}
+	}) // which waits for all goroutines
 }

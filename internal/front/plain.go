@@ -20,11 +20,12 @@ func plainUpgrade(b []byte) (r *http.Request, size int) {
 	if !whole || !get || !http11 || address == nil {
 		return nil, 0
 	}
+	most := min(strings.Count(lines, "\r\n")+1, 32)
 	r = &http.Request{
-		Method: http.MethodGet, URL: address, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: make(http.Header, 12),
+		Method: http.MethodGet, URL: address, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: make(http.Header, most),
 		Body: http.NoBody, RequestURI: target,
 	}
-	values := make([]string, 0, 16) // of all headers, in one piece
+	values := make([]string, 0, most) // of all headers, in one piece
 	for lines != "" {
 		line, lines, _ = strings.Cut(lines, "\r\n")
 		name, value, ok := plainLine(line)

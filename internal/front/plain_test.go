@@ -57,13 +57,12 @@ const anUpgrade = "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n"
 func upgrading(t *testing.T, serve http.HandlerFunc) (g *Gate, a *arrival, client net.Conn) {
 	g, a, client = quickly(t, lines)
 	a.quick.Upgrade = func(*http.Request) http.HandlerFunc { return serve }
-	g.Context(t.Context(), a)
 	return g, a, client
 }
 
 // A connection that an upgrade has taken is net/http's no more, which closes what it believes to have; nor the gate's.
 func TestWhatAnUpgradeTakesStaysOpen(t *testing.T) {
-	for name, closes := range map[string]bool{"": false, "while net/http closes": true} {
+	for name, closes := range map[string]bool{"": false, "while the gate closes": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var a *arrival
@@ -84,12 +83,7 @@ func TestWhatAnUpgradeTakesStaysOpen(t *testing.T) {
 				if end := <-got; end.text != "" || end.err != io.EOF {
 					t.Errorf("net/http got %q, %v", end.text, end.err)
 				}
-				for _, set := range []func(time.Time) error{a.SetDeadline, a.SetReadDeadline, a.SetWriteDeadline} { // net/http's
-					if err := set(time.Now().Add(-time.Second)); err != nil {
-						t.Error(err)
-					}
-				}
-				if err := a.Close(); err != nil { // likewise
+				if err := a.Close(); err != nil { // the gate's goroutine's
 					t.Error(err)
 				}
 				if string(first) != "behind" {
@@ -98,7 +92,6 @@ func TestWhatAnUpgradeTakesStaysOpen(t *testing.T) {
 				if left := g.Unsettled(); left != nil {
 					t.Error(left)
 				}
-				a.SetWriteDeadline(time.Now()) // net/http's too, behind a request
 				go io.WriteString(nc, "still here")
 				hears(t, client, "still here")
 			})
@@ -139,20 +132,17 @@ func TestARefusedUpgradeLingers(t *testing.T) {
 	}
 }
 
-// A panic of who serves an upgrade leaves nothing open.
+// A panic of who serves an upgrade leaves nothing open, nor a place taken.
 func TestAPanicInAnUpgrade(t *testing.T) {
-	_, a, client := upgrading(t, func(http.ResponseWriter, *http.Request) { panic("!") })
-	ended := make(chan any)
-	go func() {
-		defer func() { ended <- recover() }()
-		a.Read(make([]byte, 4<<10))
-	}()
-	io.WriteString(client, anUpgrade)
-	if <-ended != "!" {
-		t.Error("it is swallowed")
-	}
-	a.Close() // net/http's
-	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		g, a, client := upgrading(t, func(http.ResponseWriter, *http.Request) { panic("!") })
+		go io.WriteString(client, anUpgrade)
+		g.readHead(a)
+		if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+			t.Error(err)
+		}
+		if left := g.Unsettled(); left != nil {
+			t.Error(left)
+		}
+	})
 }

@@ -13,21 +13,22 @@ type Answer func(b, dst []byte) (answer []byte, used int)
 
 // Quick has requests answered without net/http, from the first of a connection on until one comes that neither Answer nor
 // Upgrade will have, or that hasn't arrived whole. From there on the connection is net/http's for good, which gets all
-// that wasn't answered: it has never seen any of this connection before, so the two can't disagree about where a request
+// that wasn't answered: it has never seen this connection before, so the two can't disagree about where a request
 // begins. Not where there is TLS.
 type Quick struct {
 	Answer Answer // nil: none
 	// Upgrade says who serves an upgrade: nil for net/http. Who does writes to an *Upgrading, and must not wait for long:
 	// that the client has gone doesn't end the request's context. nil: nobody.
 	Upgrade func(r *http.Request) http.HandlerFunc
-	Head    time.Duration // for the first request of net/http's, behind one of Answer's
+	Head    time.Duration // for the first request, be it net/http's then; as net/http has it for a head
 	Idle    time.Duration // between an answer and the next request
 }
 
 // What an arrival is about.
 const (
-	fresh   = iota // nothing was answered yet, or net/http has it
+	fresh   = iota // Quick waits for what comes first
 	resting        // Quick has answered, and waits
+	passed         // Quick wants it no more: it is net/http's, or a refused client is heard out
 	busy           // Quick is at work
 	ending         // likewise, and it is closed as soon as that is answered
 	taken          // for good, by an upgrade
@@ -38,30 +39,10 @@ const maxSpace = 1 << 10
 
 // answers is the goroutine's that reads.
 type answers struct {
-	*Quick              // nil: net/http has the connection
+	*Quick              // nil: net/http has the connection, or gets it
 	given     bool      // one or more
 	refreshed time.Time // when the connection's time was last counted anew
 	space     []byte    // of an answer, for the next one
-}
-
-// Read is net/http's, which asks for the beginning of a request with room for 4 KiB. What Quick answers it never sees.
-func (a *arrival) Read(b []byte) (n int, err error) {
-	if a.quick.Quick == nil {
-		return a.read(b)
-	}
-	for n == 0 && err == nil {
-		if n, err = a.read(b); err == nil {
-			n, err = a.answer(b[:n])
-		}
-	}
-	if a.quick.given {
-		a.Conn.SetReadDeadline(time.Now().Add(a.quick.Head)) // net/http has set one for the connection's first request
-	}
-	a.quick.Quick, a.quick.space = nil, nil
-	if a.mode.CompareAndSwap(resting, fresh); a.mode.Load() == ending {
-		return 0, net.ErrClosed // net/http must not begin what nobody would be told of
-	}
-	return n, err
 }
 
 // answer has the requests in b answered, until what is left in the first n bytes of b is net/http's.
@@ -131,14 +112,14 @@ func (a *arrival) Close() error {
 	return a.Conn.Close()
 }
 
-// dismiss is Close for what is Quick's alone: net/http closes its own when they rest.
+// dismiss is Close for what net/http doesn't have, which closes its own when they rest.
 func (a *arrival) dismiss() {
 	for {
-		switch a.mode.Load() {
+		switch now := a.mode.Load(); now {
 		case busy:
 			a.Close()
-		case resting:
-			if a.mode.CompareAndSwap(resting, ending) {
+		case fresh, resting:
+			if a.mode.CompareAndSwap(now, ending) {
 				a.Conn.Close()
 			}
 		default:

@@ -46,7 +46,7 @@ func (a *arrival) reads() <-chan struct {
 	}, 1)
 	go func() {
 		b := make([]byte, 4<<10)
-		n, err := a.Read(b)
+		n, err := a.begin(b)
 		got <- struct {
 			text string
 			err  error
@@ -81,10 +81,10 @@ func TestWhatIsQuickNetHTTPNeverSees(t *testing.T) {
 		if first := <-got; first.text != "GET /\nq4\n" || first.err != nil {
 			t.Errorf("net/http got %q, %v", first.text, first.err)
 		}
-		got = a.reads() // the connection is its own now
-		io.WriteString(client, "q5\n")
-		if next := <-got; next.text != "q5\n" {
-			t.Errorf("net/http got %q behind that", next.text)
+		go io.WriteString(client, "q5\n") // the connection is net/http's now
+		b := make([]byte, 10)
+		if n, _ := a.Read(b); string(b[:n]) != "q5\n" {
+			t.Errorf("net/http got %q behind that", b[:n])
 		}
 	})
 }
@@ -116,12 +116,40 @@ func TestAQuickConnectionHasItsTime(t *testing.T) {
 				if tt.after > 0 {
 					return
 				}
-				if end := <-a.reads(); !errors.Is(end.err, os.ErrDeadlineExceeded) || time.Since(began) != 10*time.Second {
+				a.SetReadDeadline(time.Now().Add(10 * time.Second)) // as net/http does
+				if _, err := a.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != 10*time.Second {
 					t.Errorf("the rest of net/http's request had %v", time.Since(began))
 				}
 			})
 		})
 	}
+}
+
+// Whether net/http has it or not, a connection's first request has its time but once.
+func TestAFirstRequestHasItsTimeOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, client := quickly(t, lines)
+		got := a.reads()
+		began := time.Now()
+		time.Sleep(8 * time.Second)
+		io.WriteString(client, "GET /")
+		if first := <-got; first.text != "GET /" {
+			t.Errorf("net/http got %q, %v", first.text, first.err)
+		}
+		for _, want := range []time.Duration{10 * time.Second, 20 * time.Second} { // the next is another's, whose time is net/http's
+			a.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if _, err := a.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != want {
+				t.Errorf("it ended after %v with %v, want %v", time.Since(began), err, want)
+			}
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		_, a, _ := quickly(t, lines)
+		began := time.Now()
+		if end := <-a.reads(); !errors.Is(end.err, os.ErrDeadlineExceeded) || time.Since(began) != 10*time.Second {
+			t.Errorf("who says nothing: %v after %v", end.err, time.Since(began))
+		}
+	})
 }
 
 func TestAGateThatClosesLetsQuickFinish(t *testing.T) {
@@ -147,14 +175,9 @@ func TestAGateThatClosesLetsQuickFinish(t *testing.T) {
 				io.WriteString(client, "q!\n")
 				synctest.Wait()
 				g.Close()
-				a.Close() // as net/http closes what it takes for idle
 				synctest.Wait()
-				if before != "" {
-					if end := <-rest; end.err == nil {
-						t.Errorf("an idle connection: %q", end.text)
-					}
-				} else if len(rest) > 0 {
-					t.Error("a connection on which nothing was answered is net/http's to close")
+				if end := <-rest; end.err == nil {
+					t.Errorf("an idle connection: %q", end.text)
 				}
 				close(going)
 				hears(t, client, "to q!\n")

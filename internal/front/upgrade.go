@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 )
 
@@ -24,15 +25,15 @@ func (a *arrival) upgrades(b []byte) bool {
 	if r == nil {
 		return false
 	}
-	r.RemoteAddr = a.Conn.RemoteAddr().String()
-	r = r.WithContext(context.WithValue(a.context, http.LocalAddrContextKey, a.Conn.LocalAddr())) // as net/http has it
+	r.RemoteAddr = addressText(a.Conn.RemoteAddr())
+	r = r.WithContext(&upgradeContext{Context: context.Background(), ticket: ticket{gate: a.gate, nc: a}, local: a.Conn.LocalAddr()})
 	serve := a.quick.Upgrade(r)
 	if serve == nil {
 		return false
 	}
 	a.gate.Changed(a, http.StateActive)
 	serve(&Upgrading{a: a, first: b[size:], header: http.Header{}}, r)
-	if a.mode.CompareAndSwap(busy, fresh) { // so that Close means now
+	if a.mode.CompareAndSwap(busy, passed) { // so that Close means now
 		closeWrite(a.Conn)
 		a.Conn.SetReadDeadline(time.Now().Add(maxLinger))
 		io.CopyN(io.Discard, a.Conn, 64<<10)
@@ -40,19 +41,31 @@ func (a *arrival) upgrades(b []byte) bool {
 	return true
 }
 
-// SetDeadline and the two others are net/http's, which sets one behind each request that it has read, or not: none on
-// what is an upgrade's.
-func (a *arrival) SetDeadline(t time.Time) error { return a.mine(a.Conn.SetDeadline, t) }
+// upgradeContext is that of an upgrade which net/http doesn't see. It never ends.
+type upgradeContext struct {
+	context.Context
+	ticket ticket
+	local  net.Addr
+}
 
-func (a *arrival) SetReadDeadline(t time.Time) error { return a.mine(a.Conn.SetReadDeadline, t) }
-
-func (a *arrival) SetWriteDeadline(t time.Time) error { return a.mine(a.Conn.SetWriteDeadline, t) }
-
-func (a *arrival) mine(set func(time.Time) error, t time.Time) error {
-	if a.mode.Load() == taken {
-		return nil
+// Value has what the gate wants to know of a request, and what net/http says of each.
+func (c *upgradeContext) Value(key any) any {
+	switch key {
+	case gateKey{}:
+		return &c.ticket
+	case http.LocalAddrContextKey:
+		return c.local
 	}
-	return set(t)
+	return nil
+}
+
+// addressText is addr.String() in fewer pieces.
+func addressText(addr net.Addr) string {
+	if tcp, ok := addr.(*net.TCPAddr); ok {
+		of := tcp.AddrPort()
+		return netip.AddrPortFrom(of.Addr().Unmap(), of.Port()).String()
+	}
+	return addr.String()
 }
 
 // Upgrading is the http.ResponseWriter of an upgrade that net/http doesn't see: Take has the connection, or one Write the

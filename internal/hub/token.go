@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"hash"
+	"sync"
 	"time"
 
 	"example.com/hubbub/broker"
@@ -56,11 +58,26 @@ func ownerOf(id ID, user string) (o [ownerSize]byte) {
 	return o
 }
 
+// signer signs with one key, again and again: to prepare for a key costs more than to sign.
+type signer struct {
+	key [32]byte
+	mac hash.Hash
+	sum [sha256.Size]byte
+}
+
+// signers are those that nobody uses just now.
+var signers = sync.Pool{New: func() any { return new(signer) }}
+
 // sign appends the half of an HMAC-SHA256 (RFC 2104 5 allows to truncate it so).
 func (h *Hub) sign(b []byte) []byte {
-	mac := hmac.New(sha256.New, h.cfg().TokenKey[:])
-	mac.Write(b)
-	return append(b, mac.Sum(nil)[:16]...)
+	s := signers.Get().(*signer)
+	defer signers.Put(s)
+	if key := h.cfg().TokenKey; s.mac == nil || s.key != key {
+		s.key, s.mac = key, hmac.New(sha256.New, key[:])
+	}
+	s.mac.Reset()
+	s.mac.Write(b)
+	return append(b, s.mac.Sum(s.sum[:0])[:16]...)
 }
 
 // Resume reads a token, which a client may have made up. Where the session isn't here, but may be on another node, that is

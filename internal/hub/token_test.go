@@ -27,6 +27,7 @@ func TestATokenIsGoodAsItWasGiven(t *testing.T) {
 	}
 	other := append([]byte(nil), given...)
 	other[len(other)-1]++
+	stranger, _ := newHubOf(t, 1, func(c *Config) { c.TokenKey[0]++ })
 	for name, c := range map[string]struct {
 		token []byte
 		good  bool
@@ -41,6 +42,7 @@ func TestATokenIsGoodAsItWasGiven(t *testing.T) {
 		"cut":                     {given[:len(given)-1], false},
 		"longer":                  {append(append([]byte(nil), given...), 0), false},
 		"nothing but a signature": {h.sign(nil), false},
+		"of another key":          {stranger.sign(given[:tokenSize:tokenSize]), false},
 	} {
 		if _, good := h.Resume(base64.RawURLEncoding.EncodeToString(c.token)); good != c.good {
 			t.Errorf("%s: good is %t", name, good)

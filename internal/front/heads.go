@@ -1,0 +1,138 @@
+package front
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// Where there is a Quick, the gate's own goroutines read what comes first on a connection, and net/http gets the connection
+// only when Quick wants it no more: nothing of what it makes for one is needed for an upgrade. The goroutines are used
+// again, since a new one's stack has to grow, which was a twelfth of an upgrade's processor time; the figures are in
+// docs/decisions/0007-speed.md.
+
+// maxIdleReaders is how many of these goroutines wait for the next connection; each keeps a stack.
+const maxIdleReaders = 64
+
+// heads are buffers for what comes first.
+var heads = sync.Pool{New: func() any { return new([4 << 10]byte) }}
+
+// accepted is what Accept gives net/http.
+type accepted struct {
+	nc  net.Conn
+	err error
+}
+
+// acceptAll accepts in a goroutine of its own until the listener fails for good, as net/http would.
+func (g *Gate) acceptAll() {
+	for {
+		nc, err := g.accept()
+		a, ours := nc.(*arrival)
+		switch {
+		case err != nil:
+			temporary, ok := err.(interface{ Temporary() bool })
+			if !g.hand(accepted{err: err}) || !ok || !temporary.Temporary() {
+				return
+			}
+		case !ours:
+			if !g.hand(accepted{nc: nc}) {
+				g.drop(nc)
+			}
+		default:
+			select {
+			case g.heads <- a:
+			default:
+				go g.readHeads(a)
+			}
+		}
+	}
+}
+
+// hand gives net/http what was accepted, unless the gate is closed.
+func (g *Gate) hand(what accepted) bool {
+	select {
+	case g.handed <- what:
+		return true
+	case <-g.over:
+		return false
+	}
+}
+
+// drop closes a connection that nobody has any more.
+func (g *Gate) drop(nc net.Conn) {
+	nc.Close()
+	g.Changed(nc, http.StateClosed)
+}
+
+// readHeads reads what comes first on a, and then on others, as long as few goroutines wait for that.
+func (g *Gate) readHeads(a *arrival) {
+	for {
+		g.readHead(a)
+		if g.idle.Add(1) > maxIdleReaders {
+			g.idle.Add(-1)
+			return
+		}
+		select {
+		case a = <-g.heads:
+			g.idle.Add(-1)
+		case <-g.over:
+			return
+		}
+	}
+}
+
+// readHead has Quick serve a connection, and hands it to net/http with what Quick leaves.
+func (g *Gate) readHead(a *arrival) {
+	b := heads.Get().(*[4 << 10]byte)
+	defer heads.Put(b)
+	defer func() {
+		if p := recover(); p != nil {
+			g.log.Error("panic in an upgrade", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			g.drop(a)
+		}
+	}()
+	n, err := a.begin(b[:])
+	if err != nil {
+		g.drop(a)
+		return
+	}
+	a.left = bytes.Clone(b[:n])
+	if !g.hand(accepted{nc: a}) {
+		g.drop(a)
+	}
+}
+
+// begin reads from a new connection, and has Quick answer, until there is something for net/http in the first n bytes of b.
+// After an error the connection is to be closed, where it isn't an upgrade's.
+func (a *arrival) begin(b []byte) (n int, err error) {
+	a.Conn.RemoteAddr() // behind a proxy this reads who the client is, within a time of its own
+	a.headBy = time.Now().Add(a.quick.Head)
+	a.Conn.SetReadDeadline(a.headBy)
+	for n == 0 && err == nil {
+		if n, err = a.read(b); err == nil {
+			n, err = a.answer(b[:n])
+		}
+	}
+	if a.quick.given {
+		a.headBy = time.Time{} // the request that net/http gets is a later one
+	}
+	a.quick = answers{}
+	if err == nil && !a.mode.CompareAndSwap(fresh, passed) && !a.mode.CompareAndSwap(resting, passed) {
+		err = net.ErrClosed
+	}
+	return n, err
+}
+
+// Read is net/http's.
+func (a *arrival) Read(b []byte) (n int, err error) {
+	if len(a.left) > 0 {
+		n = copy(b, a.left)
+		a.left = a.left[n:]
+		return n, nil
+	}
+	return a.read(b)
+}
