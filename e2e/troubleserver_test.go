@@ -230,7 +230,8 @@ var serverTroubles = map[string]func(*mishap){
 		other := &mishap{t: tr.t}
 		other.unready(exec.Command(program, "serve", "--listen", addr, "--cluster-secret", strings.ToUpper(stageKey), "--join", store), addr)
 		other.get("/readyz")
-		tr.see("%s", other.saw.String())
+		other.s.says(tr.t, "refuses this node")
+		tr.see("%s%s", other.saw.String(), other.s.log.String())
 		tr.s = first
 	},
 	"It doesn't start: NATS can't be reached": func(tr *mishap) {
