@@ -145,8 +145,8 @@ func comers(d *drill) {
 	c.judgeRecovered()
 }
 
-// judgeRecovered judges what members were told as lost, which nothing was. Where nodes have too little of the processors
-// they can't prove in time that a quiet room had nothing.
+// judgeRecovered judges that sessions were resumed, and what members were told as lost, which nothing was. Where nodes have
+// too little of the processors they can't answer in time for a session, nor prove that a quiet room had nothing.
 func (c *company) judgeRecovered() {
 	expired := c.resuming.unrecovered["expired"]
 	others := len(c.resuming.unrecovered)
@@ -155,4 +155,5 @@ func (c *company) judgeRecovered() {
 	}
 	c.d.must(len(c.gaps) == 0 && others == 0, "something was told as lost")
 	c.d.timed(expired == 0, "%d rooms were told expired", expired)
+	c.d.timed(c.resuming.denied == 0, "%d sessions were not resumed", c.resuming.denied)
 }

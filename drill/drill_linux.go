@@ -26,6 +26,7 @@ type drill struct {
 	seed     uint64
 	rng      *rand.Rand
 	program  string // the server's binary
+	logs     string // a folder of the servers' logs; "" for none
 	dir      string // what it may make, and is removed
 	deadline time.Time
 	figures  []string

@@ -241,7 +241,7 @@ func (c *company) judgeCompany(refusals bool) {
 	d.must(v.acked > 0 && v.deliveries > 0, "nothing was delivered")
 	d.must(len(c.faults) == 0, "%d answers make no sense: %s", len(c.faults), strings.Join(c.faults[:min(3, len(c.faults))], "; "))
 	r := &c.resuming
-	d.say("%d published, %d refused; %d resumes (at most %.1f s after the loss), %d began anew, %d tried again; %d publishes sent again, of which %d were known", v.acked, v.refused, r.answered, r.longest.Seconds(), r.denied+r.tooLate, r.retried, r.sentAgain, r.duplicates)
+	d.say("%d published, %d refused; %d resumes (at most %.1f s after the loss), %d began anew (at most %.1f s after it), %d tried again; %d publishes sent again, of which %d were known", v.acked, v.refused, r.answered, r.longest.Seconds(), r.denied+r.tooLate, r.deniedIn.Seconds(), r.retried, r.sentAgain, r.duplicates)
 	if len(r.unrecovered) > 0 || len(c.gaps) > 0 {
 		d.say("rooms not recovered: %v, gaps told: %v", r.unrecovered, c.gaps)
 	}

@@ -68,7 +68,14 @@ func (d *drill) launch(h how) *server {
 	listen := net.JoinHostPort(net.IP(s.addr.Addr[:]).String(), strconv.Itoa(s.addr.Port))
 	words := append(append(h.under, d.program, "serve", "--listen", listen, "--shutdown-timeout", "2s"), h.flags...)
 	s.cmd = exec.Command(words[0], words[1:]...)
-	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
+	var log io.Writer = &s.log
+	if d.logs != "" {
+		file, err := os.CreateTemp(d.logs, d.name+"-*.log")
+		d.check(err)
+		d.cleanup(func() { d.check(file.Close()) })
+		log = io.MultiWriter(log, file)
+	}
+	s.cmd.Stdout, s.cmd.Stderr = log, log
 	if h.stderr != nil {
 		s.cmd.Stderr = h.stderr
 	}

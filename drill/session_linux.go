@@ -25,6 +25,7 @@ type resuming struct {
 	answered              int
 	retried               int            // answers that a room couldn't be opened just now
 	denied, tooLate       int            // told resumed: false within the window, and after it
+	deniedIn              time.Duration  // the longest from the loss until that
 	cutAgain              int            // lost before they were answered
 	missed                int            // deliveries of what was published before the resume was answered
 	sentAgain, duplicates int            // publishes whose answer was cut off, and how many the server knew already
@@ -81,8 +82,9 @@ func (f *fleet) welcomed(c *client, m serverMessage) bool {
 		return true
 	}
 	if came { // the session's log stays closed, and it begins anew
-		if time.Duration(f.now-s.lost) < f.resuming.window {
+		if took := time.Duration(f.now - s.lost); took < f.resuming.window {
 			f.resuming.denied++
+			f.resuming.deniedIn = max(f.resuming.deniedIn, took)
 		} else {
 			f.resuming.tooLate++
 		}

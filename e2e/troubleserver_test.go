@@ -233,7 +233,8 @@ var serverTroubles = map[string]func(*mishap){
 		if up, ok := scrape(tr.t, other.s)["hubbub_links_up"]; !ok || up != 0 {
 			tr.t.Errorf("hubbub_links_up of who isn't let in is %g (there: %t)", up, ok)
 		}
-		tr.see("%s", other.saw.String())
+		other.s.says(tr.t, "refuses this node")
+		tr.see("%s%s", other.saw.String(), other.s.log.String())
 		tr.s = first
 	},
 	"It doesn't start: NATS can't be reached": func(tr *mishap) {

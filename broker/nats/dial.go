@@ -61,7 +61,7 @@ func redacted(urls string) string {
 func unreachable(urls string, err error) error {
 	urls = redacted(urls)
 	switch {
-	case errors.Is(err, client.ErrAuthorization), errors.Is(err, client.ErrAuthExpired), errors.Is(err, client.ErrAuthRevoked):
+	case refused(err):
 		return fmt.Errorf("NATS at %s refuses the credentials: %w", urls, err)
 	case errors.Is(err, client.ErrSecureConnRequired):
 		return fmt.Errorf("NATS at %s wants TLS: set tls:// before the host: %w", urls, err)
@@ -69,6 +69,11 @@ func unreachable(urls string, err error) error {
 		return fmt.Errorf("NATS at %s has no TLS: set nats:// before the host: %w", urls, err)
 	}
 	return fmt.Errorf("NATS at %s: %w", urls, err)
+}
+
+// refused says whether an error is that a server doesn't take a node's credentials.
+func refused(err error) bool {
+	return errors.Is(err, client.ErrAuthorization) || errors.Is(err, client.ErrAuthExpired) || errors.Is(err, client.ErrAuthRevoked)
 }
 
 func withoutJetStream(urls string, err error) error {

@@ -397,3 +397,49 @@ func TestServersClockJumps(t *testing.T) {
 		t.Errorf("a member has seen %v, lost %v", v.bodies, v.lost)
 	}
 }
+
+// Who was cut off as the log's leader says that it has less than others have seen, and is elected again before that is
+// resolved: the log has all of it, and stays. Where it stores something else at what was seen, it is another log.
+func TestLeaderThatWasBehindIsElectedAgain(t *testing.T) {
+	e := startEmbedded(t)
+	n := run(t, e.node(t))
+	r := testRoom("room")
+	var last broker.Position
+	for i := range 3 {
+		last = n.publish(r, fmt.Sprint(i), "").at
+	}
+	ctx := t.Context()
+	st := newStream(n.Broker, streamKeyOf(r)) // as the node's own, but that nobody watches it
+	nonce, err := st.await(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := st.info(ctx, nonce)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doubted := func(seen uint64) *doubt {
+		return &doubt{nonce: nonce, seen: seen, last: info.State.LastSeq - 1, leader: leader(&info), at: info.TimeStamp, id: "d" + newNonce()}
+	}
+	st.doubt = doubted(last.Offset >> groupBits)
+	if !st.resolve(ctx) || st.doubt != nil {
+		t.Error("what it has is taken for lost")
+	}
+	if again := n.publish(r, "again", "").at; again.Epoch != last.Epoch {
+		t.Errorf("it goes on at %+v, it was at %+v", again, last)
+	}
+	if info, err = st.info(ctx, nonce); err != nil {
+		t.Fatal(err)
+	}
+	st.doubt = doubted(info.State.LastSeq + 2)
+	n.publish(r, "where another was", "")
+	n.publish(r, "where another was", "")
+	if st.resolve(ctx) {
+		t.Error("what was lost is taken for kept")
+	}
+	for until := time.Now().Add(patience); n.publish(r, "in another log", "").at.Epoch == last.Epoch; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("it goes on in the same log")
+		}
+	}
+}

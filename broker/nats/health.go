@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,9 +65,14 @@ func (n *nodes) health(h *Health) {
 // link is what is known of a connection. The connection's own methods aren't asked for that: they wait while a server takes
 // nothing.
 type link struct {
+	conn  atomic.Pointer[client.Conn]
 	up    atomic.Bool
 	mu    sync.Mutex
 	state Link
+
+	// Of the goroutine that reconnects.
+	reached uint64 // connections made, at the last pause
+	refused int    // pauses in a row before which a server was reached and didn't let this node in
 }
 
 func (l *link) look() Link {
@@ -86,10 +92,12 @@ func (l *link) options(b *Broker, name string, changed func(up bool)) []client.O
 		l.state.Reconnects += again
 		l.mu.Unlock()
 		l.up.Store(true)
+		b.refused.Store(false)
 		changed(true)
 	}
 	return []client.Option{
 		client.Name("hubbub, " + name),
+		client.CustomReconnectDelay(func(tries int) time.Duration { return l.pause(b, tries) }),
 		client.ConnectHandler(func(c *client.Conn) { up(c, 0) }),
 		client.ReconnectHandler(func(c *client.Conn) { up(c, 1) }),
 		client.DisconnectErrHandler(func(_ *client.Conn, err error) {
@@ -103,4 +111,33 @@ func (l *link) options(b *Broker, name string, changed func(up bool)) []client.O
 			changed(false)
 		}),
 	}
+}
+
+// What is waited before all servers are tried again: at least this and, at random, up to twice that. It doubles while
+// servers are reached that don't let the node in, as where its secret is wrong: that takes an operator.
+const (
+	pauseLeast = 100 * time.Millisecond
+	pauseMost  = 4 * time.Second
+)
+
+// pause is called when all servers have been tried, for the given time since the connection was lost.
+func (l *link) pause(b *Broker, tries int) time.Duration {
+	if c := l.conn.Load(); c != nil { // else it is just being made
+		reached := c.Stats().Reconnects // also those that came to nothing
+		if tries > 1 && reached > l.reached {
+			l.refused++
+		} else {
+			l.refused = 0
+		}
+		l.reached = reached
+		if err := c.LastError(); l.refused > 0 && refused(err) && !b.refused.Swap(true) {
+			why := unreachable(b.urls, err).Error()
+			if b.stores != nil {
+				why = reason("a store", err)
+			}
+			b.log.Warn(why)
+		}
+	}
+	pause := min(pauseLeast<<min(l.refused, 10), pauseMost)
+	return pause + rand.N(pause)
 }

@@ -18,6 +18,7 @@ import (
 // be another one by now.
 func (st *stream) load(ctx context.Context, nonce, name, token string, behind uint64) (log broker.Log, err error) {
 	l := &loading{st: st, ctx: ctx, nonce: nonce, name: name, token: token, subject: st.subject("p", nonce, token), behind: behind}
+	l.more, l.last = l.batch, func() (uint64, error) { return st.lastSequence(ctx, l.subject) }
 	if err := l.run(); err != nil {
 		st.mu.Lock()
 		st.look()
@@ -36,13 +37,15 @@ type loading struct {
 	token   string
 	subject string
 	behind  uint64
+	more    func(behind uint64) error // adds groups; tests have others
+	last    func() (uint64, error)    // of the subject, as the leader has it
 	groups  []group
 	trimmed uint64 // what is before this sequence may have been too much for the room's bounds; 0 for none
 	log     broker.Log
 }
 
 func (l *loading) run() error {
-	last, err := l.st.lastSequence(l.ctx, l.subject)
+	last, err := l.last()
 	if err != nil {
 		return err
 	}
@@ -57,7 +60,7 @@ func (l *loading) run() error {
 		if err != nil {
 			return err
 		}
-		if last, err = l.st.lastSequence(l.ctx, l.subject); err != nil {
+		if last, err = l.last(); err != nil {
 			return err
 		}
 		if last == 0 {
@@ -166,13 +169,41 @@ func (st *stream) info(ctx context.Context, nonce string) (info jetstream.Stream
 	return info, nil
 }
 
+// settles is how often the end of a log is looked for that goes on while it is read.
+const settles = 3
+
 // readGroups reads the groups from that of behind on, at least up to the sequence last, which the leader has.
-func (l *loading) readGroups(last uint64) error {
-	behind := max((l.behind+1)>>groupBits, 1) - 1
+//
+// Any replica may answer, also one that was cut off and is just catching up: what the leader had dropped by then, since the
+// room was full, it never gets, and it has fewer groups than a full room until it has them all. So the leader is asked
+// for the end once more: who has that has all that stood behind what was dropped.
+func (l *loading) readGroups(last uint64) (err error) {
+	behind, most := max((l.behind+1)>>groupBits, 1)-1, l.st.key.messages
+	for round := 0; last > behind; round++ {
+		if round > settles { // there are always more; so there may be some behind what was dropped
+			most -= most / 4
+			break
+		}
+		if behind, err = l.readUpTo(behind, last); err != nil {
+			return err
+		}
+		if last, err = l.last(); err != nil {
+			return err
+		}
+	}
+	if n := len(l.groups); n > 0 && n >= most { // what was before may be gone
+		l.groups = l.groups[max(0, n-l.st.key.messages):]
+		l.trimmed = l.groups[0].seq
+	}
+	return nil
+}
+
+// readUpTo reads behind a sequence up to another one, and says how far it has come.
+func (l *loading) readUpTo(behind, last uint64) (uint64, error) {
 	for last > behind {
 		read := len(l.groups)
-		if err := l.batch(behind); err != nil {
-			return err
+		if err := l.more(behind); err != nil {
+			return behind, err
 		}
 		if len(l.groups) > read {
 			behind = l.groups[len(l.groups)-1].seq
@@ -181,14 +212,14 @@ func (l *loading) readGroups(last uint64) error {
 		select { // a replica that is behind has answered, or none, or the last has expired meanwhile
 		case <-time.After(20 * time.Millisecond):
 		case <-l.ctx.Done():
-			return l.ctx.Err()
+			return behind, l.ctx.Err()
 		}
 		var err error
-		if last, err = l.st.lastSequence(l.ctx, l.subject); err != nil {
-			return err
+		if last, err = l.last(); err != nil {
+			return behind, err
 		}
 	}
-	return nil
+	return behind, nil
 }
 
 // errNoMessage is JetStream's code where a subject has no message.
@@ -206,10 +237,17 @@ func (st *stream) subjectOf(ctx context.Context, seq uint64) (string, error) {
 	return m.Subject, err
 }
 
+// storedAt is when the message of a sequence was stored, from the stream's leader; zero where it is gone.
+func (st *stream) storedAt(ctx context.Context, seq uint64) (time.Time, error) {
+	m, err := st.stored(ctx, map[string]any{"seq": seq})
+	return m.Time, err
+}
+
 // message is what is read of one that is stored; zero where there is none.
 type message struct {
-	Subject  string `json:"subject"`
-	Sequence uint64 `json:"seq"`
+	Subject  string    `json:"subject"`
+	Sequence uint64    `json:"seq"`
+	Time     time.Time `json:"time"`
 }
 
 func (st *stream) stored(ctx context.Context, which any) (none message, err error) {
@@ -270,7 +308,6 @@ const batchBytes = 4 << 20
 // batch reads groups behind a sequence from any replica: as many as come.
 func (l *loading) batch(behind uint64) error {
 	question := map[string]any{"next_by_subj": l.subject, "seq": behind + 1, "batch": tailsOf, "max_bytes": batchBytes}
-	first := true
 	_, err := l.st.direct(l.ctx, question, func(m *client.Msg) error {
 		g, err := readGroup(l.name, m)
 		switch {
@@ -279,11 +316,6 @@ func (l *loading) batch(behind uint64) error {
 		case err != nil: // nobody can ever read it, and the room must go on
 			l.st.b.log.Error("a message of a room's log can't be read", "room", l.name, "sequence", g.seq, "error", err)
 		}
-		more, _ := strconv.Atoi(m.Header.Get("Nats-Num-Pending"))
-		if first && more+1 >= l.st.key.messages { // the room is full from here on: what was before may be gone
-			l.groups, l.trimmed = nil, g.seq
-		}
-		first = false
 		if n := len(l.groups); n > 0 && g.seq <= l.groups[n-1].seq {
 			return fmt.Errorf("a direct get: %d comes behind %d", g.seq, l.groups[n-1].seq)
 		}

@@ -66,6 +66,8 @@ type Broker struct {
 	// lose acknowledgements.
 	send, receive   *client.Conn
 	sends, receives link // how they are
+	urls            string
+	refused         atomic.Bool // the servers don't take this node's credentials, which is logged
 	js              jetstream.JetStream
 	maxArrived      int           // see arrivals; tests have less
 	overrun         atomic.Uint64 // how often something that arrived was dropped
@@ -117,11 +119,11 @@ func (b *Broker) connected(url string, options ...client.Option) (*Broker, error
 }
 
 func (b *Broker) dial(url string, options []client.Option) (err error) {
+	b.urls = url
 	options = append([]client.Option{
 		client.NoEcho(),
 		client.MaxReconnects(-1),
 		client.ReconnectBufSize(-1), // what can't be sent now is sent again by its lane, in its order
-		client.ReconnectWait(100 * time.Millisecond),
 		client.Timeout(10 * time.Second),
 		// A server that takes nothing, or says nothing, is left for another one.
 		client.FlusherTimeout(apiTimeout),
@@ -144,6 +146,7 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 	}))...)...); err != nil {
 		return unreachable(url, err)
 	}
+	b.sends.conn.Store(b.send)
 	if v := b.send.ConnectedServerVersion(); tooOld(v) {
 		return fmt.Errorf("NATS at %s is version %s; it must be 2.11 or newer", redacted(url), v)
 	}
@@ -158,7 +161,9 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		}
 	}
 	options = append(options, client.ErrorHandler(func(_ *client.Conn, _ *client.Subscription, err error) {
-		b.log.Warn("NATS", "error", err)
+		if !refused(err) { // pause says so, once
+			b.log.Warn("NATS", "error", err)
+		}
 		if errors.Is(err, client.ErrSlowConsumer) {
 			b.overrun.Add(1)
 			b.sweepAll()
@@ -173,6 +178,7 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 	})...)...); err != nil {
 		return unreachable(url, err)
 	}
+	b.receives.conn.Store(b.receive)
 	if _, err := b.receive.Subscribe("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.*", b.elected); err != nil {
 		return err
 	}

@@ -372,7 +372,7 @@ func (s *stores) wrong(ctx context.Context) (wrong []string) {
 func reason(address string, err error) string {
 	text := err.Error()
 	switch {
-	case errors.Is(err, client.ErrAuthorization) || strings.Contains(strings.ToLower(text), "authorization violation"):
+	case refused(err):
 		return address + " refuses this node: it has another --cluster-secret or another --cluster-name"
 	case errors.Is(err, client.ErrSecureConnRequired), errors.Is(err, client.ErrSecureConnWanted):
 		return address + " and this node don't both have TLS: set --cluster-tls-ca, --cluster-tls-cert and --cluster-tls-key on all nodes, or on none"

@@ -96,7 +96,7 @@ func (st *stream) sweep(some []*room) bool {
 	}
 	last := info.State.LastSeq
 	if last < seen && (st.doubt == nil || st.doubt.nonce != nonce) {
-		st.doubt = &doubt{nonce: nonce, seen: seen, last: last, leader: leader(&info), id: "d" + newNonce()}
+		st.doubt = &doubt{nonce: nonce, seen: seen, last: last, leader: leader(&info), id: "d" + newNonce(), at: info.TimeStamp}
 	}
 	if st.doubt != nil {
 		return st.resolve(ctx)
@@ -247,12 +247,14 @@ func (st *stream) seen(nonce string) (seq uint64) {
 type doubt struct {
 	nonce      string
 	seen, last uint64
-	leader     string // who has said so
-	id         string // of the message that resolves it
+	leader     string    // who has said so
+	at         time.Time // by its clock
+	id         string    // of the message that resolves it
 }
 
 // resolve has the stream become another log where it has lost the end of this one. That is so where it gives a sequence once
-// more, or where who has said so leads it still behind something that it could store. It says whether nothing is lost.
+// more, or where who has said so leads it still behind something that it could store, and hasn't got what was seen: it may
+// have been cut off, and be elected again. It says whether nothing is lost.
 func (st *stream) resolve(ctx context.Context) bool {
 	d := st.doubt
 	ack, err := st.b.js.Publish(ctx, st.subject("p", d.nonce, markerToken), nil, jetstream.WithMsgID(d.id))
@@ -272,8 +274,16 @@ func (st *stream) resolve(ctx context.Context) bool {
 	if info.State.LastSeq < ack.Sequence {
 		return false // a server answers that was cut off as leader: so it may have done when the doubt began
 	}
+	lost := ack.Sequence <= d.seen
+	if !lost && leader(&info) == d.leader {
+		stored, err := st.storedAt(ctx, d.seen)
+		if err != nil {
+			return false
+		}
+		lost = stored.IsZero() || stored.After(d.at)
+	}
 	st.doubt = nil
-	if ack.Sequence > d.seen && leader(&info) != d.leader {
+	if !lost {
 		return true
 	}
 	st.b.log.Error("the log of rooms has lost what was stored", "stream", st.name, "last", d.last, "seen", d.seen)

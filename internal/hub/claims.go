@@ -97,25 +97,37 @@ func (c *cluster) leads(s *chase, to broker.NodeID) bool {
 	return true
 }
 
+// leadsOn has a session that should be here, and isn't, be sought where it has gone on from here. False where nobody knows.
+func (h *Hub) leadsOn(ctx context.Context, s *chase) bool {
+	if hd := h.handing(s.r.ID); hd != nil {
+		wait(ctx, hd.over)
+	}
+	to, moved := h.movedTo(s.r.ID)
+	switch {
+	case moved:
+		s.at, s.lost = to, 0
+	case s.granted != (broker.NodeID{}): // nor has it the one to which it was granted, which led here
+		s.at, s.lost = s.gone, 2
+	default:
+		return false
+	}
+	return true
+}
+
 // claim asks for a session, or for a look at it, wherever it is. from is the node that handed it over, none where it was
 // granted.
 func (h *Hub) claim(ctx context.Context, r *Resumption, q claimQuestion) (a claimAnswer, from broker.NodeID, err error) {
 	c := h.cluster
 	s := chase{r: r, q: q, at: r.node}
-	if s.at == c.id {
-		if hd := h.handing(r.ID); hd != nil {
-			wait(ctx, hd.over)
-		}
-		if to, moved := h.movedTo(r.ID); moved {
-			s.at = to
-		}
-	}
 	for range mostTries {
 		switch {
 		case ctx.Err() != nil:
 			return a, from, ErrTimeout
 		case s.at == c.id:
-			return a, from, ErrUnknownClient
+			if !h.leadsOn(ctx, &s) {
+				return a, from, ErrUnknownClient
+			}
+			continue
 		case !c.sees(s.at) || s.lost > 1:
 			here, err := h.seekHeir(ctx, &s)
 			if err != nil {

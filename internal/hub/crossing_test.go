@@ -188,3 +188,38 @@ func TestASessionThatComesTwiceIsShown(t *testing.T) {
 		t.Errorf("it is %v", who)
 	}
 }
+
+// A session that was granted to a node when its own had died moves on to a second one, and on to a third that dies, too. Its
+// client comes to the second, to which the first leads, that it was granted to.
+func TestASessionIsLedBackToWhereItIsSought(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 4, func(*Config) {})
+	first, second, third, last := nodes[0], nodes[1], nodes[2], nodes[3]
+	move := func(ann *client, to *testNode) *client {
+		t.Helper()
+		back := to.comes(ann.token(), "ann")
+		if back.id != ann.id || back.welcome["resumed"] != true {
+			t.Fatalf("welcome %v", back.welcome)
+		}
+		back.resumes("r", "null")
+		return back
+	}
+	var sessions [20]*client // some of which the node decides about that dies last
+	for i := range sessions {
+		sessions[i], _ = first.member("ann", "r")
+	}
+	first.dies(second, third, last)
+	for i, ann := range sessions {
+		sessions[i] = move(move(move(ann, second), third), last)
+	}
+	last.dies(second, third)
+	for i, ann := range sessions {
+		if i%2 == 0 { // it may have forgotten where to: it knows of so many only
+			sh := third.h.clientShard(idOf(ann))
+			sh.mu.Lock()
+			delete(sh.away.gone, idOf(ann))
+			sh.mu.Unlock()
+		}
+		move(ann, third)
+	}
+	audited(t, second, third)
+}
