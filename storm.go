@@ -19,7 +19,9 @@ func (s *Server) inTurn(set *settings, r *http.Request) (*place, *refusal) {
 	}
 	_, comesBack := s.hub.Resume(first(inQuery(r, "resume"))) // a token that is made up goes before nobody
 	if !front.TakeTurn(r, comesBack) {
-		return nil, &beyondTurns
+		no := beyondTurns
+		no.warn = r.Context().Err() == nil // else its client has gone while it waited
+		return nil, &no
 	}
 	p, no := s.reserve(set, r)
 	if no != nil {

@@ -22,6 +22,8 @@ func TestMain(m *testing.M) {
 		serveStore(settings)
 		return
 	}
+	flag.Parse()
+	flag.Set("test.parallel", "2") // each has three servers, which elect nobody where the processors are too busy
 	askEvery, bear, tellEvery = 2*time.Second, 3*time.Second, 2*time.Second
 	// A clustered server forgets now and then that a store has stopped, and keeps its clock's goroutine.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"))
