@@ -170,7 +170,8 @@ func (s *Server) ReadAgain(ctx context.Context) (changed, kept []string, err err
 	if read == nil {
 		return nil, nil, api.ErrNoReload
 	}
-	if changed, kept, err = read(ctx); err != nil {
+	before := s.reloads.loaded.Load()
+	if changed, kept, err = read(ctx); err != nil && s.reloads.loaded.Load() == before { // else a later one has succeeded
 		s.reloads.told(err)
 	}
 	return changed, kept, err

@@ -405,6 +405,39 @@ func TestAReloadIsAllOrNothing(t *testing.T) {
 	}
 }
 
+// A reload that failed, and is told after a later one that succeeded, isn't the last.
+func TestAReloadThatFailsLateIsNotTheLast(t *testing.T) {
+	failed, late, first := make(chan struct{}), make(chan struct{}), true
+	var s *rawtest.Server
+	var cfg hubbub.Config
+	cfg.ReadAgain = func(context.Context) (changed, kept []string, err error) {
+		if first {
+			first = false
+			close(failed)
+			<-late
+			return nil, nil, errors.New("a bad file")
+		}
+		next := cfg
+		next.Logger = s.Logger()
+		return s.Reload(next)
+	}
+	s = rawtest.Start(t, cfg)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.ReadAgain(context.Background())
+	}()
+	<-failed
+	if _, _, err := s.ReadAgain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(late)
+	<-done
+	if scrape(t, s)["hubbub_config_last_reload_successful"] != 1 {
+		t.Error("the last reload succeeded, and the metrics say that it failed")
+	}
+}
+
 // What waits for a backend that is down goes to the one that a reload names, signed with the new secret; an event that
 // wasn't told before is.
 func TestWebhooksGoWhereAReloadSays(t *testing.T) {

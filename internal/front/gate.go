@@ -121,6 +121,7 @@ func (g *Gate) accept() (net.Conn, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed && g.Quick != nil { // it was too late for dismiss
+		g.reserve.Close()
 		nc.Close()
 		return nil, net.ErrClosed
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -171,4 +172,29 @@ func TestReadersAreUsedAgainAndEnd(t *testing.T) {
 			t.Error(left)
 		}
 	}) // which waits for all goroutines
+}
+
+// A goroutine of the gate that ends by runtime.Goexit (a test's t.FailNow in what it calls) must leave nothing behind, as
+// net/http's doesn't.
+func TestAGoroutineThatEndsLeavesNothingBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := few{conns: make(chan net.Conn, 1)}
+		g := NewGate(l, 0, 1, func() string { return "" }, slog.New(slog.DiscardHandler))
+		g.Quick = &Quick{Upgrade: func(*http.Request) http.HandlerFunc {
+			return func(http.ResponseWriter, *http.Request) { runtime.Goexit() }
+		}, Head: time.Hour, Idle: time.Hour}
+		go g.Accept()
+		near, client := net.Pipe()
+		l.conns <- stream{near}
+		io.WriteString(client, anUpgrade)
+		synctest.Wait()
+		client.SetReadDeadline(time.Now().Add(2 * time.Hour))
+		if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("the client waits: %v", err)
+		}
+		if left := g.Unsettled(); left != nil {
+			t.Error(left)
+		}
+		g.Close()
+	})
 }

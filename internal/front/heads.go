@@ -89,13 +89,17 @@ func (g *Gate) readHeads(a *arrival) {
 func (g *Gate) readHead(a *arrival) {
 	b := heads.Get().(*[4 << 10]byte)
 	defer heads.Put(b)
+	over := false
 	defer func() {
 		if p := recover(); p != nil {
 			g.log.Error("panic in an upgrade", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+		if !over { // nor where the goroutine ends by runtime.Goexit
 			g.drop(a)
 		}
 	}()
 	n, err := a.begin(b[:])
+	over = true
 	if err != nil {
 		g.drop(a)
 		return

@@ -53,7 +53,7 @@ func (h *Hub) prove(name string, since *protocol.Position, ready func(error)) {
 	case since.Offset > at.Offset:
 		h.cfg().Broker.Read(h.brokers(name), at.Offset, func(log broker.Log, err error) {
 			if err == nil {
-				h.comesTo(name, since.Offset, log, ready)
+				h.comesTo(name, since.Offset, log, time.Now().Add(provedWithin), ready)
 				return
 			}
 			ready(err)
@@ -70,8 +70,9 @@ func (h *Hub) prove(name string, since *protocol.Position, ready func(error)) {
 	}
 }
 
-// comesTo waits until a room has come up to an offset. log is what has come behind where it stood.
-func (h *Hub) comesTo(name string, offset uint64, log broker.Log, ready func(error)) {
+// comesTo waits until a room has come up to an offset. log is what has come behind where it stood. Where that is nothing, and
+// some of it may have expired before it was read, it counts once this node has been given what there was.
+func (h *Hub) comesTo(name string, offset uint64, log broker.Log, until time.Time, ready func(error)) {
 	sh := h.roomShard(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -80,11 +81,19 @@ func (h *Hub) comesTo(name string, offset uint64, log broker.Log, ready func(err
 		ready(nil)
 		return
 	}
-	if len(log.Entries) == 0 {
+	if len(log.Entries) == 0 && h.hasAll(r, log) {
 		r.log.Skip(log.At.Offset)
 	}
-	if r.position().Offset >= offset {
+	switch {
+	case r.position().Offset >= offset:
 		ready(nil)
+		return
+	case len(log.Entries) > 0:
+	case time.Now().After(until):
+		ready(broker.ErrUnavailable)
+		return
+	default:
+		time.AfterFunc(provedWithin/50, func() { h.comesTo(name, offset, log, until, ready) })
 		return
 	}
 	var told atomic.Bool
@@ -190,6 +199,12 @@ func (h *Hub) nothingSince(q reachesQuestion) (from uint64, sure bool) {
 		return q.To, false
 	}
 	return min(from, q.To), true
+}
+
+// hasAll says that nothing of what stood in the room's log before the log's floor is missing here. A broker of somebody's own
+// may not say what it has brought; who has it all counts as before then. r.mu is held.
+func (h *Hub) hasAll(r *room, log broker.Log) bool {
+	return h.cluster == nil || log.Floor <= r.position().Offset || len(h.cluster.b.Brought()) == 0 || h.hasBrought(log.At.Epoch, log.Floor)
 }
 
 // hasBrought says that all up to an offset of a log has been delivered in the rooms that are open here, or that the broker

@@ -1,8 +1,14 @@
 package hub
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"testing"
+	"time"
+
+	"example.com/hubbub/broker"
+	"example.com/hubbub/broker/brokertest"
 )
 
 // A room without a message stands where the log of all rooms stood when a node opened it, so each node says another
@@ -132,4 +138,84 @@ func TestWhoIsBehindTheLogIsntSure(t *testing.T) {
 		t.Errorf("while the other node is behind: %v", m)
 	}
 	until(t, "it has been given all", func() bool { return again()["recovered"] == true })
+}
+
+// stalling is a broker that brings its node nothing for a while, and says so, as one that is cut off from the log.
+type stalling struct {
+	broker.Broker
+	mu      sync.Mutex
+	stalls  bool
+	brought []broker.Position
+}
+
+type stalled struct {
+	broker.Node
+	b *stalling
+}
+
+func (b *stalling) Run(ctx context.Context, n broker.Node) error {
+	return b.Broker.Run(ctx, stalled{n, b})
+}
+
+func (b *stalling) stall() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stalls, b.brought = true, b.Broker.Brought()
+}
+
+func (b *stalling) Brought() []broker.Position {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stalls {
+		return b.brought
+	}
+	return b.Broker.Brought()
+}
+
+func (s stalled) Deliver(room string, e []broker.Entry) {
+	s.b.mu.Lock()
+	stalls := s.b.stalls
+	s.b.mu.Unlock()
+	if !stalls {
+		s.Node.Deliver(room, e)
+	}
+}
+
+// A node that has not been given what came in a room mustn't prove that nothing came, also once a client from elsewhere, that has
+// come further, has joined there: for it the room is taken to stand where the log does (comesTo), over a hole.
+func TestAHoleIsNotSkipped(t *testing.T) {
+	for _, further := range []bool{false, true} {
+		t.Run(fmt.Sprint("further ", further), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				memory := brokertest.NewMemory()
+				var all []*stalling
+				nodes := quietNodes(t, memory, 3, 2, func(c *Config) {
+					b := &stalling{Broker: c.Broker}
+					all = append(all, b)
+					c.Broker = b
+				})
+				first, _ := nodes[0].joins("room", nil)
+				all[0].stall()
+				for i := range 3 {
+					ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+					_, _, err := nodes[1].h.Publish(ctx, &Publication{Room: "room", Content: []byte(fmt.Sprint(i))})
+					cancel()
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(quietAge + 10*time.Second) // they are expired
+				later, _ := nodes[1].joins("room", nil)
+				if further {
+					if m, _ := nodes[0].joins("room", later); m["code"] != "unavailable" {
+						t.Errorf("who has all is told %v", m)
+					}
+				}
+				m, _ := nodes[2].joins("room", first)
+				if m["recovered"] == true {
+					t.Errorf("on a third node: three messages were missed, and who missed them is told %v", m)
+				}
+			})
+		})
+	}
 }

@@ -329,9 +329,11 @@ func (w *witness) hears(h *Hub, from broker.NodeID, n *quietNews) (answer quietA
 			a.forget(h, log, name)
 		}
 		for _, name := range n.Closed { // while it was open nothing came up to here
-			if span, is := log.rooms[name]; is && log.upTo != 0 {
+			switch span, is := log.rooms[name]; {
+			case !is || span.upTo != 0: // it was closed in this log before, and is in another one now
+			case log.upTo != 0:
 				log.rooms[name] = quietSpan{span.since, log.upTo, a.at + ageOf(h, name)}
-			} else {
+			default:
 				a.forget(h, log, name)
 			}
 		}

@@ -512,3 +512,27 @@ func (p *patient) look() {
 		}
 	}
 }
+
+// A room that was closed at its node in one log, and later in another (its policy was changed, and back): what is said of the
+// first log must not grow over what came there meanwhile.
+func TestWhatIsToldOfARoomInOneLogDoesNotGrowInAnother(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := quietNodes(t, brokertest.NewMemory(), 1, 2, asIs)[0]
+		w, from := &n.h.cluster.witness, broker.NodeID{1}
+		for i, news := range []quietNews{
+			{Quiet: map[string]map[string]uint64{"e1": {"room": 10, "other": 5}}, UpTo: map[string]uint64{"e1": 50}},
+			{Closed: []string{"room"}},          // nothing in (10, 50]
+			{UpTo: map[string]uint64{"e1": 90}}, // of "other" alone: at 60 "room" has had a message, elsewhere
+			{Quiet: map[string]map[string]uint64{"e2": {"room": 3}}, UpTo: map[string]uint64{"e2": 4}},
+			{Closed: []string{"room"}}, // in the log e2
+		} {
+			news.Life, news.Number = 1, uint64(i+1)
+			if a := w.hears(n.h, from, &news); a.Anew {
+				t.Fatal(a)
+			}
+		}
+		if since := w.nothingSince("room", "e1", 90); since != 90 {
+			t.Errorf("the witness says that nothing came in (%d, 90], and knows it of (10, 50] only", since)
+		}
+	})
+}
