@@ -296,8 +296,8 @@ func (e *end) deadline(by *time.Time, wake **time.Timer, t time.Time) error {
 		*wake = nil
 	}
 	*by = t
-	if !t.IsZero() {
-		*wake = time.AfterFunc(max(0, time.Until(t)), e.link.wake)
+	if left := time.Until(t); !t.IsZero() && left > 0 { // a timer that is due at once crashed Go 1.26's race detector in a bubble, twice
+		*wake = time.AfterFunc(left, e.link.wake)
 	}
 	e.link.changed.Broadcast()
 	return nil
