@@ -86,6 +86,12 @@ shutdown-timeout: 1s
 		t.Errorf("a page of elsewhere is answered %s", r.Status)
 	}
 	s.says(t, "pages of https://namedorigin.example")
+	lost := connect(t, s)
+	lost.write(wsclient.Upgrade(s.addr, "/NAMED_path/ws"))
+	if r := lost.response("GET"); r.StatusCode != http.StatusNotFound {
+		t.Errorf("another path is answered %s", r.Status)
+	}
+	s.says(t, "--base-path=/NAMED_path")
 
 	for _, names := range []bool{false, true} {
 		out := filepath.Join(dir, "bundle.tar.gz")

@@ -44,7 +44,7 @@ func (bundleCmd) Help() string {
 }
 
 // bundleHolds says in the help, and in the bundle itself, whose names may be read there.
-const bundleHolds = "Of clients there are no names, ids, rooms, addresses, or origins of pages: they are taken out of the log, but with --with-names. Of yours there are the settings, with hosts, allowed origins, patterns of rooms and names of keys; the names and addresses of nodes and servers, in doctor.json, nodes.json and info.json; this machine's kernel and limits; and in the log folders, and what a program's own hooks gave as errors."
+const bundleHolds = "Of clients there are no names, ids, rooms, addresses, paths, or origins of pages: they are taken out of the log, but with --with-names. Of yours there are the settings, with hosts, allowed origins, patterns of rooms and names of keys; the names and addresses of nodes and servers, in doctor.json, nodes.json and info.json; this machine's kernel and limits; and in the log folders and files, where the server listens, addresses of this machine itself (127.0.0.1, localhost), such as of a backend or a proxy there, the ports of others, names in certificates, and what a program's own hooks gave as errors."
 
 // bundle is what is collected; all of it goes through the scrubber but profiles, which have no texts of users.
 type bundle struct {

@@ -33,11 +33,19 @@ const (
 	maxReply = 16 << 20 // bytes of an answer; the longest are lists
 )
 
+// checkAddress says of the address of a server what is wanted.
+func checkAddress(address string) error {
+	u, err := url.Parse(address)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.User != nil {
+		return usageError{fmt.Errorf("--url %q: an address is wanted such as http://localhost:8080 or https://chat.example.com/live", address)}
+	}
+	return nil
+}
+
 // newRequest makes a call: path is below /api/v1, each of its segments escaped. body is JSON, nil for none.
 func (c *apiFlags) newRequest(ctx context.Context, method, path string, query url.Values, body any) (*http.Request, error) {
-	base, err := url.Parse(c.URL)
-	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" || base.RawQuery != "" || base.User != nil {
-		return nil, usageError{fmt.Errorf("--url %q: an address is wanted such as http://localhost:8080 or https://chat.example.com/live", c.URL)}
+	if err := checkAddress(c.URL); err != nil {
+		return nil, err
 	}
 	target := strings.TrimRight(c.URL, "/") + apiPath + path
 	if len(query) > 0 {

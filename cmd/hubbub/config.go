@@ -336,12 +336,15 @@ func comment(text string) string {
 	return out.String()
 }
 
+// isGiven says whether a flag, by its name, is on the command line.
+func isGiven(ctx *kong.Context, name string) bool {
+	return slices.ContainsFunc(ctx.Path, func(p *kong.Path) bool { return p.Flag != nil && p.Flag.Name == name && !p.Resolved })
+}
+
 // origin says where a setting's value is from.
 func (c *serveCmd) origin(ctx *kong.Context, flag *kong.Flag) string {
-	for _, p := range ctx.Path {
-		if p.Flag == flag && !p.Resolved {
-			return "from the flag --" + flag.Name
-		}
+	if isGiven(ctx, flag.Name) {
+		return "from the flag --" + flag.Name
 	}
 	if env := envOf(flag); env != "" {
 		return "from the environment: " + env

@@ -25,13 +25,16 @@ type healthCmd struct {
 
 // Help is shown by hubbub health --help.
 func (healthCmd) Help() string {
-	return "It prints what the server says, and ends with 0 where that is yes, else with 1; for a container's health check, whose environment has the server's settings. Where --url or HUBBUB_URL says where a server is, it asks that one, and --listen doesn't count."
+	return "It prints what the server says, and ends with 0 where that is yes, else with 1; for a container's health check, whose environment has the server's settings. Where --url or HUBBUB_URL says where a server is, it asks that one; a flag --listen counts before HUBBUB_URL, and --url before both."
 }
 
 const maxHealth = 4 << 10 // bytes of an answer
 
 // Run asks once.
-func (c *healthCmd) Run(*kong.Context) error {
+func (c *healthCmd) Run(ctx *kong.Context) error {
+	if isGiven(ctx, "listen") && !isGiven(ctx, "url") {
+		c.URL = "" // it is of the environment, before which a flag counts
+	}
 	url, transport, err := c.target()
 	if err != nil {
 		return usageError{err}
@@ -40,9 +43,9 @@ func (c *healthCmd) Run(*kong.Context) error {
 	if c.Ready {
 		path = "/readyz"
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
+	until, cancel := context.WithTimeout(context.Background(), c.Timeout)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url+path, nil)
+	r, err := http.NewRequestWithContext(until, http.MethodGet, url+path, nil)
 	if err != nil {
 		return usageError{err}
 	}
@@ -67,6 +70,9 @@ func (c *healthCmd) Run(*kong.Context) error {
 func (c *healthCmd) target() (url string, by *http.Transport, err error) {
 	by = &http.Transport{DisableKeepAlives: true}
 	if c.URL != "" {
+		if err := checkAddress(c.URL); err != nil {
+			return "", nil, err
+		}
 		return strings.TrimRight(c.URL, "/"), by, nil
 	}
 	base, scheme, listen := strings.TrimRight(c.BasePath, "/"), "http", c.Listen

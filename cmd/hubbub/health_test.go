@@ -58,8 +58,14 @@ func TestHealthOfARunningServer(t *testing.T) {
 			}
 			if tcp := at == l.Addr().String(); tcp && of.secure == nil {
 				elsewhere := []string{"HUBBUB_LISTEN=127.0.0.1:1", "HUBBUB_URL=http://" + at + "/live"} // as the other commands
-				if code, out, says := healthOf(t, elsewhere, "--listen", "127.0.0.1:1"); code != 0 || out != "alive\n" {
+				if code, out, says := healthOf(t, elsewhere); code != 0 || out != "alive\n" {
 					t.Errorf("by HUBBUB_URL: status %d, %s%s", code, out, says)
+				}
+				if code, _, says := healthOf(t, elsewhere, "--listen", "127.0.0.1:1"); code != 1 || !strings.Contains(says, "http://127.0.0.1:1/") {
+					t.Errorf("--listen doesn't count before HUBBUB_URL: status %d, %s", code, says)
+				}
+				if code, out, says := healthOf(t, nil, "--listen", "127.0.0.1:1", "--url", "http://"+at+"/live"); code != 0 {
+					t.Errorf("--url doesn't count before --listen: status %d, %s%s", code, out, says)
 				}
 				if code, _, _ := healthOf(t, elsewhere, "--url", "http://127.0.0.1:1"); code != 1 {
 					t.Errorf("--url doesn't count before HUBBUB_URL: status %d", code)
@@ -89,6 +95,9 @@ func TestHealthOfWhatIsNotWell(t *testing.T) {
 	defer silent.Close()
 	if code, _, says := healthOf(t, nil, "--url", "http://"+silent.Addr().String(), "--timeout", "50ms"); code != 1 || !strings.Contains(says, "deadline") {
 		t.Errorf("silence: status %d, %s", code, says)
+	}
+	if code, _, says := healthOf(t, nil, "--url", "127.0.0.1:18080"); code != statusUsage || !strings.Contains(says, `--url "127.0.0.1:18080": an address is wanted such as http://`) {
+		t.Errorf("no scheme: status %d, %s", code, says)
 	}
 	if code, _, says := healthOf(t, []string{"HUBBUB_LISTEN=:0"}); code != statusUsage || !strings.Contains(says, "--url") {
 		t.Errorf("no port: status %d, %s", code, says)

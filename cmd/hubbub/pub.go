@@ -76,7 +76,10 @@ func (c *pubCmd) Run() error {
 	ctx, cancel := untilSignal()
 	defer cancel()
 	if c.WS {
-		if c.hub, err = dial(ctx, c.URL, c.Token); err != nil {
+		if c.hub, err = dial(ctx, c.URL, c.Token); ctx.Err() != nil {
+			err = errors.New("interrupted before the connection stood: nothing was published")
+		}
+		if err != nil {
 			return err
 		}
 		defer c.hub.Close()
@@ -85,16 +88,37 @@ func (c *pubCmd) Run() error {
 	case c.Lines:
 		return c.publishLines(ctx, p, os.Stdin)
 	case content == "-":
-		b, err := io.ReadAll(io.LimitReader(os.Stdin, maxStdin+1))
-		if err == nil && len(b) > maxStdin {
-			err = errors.New("more than 64 MiB")
+		if content, err = readMessage(ctx, os.Stdin); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("read the standard input: %w", err)
-		}
-		content = strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
 	}
 	return c.publish(ctx, p, content)
+}
+
+// readMessage gives an input as one message, without the end of its last line. It is read on a goroutine of its own, so that a
+// signal is heard meanwhile; the goroutine ends with the input.
+func readMessage(ctx context.Context, from io.Reader) (string, error) {
+	var b []byte
+	read := make(chan error, 1)
+	go func() {
+		var err error
+		b, err = io.ReadAll(io.LimitReader(from, maxStdin+1))
+		read <- err
+	}()
+	select {
+	case <-ctx.Done():
+		return "", errors.New("interrupted: nothing was published")
+	case err := <-read:
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("read the standard input: %w", err)
+		case len(b) > maxStdin:
+			return "", errors.New("the standard input has more than 64 MiB")
+		case len(b) == 0:
+			return "", errors.New("the standard input is empty: nothing was published")
+		}
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r"), nil
 }
 
 // publication is all but the content, and that as it was given.
@@ -176,7 +200,10 @@ func (c *pubCmd) publish(ctx context.Context, p publication, content string) (er
 func whether(ctx context.Context, err error) error {
 	var no *client.Error
 	unknown := errors.As(err, new(unanswered)) || errors.Is(err, client.ErrUnknown) || errors.As(err, &no) && (no.Code == "timeout" || no.Code == "internal")
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil && !unknown:
+		return errors.New("interrupted: it was not published")
+	case ctx.Err() != nil:
 		err = errors.New("interrupted")
 	}
 	if unknown {
@@ -185,8 +212,8 @@ func whether(ctx context.Context, err error) error {
 	return err
 }
 
-// publishTime is how long a message waits for its answer over a WebSocket, a lost connection included.
-const publishTime = time.Minute
+// publishTime is how long a message waits for its answer over a WebSocket, a lost connection included. A test shortens it.
+var publishTime = time.Minute
 
 // overSocket publishes as a client. raw is the answer as the API would give it.
 func (c *pubCmd) overSocket(ctx context.Context, p publication) (at published, raw []byte, err error) {
@@ -201,6 +228,12 @@ func (c *pubCmd) overSocket(ctx context.Context, p publication) (at published, r
 		var where client.Position
 		where, err = c.hub.Room(p.Room).Publish(ctx, p.Content, client.PublishOptions{Key: p.Key, ID: p.PublishID})
 		at = published{Epoch: where.Epoch, Offset: where.Offset}
+	}
+	switch late := errors.Is(err, context.DeadlineExceeded); {
+	case late && errors.Is(err, client.ErrUnknown):
+		err = unanswered{fmt.Errorf("no answer within %g s", publishTime.Seconds())}
+	case late:
+		err = fmt.Errorf("no connection within %g s: it was not published", publishTime.Seconds())
 	}
 	if raw = []byte("{}"); at.Epoch != "" {
 		raw, _ = json.Marshal(map[string]any{"epoch": at.Epoch, "offset": at.Offset})
@@ -262,6 +295,9 @@ func readLines(ctx context.Context, from io.Reader) <-chan inputLine {
 			}
 		}
 		if err := lines.Err(); err != nil {
+			if errors.Is(err, bufio.ErrTooLong) {
+				err = errors.New("a line may have 64 MiB at most")
+			}
 			give(inputLine{number: n, err: err})
 		}
 	}()

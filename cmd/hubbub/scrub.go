@@ -122,12 +122,13 @@ var (
 	ipv6     = regexp.MustCompile(`\[[0-9a-fA-F:]*:[0-9a-fA-F:.]*(%\w+)?\]|\b(?:[0-9a-fA-F]{1,4}:){3,7}[0-9a-fA-F:]+\b`)
 	anyURL   = regexp.MustCompile(`\b([a-zA-Z][a-zA-Z0-9+.-]*://)([^\s"'<>,;]+)`) // an origin, too
 	lookedUp = regexp.MustCompile(`\blookup \S+`)
+	barePath = regexp.MustCompile(`(^|[\s=(])/[^\s"'<>,;()]+`) // of a request
 	inQuotes = regexp.MustCompile(`\\?"(?:[^"\\]|\\[^"])*\\?"`)
 	bare     = regexp.MustCompile(`^-?[0-9.]+(ns|µs|us|ms|s|m|h|[0-9hms.]+)?$|^(true|false|null)$`)
 )
 
 // plainKeys are attributes of log lines whose values are the server's own words.
-var plainKeys = strings.Fields("time level msg why err error status code limit more_like_it gomemlimit bytes processors setting state result verb stack panic version page websocket admin-listen socket folder dir file signal proxy")
+var plainKeys = strings.Fields("time level msg why err error status code limit more_like_it gomemlimit bytes processors setting state result verb stack panic version page websocket admin-listen socket folder dir file signal")
 
 // logLine is a line of the log without secrets, and without names of clients and rooms, and addresses.
 func (s *scrubber) logLine(line string) string {
@@ -182,6 +183,8 @@ func (s *scrubber) attribute(key, value string) string {
 		return value
 	case !slices.Contains(plainKeys, key):
 		return hiddenName
+	case key == "why": // in others a path is a folder of the server's
+		value = barePath.ReplaceAllString(value, "$1/"+hiddenName)
 	}
 	return s.withoutNames(value)
 }

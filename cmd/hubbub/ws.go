@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,8 +13,8 @@ import (
 	"example.com/hubbub/client"
 )
 
-// dialTime is how long a command waits for its first connection.
-const dialTime = 30 * time.Second
+// dialTime is how long a command waits for its first connection. A test shortens it.
+var dialTime = 30 * time.Second
 
 // socketOf is the WebSocket of a server: its address with --base-path, or the very WebSocket, ws://host/live/ws.
 func socketOf(address string) (string, error) {
@@ -75,7 +74,10 @@ func connected(ctx context.Context, hub *client.Hub) error {
 			return s.Err
 		}
 	}
-	return cmp.Or(last, ctx.Err())
+	if last == nil || errors.Is(last, context.DeadlineExceeded) {
+		return fmt.Errorf("no answer within %g s", dialTime.Seconds())
+	}
+	return last
 }
 
 // refusedBy is why there is no connection, and what to set.

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/hubbub"
+	"example.com/hubbub/client"
+	"example.com/hubbub/internal/rawtest"
+)
+
+// shorten has a waiting time be a short one until the test ends.
+func shorten(t *testing.T, of *time.Duration) {
+	before := *of
+	*of = 200 * time.Millisecond
+	t.Cleanup(func() { *of = before })
+}
+
+// silence is where connections are taken, and nothing is said. took has each of them.
+func silence(t *testing.T) (address string, took <-chan net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	all := make(chan net.Conn, 16)
+	go func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { nc.Close() })
+			all <- nc
+		}
+	}()
+	return l.Addr().String(), all
+}
+
+// interrupted is what a program says, and ends with, when it is interrupted; its standard input stays open.
+func interrupted(t *testing.T, cmd *exec.Cmd, stderr *bytes.Buffer, busy func(in io.Writer)) (code int, says string) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	busy(in)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it closes the standard input behind the end
+	return cmd.ProcessState.ExitCode(), stderr.String()
+}
+
+// While pub reads its message, and while it connects, nothing is in doubt.
+func TestPubInterruptedBeforeItPublishes(t *testing.T) {
+	cmd, _, stderr := program(t, "pub", "r", "-")
+	if code, says := interrupted(t, cmd, stderr, func(in io.Writer) { // it reads when this is more than a pipe takes
+		_, _ = io.WriteString(in, strings.Repeat("x", 1<<20))
+	}); code != 1 || !strings.HasSuffix(says, "interrupted: nothing was published\n") {
+		t.Errorf("while it reads it ends with %d and says %q", code, says)
+	}
+	address, took := silence(t)
+	cmd, _, stderr = program(t, "pub", "--ws", "r", "hello", "--url", "http://"+address)
+	if code, says := interrupted(t, cmd, stderr, func(io.Writer) { <-took }); code != 1 || !strings.HasSuffix(says, "interrupted before the connection stood: nothing was published\n") {
+		t.Errorf("while it connects it ends with %d and says %q", code, says)
+	}
+}
+
+// What pub says where the server has gone is in our words, and says whether the message is in doubt.
+func TestPubOverSocketWithoutAServer(t *testing.T) {
+	s := serving(t)
+	hub, err := dial(t.Context(), "http://"+s.Addr, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hub.Close()
+	s.Shutdown(t.Context())
+	rawtest.Eventually(t, "the connection is lost", func() bool { return hub.State().State != client.Online })
+	shorten(t, &publishTime)
+	c := pubCmd{WS: true, Lines: true, hub: hub}
+	if err := c.publishLines(t.Context(), publication{Room: "r"}, strings.NewReader("one\n")); err == nil || err.Error() != "line 1: no connection within 0.2 s: it was not published; acknowledged before: 0" {
+		t.Errorf("the server is gone: %v", err)
+	}
+	address, _ := silence(t)
+	shorten(t, &dialTime)
+	if _, err := printed(t, "pub", "--ws", "r", "hello", "--url", "http://"+address); err == nil || !strings.Contains(err.Error(), ": no answer within 0.2 s (--url") {
+		t.Errorf("the server is silent: %v", err)
+	}
+}
+
+// What was sent and isn't answered in time is in doubt.
+func TestPubOverSocketWithoutAnAnswer(t *testing.T) {
+	asked, end := make(chan struct{}, 100), make(chan struct{})
+	s := rawtest.Start(t, hubbub.Config{Hooks: hubbub.Hooks{Publish: func(context.Context, *hubbub.Publish) error {
+		asked <- struct{}{}
+		<-end
+		return nil
+	}}})
+	defer close(end)
+	for shorten(t, &publishTime); ; publishTime *= 2 { // until it is long enough for the way there
+		_, err := printed(t, "pub", "--ws", "r", "hello", "--url", "http://"+s.Addr)
+		if len(asked) == 0 && publishTime < patience {
+			continue
+		}
+		if want := fmt.Sprintf("no answer within %g s: in doubt, it may have been published or not", publishTime.Seconds()); err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+		return
+	}
+}
+
+// What pub can't take of the standard input it names.
+func TestPubOfAnInputThatCantBeTaken(t *testing.T) {
+	serving(t)
+	for _, tt := range []struct{ name, input, args, want string }{
+		{"nothing", "", "pub r -", "the standard input is empty: nothing was published"},
+		{"too long a line", "one\n" + strings.Repeat("x", maxStdin+1), "pub r - --lines", "line 2: read the standard input: a line may have 64 MiB at most; acknowledged before: 1"},
+	} {
+		stdin(t, tt.input)
+		if _, err := printed(t, strings.Fields(tt.args)...); err == nil || err.Error() != tt.want {
+			t.Errorf("%s: %v, want %s", tt.name, err, tt.want)
+		}
+	}
+}
