@@ -252,6 +252,8 @@ func (c *pubCmd) publishLines(ctx context.Context, p publication, from io.Reader
 			return fmt.Errorf("interrupted between two lines; %s", said)
 		case l, more := <-lines:
 			switch {
+			case !more && ctx.Err() != nil: // the lines may have ended for that
+				return fmt.Errorf("interrupted between two lines; %s", said)
 			case !more:
 				return nil
 			case l.err != nil:

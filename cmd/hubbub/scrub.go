@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"net/netip"
 	"net/url"
 	"os"
 	"regexp"
@@ -119,8 +120,8 @@ func (s *scrubber) text(text string) string {
 var (
 	clientID = regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b`)
 	ipv4     = regexp.MustCompile(`\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b`)
-	ipv6     = regexp.MustCompile(`\[[0-9a-fA-F:]*:[0-9a-fA-F:.]*(%\w+)?\]|\b(?:[0-9a-fA-F]{1,4}:){3,7}[0-9a-fA-F:]+\b`)
-	anyURL   = regexp.MustCompile(`\b([a-zA-Z][a-zA-Z0-9+.-]*://)([^\s"'<>,;]+)`) // an origin, too
+	ipv6     = regexp.MustCompile(`\[[0-9a-fA-F:]*:[0-9a-fA-F:.]*(%\w+)?\]|[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*`) // in brackets, or what may be one
+	anyURL   = regexp.MustCompile(`\b([a-zA-Z][a-zA-Z0-9+.-]*://)([^\s"'<>,;]+)`)                                       // an origin, too
 	lookedUp = regexp.MustCompile(`\blookup \S+`)
 	barePath = regexp.MustCompile(`(^|[\s=(])/[^\s"'<>,;()]+`) // of a request
 	inQuotes = regexp.MustCompile(`\\?"(?:[^"\\]|\\[^"])*\\?"`)
@@ -195,13 +196,23 @@ func (s *scrubber) withoutNames(text string) string {
 	text = lookedUp.ReplaceAllString(text, "lookup "+hiddenName)
 	text = anyURL.ReplaceAllStringFunc(text, func(address string) string {
 		parts := anyURL.FindStringSubmatch(address)
-		if host, _, _ := strings.Cut(parts[2], "/"); host == "localhost" || strings.HasPrefix(host, "localhost:") || strings.HasPrefix(host, "127.") {
-			return address // everybody has it
+		host, path, _ := strings.Cut(parts[2], "/")
+		name, _, _ := strings.Cut(host, ":")
+		if ip, _ := netip.ParseAddr(name); name != "localhost" && !ip.IsLoopback() {
+			return parts[1] + hiddenName
 		}
-		return parts[1] + hiddenName
+		if path != "" {
+			return parts[1] + host + "/" + hiddenName
+		}
+		return address // everybody has it
 	})
 	text = clientID.ReplaceAllString(text, hiddenName)
-	text = ipv6.ReplaceAllString(text, hiddenName)
+	text = ipv6.ReplaceAllStringFunc(text, func(text string) string {
+		if _, err := netip.ParseAddr(text); err != nil && text[0] != '[' { // a time of the day
+			return text
+		}
+		return hiddenName
+	})
 	return ipv4.ReplaceAllStringFunc(text, func(address string) string {
 		if strings.HasPrefix(address, "127.") || address == "0.0.0.0" {
 			return address // everybody has it

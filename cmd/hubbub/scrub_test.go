@@ -59,3 +59,20 @@ func TestNamesAreTakenOutOfTheLog(t *testing.T) {
 		}
 	}
 }
+
+// What looks like everybody's address may have a client's word in it.
+func TestWhatIsOnThisMachineIsNoExcuse(t *testing.T) {
+	s := &scrubber{}
+	for text, leaks := range map[string]string{
+		"refused http://localhost:3000/rooms/of-ann":       "of-ann",
+		"Get http://127.evil-corp.example/x: no such host": "evil-corp",
+		"from 2001:db8::1 too many":                        "2001:db8",
+	} {
+		if got := s.withoutNames(text); strings.Contains(got, leaks) {
+			t.Errorf("%q", got)
+		}
+	}
+	if text := "at 12:30:45 http://localhost:3000/ went"; s.withoutNames(text) != text {
+		t.Errorf("%q", s.withoutNames(text))
+	}
+}
