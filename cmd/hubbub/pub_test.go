@@ -135,3 +135,16 @@ func TestPubOfAnInputThatCantBeTaken(t *testing.T) {
 		}
 	}
 }
+
+// Lines that end since it is interrupted aren't the end of the input.
+func TestInterruptedLinesAreNoSuccess(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 {
+		c := &pubCmd{Lines: true}
+		c.URL = "http://127.0.0.1:1"
+		if err := c.publishLines(ctx, publication{Room: "r"}, strings.NewReader("one\ntwo\n")); err == nil {
+			t.Fatal("it ends as if all had been published")
+		}
+	}
+}
