@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
@@ -136,15 +138,29 @@ func TestPubOfAnInputThatCantBeTaken(t *testing.T) {
 	}
 }
 
-// Lines that end since it is interrupted aren't the end of the input.
+// Lines that end since it is interrupted aren't the end of the input: the interrupt comes as an answer does.
 func TestInterruptedLinesAreNoSuccess(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	for range 100 {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	defer func(before *os.File) { os.Stdout = before }(os.Stdout)
+	os.Stdout = null // for the positions
+	for i := range 100 {
+		ctx, cancel := context.WithCancel(t.Context())
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			io.WriteString(w, `{"epoch":"e","offset":1}`)
+			w.(http.Flusher).Flush()
+			time.AfterFunc(time.Duration(i)*5*time.Microsecond, cancel)
+		}))
 		c := &pubCmd{Lines: true}
-		c.URL = "http://127.0.0.1:1"
-		if err := c.publishLines(ctx, publication{Room: "r"}, strings.NewReader("one\ntwo\n")); err == nil {
-			t.Fatal("it ends as if all had been published")
+		c.URL, c.Key = server.URL, testKey
+		if err := c.publishLines(ctx, publication{Room: "r"}, strings.NewReader(strings.Repeat("x\n", 1000))); err == nil {
+			t.Error("it ends as if all had been published")
 		}
+		cancel()
+		server.Close()
 	}
 }
