@@ -362,6 +362,39 @@ func TestStalledServer(t *testing.T) {
 	a.publish(open, "last", "")
 }
 
+// A message whose answer was lost is published again under its id, and known then: by this node's own try, so that it is new
+// to whoever published it.
+func TestAnAnswerIsLost(t *testing.T) {
+	e := startEmbedded(t)
+	g := &gate{testServer: e}
+	through, err := connect(nil, Config{}, "", client.InProcessServer(g))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b, r := run(t, through), run(t, e.node(t)), testRoom("room")
+	b.open(r)
+	a.publish(r, "first", "")
+	g.hears(false)
+	told := make(chan bool, 2)
+	done := func(_ broker.Position, duplicate bool, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		told <- duplicate
+	}
+	for range 2 {
+		if err := a.Publish(r, broker.Message{Body: []byte("second"), ID: "id"}, done); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.sees(r.Name, "the second", hasLast("second"))
+	g.hears(true)
+	g.shut(false)
+	if first, again := <-told, <-told; first || !again {
+		t.Errorf("a duplicate: %v, and the next with its id %v", first, again)
+	}
+}
+
 // The servers' clock seems to have jumped by a day, as it does to who has asked them just before. Who opens a room then is
 // told what is true, and members notice nothing.
 func TestServersClockJumps(t *testing.T) {

@@ -264,7 +264,7 @@ func (f *flight) answered(m *client.Msg) {
 			st.acked = max(st.acked, a.Sequence)
 		}
 		st.mu.Unlock()
-		duplicate := a.Duplicate && f.messages[0].ID != "" // else it is one of our own tries
+		duplicate := a.Duplicate && f.messages[0].ID != "" && !f.unsure // else it is, or may be, one of our own tries
 		f.stored, f.fresh = a.Sequence, !a.Duplicate || f.messages[0].ID == ""
 		f.tell(func(i int) (broker.Position, bool, error) {
 			return broker.Position{Epoch: f.nonce + st.b.mark(), Offset: a.Sequence<<groupBits | uint64(i)}, duplicate, nil

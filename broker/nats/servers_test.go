@@ -79,6 +79,7 @@ type gate struct {
 	closed bool
 	open   []net.Conn
 	stall  chan struct{} // what is written waits for it; nil for nothing
+	deaf   bool          // nothing that the server says arrives
 }
 
 // stalling is a connection of a gate.
@@ -95,6 +96,22 @@ func (c stalling) Write(b []byte) (int, error) {
 		<-stall
 	}
 	return c.Conn.Write(b)
+}
+
+func (c stalling) Read(b []byte) (n int, err error) {
+	for deaf := true; deaf && err == nil; {
+		n, err = c.Conn.Read(b)
+		c.g.mu.Lock()
+		deaf = c.g.deaf
+		c.g.mu.Unlock()
+	}
+	return n, err
+}
+
+func (g *gate) hears(what bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.deaf = !what
 }
 
 func (g *gate) InProcessConn() (net.Conn, error) {
