@@ -3,11 +3,13 @@ package hubbub_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"example.com/hubbub"
@@ -32,20 +34,26 @@ func startStores(t *testing.T, n int, cfg hubbub.Config) (all []*rawtest.Server,
 	return all, addresses
 }
 
-// freePair is an address whose port, and the one above, nobody has.
+var givenPairs sync.Map // of freePair
+
+// freePair is an address whose port nobody has, as the one above, and which isn't given to who doesn't ask for one.
 func freePair(t *testing.T) string {
 	t.Helper()
-	for range 100 {
-		first, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for range 1000 {
+		port := 12000 + 2*rand.IntN(3000)
+		address := fmt.Sprint("127.0.0.1:", port)
+		if _, given := givenPairs.LoadOrStore(port, true); given {
+			continue
 		}
-		port := first.Addr().(*net.TCPAddr).Port
+		first, err := net.Listen("tcp", address)
+		if err != nil {
+			continue
+		}
 		second, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port+1))
 		first.Close()
 		if err == nil {
 			second.Close()
-			return first.Addr().String()
+			return address
 		}
 	}
 	t.Fatal("no two ports are free")
