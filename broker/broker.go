@@ -80,9 +80,9 @@ type Broker interface {
 	Open(r Room, opened func(Log, error)) (closed func())
 
 	// Publish appends to the room's log. Messages that one node publishes to a room keep their order. The position is
-	// that of the first time where one with its ID was stored before; that is a duplicate, unless a try of this call that wasn't
-	// answered may have stored it, so that webhooks are told of it once at least. ErrBusy is returned at once, and done isn't called then; done gets an error that is ErrUnavailable
-	// or ErrTimeout (errors.Is).
+	// that of the first time where one with its ID was stored before; that is a duplicate, unless a try of this call that
+	// wasn't answered may have stored it, so that webhooks are told of it once at least. ErrBusy is returned at once, and
+	// done isn't called then; done gets an error that is ErrUnavailable or ErrTimeout (errors.Is).
 	Publish(r Room, m Message, done func(at Position, duplicate bool, err error)) error
 
 	// Read reads what is kept of a room behind an offset, 0 for all, whether it is open here or not.

@@ -60,30 +60,7 @@ func (d *drill) crowd(n, each int, pings time.Duration, thorough bool) {
 	cpu := busy(servers) - quiet
 	d.say("idle: %.1f %% of a core for all servers, %.1f us a ping and its pong", 100*cpu/watched.Seconds(), 1e6*cpu/watched.Seconds()*pings.Seconds()/float64(all))
 
-	times := pick(d, 10, 3)
-	var sum, worst time.Duration
-	before := busy(servers)
-	for range times {
-		at := time.Now().UnixNano()
-		for _, p := range publishers {
-			f.publish(p, 1, 200, f.clock())
-		}
-		f.rest(50 * time.Millisecond)
-		last := at
-		for i, lines := range children {
-			got, err := strconv.ParseInt(d.line1(lines), 10, 64)
-			if err != nil {
-				d.abort("the clients of server %d: %v", i, err)
-			}
-			last = max(last, got)
-		}
-		took := time.Duration(last - at)
-		sum, worst = sum+took, max(worst, took)
-	}
-	d.say("a message to all, %d times: mean %.0f ms, max %.0f ms until the last has it; %.2f us of the servers' CPU a delivery",
-		times, ms(sum)/float64(times), ms(worst), 1e6*(busy(servers)-before)/float64(times*all))
-	v := f.settle(patience)
-	d.must(v.refused == 0 && v.unanswered == 0, "%d refused, %d unanswered", v.refused, v.unanswered)
+	d.toAll(f, publishers, children, pick(d, 10, 3), all, func() float64 { return busy(servers) })
 	for _, s := range servers {
 		closed := 0.
 		for _, code := range []string{"1013", "4000", "4002"} {

@@ -96,16 +96,8 @@ func (c *firstCluster) run(i int) {
 		c.t.Fatal(err)
 	}
 	s.cmd.Env = append(c.env, "HUBBUB_LISTEN="+s.addr)
-	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	if err := s.cmd.Start(); err != nil {
-		c.t.Fatal(err)
-	}
-	go func() {
-		s.err = s.cmd.Wait()
-		close(s.exited)
-	}()
+	s.begin(c.t)
 	c.nodes[i] = s
-	c.t.Cleanup(func() { s.cleanup(c.t) })
 }
 
 // balance runs the proxy.

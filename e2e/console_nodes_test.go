@@ -17,15 +17,7 @@ func runNode(t *testing.T, name, config string, flags ...string) *server {
 	s := &server{addr: freeAddr(t), exited: make(chan struct{})}
 	s.cmd = exec.Command(program, append([]string{"serve", "--listen", s.addr, "--node-name", name, "--api-key", consoleKey, "--config", config}, flags...)...)
 	s.cmd.Env = append(os.Environ(), "HUBBUB_CLUSTER_SECRET="+stageKey)
-	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		s.err = s.cmd.Wait()
-		close(s.exited)
-	}()
-	t.Cleanup(func() { s.cleanup(t) })
+	s.begin(t)
 	return s
 }
 

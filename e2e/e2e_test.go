@@ -129,8 +129,15 @@ func startAt(t *testing.T, addr string, flags ...string) *server {
 	return s
 }
 
-// run starts s.cmd and sees to its end.
+// run is begin, and waits until the server is ready.
 func (s *server) run(t *testing.T) {
+	t.Helper()
+	s.begin(t)
+	s.waitReady(t)
+}
+
+// begin starts s.cmd and sees to its end.
+func (s *server) begin(t *testing.T) {
 	t.Helper()
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	if err := s.cmd.Start(); err != nil {
@@ -141,7 +148,6 @@ func (s *server) run(t *testing.T) {
 		close(s.exited)
 	}()
 	t.Cleanup(func() { s.cleanup(t) })
-	s.waitReady(t)
 }
 
 // probe asks /readyz, with TLS where the server has it; its certificate is a test's own.

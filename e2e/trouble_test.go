@@ -179,15 +179,7 @@ func (tr *mishap) start(flags ...string) *server {
 func (tr *mishap) unready(command *exec.Cmd, addr string) *server {
 	tr.t.Helper()
 	s := &server{addr: addr, cmd: command, exited: make(chan struct{})}
-	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	if err := s.cmd.Start(); err != nil {
-		tr.t.Fatal(err)
-	}
-	go func() {
-		s.err = s.cmd.Wait()
-		close(s.exited)
-	}()
-	tr.t.Cleanup(func() { s.cleanup(tr.t) })
+	s.begin(tr.t)
 	tr.s, tr.before = s, map[string]float64{}
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		if res, err := http.Get(s.http("/healthz")); err == nil {

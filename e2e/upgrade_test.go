@@ -255,16 +255,9 @@ func TestUpgradeNodeByNode(t *testing.T) {
 	run := func(binary string, i int) {
 		s := &server{addr: addrs[i], exited: make(chan struct{})}
 		s.cmd = exec.Command(binary, "serve", "--listen", addrs[i], "--data-dir", dirs[i], "--cluster-listen", stores[i], "--join", strings.Join(stores, ","))
-		s.cmd.Env, s.cmd.Stdout, s.cmd.Stderr = env, &s.log, &s.log
-		if err := s.cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		go func() {
-			s.err = s.cmd.Wait()
-			close(s.exited)
-		}()
+		s.cmd.Env = env
+		s.begin(t)
 		nodes[i] = s
-		t.Cleanup(func() { s.cleanup(t) })
 	}
 	well := func(i int) {
 		t.Helper()

@@ -199,7 +199,8 @@ func (ro *room) isWhole(nonce string) bool {
 }
 
 // Brought implements broker.Broker.
-func (b *Broker) Brought() (up []broker.Position) {
+func (b *Broker) Brought() []broker.Position {
+	up := []broker.Position{} // nil would be that it doesn't say
 	b.mu.Lock()
 	streams := slices.Collect(maps.Values(b.streams))
 	b.mu.Unlock()

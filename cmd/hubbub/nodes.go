@@ -148,7 +148,7 @@ type removeNodeCmd struct {
 
 // Help is shown by hubbub nodes remove --help.
 func (removeNodeCmd) Help() string {
-	return "For a store that is gone for good; other stores then get the copies that it had, where there are enough. One that is up is refused: stop it first. One that was removed comes back only with an empty --data-dir."
+	return "For a store that is gone for good; other stores then get the copies that it had, where there are enough. One that is up is refused: stop it first. Start one that was removed with an empty --data-dir only: with its old one it has none of the copies, and nothing says why."
 }
 
 // Run removes it.

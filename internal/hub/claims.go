@@ -97,12 +97,17 @@ func (c *cluster) leads(s *chase, to broker.NodeID) bool {
 	return true
 }
 
-// leadsOn has a session that should be here, and isn't, be sought where it has gone on from here. False where nobody knows.
-func (h *Hub) leadsOn(ctx context.Context, s *chase) bool {
-	if hd := h.handing(s.r.ID); hd != nil {
+// wentTo is movedTo, once a session that is on its way from here has arrived, or is here again.
+func (h *Hub) wentTo(ctx context.Context, id ID) (to broker.NodeID, moved bool) {
+	if hd := h.handing(id); hd != nil {
 		wait(ctx, hd.over)
 	}
-	to, moved := h.movedTo(s.r.ID)
+	return h.movedTo(id)
+}
+
+// leadsOn has a session that should be here, and isn't, be sought where it has gone on from here. False where nobody knows.
+func (h *Hub) leadsOn(ctx context.Context, s *chase) bool {
+	to, moved := h.wentTo(ctx, s.r.ID)
 	switch {
 	case moved:
 		s.at, s.lost = to, 0
@@ -177,13 +182,11 @@ func (h *Hub) claimFrom(ctx context.Context, s *chase) (a claimAnswer, err error
 func (h *Hub) seekHeir(ctx context.Context, s *chase) (here bool, err error) {
 	c, id := h.cluster, s.r.ID
 	s.gone = s.at
-	if hd := h.handing(id); hd != nil { // another handshake had it here, and another node asked for it
-		wait(ctx, hd.over)
-	}
+	to, moved := h.wentTo(ctx, id) // another handshake may have had it here, and another node have asked for it
 	if h.has(id, func(string, uint32, uint32) bool { return true }) {
 		return false, ErrUnknownClient // of another node; it is here again
 	}
-	if to, moved := h.movedTo(id); moved && c.leads(s, to) {
+	if moved && c.leads(s, to) {
 		return false, nil
 	}
 	next, found, err := h.inherit(ctx, s)

@@ -204,7 +204,7 @@ func (h *Hub) nothingSince(q reachesQuestion) (from uint64, sure bool) {
 // hasAll says that nothing of what stood in the room's log before the log's floor is missing here. A broker of somebody's own
 // may not say what it has brought; who has it all counts as before then. r.mu is held.
 func (h *Hub) hasAll(r *room, log broker.Log) bool {
-	return h.cluster == nil || log.Floor <= r.position().Offset || len(h.cluster.b.Brought()) == 0 || h.hasBrought(log.At.Epoch, log.Floor)
+	return h.cluster == nil || log.Floor <= r.position().Offset || h.cluster.b.Brought() == nil || h.hasBrought(log.At.Epoch, log.Floor)
 }
 
 // hasBrought says that all up to an offset of a log has been delivered in the rooms that are open here, or that the broker
