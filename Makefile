@@ -47,7 +47,7 @@ lint: bench-lint ## go vet, formatting, and a tidy go.mod
 
 .PHONY: test-race
 test-race: ## the unit tests, under the race detector
-	$(GO) test -race -parallel $(PARALLEL) -timeout $(TIMEOUT) $(UNITS)
+	GORACE=suppressions=$(CURDIR)/scripts/race-suppressions.txt $(GO) test -race -parallel $(PARALLEL) -timeout $(TIMEOUT) $(UNITS)
 
 .PHONY: crowd
 crowd: ## a room of 100,000 counts its members (a minute, 4 GB; more goroutines than the race detector can follow)

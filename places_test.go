@@ -322,33 +322,3 @@ func TestTheOldestHalfARequestMakesRoom(t *testing.T) {
 	last.SendRaw([]byte(rawtest.Upgrade(s, "/echo")[20:]))
 	last.ExpectUpgrade()
 }
-
-// Half requests, and connections without one, come faster than they may stay. Who comes behind them isn't held up:
-// those that keep the server waiting go at once, and not a second for each 256 of them later.
-func TestHalfRequestsHoldNobodyUp(t *testing.T) {
-	t.Parallel()
-	const places, rounds = 256, 20
-	s := rawtest.Start(t, hubbub.Config{HandshakeTimeout: time.Minute})
-	began := time.Now()
-	for range rounds * places {
-		nc, err := net.Dial("tcp", s.Addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		nc.Close()
-	}
-	alone := time.Since(began) // what so many connections take on this machine
-	began = time.Now()
-	for i := range rounds * places {
-		if c := rawtest.Connect(t, s); i%2 == 0 {
-			c.SendRaw([]byte("GET /ws HTTP/1.1\r\nHost: x\r\n"))
-		}
-	}
-	if status := statusAt(s, "/healthz"); status != http.StatusOK {
-		t.Errorf("healthz is %d", status)
-	}
-	rawtest.Dial(t, s, "/echo").Quiet()
-	if took := time.Since(began); took > alone+rounds*3/4*time.Second {
-		t.Errorf("behind %d half requests it takes %s, and %s without them", rounds*places, took, alone)
-	}
-}

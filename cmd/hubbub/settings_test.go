@@ -72,7 +72,7 @@ func TestSettingsThatAReloadKeeps(t *testing.T) {
 func TestSecretsInTheAddressOfKeys(t *testing.T) {
 	file := func(url string) string { return write(t, "jwt-audience: hubbub\njwt-jwks: "+url+"\n") }
 	const plain = "https://id.example/plain/keys"
-	for _, url := range []string{"https://user77@id.example/keys", "https://user:pass77@id.example/keys", "https://id.example/keys?token=query77", "https://id.example/path77/keys"} {
+	for _, url := range []string{"https://us5ecret@id.example/keys", "https://user:pas5ecret@id.example/keys", "https://id.example/keys?token=que5ecret", "https://id.example/pat5ecret/keys"} {
 		c, ctx, err := parseSettings([]string{"serve", "--config", file(url)})
 		if err != nil {
 			t.Fatal(err)
@@ -82,12 +82,12 @@ func TestSecretsInTheAddressOfKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, is := range c.settingsOf(ctx, cfg) {
-			if strings.Contains(is.Value, "77") || is.Name == "jwt-jwks" && !is.Hidden {
+			if strings.Contains(is.Value, "5ecret") || is.Name == "jwt-jwks" && !is.Hidden {
 				t.Errorf("%s: the settings have %+v", url, is)
 			}
 		}
 		config := configCmd{serveCmd: *c}
-		if out, err := config.text(ctx, cfg); err != nil || strings.Contains(string(out), "77") || !strings.Contains(string(out), "jwt-jwks: not shown") {
+		if out, err := config.text(ctx, cfg); err != nil || strings.Contains(string(out), "5ecret") || !strings.Contains(string(out), "jwt-jwks: not shown") {
 			t.Errorf("%s: hubbub config prints %s, %v", url, out, err)
 		}
 		now, next := byName(serveFlagsOf(t, file(url)), "jwt-jwks"), byName(serveFlagsOf(t, file(plain)), "jwt-jwks")
@@ -95,7 +95,7 @@ func TestSecretsInTheAddressOfKeys(t *testing.T) {
 			t.Errorf("%s: a diff has %s", url, text)
 		}
 		cfg.JWT.Audience = ""
-		if err := cfg.Validate(); err == nil || strings.Contains(err.Error(), "77") {
+		if err := cfg.Validate(); err == nil || strings.Contains(err.Error(), "5ecret") {
 			t.Errorf("%s: a fault is named %v", url, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -40,6 +41,7 @@ type Gate struct {
 	// Static after NewGate; Quick, which may be nil, is set before the first Accept.
 	Quick    *Quick
 	maxTurns int
+	slowHead time.Duration // slowHead, but in a test
 	sorry    func() string
 	log      *slog.Logger
 
@@ -56,6 +58,7 @@ type Gate struct {
 	mu      sync.Mutex
 	freed   sync.Cond
 	arrived map[net.Conn]time.Time // hold a place; the time is zero once the head is complete
+	silent  []*arrival             // whose clients were found silent by the last look at all, the oldest first
 	beside  map[net.Conn]time.Time // hold none: in a lane, behind their first request, or at a later one
 	kept    map[net.Conn]bool      // likewise, and don't go for others: see Keep
 	closed  bool
@@ -71,7 +74,7 @@ type Gate struct {
 // whole HTTP answer to one for which there is none; log gets a line of that.
 func NewGate(l net.Listener, descriptors, turns int, sorry func() string, log *slog.Logger) *Gate {
 	g := &Gate{
-		Listener: l, maxTurns: turns, sorry: sorry, log: log,
+		Listener: l, maxTurns: turns, slowHead: slowHead, sorry: sorry, log: log,
 		heads: make(chan *arrival), handed: make(chan accepted), over: make(chan struct{}),
 		arrived: map[net.Conn]time.Time{}, beside: map[net.Conn]time.Time{}, kept: map[net.Conn]bool{},
 	}
@@ -154,8 +157,8 @@ func (g *Gate) waitForPlace() {
 			g.freed.Wait()
 			continue
 		}
-		if time.Since(since) < slowHead {
-			nc = g.oldestSilent()
+		if time.Since(since) < g.slowHead {
+			nc = g.nextSilent()
 		}
 		if nc != nil {
 			delete(g.arrived, nc)
@@ -168,10 +171,23 @@ func (g *Gate) waitForPlace() {
 	}
 }
 
-// oldestSilent is the oldest connection whose client has been seen to keep the server waiting for long enough, or nil. mu
-// is held.
-func (g *Gate) oldestSilent() (found net.Conn) {
-	var since time.Time
+// nextSilent is the oldest connection whose client has been seen to keep the server waiting for long enough, or nil. Only
+// when those that the last look found are gone it looks at all again, since it asks the kernel about each. mu is held.
+func (g *Gate) nextSilent() net.Conn {
+	if len(g.silent) == 0 {
+		g.lookForSilent()
+	}
+	for len(g.silent) > 0 {
+		a := g.silent[0]
+		g.silent = g.silent[1:]
+		if !g.arrived[a].IsZero() && a.silent() { // it's there, its head isn't complete, and nothing has come of it since
+			return a
+		}
+	}
+	return nil
+}
+
+func (g *Gate) lookForSilent() {
 	for nc, t := range g.arrived {
 		a, ok := nc.(*arrival)
 		switch {
@@ -180,11 +196,11 @@ func (g *Gate) oldestSilent() (found net.Conn) {
 			a.since = time.Time{}
 		case a.since.IsZero():
 			a.since = time.Now()
-		case time.Since(a.since) >= silentHead && (found == nil || t.Before(since)):
-			found, since = nc, t
+		case time.Since(a.since) >= silentHead:
+			g.silent = append(g.silent, a)
 		}
 	}
-	return found
+	slices.SortFunc(g.silent, func(a, b *arrival) int { return g.arrived[a].Compare(g.arrived[b]) })
 }
 
 func oldest(of map[net.Conn]time.Time) (found net.Conn, since time.Time) {

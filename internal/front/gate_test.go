@@ -198,3 +198,37 @@ func TestAGoroutineThatEndsLeavesNothingBehind(t *testing.T) {
 		g.Close()
 	})
 }
+
+// Half requests, and connections without one, come faster than they may stay. Who comes behind them isn't held up: those
+// that keep the server waiting go for that, and not because they are old.
+func TestHalfRequestsHoldNobodyUp(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := NewGate(l, 0, 1, func() string { return "" }, slog.New(slog.DiscardHandler))
+	g.slowHead = time.Hour
+	web := http.Server{ConnState: g.Changed, ConnContext: g.Context}
+	go web.Serve(g)
+	defer web.Close()
+	var all []net.Conn
+	connect := func() net.Conn {
+		nc, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, nc)
+		return nc
+	}
+	for i := range 20 * maxHandshakes {
+		if nc := connect(); i%2 == 0 {
+			io.WriteString(nc, "GET / HTTP/1.1\r\n")
+		}
+	}
+	last := connect()
+	io.WriteString(last, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	hears(t, last, "HTTP/1.1 404")
+	for _, nc := range all {
+		nc.Close()
+	}
+}
