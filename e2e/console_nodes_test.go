@@ -21,13 +21,13 @@ func runNode(t *testing.T, name, config string, flags ...string) *server {
 	return s
 }
 
-// Both nodes are drawn by both, none is marked as having other policies, and who has lost the others says so.
+// Both nodes are drawn by both, one is marked as long as it has other policies, and who has lost the others says so.
 func TestConsoleOfACluster(t *testing.T) {
 	t.Parallel()
 	const rooms = "rooms: [{match: r, presence: full}]\n"
 	config := configFile(t, rooms)
 	store := freeAddrs(t)
-	first := runNode(t, "first", config, "--data-dir", t.TempDir(), "--cluster-listen", store)
+	first := runNode(t, "first", configFile(t, rooms), "--data-dir", t.TempDir(), "--cluster-listen", store)
 	first.waitReady(t)
 	second := runNode(t, "second", config, "--join", store)
 	second.waitReady(t)
@@ -54,6 +54,27 @@ func TestConsoleOfACluster(t *testing.T) {
 		t.Errorf("%s is marked, and has the same policies", got)
 	}
 	ofFirst.accessible()
+
+	reads := func(config, rooms string) { // by the second alone
+		t.Helper()
+		write(t, config, rooms)
+		if err := second.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const warning = "Nodes have other policies of rooms than this one"
+	reads(config, "rooms: [{match: r, presence: count}]\n")
+	for p, other := range map[*page]string{ofFirst: "second", ofSecond: "first"} {
+		p.shows("#view", warning)
+		rows(p, 2, other, " differs")
+		p.until(marked + fmt.Sprintf(" === %q", other))
+		p.accessible()
+	}
+	reads(config, rooms)
+	for _, p := range []*page{ofFirst, ofSecond} {
+		p.until(fmt.Sprintf(`!document.querySelector("#view").textContent.includes(%q)`, warning))
+		p.until(marked + ` === ""`)
+	}
 
 	first.stop(t, syscall.SIGKILL)
 	ofSecond.shows("#view", "This node is cut off from the others")

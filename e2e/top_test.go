@@ -246,3 +246,32 @@ func TestTopOnce(t *testing.T) {
 		t.Errorf("exit status %d\n%s", status, out)
 	}
 }
+
+// On terminals of 80 and of 140 columns all figures are there, and who is slow can be read off whole, to be sent away.
+func TestTopByWidth(t *testing.T) {
+	t.Parallel()
+	env := []string{"HUBBUB_API_KEY=" + doctorsKey}
+	s := &server{addr: freeAddr(t), exited: make(chan struct{})}
+	s.cmd = exec.Command(program, "serve", "--listen", s.addr, "--node-name", "a-node-of-a-longer-name", "--max-connections", "100000")
+	s.cmd.Env = append(os.Environ(), env...)
+	s.run(t)
+	c := dialRaw(t, s, "/ws", "")
+	id := c.welcomed()
+	for _, room := range []string{"lobby", "a-room-of-a-longer-name", "another"} {
+		c.asks(fmt.Sprintf(`{"msg_type":"join_room","room":%q,"id":1}`, room), "joined")
+	}
+	whole := func(frame string) bool { // of the figures, nothing is cut
+		head, _, _ := strings.Cut(frame, "WORKER")
+		return says("hubbub top", "ready", "rooms 3", "cpu", "panics 0")(head) && !strings.Contains(head, "…")
+	}
+	for columns, is := range map[uint16]func(string) bool{
+		80: func(f string) bool { return says(id+"  ")(f) && !says("AGE")(f) },
+		140: func(f string) bool {
+			return says("AGE  ROOMS  USER                    CLIENT")(f) && (says(id + "  lobby, ")(f) || says(id + "  a")(f)) && says("a-room-of-a-longer-name", "another")(f)
+		},
+	} {
+		screen, _ := onTerminal(t, env, columns, 40, "top", "--url", "http://"+s.addr, "--interval", "500ms")
+		screen.shows(fmt.Sprintf("a table for %d columns", columns), func(f string) bool { return whole(f) && is(f) })
+		screen.press("q")
+	}
+}

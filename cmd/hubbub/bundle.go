@@ -40,7 +40,7 @@ const (
 
 // Help is shown by hubbub bundle --help.
 func (bundleCmd) Help() string {
-	return "It takes the settings as hubbub serve does, and asks the server that runs with them: hubbub bundle --config hubbub.yaml, with HUBBUB_API_KEY, or --key. It writes one file, says what is in it, and sends it to nobody: look before you do. There is nothing in it of what messages say, and no secret. " + bundleHolds + " Goroutines and the heap are there where the server has --admin-listen, the log where the key has the right tail."
+	return "It takes the settings as hubbub serve does, and asks the server that runs with them: hubbub bundle --config hubbub.yaml, with HUBBUB_API_KEY, or --key. It writes one file, says what is in it, and sends it to nobody: look before you do. There is nothing in it of what messages say, and no secret. " + bundleHolds + " " + whereItRuns + " Goroutines and the heap are there where the server has --admin-listen, the log where the key has the right tail."
 }
 
 // bundleHolds says in the help, and in the bundle itself, whose names may be read there.

@@ -40,11 +40,20 @@ type lookFlags struct {
 
 // Help is shown by hubbub doctor --help.
 func (doctorCmd) Help() string {
-	return "It takes the settings as hubbub serve does, looks at the machine, the files and the servers that they name, and at a server that runs there, all at once; and says what it found and what to change: hubbub doctor --config hubbub.yaml --public-url https://chat.example.com. What it sends, and the file that it writes into --data-dir and takes away, are named; no event is sent, no client joins, nothing is published. It ends with 1 where it found a fault."
+	return "It takes the settings as hubbub serve does, looks at the machine, the files and the servers that they name, and at a server that runs there, all at once; and says what it found and what to change: hubbub doctor --config hubbub.yaml --public-url https://chat.example.com. What it sends, and the file that it writes into --data-dir and takes away, are named; no event is sent, no client joins, nothing is published. " + whereItRuns + " It ends with 1 where it found a fault."
 }
+
+// whereItRuns is for the help of the commands that take lookFlags.
+const whereItRuns = "The server that runs is the one at --url, else where a flag --listen or --admin-listen says, else at HUBBUB_URL, else where the other settings say."
 
 // Run examines, and prints what was found.
 func (c *doctorCmd) Run(ctx *kong.Context) error {
+	if c.Limit <= 0 {
+		return usageError{fmt.Errorf("--limit %s: no check can end in that; more than 0s is wanted, such as 10s", c.Limit)}
+	}
+	if c.Idle < 0 {
+		return usageError{fmt.Errorf("--idle %s: 0s (no such check) or more is wanted", c.Idle)}
+	}
 	until, cancel := untilSignal()
 	defer cancel()
 	report := c.examine(until, ctx, c.progress())
@@ -81,11 +90,15 @@ func (c *serveCmd) subject(ctx *kong.Context, at *lookFlags) doctor.Subject {
 		cfg = hubbub.Config{MaxConnections: c.MaxConnections, MaxBufferedBytes: int64(c.MaxBufferedBytes)}
 	}
 	cfg = cfg.Effective()
+	url := at.URL
+	if !isGiven(ctx, "url") && (isGiven(ctx, "listen") || isGiven(ctx, "admin-listen")) {
+		url = "" // it is of the environment, before which a flag counts
+	}
 	s := doctor.Subject{
 		Settings: err, Listen: c.Listen, BasePath: c.BasePath, MaxConnections: cfg.MaxConnections, MaxBufferedBytes: cfg.MaxBufferedBytes,
 		PingInterval: c.PingInterval, TrustedProxies: c.TrustedProxies, DataDir: c.DataDir, NATS: c.NATS, NATSCreds: c.NATSCreds, NATSCA: c.NATSCA,
 		Join: c.Join, Secrets: c.WebhookSecret, Tokens: c.JWTKey != "" || c.JWTJWKS != "",
-		URL: strings.TrimRight(cmp.Or(at.URL, c.ownURL()), "/"), Runs: at.URL != "", Key: key,
+		URL: strings.TrimRight(cmp.Or(url, c.ownURL()), "/"), Runs: url != "", Key: key,
 	}
 	if c.AdminListen != "" {
 		s.Admin = adminAddress(c.AdminListen)

@@ -35,6 +35,9 @@ func (c *healthCmd) Run(ctx *kong.Context) error {
 	if isGiven(ctx, "listen") && !isGiven(ctx, "url") {
 		c.URL = "" // it is of the environment, before which a flag counts
 	}
+	if c.Timeout <= 0 {
+		return usageError{fmt.Errorf("--timeout %s: nobody answers in that; more than 0s is wanted, such as 5s", c.Timeout)}
+	}
 	url, transport, err := c.target()
 	if err != nil {
 		return usageError{err}

@@ -67,12 +67,15 @@ func main() {
 	if err := checkReserved(args, os.Environ()); err != nil {
 		fail(usageError{err})
 	}
+	if err := checkHelp(args); err != nil {
+		fail(usageError{err})
+	}
 	ctx, err := parser.Parse(args)
 	if parse := (*kong.ParseError)(nil); errors.As(err, &parse) && parse.ExitCode() == 1 {
 		err = parse.Unwrap() // of our own checks of environment and file, where the usage is no help
 	}
 	if err != nil {
-		fail(usageError{err})
+		fail(usageError{explained(err)})
 	}
 	fail(ctx.Run())
 }
@@ -83,6 +86,19 @@ func helpFirst(args []string) []string {
 		return args
 	}
 	return append(slices.Clone(args[1:]), "--help")
+}
+
+// checkHelp refuses what only begins as -h does: -hello would print the help, and be taken for done.
+func checkHelp(args []string) error {
+	for _, a := range args {
+		if a == "--" {
+			break
+		}
+		if strings.HasPrefix(a, "-h") && len(a) > 2 {
+			return fmt.Errorf("unknown flag %s; what begins with a dash and is no flag stands behind --", a)
+		}
+	}
+	return nil
 }
 
 func newParser(c *cli) *kong.Kong {

@@ -19,7 +19,7 @@ func printed(t *testing.T, args ...string) (string, error) {
 	var c cli
 	ctx, err := newParser(&c).Parse(args)
 	if err != nil {
-		return "", err
+		return "", explained(err)
 	}
 	r, w, err := os.Pipe()
 	if err != nil {

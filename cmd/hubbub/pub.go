@@ -12,22 +12,25 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/alecthomas/kong"
+
 	"example.com/hubbub/client"
 )
 
 // pubCmd publishes one message, or one for each line of the standard input.
 type pubCmd struct {
-	Args       []string `arg:"" optional:"" name:"room-and-content" help:"The room, unless a flag says to whom, and the content: JSON as it is, all else as a text; - is the standard input."`
-	Client     string   `env:"-" placeholder:"ID" help:"To one client, in place of a room."`
-	User       string   `env:"-" placeholder:"NAME" help:"To all clients of a user."`
-	Everyone   bool     `env:"-" help:"To all clients."`
-	From       string   `env:"-" placeholder:"NAME" help:"Who the message is from (server)."`
-	MessageKey string   `env:"-" placeholder:"KEY" help:"What it is about, for rooms that keep the latest of each key."`
-	PublishID  string   `name:"publish-id" env:"-" placeholder:"ID" help:"The same one again within --dedup-window is published once."`
-	Text       bool     `env:"-" help:"Send a text also where the content is JSON."`
-	Lines      bool     `env:"-" help:"With -, a message for each line, as it comes; empty lines are none."`
-	WS         bool     `name:"ws" env:"-" help:"Publish as a client over a WebSocket, in place of the API: no key is needed."`
-	Token      string   `env:"HUBBUB_TOKEN" placeholder:"TOKEN" help:"With --ws: says who this client is."`
+	First      *string `arg:"" optional:"" name:"room" help:"The room, unless a flag says to whom."`
+	Second     *string `arg:"" optional:"" name:"content" help:"JSON as it is, all else as a text; - is the standard input. One that begins with a dash stands behind --."`
+	Client     string  `env:"-" placeholder:"ID" help:"To one client, in place of a room."`
+	User       string  `env:"-" placeholder:"NAME" help:"To all clients of a user."`
+	Everyone   bool    `env:"-" help:"To all clients."`
+	From       string  `env:"-" placeholder:"NAME" help:"Who the message is from (server)."`
+	MessageKey string  `env:"-" placeholder:"KEY" help:"What it is about, for rooms that keep the latest of each key."`
+	PublishID  string  `name:"publish-id" env:"-" placeholder:"ID" help:"The same one again within --dedup-window is published once."`
+	Text       bool    `env:"-" help:"Send a text also where the content is JSON."`
+	Lines      bool    `env:"-" help:"With -, a message for each line, as it comes; empty lines are none."`
+	WS         bool    `name:"ws" env:"-" help:"Publish as a client over a WebSocket, in place of the API: no key is needed."`
+	Token      string  `env:"HUBBUB_TOKEN" placeholder:"TOKEN" help:"With --ws: says who this client is."`
 	apiFlags   `embed:""`
 	hub        *client.Hub
 }
@@ -41,8 +44,24 @@ func (pubCmd) Help() string {
     hubbub pub --user ann "your order is on its way"
     tail -f app.log | hubbub pub log - --lines --text
     hubbub pub --ws lobby hello
+    hubbub pub lobby -- -1
 
 It prints where the message is, EPOCH:OFFSET, in a room that keeps its messages. Where it is interrupted, or has no answer, it ends with 1 and says whether the message may have been published all the same; with --lines also how many lines were acknowledged before.`
+}
+
+// explained is an error of the command line of pub with what to do about it; any other is as it was.
+func explained(err error) error {
+	var parse *kong.ParseError
+	if !errors.As(err, &parse) || parse.Context.Selected() == nil || parse.Context.Selected().Name != "pub" {
+		return err
+	}
+	switch text := err.Error(); {
+	case strings.HasPrefix(text, "unknown flag "):
+		return fmt.Errorf("%w; a content that begins with a dash stands behind --: hubbub pub lobby -- -1", err)
+	case strings.HasPrefix(text, "unexpected argument "):
+		return fmt.Errorf("%w: the content is one argument: put it in quotes", err)
+	}
+	return err
 }
 
 // publication is the body of POST /publish.
@@ -114,16 +133,23 @@ func readMessage(ctx context.Context, from io.Reader) (string, error) {
 			return "", fmt.Errorf("read the standard input: %w", err)
 		case len(b) > maxStdin:
 			return "", errors.New("the standard input has more than 64 MiB")
-		case len(b) == 0:
-			return "", errors.New("the standard input is empty: nothing was published")
 		}
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r"), nil
+	text := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
+	if text == "" {
+		return "", errors.New("the standard input is empty: nothing was published")
+	}
+	return text, nil
 }
 
 // publication is all but the content, and that as it was given.
 func (c *pubCmd) publication() (p publication, content string, err error) {
-	args := c.Args
+	var args []string
+	for _, a := range []*string{c.First, c.Second} {
+		if a != nil {
+			args = append(args, *a)
+		}
+	}
 	given := 0
 	for _, is := range []bool{c.Client != "", c.User != "", c.Everyone} {
 		if is {
@@ -144,10 +170,8 @@ func (c *pubCmd) publication() (p publication, content string, err error) {
 		return p, "", errors.New("a room and a content are wanted: hubbub pub lobby hello")
 	case len(args) == 0:
 		return p, "", errors.New("a content is wanted: hubbub pub --everyone hello")
-	case len(args) > 1 && given == 1:
-		return p, "", fmt.Errorf("%q: with --client, --user or --everyone there is no room, and the content is one argument: put it in quotes", args[1])
 	case len(args) > 1:
-		return p, "", fmt.Errorf("%q: the content is one argument: put it in quotes", args[1])
+		return p, "", fmt.Errorf("%q: with --client, --user or --everyone there is no room, and the content is one argument: put it in quotes", args[1])
 	case c.Lines && args[0] != "-":
 		return p, "", errors.New("--lines: it needs - as the content, the standard input")
 	case c.Lines && c.PublishID != "":
@@ -181,7 +205,9 @@ func (c *pubCmd) publish(ctx context.Context, p publication, content string) (er
 	if c.WS {
 		at, raw, err = c.overSocket(ctx, p)
 	} else {
+		heard := whileWaiting(func() string { return fmt.Sprintf("no answer from %s yet, waiting up to %s for it", c.URL, callTime) })
 		raw, err = c.call(ctx, "POST", "/publish", nil, &p, &at)
+		heard()
 	}
 	switch {
 	case err != nil:
@@ -219,6 +245,15 @@ var publishTime = time.Minute
 func (c *pubCmd) overSocket(ctx context.Context, p publication) (at published, raw []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTime)
 	defer cancel()
+	defer whileWaiting(func() string {
+		switch now := c.hub.State(); {
+		case now.State == client.Online:
+			return fmt.Sprintf("sent, and not answered yet, waiting up to %g s for the answer", publishTime.Seconds())
+		case now.Err != nil:
+			return fmt.Sprintf("the connection is lost (%v), waiting up to %g s for another", now.Err, publishTime.Seconds())
+		}
+		return fmt.Sprintf("the connection is lost, waiting up to %g s for another", publishTime.Seconds())
+	})()
 	switch {
 	case p.Everyone:
 		err = c.hub.Chat(ctx, p.Content)

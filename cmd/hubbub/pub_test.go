@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -129,11 +130,114 @@ func TestPubOfAnInputThatCantBeTaken(t *testing.T) {
 	serving(t)
 	for _, tt := range []struct{ name, input, args, want string }{
 		{"nothing", "", "pub r -", "the standard input is empty: nothing was published"},
+		{"an empty line", "\n", "pub r -", "the standard input is empty: nothing was published"},
+		{"an empty line of Windows", "\r\n", "pub r - --text", "the standard input is empty: nothing was published"},
 		{"too long a line", "one\n" + strings.Repeat("x", maxStdin+1), "pub r - --lines", "line 2: read the standard input: a line may have 64 MiB at most; acknowledged before: 1"},
 	} {
 		stdin(t, tt.input)
 		if _, err := printed(t, strings.Fields(tt.args)...); err == nil || err.Error() != tt.want {
 			t.Errorf("%s: %v, want %s", tt.name, err, tt.want)
+		}
+	}
+}
+
+// What begins with a dash is published behind --, and an error says so; -hello is not taken for -h.
+func TestPubOfWhatBeginsWithADash(t *testing.T) {
+	s := serving(t)
+	c, _ := member(t, s, "ann", "r")
+	for _, args := range [][]string{
+		{"pub", "r", "--", "-1"},
+		{"pub", "--", "r", "-hello"},
+		{"pub", "r", "--message-key", "k", "--", "--x"},
+		{"pub", "r", "--message-key", "k", "behind a flag"},
+		{"pub", "--user", "ann", "--", "-to ann"},
+	} {
+		want := args[len(args)-1]
+		run(t, args...)
+		if m := c.NextJSON(); fmt.Sprint(m["content"]) != want {
+			t.Errorf("%q: %v, want %s", args, m, want)
+		}
+	}
+	for _, args := range []string{"pub r -1", "pub r -hello", "pub r --hello", "pub -hi --everyone", "pub --user ann -x"} {
+		cmd, stdout, stderr := program(t, strings.Fields(args)...)
+		if code := status(t, cmd); code != statusUsage || stdout.Len() > 0 || !strings.Contains(stderr.String(), "unknown flag") || !strings.Contains(stderr.String(), "behind --") {
+			t.Errorf("%s: status %d\n%s%s", args, code, stdout, stderr)
+		}
+	}
+}
+
+// said has the standard error of this process be read, and commands say soon what they wait for.
+func said(t *testing.T) <-chan string {
+	t.Helper()
+	shorten(t, &quiet)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := os.Stderr
+	os.Stderr = w
+	t.Cleanup(func() { os.Stderr = before; w.Close() })
+	lines := make(chan string, 16)
+	go func() {
+		defer r.Close()
+		for all := bufio.NewScanner(r); all.Scan(); {
+			lines <- all.Text()
+		}
+	}()
+	return lines
+}
+
+// A command that waits says what for, and for how long: for the connection, for another, for the answer.
+func TestPubSaysWhatItWaitsFor(t *testing.T) {
+	heard := make(chan struct{}, 1)
+	goOn := make(chan struct{})
+	s := rawtest.Start(t, hubbub.Config{Hooks: hubbub.Hooks{Publish: func(context.Context, *hubbub.Publish) error {
+		heard <- struct{}{}
+		<-goOn
+		return nil
+	}}})
+	lines := said(t)
+	says := func(what, want string) {
+		t.Helper()
+		select {
+		case line := <-lines:
+			if !strings.Contains(line, want) {
+				t.Errorf("while it waits for %s it says %q, want %q", what, line, want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("it is silent while it waits for %s", what)
+		}
+	}
+	done := make(chan error)
+	go func() {
+		_, err := printed(t, "pub", "--ws", "r", "hello", "--url", "http://"+s.Addr)
+		done <- err
+	}()
+	<-heard
+	says("the answer", "hubbub: sent, and not answered yet, waiting up to 60 s for the answer")
+	close(goOn)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	address, took := silence(t)
+	for _, of := range []struct{ args, want string }{
+		{"pub --ws r hello", "hubbub: no answer from http://" + address + " yet, waiting up to 30 s for the connection"},
+		{"pub r hello --key " + testKey, "hubbub: no answer from http://" + address + " yet, waiting up to 30s for it"},
+	} {
+		go func() {
+			_, err := printed(t, append(strings.Fields(of.args), "--url", "http://"+address)...)
+			done <- err
+		}()
+		says("the server", of.want)
+		for dialled := true; dialled; { // until it has given up
+			select {
+			case nc := <-took:
+				nc.Close()
+			case err := <-done:
+				if dialled = false; err == nil {
+					t.Errorf("%s does well", of.args)
+				}
+			}
 		}
 	}
 }

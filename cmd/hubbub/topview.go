@@ -11,16 +11,20 @@ import (
 )
 
 const (
-	maxTopWorkers = 8  // how many workers have a line each
-	fewTopClients = 3  // as many are shown beside the rooms, or none
-	userColumns   = 12 // for the name of a client's user
-	maxRoomsNamed = 20 // of one client
+	maxTopWorkers = 8   // how many workers have a line each
+	fewTopClients = 3   // as many are shown beside the rooms, or none
+	userColumns   = 12  // for the name of a client's user
+	moreColumns   = 120 // from so many on, half of those beyond are the user's, too
+	maxUser       = 40  // the most that it gets
+	roomColumns   = 16  // the least for a client's rooms; with less they have none
+	maxRoomsNamed = 20  // of one client
 )
 
 // lines are what the view shows, at most height of them, each at most width columns wide.
 func (v *view) lines() []string {
 	var all []string
 	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	flow := func(parts ...string) { all = append(all, flowed(v.width, "  ", parts)...) }
 	f := &v.now.figures
 	state := "ready"
 	if f.NotReady != "" {
@@ -30,7 +34,7 @@ func (v *view) lines() []string {
 		state += "  PAUSED"
 	}
 	up := max(0, time.Duration(f.Time-f.Started)*time.Millisecond).Round(time.Second)
-	add("hubbub top  node %s  %s  up %s  %s", printable(f.Node), printable(f.Version), up, state)
+	flow("hubbub top", "node "+printable(f.Node), printable(f.Version), "up "+up.String(), state)
 	if v.help {
 		all = append(all, "", "  s  rooms by members, or by messages a second", "  c  clients in the place of the rooms, and back", "  p  pause, and go on", "  ?  this help, and back", "  q  end", "",
 			"  BUSY is the share of the time in which a worker did something;",
@@ -43,14 +47,15 @@ func (v *view) lines() []string {
 		return v.fit(all)
 	}
 	if v.err != nil {
-		add("NO ANSWER, what follows is old: %s", printable(v.err.Error()))
+		all = append(all, flowed(v.width, " ", strings.Fields("NO ANSWER, what follows is old: "+printable(v.err.Error())))...)
 	}
-	add("connections %d of %d  clients %d  parked %d  rooms %d", f.Connections, f.MaxConnections, f.Clients, f.Parked, f.Rooms)
-	add("memory %s  buffered %s of %s  history %s  cpu %s", bytesText(f.Memory.Process), bytesText(f.Memory.Buffered), bytesText(f.Memory.MaxBuffered), bytesText(f.Memory.History), v.cpu())
-	add("in %s msg/s %s/s  out %s msg/s %s/s", v.rate(func(f *figures) int64 { return f.Received }), v.byteRate(func(f *figures) int64 { return f.ReceivedBytes }),
-		v.rate(func(f *figures) int64 { return f.Sent }), v.byteRate(func(f *figures) int64 { return f.SentBytes }))
-	add("dropped %s/s, %d in all  errors %s/s  closed %s/s, %d as too slow  panics %d", v.rate(dropped), dropped(f), v.rate(func(f *figures) int64 { return sum(f.Errors) }),
-		v.rate(func(f *figures) int64 { return sum(f.Closed) }), f.Closed["4000"], f.Panics)
+	say := fmt.Sprintf
+	flow(say("connections %d of %d", f.Connections, f.MaxConnections), say("clients %d", f.Clients), say("parked %d", f.Parked), say("rooms %d", f.Rooms))
+	flow("memory "+bytesText(f.Memory.Process), say("buffered %s of %s", bytesText(f.Memory.Buffered), bytesText(f.Memory.MaxBuffered)), "history "+bytesText(f.Memory.History), "cpu "+v.cpu())
+	flow(say("in %s msg/s %s/s", v.rate(func(f *figures) int64 { return f.Received }), v.byteRate(func(f *figures) int64 { return f.ReceivedBytes })),
+		say("out %s msg/s %s/s", v.rate(func(f *figures) int64 { return f.Sent }), v.byteRate(func(f *figures) int64 { return f.SentBytes })))
+	flow(say("dropped %s/s, %d in all", v.rate(dropped), dropped(f)), say("errors %s/s", v.rate(func(f *figures) int64 { return sum(f.Errors) })),
+		say("closed %s/s, %d as too slow", v.rate(func(f *figures) int64 { return sum(f.Closed) }), f.Closed["4000"]), say("panics %d", f.Panics))
 	add("")
 	add("WORKER  CONNECTIONS   BUSY  QUEUE")
 	for i, w := range f.Workers {
@@ -78,21 +83,80 @@ func (v *view) lines() []string {
 	return v.fit(all)
 }
 
-// clientLines are the table of clients: those for whom most waits, at most so many.
-func (v *view) clientLines(most int) []string {
-	all := []string{"    UNSENT   AGE  ROOMS  USER          CLIENT                                IN"}
-	for i, c := range v.now.clients {
-		if i == most {
-			break
+// flowed is what stands on one line where it fits, and else on several, broken between the parts alone; the further ones are
+// indented.
+func flowed(width int, between string, parts []string) (all []string) {
+	line := ""
+	for _, p := range parts {
+		switch {
+		case line == "":
+			line = p
+		case columnsIn(line+between+p) > width:
+			all, line = append(all, line), "  "+p
+		default:
+			line += between + p
 		}
-		age := time.Duration(v.now.figures.Time-c.Since) * time.Millisecond
-		user := shownName(c.User, userColumns)
-		user += strings.Repeat(" ", max(0, userColumns-columnsIn(user)))
+	}
+	return append(all, line)
+}
+
+// A column of the table of clients.
+type column struct {
+	name  string
+	width int // in columns of the terminal
+	left  bool
+	cell  func(c *topClient) string
+}
+
+// clientColumns are those that the terminal has the columns for. A client's id is never left out, since hubbub kick wants it;
+// how many rooms it has, and its age, go first.
+func (v *view) clientColumns() (all []column) {
+	user := min(userColumns+max(0, v.width-moreColumns)/2, maxUser)
+	unsent := column{"UNSENT", 10, false, func(c *topClient) string { return bytesText(c.Unsent) }}
+	age := column{"AGE", 4, false, func(c *topClient) string {
+		return ageText(time.Duration(v.now.figures.Time-c.Since) * time.Millisecond)
+	}}
+	count := column{"ROOMS", 5, false, func(c *topClient) string { return fmt.Sprint(len(c.Rooms)) }}
+	name := column{"USER", user, true, func(c *topClient) string { return shownName(c.User, user) }}
+	id := column{"CLIENT", 36, true, func(c *topClient) string { return printable(c.Client) }}
+	in := column{"IN", roomColumns, true, func(c *topClient) string {
 		var rooms []string
 		for _, r := range c.Rooms[:min(len(c.Rooms), maxRoomsNamed)] {
 			rooms = append(rooms, shownName(r, max(8, v.width)))
 		}
-		all = append(all, fmt.Sprintf("%10s  %4s  %5d  %s  %-36s  %s", bytesText(c.Unsent), ageText(age), len(c.Rooms), user, printable(c.Client), strings.Join(rooms, ", ")))
+		return strings.Join(rooms, ", ")
+	}}
+	for _, all = range [][]column{{unsent, age, count, name, id, in}, {unsent, age, name, id, in}, {unsent, name, id, in}, {unsent, name, id}, {unsent, id}} {
+		needs := -2
+		for _, c := range all {
+			needs += c.width + 2
+		}
+		if needs <= v.width {
+			break
+		}
+	}
+	return all
+}
+
+// clientLines are the table of clients: those for whom most waits, at most so many.
+func (v *view) clientLines(most int) []string {
+	columns := v.clientColumns()
+	row := func(cell func(column) string) string {
+		var line strings.Builder
+		for _, c := range columns {
+			text := cell(c)
+			pad := strings.Repeat(" ", max(0, c.width-columnsIn(text)))
+			if c.left {
+				line.WriteString(text + pad + "  ")
+			} else {
+				line.WriteString(pad + text + "  ")
+			}
+		}
+		return strings.TrimRight(line.String(), " ")
+	}
+	all := []string{row(func(c column) string { return c.name })}
+	for i := range v.now.clients[:min(len(v.now.clients), most)] {
+		all = append(all, row(func(c column) string { return c.cell(&v.now.clients[i]) }))
 	}
 	switch {
 	case v.now.noClients != nil:

@@ -141,3 +141,46 @@ func TestClientsInTheTable(t *testing.T) {
 		}
 	}
 }
+
+// At 80 columns nothing but names is cut: figures go on on a next line, and of the clients' columns those go that matter
+// least. At 140 all are there, and a user's name has more of them.
+func TestTheTableByWidth(t *testing.T) {
+	now := &look{cpu: 1}
+	now.figures.Node, now.figures.Version, now.figures.Time, now.figures.MaxConnections = "chat-7d4b9c-x2x9q", "1.2.3-45-g0123456789ab", 200_000_000, 1_000_000
+	now.figures.Memory.MaxBuffered, now.figures.Memory.Process, now.figures.Memory.Buffered, now.figures.Memory.History = 1<<30, 999<<20, 999<<20, 999<<20
+	now.figures.NotReady = "this node is cut off from the others"
+	id, user := "7c1f0a52-"+strings.Repeat("0", 27), "ann.of.the.long.name@example.com"
+	now.clients = []topClient{{id, user, 0, 4 << 20, []string{"lobby", "room.of.a.longer.name", "another"}}}
+	now.rooms = []topRoom{{"lobby", 2, 1}}
+	for _, tt := range []struct {
+		width int
+		heads string
+		wants []string
+	}{
+		{62, "    UNSENT  USER          CLIENT", []string{"   4.0 MiB  ann.of.the.…  " + id}},
+		{80, "    UNSENT  USER          CLIENT                                IN", []string{"   4.0 MiB  ann.of.the.…  " + id + "  lobby, room.of.…"}},
+		{86, "    UNSENT   AGE  USER          CLIENT                                IN", nil},
+		{93, "    UNSENT   AGE  ROOMS  USER          CLIENT                                IN", nil},
+		{140, "    UNSENT   AGE  ROOMS  USER                    CLIENT                                IN", []string{"ann.of.the.long.name@…  " + id + "  lobby, room.of.a.longer.name, another"}},
+		{180, "    UNSENT   AGE  ROOMS  USER                                      CLIENT                                IN", []string{user + "          " + id + "  lobby, "}},
+	} {
+		v := &view{now: now, sort: "members", width: tt.width, height: 60, err: errors.New("nobody listens at http://localhost:9000: start hubbub serve there, or say by --url or HUBBUB_URL where it is")}
+		lines := v.lines()
+		table := strings.Join(lines, "\n")
+		if !strings.Contains(table, "\n"+tt.heads+"\n") {
+			t.Errorf("at %d columns the clients' heads aren't\n%s\nbut\n%s", tt.width, tt.heads, table)
+		}
+		whole := strings.Join(strings.Fields(table), " ")
+		for _, want := range append(tt.wants, "NOT READY: this node is cut off from the others", "connections 0 of 1000000 clients 0 parked 0 rooms 0", "memory 999.0 MiB buffered 999.0 MiB of 1.0 GiB history 999.0 MiB cpu -",
+			"or say by --url or HUBBUB_URL where it is", "dropped -/s, 0 in all errors -/s closed -/s, 0 as too slow panics 0") {
+			if !strings.Contains(whole, strings.Join(strings.Fields(want), " ")) {
+				t.Errorf("at %d columns there is no %q in\n%s", tt.width, want, table)
+			}
+		}
+		for _, line := range lines {
+			if columnsIn(line) > tt.width || strings.Contains(line, "…") && !strings.Contains(line, id) {
+				t.Errorf("at %d columns a line is %q", tt.width, line)
+			}
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -49,11 +50,30 @@ func dial(ctx context.Context, address, token string) (*client.Hub, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	if err := connected(ctx, hub); err != nil {
+	over := whileWaiting(func() string {
+		if now := hub.State(); now.Err != nil {
+			return fmt.Sprintf("no connection to %s yet (%v), waiting up to %g s for it", address, now.Err, dialTime.Seconds())
+		}
+		return fmt.Sprintf("no answer from %s yet, waiting up to %g s for the connection", address, dialTime.Seconds())
+	})
+	err = connected(ctx, hub)
+	over()
+	if err != nil {
 		hub.Close()
 		return nil, refusedBy(address, token, err)
 	}
 	return hub, nil
+}
+
+// quiet is how long a command waits before it says what for. A test shortens it.
+var quiet = 3 * time.Second
+
+// whileWaiting has the standard error say, once, what a command waits for, where it does so for longer than quiet. The caller
+// calls over when it waits no more.
+func whileWaiting(what func() string) (over func()) {
+	to := os.Stderr
+	timer := time.AfterFunc(quiet, func() { fmt.Fprintln(to, "hubbub:", printable(what())) })
+	return func() { timer.Stop() }
 }
 
 // connected waits until a client is, or can't be. Where nobody listens it doesn't wait for somebody who may.

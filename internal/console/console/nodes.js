@@ -8,12 +8,14 @@ export function showNodes(view, h2, live) {
   live.every(3000, async () => {
     const got = await live.get(["nodes"]);
     list.removeAttribute("aria-busy");
+    const differs = (n) => n.policies !== got.nodes[0].policies;
     list.replaceChildren(got.cut ? h("p", { class: "trouble" }, "This node is cut off from the others: they are the last ones that it knew of.") : "",
+      got.nodes.some(differs) ? h("p", { class: "trouble" }, "Nodes have other policies of rooms than this one: give all the same rooms; the log names the rule.") : "",
       table("Nodes", ["Node", "State", "Role", "Version", "Started", ["Clients", "n"], ["Parked", "n"], ["Connections", "n"], ["Rooms", "n"], "Policies"], got.nodes.map((n, i) => [
         h("span", {}, name(n.name), i === 0 ? h("span", { class: "soft" }, " asked") : null),
         n.not_ready ? h("span", { class: "wait" }, "not ready: " + n.not_ready) : n.in ? h("span", { class: "good" }, "ready") : h("span", { class: "wait" }, "not in yet"),
         n.role + (n.store ? " " + n.store : ""), n.version, ago(n.started), number(n.clients), number(n.parked), number(n.connections), number(n.rooms),
-        h("span", { class: "mono" + (n.policies === got.nodes[0].policies ? "" : " bad") }, n.policies.slice(0, 8))])));
+        h("span", { class: "mono" + (differs(n) ? " bad" : "") }, n.policies.slice(0, 8) + (differs(n) ? " differs" : ""))])));
     stores.replaceChildren(got.stores_error ? h("p", { class: "trouble" }, "The stores don't answer: " + got.stores_error)
       : got.stores ? card("Stores", null, h("pre", { tabindex: 0, role: "region", "aria-label": "Stores" }, JSON.stringify(got.stores, null, 2))) : "");
   }, trouble);

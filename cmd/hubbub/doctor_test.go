@@ -1,0 +1,58 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"example.com/hubbub/internal/doctor"
+)
+
+// Where the server runs that is looked at: --url, then the flags that say where it listens, then HUBBUB_URL, then the other
+// settings. Only where somebody said that it runs it has to.
+func TestWhichServerIsLookedAt(t *testing.T) {
+	for _, tt := range []struct {
+		flags, env string // env is HUBBUB_URL
+		url        string
+		runs       bool
+	}{
+		{"", "", "http://127.0.0.1:8080", false},
+		{"", "http://elsewhere:1/", "http://elsewhere:1", true},
+		{"--listen :81 --base-path /live", "", "http://127.0.0.1:81/live", false},
+		{"--listen :81 --base-path /live", "http://elsewhere:1", "http://127.0.0.1:81/live", false},
+		{"--admin-listen :82", "http://elsewhere:1", "http://127.0.0.1:82", false},
+		{"--base-path /live", "http://elsewhere:1", "http://elsewhere:1", true},
+		{"--listen :81 --url http://there:2", "http://elsewhere:1", "http://there:2", true},
+	} {
+		if tt.env != "" {
+			t.Setenv("HUBBUB_URL", tt.env)
+		}
+		for _, command := range []string{"doctor", "bundle"} {
+			var c cli
+			ctx, err := newParser(&c).Parse(append([]string{command}, strings.Fields(tt.flags)...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var s doctor.Subject
+			if command == "doctor" {
+				s = c.Doctor.subject(ctx, &c.Doctor.lookFlags)
+			} else {
+				s = c.Bundle.subject(ctx, &c.Bundle.lookFlags)
+			}
+			if s.URL != tt.url || s.Runs != tt.runs {
+				t.Errorf("%s %s, HUBBUB_URL=%s: %s, it has to run %t; want %s, %t", command, tt.flags, tt.env, s.URL, s.Runs, tt.url, tt.runs)
+			}
+		}
+		t.Setenv("HUBBUB_URL", "")
+	}
+}
+
+// A time in which nothing can be done is refused by its name.
+func TestLooksTakeTime(t *testing.T) {
+	for _, args := range []string{"doctor --limit 0s", "doctor --limit=-1s", "doctor --idle=-1s", "health --timeout 0s"} {
+		_, err := printed(t, strings.Fields(args)...)
+		flag, _, _ := strings.Cut(strings.Fields(args)[1], "=")
+		if err == nil || !strings.HasPrefix(err.Error(), flag+" ") || !strings.Contains(err.Error(), "is wanted") {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
