@@ -253,6 +253,88 @@ func impurity(n ast.Node) string {
 	return ""
 }
 
+// A panic must leave no room and no shard locked: what is called under such a lock may panic, so that is unlocked by
+// defer. They are all called r or sh.
+func TestAPanicLeavesNoRoomLocked(t *testing.T) {
+	files, _ := filepath.Glob("internal/hub/*.go")
+	found := 0
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		set := token.NewFileSet()
+		tree, err := parser.ParseFile(set, file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(tree, func(n ast.Node) bool {
+			block, ok := n.(*ast.BlockStmt)
+			if !ok {
+				return true
+			}
+			locked := false
+			for _, stmt := range block.List {
+				switch {
+				case isCallOf(stmt, "Lock"):
+					found++
+					locked = true
+				case isCallOf(stmt, "Unlock"):
+					locked = false
+				case locked && isDeferOf(stmt, "Unlock"):
+					locked = false
+				case locked && callsAnything(stmt):
+					t.Errorf("%v: called while a lock is held that no defer unlocks", set.Position(stmt.Pos()))
+				}
+			}
+			return true
+		})
+	}
+	if found < 50 {
+		t.Errorf("only %d locks were found", found)
+	}
+}
+
+// isCallOf says whether stmt is r.mu.method() or sh.mu.method().
+func isCallOf(stmt ast.Stmt, method string) bool {
+	e, ok := stmt.(*ast.ExprStmt)
+	return ok && isLockCall(e.X, method)
+}
+
+func isDeferOf(stmt ast.Stmt, method string) bool {
+	d, ok := stmt.(*ast.DeferStmt)
+	return ok && isLockCall(d.Call, method)
+}
+
+func isLockCall(e ast.Expr, method string) bool {
+	call, ok := e.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	of, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || of.Sel.Name != method {
+		return false
+	}
+	mu, ok := of.X.(*ast.SelectorExpr)
+	if !ok || mu.Sel.Name != "mu" {
+		return false
+	}
+	owner, ok := mu.X.(*ast.Ident)
+	return ok && (owner.Name == "r" || owner.Name == "sh")
+}
+
+// callsAnything says whether something but a builtin function is called.
+func callsAnything(n ast.Node) (calls bool) {
+	ast.Inspect(n, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			if name, ok := call.Fun.(*ast.Ident); !ok || !slices.Contains([]string{"append", "clear", "copy", "delete", "len", "make", "max", "min", "new"}, name.Name) {
+				calls = true
+			}
+		}
+		return true
+	})
+	return calls
+}
+
 func TestFilesStayShort(t *testing.T) {
 	seen := map[string]bool{}
 	for _, p := range packages(t, "linux") {

@@ -45,7 +45,8 @@ type Config struct {
 	SendQueueAge   time.Duration
 	// MaxBufferedBytes bounds what all clients together leave unsent or half received, and what is kept for them:
 	// history, lost sessions, publish_ids, presence, what waits for hooks. Of the latter one client, or one user, may
-	// take a 64th, or what its other limits come to, up to an eighth; beyond it is told "rate_limited" or
+	// take a 64th, or what its other limits come to, up to an eighth, and one address four times as much, where
+	// MaxConnectionsPerIP, TrustedProxies or one of Limits.Address is set; beyond it is told "rate_limited" or
 	// "limit_reached". Above it all the rooms that nobody is in go first, with their history; then parked sessions;
 	// then the largest debtors are closed with 1013; upgrades get 503 and /readyz says so. Default: a quarter of the
 	// memory that the process may use.
@@ -170,7 +171,8 @@ type Config struct {
 	ReadAgain func(ctx context.Context) (changed, kept []string, err error)
 	// MaxHookCalls is how many of them run at once, over all clients, and how many of Connect beside them; the others
 	// wait. Those of one user, or of a client without a name, take a sixteenth of the places at most, but at least 4;
-	// where MaxConnectionsPerIP or one of Limits.Address is set, those of one address four times as many. Default: 1024.
+	// where MaxConnectionsPerIP, TrustedProxies or one of Limits.Address is set, those of one address four times as many.
+	// Default: 1024.
 	MaxHookCalls int
 	// Logger gets what an operator should know. Default: slog.Default().
 	Logger *slog.Logger

@@ -155,9 +155,10 @@ func (c *Config) hubLimits() (h hub.Limits) {
 	return h
 }
 
-// addressOf is the address that pays for what its clients do and have kept; none where neither is limited.
+// addressOf is the address that pays for what its clients do and have kept; none where neither is limited, and nobody
+// says that it is the client's own: it may be a proxy's, which is everybody's.
 func (c *Config) addressOf(r *http.Request) (none netip.Addr) {
-	if c.MaxConnectionsPerIP == 0 && c.Limits.Address == (AddressLimits{}) {
+	if c.MaxConnectionsPerIP == 0 && len(c.TrustedProxies) == 0 && c.Limits.Address == (AddressLimits{}) {
 		return none
 	}
 	return front.Address(r.RemoteAddr)

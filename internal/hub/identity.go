@@ -305,10 +305,14 @@ func (s *session) showAnew() {
 	for i := range s.rooms {
 		r := s.rooms[i].local.room
 		if r.policy().Presence == PresenceFull && s.payer().may(int64(len(s.known().Data))) {
-			r.mu.Lock()
-			s.hub.set(r, protocol.Member{ClientID: s.idText(), User: s.name(), Data: s.known().Data}, uint16(s.gen()), true, s.payer())
-			r.mu.Unlock()
+			s.showIn(r)
 			s.rooms[i].data = uint16(len(s.known().Data))
 		}
 	}
+}
+
+func (s *session) showIn(r *room) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.hub.set(r, protocol.Member{ClientID: s.idText(), User: s.name(), Data: s.known().Data}, uint16(s.gen()), true, s.payer())
 }

@@ -138,17 +138,21 @@ func (ms *meters) known() (n int) {
 func (ms *meters) audit() (faults []string) {
 	l, then := ms.limits.Load(), clock()-2*shards*slotTime
 	for i := range ms.shards {
-		sh := &ms.shards[i]
-		sh.mu.Lock()
-		if n := len(sh.all); n > maxMeters {
-			faults = append(faults, fmt.Sprintf("%d users or addresses are known in one shard", n))
+		faults = append(faults, ms.shards[i].audit(l, then)...)
+	}
+	return faults
+}
+
+func (sh *meterShard) audit(l *rate.Limits, then int64) (faults []string) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if n := len(sh.all); n > maxMeters {
+		faults = append(faults, fmt.Sprintf("%d users or addresses are known in one shard", n))
+	}
+	for name, b := range sh.all {
+		if old := *b; old.Seen() <= then && old.Full(l, then) == 0 {
+			faults = append(faults, fmt.Sprintf("%v has all that its limits allow, and is still known", name))
 		}
-		for name, b := range sh.all {
-			if old := *b; old.Seen() <= then && old.Full(l, then) == 0 {
-				faults = append(faults, fmt.Sprintf("%v has all that its limits allow, and is still known", name))
-			}
-		}
-		sh.mu.Unlock()
 	}
 	return faults
 }

@@ -178,12 +178,16 @@ func (h *Hub) endOccupied() {
 	o.known = nil
 	o.mu.Unlock()
 	for name, e := range known {
-		sh := h.roomShard(name)
-		sh.mu.Lock()
 		first, _ := h.cluster.homes(name)
 		if e.sure && (alone || len(e.nodes) == 0 && first == h.cluster.id) {
-			h.happened(Event{Kind: Vacated, Room: name})
+			h.vacatedAtEnd(name)
 		}
-		sh.mu.Unlock()
 	}
+}
+
+func (h *Hub) vacatedAtEnd(name string) {
+	sh := h.roomShard(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	h.happened(Event{Kind: Vacated, Room: name})
 }

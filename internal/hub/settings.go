@@ -3,6 +3,7 @@ package hub
 import (
 	"log/slog"
 	"math"
+	"sync"
 	"time"
 
 	"example.com/hubbub/broker"
@@ -100,9 +101,7 @@ func (h *Hub) Reload(cfg Config) {
 	if cfg.Limits.UserConnections > 0 && was.Limits.UserConnections == 0 {
 		h.loop.Inspect(seatWithin, h.seatAll)
 	}
-	h.everyone.mu.Lock()
-	h.renew(h.everyone)
-	h.everyone.mu.Unlock()
+	h.renewRooms(h.everyone.mu, []*room{h.everyone})
 	for i := range h.rooms {
 		h.renewShard(&h.rooms[i])
 	}
@@ -121,12 +120,17 @@ func (h *Hub) renewShard(sh *roomShard) {
 	sh.mu.Unlock()
 	for len(all) > 0 {
 		n := min(len(all), renewAtOnce)
-		sh.mu.Lock()
-		for _, r := range all[:n] {
-			h.renew(r)
-		}
-		sh.mu.Unlock()
+		h.renewRooms(&sh.mu, all[:n])
 		all = all[n:]
+	}
+}
+
+// renewRooms renews rooms whose lock is mu.
+func (h *Hub) renewRooms(mu *sync.Mutex, rooms []*room) {
+	mu.Lock()
+	defer mu.Unlock()
+	for _, r := range rooms {
+		h.renew(r)
 	}
 }
 
