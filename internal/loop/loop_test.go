@@ -506,3 +506,19 @@ func TestATaskThatIsPutOffComesFirst(t *testing.T) {
 		})
 	})
 }
+
+// How often a worker looks in vain is bounded by what it wrote too: other programs may have had the processor in a long turn.
+func TestLooksAreAPartOfTheWork(t *testing.T) {
+	for _, tt := range []struct{ took, wrote, looks int64 }{
+		{0, 1000, 0},
+		{4_800_000, 1000, 250},   // 1,000 writes of 4.8 us each
+		{480_000_000, 1000, 250}, // the same, for which others had the processor a hundred times as long
+		{4_800_000, 8, 2},        // little to share
+		{4_800_000, 0, 0},
+		{1_000_000_000, 1_000_000, mostLooks},
+	} {
+		if looks := looksAfter(tt.took, tt.wrote); looks != tt.looks {
+			t.Errorf("after %d writes in %d ns it looks %d times, want %d", tt.wrote, tt.took, looks, tt.looks)
+		}
+	}
+}

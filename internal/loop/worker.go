@@ -54,6 +54,7 @@ type Worker struct {
 	told   int64 // what the loop knows of the bytes that the connections hold
 	meter
 	writes int64        // calls that wrote to a connection
+	wrote  int64        // those of the last turn
 	away   int64        // nanoseconds of this turn that other goroutines had
 	worked atomic.Int64 // nanoseconds of the last turn, without those. The worker alone writes it, any reads
 
@@ -87,6 +88,7 @@ const (
 	moreLooks   = 8
 	lookPart    = 64  // of the last turn's time
 	lookTime    = 300 // nanoseconds, about
+	writeLooks  = 4   // writes of the last turn for a look at most: a write is about 16 looks long
 	mostLooks   = 1000
 	mostWorked  = 4  // times what the worker itself worked are looked on for
 	wayLooks    = 10 // what giving way costs at least, about
@@ -116,6 +118,7 @@ func (w *Worker) run() {
 	w.clock()
 	for !w.stop || w.count > 0 {
 		w.turns++
+		writes := w.writes
 		ready := w.poll.poll()
 		if len(ready) == 0 && len(w.again) == 0 && len(w.heavy) == 0 && len(w.tasks) == 0 && w.mail.empty() {
 			if due := w.nextTick(); due > w.real {
@@ -131,6 +134,7 @@ func (w *Worker) run() {
 		w.readHeavy()
 		w.account()
 		w.bury()
+		w.wrote = w.writes - writes
 		w.endTurn()
 	}
 	w.mail.end(w.tasks)
@@ -175,14 +179,15 @@ func (w *Worker) read(ready []ready) {
 // readOn looks again, before what was posted goes out, whether more has come: each message that is read now shares the
 // writes of those before it. An empty look costs 0.3 us; the figures are in docs/decisions/0007-speed.md.
 // After a long turn, with much to write, it goes on looking for a little of the time that this took: the next will take as
-// long, whatever it brings. Where workers share a processor it gives way meanwhile, so that the others read what has come to
+// long, whatever it brings. A turn that was long because other programs had the processor has written no more for it, so
+// the writes bound the looks as well. Where workers share a processor it gives way meanwhile, so that the others read what has come to
 // them and post it here, or each would write by itself what all have read together.
 func (w *Worker) readOn() {
-	took := w.worked.Load()
+	took, wrote := w.worked.Load(), w.wrote
 	if w.loop.crowded {
-		took = w.loop.worked(w)
+		took, wrote = w.loop.worked(w), mostWorked*wrote
 	}
-	looks := min(took/(lookPart*lookTime), mostLooks)
+	looks := looksAfter(took, wrote)
 	for range moreLooks {
 		if w.mail.empty() && len(w.tasks) == 0 {
 			return
@@ -199,6 +204,11 @@ func (w *Worker) readOn() {
 		}
 		w.read(ready)
 	}
+}
+
+// looksAfter is how often to look in vain after a turn of so many nanoseconds and writes.
+func looksAfter(took, wrote int64) int64 {
+	return min(took/(lookPart*lookTime), wrote/writeLooks, mostLooks)
 }
 
 func (w *Worker) between(i int) {
