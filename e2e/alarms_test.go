@@ -32,6 +32,7 @@ var troubles = map[string]trouble{
 	"crowd": {make: crowd, want: []string{"HubbubNearMaxConnections", "HubbubRefusesClients", "HubbubConnectionsBreak",
 		"HubbubClientsGone"}},
 	"slow":      {make: slowMembers, want: []string{"HubbubSlowReaders"}},
+	"closed":    {make: closedMembers, want: []string{"HubbubSlowReaders"}},
 	"buffers":   {make: fullBuffers, want: []string{"HubbubBuffersFill", "HubbubOverloaded"}},
 	"memory":    {make: littleMemory, want: []string{"HubbubNearMemoryLimit"}},
 	"files":     {make: fewFiles, want: []string{"HubbubNearDescriptors"}},
@@ -47,6 +48,10 @@ var troubles = map[string]trouble{
 	"disk":    {root: true, make: fullDisk, want: []string{"HubbubWebhooksDisk", "HubbubLogsRefuse", "HubbubAPIFails"}},
 	"cluster": {make: lostNATS, want: []string{"HubbubCutOff", "HubbubLinksDown", "HubbubLogsRefuse", "HubbubMessagesMissed",
 		"HubbubNodesDisagree", "HubbubLogsLost"}},
+	"cut":      {make: cutNode, want: []string{"HubbubCutOff", "HubbubLinksDown", "HubbubLogsRefuse", "HubbubNodesDisagree"}},
+	"killed":   {make: killedNode, want: []string{"HubbubDown"}},
+	"frozen":   {make: frozenStore, want: []string{"HubbubDown", "HubbubNodeHangs", "HubbubCutOff", "HubbubLinksDown", "HubbubLogsRefuse"}},
+	"policies": {make: twoPolicies, want: []string{"HubbubPoliciesDiffer"}},
 }
 
 // byLoad are alarms that may be right where nothing but this machine is at fault.
@@ -55,6 +60,10 @@ var byLoad = []string{"HubbubSlowTurns", "HubbubWorkerBehind", "HubbubQuestionsS
 // mayAlso are alarms that a trouble may bring, and does on some machines.
 var mayAlso = map[string][]string{
 	"disk":    {"HubbubLogsSlow", "HubbubWebhooksLate"},
+	"cut":     {"HubbubAPIFails", "HubbubMessagesMissed"},
+	"frozen":  {"HubbubAPIFails", "HubbubCommandsFail", "HubbubLogsSlow", "HubbubMessagesMissed"},
+	"killed":  {"HubbubMessagesMissed"},
+	"buffers": {"HubbubSlowReaders"},
 	"cluster": {"HubbubAPIFails", "HubbubCommandsFail", "HubbubNodeHangs", "HubbubLogsSlow"},
 }
 
@@ -157,6 +166,27 @@ func slowMembers(t *testing.T, p *prometheus, job string) {
 		}
 	}
 	t.Cleanup(func() { lazy.Close() })
+}
+
+// closedMembers: who doesn't read is closed, as it is by default, when one message is too many; the others were taken by the
+// kernel.
+func closedMembers(t *testing.T, p *prometheus, job string) {
+	s := start(t, "--send-queue-bytes", "64KiB", "--api-key", backendKey)
+	p.watch(t, job, s)
+	body := fmt.Sprintf(`{"room":"r","content":%q}`, strings.Repeat("x", 60_000))
+	for range 30 {
+		lazy := dialRaw(t, s, "/ws", text(`{"msg_type":"join_room","room":"r"}`))
+		t.Cleanup(func() { lazy.Close() })
+	}
+	becomes(t, s, "hubbub_connections", 30)
+	for end := time.Now().Add(patience); scrape(t, s)[`hubbub_closed_total{code="4000"}`] < 30; {
+		if time.Now().After(end) {
+			t.Fatal("not all of those who don't read are closed")
+		}
+		for range 20 {
+			s.call(t, backendKey, "POST", "/publish", body)
+		}
+	}
 }
 
 func fullBuffers(t *testing.T, p *prometheus, job string) {

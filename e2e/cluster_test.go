@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -49,21 +50,24 @@ func newFirstCluster(t *testing.T) *firstCluster {
 	return c
 }
 
-// freeAddrs is freeAddr, and nothing listens at the port above either.
+// freeAddrs is freeAddr, and nothing listens at the port above either; the kernel gives neither to who doesn't ask for one.
 func freeAddrs(t *testing.T) string {
 	t.Helper()
-	for {
-		addr := freeAddr(t)
-		if above := portAbove(addr); isFree(above) {
-			ports.Lock()
-			taken := ports.given[above]
-			ports.given[above] = true
-			ports.Unlock()
-			if !taken {
-				return addr
-			}
+	for range 1000 {
+		addr := fmt.Sprint("127.0.0.1:", 18000+2*rand.IntN(3000))
+		ports.Lock()
+		taken := ports.given[addr]
+		if ports.given == nil {
+			ports.given = map[string]bool{}
+		}
+		ports.given[addr] = true
+		ports.Unlock()
+		if !taken && isFree(addr) && isFree(portAbove(addr)) {
+			return addr
 		}
 	}
+	t.Fatal("no two ports are free")
+	return ""
 }
 
 // initialize runs cluster init, and sees that it prints the commands that stand in the docs.

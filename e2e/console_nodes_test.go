@@ -63,7 +63,7 @@ func TestConsoleOfACluster(t *testing.T) {
 		}
 	}
 	const warning = "Nodes have other policies of rooms than this one"
-	reads(config, "rooms: [{match: r, presence: count}]\n")
+	reads(config, "rooms: [{match: r, presence: full, publish: server}]\n")
 	for p, other := range map[*page]string{ofFirst: "second", ofSecond: "first"} {
 		p.shows("#view", warning)
 		rows(p, 2, other, " differs")

@@ -180,7 +180,9 @@ func (p *prometheus) names(t *testing.T, who, expr, job string) {
 	t.Helper()
 	expr = strings.NewReplacer("$job", job, "$instance", ".*", "$__rate_interval", "1m").Replace(expr)
 	p.query(t, expr)
-	has := func(selector string) bool { return len(p.query(t, "count("+selector+")")) > 0 }
+	has := func(selector string) bool { // also where the last scrape took too long
+		return len(p.query(t, "count(last_over_time("+selector+"[10m]))")) > 0
+	}
 	for _, name := range metricNames.FindAllString(expr, -1) {
 		if !has(fmt.Sprintf("%s{job=%q}", name, job)) {
 			t.Errorf("%s speaks of %s, which isn't served", who, name)

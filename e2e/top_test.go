@@ -265,9 +265,9 @@ func TestTopByWidth(t *testing.T) {
 		return says("hubbub top", "ready", "rooms 3", "cpu", "panics 0")(head) && !strings.Contains(head, "…")
 	}
 	for columns, is := range map[uint16]func(string) bool{
-		80: func(f string) bool { return says(id+"  ")(f) && !says("AGE")(f) },
+		80: func(f string) bool { return says(id+"  ")(f) && !says(" AGE ")(f) },
 		140: func(f string) bool {
-			return says("AGE  ROOMS  USER                    CLIENT")(f) && (says(id + "  lobby, ")(f) || says(id + "  a")(f)) && says("a-room-of-a-longer-name", "another")(f)
+			return says("AGE  ROOMS  USER                    CLIENT")(f) && (says(id+"  lobby, ")(f) || says(id+"  a")(f)) && says("a-room-of-a-longer-name", "another")(f)
 		},
 	} {
 		screen, _ := onTerminal(t, env, columns, 40, "top", "--url", "http://"+s.addr, "--interval", "500ms")
