@@ -55,8 +55,8 @@ func connectTLS(t *testing.T, l *Loop, h Handler) *tls.Conn {
 	return client
 }
 
-// What crypto/tls read its handshake into, or a large record, isn't kept: 5,000 clients that have each sent one large
-// message would hold 90 MB for as long as they stay.
+// What crypto/tls read its handshake into, or a large message, isn't kept: 5,000 clients that have each sent one of 60 KB
+// would hold 136 MB for as long as they stay.
 func TestTLSKeepsNoLargeBuffers(t *testing.T) {
 	if len(inputBuffers) != 2 {
 		t.Fatalf("crypto/tls reads into other buffers than this knows of (%d of 2 are there): see whether it gives them back by itself now", len(inputBuffers))
