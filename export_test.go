@@ -1,6 +1,8 @@
 package hubbub
 
 import (
+	"time"
+
 	"example.com/hubbub/internal/loop"
 )
 
@@ -37,6 +39,12 @@ func Hang(s *Server, worker int) (release func()) {
 type hanging chan struct{}
 
 func (h hanging) Run(*loop.Worker) { <-h }
+
+// Writes is how many calls have written to connections.
+func Writes(s *Server) (n int64) {
+	s.loop.Inspect(time.Minute, func(w *loop.Worker) { n += w.Counts().Writes })
+	return n
+}
 
 // TakeSample does what happens every ten seconds.
 func TakeSample(s *Server) { s.takeSample() }

@@ -287,6 +287,35 @@ func TestTLSEndsBesideTheLastMessage(t *testing.T) {
 	})
 }
 
+// A client that comes back is spared the certificate and its signature, on any connection of the listener, also when the
+// certificate has changed meanwhile.
+func TestTLSSessionsAreResumed(t *testing.T) {
+	rawtest.EachIO(t, func(t *testing.T, kind string) {
+		s, cert, _ := startTLS(t, hubbub.Config{IO: kind})
+		for name, version := range map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
+			cfg := &tls.Config{InsecureSkipVerify: true, ServerName: "x", ClientSessionCache: tls.NewLRUClientSessionCache(1), MaxVersion: version}
+			for i := range 4 {
+				if i == 3 {
+					writeCertificate(t, filepath.Dir(cert), "second")
+					rawtest.Eventually(t, "the new certificate is in use", func() bool {
+						c := dialTLS(t, s, "/echo", nil, nil)
+						defer c.Close()
+						return c.ConnectionState().PeerCertificates[0].Subject.CommonName == "second"
+					})
+					writeCertificate(t, filepath.Dir(cert), "first")
+				}
+				c := dialTLS(t, s, "/echo", nil, cfg)
+				c.write(rawtest.Frame(wsclient.Text, true, []byte("hello")))
+				c.expect(wsclient.Text, "hello")
+				if got := c.ConnectionState().DidResume; got != (i > 0) {
+					t.Errorf("TLS %s: connection %d of the client is resumed: %v", name, i+1, got)
+				}
+				c.Close()
+			}
+		}
+	})
+}
+
 func TestTLSRefusesWhatIsOldOrPlain(t *testing.T) {
 	s, _, _ := startTLS(t, hubbub.Config{})
 	if c, err := tls.Dial("tcp", s.Addr, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil {

@@ -135,6 +135,46 @@ func rss(t *testing.T, s *server) int {
 
 // crypto/tls has no renegotiation for servers; a client that asks for one by hand is cut off.
 func TestRenegotiationIsRefused(t *testing.T) {
+	c := secureClient(t, "-tls1_2")
+	c.write("R\n")
+	c.cmd.Wait() // the alert ends it
+	if out := c.says.String(); c.ctx.Err() != nil || !strings.Contains(out, "RENEGOTIATING") || !strings.Contains(out, "alert") {
+		t.Errorf("s_client says\n%s", out)
+	}
+}
+
+// A client may change its key at any time, and ask the server to do so (RFC 8446, 4.6.3).
+func TestKeysAreUpdated(t *testing.T) {
+	c := secureClient(t, "-tls1_3", "-crlf")
+	c.write("GET /echo HTTP/1.1\nhost: localhost\nupgrade: websocket\nconnection: upgrade\nsec-websocket-version: 13\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\n\n")
+	c.waitFor("101 Switching Protocols", 1)
+	echo := func(word string) {
+		c.write("\x81" + string([]byte{0x80 | byte(len(word))}) + "\x00\x00\x00\x00" + word)
+		c.waitFor("\x81"+string([]byte{byte(len(word))})+word, 1)
+	}
+	echo("before")
+	for i := range 5 {
+		c.write("k\n") // its own
+		c.waitFor("KEYUPDATE", 2*i+1)
+		echo(fmt.Sprint("own", i))
+		c.write("K\n") // both
+		c.waitFor("KEYUPDATE", 2*i+2)
+		echo(fmt.Sprint("both", i))
+	}
+}
+
+// opensslClient is openssl s_client, which takes lines of one letter as commands.
+type opensslClient struct {
+	t    *testing.T
+	ctx  context.Context
+	cmd  *exec.Cmd
+	in   io.Writer
+	says syncBuffer
+}
+
+// secureClient is one that is connected to a server of its own.
+func secureClient(t *testing.T, flags ...string) *opensslClient {
+	t.Helper()
 	dir := t.TempDir()
 	out, err := exec.Command("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
 		"-subj", "/CN=localhost", "-keyout", dir+"/key.pem", "-out", dir+"/cert.pem").CombinedOutput()
@@ -145,24 +185,38 @@ func TestRenegotiationIsRefused(t *testing.T) {
 	s := &server{addr: addr, exited: make(chan struct{}), secure: true}
 	s.cmd = exec.Command(program, "serve", "--listen", addr, "--tls-cert", dir+"/cert.pem", "--tls-key", dir+"/key.pem")
 	s.run(t)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	client := exec.CommandContext(ctx, "openssl", "s_client", "-tls1_2", "-connect", addr)
-	var says syncBuffer
-	client.Stdout, client.Stderr = &says, &says
-	in, err := client.StdinPipe()
-	if err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	c := &opensslClient{t: t, ctx: ctx}
+	c.cmd = exec.CommandContext(ctx, "openssl", append([]string{"s_client", "-connect", addr}, flags...)...)
+	c.cmd.Stdout, c.cmd.Stderr = &c.says, &c.says
+	if c.in, err = c.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
-	if err := client.Start(); err != nil {
+	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for !strings.Contains(says.String(), "Verify return code") && ctx.Err() == nil { // it takes letters as commands only once it is connected
+	t.Cleanup(func() {
+		cancel()
+		c.cmd.Wait()
+	})
+	c.waitFor("Verify return code", 1) // it takes letters as commands only once it is connected
+	return c
+}
+
+func (c *opensslClient) write(s string) {
+	c.t.Helper()
+	if _, err := io.WriteString(c.in, s); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// waitFor waits until it has said text so often.
+func (c *opensslClient) waitFor(text string, times int) {
+	c.t.Helper()
+	for strings.Count(c.says.String(), text) < times {
+		if c.ctx.Err() != nil {
+			c.t.Fatalf("s_client says\n%q\nwithout %q", c.says.String(), text)
+		}
 		time.Sleep(10 * time.Millisecond)
-	}
-	io.WriteString(in, "R\n")
-	client.Wait() // the alert ends it
-	if out := says.String(); ctx.Err() != nil || !strings.Contains(out, "RENEGOTIATING") || !strings.Contains(out, "alert") {
-		t.Errorf("s_client says\n%s", out)
 	}
 }

@@ -16,6 +16,7 @@ type Counts struct {
 	MessagesSent     int64 // the last byte of which a socket took
 	BytesReceived    int64 // of frames, before TLS; what came in the packet of a handshake too
 	BytesSent        int64 // of frames, before TLS, and of the answer 101
+	Writes           int64 // calls that wrote these
 	MessagesDropped  int64 // thrown away because their client was too slow and was closed
 
 	Unsent       int64 // bytes now: what waits for sockets, as if no two clients shared a frame

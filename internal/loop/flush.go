@@ -30,7 +30,7 @@ func (w *Worker) flush(c *Conn) {
 	for c.out.first != nil && !c.full {
 		b := w.join(&c.out)
 		n, err := c.send(b)
-		w.writes++
+		w.counts.Writes++
 		w.counts.BytesSent += int64(n)
 		if err != nil && err != errAgain {
 			w.lost(c)

@@ -138,7 +138,7 @@ func New(cfg Config) (*Loop, error) {
 		}
 		l.workers = append(l.workers, &Worker{
 			loop: l, index: i, log: cfg.Log, poll: p, meter: meter{ended: make(chan struct{})},
-			arena: newArena(), in: make([]byte, readSize), cipher: cipherBuffer(),
+			arena: newArena(), in: make([]byte, readSize),
 		})
 	}
 	for _, w := range l.workers {

@@ -100,7 +100,7 @@ func TestOneWriteForAllThatATurnBrought(t *testing.T) {
 		w := l.workers[0]
 		until(t, "all are in", func() (all bool) { do(w, func() { all = len(members) == 10 }); return all })
 		var before, after int64
-		do(w, func() { before = w.writes })
+		do(w, func() { before = w.counts.Writes })
 		far[3].Write(frameTo("go"))
 		for i, f := range far {
 			for range 100 {
@@ -110,7 +110,7 @@ func TestOneWriteForAllThatATurnBrought(t *testing.T) {
 				}
 			}
 		}
-		do(w, func() { after = w.writes })
+		do(w, func() { after = w.counts.Writes })
 		if after-before != 10 {
 			t.Errorf("%d writes for 10 connections, want one each", after-before)
 		}

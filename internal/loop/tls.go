@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"reflect"
 	"time"
+	"unsafe"
 )
 
 // ServerTLS is tls.Server for a connection that the loop shall take over after the handshake. Until then it is an
@@ -29,16 +31,15 @@ func underTLS(nc net.Conn) (*tls.Conn, *tlsLink) {
 // takes that error, because it is Temporary, for no reason to give up, keeps a half-read record and goes on at the next
 // call. Above it, it is the worker's transport.
 //
-// A write must never fail halfway: crypto/tls gives up for good then. So Write only collects, one record at a time, and
-// what the socket doesn't take stays as ciphertext; frames wait as plaintext, where a policy can still drop them.
+// A write must never fail halfway: crypto/tls gives up for good then. So what the socket doesn't take of a record stays
+// here as ciphertext, and frames wait as plaintext, where a policy can still drop them.
 type tlsLink struct {
 	nc     net.Conn // until goOn
 	secure *tls.Conn
 	fd     int32
 	moved  bool   // the worker owns fd
+	empty  bool   // a short read has emptied the socket, since recv was called
 	out    []byte // ciphertext that the socket hasn't taken; nil while there is none
-	lent   bool   // out is *spare
-	cipher *[]byte
 }
 
 const (
@@ -54,15 +55,10 @@ func (wouldBlock) Error() string   { return "would block" }
 func (wouldBlock) Timeout() bool   { return true }
 func (wouldBlock) Temporary() bool { return true }
 
-// cipherBuffer is what links of one worker share for ciphertext that the socket takes at once.
-func cipherBuffer() *[]byte {
-	b := make([]byte, 0, maxCipher)
-	return &b
-}
-
 // goOn makes the link the transport of a worker that owns fd. The handshake is over and nobody else uses the link.
 func (l *tlsLink) goOn(secure *tls.Conn, fd int32) {
 	l.secure, l.fd, l.moved, l.nc = secure, fd, true, nil
+	shrink(secure, 0)
 }
 
 // The net.Conn below crypto/tls.
@@ -71,10 +67,14 @@ func (l *tlsLink) Read(b []byte) (int, error) {
 	if !l.moved {
 		return l.nc.Read(b)
 	}
+	if l.empty {
+		return 0, wouldBlock{}
+	}
 	n, err := rawRecv(l.fd, b)
 	if err == errAgain {
 		return 0, wouldBlock{}
 	}
+	l.empty = err == nil && n < len(b)
 	return n, err
 }
 
@@ -82,13 +82,17 @@ func (l *tlsLink) Write(b []byte) (int, error) {
 	if !l.moved {
 		return l.nc.Write(b)
 	}
-	if len(l.out)+len(b) > maxCipher {
+	n := 0
+	if len(l.out) == 0 {
+		var err error
+		if n, err = rawSend(l.fd, b); err != nil && err != errAgain {
+			return 0, err
+		}
+	}
+	if len(l.out)+len(b)-n > maxCipher {
 		return 0, io.ErrShortWrite // the peer asks for answers and doesn't read them
 	}
-	if len(l.out) == 0 && l.cipher != nil {
-		l.out, l.lent = (*l.cipher)[:0], true
-	}
-	l.out = append(l.out, b...)
+	l.out = append(l.out, b[n:]...)
 	return len(b), nil
 }
 
@@ -139,6 +143,7 @@ func (l *tlsLink) SetWriteDeadline(t time.Time) error {
 // recv fills b with plaintext until there is no more: a short read means, as with a socket, that it is empty, though a
 // record may be smaller than what it carries.
 func (l *tlsLink) recv(b []byte) (int, error) {
+	l.empty = false
 	n := 0
 	var err error
 	for n < len(b) && err == nil {
@@ -149,7 +154,8 @@ func (l *tlsLink) recv(b []byte) (int, error) {
 	if _, again := err.(wouldBlock); again {
 		err = errAgain
 	}
-	// What crypto/tls answered by itself, a key update or its last alert, must not stay in the shared buffer.
+	shrink(l.secure, keptInput)
+	// What crypto/tls has answered by itself, a key update or its last alert, may be what the socket didn't take.
 	if broken := l.settle(); broken != nil && broken != errAgain {
 		err = broken
 	}
@@ -161,38 +167,32 @@ func (l *tlsLink) recv(b []byte) (int, error) {
 
 func (l *tlsLink) send(b []byte) (int, error) {
 	sent := 0
-	for {
+	for sent < len(b) {
 		if err := l.settle(); err != nil {
 			if err == errAgain && sent > 0 {
 				err = nil
 			}
 			return sent, err
 		}
-		if sent == len(b) {
-			return sent, nil
-		}
 		n, err := l.secure.Write(b[sent:min(len(b), sent+maxRecord)])
 		sent += n
 		if err != nil {
-			l.settle()
 			return sent, err
 		}
 	}
+	return sent, nil
 }
 
-// settle writes the ciphertext that waits; what is left is the link's own from then on.
+// settle writes the ciphertext that waits.
 func (l *tlsLink) settle() error {
 	for len(l.out) > 0 {
 		n, err := rawSend(l.fd, l.out)
 		if err != nil {
-			if l.lent {
-				l.out, l.lent = bytes.Clone(l.out), false
-			}
 			return err
 		}
 		l.out = l.out[n:]
 	}
-	l.out, l.lent = nil, false
+	l.out = nil
 	return nil
 }
 
@@ -209,4 +209,31 @@ func (l *tlsLink) hangUp(reset bool) {
 		l.settle()
 	}
 	rawHangUp(l.fd, reset)
+}
+
+// keptInput is how large an empty buffer may be, in bytes, that crypto/tls keeps for what comes next: small messages are
+// read without an allocation.
+const keptInput = 1 << 10
+
+// inputBuffers are where in a tls.Conn the buffers are that it reads records and handshake messages into. They only ever
+// grow (golang/go#43563, #81348): a handshake leaves 3.5 KiB behind, and a message of 60 KB 27 KiB, for as long as the
+// connection lives. Empty where this version of Go has no such buffers.
+var inputBuffers = func() (at []uintptr) {
+	for _, name := range []string{"rawInput", "hand"} {
+		if f, ok := reflect.TypeFor[tls.Conn]().FieldByName(name); ok && f.Type == reflect.TypeFor[bytes.Buffer]() {
+			at = append(at, f.Offset)
+		}
+	}
+	return at
+}()
+
+// shrink has secure forget its buffers of more than keep bytes that have nothing in them. Plaintext that isn't read yet may
+// still lie in one: the memory itself is left as it is, and lives on while somebody points to it. So it must never be
+// used for something else. Nobody else uses secure meanwhile.
+func shrink(secure *tls.Conn, keep int) {
+	for _, at := range inputBuffers {
+		if b := (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(secure), at)); b.Len() == 0 && b.Cap() > keep {
+			*b = bytes.Buffer{}
+		}
+	}
 }

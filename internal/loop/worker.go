@@ -46,15 +46,13 @@ type Worker struct {
 	takeovers map[*Conn]takeover
 
 	joined joined
-	work   int     // bytes of what the connections said and were answered, and messageWork for each message
-	in     []byte  // what is read lands here
-	cipher *[]byte // TLS records on their way to a socket
+	work   int    // bytes of what the connections said and were answered, and messageWork for each message
+	in     []byte // what is read lands here
 	stop   bool
 	parted int   // slots that Stop has been through
 	told   int64 // what the loop knows of the bytes that the connections hold
 	meter
-	writes int64        // calls that wrote to a connection
-	wrote  int64        // those of the last turn
+	wrote  int64        // calls of the last turn that wrote to a connection
 	away   int64        // nanoseconds of this turn that other goroutines had
 	worked atomic.Int64 // nanoseconds of the last turn, without those. The worker alone writes it, any reads
 
@@ -118,7 +116,7 @@ func (w *Worker) run() {
 	w.clock()
 	for !w.stop || w.count > 0 {
 		w.turns++
-		writes := w.writes
+		writes := w.counts.Writes
 		ready := w.poll.poll()
 		if len(ready) == 0 && len(w.again) == 0 && len(w.heavy) == 0 && len(w.tasks) == 0 && w.mail.empty() {
 			if due := w.nextTick(); due > w.real {
@@ -134,7 +132,7 @@ func (w *Worker) run() {
 		w.readHeavy()
 		w.account()
 		w.bury()
-		w.wrote = w.writes - writes
+		w.wrote = w.counts.Writes - writes
 		w.endTurn()
 	}
 	w.mail.end(w.tasks)
@@ -433,9 +431,6 @@ func (w *Worker) open(c *Conn, o *opening) {
 	c.due = w.now + rand.Int64N(w.cfg().PingInterval.Milliseconds()) + 1
 	w.rearm(c)
 	defer w.recoverConn(c)
-	if link, ok := c.via.(*tlsLink); ok {
-		link.cipher = w.cipher
-	}
 	if p, ok := c.via.(*pump); ok {
 		p.start(c.Ref())
 	} else if err := w.poll.add(int(c.fd), c.slot, c.gen); err != nil {
