@@ -148,7 +148,7 @@ func TestAnswersAloneDontWaitForTheTurnsEnd(t *testing.T) {
 		heard, written := 0, make(chan int64, n) // calls that wrote before each message, less those for the messages before
 		h := echo()
 		h.message = func(c *Conn, op wire.Opcode, p []byte) {
-			written <- c.w.writes - int64(heard)
+			written <- c.w.counts.Writes - int64(heard)
 			heard++
 			c.Answer(op, p)
 		}
