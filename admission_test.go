@@ -283,6 +283,32 @@ func TestConnectIsToldTheIDThatTheClientGets(t *testing.T) {
 	})
 }
 
+// A token that was used, or whose session is over, is seen before Connect is asked: it is told the new id at once.
+func TestAUsedTokenIsSeenBeforeConnect(t *testing.T) {
+	var l ledger
+	s := rawtest.Start(t, hubbub.Config{Hooks: l.hooks(func(context.Context, *hubbub.Connect) error { return nil })})
+	come := func(token string) (*member, string) {
+		m, welcome := comeBack(t, s, token+"&user=ann")
+		return m, welcome["resume_token"].(string)
+	}
+	ann, used := come("")
+	ann.Reset()
+	parked(t, s, 1)
+	ann, over := come(used)
+	ann.ask(`{"msg_type":"ping"}`)
+	other, _ := come(used)
+	ann.SendClose(1000, "")
+	ann.ExpectClose(1000)
+	third, _ := come(over)
+	want := []string{
+		ann.id + " ann: let in", ann.id + " ann: gone, 1006", ann.id + " ann: let in",
+		other.id + " ann: let in", ann.id + " ann: gone, 1000", third.id + " ann: let in",
+	}
+	if got := l.read(); !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 // A session that ends while Connect is asked with its id: the client gets another, and Connect is asked with that.
 func TestASessionThatEndsWhileConnectIsAsked(t *testing.T) {
 	for _, then := range []string{"let in", "refused", "hung up", "hung up and let in", "the server stops"} {

@@ -24,6 +24,9 @@ func TellsApart(s *Server) func() string {
 	return func() string { return s.difference(now) }
 }
 
+// Buffered is what MaxBufferedBytes bounds, by the account itself.
+func Buffered(s *Server) int64 { return s.loop.Buffered() }
+
 // Hang keeps a worker from taking turns until release is called.
 func Hang(s *Server, worker int) (release func()) {
 	on := make(chan struct{})

@@ -117,6 +117,57 @@ func TestMetricsOfAnExchange(t *testing.T) {
 	})
 }
 
+// What MaxBufferedBytes bounds is in the figures, all of it and of each kind.
+func TestAllThatIsBoundedIsInTheFigures(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	s := rawtest.Start(t, hubbub.Config{Workers: 1, Rooms: []hubbub.RoomPolicy{{Match: "full", Presence: "full"}}, Handlers: handlers{
+		"wait": func(context.Context, *hubbub.Message) (any, error) { <-release; return nil, nil },
+	}})
+	tail, err := s.Tail(hubbub.TailOf{Room: "nobody's"}) // nobody asks it for anything
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tail.Close()
+	away := enter(t, s)
+	away.Reset()
+	parked(t, s, 1)
+	m := enter(t, s)
+	m.ask(`{"msg_type":"direct_message","to":"` + away.id + `","content":"waits"}`)
+	m.ask(`{"msg_type":"join_room","room":"full","data":"shown"}`)
+	for i := range 20 { // of which the first few aren't counted
+		m.join(fmt.Sprint("r", i))
+	}
+	m.ask(`{"msg_type":"room_message","room":"nobody's","content":1,"publish_id":"p"}`)
+	enter(t, s).Text(`{"msg_type":"wait"}`)
+	enter(t, s).SendRaw(rawtest.Frame(wsclient.Text, true, []byte(`{"msg_type":"chat"}`))[:20]) // half received
+	var missing []string
+	defer func() {
+		if missing != nil {
+			t.Errorf("missing in the figures: %q", missing)
+		}
+	}()
+	rawtest.Eventually(t, "all kinds are kept, and in the figures", func() bool {
+		all := scrape(t, s)
+		missing = nil
+		kept := 0.0
+		for _, kind := range []string{"history", "rooms", "memberships", "publish_ids", "parked", "presence", "tails", "hooks"} {
+			n := all[`hubbub_kept_bytes{kind="`+kind+`"}`]
+			if kept += n; n <= 0 {
+				missing = append(missing, kind)
+			}
+		}
+		figures := all["hubbub_buffered_bytes"] + all["hubbub_history_bytes"]
+		if figures <= kept {
+			missing = append(missing, "what is half received")
+		}
+		if account := float64(hubbub.Buffered(s.Server)); figures != account {
+			missing = append(missing, fmt.Sprint(figures-account, " bytes"))
+		}
+		return len(missing) == 0
+	})
+}
+
 func TestMetricsOfEveryUpgrade(t *testing.T) {
 	s := rawtest.Start(t, hubbub.Config{Workers: 1, MaxConnections: 2})
 	const version, key = "Sec-WebSocket-Version: 13\r\n", "Sec-WebSocket-Key: " + wsclient.Key + "\r\n"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/hubbub"
 	"example.com/hubbub/internal/rawtest"
@@ -163,6 +164,67 @@ func TestTheOldTokenCountsUntilTheNewConnectionIsHeard(t *testing.T) {
 			t.Errorf("a token that was used: %v", welcome)
 		}
 		m.hearsNothing()
+	})
+}
+
+// What a client sends before it is known which session it has isn't read, however much it is: the session that it wants
+// has ended, and the application is asked once more. Then all of it is obeyed.
+func TestNothingIsReadBeforeTheWelcome(t *testing.T) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		asked, answer := make(chan bool), make(chan bool)
+		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 1, HookTimeout: time.Hour, Hooks: hubbub.Hooks{Connect: func(_ context.Context, c *hubbub.Connect) error {
+			if c.Request.URL.Query().Get("resume") != "" {
+				asked <- true
+				<-answer
+			}
+			return nil
+		}}})
+		innocent := enter(t, s)
+		ann, token := enterFor(t, s)
+		back := rawtest.Connect(t, s)
+		back.SendRaw([]byte(rawtest.Upgrade(s, "/ws?resume="+token)))
+		<-asked
+		ann.SendClose(1000, "")
+		ann.ExpectClose(1000)
+		scraped(t, s, map[string]float64{"connections": 2})
+		answer <- true
+		back.ExpectUpgrade()
+		<-asked
+		const pings, size = 10_000, 1000
+		sent := make(chan error, 1)
+		go func() {
+			for i := range pings {
+				if err := back.TrySend(rawtest.Frame(wsclient.Text, true, fmt.Appendf(nil, `{"msg_type":"ping","id":%d,"padding":%q}`, i, strings.Repeat("x", size)))); err != nil {
+					sent <- err
+					return
+				}
+			}
+			sent <- nil
+		}()
+		before := scrape(t, s)
+		const turns = 300 // of their worker, in which it could be read
+		for range turns {
+			innocent.ask(`{"msg_type":"ping"}`)
+		}
+		after := scrape(t, s)
+		if n := after["hubbub_messages_received_total"] - before["hubbub_messages_received_total"]; n != turns {
+			t.Errorf("%v messages were read of one who isn't welcomed yet", n-turns)
+		}
+		if n := after["hubbub_received_bytes_total"] - before["hubbub_received_bytes_total"]; n > 256<<10 {
+			t.Errorf("%v bytes were read of one who isn't welcomed yet", n)
+		}
+		answer <- true
+		if got := back.NextJSON(); got["msg_type"] != "welcome" || got["resumed"] != false {
+			t.Fatalf("got %v", got)
+		}
+		for i := range pings {
+			if got := back.NextJSON(); got["msg_type"] != "pong" || got["id"] != float64(i) {
+				t.Fatalf("got %v, want pong %d", got, i)
+			}
+		}
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
 	})
 }
 

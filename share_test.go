@@ -45,9 +45,12 @@ func TestNobodyTakesWhatAllShare(t *testing.T) {
 				fmt.Sprintf(`{"msg_type":"leave_room","room":"r%d","id":%d}`, room, i),
 			}[i%3]
 		}, "rate_limited", 7_500},
+		{"data in rooms", func(i int) string {
+			return fmt.Sprintf(`{"msg_type":"join_room","room":"full%d","data":"%s","id":%d}`, i, strings.Repeat("x", 4000), i)
+		}, "limit_reached", 100},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := rawtest.Start(t, hubbub.Config{Workers: 1, MaxBufferedBytes: 16 << 20})
+			s := rawtest.Start(t, hubbub.Config{Workers: 1, MaxBufferedBytes: 16 << 20, Rooms: []hubbub.RoomPolicy{{Match: "full*", Presence: "full"}}})
 			parkedOne, token := enterFor(t, s)
 			parkedOne.join("mine")
 			parkedOne.Reset()
@@ -152,10 +155,18 @@ func TestAUserAndAnAddressHaveShares(t *testing.T) {
 			t.Errorf("another user may take %d, the first took %d", n, share)
 		}
 	})
-	for limit, shares := range map[int]float64{0: 8, 100: 4} {
-		t.Run(fmt.Sprint("address, limit ", limit), func(t *testing.T) {
+	type limits struct {
+		set    func(*hubbub.Config)
+		shares float64
+	}
+	for name, c := range map[string]limits{
+		"nothing":                {func(*hubbub.Config) {}, 8},
+		"max-connections-per-ip": {func(c *hubbub.Config) { c.MaxConnectionsPerIP = 100 }, 4},
+		"trusted-proxies":        {func(c *hubbub.Config) { c.TrustedProxies = []string{"192.0.2.1"} }, 4},
+	} {
+		t.Run("address, "+name, func(t *testing.T) {
 			cfg := cfg
-			cfg.MaxConnectionsPerIP = limit
+			c.set(&cfg)
 			s := rawtest.Start(t, cfg)
 			one, all := 0, 0
 			for i := range 8 {
@@ -165,8 +176,8 @@ func TestAUserAndAnAddressHaveShares(t *testing.T) {
 				one = max(one, n)
 				all += n
 			}
-			if got := float64(all) / float64(one); got < shares-0.1 || got > shares+0.1 {
-				t.Errorf("eight clients of one address took %.2f shares, want %v", got, shares)
+			if got := float64(all) / float64(one); got < c.shares-0.1 || got > c.shares+0.1 {
+				t.Errorf("eight clients of one address took %.2f shares, want %v", got, c.shares)
 			}
 		})
 	}
@@ -334,28 +345,39 @@ func beside(t *testing.T, s *rawtest.Server) (median, p95 time.Duration) {
 // is fed its share of a turn, all such together little more, and what is left counts as half received.
 func TestOneReadIsNotOneTurn(t *testing.T) {
 	rawtest.EachIO(t, func(t *testing.T, kind string) {
-		for _, attackers := range []int{1, 20} {
+		bomb := deflated(`{"msg_type":"ping","padding":"` + strings.Repeat("a", 65000) + `"}`)
+		bombs := float64(64 << 10 / len(bomb))
+		resume := rawtest.Frame(wsclient.Text, true, []byte(resumes(1)))
+		for _, c := range []struct {
+			name      string
+			attackers int
+			message   []byte
+			least     float64 // messages of such an attack
+			most      float64 // in a turn
+		}{
+			// How many a turn's share is of depends on the machine; all that came in one read, and of 20, is far more.
+			{"compressed messages", 1, bomb, 1000, bombs / 5}, {"compressed messages", 20, bomb, 1000, bombs / 5},
+			{"resumes", 1, resume, 100, 3}, {"resumes", 20, resume, 100, 6},
+		} {
 			s := rawtest.Start(t, hubbub.Config{Workers: 1, IO: kind})
-			bomb := deflated(`{"msg_type":"ping","padding":"` + strings.Repeat("a", 65000) + `"}`)
-			packet := bytes.Repeat(bomb, 64<<10/len(bomb))
+			packet := bytes.Repeat(c.message, 64<<10/len(c.message))
 			before := scrape(t, s)
-			a := attack(t, s, attackers, "Sec-WebSocket-Extensions: permessage-deflate", packet)
+			a := attack(t, s, c.attackers, "Sec-WebSocket-Extensions: permessage-deflate", packet)
 			received := func(s map[string]float64) float64 { return s["hubbub_messages_received_total"] }
 			median, p95 := beside(t, s)
 			for range 50 { // a busy machine takes longer until there was an attack at all
-				if received(scrape(t, s))-received(before) >= 1000 {
+				if received(scrape(t, s))-received(before) >= c.least {
 					break
 				}
 				beside(t, s)
 			}
 			a.end()
 			after := scrape(t, s)
-			t.Logf("an innocent's round trip beside %d who send %d compressed messages a packet: median %s, p95 %s", attackers, len(packet)/len(bomb), median, p95)
+			t.Logf("an innocent's round trip beside %d who send %d %s a packet: median %s, p95 %s", c.attackers, len(packet)/len(c.message), c.name, median, p95)
 			turns := after["hubbub_turn_seconds_count"] - before["hubbub_turn_seconds_count"]
 			messages := received(after) - received(before)
-			// How many a turn's share is of depends on the machine; all that came in one read, and of 20, is far more.
-			if messages < 1000 || messages/turns > float64(len(packet)/len(bomb)/5) {
-				t.Errorf("%d attackers: %v messages in %v turns", attackers, messages, turns)
+			if messages < c.least || messages/turns > c.most {
+				t.Errorf("%d attackers: %v %s in %v turns", c.attackers, messages, c.name, turns)
 			}
 		}
 	})
@@ -404,13 +426,16 @@ var floods = []struct {
 	{"history pages", func(i int) string { return fmt.Sprintf(`{"msg_type":"history","room":"full","limit":1000,"id":%d}`, i) }},
 	{"direct messages", func(int) string { return "" }}, // to itself; below
 	{"room messages to nobody", func(int) string { return `{"msg_type":"room_message","room":"full","content":"x"}` }},
-	{"resumes", func(i int) string {
-		var rooms strings.Builder
-		for r := range 900 {
-			fmt.Fprintf(&rooms, `,"resumed%d":null`, r)
-		}
-		return fmt.Sprintf(`{"msg_type":"resume","id":%d,"rooms":{%s}}`, i, rooms.String()[1:])
-	}},
+	{"resumes", resumes},
+}
+
+// resumes is a resume of 900 rooms, the most work that a message can be.
+func resumes(i int) string {
+	var rooms strings.Builder
+	for r := range 900 {
+		fmt.Fprintf(&rooms, `,"resumed%d":null`, r)
+	}
+	return fmt.Sprintf(`{"msg_type":"resume","id":%d,"rooms":{%s}}`, i, rooms.String()[1:])
 }
 
 // BenchmarkBeside is how long an innocent client's round trip takes on the worker of those who attack; each operation

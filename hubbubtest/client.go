@@ -46,7 +46,7 @@ type Client struct {
 	log       model.Log
 }
 
-// ending is how a connection ended.
+// ending is how a connection ended, and the error of who waits for more.
 type ending struct {
 	code   int // of the server's Close frame, or of the one that answered ours; 0: there was none
 	reason string
@@ -54,7 +54,7 @@ type ending struct {
 	at     time.Time
 }
 
-func (e *ending) String() string {
+func (e *ending) Error() string {
 	if e.code == 0 {
 		return fmt.Sprintf("the end without a Close frame (%v)", e.err)
 	}
@@ -262,7 +262,7 @@ func (c *Client) take(want func(Message) bool) (Message, error) {
 		end := c.ending
 		c.mu.Unlock()
 		if end != nil {
-			return Message{}, fmt.Errorf("%w: %s", errEnded, end)
+			return Message{}, fmt.Errorf("%w: %w", errEnded, end)
 		}
 		select {
 		case <-c.news:

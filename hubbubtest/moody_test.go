@@ -88,6 +88,13 @@ func (m *moody) whim(ctx context.Context) error {
 	return nil
 }
 
+// refuses says that err is what a client is told whom Connect did not let in: a Close before the welcome, which says
+// not to come back, or to try again.
+func (m *moody) refuses(err error) bool {
+	var end *ending
+	return m != nil && errors.As(err, &end) && (end.code == 4501 || end.code == 1013)
+}
+
 func (m *moody) fault(format string, args ...any) {
 	m.faults = append(m.faults, fmt.Sprintf(format, args...))
 }
@@ -102,9 +109,13 @@ func (m *moody) hooks() hubbub.Hooks {
 		_ = m.whim(ctx) // nobody asks for its answer
 	}
 	return hubbub.Hooks{
-		Connect: func(_ context.Context, c *hubbub.Connect) error {
-			m.begin(func() { m.clients[c.Client]++ })()
-			return nil
+		Connect: func(ctx context.Context, c *hubbub.Connect) error {
+			defer m.begin(func() {})()
+			err := m.whim(ctx)
+			if err == nil { // it is let in, though nobody may wait for that any more
+				m.begin(func() { m.clients[c.Client]++ })()
+			}
+			return err
 		},
 		Disconnect: func(ctx context.Context, d *hubbub.Disconnect) {
 			tell(ctx, func() {

@@ -28,14 +28,25 @@ func (c *Client) Reconnect() *Client {
 // in each room: JoinSince with its Position goes on from there.
 func (c *Client) ReconnectAnew() *Client {
 	c.t.Helper()
+	next, err := c.returnAnew()
+	if err != nil {
+		c.t.Fatalf("hubbubtest: connect %s again: %v", c.Name, err)
+	}
+	return next
+}
+
+func (c *Client) returnAnew() (*Client, error) {
 	if !c.Closed() {
 		c.Drop()
 	}
-	next := c.mustReturn("")
+	next, err := c.returnWith(c.options)
+	if err != nil {
+		return nil, err
+	}
 	next.mu.Lock()
 	defer next.mu.Unlock()
 	clear(next.rooms)
-	return next
+	return next, nil
 }
 
 func (c *Client) mustReturn(token string) *Client {

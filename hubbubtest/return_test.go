@@ -22,7 +22,14 @@ func (w *world) comeBack(t *rapid.T) {
 		}
 		switch way := rapid.SampledFrom([]string{"resume", "resume", "cut", "late", "otherwise", "anew"}).Draw(t, "way"); way {
 		case "anew":
-			p.Client, p.alive, p.bye = p.ReconnectAnew(), time.Now(), false
+			next, err := p.returnAnew()
+			if w.moody.refuses(err) {
+				continue
+			}
+			if err != nil {
+				t.Fatalf("%s can't come again: %v", p.Name, err)
+			}
+			p.Client, p.alive, p.bye = next, time.Now(), false
 			for _, room := range w.rooms {
 				if p.rooms[room] {
 					w.rejoin(t, p, room)
@@ -58,6 +65,10 @@ func (w *world) back(t *rapid.T, p *person, way string) {
 	}
 	must, may := w.resumable(p)
 	next, err := old.returnWith(o)
+	if w.moody.refuses(err) {
+		return // its session is what it was: the next one must find it
+	}
+	must = must && time.Since(p.alive) < w.window-late // Connect may have taken long
 	if err != nil {
 		if way != "cut" {
 			t.Fatalf("%s can't come back: %v", p.Name, err)

@@ -124,9 +124,15 @@ func newWorld(t *rapid.T, hooks func(*rapid.T) *moody) *world {
 	for _, name := range []string{"ann", "bob", "cat", "dan"} {
 		p := &person{rooms: map[string]bool{}, alive: time.Now()}
 		var err error
-		if p.Client, err = w.srv.ConnectWith(name, Options{Buffer: 4 << 10}); err != nil {
-			t.Fatalf("%v", err)
+		for tries := 0; ; tries++ {
+			if p.Client, err = w.srv.ConnectWith(name, Options{Buffer: 4 << 10}); err == nil {
+				break
+			}
+			if !w.moody.refuses(err) || tries == 100 {
+				t.Fatalf("%s isn't let in: %v", name, err)
+			}
 		}
+		p.alive = time.Now()
 		w.people = append(w.people, p)
 		for _, room := range w.rooms {
 			p.rooms[room] = true

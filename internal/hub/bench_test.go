@@ -174,6 +174,41 @@ func BenchmarkRoomMessage(b *testing.B) {
 	run("own", 1000, 1)
 }
 
+// newcomers has sessions join a local, each be asked for at a delivery, and catch up.
+func newcomers(t testing.TB, sessions []session) {
+	l := &local{}
+	for i := range sessions {
+		l.add(&sessions[i], never)
+	}
+	for i := range sessions {
+		if l.since(&sessions[i]) != never {
+			t.Fatal("a newcomer isn't known")
+		}
+	}
+	for i := range sessions {
+		l.follow(&sessions[i], 1)
+	}
+	for i := range sessions {
+		l.follow(&sessions[i], 0)
+	}
+	if len(l.fresh) != 0 {
+		t.Fatal("who has caught up is still a newcomer")
+	}
+}
+
+// Of 10,000 members who catch up each is found at once. Were it sought among the others, these rounds would take many
+// minutes; so they take about a second.
+func TestManyWhoCatchUpAreEachFoundAtOnce(t *testing.T) {
+	const rounds = 500
+	sessions := make([]session, 10_000)
+	began := time.Now()
+	for i := range rounds {
+		if newcomers(t, sessions); time.Since(began) > 2*time.Minute {
+			t.Fatalf("%d of %d rounds in two minutes", i+1, rounds)
+		}
+	}
+}
+
 // Members who all join behind messages that are on their way, or catch up, each asked for at a delivery: for one of
 // them.
 func BenchmarkNewcomers(b *testing.B) {
@@ -181,21 +216,7 @@ func BenchmarkNewcomers(b *testing.B) {
 		b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {
 			sessions := make([]session, n)
 			for b.Loop() {
-				l := &local{}
-				for i := range sessions {
-					l.add(&sessions[i], never)
-				}
-				for i := range sessions {
-					if l.since(&sessions[i]) != never {
-						b.Fatal("a newcomer isn't known")
-					}
-				}
-				for i := range sessions {
-					l.follow(&sessions[i], 1)
-				}
-				for i := range sessions {
-					l.follow(&sessions[i], 0)
-				}
+				newcomers(b, sessions)
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/member")
 		})

@@ -294,6 +294,42 @@ func TestAnEmptyMailboxHoldsNobodyUp(t *testing.T) {
 	})
 }
 
+// A task that is put off counts for what it was posted with, whatever stands in the list where it comes to stand: with
+// less an idle mailbox would hold its publishers up for good, and with more it would never be full.
+func TestWhatIsPutOffCountsForItself(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		for _, cost := range [][2]int{{2000, 1}, {1, 2000}} {
+			w := start(t, cfg).workers[0]
+			const times = 1000
+			ran := 0
+			do(w, func() { // so each three that it posts lie in one turn
+				for range times {
+					w.Post(taskFunc(func(w *Worker) {
+						first := w.Peek()
+						w.Skip()
+						w.Skip() // the other one is done with this
+						w.PutOff(first, cost[0])
+					}), 0)
+					w.Post(taskFunc(func(*Worker) { ran++ }), cost[0])
+					w.Post(taskFunc(func(*Worker) { t.Error("what was skipped has run") }), cost[1])
+				}
+			})
+			until(t, "all have run", func() (all bool) { do(w, func() { all = ran == times }); return all })
+			until(t, "nothing is under way", func() bool {
+				w.mail.mu.Lock()
+				defer w.mail.mu.Unlock()
+				return w.mail.taken == 0 && len(w.mail.tasks) == 0
+			})
+			w.mail.mu.Lock()
+			bytes := w.mail.bytes
+			w.mail.mu.Unlock()
+			if bytes != 0 {
+				t.Errorf("an empty mailbox counts %d bytes", bytes)
+			}
+		}
+	})
+}
+
 // What a mailbox counts for is nothing when it is empty: the same number of posts fills it again and again, whatever
 // was run, skipped or taken together meanwhile.
 func TestAMailboxHoldsAsMuchAgain(t *testing.T) {
