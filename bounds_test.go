@@ -1,11 +1,13 @@
 package hubbub_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/hubbub"
 	"example.com/hubbub/internal/rawtest"
@@ -216,4 +218,29 @@ func TestOneLargeMessageWaitsForAParkedSession(t *testing.T) {
 	back, _ := comeBack(t, s, token)
 	back.raw(`{"msg_type":"resume","id":1,"rooms":{}}`)
 	back.gets(map[string]any{"msg_type": "direct_message", "from": "server", "content": large})
+}
+
+// A read may hold hundreds of messages that are large when they are inflated. Behind one that waits for the application
+// few are: the rest lies there as it came.
+func TestAReadBehindAHookIsNotInflated(t *testing.T) {
+	rawtest.EachIO(t, func(t *testing.T, io string) {
+		release := make(chan struct{})
+		defer close(release)
+		s := rawtest.Start(t, hubbub.Config{IO: io, Workers: 1, HookTimeout: time.Hour, Handlers: handlers{
+			"wait": func(context.Context, *hubbub.Message) (any, error) { <-release; return nil, nil },
+		}})
+		const size = 60_000
+		message := deflated(`{"msg_type":"wait","padding":"` + strings.Repeat("a", size) + `"}`)
+		c := rawtest.Dial(t, s, "/ws", "Sec-WebSocket-Extensions: permessage-deflate")
+		c.SendRaw(bytes.Repeat(message, 60<<10/len(message)))
+		kept := func() float64 { return scrape(t, s)[`hubbub_kept_bytes{kind="hooks"}`] }
+		rawtest.Eventually(t, "the hook runs", func() bool { return kept() >= size })
+		innocent := enter(t, s)
+		for range 100 { // as many turns
+			innocent.ask(`{"msg_type":"ping"}`)
+		}
+		if n := kept(); n > 10*size {
+			t.Errorf("%v bytes wait behind a hook, of messages of %d", n, size)
+		}
+	})
 }

@@ -18,6 +18,7 @@ func TestNobodyWaitsForSlowReaders(t *testing.T) {
 		t.Run(slow, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				srv := NewServer(t, hubbub.Config{})
+				began := time.Now()
 				for range 300 { // more than may be between Accept and the upgrade
 					l, err := srv.network.dial(t.Context(), srv.nextAddr(""), 1)
 					if err != nil {
@@ -26,7 +27,6 @@ func TestNobodyWaitsForSlowReaders(t *testing.T) {
 					defer l.Cut()
 					fmt.Fprintf(l.client, "GET %s HTTP/1.1\r\nHost: a.example\r\n\r\n", slow)
 				}
-				began := time.Now()
 				for _, path := range []string{"/healthz", "/readyz", "/metrics", "/"} {
 					r, err := srv.HTTPClient().Get("http://a.example" + path)
 					if err != nil {
