@@ -1,7 +1,9 @@
 package hubbub_test
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -13,10 +15,11 @@ import (
 	"testing"
 
 	"example.com/hubbub"
+	"example.com/hubbub/broker/nats"
 	"example.com/hubbub/internal/rawtest"
 )
 
-// startStores starts stores of one cluster, which have their data in folders of the test.
+// startStores starts stores of one cluster, which have their data in folders below cfg.DataDir, or of the test.
 func startStores(t *testing.T, n int, cfg hubbub.Config) (all []*rawtest.Server, addresses []string) {
 	t.Helper()
 	for range n {
@@ -24,7 +27,7 @@ func startStores(t *testing.T, n int, cfg hubbub.Config) (all []*rawtest.Server,
 	}
 	for i, address := range addresses {
 		cfg := cfg
-		cfg.DataDir, cfg.NodeName = t.TempDir(), fmt.Sprint("node-", i)
+		cfg.DataDir, cfg.NodeName = filepath.Join(cmp.Or(cfg.DataDir, t.TempDir()), fmt.Sprint(i)), fmt.Sprint("node-", i)
 		cfg.Cluster = hubbub.Cluster{Secret: secretOfTests, Listen: address}
 		if n > 1 {
 			cfg.Cluster.Join = addresses
@@ -115,7 +118,9 @@ func TestEpochsOfAClusterThatWasDown(t *testing.T) {
 // allOfNodes has the API tell of stores, and forget one.
 func allOfNodes(t *testing.T, d *description) {
 	cfg, secrets := keyed(t, hubbub.Config{})
-	stores, addresses := startStores(t, 3, cfg)
+	kept := cfg
+	kept.DataDir = t.TempDir()
+	stores, addresses := startStores(t, 3, kept)
 	b := &backend{t: t, base: "http://" + stores[0].Addr, key: secrets["all"], desc: d}
 	lost := cfg
 	lost.Cluster = hubbub.Cluster{Secret: secretOfTests, Join: []string{freePair(t)}}
@@ -139,5 +144,16 @@ func allOfNodes(t *testing.T, d *description) {
 		if of := of.(map[string]any); of["address"] == addresses[2] {
 			rawtest.Eventually(t, "it is forgotten", func() bool { return b.call("DELETE", "/nodes/"+of["name"].(string), "").status == http.StatusNoContent })
 		}
+	}
+	kept.DataDir = filepath.Join(kept.DataDir, "2")
+	kept.Cluster = hubbub.Cluster{Secret: secretOfTests, Listen: addresses[2], Join: addresses}
+	if s, err := hubbub.New(kept); !errors.Is(err, nats.ErrRemoved) {
+		t.Errorf("it comes back with its old folder: %v", err)
+		if err == nil {
+			s.Shutdown(context.Background())
+		}
+	}
+	if problems := fmt.Sprint(b.ok("GET", "/nodes", "")["stores"].(map[string]any)["problems"]); !strings.Contains(problems, "give it an empty data-dir") {
+		t.Errorf("the others say %s", problems)
 	}
 }

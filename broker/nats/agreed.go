@@ -20,7 +20,9 @@ const (
 func (b *Broker) Agree(ctx context.Context, key string, decide func(now []byte) []byte) ([]byte, error) {
 	kv, err := b.js.KeyValue(ctx, agreedBucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		kv, err = b.createAgreed(ctx)
+		if err = b.mayCreate(ctx); err == nil {
+			kv, err = createAgreed(ctx, b.js, b.replicas())
+		}
 	}
 	for err == nil {
 		var now []byte
@@ -51,12 +53,9 @@ func (b *Broker) Agree(ctx context.Context, key string, decide func(now []byte) 
 }
 
 // createAgreed makes the bucket, with fewer replicas where some stores are away (stream.create).
-func (b *Broker) createAgreed(ctx context.Context) (kv jetstream.KeyValue, err error) {
-	if err := b.mayCreate(ctx); err != nil {
-		return nil, err
-	}
-	for n := b.replicas(); ; n-- {
-		kv, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: agreedBucket, Storage: jetstream.FileStorage, Replicas: n})
+func createAgreed(ctx context.Context, js jetstream.JetStream, replicas int) (kv jetstream.KeyValue, err error) {
+	for n := replicas; ; n-- {
+		kv, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: agreedBucket, Storage: jetstream.FileStorage, Replicas: n})
 		var api *jetstream.APIError
 		if n <= 2 || !errors.As(err, &api) || api.ErrorCode != noPeers {
 			return kv, err

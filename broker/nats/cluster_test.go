@@ -314,6 +314,12 @@ func TestLostStoreIsReplaced(t *testing.T) {
 		t.Errorf("a store that there isn't is removed: %v", err)
 	}
 	c.kill(2)
+	o, err := cluster.Look(t.Context()) // its copies are whole, as far as their leaders know
+	for _, s := range o.Streams {
+		if err == nil && slices.ContainsFunc(s.Copies, func(c CopyState) bool { return c.Store == "store2" && c.Current }) {
+			t.Errorf("the copy of a store that has died counts: %+v", s)
+		}
+	}
 	c.configs[2].Dir, c.configs[2].ID = filepath.Join(t.TempDir(), "log"), "new"
 	n.publish(r, "while it is away", "")
 	c.until("it is said that a store is away", func() bool {
@@ -388,5 +394,24 @@ func TestPlannedStop(t *testing.T) {
 		}
 		t.Logf("while the store %d stopped, the slowest publish took %v", i, worst)
 		c.startAll()
+	}
+}
+
+// What leaders still say of a store that doesn't answer counts for nothing.
+func TestOverviewDoubts(t *testing.T) {
+	three := func(leader string) StreamState {
+		return StreamState{Name: "HB_" + leader, Leader: leader, Replicas: 3, Copies: []CopyState{{Store: "a", Current: true}, {Store: "b", Current: true}, {Store: "c", Current: true}}}
+	}
+	o := Overview{Leader: "a", Stores: []StoreState{{Name: "a", Up: true}, {Name: "b", Up: true}, {Name: "c"}}, Streams: []StreamState{three("a"), three("c")}}
+	o.doubt()
+	if s := o.Streams[0]; s.Leader != "a" || !s.Copies[1].Current || s.Copies[1].Offline || s.Copies[2].Current || !s.Copies[2].Offline {
+		t.Errorf("a stream of which a copy is away: %+v", s)
+	}
+	if s := o.Streams[1]; s.Leader != "" || slices.ContainsFunc(s.Copies, func(c CopyState) bool { return c.Current }) || s.Copies[0].Offline {
+		t.Errorf("a stream whose leader is away: %+v", s)
+	}
+	o.judge(3)
+	if all := strings.Join(o.Problems, "; "); !strings.Contains(all, "1 streams of 2 have a copy that is behind or away") || !strings.Contains(all, "1 streams of 2 have no leader") {
+		t.Errorf("it says %q", o.Problems)
 	}
 }

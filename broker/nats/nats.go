@@ -82,6 +82,7 @@ type Broker struct {
 	waiting atomic.Int64   // bytes to be published
 	marked  atomic.Pointer[string]
 	flights flights
+	refusal chan error // why Run ends, where this store was removed
 
 	mu      sync.Mutex
 	streams map[streamKey]*stream
@@ -98,7 +99,7 @@ func newBroker(s *embedded, cfg Config) *Broker {
 	if cfg.Window <= 0 {
 		cfg.Window = 2 * time.Minute
 	}
-	b := &Broker{cfg: cfg, log: cfg.Logger, server: s, maxArrived: arrivals, served: make(chan struct{}), streams: map[streamKey]*stream{}}
+	b := &Broker{cfg: cfg, log: cfg.Logger, server: s, maxArrived: arrivals, served: make(chan struct{}), refusal: make(chan error, 1), streams: map[streamKey]*stream{}}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
@@ -207,7 +208,7 @@ func (b *Broker) Run(ctx context.Context, n broker.Node) error {
 	return err
 }
 
-// serveNodes does what there is to do with other nodes, until ctx is done.
+// serveNodes does what there is to do with other nodes, until ctx is done, or this store is refused.
 func (b *Broker) serveNodes(ctx context.Context) error {
 	if b.nodes != nil {
 		if err := b.nodes.start(); err != nil {
@@ -216,8 +217,12 @@ func (b *Broker) serveNodes(ctx context.Context) error {
 		}
 		defer b.nodes.stop()
 	}
-	<-ctx.Done()
-	return nil
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-b.refusal:
+		return err
+	}
 }
 
 // Close ends a broker that was never run.

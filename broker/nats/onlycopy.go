@@ -18,7 +18,7 @@ import (
 
 // dropLost has forget make the cluster forget a store, and removes the streams whose only copy it had. o is how the stores
 // are.
-func (c Cluster) dropLost(ctx context.Context, o *Overview, forget func() error) error {
+func (c Cluster) dropLost(ctx context.Context, o *Overview, forget func(jetstream.JetStream) error) error {
 	options := []client.Option{c.login(forNodes), client.NoReconnect(), client.Timeout(apiTimeout), client.Name("hubbub, removes a store")}
 	if c.TLS != nil {
 		t, err := c.TLS.config()
@@ -40,7 +40,7 @@ func (c Cluster) dropLost(ctx context.Context, o *Overview, forget func() error)
 	if err != nil {
 		return fmt.Errorf("it can't be seen which streams go with the store, and nothing was removed; try again: %w", err)
 	}
-	if err := forget(); err != nil {
+	if err := forget(js); err != nil {
 		return err
 	}
 	var gone []string // stores that are away, this one among them

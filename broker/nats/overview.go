@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	client "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Overview is how a cluster's stores are.
@@ -47,7 +48,7 @@ type StreamState struct {
 	Messages uint64      `json:"messages"`
 	Bytes    uint64      `json:"bytes"`
 	Replicas int         `json:"replicas"` // that it shall have
-	Leader   string      `json:"leader"`   // "" where it has none, and takes nothing
+	Leader   string      `json:"leader"`   // "" where it has none that answers, and takes nothing; which copies are whole isn't known then
 	Copies   []CopyState `json:"copies"`   // the leader's own included
 }
 
@@ -60,14 +61,24 @@ type CopyState struct {
 }
 
 // Look asks the stores how they are. Each method waits for answers, a few seconds at most, or until ctx is done.
-func (b *Broker) Look(ctx context.Context) (Overview, error) {
+func (b *Broker) Look(ctx context.Context) (o Overview, err error) {
 	switch {
 	case b.stores == nil:
 		return Overview{}, errNoStores
 	case b.stores.system != nil:
-		return b.stores.look(ctx, b.stores.system)
+		o, err = b.stores.look(ctx, b.stores.system)
+	default:
+		o, err = b.stores.cluster.Look(ctx)
 	}
-	return b.stores.cluster.Look(ctx)
+	if err != nil || len(o.Problems) == 0 { // then no store is missing
+		return o, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout/2)
+	defer cancel()
+	if told, at, no := noted(ctx, b.send, refusedKey); no == nil && told != nil {
+		o.mention(told, at)
+	}
+	return o, nil
 }
 
 var errNoStores = errors.New("this node has no stores: it is alone, or uses NATS servers that aren't Hubbub's")
@@ -142,6 +153,12 @@ func (s *stores) look(ctx context.Context, c *client.Conn) (Overview, error) {
 	for i := range answers {
 		o.add(&answers[i])
 	}
+	for _, m := range stats {
+		if !slices.ContainsFunc(answers, func(a storeAnswer) bool { return a.Server.Name == m.Server.Name }) {
+			o.Problems = append(o.Problems, fmt.Sprintf("the store %s hasn't said in a second what it keeps: it isn't known", m.Server.Name))
+		}
+	}
+	o.doubt()
 	o.place(append(slices.Clone(s.others), s.own))
 	slices.SortFunc(o.Stores, func(a, b StoreState) int { return strings.Compare(a.Address+a.Name, b.Address+b.Name) })
 	slices.SortFunc(o.Streams, func(a, b StreamState) int { return strings.Compare(a.Name, b.Name) })
@@ -245,6 +262,26 @@ func (o *Overview) addStream(by string, st *server.StreamDetail) {
 	}
 }
 
+// doubt takes back what is said of stores that don't answer: leaders count their copies for some seconds after they have
+// died, and where they led themselves the others name them until another one is elected. Which copies are whole then isn't known.
+func (o *Overview) doubt() {
+	up := func(name string) bool {
+		return slices.ContainsFunc(o.Stores, func(s StoreState) bool { return s.Name == name && s.Up })
+	}
+	for i := range o.Streams {
+		s := &o.Streams[i]
+		if s.Leader != "" && !up(s.Leader) {
+			s.Leader = ""
+		}
+		for j := range s.Copies {
+			c := &s.Copies[j]
+			away := !up(c.Store)
+			c.Offline = c.Offline || away
+			c.Current = c.Current && !away && s.Leader != ""
+		}
+	}
+}
+
 // judge says what isn't well, where so many stores are expected.
 func (o *Overview) judge(expected int) {
 	up := 0
@@ -292,7 +329,7 @@ func (o *Overview) judge(expected int) {
 
 // Remove has the cluster forget a store that won't come back, by its name: streams get another copy elsewhere where
 // there are stores for that. A store that is up is refused; so is everything while most stores are away. One that was
-// removed and comes back must have an empty folder and another id.
+// removed and comes back must have an empty folder and another id, and gets ErrRemoved else.
 func (c Cluster) Remove(ctx context.Context, store string) error {
 	return c.withSystem(ctx, func(s *stores, conn *client.Conn) error {
 		o, err := s.look(ctx, conn)
@@ -308,13 +345,26 @@ func (c Cluster) Remove(ctx context.Context, store string) error {
 		case o.Stores[i].Up:
 			return fmt.Errorf("the store %s is up: stop it first", store)
 		}
-		return c.dropLost(ctx, &o, func() error { return remove(ctx, conn, store) })
+		var unnoted error
+		err = c.dropLost(ctx, &o, func(js jetstream.JetStream) (err error) {
+			unnoted, err = removeNoted(ctx, conn, js, store, len(o.Stores))
+			return err
+		})
+		if err == nil && unnoted != nil {
+			return fmt.Errorf("the store was removed, but the others can't be told: don't start it with its data-dir from before: %w", unnoted)
+		}
+		return err
 	})
+}
+
+// peerID is what NATS has in the place of a store's name, where nobody knows that any more.
+func peerID(store string) (before, id string, ok bool) {
+	return strings.Cut(strings.TrimSuffix(store, ")"), "(peerID: ")
 }
 
 func remove(ctx context.Context, conn *client.Conn, store string) error {
 	question := server.JSApiMetaServerRemoveRequest{Server: store}
-	if _, id, ok := strings.Cut(strings.TrimSuffix(store, ")"), "(peerID: "); ok { // that's what one is called whose name nobody knows any more
+	if _, id, ok := peerID(store); ok {
 		question = server.JSApiMetaServerRemoveRequest{Peer: id}
 	}
 	data, err := json.Marshal(question)
@@ -332,7 +382,7 @@ func remove(ctx context.Context, conn *client.Conn, store string) error {
 		return err
 	}
 	if answer.Error != nil {
-		return fmt.Errorf("the stores' leader: %s", answer.Error.Description)
+		return fmt.Errorf("%w: %s", errStays, answer.Error.Description)
 	}
 	return nil
 }

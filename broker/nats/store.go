@@ -126,8 +126,8 @@ func replicas(stores int) int {
 
 // StartStore runs a store. It waits until what is in Dir has been read, but not for the other stores: Ready says when
 // the broker can serve, and until then what needs them fails with broker.ErrUnavailable. It fails where Dir belongs to
-// another cluster, where the store can't listen, and where settings are wrong (Check). With Config.Replicas 0 all
-// stores keep all streams, or five of them do.
+// another cluster, where the store can't listen, where settings are wrong (Check), and with ErrRemoved, as Run does where
+// the others come later. With Config.Replicas 0 all stores keep all streams, or five of them do.
 func StartStore(s Store, cfg Config) (*Broker, error) {
 	err := s.Check()
 	if err == nil && !isName(s.ID) {
@@ -143,6 +143,9 @@ func StartStore(s Store, cfg Config) (*Broker, error) {
 		}
 	}
 	if err = e.take(s.name(), e.clustered()); err == nil {
+		err = e.removed()
+	}
+	if err == nil {
 		err = e.start()
 	}
 	if err != nil {

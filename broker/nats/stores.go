@@ -47,6 +47,7 @@ type stores struct {
 	begun   bool      // the cluster has, once
 	brought bool      // all that this store had when it was alone is copied
 	one     bool      // it is known that all stores are of one cluster
+	belong  bool      // it is known that this store wasn't removed, since it could serve last
 	looked  time.Time // for what is wrong
 	found   string    // of that, last; "" where the node can serve
 	told    string    // last
@@ -102,12 +103,16 @@ func (s *stores) serve() error {
 		return s.areOne()
 	}
 	err := s.leader()
+	if err == nil && !s.belong {
+		err = s.belongs()
+	}
 	if err == nil && !s.begun {
 		err = s.begin()
 	}
 	if err == nil {
 		err = s.write()
 	}
+	s.belong = s.belong && err == nil
 	s.b.tend(err == nil)
 	if err == nil && s.behind() != nil {
 		health := s.b.server.health()

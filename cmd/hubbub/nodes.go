@@ -24,7 +24,7 @@ type listNodesCmd struct {
 
 // Help is shown by hubbub nodes list --help.
 func (listNodesCmd) Help() string {
-	return "A line for each node: its name, whether it is ready, its clients and rooms, its version and age; then one for each store and for the logs of rooms, and what isn't well. It ends with 1 where something isn't. With --json what the API answers."
+	return "A line for each node: its name, whether it is ready, its clients and rooms, its version and age; then one for each store and for the logs of rooms, and what isn't well. A ? stands for what isn't known, since who would say it doesn't answer. It ends with 1 where something isn't well. With --json what the API answers."
 }
 
 // clusterNodes is GET /nodes.
@@ -88,8 +88,11 @@ func (n *clusterNodes) print(now time.Time) (wrong int) {
 	fmt.Fprintln(w, "NODE\tREADY\tCLIENTS\tROOMS\tVERSION\tUP FOR\tSTORE")
 	policies := map[string]bool{}
 	var notes []string
-	for _, is := range n.Nodes {
+	for i, is := range n.Nodes {
 		ready := "yes"
+		if n.Cut && i > 0 { // the first is the one that is asked
+			ready = "?"
+		}
 		if is.NotReady != "" {
 			ready = "no"
 			notes = append(notes, fmt.Sprintf("%s is not ready: %s", printable(is.Name), printable(is.NotReady)))
@@ -102,13 +105,18 @@ func (n *clusterNodes) print(now time.Time) (wrong int) {
 		fmt.Fprintln(w, "\nSTORE\tUP\tROUTES\tSTREAMS\tON DISK\tADDRESS\t")
 		var messages uint64
 		for _, is := range s.Stores {
-			up := map[bool]string{true: "yes", false: "no"}[is.Up]
+			address := printable(cmp.Or(is.Address, "-"))
+			if !is.Up { // and so it says nothing
+				fmt.Fprintf(w, "%s\tno\t?\t?\t?\t%s\t\n", printable(is.Name), address)
+				continue
+			}
+			up := "yes"
 			if is.Leader {
 				up += ", leads"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t\n", printable(is.Name), up, is.Routes, is.Streams, fmt.Sprintf("%.1f MB", float64(is.Bytes)/1e6), printable(cmp.Or(is.Address, "-")))
+			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t\n", printable(is.Name), up, is.Routes, is.Streams, fmt.Sprintf("%.1f MB", float64(is.Bytes)/1e6), address)
 		}
-		whole := 0
+		whole, unknown := 0, 0
 		for _, is := range s.Streams {
 			messages += is.Messages
 			current := 0
@@ -117,11 +125,18 @@ func (n *clusterNodes) print(now time.Time) (wrong int) {
 					current++
 				}
 			}
-			if is.Leader != "" && current >= is.Replicas {
+			switch {
+			case is.Leader == "":
+				unknown++
+			case current >= is.Replicas:
 				whole++
 			}
 		}
-		fmt.Fprintf(w, "\nstreams: %d, with all their copies: %d; messages: %d\n", len(s.Streams), whole, messages)
+		fmt.Fprintf(w, "\nstreams: %d, with all their copies: %d", len(s.Streams), whole)
+		if unknown > 0 {
+			fmt.Fprintf(w, ", without a leader, so that it isn't known: %d", unknown)
+		}
+		fmt.Fprintf(w, "; messages: %d\n", messages)
 		notes = append(notes, s.Problems...)
 	}
 	w.Flush()
@@ -148,7 +163,7 @@ type removeNodeCmd struct {
 
 // Help is shown by hubbub nodes remove --help.
 func (removeNodeCmd) Help() string {
-	return "For a store that is gone for good; other stores then get the copies that it had, where there are enough. One that is up is refused: stop it first. Start one that was removed with an empty --data-dir only: with its old one it has none of the copies, and nothing says why."
+	return "For a store that is gone for good; other stores then get the copies that it had, where there are enough. One that is up is refused: stop it first. One that was removed is refused with its old --data-dir, and comes in as a new store with an empty one."
 }
 
 // Run removes it.

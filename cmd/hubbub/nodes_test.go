@@ -63,9 +63,9 @@ func TestClusterInit(t *testing.T) {
 func TestNodesAreShown(t *testing.T) {
 	var mu sync.Mutex // guards what follows
 	answer := `{"nodes":[{"id":"1","name":"one","role":"store","store":"a:7422","policies":"x","in":true,"clients":3},
-		{"id":"2","name":"two\u001b[2J","policies":"y","not_ready":"it is cut off"}],"cut":true,
+		{"id":"2","name":"two\u001b[2J","policies":"y","not_ready":"it is cut off"},{"id":"3","name":"three","policies":"y"}],"cut":true,
 		"stores":{"leader":"AAA","stores":[{"name":"AAA","address":"a:7422","up":true,"leader":true,"bytes":2500000},{"name":"BBB"}],
-		"streams":[{"leader":"AAA","replicas":3,"messages":7,"copies":[{"current":true}]}],"problems":["the store BBB is away"]}}`
+		"streams":[{"leader":"AAA","replicas":3,"messages":7,"copies":[{"current":true}]},{"leader":"","replicas":3}],"problems":["the store BBB is away"]}}`
 	var asked []string
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
@@ -82,10 +82,15 @@ func TestNodesAreShown(t *testing.T) {
 	if code != 1 {
 		t.Errorf("with something wrong it ends with %d", code)
 	}
-	for _, want := range []string{"one", "a:7422", "yes, leads", "2.5 MB", "streams: 1, with all their copies: 0; messages: 7", `! two\u001b[2J is not ready: it is cut off`,
+	for _, want := range []string{"one", "a:7422", "yes, leads", "2.5 MB", "streams: 2, with all their copies: 0, without a leader, so that it isn't known: 1; messages: 7", `! two\u001b[2J is not ready: it is cut off`,
 		"! the store BBB is away", "! this node can't hear of the others", "! nodes have different policies of rooms"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	for _, want := range []string{`(?m)^BBB +no +\? +\? +\? +-`, `(?m)^two\S+ +no `, `(?m)^three +\? `, `(?m)^one +yes `} {
+		if !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("no %s in\n%s", want, out)
 		}
 	}
 	if strings.Contains(out, "\x1b") {

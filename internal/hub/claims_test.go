@@ -26,6 +26,13 @@ type testNode struct {
 
 	mu   sync.Mutex
 	lose func(kind callKind) (question, answer bool)
+	away map[broker.NodeID]bool // can't be reached
+
+	views  sync.Mutex // guards what follows, and is held while a view is told
+	node   broker.Node
+	peers  []broker.Peer
+	cut    bool
+	hidden map[broker.NodeID]bool // isn't in what the node sees
 }
 
 // lossy is its broker.
@@ -36,8 +43,12 @@ type lossy struct {
 
 func (b *lossy) Call(to broker.NodeID, body []byte, done func([]byte, error)) {
 	b.n.mu.Lock()
-	lose := b.n.lose
+	lose, away := b.n.lose, b.n.away[to]
 	b.n.mu.Unlock()
+	if away {
+		go done(nil, broker.ErrUnavailable)
+		return
+	}
 	if lose == nil {
 		b.Broker.Call(to, body, done)
 		return
@@ -60,7 +71,7 @@ func (b *lossy) Run(ctx context.Context, node broker.Node) error {
 	b.n.mu.Lock()
 	b.n.end = cancel
 	b.n.mu.Unlock()
-	return b.Broker.Run(ctx, node)
+	return b.Broker.Run(ctx, viewing{node, b.n})
 }
 
 // losing has calls of the node be lost as that says.

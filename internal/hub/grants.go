@@ -83,14 +83,37 @@ func (m *moves) took(id ID, nonce uint64) {
 	m.taken[id] = taken{nonce, clock() + takenTime}
 }
 
-// rival notes that another node may have a session that is here.
-func (m *moves) rival(of broker.NodeID, id ID, until int64) {
+// doubt notes that any other node may have a session that is here, or comes, also one that is gone, perhaps for this node alone:
+// which of them gave it to which isn't known.
+func (m *moves) doubt(id ID, until int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for _, p := range m.known {
+		m.rival(p.ID, id, until)
+	}
+	for node := range m.lost {
+		m.rival(node, id, until)
+	}
+}
+
+// rival: mu is held.
+func (m *moves) rival(of broker.NodeID, id ID, until int64) {
 	if m.rivals[of] == nil {
 		m.rivals[of] = map[ID]int64{}
 	}
 	m.rivals[of][id] = until
+}
+
+// doubted is how long, in milliseconds, a session is doubted still; 0 where it isn't.
+func (m *moves) doubted(id ID) (left int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, ids := range m.rivals {
+		if until, is := ids[id]; is {
+			left = max(left, until-clock())
+		}
+	}
+	return left
 }
 
 // doubtTime is until when a node that can't be heard may have a session: its client would have to be with it still.
@@ -268,7 +291,9 @@ func (h *Hub) inherit(ctx context.Context, s *chase) (at broker.NodeID, here boo
 	case s.q.Look:
 		return c.id, false, nil
 	}
-	at, err = h.inherits(ctx, r, gone, s.granted)
+	if at, err = h.inherits(ctx, r, gone, s.granted); err == nil && at == c.id {
+		c.moves.doubt(r.ID, h.doubtTime())
+	}
 	return at, false, err
 }
 
@@ -291,12 +316,6 @@ func (h *Hub) inherits(ctx context.Context, r *Resumption, gone, not broker.Node
 	}
 	if errors.Is(err, ErrTimeout) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrStopped) {
 		err = fmt.Errorf("%w: %w", errGone, err)
-	}
-	if err == nil && at == c.id {
-		c.moves.rival(gone, r.ID, h.doubtTime())
-		if not != (broker.NodeID{}) {
-			c.moves.rival(not, r.ID, h.doubtTime()) // another handshake may have brought it there since
-		}
 	}
 	return at, err
 }

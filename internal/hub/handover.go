@@ -203,7 +203,7 @@ func (h *Hub) seeOff(hd *handing) {
 		case err == nil:
 			h.parkedAgain(hd)
 		case !c.sees(hd.to) || time.Now().After(end):
-			c.moves.rival(hd.to, hd.p.id, h.doubtTime()) // it may have it all the same
+			c.moves.doubt(hd.p.id, h.doubtTime()) // it may have it all the same, or have given it on
 			h.parkedAgain(hd)
 		}
 	}
@@ -349,6 +349,9 @@ func (h *Hub) install(id ID, m *movedSession, addr netip.Addr) bool {
 			p.directs = append(p.directs, waitingDirect{message: d}) // nobody here pays for it
 			p.unsent += d.Size()
 		}
+	}
+	if m.Doubt > 0 {
+		h.cluster.moves.doubt(id, clock()+m.Doubt)
 	}
 	done, back := h.installParked(p)
 	if back != nil { // it was on its way to where it came from

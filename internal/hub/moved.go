@@ -110,6 +110,7 @@ type movedSession struct {
 	Code    int         `json:"code"`
 	Rooms   []movedRoom `json:"rooms,omitempty"`
 	Directs [][]byte    `json:"directs,omitempty"` // records of the messages that wait for it
+	Doubt   int64       `json:"doubt,omitempty"`   // how long others may have it as well, in milliseconds
 }
 
 type movedRoom struct {
@@ -148,7 +149,7 @@ func (h *Hub) movedDirect(record []byte) *protocol.Message {
 // packed is a session that is handed over, as it goes. Its first sent direct messages go with it.
 func (h *Hub) packed(hd *handing) *movedSession {
 	p := hd.p
-	m := &movedSession{User: p.user, Since: p.since, Gen: p.gen, Oldest: p.oldest, Code: p.code}
+	m := &movedSession{User: p.user, Since: p.since, Gen: p.gen, Oldest: p.oldest, Code: p.code, Doubt: h.cluster.moves.doubted(p.id)}
 	for _, r := range p.rooms {
 		m.Rooms = append(m.Rooms, movedRoom{r.name, r.put, r.shownData(p.id)})
 	}

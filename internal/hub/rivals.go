@@ -3,6 +3,7 @@ package hub
 import (
 	"bytes"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,12 +11,25 @@ import (
 )
 
 // Two nodes that couldn't hear each other may have a session both: one was given it while the other seemed to be gone. When
-// they can, one of them has it: the one whose client has resumed it more often.
+// they can, one of them has it: the one whose client has resumed it more often. Where the other one has given it on meanwhile it
+// is sought there.
 
 // rivalID is a session that is here, and the generation that it has.
 type rivalID struct {
 	ID  ID     `json:"id"`
 	Gen uint32 `json:"gen"`
+}
+
+// judged is what a node says of them.
+type judged struct {
+	Kept  []ID      `json:"kept,omitempty"`  // are with that node
+	Moved []movedID `json:"moved,omitempty"` // went on from there to others
+	Again []ID      `json:"again,omitempty"` // come there, go or are resumed just then: nobody knows yet
+}
+
+type movedID struct {
+	ID ID            `json:"id"`
+	To broker.NodeID `json:"to"`
 }
 
 // rivalsAtOnce is how many one call has.
@@ -32,18 +46,15 @@ func (h *Hub) tellRivals(node broker.NodeID) {
 	for len(all) > 0 {
 		some := all[:min(len(all), rivalsAtOnce)]
 		all = all[len(some):]
-		kept, err := askNode[[]ID](ctx, c, node, callRivals, some)
+		says, err := askNode[judged](ctx, c, node, callRivals, some)
 		if err != nil {
 			return // the next time
 		}
-		for _, id := range kept {
-			for _, r := range some {
-				if r.ID == id {
-					h.yield(ctx, node, r.ID, func(gen uint32) bool { return gen == r.Gen })
-				}
-			}
-		}
-		m.settled(node, some)
+		some = slices.DeleteFunc(some, func(r rivalID) bool {
+			return slices.Contains(says.Again, r.ID) ||
+				slices.Contains(says.Kept, r.ID) && !h.yield(ctx, node, r.ID, func(gen uint32) bool { return gen == r.Gen })
+		})
+		m.settled(node, some, slices.DeleteFunc(says.Moved, func(w movedID) bool { return w.To == c.id || w.To == node }))
 	}
 }
 
@@ -53,9 +64,15 @@ func (m *moves) told(node broker.NodeID) {
 	delete(m.asking, node)
 }
 
-func (m *moves) settled(node broker.NodeID, some []rivalID) {
+// settled forgets what a node has answered of; some are sought elsewhere for as long as they would have been there.
+func (m *moves) settled(node broker.NodeID, some []rivalID, moved []movedID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for _, w := range moved {
+		if until, is := m.rivals[node][w.ID]; is {
+			m.rival(w.To, w.ID, until)
+		}
+	}
 	for _, r := range some {
 		delete(m.rivals[node], r.ID)
 	}
@@ -78,29 +95,40 @@ func (m *moves) rivalsOf(node broker.NodeID, h *Hub) (all []rivalID) {
 	return all
 }
 
-// judge gives those of another node's sessions that are here, too, and stay; others end here, in silence.
-func (h *Hub) judge(ctx context.Context, from broker.NodeID, theirs []rivalID) (kept []ID) {
+// judge says which of another node's sessions are here, too, and stay, and where others went on; the rest ends here, in silence.
+func (h *Hub) judge(ctx context.Context, from broker.NodeID, theirs []rivalID) (j judged) {
 	for _, r := range theirs {
-		stays := false
+		unknown := h.cluster.moves.claims(r.ID) || h.handing(r.ID) != nil // before what follows
+		here, stays := false, false
 		h.has(r.ID, func(_ string, _, gen uint32) bool {
+			here = true
 			stays = gen > r.Gen || gen == r.Gen && bytes.Compare(h.cluster.id[:], from[:]) > 0
 			return true
 		})
-		if stays {
-			kept = append(kept, r.ID)
-		} else {
-			h.yield(ctx, from, r.ID, func(gen uint32) bool { return gen <= r.Gen })
+		switch to, moved := h.movedTo(r.ID); {
+		case stays:
+			j.Kept = append(j.Kept, r.ID)
+		case here:
+			if !h.yield(ctx, from, r.ID, func(gen uint32) bool { return gen <= r.Gen }) {
+				j.Again = append(j.Again, r.ID)
+			}
+		case unknown:
+			j.Again = append(j.Again, r.ID)
+		case moved:
+			j.Moved = append(j.Moved, movedID{r.ID, to})
 		}
 	}
-	return kept
+	return j
 }
 
-// yield ends a session here that another node has; what waits for it goes there.
-func (h *Hub) yield(ctx context.Context, to broker.NodeID, id ID, ok func(gen uint32) bool) {
+// yield ends a session here that another node has; what waits for it goes there. False where it isn't ok any more, or doesn't end
+// in time.
+func (h *Hub) yield(ctx context.Context, to broker.NodeID, id ID, ok func(gen uint32) bool) bool {
 	hd, err := h.take(ctx, id, to, 0, func(_ string, _, gen uint32) bool { return ok(gen) })
 	if err == nil {
 		h.arrived(hd)
 	}
+	return err == nil
 }
 
 // Leave gives the parked sessions to other nodes, since this one stops: whoever comes with a token of one finds it there. It

@@ -1,0 +1,111 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	client "github.com/nats-io/nats.go"
+)
+
+// A store that was removed is refused while its folder is the old one: before it is among the others where they are there, else
+// when they come. The others say which one it is. With an empty folder a store is in at the same address.
+func TestRemovedStoreIsRefused(t *testing.T) {
+	t.Parallel()
+	c := newStores(t, 3)
+	c.startAll()
+	n := run(t, c.join())
+	ready(t, n.Broker)
+	r := testRoom("room")
+	n.open(r)
+	n.publish(r, "before", "")
+	c.kill(2)
+	cluster := c.configs[0].Cluster
+	c.until("the store can be removed", func() bool { return cluster.Remove(t.Context(), "store2") == nil })
+	n.publish(r, "after", "")
+
+	if b, err := StartStore(c.configs[2], c.config()); !errors.Is(err, ErrRemoved) {
+		if err == nil {
+			b.Close()
+		}
+		t.Errorf("a store that was removed isn't refused: %v", err)
+	}
+	told := func() bool {
+		o, err := n.Look(t.Context())
+		return err == nil && slices.ContainsFunc(o.Problems, func(p string) bool {
+			return strings.HasPrefix(p, "the store store2 ("+c.configs[2].Listen+") was removed") && strings.Contains(p, "give it an empty data-dir")
+		})
+	}
+	c.until("the others say that it came back", told)
+
+	c.kill(0)
+	c.kill(1)
+	c.start(2)
+	late := c.brokers[2]
+	c.brokers[2] = nil
+	ended := make(chan error, 1)
+	go func() {
+		ended <- late.Run(context.Background(), &testNode{t: t, Broker: late, rooms: map[string]*seen{}})
+	}()
+	c.start(0)
+	c.start(1)
+	if err := <-ended; !errors.Is(err, ErrRemoved) || !errors.Is(late.Ready(), ErrRemoved) {
+		t.Errorf("a store that was removed, and was there before the others, ends with %v, and says %v", err, late.Ready())
+	}
+	n.publish(r, "without it", "")
+	c.until("it is removed once more, where the others have met it", func() bool {
+		_ = cluster.Remove(t.Context(), "store2") // it may be none of them
+		o, err := n.Look(t.Context())
+		return err == nil && o.Leader != "" && !slices.ContainsFunc(o.Stores, func(s StoreState) bool { return s.Name == "store2" })
+	})
+
+	c.configs[2].Dir, c.configs[2].ID = filepath.Join(t.TempDir(), "log"), "new"
+	c.startAll()
+	c.well(n)
+	if told() {
+		t.Error("another store has come in its place, and it is told of still")
+	}
+	if s := n.sees(r.Name, "the last", hasLast("without it")); !slices.Equal(s.bodies, []string{"before", "after", "without it"}) || len(s.lost) > 0 {
+		t.Errorf("a node has seen %v, lost %v", s.bodies, s.lost)
+	}
+}
+
+// A store that the others keep isn't noted as removed, and what nobody knows the name of is noted by what NATS calls it.
+func TestOnlyWhoIsRemovedIsNoted(t *testing.T) {
+	t.Parallel()
+	c := newStores(t, 3)
+	c.startAll()
+	b := c.brokers[0]
+	conn, err := client.Connect(client.DefaultURL, client.InProcessServer(b.server), c.configs[0].login(forStores))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	noted := func(name string) (removed bool) {
+		t.Helper()
+		c.until("it is known whether "+name+" was removed", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), apiTimeout) // who led what nodes agree on may be the one that is removed
+			defer cancel()
+			err := c.configs[2].refusal(ctx, b.send, name)
+			removed = errors.Is(err, ErrRemoved)
+			return err == nil || removed
+		})
+		return removed
+	}
+	peer := c.brokers[2].server.running().Node()
+	if _, err := removeNoted(t.Context(), conn, b.js, "nobody", 3); !errors.Is(err, errStays) {
+		t.Errorf("one that there isn't is removed: %v", err)
+	}
+	if noted("nobody") || noted("store2") || noted(peer) {
+		t.Error("one is noted that wasn't removed")
+	}
+	if unnoted, err := removeNoted(t.Context(), conn, b.js, "Server name unknown at this time (peerID: "+peer+")", 3); unnoted != nil || err != nil {
+		t.Errorf("it isn't removed: %v, %v", unnoted, err)
+	}
+	if !noted(peer) || noted("store2") {
+		t.Error("it isn't noted by what NATS calls it, or by more than that")
+	}
+}
