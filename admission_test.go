@@ -134,7 +134,7 @@ func behind(t *testing.T, cfg hubbub.Config) *rawtest.Server {
 func TestWhoIsLetInAndComesToNothingIsGoneAgain(t *testing.T) {
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		faults := []string{"hijack fails", "hijack panics", "deaf socket"}
-		if io == "epoll" {
+		if io != "pump" {
 			faults = append(faults, "no descriptors")
 		}
 		var l ledger

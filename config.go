@@ -113,7 +113,9 @@ type Config struct {
 	// refer to those before them, compresses for each client anew, and keeps 16 KiB for each, 40 KiB where the client
 	// does not let us bound its part; "off" declines. Default: "on".
 	Compression string
-	// IO is how connections are read and written: "auto", "epoll" (Linux) or "pump" (portable). Default: "auto".
+	// IO is how connections are read and written: "auto" (one of the next and the last), "epoll" (Linux), "uring" (epoll,
+	// and plain connections are written to by io_uring: Linux 5.19, and no filter that forbids it) or "pump" (portable).
+	// Default: "auto".
 	IO string
 	// JWT says which tokens tell who a client is. Who has none is refused then, before the upgrade; so is who shows one
 	// that isn't good, even where Anonymous is set. Default: none; whoever connects is let in.
@@ -396,14 +398,12 @@ func (c Config) validateNames() (bad faults) {
 	}
 	switch loop.IO(c.IO) {
 	case loop.Auto, loop.Pump:
-	case loop.Epoll:
-		if runtime.GOOS != "linux" {
-			bad.add("io %q: only on Linux; use %q", c.IO, loop.Pump)
+	case loop.Epoll, loop.Uring:
+		if err := loop.Supports(loop.IO(c.IO)); err != nil {
+			bad.add("io %q: %w; or use %q", c.IO, err, loop.Auto)
 		}
-	case "uring":
-		bad.add("io %q: not available yet; use %q", c.IO, loop.Auto)
 	default:
-		bad.add("io %q: unknown; use %q, %q or %q", c.IO, loop.Auto, loop.Epoll, loop.Pump)
+		bad.add("io %q: unknown; use %q, %q, %q or %q", c.IO, loop.Auto, loop.Epoll, loop.Uring, loop.Pump)
 	}
 	for _, of := range []struct{ name, value string }{{"chat", c.Chat}, {"direct", c.Direct}} {
 		if _, err := hub.ParseOutsider(of.value); err != nil {

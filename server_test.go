@@ -641,7 +641,7 @@ func TestTheServerMountsAnywhere(t *testing.T) {
 
 func TestConfigNamesEveryBadValue(t *testing.T) {
 	_, err := hubbub.New(hubbub.Config{
-		Workers: -1, MaxMessageBytes: 2 << 20, PingInterval: time.Millisecond, SlowConsumer: "shout", IO: "uring",
+		Workers: -1, MaxMessageBytes: 2 << 20, PingInterval: time.Millisecond, SlowConsumer: "shout", IO: "kqueue",
 		AllowedOrigins: []string{"example.com"},
 		Handlers:       map[string]hubbub.Handler{"chat": func(context.Context, *hubbub.Message) (any, error) { return nil, nil }},
 	})
@@ -649,7 +649,7 @@ func TestConfigNamesEveryBadValue(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	for _, want := range []string{"workers -1", "send-queue-bytes 1048576: less than max-message-bytes", "ping-interval 1ms",
-		`slow-consumer "shout": unknown; use disconnect, drop-oldest, latest or latest-by-key`, `io "uring": not available yet`, `allowed-origins "example.com"`, `handler "chat"`} {
+		`slow-consumer "shout": unknown; use disconnect, drop-oldest, latest or latest-by-key`, `io "kqueue": unknown`, `allowed-origins "example.com"`, `handler "chat"`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error lacks %q:\n%v", want, err)
 		}

@@ -47,7 +47,6 @@ func TestReservedFlagIsRefusedByName(t *testing.T) {
 	}
 	// Nor is the environment ignored.
 	refused(t, []string{"HUBBUB_NATS=127.0.0.1:4222"}, nil, "NATS")
-	refused(t, nil, []string{"--io", "uring"}, "io", "uring")
 }
 
 func TestBadValueIsRefusedByName(t *testing.T) {

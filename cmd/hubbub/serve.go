@@ -73,7 +73,7 @@ type serveCmd struct {
 	TLSKey              string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
 	Page                string        `default:"on" enum:"on,off" placeholder:"on|off" help:"off: no page at / on which everybody may try the server, and no console beside it (${default})."`
 	Compression         string        `default:"on" placeholder:"MODE" help:"permessage-deflate: on, off, or context, which keeps context takeover and its memory (${default})."`
-	IO                  string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux) or pump (portable)."`
+	IO                  string        `name:"io" default:"auto" placeholder:"KIND" help:"auto, epoll (Linux), uring (epoll, and io_uring for writes) or pump (portable)."`
 	LogLevel            string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
 	LogFormat           string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"text or json (${default})."`
 

@@ -62,11 +62,16 @@ func TestATurnAllocatesNothing(t *testing.T) {
 			w.runMail()
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			w, conns := byHand(100, echo())
-			if n := testing.AllocsPerRun(100, func() { turn(w, conns) }); n != 0 {
-				t.Errorf("%v allocations a turn", n)
-			}
-		})
+		for _, how := range []string{"alone", "together"} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				w, conns := byHand(100, echo())
+				if how == "together" {
+					writeTogether(w, conns)
+				}
+				if n := testing.AllocsPerRun(100, func() { turn(w, conns) }); n != 0 {
+					t.Errorf("%v allocations a turn", n)
+				}
+			})
+		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 func newPoller(kind IO) (poller, error) {
-	if kind == Epoll {
+	if kind == Epoll || kind == Uring {
 		return nil, fmt.Errorf("io %q: %w", kind, errUnsupported)
 	}
 	return newChanPoller(), nil

@@ -28,6 +28,7 @@
 //	deflate.go       compression: frames in the form that a connection gets
 //	arena.go         the memory of a turn's answers
 //	flush.go         one write for all that a connection got in a turn
+//	sender.go        the writes of many connections by one call; sender_linux.go: io_uring
 //	mailbox.go       Post, and what slows publishers
 //	stop.go          good-byes, at a pace
 //	timer.go         the wheel; pings, silence, patience, deadlines

@@ -30,6 +30,7 @@ const (
 	Auto  IO = "auto"
 	Epoll IO = "epoll"
 	Pump  IO = "pump"
+	Uring IO = "uring" // Epoll, and what a turn writes to plain connections is one submission to io_uring
 )
 
 // Config sizes a Loop. Every field must be set; the front door has the defaults.
@@ -129,15 +130,21 @@ func New(cfg Config) (*Loop, error) {
 	l := &Loop{load: make([]atomic.Int64, cfg.Workers), crowded: cfg.Workers > runtime.GOMAXPROCS(0)}
 	l.settings.Store(&cfg)
 	for i := range cfg.Workers {
+		var s sender
 		p, err := newPoller(cfg.IO)
+		if err == nil {
+			if s, err = newSender(cfg.IO); err != nil {
+				p.close()
+			}
+		}
 		if err != nil {
 			for _, w := range l.workers {
-				w.poll.close()
+				w.closeIO()
 			}
 			return nil, fmt.Errorf("start worker %d: %w", i, err)
 		}
 		l.workers = append(l.workers, &Worker{
-			loop: l, index: i, log: cfg.Log, poll: p, meter: meter{ended: make(chan struct{})},
+			loop: l, index: i, log: cfg.Log, poll: p, together: together{sender: s}, meter: meter{ended: make(chan struct{})},
 			arena: newArena(), in: make([]byte, readSize),
 		})
 	}

@@ -4,7 +4,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -24,8 +23,8 @@ const hang = 5 * time.Minute
 // eachIO runs a story on every way there is to read and write, beside other stories: most of them wait for timers.
 func eachIO(t *testing.T, story func(t *testing.T, cfg Config)) {
 	t.Parallel()
-	for _, kind := range []IO{Epoll, Pump} {
-		if kind == Epoll && runtime.GOOS != "linux" {
+	for _, kind := range []IO{Epoll, Uring, Pump} {
+		if Supports(kind) != nil {
 			continue
 		}
 		t.Run(string(kind), func(t *testing.T) {

@@ -45,12 +45,13 @@ type Worker struct {
 	deflater  *wire.Deflater
 	takeovers map[*Conn]takeover
 
-	joined joined
-	work   int    // bytes of what the connections said and were answered, and messageWork for each message
-	in     []byte // what is read lands here
-	stop   bool
-	parted int   // slots that Stop has been through
-	told   int64 // what the loop knows of the bytes that the connections hold
+	together together
+	joined   joined
+	work     int    // bytes of what the connections said and were answered, and messageWork for each message
+	in       []byte // what is read lands here
+	stop     bool
+	parted   int   // slots that Stop has been through
+	told     int64 // what the loop knows of the bytes that the connections hold
 	meter
 	wrote  int64        // calls of the last turn that wrote to a connection
 	away   int64        // nanoseconds of this turn that other goroutines had
@@ -137,7 +138,14 @@ func (w *Worker) run() {
 	}
 	w.mail.end(w.tasks)
 	w.tasks = nil
+	w.closeIO()
+}
+
+func (w *Worker) closeIO() {
 	w.poll.close()
+	if w.together.sender != nil {
+		w.together.close()
+	}
 }
 
 // sleep parks until an event, a post or the next tick. A post that comes after asleep was set wakes it; one that came
