@@ -389,8 +389,8 @@ func (s *session) Drained(c *loop.Conn) {
 // Echo is the loop.Handler that sends every message back as it came. It stops reading rather than queue.
 type Echo struct{ loop.Plain }
 
-// Opened has the loop write each answer at once, and read only while nothing is unsent.
-func (Echo) Opened(c *loop.Conn) { c.OnlyAnswers = true }
+// Opened has the loop read only while nothing is unsent.
+func (Echo) Opened(c *loop.Conn) { c.HoldReads = true }
 
 // Message sends p back.
 func (Echo) Message(c *loop.Conn, op wire.Opcode, p []byte) { c.Answer(op, p) }

@@ -19,10 +19,8 @@ type Conn struct {
 	gen  uint32
 	bits uint8 // the window of what is compressed for it; 0 without compression
 
-	// OnlyAnswers says that the client gets nothing but answers to what it says. They are written as soon as it was read,
-	// not at the end of the turn, while what the kernel knows of the socket is still in the processor's cache; and it isn't
-	// read while the socket takes no more. Opened may set it.
-	OnlyAnswers bool
+	// HoldReads stops reading while the socket takes no more. Opened may set it.
+	HoldReads bool
 	// Marked is the handler's own.
 	Marked bool
 	// TellDrained asks for one call of Drained.
@@ -314,7 +312,7 @@ func (c *Conn) again() {
 
 // stopped says that the socket isn't read for now.
 func (c *Conn) stopped() bool {
-	return c.state == open && (c.paused != 0 || c.OnlyAnswers && c.full)
+	return c.state == open && (c.paused != 0 || c.HoldReads && c.full)
 }
 
 // Close sends what is queued, then a Close frame in the handler's Wording, and waits a while for the peer's. The
@@ -421,7 +419,7 @@ func (c *Conn) sent() {
 	case ending:
 		c.w.destroy(c, false)
 	case open:
-		if c.OnlyAnswers && c.unread {
+		if c.HoldReads && c.unread {
 			c.seen = c.w.now
 			c.again()
 		}

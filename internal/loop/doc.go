@@ -14,9 +14,8 @@
 // from anywhere and finds it, if it still is, inside a Task.
 //
 // A turn: what is readable is read (once, at most 64 KiB a connection), the mailbox is run, timers fire, and each
-// connection that got something is written once, or at once where it gets answers alone; then some of those are read
-// whose reads are much work. Nothing waits for a peer: what a socket doesn't take is queued within bounds, and past them
-// the client is closed.
+// connection that got something is written once; then some of those are read whose reads are much work. Nothing waits
+// for a peer: what a socket doesn't take is queued within bounds, and past them the client is closed.
 //
 // The map:
 //

@@ -20,7 +20,7 @@ import (
 
 func echo() *script {
 	return &script{
-		opened:  func(c *Conn) { c.OnlyAnswers = true },
+		opened:  func(c *Conn) { c.HoldReads = true },
 		message: func(c *Conn, op wire.Opcode, p []byte) { c.Answer(op, p) },
 	}
 }

@@ -140,37 +140,3 @@ func TestTheRestOfAHeavyReadIsNoLightRead(t *testing.T) {
 		}
 	}
 }
-
-// Who gets nothing but answers has them as soon as it was read, and not when all others were.
-func TestAnswersAloneDontWaitForTheTurnsEnd(t *testing.T) {
-	eachIO(t, func(t *testing.T, cfg Config) {
-		const n = 8
-		heard, written := 0, make(chan int64, n) // calls that wrote before each message, less those for the messages before
-		h := echo()
-		h.message = func(c *Conn, op wire.Opcode, p []byte) {
-			written <- c.w.counts.Writes - int64(heard)
-			heard++
-			c.Answer(op, p)
-		}
-		l := start(t, cfg)
-		fars := make([]net.Conn, n)
-		for i := range fars {
-			fars[i] = connect(t, l, h)
-		}
-		do(l.workers[0], func() { // all of them lie there when the worker looks
-			for _, far := range fars {
-				if _, err := far.Write(frameTo("hello")); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-		for _, far := range fars {
-			expect(t, far, text("hello"))
-		}
-		for i := range n {
-			if behind := <-written; behind != 0 {
-				t.Errorf("message %d was heard with %d answers written, want %d", i, int64(i)+behind, i)
-			}
-		}
-	})
-}

@@ -286,9 +286,6 @@ func (w *Worker) receive(c *Conn) {
 		// A short read emptied the socket; but the end of the stream may have been told together with these bytes.
 		c.unread = n == len(w.in) || c.ended || c.in != nil && len(c.in.left) > 0
 		c.again()
-		if c.OnlyAnswers && c.dirty && len(w.dirty) == 1 { // others' writes may still be shared
-			w.flushAll()
-		}
 	}
 }
 
