@@ -433,8 +433,8 @@ func TestTheApplicationSeesWhoIsInARoom(t *testing.T) {
 		var ids []string
 		for i := range 12 {
 			m := enterAs(t, s, fmt.Sprint("user", i))
-			m.Text(fmt.Sprintf(`{"msg_type":"join_room","room":"full","data":{"n":%d}}`, i))
-			m.join("counted").join("off")
+			m.join("counted").join("off") // before there is news of others
+			m.ask(fmt.Sprintf(`{"msg_type":"join_room","room":"full","data":{"n":%d}}`, i))
 			ids = append(ids, m.id)
 		}
 		var got []string

@@ -156,10 +156,13 @@ func (c *Config) hubLimits() (h hub.Limits) {
 }
 
 // addressOf is the address that pays for what its clients do and have kept; none where neither is limited, and nobody
-// says that it is the client's own: it may be a proxy's, which is everybody's.
-func (c *Config) addressOf(r *http.Request) (none netip.Addr) {
-	if c.MaxConnectionsPerIP == 0 && len(c.TrustedProxies) == 0 && c.Limits.Address == (AddressLimits{}) {
-		return none
+// says that it is the client's own: it may be a proxy's, which is everybody's, as is that of a trusted one that says nothing.
+func (s *settings) addressOf(r *http.Request) (none netip.Addr) {
+	if s.MaxConnectionsPerIP == 0 && s.Limits.Address == (AddressLimits{}) {
+		peer, err := netip.ParseAddrPort(r.RemoteAddr)
+		if len(s.proxies) == 0 || err != nil || s.proxies.Trusts(peer.Addr()) {
+			return none
+		}
 	}
 	return front.Address(r.RemoteAddr)
 }

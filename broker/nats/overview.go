@@ -382,7 +382,7 @@ func remove(ctx context.Context, conn *client.Conn, store string) error {
 		return err
 	}
 	if answer.Error != nil {
-		return fmt.Errorf("%w: %s", errStays, answer.Error.Description)
+		return fmt.Errorf("the stores' leader: %s", answer.Error.Description)
 	}
 	return nil
 }

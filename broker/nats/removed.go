@@ -23,7 +23,7 @@ var ErrRemoved = errors.New("this store was removed from its cluster (hubbub nod
 	"give it an empty data-dir, and it comes in as a new store")
 
 const (
-	removedKey = "removed." // and the store's id, or what NATS has in its place: a text, "" where it wasn't removed after all
+	removedKey = "removed." // and the store's id, or what NATS has in its place: a text
 	refusedKey = "refused"  // a refusedStore, the last one
 	// refusedFor is how long the overview tells of it. What starts it again and again does so more often.
 	refusedFor = 10 * time.Minute
@@ -143,28 +143,27 @@ func (o *Overview) mention(told []byte, at time.Time) {
 		r.Store, r.Address, at.UTC().Format(time.RFC3339), again))
 }
 
-// errStays says that a store wasn't removed.
-var errStays = errors.New("the stores' leader")
-
-// removeNoted has a store be removed, and noted as such before: who is removed can't come back in between. unnoted is why that
-// couldn't be.
+// removeNoted has a store be removed, and noted as such, behind that: one that is noted and wasn't removed after all, since
+// an answer was lost, would be refused for good. unnoted is why it couldn't be noted.
 func removeNoted(ctx context.Context, conn *client.Conn, js jetstream.JetStream, store string, stores int) (unnoted, err error) {
 	key := removedKey + store
 	if _, id, ok := peerID(store); ok {
 		key = removedKey + id
 	}
-	text := []byte("removed")
-	unnoted = note(ctx, js, key, text, replicas(stores))
-	err = remove(ctx, conn, store)
-	if errors.Is(err, errStays) && unnoted == nil {
-		err = errors.Join(err, note(ctx, js, key, nil, 1))
-	}
-	if err != nil {
+	if err := remove(ctx, conn, store); err != nil {
 		return nil, err
 	}
-	// Where the store had the only copy of what nodes agree on, there is another one now.
-	for until := time.Now().Add(2 * apiTimeout); unnoted != nil && ctx.Err() == nil && time.Now().Before(until); {
-		unnoted = note(ctx, js, key, text, replicas(stores))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*apiTimeout) // who interrupts it now has removed the store
+	defer cancel()
+	// Where the store had the only copy of what nodes agree on, there is another one in a moment.
+	for {
+		if unnoted = note(ctx, js, key, []byte("removed"), replicas(stores)); unnoted == nil {
+			return nil, nil
+		}
+		select {
+		case <-ctx.Done():
+			return unnoted, nil
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	return unnoted, nil
 }

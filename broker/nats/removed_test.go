@@ -96,8 +96,16 @@ func TestOnlyWhoIsRemovedIsNoted(t *testing.T) {
 		return removed
 	}
 	peer := c.brokers[2].server.running().Node()
-	if _, err := removeNoted(t.Context(), conn, b.js, "nobody", 3); !errors.Is(err, errStays) {
-		t.Errorf("one that there isn't is removed: %v", err)
+	if _, err := removeNoted(t.Context(), conn, b.js, "nobody", 3); err == nil {
+		t.Error("one that there isn't is removed")
+	}
+	lost, err := client.Connect(client.DefaultURL, client.InProcessServer(b.server), c.configs[0].login(forStores))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost.Close()
+	if _, err := removeNoted(t.Context(), lost, b.js, "store2", 3); err == nil {
+		t.Error("it is removed, though the question was lost")
 	}
 	if noted("nobody") || noted("store2") || noted(peer) {
 		t.Error("one is noted that wasn't removed")

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"example.com/hubbub/broker"
 	"example.com/hubbub/broker/brokertest"
 	"example.com/hubbub/internal/auth"
+	"example.com/hubbub/internal/loop"
 )
 
 // Random clients on five nodes, in virtual time: they come back on any node, to several at once, while some of these can't reach
@@ -114,7 +116,7 @@ func playApart(t *testing.T, r *rand.Rand) {
 			seen(a, b, true)
 		}
 	}
-	time.Sleep(10 * time.Second)
+	time.Sleep(2*claimMost + 10*time.Second) // what has just come is judged later
 	synctest.Wait()
 	for id := range ids {
 		if on := alive(id, living...); len(on) > 1 {
@@ -191,5 +193,49 @@ func (n *testNode) sees(other *testNode, ok bool) {
 	if n.hidden[other.inner.ID()] != !ok {
 		n.hidden[other.inner.ID()] = !ok
 		n.tellView()
+	}
+}
+
+// A session that goes to the very node that is asked about it, while the question is on its way, isn't ended there: nobody
+// would have it.
+func TestASessionGoesWhereItIsAskedFor(t *testing.T) {
+	for _, how := range []string{"leave", "handshake"} {
+		t.Run(how, func(t *testing.T) {
+			nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
+			a, b := nodes[0], nodes[1]
+			if bytes.Compare(b.h.cluster.id[:], a.h.cluster.id[:]) > 0 {
+				a, b = b, a // b would give it up
+			}
+			c, _ := a.member("ann", "r")
+			id, token := idOf(c), c.token()
+			a.h.cluster.moves.doubt(id, a.h.doubtTime())
+			asked := a.h.cluster.moves.rivalsOf(b.h.cluster.id, a.h)
+			if len(asked) != 1 {
+				t.Fatalf("asked for are %v", asked)
+			}
+			c.lose(a.h)
+			var s loop.Handler
+			if how == "leave" {
+				a.h.leaveOne(context.Background(), id)
+			} else {
+				var err error
+				s, err = b.h.Admit(context.Background(), netip.Addr{}, token, auth.Identity{User: "ann"}, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if j := b.h.judge(context.Background(), a.h.cluster.id, asked); len(j.Again) != 1 || len(j.Kept)+len(j.Moved) > 0 {
+				t.Errorf("it is judged %+v", j)
+			}
+			var back *client
+			if how == "leave" {
+				back = b.comes(token, "ann")
+			} else {
+				back = newSession(b.t, b.l, s)
+			}
+			if back.id != c.id {
+				t.Errorf("the session is gone: was %s, welcome %v", c.id, back.welcome)
+			}
+		})
 	}
 }

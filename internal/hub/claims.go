@@ -302,6 +302,13 @@ func (m *moves) finish(mine *claiming) {
 }
 
 // claims says that a handshake of this node asks for the session.
+// comes says whether a session comes from another node, or has just come.
+func (m *moves) comes(id ID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.claiming[id] != nil || m.came[id] > clock()
+}
+
 func (m *moves) claims(id ID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -29,6 +29,7 @@ type moves struct {
 	leaving  bool
 	claiming map[ID]*claiming
 	taken    map[ID]taken                   // of the last minute
+	came     map[ID]int64                   // sessions that other nodes gave this one, and until when what these have asked before is too old
 	grants   map[ID]grant                   // as the node that decides
 	known    []broker.Peer                  // the last view
 	lost     map[broker.NodeID]int64        // nodes that are gone, and until when their sessions are given to others
@@ -53,7 +54,7 @@ const takenTime = 60_000 // milliseconds
 
 func (m *moves) init() {
 	m.ctx, m.stop = context.WithCancel(context.Background())
-	m.claiming, m.taken, m.grants = map[ID]*claiming{}, map[ID]taken{}, map[ID]grant{}
+	m.claiming, m.taken, m.came, m.grants = map[ID]*claiming{}, map[ID]taken{}, map[ID]int64{}, map[ID]grant{}
 	m.lost, m.rivals, m.asking = map[broker.NodeID]int64{}, map[broker.NodeID]map[ID]int64{}, map[broker.NodeID]bool{}
 }
 
@@ -157,6 +158,11 @@ func (m *moves) tidy(now int64) (gone []broker.NodeID) {
 	for id, t := range m.taken {
 		if t.until <= now {
 			delete(m.taken, id)
+		}
+	}
+	for id, until := range m.came {
+		if until <= now {
+			delete(m.came, id)
 		}
 	}
 	for id, g := range m.grants {

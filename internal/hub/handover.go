@@ -353,6 +353,7 @@ func (h *Hub) install(id ID, m *movedSession, addr netip.Addr) bool {
 	if m.Doubt > 0 {
 		h.cluster.moves.doubt(id, clock()+m.Doubt)
 	}
+	h.cluster.moves.brought(id)
 	done, back := h.installParked(p)
 	if back != nil { // it was on its way to where it came from
 		h.arrived(back)

@@ -95,10 +95,17 @@ func (m *moves) rivalsOf(node broker.NodeID, h *Hub) (all []rivalID) {
 	return all
 }
 
+// brought notes that a session comes here from another node. What that has asked before (tellRivals) tells of it as its own.
+func (m *moves) brought(id ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.came[id] = clock() + 2*claimMost.Milliseconds()
+}
+
 // judge says which of another node's sessions are here, too, and stay, and where others went on; the rest ends here, in silence.
 func (h *Hub) judge(ctx context.Context, from broker.NodeID, theirs []rivalID) (j judged) {
 	for _, r := range theirs {
-		unknown := h.cluster.moves.claims(r.ID) || h.handing(r.ID) != nil // before what follows
+		unknown := h.cluster.moves.comes(r.ID) || h.handing(r.ID) != nil // before what follows
 		here, stays := false, false
 		h.has(r.ID, func(_ string, _, gen uint32) bool {
 			here = true
@@ -109,7 +116,7 @@ func (h *Hub) judge(ctx context.Context, from broker.NodeID, theirs []rivalID) (
 		case stays:
 			j.Kept = append(j.Kept, r.ID)
 		case here:
-			if !h.yield(ctx, from, r.ID, func(gen uint32) bool { return gen <= r.Gen }) {
+			if unknown || !h.yield(ctx, from, r.ID, func(gen uint32) bool { return gen <= r.Gen }) {
 				j.Again = append(j.Again, r.ID)
 			}
 		case unknown:

@@ -90,6 +90,24 @@ func TestTLSKeepsNoLargeBuffers(t *testing.T) {
 	})
 }
 
+// The peer's end may be told together with a part of a record, of which nothing can be heard: no event tells of it again.
+func TestTLSEndsBehindHalfARecord(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		for _, reset := range []bool{false, true} {
+			l := start(t, cfg)
+			raw := connectTLS(t, l, echo()).NetConn().(*net.TCPConn)
+			do(l.workers[0], func() { // it looks when both are there
+				raw.Write([]byte{23, 3, 3, 1, 0, 1, 2, 3})
+				if reset {
+					raw.SetLinger(0)
+				}
+				raw.Close()
+			})
+			until(t, "it has ended", func() bool { return l.Connections() == 0 })
+		}
+	})
+}
+
 // A read that doesn't fill the buffer has emptied the socket, so crypto/tls, which always asks once more, is told so
 // without a system call. The next recv asks anew, or no test over TLS would get far.
 func TestTLSReadsAnEmptySocketOnce(t *testing.T) {

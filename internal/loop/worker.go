@@ -273,7 +273,9 @@ func (w *Worker) receive(c *Conn) {
 	n, err := c.recv(w.in)
 	switch {
 	case err == errAgain:
-		c.unread = false
+		// TLS may not have come to the end, which was told together with a part of a record.
+		c.unread = c.ended && c.via != nil
+		c.again()
 	case err == io.EOF && n == 0:
 		w.peerEnded(c)
 	case err != nil && n == 0:
