@@ -17,7 +17,8 @@ import (
 // Each timer of the server, at its smallest setting: it is never early, and at most late after its time.
 const late = time.Second
 
-// liveness are settings of ping-interval and pong-timeout.
+// liveness are settings of ping-interval and pong-timeout. One of the time-outs is no multiple of the wheel's slots:
+// there alone a time-out that begins before its ping is seen to be too short.
 var liveness = []struct{ interval, timeout time.Duration }{
 	{time.Second, time.Second}, {2 * time.Second, time.Second}, {5 * time.Second, time.Second}, {1500 * time.Millisecond, 1200 * time.Millisecond},
 	{time.Second, 3 * time.Second}, {25 * time.Second, 10 * time.Second}, {time.Minute, time.Second},
@@ -69,6 +70,10 @@ func TestNobodyIsClosedWhoAnswersEachPingInTime(t *testing.T) {
 	eachLiveness(t, func(t *testing.T, srv *hubbubtest.Server, interval, timeout time.Duration) {
 		c := srv.Connect("slow to answer")
 		for i := range 20 {
+			// This one is answered at once: a late answer leaves the next more than its time.
+			if !pinged(c, interval+late+1) {
+				t.Fatalf("no ping before ping %d", i+1)
+			}
 			c.Link.Stall(hubbubtest.ToServer)
 			began := time.Now()
 			if !pinged(c, interval+late+1) {
