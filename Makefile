@@ -4,8 +4,9 @@ GO ?= go
 # These guard against hanging alone: a test waits for minutes before it gives up, and the machine may be busy.
 TIMEOUT ?= 40m
 E2E_TIMEOUT ?= 60m
-# Of tests that run beside others, most wait for timers.
+# Of tests that run beside others, most wait for timers; so do packages, of which three are tested at once.
 PARALLEL ?= 8
+PACKAGES ?= 3
 
 UNITS = $$($(GO) list ./... | grep -v '/e2e$$')
 
@@ -47,7 +48,7 @@ lint: bench-lint ## go vet, formatting, and a tidy go.mod
 
 .PHONY: test-race
 test-race: ## the unit tests, under the race detector
-	GORACE=suppressions=$(CURDIR)/scripts/race-suppressions.txt $(GO) test -race -parallel $(PARALLEL) -timeout $(TIMEOUT) $(UNITS)
+	GORACE=suppressions=$(CURDIR)/scripts/race-suppressions.txt $(GO) test -race -p $(PACKAGES) -parallel $(PARALLEL) -timeout $(TIMEOUT) $(UNITS)
 
 .PHONY: crowd
 crowd: ## a room of 100,000 counts its members (a minute, 4 GB; more goroutines than the race detector can follow)

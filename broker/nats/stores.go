@@ -63,6 +63,10 @@ func (s *stores) follow() {
 	s.looked = time.Now()
 	for missed := (time.Time{}); ; {
 		err := s.serve()
+		if errors.Is(err, ErrRemoved) { // for good, and Run ends
+			s.set(err)
+			return
+		}
 		if err == nil {
 			missed = time.Time{}
 		} else if missed.IsZero() {
