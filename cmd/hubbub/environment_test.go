@@ -40,7 +40,7 @@ func TestABadVariableIsNamed(t *testing.T) {
 	}
 	for name, value := range map[string]string{
 		"WORKERS": "many", "MAX_MESSAGE_BYTES": "64furlongs", "PING_INTERVAL": "25", "LOG_LEVEL": "loud", // of a flag's type
-		"MAX_CONNECTIONS": "-5", "SLOW_CONSUMER": "shout", "IO": "uring", "COMPRESSION": "yes", "SEND_QUEUE_AGE": "0s", "RESUME_WINDOW": "1ms",
+		"MAX_CONNECTIONS": "-5", "SLOW_CONSUMER": "shout", "IO": "iouring", "COMPRESSION": "yes", "SEND_QUEUE_AGE": "0s", "RESUME_WINDOW": "1ms",
 		"ALLOWED_ORIGINS": "https://a.example/", "JWT_JWKS": "http://id.example", "JWT_LEEWAY": "2m0s", "JWT_COOKIE": "a b", "ANONYMOUS": "yes",
 		"LISTEN": "8080", "TLS_CERT": "/no/such/file", "BASE_PATH": "live", "SUBPROTOCOLS": "a b",
 	} {
