@@ -301,7 +301,6 @@ func (m *moves) finish(mine *claiming) {
 	close(mine.done)
 }
 
-// claims says that a handshake of this node asks for the session.
 // comes says whether a session comes from another node, or has just come.
 func (m *moves) comes(id ID) bool {
 	m.mu.Lock()
@@ -309,6 +308,7 @@ func (m *moves) comes(id ID) bool {
 	return m.claiming[id] != nil || m.came[id] > clock()
 }
 
+// claims says that a handshake of this node asks for the session.
 func (m *moves) claims(id ID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

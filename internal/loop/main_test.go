@@ -98,23 +98,30 @@ func connectDeflated(t *testing.T, l *Loop, h Handler, d wire.Deflate) net.Conn 
 	return connectWith(t, l, h, d, nil)
 }
 
-// connectWith is connectDeflated where first came with the handshake.
-func connectWith(t *testing.T, l *Loop, h Handler, d wire.Deflate, first []byte) net.Conn {
+// sockets are the two ends of a TCP connection; the far one is closed at the end.
+func sockets(t *testing.T) (near, far net.Conn) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	far, err := net.Dial("tcp", listener.Addr().String())
+	far, err = net.Dial("tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { far.Close() })
-	near, err := listener.Accept()
+	near, err = listener.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return near, far
+}
+
+// connectWith is connectDeflated where first came with the handshake.
+func connectWith(t *testing.T, l *Loop, h Handler, d wire.Deflate, first []byte) net.Conn {
+	t.Helper()
+	near, far := sockets(t)
 	l.Reserve(1 << 20)
 	if err := l.Adopt(near, h, d, nil, first); err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ringOrSkip is a ring, on a system that has it.
+// ringOrSkip is a ring, on a system that has it; where it hasn't, TestUringIsRefusedWhereItIsForbidden of the root fails.
 func ringOrSkip(t *testing.T) *ring {
 	t.Helper()
 	r, err := newRing()

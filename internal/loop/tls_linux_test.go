@@ -27,20 +27,10 @@ func connectTLS(t *testing.T, l *Loop, h Handler) *tls.Conn {
 	key, err1 := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
 	der, err2 := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	listener, err3 := net.Listen("tcp", "127.0.0.1:0")
-	if err := errors.Join(err1, err2, err3); err != nil {
+	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	far, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { far.Close() })
-	near, err := listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	near, far := sockets(t)
 	client := tls.Client(far, &tls.Config{InsecureSkipVerify: true})
 	server := ServerTLS(near, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
 	shaken := make(chan error, 1)

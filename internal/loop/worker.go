@@ -273,8 +273,7 @@ func (w *Worker) receive(c *Conn) {
 	n, err := c.recv(w.in)
 	switch {
 	case err == errAgain:
-		// TLS may not have come to the end, which was told together with a part of a record.
-		c.unread = c.ended && c.via != nil
+		c.unread = c.ended // TLS may not have come to the end, which was told together with a part of a record
 		c.again()
 	case err == io.EOF && n == 0:
 		w.peerEnded(c)
