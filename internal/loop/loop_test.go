@@ -200,7 +200,7 @@ func TestAQueueThatIsTooOldDisconnects(t *testing.T) {
 func TestAForgivenQueueIsTooOldWhenNothingIsTaken(t *testing.T) {
 	eachIO(t, func(t *testing.T, cfg Config) {
 		cfg.SendQueueBytes = 64 << 20
-		cfg.SendQueueAge, cfg.PingInterval, cfg.PongTimeout = 2*time.Second, time.Second, time.Second
+		cfg.SendQueueAge, cfg.PingInterval, cfg.PongTimeout = 3*time.Second, 2*time.Second, 2*time.Second
 		code := make(chan int, 1)
 		var c *Conn
 		l := start(t, cfg)
@@ -208,11 +208,14 @@ func TestAForgivenQueueIsTooOldWhenNothingIsTaken(t *testing.T) {
 		w := l.workers[0]
 		until(t, "open", func() (in bool) { do(w, func() { in = c != nil }); return in })
 		do(w, func() {
-			c.Send(NewFrame(wire.Binary, make([]byte, 32<<20)))
+			f := NewFrame(wire.Binary, make([]byte, 60<<10))
+			for range 1000 { // one frame of that size has the race detector go over all of it at each write
+				c.Send(f)
+			}
 			c.Forgive()
 		})
-		for end := time.Now().Add(6 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-			if _, err := io.CopyN(io.Discard, far, 256<<10); err != nil {
+		for end := time.Now().Add(9 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			if _, err := io.CopyN(io.Discard, far, 512<<10); err != nil {
 				t.Fatal(err)
 			}
 		}
