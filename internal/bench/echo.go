@@ -55,9 +55,9 @@ func (l *echo) send(k *composer, c *conn, n int, due int64) {
 	c.flush()
 }
 
-func (l *echo) drive(ctx context.Context, until int64) {
+func (l *echo) drive(ctx context.Context, from, until int64) {
 	if l.f.o.Rate > 0 {
-		l.f.pacer.run(ctx, until, l.underWay, func(int64) {}, l.sendNext)
+		l.f.pacer.run(ctx, from, until, l.underWay, func(int64) {}, l.sendNext)
 		return
 	}
 	if !l.started {

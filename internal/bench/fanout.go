@@ -99,9 +99,9 @@ func (l *fanout) deliver(c *conn, m marker) bool {
 	return true
 }
 
-func (l *fanout) drive(ctx context.Context, until int64) {
+func (l *fanout) drive(ctx context.Context, from, until int64) {
 	if l.f.o.Rate > 0 {
-		l.f.pacer.run(ctx, until, l.underWay, l.expire, l.publish)
+		l.f.pacer.run(ctx, from, until, l.underWay, l.expire, l.publish)
 		return
 	}
 	tick := time.NewTicker(look)

@@ -27,9 +27,9 @@ type load interface {
 	// deliver takes a message that came to a connection, under the lock of its shard, and says whether it was the first
 	// time.
 	deliver(c *conn, m marker) bool
-	// drive sends until a time on the run's clock, until ctx ends or nobody is there to send to. It returns at once
-	// then, whatever is under way.
-	drive(ctx context.Context, until int64)
+	// drive sends from one time on the run's clock, which has just passed, until another, until ctx ends or nobody is
+	// there to send to. It returns at once then, whatever is under way.
+	drive(ctx context.Context, from, until int64)
 	// stop has nothing more sent.
 	stop()
 	// underWay is how many messages have not arrived everywhere.

@@ -46,5 +46,12 @@ func TestWasTheGeneratorTheLimit(t *testing.T) {
 		if g.Limited != c.limited || g.Shared != c.shared || !strings.Contains(g.Why, c.why) || c.why == "" && g.Why != "" {
 			t.Errorf("%s: %+v", c.name, g)
 		}
+		var said strings.Builder
+		if err := (&Result{Mode: c.o.Mode, Generator: g}).Print(&said); err != nil {
+			t.Error(err)
+		}
+		if c.limited != strings.Contains(said.String(), "THE GENERATOR WAS THE LIMIT") || !strings.Contains(said.String(), c.why) {
+			t.Errorf("%s: the table says\n%s", c.name, &said)
+		}
 	}
 }

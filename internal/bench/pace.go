@@ -27,15 +27,15 @@ func (p *pacer) most() int64 {
 	return max(1, min(maxWindow, maxQueued/int64(p.f.o.Size)))
 }
 
-// run calls send for each message when it is due, until a time. What is late is sent at once, and its latency counts
-// from when it was due: so a server that stands still for a second has the latencies of all that was due in that
-// second, not of the one message that hit it (coordinated omission). send says whether there was anyone to send it.
-func (p *pacer) run(ctx context.Context, until int64, underWay func() int64, expire func(now int64), send func(due int64) bool) {
-	gap := 1e9 / p.f.o.Rate
-	start, most := p.f.clock.now(), p.most()
-	free := start // since when something might be sent
+// run calls send for each message when it is due, from one time until another: the rate times that many, however late
+// it was called itself. What is late is sent at once, and its latency counts from when it was due: so a server that
+// stands still for a second has the latencies of all that was due in that second, not of the one message that hit it
+// (coordinated omission). send says whether there was anyone to send it.
+func (p *pacer) run(ctx context.Context, from, until int64, underWay func() int64, expire func(now int64), send func(due int64) bool) {
+	most := p.most()
+	free := from // since when something might be sent
 	for n := 0; ; n++ {
-		due := start + int64(float64(n)*gap)
+		due := from + int64(float64(n)*1e9/p.f.o.Rate)
 		if due >= until {
 			p.wait(ctx, until)
 			return

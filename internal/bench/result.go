@@ -175,7 +175,7 @@ func (r *Result) Err() error {
 	if r.Ended != "finished" && r.Ended != "interrupted" {
 		parts = append(parts, r.Ended)
 	}
-	if r.Published > 0 && r.Delivered == 0 && r.Ended == "finished" {
+	if r.Published > 0 && r.Delivered == 0 && r.Latency.Count == 0 && r.Ended == "finished" {
 		parts = append(parts, "not one message came with its payload: does the template of a publish fit the server?")
 	}
 	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" })

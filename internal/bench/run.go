@@ -155,9 +155,10 @@ func (r *runner) load(ctx context.Context, f *fleet) error {
 		return err
 	}
 	if r.o.Warmup > 0 {
-		until := r.clock.now() + int64(r.o.Warmup)
+		from := r.clock.now()
+		until := from + int64(r.o.Warmup)
 		r.enter("warming up", until, delivered)
-		f.load.drive(ctx, until)
+		f.load.drive(ctx, from, until)
 	}
 	f.pacer.late.Reset()
 	f.pacer.full, f.pacer.held = 0, 0
@@ -165,7 +166,7 @@ func (r *runner) load(ctx context.Context, f *fleet) error {
 	f.stats.from.Store(r.before.at)
 	until := r.before.at + int64(r.o.Duration)
 	r.enter("measuring", until, delivered)
-	f.load.drive(ctx, until)
+	f.load.drive(ctx, r.before.at, until)
 	r.after = r.sample(f)
 	if ctx.Err() == nil && r.clock.now() < until {
 		// The last connections may be about to break.

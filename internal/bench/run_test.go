@@ -34,8 +34,8 @@ func TestAnotherServersRooms(t *testing.T) {
 				t.Error(err)
 			}
 			opts = opts.withDefaults()
-			if r.Published == 0 || r.Delivered == 0 || r.Latency.Count < r.Published*int64(opts.Members-1) {
-				t.Errorf("published %d, delivered %d, latencies %d", r.Published, r.Delivered, r.Latency.Count)
+			if r.Published == 0 || r.Latency.Count < r.Published*int64(opts.Members-1) {
+				t.Errorf("published %d, latencies %d", r.Published, r.Latency.Count)
 			}
 			if opts.Rate > 0 && r.Published != int64(opts.Rate*opts.Duration.Seconds()) {
 				t.Errorf("published %d at %g a second", r.Published, opts.Rate)
@@ -45,8 +45,10 @@ func TestAnotherServersRooms(t *testing.T) {
 					t.Fatalf("the header did not come: %v", h)
 				}
 			}
-			if len(s.members) != opts.Rooms {
-				t.Errorf("%d rooms", len(s.members))
+			for name, members := range s.members {
+				if len(members) != opts.Members {
+					t.Errorf("%d members are in %s", len(members), name)
+				}
 			}
 		})
 	}
@@ -69,7 +71,8 @@ func TestFaultsOfTheServerAreFound(t *testing.T) {
 				}
 				return []string{text}
 			},
-			want: Faults{Lost: 3}, says: "3 messages lost",
+			change: func(o *Options) { o.Drain = lossDrain },
+			want:   Faults{Lost: 3}, says: "3 messages lost",
 		}, {
 			name: "doubled",
 			mangle: func(member, n int, text string) []string {
@@ -134,6 +137,7 @@ func TestFaultsOfTheServerAreFound(t *testing.T) {
 			s := newChatServer(t, nil)
 			s.mangle = c.mangle
 			o := s.options()
+			o.Rate = 200 // so that each story is played
 			if c.change != nil {
 				c.change(&o)
 			}
@@ -146,9 +150,6 @@ func TestFaultsOfTheServerAreFound(t *testing.T) {
 			switch err := r.Err(); {
 			case c.says == "" && err != nil, c.says != "" && (err == nil || !strings.HasPrefix(err.Error(), c.says)):
 				t.Errorf("says %v, want %q", err, c.says)
-			}
-			if s.published < 30 {
-				t.Fatalf("only %d publishes: the story was not played", s.published)
 			}
 		})
 	}
@@ -195,6 +196,7 @@ func TestConversationBeforeTheLoad(t *testing.T) {
 	o.Init, o.InitWait = []string{"J other%n", "J %r"}, true
 	o.Reply = []string{"hello=J hall"}
 	o.Ready = "joined bench-"
+	o.Rate = 100
 	if err := run(t, o).Err(); err != nil {
 		t.Error(err)
 	}
@@ -230,6 +232,30 @@ func TestAStalledServerIsSeenInEveryMessageDue(t *testing.T) {
 	}
 }
 
+// A server may be so slow that all comes after the measured time, or nothing at all, and only the second is said.
+func TestNothingCameInTime(t *testing.T) {
+	for name, came := range map[string]bool{"all came later": true, "nothing came": false} {
+		t.Run(name, func(t *testing.T) {
+			s := newChatServer(t, nil)
+			o := s.options()
+			o.Rate = 100
+			s.publish = func(n int) {
+				if n == 1 {
+					time.Sleep(2 * o.Duration)
+				}
+			}
+			if !came {
+				o.Drain = lossDrain
+				s.mangle = func(int, int, string) []string { return nil }
+			}
+			r := run(t, o)
+			if err := r.Err(); came && err != nil || !came && (err == nil || !strings.Contains(err.Error(), "not one message came")) {
+				t.Errorf("of %d deliveries %d were in time, and it says: %v", r.Latency.Count, r.Delivered, err)
+			}
+		})
+	}
+}
+
 func TestConnectionsThatBreak(t *testing.T) {
 	t.Run("one", func(t *testing.T) {
 		s := newChatServer(t, nil)
@@ -240,7 +266,9 @@ func TestConnectionsThatBreak(t *testing.T) {
 				}
 			}
 		}
-		r := run(t, s.options())
+		o := s.options()
+		o.Rate, o.Drain = 200, lossDrain // what the one that breaks never got is waited for
+		r := run(t, o)
 		if r.Faults.Broken["closed by the server with 4000 too slow"] != 1 || len(r.Faults.Broken) != 1 || r.Faults.Lost != 0 {
 			t.Errorf("found %+v", r.Faults)
 		}
@@ -313,19 +341,19 @@ func TestEcho(t *testing.T) {
 			o := Options{Mode: Echo, URL: echoServer(t, once), Conns: 5, Duration: 300 * time.Millisecond, Settle: time.Millisecond}
 			change(&o)
 			r := run(t, o)
-			if r.Err() != nil || r.Delivered == 0 || r.Latency.Count == 0 {
+			if r.Err() != nil || r.Published == 0 || r.Latency.Count < r.Published {
 				t.Errorf("%v: %+v", r.Err(), r)
 			}
 			if o.Rate > 0 && r.Published != 90 {
 				t.Errorf("%d messages in 0.3 s of 300 a second", r.Published)
 			}
-			if o.Compression && r.ReceivedBytes > r.Delivered*int64(o.Size)*3/4 {
+			if o.Compression && r.ReceivedBytes > (r.Delivered+int64(o.Conns))*int64(o.Size)*3/4 { // of which each connection may have a part
 				t.Errorf("%d bytes for %d messages of %d: nothing was compressed", r.ReceivedBytes, r.Delivered, o.Size)
 			}
 		})
 	}
 	t.Run("of a server that loses and doubles", func(t *testing.T) {
-		o := Options{Mode: Echo, Conns: 3, Window: 8, Duration: 300 * time.Millisecond, Settle: time.Millisecond, Drain: time.Second}
+		o := Options{Mode: Echo, Conns: 3, Window: 8, Duration: 300 * time.Millisecond, Settle: time.Millisecond, Drain: lossDrain}
 		o.URL = echoServer(t, func(n int, b []byte) [][]byte {
 			switch n {
 			case 5:
@@ -364,7 +392,7 @@ func TestAnInterruptedRunHasAResult(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			o := s.options()
-			o.Mode, o.Duration = mode, time.Hour
+			o.Mode, o.Duration, o.Conns = mode, time.Hour, 20
 			o.ProgressEvery = time.Millisecond
 			o.Progress = func(s Status) {
 				if s.Done > 3 && (s.Phase == "measuring" || s.Phase == "holding") {
