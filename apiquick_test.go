@@ -22,7 +22,7 @@ const quickKey = "0123456789abcdef"
 // quickConfig has a key that may publish, and one that may not.
 func quickConfig(t testing.TB) hubbub.Config {
 	t.Helper()
-	cfg := hubbub.Config{PingInterval: time.Hour}
+	cfg := hubbub.Config{PingInterval: 24 * time.Hour}
 	for secret, right := range map[string]string{quickKey: "publish", "f" + quickKey: "read"} {
 		key, err := hubbub.APIKeyOf(right, secret, right)
 		if err != nil {

@@ -1,6 +1,7 @@
 package hubbub_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,11 +23,14 @@ var dropping = []string{"drop-oldest", "latest", "latest-by-key"}
 
 const flowQueue = 256 << 10
 
-// eachFlow runs a story under each policy, with history on one worker and without on several.
+// eachFlow runs a story under each policy, without history on several workers, and with it on one.
 func eachFlow(t *testing.T, story func(t *testing.T, s *rawtest.Server, policy string, history bool)) {
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		for _, policy := range dropping {
 			for workers, history := range map[int]bool{1: true, 4: false} {
+				if io != "epoll" && history { // the policies are above of that
+					continue
+				}
 				t.Run(fmt.Sprintf("%s/workers=%d/history=%t", policy, workers, history), func(t *testing.T) {
 					rule := hubbub.RoomPolicy{Match: "*", SlowConsumer: policy}
 					if !history {
@@ -37,6 +41,16 @@ func eachFlow(t *testing.T, story func(t *testing.T, s *rawtest.Server, policy s
 			}
 		}
 	})
+}
+
+// enterSlow is enter for one that won't read for long: its socket holds little of that, so that few messages fill it.
+func enterSlow(t *testing.T, s *rawtest.Server) *member {
+	t.Helper()
+	m := enter(t, s)
+	if err := m.NC.SetReadBuffer(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // keyOf is the key under which message n is published; each fourth has none.
@@ -73,16 +87,16 @@ func flood(t *testing.T, s *rawtest.Server, policy string, from *member, next in
 	t.Helper()
 	dropped := fmt.Sprintf(`hubbub_dropped_total{policy="%s"}`, policy)
 	last := scrape(t, s)[dropped]
-	for steady := 0; steady < 4; {
+	for steady := 0; steady < 3; {
 		if next > 5000 {
 			t.Fatal("80 MB are on the way to a client that doesn't read, and it loses nothing")
 		}
-		const batch = 50
+		const batch = 30
 		for range batch {
 			from.ask(publication(next))
 			for _, m := range healthy {
-				if got := number(t, m.NextJSON()); got != next {
-					t.Fatalf("a healthy member got %d, want %d", got, next)
+				if _, got := m.Next(); !bytes.Contains(got, fmt.Appendf(nil, `"content":[%d,`, next)) { // quicker than to decode them all
+					t.Fatalf("a healthy member got %.100s, want publication %d", got, next)
 				}
 			}
 			next++
@@ -131,7 +145,7 @@ func readOn(t *testing.T, m *member, policy string, history bool, first, last in
 func TestASlowMemberIsToldOfAllThatItLost(t *testing.T) {
 	t.Parallel()
 	eachFlow(t, func(t *testing.T, s *rawtest.Server, policy string, history bool) {
-		slow, healthy, from := enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
+		slow, healthy, from := enterSlow(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
 		next, told, first := 0, 0, 0
 		for range 2 { // it can happen again
 			next = flood(t, s, policy, from, first, healthy)
@@ -207,7 +221,7 @@ func newer(n, next int) bool {
 func TestADashboardHasEveryTilesLastValue(t *testing.T) {
 	const tiles, rounds = 500, 100
 	s := rawtest.Start(t, hubbub.Config{SendQueueBytes: flowQueue, Rooms: []hubbub.RoomPolicy{{Match: "*", SlowConsumer: "latest-by-key"}}})
-	slow, healthy, from := enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
+	slow, healthy, from := enterSlow(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
 	pad := strings.Repeat("z", 200)
 	for round := range rounds {
 		var b []byte
@@ -253,7 +267,7 @@ func TestADashboardHasEveryTilesLastValue(t *testing.T) {
 
 func TestASlowMemberThatGoesLeavesNothingBehind(t *testing.T) {
 	eachFlow(t, func(t *testing.T, s *rawtest.Server, policy string, _ bool) {
-		leaves, ends, cut, healthy, from := enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
+		leaves, ends, cut, healthy, from := enterSlow(t, s).join("r"), enterSlow(t, s).join("r"), enterSlow(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
 		next := flood(t, s, policy, from, 0, healthy)
 		leaves.Text(`{"msg_type":"leave_room","room":"r","id":"leave"}`)
 		ends.SendClose(1000, "")
@@ -269,7 +283,7 @@ func TestASlowMemberThatGoesLeavesNothingBehind(t *testing.T) {
 				heard = number(t, m) + 1
 			}
 		}
-		if heard >= next-100 {
+		if heard >= next-40 {
 			t.Errorf("it heard of %d of %d messages before the answer to its leave", heard, next)
 		}
 		for range 3 {
@@ -287,7 +301,7 @@ func TestASlowMemberThatGoesLeavesNothingBehind(t *testing.T) {
 // The sender's own messages are neither sent to it nor counted as lost, and make none of the others' go.
 func TestASlowMemberThatPublishes(t *testing.T) {
 	eachFlow(t, func(t *testing.T, s *rawtest.Server, policy string, history bool) {
-		slow, healthy, from := enter(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
+		slow, healthy, from := enterSlow(t, s).join("r"), enter(t, s).join("r"), enter(t, s)
 		next := flood(t, s, policy, from, 0, healthy)
 		for i := range 7 {
 			slow.Text(fmt.Sprintf(`{"msg_type":"room_message","room":"r","key":"tile %d","content":[-1]}`, i))
@@ -321,7 +335,7 @@ func TestASlowReaderOfChats(t *testing.T) {
 	for _, policy := range dropping {
 		t.Run(policy, func(t *testing.T) {
 			s := rawtest.Start(t, hubbub.Config{SendQueueBytes: flowQueue, SlowConsumer: policy})
-			slow, from := enter(t, s), enter(t, s)
+			slow, from := enterSlow(t, s), enter(t, s)
 			const all = 1000
 			for n := range all {
 				from.ask(fmt.Sprintf(`{"msg_type":"chat","content":[%d,"%s"]}`, n, strings.Repeat("z", padding)))

@@ -33,7 +33,7 @@ func TestAUnixSocket(t *testing.T) {
 		}
 		defer os.RemoveAll(dir)
 		path := filepath.Join(dir, "s")
-		server, err := hubbub.New(hubbub.Config{Logger: quietLogger(), PingInterval: time.Hour, MaxConnectionsPerIP: 5})
+		server, err := hubbub.New(hubbub.Config{Logger: quietLogger(), PingInterval: 24 * time.Hour, MaxConnectionsPerIP: 5})
 		if err != nil {
 			t.Fatal(err)
 		}

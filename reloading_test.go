@@ -170,7 +170,7 @@ func TestEachSettingTakesEffectAtAReload(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			of := func(change change) hubbub.Config {
-				cfg := hubbub.Config{PingInterval: time.Hour, Hooks: hubbub.Hooks{Request: leftOfTime}}
+				cfg := hubbub.Config{PingInterval: 24 * time.Hour, Hooks: hubbub.Hooks{Request: leftOfTime}}
 				if change != nil {
 					change(&cfg)
 				}
@@ -236,7 +236,7 @@ func fromOwnPage(change map[string]string) func(*testing.T, *rawtest.Server) str
 func TestReloadsBesideTraffic(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		const publishers, each = 3, 300
-		base := hubbub.Config{PingInterval: time.Hour, Logger: s.Logger()}
+		base := hubbub.Config{PingInterval: 24 * time.Hour, Logger: s.Logger()}
 		variants := []func(*hubbub.Config){
 			func(*hubbub.Config) {},
 			func(c *hubbub.Config) {
@@ -377,7 +377,7 @@ func TestNodesAreToldApartBesideReloads(t *testing.T) {
 func TestAReloadIsAllOrNothing(t *testing.T) {
 	t.Parallel()
 	s := rawtest.Start(t, hubbub.Config{})
-	base := hubbub.Config{PingInterval: time.Hour, Logger: s.Logger()}
+	base := hubbub.Config{PingInterval: 24 * time.Hour, Logger: s.Logger()}
 	next := base
 	next.MaxRoomsPerClient, next.Chat = 1, "nobody"
 	before := scrape(t, s)
@@ -446,7 +446,7 @@ func TestAReloadThatFailsLateIsNotTheLast(t *testing.T) {
 func TestWebhooksGoWhereAReloadSays(t *testing.T) {
 	down := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }))
 	t.Cleanup(down.Close)
-	cfg := hubbub.Config{PingInterval: time.Hour}
+	cfg := hubbub.Config{PingInterval: 24 * time.Hour}
 	cfg.Webhooks = hubbub.Webhooks{URL: down.URL, Secrets: []string{"whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"}, Events: []string{"member.joined"}}
 	s := rawtest.Start(t, cfg)
 	cfg.Logger = s.Logger()
@@ -487,7 +487,7 @@ func TestQuestionsGoWhereAReloadSays(t *testing.T) {
 		io.WriteString(w, `{}`)
 	}))
 	t.Cleanup(old.Close)
-	cfg := hubbub.Config{PingInterval: time.Hour}
+	cfg := hubbub.Config{PingInterval: 24 * time.Hour}
 	cfg.Questions = hubbub.Questions{URL: old.URL, Events: []string{"join"}, Secrets: []string{webhookSecret}}
 	s := rawtest.Start(t, cfg)
 	cfg.Logger = s.Logger()

@@ -18,7 +18,7 @@ func TestANodeOfTwoReloads(t *testing.T) {
 	memory := brokertest.NewMemory()
 	of := func(publish string, most int) hubbub.Config {
 		return hubbub.Config{
-			PingInterval: time.Hour, Cluster: hubbub.Cluster{Secret: secretOfTests}, MaxRoomsPerClient: most,
+			PingInterval: 24 * time.Hour, Cluster: hubbub.Cluster{Secret: secretOfTests}, MaxRoomsPerClient: most,
 			Rooms: []hubbub.RoomPolicy{{Match: "told", History: &hubbub.History{}, Publish: publish}, {Match: "*", Publish: publish}},
 		}
 	}

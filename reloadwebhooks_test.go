@@ -34,7 +34,7 @@ func TestWebhooksComeBackAtOnce(t *testing.T) {
 			release := sync.OnceFunc(func() { close(end) })
 			t.Cleanup(hangs.Close)
 			t.Cleanup(release)
-			cfg := hubbub.Config{PingInterval: time.Hour, DataDir: dir}
+			cfg := hubbub.Config{PingInterval: 24 * time.Hour, DataDir: dir}
 			to := func(url string) hubbub.Webhooks {
 				return hubbub.Webhooks{URL: url, Secrets: []string{webhookSecret}, Events: []string{"member.joined"}}
 			}

@@ -39,6 +39,9 @@ func TestCompressedEcho(t *testing.T) {
 		for _, mode := range []string{"on", "context"} {
 			s := rawtest.Start(t, hubbub.Config{IO: io, Compression: mode, MaxMessageBytes: 1 << 20, Workers: 2})
 			for bits := 8; bits <= 15; bits++ {
+				if io != "epoll" && bits%7 != 1 { // 8 and 15: it is deflated by the same code
+					continue
+				}
 				window := fmt.Sprintf("; server_max_window_bits=%d", bits)
 				offers := map[string]string{pmd + window: pmd + fresh + window}
 				if mode == "context" {

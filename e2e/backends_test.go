@@ -95,7 +95,7 @@ func TestBackendsOfTheDocs(t *testing.T) {
 			receiver.isShown(t)
 			config := strings.ReplaceAll(codeBlock(t, "../docs/api.md", "yaml", "hubbub.yaml"), "127.0.0.1:3000", receiver.addr)
 			s := start(t, "--config", configFile(t, config), "--api-key", backendKey, "--jwt-key", backendKey,
-				"--webhook-secret", backendSecret, "--dedup-window", "1h", "--ping-interval", "1h") // a raw client answers no ping
+				"--webhook-secret", backendSecret, "--dedup-window", "1h", "--ping-interval", "24h") // a raw client answers no ping
 			enter(t, s, tokenFor(t, "mallory")).expectClose(4501)
 			members := map[string]*rawConn{}
 			for _, user := range []string{"ann", "bob", "cid", "dan", "eve", "fay"} {

@@ -158,7 +158,7 @@ func TestCutAtEveryByte(t *testing.T) {
 	} {
 		t.Run(cut.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				srv := hubbubtest.NewServer(t, hubbub.Config{PingInterval: time.Hour})
+				srv := hubbubtest.NewServer(t, hubbub.Config{PingInterval: 24 * time.Hour})
 				ann, bob := srv.Connect("ann"), srv.Connect("bob")
 				ann.Join("r")
 				whole := 0

@@ -225,7 +225,7 @@ func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				srv := hubbubtest.NewServer(t, hubbub.Config{MaxMessageBytes: message, SendQueueBytes: message, SendQueueAge: time.Hour, PingInterval: time.Hour, PongTimeout: time.Hour})
+				srv := hubbubtest.NewServer(t, hubbub.Config{MaxMessageBytes: message, SendQueueBytes: message, SendQueueAge: time.Hour, PingInterval: 24 * time.Hour, PongTimeout: time.Hour})
 				ann, err := srv.ConnectWith("ann", hubbubtest.Options{Buffer: buffer})
 				if err != nil {
 					t.Fatal(err)

@@ -350,7 +350,7 @@ func TestADebtorOutlivesWhatNobodyNeeds(t *testing.T) {
 	const most, debt, size = 8 << 20, 3 << 20, 50_000
 	synctest.Test(t, func(t *testing.T) {
 		srv := hubbubtest.NewServer(t, hubbub.Config{
-			Workers: 4, MaxBufferedBytes: most, SendQueueBytes: 4 << 20, SendQueueAge: time.Hour, PingInterval: time.Hour, PongTimeout: time.Hour,
+			Workers: 4, MaxBufferedBytes: most, SendQueueBytes: 4 << 20, SendQueueAge: time.Hour, PingInterval: 24 * time.Hour, PongTimeout: time.Hour,
 			Rooms: []hubbub.RoomPolicy{{Match: "live", History: &hubbub.History{}}, {Match: "*", History: &hubbub.History{Bytes: 1 << 20}}},
 		})
 		debtor := srv.Connect("the debtor")

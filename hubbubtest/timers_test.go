@@ -318,7 +318,7 @@ func TestAHomecomingEndsInTime(t *testing.T) {
 	const limit = 10 * time.Second
 	for i := range 20 {
 		synctest.Test(t, func(t *testing.T) {
-			cfg := hubbub.Config{PingInterval: time.Hour}
+			cfg := hubbub.Config{PingInterval: 24 * time.Hour}
 			if i%2 == 0 { // the application is asked about each part
 				cfg.Hooks.Join = func(context.Context, *hubbub.Join) error { return nil }
 			}

@@ -14,7 +14,7 @@ for package in $(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}
 	grep -qs '^func Fuzz' "$dir"/*_test.go || continue
 	case $package in
 	*/hub | */hubbub | */hubbubtest | */conformance) inputs=1500x ;; # each plays a story on a running server
-	*) inputs=20000x ;;
+	*) inputs=10000x ;;
 	esac
 	go test -c -fuzz=. -o "$built/test" "$package" # once, not for each target
 	targets=$(cd "$dir" && "$built/test" -test.list '^Fuzz')

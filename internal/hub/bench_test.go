@@ -33,7 +33,7 @@ func newSocketHub(t testing.TB) *socketHub {
 	var err error
 	s.loop, err = loop.New(loop.Config{
 		Workers: 1, IO: loop.Auto, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30, SendQueueAge: time.Minute,
-		PingInterval: time.Hour, PongTimeout: time.Hour, Log: log,
+		PingInterval: 1000 * time.Hour, PongTimeout: time.Hour, Log: log,
 	})
 	s.must(err)
 	s.hub.Start(s.loop)

@@ -38,7 +38,7 @@ func newHubOf(t testing.TB, workers int, set func(*Config)) (*Hub, *loop.Loop) {
 	h := New(cfg)
 	l, err := loop.New(loop.Config{
 		Workers: workers, IO: loop.Pump, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30, SendQueueAge: time.Minute,
-		PingInterval: time.Hour, PongTimeout: time.Hour, Log: slog.New(slog.DiscardHandler),
+		PingInterval: 1000 * time.Hour, PongTimeout: time.Hour, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -30,7 +30,7 @@ func TestWhoHasEndedItsHalfIsLookedAt(t *testing.T) {
 // A queue that seems too old is tried once more: the poller may not have told yet that its socket takes something.
 func TestAQueueThatSeemsTooOldIsTriedOnceMore(t *testing.T) {
 	w, conns := byHand(1, echo())
-	w.cfg().SendQueueAge, w.cfg().PingInterval, w.cfg().PongTimeout = time.Second, time.Hour, time.Hour
+	w.cfg().SendQueueAge, w.cfg().PingInterval, w.cfg().PongTimeout = time.Second, 1000*time.Hour, time.Hour
 	c := conns[0]
 	w.slots, w.count = []slot{{c: c}}, 1
 	c.full = true

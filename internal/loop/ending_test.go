@@ -243,7 +243,7 @@ func TestKillWaitsForNobodyWhoTakesNothing(t *testing.T) {
 	for _, killed := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			l, err := New(Config{Workers: 1, IO: Pump, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30,
-				SendQueueAge: time.Hour, PingInterval: time.Hour, PongTimeout: time.Hour, Log: slog.New(slog.DiscardHandler)})
+				SendQueueAge: time.Hour, PingInterval: 1000 * time.Hour, PongTimeout: time.Hour, Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -31,7 +31,7 @@ func eachIO(t *testing.T, story func(t *testing.T, cfg Config)) {
 			t.Parallel()
 			story(t, Config{
 				Workers: 1, IO: kind, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30, SendQueueAge: 30 * time.Second,
-				PingInterval: time.Hour, // or one would come among the frames that a story expects
+				PingInterval: 1000 * time.Hour, // or one would come among the frames that a story expects
 				PongTimeout:  10 * time.Second, Log: slog.New(slog.DiscardHandler),
 			})
 		})

@@ -234,7 +234,7 @@ func (z *lazyLine) settle() error { return errAgain }
 // The age of what waits is looked at in time, also where nothing waited when the socket took no more.
 func TestWhatComesToWaitBehindAFullSocketHasItsAge(t *testing.T) {
 	w := idle()
-	w.loop.settings.Store(&Config{SendQueueAge: 2 * time.Second, SendQueueBytes: 1 << 20, PingInterval: time.Hour, PongTimeout: time.Hour})
+	w.loop.settings.Store(&Config{SendQueueAge: 2 * time.Second, SendQueueBytes: 1 << 20, PingInterval: 1000 * time.Hour, PongTimeout: time.Hour})
 	w.log, w.slots, w.count = slog.New(slog.DiscardHandler), make([]slot, 1), 1
 	w.clock()
 	closed := 0

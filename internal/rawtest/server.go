@@ -135,7 +135,7 @@ func StartOn(t testing.TB, cfg hubbub.Config, listen func(log *slog.Logger) (net
 		cfg.Logger = slog.New(slog.NewTextHandler(s.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	if cfg.PingInterval == 0 {
-		cfg.PingInterval = time.Hour
+		cfg.PingInterval = 24 * time.Hour // the most there may be: the first is due at any time in it
 	}
 	server, err := hubbub.New(cfg)
 	if err != nil {
