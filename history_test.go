@@ -252,29 +252,34 @@ func TestALargeRecoveryIsReadAsTheSocketTakesIt(t *testing.T) {
 func TestRecoveryMeetsTheLiveStreamWithoutAGap(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *rawtest.Server) {
 		epoch, _ := enter(t, s).epochOf("r")
-		stop := make(chan struct{})
+		due := make(chan int, 50) // no more than the room keeps, however slow who reads them is
 		var all sync.WaitGroup
 		for range 2 {
 			all.Go(func() {
-				for n := 0; ; n++ {
-					select {
-					case <-stop:
-						return
-					default:
-						rawtest.Publish(s, "r", n)
-						time.Sleep(200 * time.Microsecond)
+				for n := range due {
+					if err := rawtest.Publish(s, "r", n); err != nil {
+						t.Error(err)
 					}
+					time.Sleep(200 * time.Microsecond)
 				}
 			})
 		}
+		defer func() { close(due); all.Wait() }()
+		publish := func(n int) {
+			for i := range n {
+				due <- i
+			}
+		}
+		publish(20)
 		at0 := 0
 		for range 30 {
 			m := enter(t, s)
+			publish(30) // while it joins: it gets those that are there, and some of these
 			got := m.raw(`{"msg_type":"join_room","room":"r","since":%s,"id":1}`, at(epoch, at0))
 			if got["recovered"] != true {
 				t.Fatalf("since %d: %v", at0, got)
 			}
-			for range 20 {
+			for range 30 {
 				got := m.NextJSON()
 				if at0++; got["offset"] != float64(at0) {
 					t.Fatalf("got %v, want the offset %d", got, at0)
@@ -282,8 +287,6 @@ func TestRecoveryMeetsTheLiveStreamWithoutAGap(t *testing.T) {
 			}
 			m.Reset()
 		}
-		close(stop)
-		all.Wait()
 	})
 }
 
