@@ -27,9 +27,12 @@ func (all tokens) read(_ context.Context, _ Identity, token string) (auth.Identi
 	return who, nil
 }
 
-// closed is a room which only the server lets in, granted.* one for those who are granted; both have history.
+// closed is a room which only the server lets in, granted.* one for those who are granted; both have history, and tell
+// no news of members: these come when they are due, which may be at any place in a story.
 func closedRooms(c *Config) {
-	c.Policies = NewPolicies(Disconnect, rule("closed.*", Access{Join: ServerOnly, Read: Members, Publish: Members}), rule("granted.*", Access{Join: Granted, Read: Members, Publish: Members}))
+	closed, granted := rule("closed.*", Access{Join: ServerOnly, Read: Members, Publish: Members}), rule("granted.*", Access{Join: Granted, Read: Members, Publish: Members})
+	closed.Policy.Presence, granted.Policy.Presence = PresenceCount, PresenceCount
+	c.Policies = NewPolicies(Disconnect, closed, granted)
 	c.ResumeWindow = time.Minute
 }
 
