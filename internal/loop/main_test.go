@@ -30,7 +30,7 @@ func eachIO(t *testing.T, story func(t *testing.T, cfg Config)) {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			story(t, Config{
-				Workers: 1, IO: kind, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30, SendQueueAge: 30 * time.Second,
+				Workers: 1, IO: kind, MaxMessageBytes: 64 << 10, SendQueueBytes: 1 << 20, MaxBufferedBytes: 1 << 30, SendQueueAge: time.Hour,
 				PingInterval: 1000 * time.Hour, // or one would come among the frames that a story expects
 				PongTimeout:  10 * time.Second, Log: slog.New(slog.DiscardHandler),
 			})
