@@ -179,8 +179,8 @@ func TestPageSaysWhyItCantConnect(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		flags  []string
-		proxy  func(*httputil.ProxyRequest) // what the proxy in between does wrong; nil: there is none
-		before func(t *testing.T, s *server)        // whom it lets in answers no ping
+		proxy  func(*httputil.ProxyRequest)  // what the proxy in between does wrong; nil: there is none
+		before func(t *testing.T, s *server) // whom it lets in answers no ping
 		says   []string
 	}{
 		{"a proxy drops Upgrade", nil, func(r *httputil.ProxyRequest) {
