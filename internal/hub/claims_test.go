@@ -105,11 +105,15 @@ func nodesOf(t testing.TB, memory *brokertest.Memory, many int, set func(*Config
 
 func newTestNode(t testing.TB, memory *brokertest.Memory, set func(*Config)) *testNode {
 	n := &testNode{t: t, inner: memory.Broker()}
-	n.h, n.l = newHubOf(t, 2, func(c *Config) {
+	n.begin(set)
+	return n
+}
+
+func (n *testNode) begin(set func(*Config)) {
+	n.h, n.l = newHubOf(n.t, 2, func(c *Config) {
 		c.Broker, c.ResumeWindow = &lossy{n.inner, n}, time.Minute
 		set(c)
 	})
-	return n
 }
 
 // comes is a client that comes to the node with a token.
@@ -542,4 +546,35 @@ func TestAHandshakeDoesNotWaitForLong(t *testing.T) {
 	}
 	expectOn(t, idOf(ann), 0, nodes...)
 	audited(t, nodes...)
+}
+
+// A node that has just come hasn't heard of all others yet, which are busy. Who comes there with a session of one of these
+// has it, once the node hears of that one, or once the others know that it has died.
+func TestASessionOfANodeThatOnlyOthersSee(t *testing.T) {
+	for _, dies := range []bool{false, true} {
+		t.Run(fmt.Sprint("it has died: ", dies), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				memory := brokertest.NewMemory()
+				t.Cleanup(memory.Wait)
+				nodes := nodesOf(t, memory, 2, func(*Config) {})
+				busy, other := nodes[0], nodes[1]
+				ann, _ := busy.member("ann", "r")
+				comer := &testNode{t: t, inner: memory.Broker(), hidden: map[broker.NodeID]bool{busy.inner.ID(): true}, away: map[broker.NodeID]bool{busy.inner.ID(): true}}
+				comer.begin(func(*Config) {})
+				until(t, "it sees the other", func() bool { return comer.h.cluster.sees(other.inner.ID()) })
+				back := make(chan *client, 1)
+				go func() { back <- comer.comes(ann.token(), "ann") }()
+				time.Sleep(2 * time.Second)
+				if dies {
+					busy.dies(other)
+				} else {
+					comer.reaches(busy, true)
+					comer.sees(busy, true)
+				}
+				if c := <-back; c.id != ann.id || c.welcome["resumed"] != true {
+					t.Errorf("welcome %v, it was %s", c.welcome, ann.id)
+				}
+			})
+		})
+	}
 }

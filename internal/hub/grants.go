@@ -240,11 +240,12 @@ type heirAnswer struct {
 	Here  bool           `json:"here,omitempty"`
 	Moved *broker.NodeID `json:"moved,omitempty"` // it was here, and went there
 	Gone  bool           `json:"gone,omitempty"`  // that node was here, not long ago, and is gone
+	Seen  bool           `json:"seen,omitempty"`  // that node is here
 }
 
 // orphan answers whether a session is here, or where it has gone: it may have gone on to a node that was asked before.
 func (h *Hub) orphan(q heirQuestion) heirAnswer {
-	a := heirAnswer{Gone: h.cluster.moves.lostLately(q.Gone)}
+	a := heirAnswer{Gone: h.cluster.moves.lostLately(q.Gone), Seen: h.cluster.sees(q.Gone)}
 	sh := h.clientShard(q.ID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -272,14 +273,14 @@ func (h *Hub) inherit(ctx context.Context, s *chase) (at broker.NodeID, here boo
 	if cut { // perhaps for a moment only
 		return at, false, errGone
 	}
-	lately, heard := c.moves.lostLately(gone), false
+	lately, heard, seen := c.moves.lostLately(gone), false, false
 	for _, a := range answers {
 		switch {
 		case a.Node == gone:
 		case a.Err == nil && a.Answer.Here:
 			return a.Node, true, nil
 		case a.Err == nil:
-			heard, lately = true, lately || a.Answer.Gone
+			heard, lately, seen = true, lately || a.Answer.Gone, seen || a.Answer.Seen
 		case errors.Is(a.Err, ErrTimeout):
 			return at, false, errGone // it may have it
 		}
@@ -291,6 +292,8 @@ func (h *Hub) inherit(ctx context.Context, s *chase) (at broker.NodeID, here boo
 	}
 	switch still := c.sees(gone); {
 	case still && !heard: // it may be this node that can't be heard
+		return at, false, errGone
+	case !still && !lately && seen: // this node has just come, and hasn't heard of that one yet, or that has just died
 		return at, false, errGone
 	case !still && !lately:
 		return at, false, ErrUnknownClient
