@@ -33,9 +33,19 @@ type moves struct {
 	grants   map[ID]grant                   // as the node that decides
 	known    []broker.Peer                  // the last view
 	lost     map[broker.NodeID]int64        // nodes that are gone, and until when their sessions are given to others
-	rivals   map[broker.NodeID]map[ID]int64 // ids that nodes may have as well, and until when
+	rivals   map[broker.NodeID]map[ID]doubt // ids that nodes may have as well
+	doubts   uint64                         // that were noted
 	asking   map[broker.NodeID]bool         // they are told so
 }
+
+// doubt is that a node may have a session as well.
+type doubt struct {
+	until  int64
+	number uint64 // of all that were noted: another one where it was noted anew
+}
+
+// manyDoubts is how many there are about one node at most, some 6 MB. Beyond that a session may stay on two nodes.
+const manyDoubts = 1 << 17
 
 // taken is by which handshake a session came, and until when that is known. By the hub's clock, as all times here.
 type taken struct {
@@ -55,7 +65,7 @@ const takenTime = 60_000 // milliseconds
 func (m *moves) init() {
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.claiming, m.taken, m.came, m.grants = map[ID]*claiming{}, map[ID]taken{}, map[ID]int64{}, map[ID]grant{}
-	m.lost, m.rivals, m.asking = map[broker.NodeID]int64{}, map[broker.NodeID]map[ID]int64{}, map[broker.NodeID]bool{}
+	m.lost, m.rivals, m.asking = map[broker.NodeID]int64{}, map[broker.NodeID]map[ID]doubt{}, map[broker.NodeID]bool{}
 }
 
 // background does something on a goroutine of its own, for which the hub's Stop waits; false where it is too late.
@@ -99,10 +109,15 @@ func (m *moves) doubt(id ID, until int64) {
 
 // rival: mu is held.
 func (m *moves) rival(of broker.NodeID, id ID, until int64) {
-	if m.rivals[of] == nil {
-		m.rivals[of] = map[ID]int64{}
+	ids := m.rivals[of]
+	if ids == nil {
+		ids = map[ID]doubt{}
+		m.rivals[of] = ids
 	}
-	m.rivals[of][id] = until
+	if _, is := ids[id]; is || len(ids) < manyDoubts {
+		m.doubts++
+		ids[id] = doubt{until, m.doubts}
+	}
 }
 
 // doubted is how long, in milliseconds, a session is doubted still; 0 where it isn't.
@@ -110,8 +125,8 @@ func (m *moves) doubted(id ID) (left int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, ids := range m.rivals {
-		if until, is := ids[id]; is {
-			left = max(left, until-clock())
+		if d, is := ids[id]; is {
+			left = max(left, d.until-clock())
 		}
 	}
 	return left
@@ -177,8 +192,8 @@ func (m *moves) tidy(now int64) (gone []broker.NodeID) {
 		}
 	}
 	for node, ids := range m.rivals {
-		for id, until := range ids {
-			if until <= now {
+		for id, d := range ids {
+			if d.until <= now {
 				delete(ids, id)
 			}
 		}
