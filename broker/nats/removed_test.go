@@ -3,11 +3,14 @@ package nats
 import (
 	"context"
 	"errors"
+	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nats-server/v2/server"
 	client "github.com/nats-io/nats.go"
 )
 
@@ -115,5 +118,40 @@ func TestOnlyWhoIsRemovedIsNoted(t *testing.T) {
 	}
 	if !noted(peer) || noted("store2") {
 		t.Error("it isn't noted by what NATS calls it, or by more than that")
+	}
+}
+
+// Stores that are silent, as machines that are off, are waited for at the same time.
+func TestSilentStoresAreAskedAtOnce(t *testing.T) {
+	s := Store{Cluster: Cluster{Secret: testSecret, Join: []string{"127.0.0.1:1"}}, Listen: "127.0.0.1:1", ID: "store"}
+	events := make(chan string, 4)
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		s.Join = append(s.Join, l.Addr().String())
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			events <- "begins"
+			_, _ = c.Read(make([]byte, 1)) // until it is given up
+			events <- "ends"
+			c.Close()
+		}()
+	}
+	e := &embedded{dir: t.TempDir(), store: &s}
+	if err := os.MkdirAll(filepath.Join(e.dir, server.JetStreamStoreDir, server.DEFAULT_SYSTEM_ACCOUNT, "_js_", "_meta_"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.removed(); err != nil {
+		t.Error(err)
+	}
+	got := []string{<-events, <-events, <-events, <-events}
+	if want := []string{"begins", "begins", "ends", "ends"}; !slices.Equal(got, want) {
+		t.Errorf("they were asked %q", got)
 	}
 }
