@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,7 +27,7 @@ var ErrRemoved = errors.New("this store was removed from its cluster (hubbub nod
 
 const (
 	removedKey = "removed." // and the store's id, or what NATS has in its place: a text
-	refusedKey = "refused"  // a refusedStore, the last one
+	refusedKey = "refused." // and the store's id: a refusedStore
 	// refusedFor is how long the overview tells of it. What starts it again and again does so more often.
 	refusedFor = 10 * time.Minute
 	// askRemoved bounds what a store waits for the others before it is among them: it may be they that wait for it.
@@ -77,7 +79,7 @@ func (s *Store) refusal(ctx context.Context, c *client.Conn, names ...string) er
 		address, _ := s.Address()
 		told, _ := json.Marshal(refusedStore{s.ID, address})
 		if js, err := jetstream.New(c); err == nil {
-			_ = note(ctx, js, refusedKey, told, 1) // or only this one says it; the bucket is there
+			_ = note(ctx, js, refusedKey+s.ID, told, 1) // or only this one says it; the bucket is there
 		}
 		return ErrRemoved
 	}
@@ -156,6 +158,21 @@ func (s *stores) belongs() error {
 		s.belong = true
 	}
 	return nil
+}
+
+// mentionRefused adds the stores that were removed, and have tried to come back a while ago.
+func (o *Overview) mentionRefused(ctx context.Context, c *client.Conn) {
+	const subject = "$KV." + agreedBucket + "."
+	var info server.JSApiStreamInfoResponse
+	err := ask(ctx, c, "$JS.API.STREAM.INFO."+agreedStream, server.JSApiStreamInfoRequest{SubjectsFilter: subject + refusedKey + "*"}, &info, &info.ApiResponse)
+	if err != nil || info.StreamInfo == nil {
+		return // the next time
+	}
+	for _, key := range slices.Sorted(maps.Keys(info.State.Subjects)) {
+		if told, at, err := noted(ctx, c, strings.TrimPrefix(key, subject)); err == nil && told != nil {
+			o.mention(told, at)
+		}
+	}
 }
 
 // mention adds a store that was removed, and has tried to come back a while ago.
