@@ -27,6 +27,7 @@ type testNode struct {
 	mu   sync.Mutex
 	lose func(kind callKind) (question, answer bool)
 	away map[broker.NodeID]bool // can't be reached
+	slow time.Duration          // after which answers come
 
 	views  sync.Mutex // guards what follows, and is held while a view is told
 	node   broker.Node
@@ -43,8 +44,11 @@ type lossy struct {
 
 func (b *lossy) Call(to broker.NodeID, body []byte, done func([]byte, error)) {
 	b.n.mu.Lock()
-	lose, away := b.n.lose, b.n.away[to]
+	lose, away, slow := b.n.lose, b.n.away[to], b.n.slow
 	b.n.mu.Unlock()
+	if answered := done; slow > 0 {
+		done = func(body []byte, err error) { time.AfterFunc(slow, func() { answered(body, err) }) }
+	}
 	if away {
 		go done(nil, broker.ErrUnavailable)
 		return
@@ -577,4 +581,21 @@ func TestASessionOfANodeThatOnlyOthersSee(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A node that is so busy that each of its answers comes late hands a session over all the same.
+func TestASessionOfANodeThatAnswersLate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		memory := brokertest.NewMemory()
+		t.Cleanup(memory.Wait)
+		nodes := nodesOf(t, memory, 2, func(*Config) {})
+		busy, comer := nodes[0], nodes[1]
+		ann, _ := busy.member("ann", "r")
+		comer.mu.Lock()
+		comer.slow = 1500 * time.Millisecond
+		comer.mu.Unlock()
+		if back := comer.comes(ann.token(), "ann"); back.id != ann.id || back.welcome["resumed"] != true {
+			t.Errorf("welcome %v, it was %s", back.welcome, ann.id)
+		}
+	})
 }
