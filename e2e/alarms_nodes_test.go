@@ -144,7 +144,7 @@ func TestTheDrillsOfTheAlarms(t *testing.T) {
 	section, _, _ = strings.Cut(section, "\n## ")
 	rows := map[string][]string{}
 	for _, line := range strings.Split(section, "\n") {
-		if cells := strings.Split(line, "|"); len(cells) == 5 && strings.Contains(cells[1], "`") {
+		if cells := strings.Split(line, "|"); len(cells) == 7 && strings.Contains(cells[1], "`") {
 			for _, drill := range all("`([a-z]+)`", cells[1]) {
 				rows[drill] = cells
 			}
@@ -163,7 +163,7 @@ func TestTheDrillsOfTheAlarms(t *testing.T) {
 			continue
 		}
 		fire := map[string]bool{}
-		for _, name := range all("`([a-z]+)`", row[3]) {
+		for _, name := range all("`([a-z]+)`", row[5]) {
 			if troubles[name].make == nil {
 				t.Errorf("the drill %s: there is no trouble %s", drill, name)
 			}
