@@ -20,7 +20,7 @@ var alarmsOf = map[string]expected{
 	"resume":      {fires: []string{"HubbubConnectionsBreak", "HubbubClientsGone"}, may: []string{"HubbubRefusesClients"}},
 	"connects":    {fires: []string{"HubbubConnectionsBreak"}, may: []string{"HubbubClientsGone", "HubbubRefusesClients"}},
 	"descriptors": {fires: []string{"HubbubNearMaxConnections", "HubbubNearDescriptors", "HubbubRefusesClients"}, may: []string{"HubbubConnectionsBreak", "HubbubClientsGone"}},
-	"memory":      {fires: []string{"HubbubBuffersFill", "HubbubOverloaded", "HubbubRefusesClients"}, may: []string{"HubbubNearMemoryLimit", "HubbubDown"}},
+	"memory":      {fires: []string{"HubbubBuffersFill", "HubbubOverloaded", "HubbubRefusesClients"}, may: []string{"HubbubNearMemoryLimit", "HubbubSlowReaders", "HubbubDown"}},
 	"disk":        {fires: []string{"HubbubTurnsAway"}},
 	"stopped":     {fires: []string{"HubbubDown"}},
 	"webhooks":    {fires: []string{"HubbubWebhooksLate", "HubbubConnectionsBreak"}},
@@ -28,7 +28,7 @@ var alarmsOf = map[string]expected{
 	"nodes":       {fires: []string{"HubbubMessagesMissed"}, may: slices.Concat([]string{"HubbubDown"}, comesAndGoes)},
 	"rolling":     {may: slices.Concat([]string{"HubbubDown", "HubbubMessagesMissed"}, comesAndGoes)},
 	"comers":      {fires: []string{"HubbubDown", "HubbubMessagesMissed"}, may: comesAndGoes},
-	"frozen":      {fires: []string{"HubbubDown", "HubbubMessagesMissed"}, may: slices.Concat([]string{"HubbubLogsRefuse", "HubbubCommandsFail"}, comesAndGoes)},
+	"frozen":      {fires: []string{"HubbubDown", "HubbubMessagesMissed"}, may: slices.Concat([]string{"HubbubLogsRefuse"}, comesAndGoes)},
 	"bus":         {fires: []string{"HubbubCutOff", "HubbubLinksDown", "HubbubLogsLost", "HubbubMessagesMissed"}, may: []string{"HubbubLogsRefuse", "HubbubCommandsFail", "HubbubNodesDisagree", "HubbubNodeHangs"}},
 	"partition":   {fires: []string{"HubbubCutOff", "HubbubNodesDisagree", "HubbubLogsRefuse", "HubbubMessagesMissed"}, may: []string{"HubbubCommandsFail", "HubbubLogsLost", "HubbubNodeHangs"}},
 	"wide":        {},
@@ -37,7 +37,7 @@ var alarmsOf = map[string]expected{
 }
 
 // comesAndGoes may fire where a node goes, or is about to be one: that takes a cluster seconds, which are minutes here.
-var comesAndGoes = []string{"HubbubCutOff", "HubbubNodesDisagree", "HubbubNodeHangs"}
+var comesAndGoes = []string{"HubbubCutOff", "HubbubNodesDisagree", "HubbubNodeHangs", "HubbubCommandsFail"}
 
 // byLoad are alarms that are right where this machine has too much to do, in any drill.
 var byLoad = []string{"HubbubSlowTurns", "HubbubWorkerBehind", "HubbubLinkOverruns"}
@@ -59,7 +59,7 @@ func (d *drill) judgeAlarms() {
 	if p == nil {
 		return
 	}
-	if len(p.targets) == 0 {
+	if p.servers == 0 {
 		d.must(false, "no server was scraped")
 		return
 	}

@@ -30,6 +30,7 @@ type prometheus struct {
 	exited  chan struct{}
 	targets []string // its servers' addresses
 	scraped int      // how many targets it is known to have scraped
+	servers int      // that it was to scrape, ever
 }
 
 // scrape has Prometheus look after a server from now on, where the drill is to judge alarms.
@@ -39,6 +40,7 @@ func (d *drill) scrape(addr string) {
 	}
 	p := d.prometheus
 	p.targets = append(p.targets, addr)
+	p.servers++
 	p.writeTargets()
 	if p.cmd == nil {
 		p.start()
