@@ -33,7 +33,7 @@ var alarmsOf = map[string]expected{
 	"partition":   {fires: []string{"HubbubCutOff", "HubbubNodesDisagree", "HubbubLogsRefuse", "HubbubMessagesMissed"}, may: []string{"HubbubCommandsFail", "HubbubLogsLost", "HubbubNodeHangs"}},
 	"wide":        {},
 	"many":        {},
-	"store":       {may: []string{"HubbubMessagesMissed"}},
+	"store":       {may: []string{"HubbubMessagesMissed", "HubbubCommandsFail"}},
 }
 
 // comesAndGoes may fire where a node goes, or is about to be one: that takes a cluster seconds, which are minutes here.
