@@ -23,7 +23,7 @@ var alarmsOf = map[string]expected{
 	"memory":      {fires: []string{"HubbubBuffersFill", "HubbubOverloaded", "HubbubRefusesClients"}, may: []string{"HubbubNearMemoryLimit", "HubbubSlowReaders", "HubbubDown"}},
 	"disk":        {fires: []string{"HubbubTurnsAway"}},
 	"stopped":     {fires: []string{"HubbubDown"}},
-	"webhooks":    {fires: []string{"HubbubWebhooksLate", "HubbubConnectionsBreak"}},
+	"webhooks":    {fires: []string{"HubbubWebhooksLate", "HubbubConnectionsBreak"}, may: []string{"HubbubClientsGone", "HubbubRefusesClients"}},
 	"killed":      {fires: []string{"HubbubConnectionsBreak"}, may: []string{"HubbubClientsGone"}},
 	"nodes":       {fires: []string{"HubbubMessagesMissed"}, may: slices.Concat([]string{"HubbubDown"}, comesAndGoes)},
 	"rolling":     {may: slices.Concat([]string{"HubbubDown", "HubbubMessagesMissed"}, comesAndGoes)},
@@ -32,7 +32,7 @@ var alarmsOf = map[string]expected{
 	"bus":         {fires: []string{"HubbubCutOff", "HubbubLinksDown", "HubbubLogsLost", "HubbubMessagesMissed"}, may: []string{"HubbubLogsRefuse", "HubbubCommandsFail", "HubbubNodesDisagree", "HubbubNodeHangs"}},
 	"partition":   {fires: []string{"HubbubCutOff", "HubbubNodesDisagree", "HubbubLogsRefuse", "HubbubMessagesMissed"}, may: []string{"HubbubCommandsFail", "HubbubLogsLost", "HubbubNodeHangs"}},
 	"wide":        {},
-	"many":        {},
+	"many":        {may: []string{"HubbubClientsGone"}},
 	"store":       {may: []string{"HubbubMessagesMissed", "HubbubCommandsFail"}},
 }
 
