@@ -144,14 +144,15 @@ bench-api: build ## what a publish over HTTP costs, beside net/http alone and Ce
 	$(GO) -C bench/rivals run ./api -hubbub $(CURDIR)/bin/hubbub -rounds $(API_ROUNDS)
 
 DRILLS ?=
+ALARMS ?=
 
 .PHONY: drill
-drill: drill-deps ## faults of every kind, in full (root, an hour and a half; DRILLS="storm slow" picks)
-	$(GO) run ./drill $(DRILLS)
+drill: drill-deps ## faults of every kind, in full (root, an hour and a half; DRILLS="storm slow" picks, ALARMS=1 has a real Prometheus look on)
+	$(GO) run ./drill $(if $(ALARMS),-alarms) $(DRILLS)
 
 .PHONY: drill-short
 drill-short: drill-deps ## the same in ten minutes, judging counts and not times
-	$(GO) run ./drill -short $(DRILLS)
+	$(GO) run ./drill -short $(if $(ALARMS),-alarms) $(DRILLS)
 
 .PHONY: drill-deps
 drill-deps: # the bad line needs nft; where it can't be installed, that drill says so and fails

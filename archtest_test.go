@@ -65,6 +65,7 @@ var allowedImports = map[string][]string{
 	"internal/audit":         {},
 	"internal/model":         {},
 	"internal/glob":          {},
+	"internal/alarms":        {},
 	"internal/wsclient":      {}, // not even wire: what both ends share, neither sees the faults of
 
 	"hubbubtest": {".", "internal/audit", "internal/model", "internal/wsclient"},
@@ -73,8 +74,8 @@ var allowedImports = map[string][]string{
 	"internal/faulty":  {".", "internal/model", "internal/wire"},
 	"conformance":      {"."}, // tests only, by the public API
 
-	"e2e":   {},                    // it knows the binary only from outside
-	"drill": {"internal/wsclient"}, // so does this
+	"e2e":   {},                                       // it knows the binary only from outside
+	"drill": {"internal/alarms", "internal/wsclient"}, // so does this
 
 	"e2e/broken": {"."}, // a program of a user's, with faults
 
@@ -91,7 +92,7 @@ var testPackages = []string{"internal/rawtest", "internal/faulty", "internal/wsc
 var alsoInTests = map[string][]string{
 	".":                      {"broker/brokertest"},
 	"client":                 {".", "hubbubtest"},
-	"e2e":                    {"client"}, // which is a client of a user's, too
+	"e2e":                    {"client", "internal/alarms"}, // that is a client of a user's, too
 	"internal/hub":           {"broker/brokertest", "internal/model", "internal/protocol/room"},
 	"broker/nats":            {"broker/brokertest"},
 	"internal/protocol/room": {"internal/wire"}, // how long a frame is
@@ -105,6 +106,7 @@ var purePackages = map[string][]string{
 	"internal/presence":      {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time", "encoding/json"},
 	"internal/history":       {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context"}, // the same
 	"internal/protocol":      {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context"}, // time: for durations
+	"internal/alarms":        {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context"}, // time: for durations
 	"internal/cgroup":        {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time"},
 	"internal/model":         {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context"}, // time is an argument
 	"internal/glob":          {"net", "net/http", "os", "syscall", "sync", "sync/atomic", "context", "time"},

@@ -73,6 +73,12 @@ func (c *Config) role() role {
 	return roleAlone
 }
 
+// mayBeAlone says whether there may be no other node: those that are stores for this one are nodes, too.
+func (c *Config) mayBeAlone() bool {
+	r := c.role()
+	return r != roleJoining && !(r == roleStore && len(c.stores()) > 1)
+}
+
 // keepsLog says whether a log in DataDir is this process's own.
 func (c *Config) keepsLog() bool {
 	return c.DataDir != "" && (c.role() == roleAlone || c.role() == roleStore)

@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"example.com/hubbub"
+	"example.com/hubbub/broker"
 	"example.com/hubbub/broker/brokertest"
 	"example.com/hubbub/internal/rawtest"
 )
@@ -119,6 +121,40 @@ func TestANodeThatIsCutOffIsNotReady(t *testing.T) {
 	}
 	memory.Cut(b, false)
 	ready(http.StatusOK, "ready")
+}
+
+// A node that has stores isn't alone: where it hears of nobody these are busy. It waits for them, to know whether it fits, and
+// who has the sessions for which clients come; after ten seconds it begins without.
+func TestANodeWaitsForOthersThatMustBeThere(t *testing.T) {
+	joining := hubbub.Cluster{Secret: secretOfTests, Join: []string{freePair(t)}}
+	alone := hubbub.Cluster{Secret: secretOfTests, Listen: freePair(t)}
+	for _, test := range []struct {
+		name  string
+		cfg   hubbub.Config
+		hears time.Duration // after which it hears of another one; 0 for never
+		meets time.Duration // after which it has met all that it waits for
+	}{
+		{"stores that answer late", hubbub.Config{Cluster: joining}, 5 * time.Second, 5 * time.Second},
+		{"stores that don't answer", hubbub.Config{Cluster: joining}, 0, 10 * time.Second},
+		{"a store that may be alone", hubbub.Config{Cluster: alone, DataDir: t.TempDir()}, 0, 2500 * time.Millisecond},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := rawtest.Start(t, test.cfg).Server
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				hear, met := hubbub.Meet(s)
+				hear()
+				if test.hears != 0 {
+					time.AfterFunc(test.hears, func() {
+						hear(broker.Peer{ID: broker.NodeID{1}, Beat: []byte(`{"id":"01","started":9000000000000}`)})
+					})
+				}
+				if err := <-met; err != nil || time.Since(began) != test.meets {
+					t.Errorf("it has met them after %v: %v", time.Since(began), err)
+				}
+			})
+		})
+	}
 }
 
 func TestSettingsOfClustersThatCantBe(t *testing.T) {

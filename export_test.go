@@ -1,8 +1,10 @@
 package hubbub
 
 import (
+	"context"
 	"time"
 
+	"example.com/hubbub/broker"
 	"example.com/hubbub/internal/loop"
 )
 
@@ -39,6 +41,14 @@ func Hang(s *Server, worker int) (release func()) {
 type hanging chan struct{}
 
 func (h hanging) Run(*loop.Worker) { <-h }
+
+// Meet has the server look for other nodes anew, as when it comes. It hears of those by hear.
+func Meet(s *Server) (hear func(others ...broker.Peer), met chan error) {
+	l := &links{s: s, own: s.links.own, viewed: make(chan struct{}, 1), known: map[broker.NodeID]string{}}
+	met = make(chan error, 1)
+	go func() { met <- l.meet(context.Background()) }()
+	return func(others ...broker.Peer) { l.view(others, false) }, met
+}
 
 // Writes is how many calls have written to connections.
 func Writes(s *Server) (n int64) {

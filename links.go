@@ -159,7 +159,8 @@ func (s *Server) startLinks() error {
 
 // What a node that comes waits for.
 const (
-	// settle is how long it looks for others that are there before it takes itself for the first one. A beat is a second.
+	// settle is how long it looks for others that are there before it takes itself for the first one, where it may be. A beat is
+	// a second.
 	settle = 2500 * time.Millisecond
 	// waitTold is the time between two lines of the log about what it waits for.
 	waitTold = 10 * time.Second
@@ -228,7 +229,7 @@ func (l *links) meet(ctx context.Context) error {
 		select {
 		case <-l.viewed:
 		case <-alone.C:
-			sure = true
+			sure = l.s.cfg().mayBeAlone() // else they are busy
 		case <-late.C:
 			l.s.log.Warn("nothing is heard of other nodes, nor that there are none; the node goes on alone until it hears of them")
 			return nil

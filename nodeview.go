@@ -86,8 +86,10 @@ func (l *links) figures() (f metrics.Links) {
 		Came: c.came.Load(), Cuts: c.cuts.Load(), Publishing: c.publishing.Load(), Calling: c.calling.Load(), Topics: c.topics.Load(),
 		Unpublished: c.unpublished.Load(), Uncalled: c.uncalled.Load(), Untold: c.untold.Load(), Missed: c.missed.Load(), Lost: c.lost.Load(),
 	}
+	lost := false
 	if l.own != nil {
 		h := l.own.Health()
+		lost = h.Cut && l.in.Load()
 		f.WaitingBytes, f.Overrun = h.Waiting, int64(h.Overrun)
 		for _, link := range h.Links {
 			if link.Up {
@@ -98,7 +100,7 @@ func (l *links) figures() (f metrics.Links) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	f.Peers, f.Cut = len(l.peers), l.cut && !l.alone
+	f.Peers, f.Cut = len(l.peers), (l.cut || lost) && !l.alone
 	for _, p := range l.peers {
 		if policies := l.known[p.ID]; policies != "" && policies != l.s.cfg().policies {
 			f.Apart++

@@ -22,16 +22,18 @@ type drill struct {
 	limit   time.Duration // of the full form; then it is ended
 	run     func(*drill)
 
-	short    bool
-	seed     uint64
-	rng      *rand.Rand
-	program  string // the server's binary
-	logs     string // a folder of the servers' logs; "" for none
-	dir      string // what it may make, and is removed
-	deadline time.Time
-	figures  []string
-	faults   []string
-	undo     []func() // last first
+	short      bool
+	seed       uint64
+	rng        *rand.Rand
+	program    string      // the server's binary
+	logs       string      // a folder of the servers' logs; "" for none
+	dir        string      // what it may make, and is removed
+	prometheus *prometheus // nil where alarms aren't judged
+	deadline   time.Time
+	ns         string // the network namespace that its thread is in; "" for its own
+	figures    []string
+	faults     []string
+	undo       []func() // last first
 }
 
 // stop is set by SIGINT and SIGTERM.
@@ -104,7 +106,14 @@ func (d *drill) perform() (ok bool) {
 	began, others := time.Now(), othersBusy()
 	d.deadline = began.Add(pick(d, d.limit, 8*time.Minute))
 	d.rng = rand.New(rand.NewPCG(d.seed, 0))
-	d.guarded(func() { d.run(d) })
+	d.guarded(func() {
+		d.run(d)
+		d.judgeAlarms()
+	})
+	if d.prometheus != nil { // before the servers: what fires when these end is no fault
+		d.prometheus.end()
+		d.prometheus = nil
+	}
 	d.deadline = time.Now().Add(time.Minute)
 	for i := len(d.undo) - 1; i >= 0; i-- {
 		d.guarded(d.undo[i])

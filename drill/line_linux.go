@@ -69,8 +69,12 @@ func (d *drill) dropped(ns string) (n int) {
 	return 0
 }
 
-// inside runs f with this thread in a network namespace. Sockets stay in the one where they were made.
+// inside runs f with this thread in a network namespace; "" is where it is. Sockets stay in the one where they were made.
 func (d *drill) inside(ns string, f func()) {
+	if ns == "" || ns == d.ns {
+		f()
+		return
+	}
 	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	d.check(err)
 	defer unix.Close(home)
@@ -78,7 +82,10 @@ func (d *drill) inside(ns string, f func()) {
 	d.check(err)
 	defer unix.Close(there)
 	d.check(unix.Setns(there, unix.CLONE_NEWNET))
+	before := d.ns
+	d.ns = ns
 	defer func() {
+		d.ns = before
 		if err := unix.Setns(home, unix.CLONE_NEWNET); err != nil {
 			panic(err)
 		}

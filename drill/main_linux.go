@@ -73,6 +73,7 @@ func run() int {
 	seed := flag.Uint64("seed", 0, "repeat the schedules of a run (0: others each time)")
 	program := flag.String("program", "", "the hubbub to try (default: built from ./cmd/hubbub)")
 	logs := flag.String("logs", "", "a folder that gets the whole log of each server")
+	judged := flag.Bool("alarms", false, "run Debian's Prometheus beside each drill, and judge which alarms of deploy/prometheus fire; docs/drills.md says how")
 	loadFor := flag.Duration("load-for", 10*time.Minute, "how long the full form of load goes on")
 	flag.IntVar(&manyServers, "servers", manyServers, "how many servers of 19,000 connections the full form of many has")
 	flag.Usage = usage
@@ -120,6 +121,9 @@ func run() int {
 			d.seed = rand.Uint64N(1e9) + 1
 		}
 		d.short, d.program, d.dir, d.logs = *short, *program, filepath.Join(dir, d.name), *logs
+		if *judged {
+			d.prometheus = &prometheus{d: &d}
+		}
 		if d.perform() {
 			passed++
 		} else {
@@ -135,7 +139,7 @@ func run() int {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: go run ./drill [-short] [-seed N] [-program FILE] [-logs FOLDER] [-load-for TIME] [-servers N] [drill...]\nThe drills, in full:")
+	fmt.Fprintln(os.Stderr, "usage: go run ./drill [-short] [-seed N] [-program FILE] [-logs FOLDER] [-alarms] [-load-for TIME] [-servers N] [drill...]\nThe drills, in full:")
 	for _, d := range drills {
 		fmt.Fprintf(os.Stderr, "  %-12s %s\n", d.name, d.promise)
 	}

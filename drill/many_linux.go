@@ -71,6 +71,7 @@ func (d *drill) crowd(n, each int, pings time.Duration, thorough bool) {
 		open, _ := s.metric("hubbub_connections")
 		d.must(closed == 0 && open == float64(each+1), "a server has %v connections and closed %v", open, closed)
 	}
+	d.forget()
 	for i := len(d.undo) - 1; i >= began; i-- { // the next run needs the memory
 		d.guarded(d.undo[i])
 	}

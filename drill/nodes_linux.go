@@ -95,6 +95,7 @@ func (ns *nodes) await(some ...*node) {
 	for _, n := range some {
 		n.up = true
 	}
+	ns.d.scraped()
 }
 
 // any is a node that clients may dial, each in its turn.

@@ -49,6 +49,7 @@ func (d *drill) serveAs(h how) *server {
 			d.abort("the server does not become ready: %s", s.log.String())
 		}
 	}
+	d.scraped()
 	return s
 }
 
@@ -66,6 +67,7 @@ func (d *drill) launch(h how) *server {
 		s.addr.Addr = [4]byte{127, 0, 0, 1}
 	}
 	listen := net.JoinHostPort(net.IP(s.addr.Addr[:]).String(), strconv.Itoa(s.addr.Port))
+	d.scrape(listen)
 	words := append(append(h.under, d.program, "serve", "--listen", listen, "--shutdown-timeout", "2s"), h.flags...)
 	s.cmd = exec.Command(words[0], words[1:]...)
 	var log io.Writer = &s.log
@@ -152,9 +154,11 @@ func (s *server) end() {
 	}
 }
 
+func (s *server) get(path string) ([]byte, error) { return get(s.addr, path) }
+
 // get is a GET with the backend's key, from the thread's own network namespace. It is HTTP/1.0, whose answers have no chunks: the beginning of
 // one may stand in the middle of a figure.
-func (s *server) get(path string) ([]byte, error) {
+func get(addr unix.SockaddrInet4, path string) ([]byte, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -163,7 +167,7 @@ func (s *server) get(path string) ([]byte, error) {
 	patience := unix.Timeval{Sec: 5}
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience)
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience)
-	if err := unix.Connect(fd, &s.addr); err != nil {
+	if err := unix.Connect(fd, &addr); err != nil {
 		return nil, err
 	}
 	if _, err := unix.Write(fd, fmt.Appendf(nil, "GET %s HTTP/1.0\r\nHost: drill\r\nAuthorization: Bearer %s\r\n\r\n", path, backendKey)); err != nil {

@@ -21,7 +21,7 @@ func webhooks(d *drill) {
 	kill := func() {
 		s.kill()
 		killed++
-		s = d.serve(flags...)
+		s = d.serveAs(how{port: s.addr.Port, flags: flags}) // where it was, as by a service manager
 		t.to = s.addr
 	}
 	t.goOn(pick(d, 10*time.Second, time.Second))

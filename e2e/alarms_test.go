@@ -50,6 +50,7 @@ var troubles = map[string]trouble{
 		"HubbubNodesDisagree", "HubbubLogsLost"}},
 	"cut":      {make: cutNode, want: []string{"HubbubCutOff", "HubbubLinksDown", "HubbubLogsRefuse", "HubbubNodesDisagree"}},
 	"killed":   {make: killedNode, want: []string{"HubbubDown"}},
+	"last":     {make: lastStore, want: []string{"HubbubDown", "HubbubCutOff"}},
 	"frozen":   {make: frozenStore, want: []string{"HubbubDown", "HubbubNodeHangs", "HubbubCutOff", "HubbubLinksDown", "HubbubLogsRefuse"}},
 	"policies": {make: twoPolicies, want: []string{"HubbubPoliciesDiffer"}},
 }
@@ -63,6 +64,7 @@ var mayAlso = map[string][]string{
 	"cut":     {"HubbubAPIFails", "HubbubMessagesMissed"},
 	"frozen":  {"HubbubAPIFails", "HubbubCommandsFail", "HubbubLogsSlow", "HubbubMessagesMissed"},
 	"killed":  {"HubbubMessagesMissed"},
+	"last":    {"HubbubLogsRefuse", "HubbubMessagesMissed", "HubbubNodeHangs"},
 	"buffers": {"HubbubSlowReaders"},
 	"cluster": {"HubbubAPIFails", "HubbubCommandsFail", "HubbubNodeHangs", "HubbubLogsSlow"},
 }

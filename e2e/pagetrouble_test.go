@@ -179,8 +179,8 @@ func TestPageSaysWhyItCantConnect(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		flags  []string
-		proxy  func(*httputil.ProxyRequest) // what the proxy in between does wrong; nil: there is none
-		before func(t *testing.T, s *server)
+		proxy  func(*httputil.ProxyRequest)  // what the proxy in between does wrong; nil: there is none
+		before func(t *testing.T, s *server) // whom it lets in answers no ping
 		says   []string
 	}{
 		{"a proxy drops Upgrade", nil, func(r *httputil.ProxyRequest) {
@@ -189,8 +189,8 @@ func TestPageSaysWhyItCantConnect(t *testing.T) {
 			r.Out.Header.Del("Connection")
 		}, nil, []string{"WebSockets don't get through", "proxy_set_header Upgrade $http_upgrade"}},
 		{"a proxy changes Host", nil, func(*httputil.ProxyRequest) {}, nil, []string{"refuses this page", "may not connect", "http://127.0.0.1:"}},
-		{"the server is full", []string{"--max-connections", "1"}, nil, func(t *testing.T, s *server) { dialRaw(t, s, "/echo", "") }, []string{"takes no connection just now", "too many connections"}},
-		{"the address has its fill", []string{"--max-connections-per-ip", "1"}, nil, func(t *testing.T, s *server) { dialRaw(t, s, "/echo", "") }, []string{"refuses this page", "too many connections from this address"}},
+		{"the server is full", []string{"--max-connections", "1", "--ping-interval", "24h"}, nil, func(t *testing.T, s *server) { dialRaw(t, s, "/echo", "") }, []string{"takes no connection just now", "too many connections"}},
+		{"the address has its fill", []string{"--max-connections-per-ip", "1", "--ping-interval", "24h"}, nil, func(t *testing.T, s *server) { dialRaw(t, s, "/echo", "") }, []string{"refuses this page", "too many connections from this address"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

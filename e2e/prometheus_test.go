@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -16,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"example.com/hubbub/internal/alarms"
 )
 
 const rulesFile = "../deploy/prometheus/hubbub.rules.yaml"
@@ -27,18 +30,7 @@ type prometheus struct {
 	dir  string
 
 	mu      sync.Mutex
-	targets []promTarget // guarded by mu, and so is their file
-}
-
-type promTarget struct {
-	Targets []string          `json:"targets"`
-	Labels  map[string]string `json:"labels"`
-}
-
-// promSample is one of what a query gives.
-type promSample struct {
-	Metric map[string]string
-	Value  [2]any // when, and what as text
+	targets []alarms.Target // guarded by mu, and so is their file
 }
 
 // startPrometheus runs one until the test ends. It scrapes nothing until watch names it.
@@ -49,14 +41,9 @@ func startPrometheus(t *testing.T) *prometheus {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.write("rules.yaml", soon(string(rules)))
+	p.write("rules.yaml", alarms.Sooner(string(rules)))
 	p.scrape("", nil)
-	p.write("prometheus.yml", `global: {scrape_interval: 1s, evaluation_interval: 1s}
-rule_files: [rules.yaml]
-scrape_configs:
-  - job_name: none
-    file_sd_configs: [{files: [targets.json], refresh_interval: 1s}]
-`)
+	p.write("prometheus.yml", alarms.Config)
 	cmd := exec.Command("prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data", "--web.listen-address="+p.addr)
 	log := &syncBuffer{}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, log, log
@@ -81,18 +68,6 @@ scrape_configs:
 	return p
 }
 
-// soon has each alarm fire after a thirtieth of its time; nothing else of the rules is changed.
-func soon(rules string) string {
-	return regexp.MustCompile(`(?m)^( +for: )(\w+)$`).ReplaceAllStringFunc(rules, func(line string) string {
-		before, after, _ := strings.Cut(line, ": ")
-		d, err := time.ParseDuration(after)
-		if err != nil {
-			panic(err)
-		}
-		return fmt.Sprintf("%s: %ds", before, max(1, int(d.Seconds()/30)))
-	})
-}
-
 // write replaces a file as a whole.
 func (p *prometheus) write(name, text string) {
 	p.t.Helper()
@@ -110,7 +85,7 @@ func (p *prometheus) write(name, text string) {
 // a rate needs two.
 func (p *prometheus) watch(t *testing.T, job string, servers ...*server) {
 	t.Helper()
-	target := promTarget{Labels: map[string]string{"job": job}}
+	target := alarms.Target{Labels: map[string]string{"job": job}}
 	for _, s := range servers {
 		target.Targets = append(target.Targets, s.addr)
 	}
@@ -125,11 +100,11 @@ func (p *prometheus) watch(t *testing.T, job string, servers ...*server) {
 }
 
 // scrape sets what is scraped of a job; nil is nothing.
-func (p *prometheus) scrape(job string, target *promTarget) {
+func (p *prometheus) scrape(job string, target *alarms.Target) {
 	p.t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.targets = slices.DeleteFunc(p.targets, func(o promTarget) bool { return o.Labels["job"] == job })
+	p.targets = slices.DeleteFunc(p.targets, func(o alarms.Target) bool { return o.Labels["job"] == job })
 	if target != nil {
 		p.targets = append(p.targets, *target)
 	}
@@ -138,22 +113,21 @@ func (p *prometheus) scrape(job string, target *promTarget) {
 }
 
 // query asks for what an expression is now.
-func (p *prometheus) query(t *testing.T, expr string) []promSample {
+func (p *prometheus) query(t *testing.T, expr string) []alarms.Sample {
 	t.Helper()
 	res, err := http.PostForm("http://"+p.addr+"/api/v1/query", url.Values{"query": {expr}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	var answer struct {
-		Status, Error string
-		Data          struct{ Result json.RawMessage }
+	answer, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil || answer.Status != "success" {
-		t.Fatalf("Prometheus refuses %s: %s %v", expr, answer.Error, err)
+	samples, err := alarms.Samples(answer)
+	if err != nil {
+		t.Fatalf("%s: %v", expr, err)
 	}
-	var samples []promSample
-	_ = json.Unmarshal(answer.Data.Result, &samples) // of a scalar it is none
 	return samples
 }
 
@@ -168,9 +142,9 @@ func (p *prometheus) until(t *testing.T, what string, is func() bool) {
 }
 
 // firing waits until alarms of a job fire.
-func (p *prometheus) firing(t *testing.T, job string, alarms ...string) {
+func (p *prometheus) firing(t *testing.T, job string, want ...string) {
 	t.Helper()
-	for _, alarm := range alarms {
+	for _, alarm := range want {
 		p.until(t, alarm+" fires", func() bool { return p.fires(t, job, alarm) })
 	}
 }

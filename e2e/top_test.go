@@ -183,7 +183,7 @@ func TestTopNamesWhoIsSlow(t *testing.T) {
 	t.Parallel()
 	env := []string{"HUBBUB_API_KEY=" + doctorsKey}
 	s := &server{addr: freeAddr(t), exited: make(chan struct{})}
-	s.cmd = exec.Command(program, "serve", "--listen", s.addr, "--workers", "2", "--jwt-key", stageKey, "--send-queue-bytes", "8MiB", "--send-queue-age", "10m")
+	s.cmd = exec.Command(program, "serve", "--listen", s.addr, "--workers", "2", "--jwt-key", stageKey, "--send-queue-bytes", "8MiB", "--send-queue-age", "10m", "--ping-interval", "24h")
 	s.cmd.Env = append(os.Environ(), env...)
 	s.run(t)
 	enter := func(user string, rooms ...string) (id string) {

@@ -25,6 +25,9 @@ func TestAloneStoreIsNotReady(t *testing.T) {
 		if err := n.Ready(); errors.Is(err, errNoLeader) != want {
 			t.Errorf("Ready says %v", err)
 		}
+		if h := n.Health(); h.Cut != want || !h.Up() {
+			t.Errorf("cut off: %t, the links are up: %t", h.Cut, h.Up())
+		}
 	}
 	alone(true)
 	first.beat(storeFlag, nil)

@@ -13,7 +13,8 @@ import (
 type Health struct {
 	// Links are the two connections: what sends, and what receives.
 	Links [2]Link
-	// Cut says that this node can't hear of the others: a link is down, or not even what it says itself comes back.
+	// Cut says that this node can't hear of the others: a link is down, or not even what it says itself comes back. Of
+	// StartStore and Join it also says that the stores don't serve: a store that is cut off still has links, to itself.
 	Cut   bool
 	Peers int // other nodes that are there, as far as it knows
 
@@ -48,6 +49,9 @@ func (b *Broker) Health() Health {
 	}
 	if n := b.nodes; n != nil {
 		n.health(&h)
+	}
+	if b.stores != nil {
+		h.Cut = h.Cut || b.stores.lost() != nil
 	}
 	return h
 }

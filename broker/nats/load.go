@@ -16,7 +16,7 @@ import (
 
 // load reads what is kept of a room behind an offset, in the log of a nonce. Where it fails the stream is looked at: it may
 // be another one by now.
-func (st *stream) load(ctx context.Context, nonce, name, token string, behind uint64) (log broker.Log, err error) {
+func (st *stream) load(ctx *progress, nonce, name, token string, behind uint64) (log broker.Log, err error) {
 	l := &loading{st: st, ctx: ctx, nonce: nonce, name: name, token: token, subject: st.subject("p", nonce, token), behind: behind}
 	l.more, l.last = l.batch, func() (uint64, error) { return st.lastSequence(ctx, l.subject) }
 	if err := l.run(); err != nil {
@@ -28,10 +28,35 @@ func (st *stream) load(ctx context.Context, nonce, name, token string, behind ui
 	return l.log, nil
 }
 
+// progress is a context that is done when nothing was got on with for logPatience. A log may have so much that reading it takes
+// longer in all where the servers are busy; given up in the midst of it, it would be begun anew, again and again.
+type progress struct {
+	context.Context
+	timer  *time.Timer
+	cancel context.CancelFunc
+}
+
+const logPatience = 2 * apiTimeout
+
+func newProgress(ctx context.Context) *progress {
+	p := &progress{}
+	p.Context, p.cancel = context.WithCancel(ctx)
+	p.timer = time.AfterFunc(logPatience, p.cancel)
+	return p
+}
+
+// renew is called where something was got on with.
+func (p *progress) renew() { p.timer.Reset(logPatience) }
+
+func (p *progress) end() {
+	p.timer.Stop()
+	p.cancel()
+}
+
 // loading is a log that is being read.
 type loading struct {
 	st      *stream
-	ctx     context.Context
+	ctx     *progress
 	nonce   string
 	name    string
 	token   string
@@ -207,6 +232,7 @@ func (l *loading) readUpTo(behind, last uint64) (uint64, error) {
 		}
 		if len(l.groups) > read {
 			behind = l.groups[len(l.groups)-1].seq
+			l.ctx.renew()
 			continue
 		}
 		select { // a replica that is behind has answered, or none, or the last has expired meanwhile

@@ -3,7 +3,36 @@ package nats
 import (
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 )
+
+// A log of which there is so much, or whose servers are so busy, that it takes longer to read than one answer may is read to its
+// end. One that isn't got on with is given up.
+func TestALongLogIsReadToItsEnd(t *testing.T) {
+	for most, ok := range map[uint64]bool{5: true, 2: false} { // up to there groups come
+		synctest.Test(t, func(t *testing.T) {
+			ctx := newProgress(t.Context())
+			defer ctx.end()
+			l := &loading{st: &stream{key: streamKey{messages: 10}}, ctx: ctx}
+			l.last = func() (uint64, error) { return 5, nil }
+			l.more = func(behind uint64) error {
+				select {
+				case <-time.After(logPatience * 3 / 4):
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				if behind < most {
+					l.groups = append(l.groups, group{seq: behind + 1})
+				}
+				return nil
+			}
+			if err := l.readGroups(5); (err == nil) != ok || len(l.groups) != int(most) {
+				t.Errorf("of 5 groups it has read %d, %v", len(l.groups), err)
+			}
+		})
+	}
+}
 
 // A replica that was cut off catches up while a room of ten groups is read from it. What the room had dropped by then it
 // doesn't get, and it has fewer than ten when it has come to where the end was. That something is missing is known all the same.
@@ -30,7 +59,9 @@ func TestReadFromAReplicaThatCatchesUp(t *testing.T) {
 		{"it goes on and on", []uint64{105, 106, 107, 109, 110}, [][]uint64{to(102, 105), to(106, 106), to(107, 107), to(108, 109)}, to(102, 109), 102},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := &loading{st: &stream{key: streamKey{messages: 10}}, ctx: t.Context(), behind: behind<<groupBits | (maxGroup - 1)}
+			ctx := newProgress(t.Context())
+			defer ctx.end()
+			l := &loading{st: &stream{key: streamKey{messages: 10}}, ctx: ctx, behind: behind<<groupBits | (maxGroup - 1)}
 			l.more = func(uint64) error {
 				for _, seq := range c.batches[0] {
 					l.groups = append(l.groups, group{seq: seq})

@@ -351,8 +351,8 @@ func (b *Broker) Read(r broker.Room, behind uint64, done func(broker.Log, error)
 }
 
 func (st *stream) read(room string, behind uint64) (broker.Log, error) {
-	ctx, cancel := context.WithTimeout(st.b.ctx, 2*apiTimeout)
-	defer cancel()
+	ctx := newProgress(st.b.ctx)
+	defer ctx.end()
 	nonce, err := st.await(ctx)
 	if err != nil {
 		return broker.Log{}, err

@@ -356,6 +356,7 @@ func (n *nodes) heardBeat(b []byte) {
 	switch {
 	case number == before+1:
 		n.heardTails(p, told, tails)
+	case told == 0: // nor can anything be lost: a node that comes isn't heard at once by all
 	case p.known || n.settle == 0: // the beats between are lost: nobody knows what else
 		n.missAll = true
 		fallthrough

@@ -237,6 +237,35 @@ func TestHolesAreSeen(t *testing.T) {
 	n.meets(0)
 }
 
+// A node that comes may be heard late: its route is made just then. What it has told by then is missed; where that is nothing,
+// nobody misses anything.
+func TestWhoComesIsHeardLate(t *testing.T) {
+	for told, want := range map[uint64][]string{0: {"a: next"}, 3: {"a: next", "a missed"}} {
+		e := startEmbedded(t)
+		n := run(t, e.node(t))
+		n.meets(0)
+		n.listen("a")
+		p := newPuppet(t, e)
+		beats, err := p.c.SubscribeSync(beatSubject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.number, p.told = 2, told
+		p.beat(0, nil)
+		p.tell("a", "next", told+1, 0)
+		for own := 0; own < 3; { // it has told what is missed by then
+			m, err := beats.NextMsg(patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if id, _, _ := cutID(m.Data); id == n.ID() {
+				own++
+			}
+		}
+		n.hears(want...)
+	}
+}
+
 // Who was there when a topic was listened to, but hadn't answered, may have told it something until it is heard of again.
 func TestWhoDoesntAnswerIsMissed(t *testing.T) {
 	e := startEmbedded(t)

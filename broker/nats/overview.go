@@ -75,9 +75,7 @@ func (b *Broker) Look(ctx context.Context) (o Overview, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout/2)
 	defer cancel()
-	if told, at, no := noted(ctx, b.send, refusedKey); no == nil && told != nil {
-		o.mention(told, at)
-	}
+	o.mentionRefused(ctx, b.send)
 	return o, nil
 }
 

@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"net"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -24,11 +27,11 @@ var ErrRemoved = errors.New("this store was removed from its cluster (hubbub nod
 
 const (
 	removedKey = "removed." // and the store's id, or what NATS has in its place: a text
-	refusedKey = "refused"  // a refusedStore, the last one
+	refusedKey = "refused." // and the store's id: a refusedStore
 	// refusedFor is how long the overview tells of it. What starts it again and again does so more often.
 	refusedFor = 10 * time.Minute
 	// askRemoved bounds what a store waits for the others before it is among them: it may be they that wait for it.
-	askRemoved = time.Second
+	askRemoved = 2 * time.Second
 )
 
 // refusedStore is one that was removed and has tried to come back.
@@ -76,33 +79,62 @@ func (s *Store) refusal(ctx context.Context, c *client.Conn, names ...string) er
 		address, _ := s.Address()
 		told, _ := json.Marshal(refusedStore{s.ID, address})
 		if js, err := jetstream.New(c); err == nil {
-			_ = note(ctx, js, refusedKey, told, 1) // or only this one says it; the bucket is there
+			_ = note(ctx, js, refusedKey+s.ID, told, 1) // or only this one says it; the bucket is there
 		}
 		return ErrRemoved
 	}
 	return nil
 }
 
-// removed is ErrRemoved where another store says so. This one isn't among them yet.
+// removed is ErrRemoved where another store says so. This one isn't among them yet. All are asked at once, and the first that
+// knows is enough: some may be silent.
 func (e *embedded) removed() error {
 	if !e.clustered() || !e.hasPeers() {
 		return nil
 	}
-	options := []client.Option{e.store.login(forNodes), client.NoReconnect(), client.Timeout(askRemoved), client.Name("hubbub, a store that comes")}
+	ctx, cancel := context.WithTimeout(context.Background(), askRemoved)
+	defer cancel()
+	others := e.store.others()
+	answers := make(chan error, len(others))
+	var all sync.WaitGroup
+	for _, address := range others {
+		all.Go(func() { answers <- e.removedSays(ctx, address) })
+	}
+	defer all.Wait()
+	defer cancel()
+	for range others {
+		if err := <-answers; err == nil || errors.Is(err, ErrRemoved) {
+			return err
+		}
+	}
+	return nil // nobody knows; they say so later
+}
+
+// removedSays is what the store at an address knows of that; another error where it can't be asked, or doesn't know.
+func (e *embedded) removedSays(ctx context.Context, address string) error {
+	options := []client.Option{e.store.login(forNodes), client.NoReconnect(), client.Timeout(askRemoved), client.Name("hubbub, a store that comes"),
+		client.IgnoreDiscoveredServers(), client.SetCustomDialer(untilDone{ctx})}
 	if e.tls != nil {
 		options = append(options, client.Secure(e.tls))
 	}
-	c, err := client.Connect("nats://"+strings.Join(e.store.others(), ",nats://"), options...)
+	c, err := client.Connect("nats://"+address, options...)
 	if err != nil {
-		return nil // they say so later
-	}
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), askRemoved)
-	defer cancel()
-	if err := e.store.refusal(ctx, c, e.store.ID); errors.Is(err, ErrRemoved) {
 		return err
 	}
-	return nil // or nobody knows yet
+	defer c.Close()
+	return e.store.refusal(ctx, c, e.store.ID)
+}
+
+// untilDone dials, and cuts the connection when ctx is done.
+type untilDone struct{ ctx context.Context }
+
+func (d untilDone) Dial(network, address string) (net.Conn, error) {
+	var dialer net.Dialer
+	c, err := dialer.DialContext(d.ctx, network, address)
+	if err == nil {
+		context.AfterFunc(d.ctx, func() { c.Close() })
+	}
+	return c, err
 }
 
 // belongs has Run end where this store was removed, which it may have been while it was cut off. Where nobody answers it may
@@ -126,6 +158,21 @@ func (s *stores) belongs() error {
 		s.belong = true
 	}
 	return nil
+}
+
+// mentionRefused adds the stores that were removed, and have tried to come back a while ago.
+func (o *Overview) mentionRefused(ctx context.Context, c *client.Conn) {
+	const subject = "$KV." + agreedBucket + "."
+	var info server.JSApiStreamInfoResponse
+	err := ask(ctx, c, "$JS.API.STREAM.INFO."+agreedStream, server.JSApiStreamInfoRequest{SubjectsFilter: subject + refusedKey + "*"}, &info, &info.ApiResponse)
+	if err != nil || info.StreamInfo == nil {
+		return // the next time
+	}
+	for _, key := range slices.Sorted(maps.Keys(info.State.Subjects)) {
+		if told, at, err := noted(ctx, c, strings.TrimPrefix(key, subject)); err == nil && told != nil {
+			o.mention(told, at)
+		}
+	}
 }
 
 // mention adds a store that was removed, and has tried to come back a while ago.

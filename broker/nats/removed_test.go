@@ -3,11 +3,14 @@ package nats
 import (
 	"context"
 	"errors"
+	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nats-server/v2/server"
 	client "github.com/nats-io/nats.go"
 )
 
@@ -79,6 +82,11 @@ func TestOnlyWhoIsRemovedIsNoted(t *testing.T) {
 	c := newStores(t, 3)
 	c.startAll()
 	b := c.brokers[0]
+	away := 2
+	if c.brokers[away].server.running().JetStreamIsLeader() {
+		away = 1 // one that leads the others doesn't answer how it was removed
+	}
+	store := c.configs[away].ID
 	conn, err := client.Connect(client.DefaultURL, client.InProcessServer(b.server), c.configs[0].login(forStores))
 	if err != nil {
 		t.Fatal(err)
@@ -89,13 +97,13 @@ func TestOnlyWhoIsRemovedIsNoted(t *testing.T) {
 		c.until("it is known whether "+name+" was removed", func() bool {
 			ctx, cancel := context.WithTimeout(t.Context(), apiTimeout) // who led what nodes agree on may be the one that is removed
 			defer cancel()
-			err := c.configs[2].refusal(ctx, b.send, name)
+			err := c.configs[away].refusal(ctx, b.send, name)
 			removed = errors.Is(err, ErrRemoved)
 			return err == nil || removed
 		})
 		return removed
 	}
-	peer := c.brokers[2].server.running().Node()
+	peer := c.brokers[away].server.running().Node()
 	if _, err := removeNoted(t.Context(), conn, b.js, "nobody", 3); err == nil {
 		t.Error("one that there isn't is removed")
 	}
@@ -104,16 +112,74 @@ func TestOnlyWhoIsRemovedIsNoted(t *testing.T) {
 		t.Fatal(err)
 	}
 	lost.Close()
-	if _, err := removeNoted(t.Context(), lost, b.js, "store2", 3); err == nil {
+	if _, err := removeNoted(t.Context(), lost, b.js, store, 3); err == nil {
 		t.Error("it is removed, though the question was lost")
 	}
-	if noted("nobody") || noted("store2") || noted(peer) {
+	if noted("nobody") || noted(store) || noted(peer) {
 		t.Error("one is noted that wasn't removed")
 	}
 	if unnoted, err := removeNoted(t.Context(), conn, b.js, "Server name unknown at this time (peerID: "+peer+")", 3); unnoted != nil || err != nil {
 		t.Errorf("it isn't removed: %v, %v", unnoted, err)
 	}
-	if !noted(peer) || noted("store2") {
+	if !noted(peer) || noted(store) {
 		t.Error("it isn't noted by what NATS calls it, or by more than that")
+	}
+}
+
+// Of several stores that were removed, and try to come back, each is told of.
+func TestEachRefusedStoreIsToldOf(t *testing.T) {
+	t.Parallel()
+	c := newStores(t, 1)
+	c.startAll()
+	b := c.brokers[0]
+	ready(t, b)
+	for _, id := range []string{"old-1", "old-2", "old-1"} {
+		if err := note(t.Context(), b.js, removedKey+id, []byte("removed"), 1); err != nil {
+			t.Fatal(err)
+		}
+		s := Store{Listen: id + ":7422", ID: id}
+		if err := s.refusal(t.Context(), b.send, "other", id); !errors.Is(err, ErrRemoved) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	var o Overview
+	o.mentionRefused(t.Context(), b.send)
+	if len(o.Problems) != 2 || !strings.HasPrefix(o.Problems[0], "the store old-1 (old-1:7422) was removed") || !strings.HasPrefix(o.Problems[1], "the store old-2 (old-2:7422) was removed") {
+		t.Errorf("it tells of %q", o.Problems)
+	}
+}
+
+// Stores that are silent, as machines that are off, are waited for at the same time.
+func TestSilentStoresAreAskedAtOnce(t *testing.T) {
+	s := Store{Cluster: Cluster{Secret: testSecret, Join: []string{"127.0.0.1:1"}}, Listen: "127.0.0.1:1", ID: "store"}
+	events := make(chan string, 4)
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		s.Join = append(s.Join, l.Addr().String())
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			events <- "begins"
+			_, _ = c.Read(make([]byte, 1)) // until it is given up
+			events <- "ends"
+			c.Close()
+		}()
+	}
+	e := &embedded{dir: t.TempDir(), store: &s}
+	if err := os.MkdirAll(filepath.Join(e.dir, server.JetStreamStoreDir, server.DEFAULT_SYSTEM_ACCOUNT, "_js_", "_meta_"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.removed(); err != nil {
+		t.Error(err)
+	}
+	got := []string{<-events, <-events, <-events, <-events}
+	if want := []string{"begins", "begins", "ends", "ends"}; !slices.Equal(got, want) {
+		t.Errorf("they were asked %q", got)
 	}
 }

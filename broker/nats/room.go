@@ -60,8 +60,8 @@ func (ro *room) open(opened func(broker.Log, error)) {
 
 // begin subscribes to what comes, which is held, and then reads what is there: nothing falls between.
 func (ro *room) begin() (log broker.Log, err error) {
-	ctx, cancel := context.WithTimeout(ro.st.b.ctx, 2*apiTimeout)
-	defer cancel()
+	ctx := newProgress(ro.st.b.ctx)
+	defer ctx.end()
 	nonce, err := ro.st.await(ctx)
 	if err != nil {
 		return log, err
@@ -69,7 +69,9 @@ func (ro *room) begin() (log broker.Log, err error) {
 	if err := ro.subscribe(nonce); err != nil {
 		return log, err
 	}
-	if err := ro.st.b.receive.FlushWithContext(ctx); err != nil {
+	flush, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	if err := ro.st.b.receive.FlushWithContext(flush); err != nil {
 		return log, fmt.Errorf("%w: %v", broker.ErrUnavailable, err)
 	}
 	if log, err = ro.st.load(ctx, nonce, ro.name, ro.token, 0); err == nil {
@@ -276,8 +278,8 @@ func (ro *room) reopen() error {
 // read delivers what the log has behind a sequence, which was delivered last. It fails where the log is another one by
 // now, which find says to the room.
 func (ro *room) read(nonce string, last uint64) error {
-	ctx, cancel := context.WithTimeout(ro.st.b.ctx, 2*apiTimeout)
-	defer cancel()
+	ctx := newProgress(ro.st.b.ctx)
+	defer ctx.end()
 	behind := last<<groupBits | (maxGroup - 1)
 	log, err := ro.st.load(ctx, nonce, ro.name, ro.token, behind)
 	switch {

@@ -161,10 +161,13 @@ func (s *stores) set(err error) {
 }
 
 // Ready is Broker.Ready.
-func (s *stores) Ready() error {
+func (s *stores) Ready() error { return cmp.Or(s.lost(), s.behind()) }
+
+// lost says why the stores don't serve this node, or nil.
+func (s *stores) lost() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return cmp.Or(s.why, s.few(), s.catchUp)
+	return cmp.Or(s.why, s.few())
 }
 
 // few is an error where this store hears of so few others that they are none together: then no leader will come, and
@@ -195,10 +198,7 @@ const serving = "hb.serving"
 func (s *stores) answer() error {
 	_, err := s.b.send.QueueSubscribe(serving, "hb", func(m *client.Msg) {
 		var why string
-		s.mu.Lock()
-		err := cmp.Or(s.why, s.few())
-		s.mu.Unlock()
-		if err != nil {
+		if err := s.lost(); err != nil {
 			why = err.Error()
 		}
 		_ = m.Respond([]byte(why)) // who doesn't hear it asks again

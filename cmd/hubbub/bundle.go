@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -75,9 +76,6 @@ func (b *bundle) lacks(name string, err error) {
 func (c *bundleCmd) Run(ctx *kong.Context) error {
 	until, cancel := untilSignal()
 	defer cancel()
-	if c.Output == "" {
-		c.Output = "hubbub-bundle-" + time.Now().UTC().Format("20060102-150405") + ".tar.gz"
-	}
 	b := &bundle{scrub: newScrubber(&c.serveCmd, c.WithNames, c.Key)}
 	s := c.subject(ctx, &c.lookFlags)
 	c.settingsTo(b, ctx)
@@ -89,18 +87,44 @@ func (c *bundleCmd) Run(ctx *kong.Context) error {
 	b.text("system.txt", "kernel, limits, memory, control group", systemText(s.Process()))
 	c.serverTo(until, b, &s)
 	c.logTo(until, b, &s)
-	if err := b.write(c.Output); err != nil {
+	f, err := createBundle(c.Output, time.Now())
+	if err == nil {
+		err = b.write(f)
+	}
+	if err != nil {
 		return err
 	}
-	fmt.Printf("%s, of %d bytes, has:\n", printable(c.Output), fileSize(c.Output))
+	fmt.Printf("%s, of %d bytes, has:\n", printable(f.Name()), fileSize(f.Name()))
 	for _, f := range b.files {
 		fmt.Printf("  %-16s %9d  %s\n", f.name, len(f.content), f.about)
 	}
 	for _, m := range b.missing {
 		fmt.Printf("  missing: %s\n", printable(m))
 	}
-	fmt.Println("Look at it before you send it: tar -xzf", printable(c.Output))
+	fmt.Println("Look at it before you send it: tar -xzf", printable(f.Name()))
 	return nil
+}
+
+// createBundle makes the file of that name, which only its owner may read; "" has it be named by the time, and by a number where there is one of that already.
+func createBundle(output string, now time.Time) (f *os.File, err error) {
+	name, own := output, "hubbub-bundle-"+now.UTC().Format("20060102-150405")
+	for n := 1; n < 100; n++ {
+		switch {
+		case output != "":
+		case n == 1:
+			name = own + ".tar.gz"
+		default:
+			name = fmt.Sprintf("%s-%d.tar.gz", own, n)
+		}
+		f, err = os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if output != "" || !errors.Is(err, fs.ErrExist) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--output: %w", err)
+	}
+	return f, nil
 }
 
 func fileSize(name string) int64 {
@@ -263,8 +287,8 @@ func endOf(name string) (string, error) {
 	return string(out), err
 }
 
-// write makes the file, which only its owner may read.
-func (b *bundle) write(name string) (err error) {
+// write fills the file, and closes it.
+func (b *bundle) write(f *os.File) (err error) {
 	list := "A bundle of hubbub, for a bug report. " + bundleHolds + "\n\n"
 	for _, f := range b.files {
 		list += fmt.Sprintf("%-16s %s\n", f.name, f.about)
@@ -273,14 +297,11 @@ func (b *bundle) write(name string) (err error) {
 		list += "missing: " + m + "\n"
 	}
 	b.text("README.txt", "this list", list)
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("--output: %w", err)
-	}
 	zip := gzip.NewWriter(f)
 	out := tar.NewWriter(zip)
-	folder := strings.TrimSuffix(strings.TrimSuffix(filepath.Base(name), ".tar.gz"), ".tgz")
-	if folder == filepath.Base(name) {
+	name := filepath.Base(f.Name())
+	folder := strings.TrimSuffix(strings.TrimSuffix(name, ".tar.gz"), ".tgz")
+	if folder == name {
 		folder += ".d" // tar -xzf beside it can't make a folder of the file's name
 	}
 	for _, file := range b.files {

@@ -95,7 +95,7 @@ func (c *serveCmd) subject(ctx *kong.Context, at *lookFlags) doctor.Subject {
 		url = "" // it is of the environment, before which a flag counts
 	}
 	s := doctor.Subject{
-		Settings: err, Listen: c.Listen, BasePath: c.BasePath, MaxConnections: cfg.MaxConnections, MaxBufferedBytes: cfg.MaxBufferedBytes,
+		Settings: err, Listen: c.Listen, IO: c.IO, BasePath: c.BasePath, MaxConnections: cfg.MaxConnections, MaxBufferedBytes: cfg.MaxBufferedBytes,
 		PingInterval: c.PingInterval, TrustedProxies: c.TrustedProxies, DataDir: c.DataDir, NATS: c.NATS, NATSCreds: c.NATSCreds, NATSCA: c.NATSCA,
 		Join: c.Join, Secrets: c.WebhookSecret, Tokens: c.JWTKey != "" || c.JWTJWKS != "",
 		URL: strings.TrimRight(cmp.Or(url, c.ownURL()), "/"), Runs: url != "", Key: key,

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/hubbub/internal/doctor"
 )
@@ -53,6 +57,38 @@ func TestLooksTakeTime(t *testing.T) {
 		flag, _, _ := strings.Cut(strings.Fields(args)[1], "=")
 		if err == nil || !strings.HasPrefix(err.Error(), flag+" ") || !strings.Contains(err.Error(), "is wanted") {
 			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
+// Bundles of one second have names of their own, unless one is given.
+func TestTwoBundlesOfASecond(t *testing.T) {
+	t.Chdir(t.TempDir())
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	for _, want := range []string{"hubbub-bundle-20260101-120000.tar.gz", "hubbub-bundle-20260101-120000-2.tar.gz", "hubbub-bundle-20260101-120000-3.tar.gz"} {
+		f, err := createBundle("", now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Close(); f.Name() != want {
+			t.Errorf("it is %s, want %s", f.Name(), want)
+		}
+		if _, err := createBundle(want, now); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("one that is there is written over: %v", err)
+		}
+	}
+	if _, err := createBundle("missing/bundle.tar.gz", now); err == nil {
+		t.Error("it is made in a folder that isn't there")
+	}
+}
+
+// The line of the log that says where the server listens says how it reads and writes, where that was chosen.
+func TestTheStartSaysTheWayToReadAndWrite(t *testing.T) {
+	for io, want := range map[string]bool{"auto": false, "epoll": true, "uring": true, "pump": true} {
+		c := serveCmd{IO: io}
+		uses := c.machine()
+		if says := slices.Contains(uses, any("io")) && slices.Contains(uses, any(io)); says != want || uses[0] != "processors" {
+			t.Errorf("with %s it says %v", io, uses)
 		}
 	}
 }

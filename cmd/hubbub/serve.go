@@ -151,7 +151,7 @@ func (c *serveCmd) Run(ctx *kong.Context) error {
 	defer unwatch()
 	again.onSignal(watched, srv) // before anybody can know that the server runs
 
-	log.Info("hubbub listens", append(c.where(l.Addr(), secure != nil), "processors", runtime.GOMAXPROCS(0))...)
+	log.Info("hubbub listens", append(c.where(l.Addr(), secure != nil), c.machine()...)...)
 	served := make(chan error, 2)
 	go func() { served <- srv.Serve(l) }()
 	if admin != nil {
@@ -384,6 +384,15 @@ func (c *serveCmd) where(a net.Addr, secure bool) []any {
 		return []any{"websocket", "ws" + at + "ws"}
 	}
 	return []any{"page", "http" + at, "websocket", "ws" + at + "ws"}
+}
+
+// machine is what the server makes use of: processors, and the way to read and write where that is chosen.
+func (c *serveCmd) machine() []any {
+	uses := []any{"processors", runtime.GOMAXPROCS(0)}
+	if c.IO != "auto" {
+		uses = append(uses, "io", c.IO)
+	}
+	return uses
 }
 
 // size is a number of bytes: 65536, 64KiB, 1MiB, 2GiB.

@@ -51,6 +51,7 @@ type Subject struct {
 	// The settings of the server, as it would take them.
 	Settings         error // why they can't be used
 	Listen, Admin    string
+	IO               string // how connections are read and written
 	BasePath         string
 	MaxConnections   int
 	MaxBufferedBytes int64
@@ -184,6 +185,9 @@ func settings(_ context.Context, s *Subject) []Finding {
 	if s.Settings != nil {
 		return []Finding{fault("settings", "hubbub config, with the same settings, says the same and where each is from", "hubbub serve wouldn't start: %v", s.Settings)}
 	}
+	if s.IO != "" && s.IO != "auto" {
+		return []Finding{ok("settings", "hubbub serve would take them, with --io %s", s.IO)}
+	}
 	return []Finding{ok("settings", "hubbub serve would take them")}
 }
 
@@ -204,7 +208,7 @@ func port(_ context.Context, s *Subject) (all []Finding) {
 		switch {
 		case !inUse(err):
 			all = append(all, fault(name, "choose an address of this machine, and a port from 1024 on or give the capability: setcap cap_net_bind_service=+ep $(command -v hubbub)", "%s can't be listened at: %v", at.address, err))
-		case program == "hubbub":
+		case isHubbub(program):
 			all = append(all, ok(name, "hubbub, process %d, listens at %s", pid, at.address))
 		case pid != 0:
 			all = append(all, fault(name, fmt.Sprintf("stop %s, or give hubbub another port by %s", program, at.setting), "%s, process %d, listens at %s already", program, pid, at.address))

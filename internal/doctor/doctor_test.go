@@ -295,6 +295,36 @@ func TestNobodyListens(t *testing.T) {
 	expect(t, server(t.Context(), &Subject{URL: url, Runs: true}), Fault, "nobody listens at "+url, "--url")
 }
 
+// A server whose program has another name than hubbub is known by that of the doctor's own; another program is named.
+func TestWhoListens(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("nobody can be seen")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := &Subject{Listen: l.Addr().String()} // this process has the name of the doctor's
+	expect(t, port(t.Context(), s), OK, fmt.Sprint("hubbub, process ", os.Getpid(), ", listens at "))
+	if folder := s.Process(); folder != fmt.Sprint("/proc/", os.Getpid()) {
+		t.Errorf("the server's process is %s", folder)
+	}
+	if isHubbub("nginx") || !isHubbub("hubbub") {
+		t.Error("it is known by another name")
+	}
+}
+
+func TestTheWayToReadAndWriteIsSaid(t *testing.T) {
+	for io, says := range map[string]string{"uring": "with --io uring", "auto": "would take them", "": "would take them"} {
+		all := settings(t.Context(), &Subject{IO: io})
+		expect(t, all, OK, says)
+		if said := strings.Contains(all[0].Found, "--io"); said != (io == "uring") {
+			t.Errorf("of %q it says %q", io, all[0].Found)
+		}
+	}
+}
+
 func TestForWhomClientsAreTaken(t *testing.T) {
 	for _, tt := range []struct {
 		remote string

@@ -37,9 +37,15 @@ func (s *Subject) number(path string, i int) (n int64, ok bool) {
 	return n, err == nil
 }
 
+// isHubbub says whether a program is this one, by its name: some call it otherwise, with its version, say.
+func isHubbub(program string) bool {
+	own, err := os.Executable()
+	return program == "hubbub" || err == nil && program == filepath.Base(own)
+}
+
 // process is the folder in /proc of the server that listens, or of this process.
 func (s *Subject) process() (folder, whose string) {
-	if pid, program := s.holder(s.Listen); program == "hubbub" {
+	if pid, program := s.holder(s.Listen); isHubbub(program) {
 		return "/proc/" + strconv.Itoa(pid), "of the server, process " + strconv.Itoa(pid)
 	}
 	return "/proc/self", "here; the server's may be others, where it is started in another way"

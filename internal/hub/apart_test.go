@@ -239,3 +239,32 @@ func TestASessionGoesWhereItIsAskedFor(t *testing.T) {
 		})
 	}
 }
+
+// A session that is doubted anew while a node is asked about it stays in doubt: that node may have got it behind its answer. And
+// there are so many doubts at most.
+func TestADoubtThatIsNotedAnewStays(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
+	a, b := nodes[0], nodes[1].inner.ID()
+	a.sees(nodes[1], false) // nobody else asks it
+	m := &a.h.cluster.moves
+	ann, _ := a.member("ann", "r")
+	bob, _ := a.member("bob", "r")
+	until := a.h.doubtTime()
+	m.doubt(idOf(ann), until)
+	m.doubt(idOf(bob), until)
+	asked := m.rivalsOf(b, a.h)
+	m.doubt(idOf(ann), until)
+	m.settled(b, asked, nil)
+	if left := m.rivalsOf(b, a.h); len(asked) != 2 || len(left) != 1 || left[0].ID != idOf(ann) {
+		t.Errorf("asked for were %v, and in doubt are %v, not %s alone", asked, left, ann.id)
+	}
+	for range manyDoubts {
+		m.doubt(NewID(), until)
+	}
+	m.doubt(idOf(ann), until+1)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := len(m.rivals[b]); n != manyDoubts || m.rivals[b][idOf(ann)].until != until+1 {
+		t.Errorf("%d doubts are noted, of ann %v", n, m.rivals[b][idOf(ann)])
+	}
+}

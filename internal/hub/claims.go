@@ -85,7 +85,11 @@ type chase struct {
 	gone    broker.NodeID // the node that had it, and is no more
 	granted broker.NodeID // to which it was granted then, or has gone, as another says
 	led     []broker.NodeID
+	late    int // answers that didn't come in time
 }
+
+// patience is how long the next answer is waited for: longer each time, since a busy node's may always come late.
+func (s *chase) patience() time.Duration { return claimTry << min(s.late, 2) }
 
 // leads says that the session, whose node is gone, has gone to that one before: it is asked then, once.
 func (c *cluster) leads(s *chase, to broker.NodeID) bool {
@@ -156,7 +160,7 @@ func (h *Hub) claim(ctx context.Context, r *Resumption, q claimQuestion) (a clai
 // claimFrom asks one node. Without an error, and without a session or a look at it, s says which one comes next, or this
 // one again.
 func (h *Hub) claimFrom(ctx context.Context, s *chase) (a claimAnswer, err error) {
-	try, cancel := context.WithTimeout(ctx, claimTry)
+	try, cancel := context.WithTimeout(ctx, s.patience())
 	defer cancel()
 	a, err = askNode[claimAnswer](try, h.cluster, s.at, callSession, s.q)
 	switch {
@@ -166,6 +170,7 @@ func (h *Hub) claimFrom(ctx context.Context, s *chase) (a claimAnswer, err error
 	case err == nil:
 		return a, nil
 	case errors.Is(err, ErrTimeout): // it may be gone, and nobody has noticed
+		s.late++
 	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrStopped):
 		s.lost++
 	case errors.Is(err, ErrUnknownClient) && s.at == s.granted: // nor will it: its handshake came to nothing

@@ -27,6 +27,7 @@ type testNode struct {
 	mu   sync.Mutex
 	lose func(kind callKind) (question, answer bool)
 	away map[broker.NodeID]bool // can't be reached
+	slow time.Duration          // after which answers come
 
 	views  sync.Mutex // guards what follows, and is held while a view is told
 	node   broker.Node
@@ -43,8 +44,11 @@ type lossy struct {
 
 func (b *lossy) Call(to broker.NodeID, body []byte, done func([]byte, error)) {
 	b.n.mu.Lock()
-	lose, away := b.n.lose, b.n.away[to]
+	lose, away, slow := b.n.lose, b.n.away[to], b.n.slow
 	b.n.mu.Unlock()
+	if answered := done; slow > 0 {
+		done = func(body []byte, err error) { time.AfterFunc(slow, func() { answered(body, err) }) }
+	}
 	if away {
 		go done(nil, broker.ErrUnavailable)
 		return
@@ -105,11 +109,15 @@ func nodesOf(t testing.TB, memory *brokertest.Memory, many int, set func(*Config
 
 func newTestNode(t testing.TB, memory *brokertest.Memory, set func(*Config)) *testNode {
 	n := &testNode{t: t, inner: memory.Broker()}
-	n.h, n.l = newHubOf(t, 2, func(c *Config) {
+	n.begin(set)
+	return n
+}
+
+func (n *testNode) begin(set func(*Config)) {
+	n.h, n.l = newHubOf(n.t, 2, func(c *Config) {
 		c.Broker, c.ResumeWindow = &lossy{n.inner, n}, time.Minute
 		set(c)
 	})
-	return n
 }
 
 // comes is a client that comes to the node with a token.
@@ -542,4 +550,52 @@ func TestAHandshakeDoesNotWaitForLong(t *testing.T) {
 	}
 	expectOn(t, idOf(ann), 0, nodes...)
 	audited(t, nodes...)
+}
+
+// A node that has just come hasn't heard of all others yet, which are busy. Who comes there with a session of one of these
+// has it, once the node hears of that one, or once the others know that it has died.
+func TestASessionOfANodeThatOnlyOthersSee(t *testing.T) {
+	for _, dies := range []bool{false, true} {
+		t.Run(fmt.Sprint("it has died: ", dies), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				memory := brokertest.NewMemory()
+				t.Cleanup(memory.Wait)
+				nodes := nodesOf(t, memory, 2, func(*Config) {})
+				busy, other := nodes[0], nodes[1]
+				ann, _ := busy.member("ann", "r")
+				comer := &testNode{t: t, inner: memory.Broker(), hidden: map[broker.NodeID]bool{busy.inner.ID(): true}, away: map[broker.NodeID]bool{busy.inner.ID(): true}}
+				comer.begin(func(*Config) {})
+				until(t, "it sees the other", func() bool { return comer.h.cluster.sees(other.inner.ID()) })
+				back := make(chan *client, 1)
+				go func() { back <- comer.comes(ann.token(), "ann") }()
+				time.Sleep(2 * time.Second)
+				if dies {
+					busy.dies(other)
+				} else {
+					comer.reaches(busy, true)
+					comer.sees(busy, true)
+				}
+				if c := <-back; c.id != ann.id || c.welcome["resumed"] != true {
+					t.Errorf("welcome %v, it was %s", c.welcome, ann.id)
+				}
+			})
+		})
+	}
+}
+
+// A node that is so busy that each of its answers comes late hands a session over all the same.
+func TestASessionOfANodeThatAnswersLate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		memory := brokertest.NewMemory()
+		t.Cleanup(memory.Wait)
+		nodes := nodesOf(t, memory, 2, func(*Config) {})
+		busy, comer := nodes[0], nodes[1]
+		ann, _ := busy.member("ann", "r")
+		comer.mu.Lock()
+		comer.slow = 1500 * time.Millisecond
+		comer.mu.Unlock()
+		if back := comer.comes(ann.token(), "ann"); back.id != ann.id || back.welcome["resumed"] != true {
+			t.Errorf("welcome %v, it was %s", back.welcome, ann.id)
+		}
+	})
 }

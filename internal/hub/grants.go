@@ -33,9 +33,19 @@ type moves struct {
 	grants   map[ID]grant                   // as the node that decides
 	known    []broker.Peer                  // the last view
 	lost     map[broker.NodeID]int64        // nodes that are gone, and until when their sessions are given to others
-	rivals   map[broker.NodeID]map[ID]int64 // ids that nodes may have as well, and until when
+	rivals   map[broker.NodeID]map[ID]doubt // ids that nodes may have as well
+	doubts   uint64                         // that were noted
 	asking   map[broker.NodeID]bool         // they are told so
 }
+
+// doubt is that a node may have a session as well.
+type doubt struct {
+	until  int64
+	number uint64 // of all that were noted: another one where it was noted anew
+}
+
+// manyDoubts is how many there are about one node at most, some 6 MB. Beyond that a session may stay on two nodes.
+const manyDoubts = 1 << 17
 
 // taken is by which handshake a session came, and until when that is known. By the hub's clock, as all times here.
 type taken struct {
@@ -55,7 +65,7 @@ const takenTime = 60_000 // milliseconds
 func (m *moves) init() {
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.claiming, m.taken, m.came, m.grants = map[ID]*claiming{}, map[ID]taken{}, map[ID]int64{}, map[ID]grant{}
-	m.lost, m.rivals, m.asking = map[broker.NodeID]int64{}, map[broker.NodeID]map[ID]int64{}, map[broker.NodeID]bool{}
+	m.lost, m.rivals, m.asking = map[broker.NodeID]int64{}, map[broker.NodeID]map[ID]doubt{}, map[broker.NodeID]bool{}
 }
 
 // background does something on a goroutine of its own, for which the hub's Stop waits; false where it is too late.
@@ -99,10 +109,15 @@ func (m *moves) doubt(id ID, until int64) {
 
 // rival: mu is held.
 func (m *moves) rival(of broker.NodeID, id ID, until int64) {
-	if m.rivals[of] == nil {
-		m.rivals[of] = map[ID]int64{}
+	ids := m.rivals[of]
+	if ids == nil {
+		ids = map[ID]doubt{}
+		m.rivals[of] = ids
 	}
-	m.rivals[of][id] = until
+	if _, is := ids[id]; is || len(ids) < manyDoubts {
+		m.doubts++
+		ids[id] = doubt{until, m.doubts}
+	}
 }
 
 // doubted is how long, in milliseconds, a session is doubted still; 0 where it isn't.
@@ -110,8 +125,8 @@ func (m *moves) doubted(id ID) (left int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, ids := range m.rivals {
-		if until, is := ids[id]; is {
-			left = max(left, until-clock())
+		if d, is := ids[id]; is {
+			left = max(left, d.until-clock())
 		}
 	}
 	return left
@@ -177,8 +192,8 @@ func (m *moves) tidy(now int64) (gone []broker.NodeID) {
 		}
 	}
 	for node, ids := range m.rivals {
-		for id, until := range ids {
-			if until <= now {
+		for id, d := range ids {
+			if d.until <= now {
 				delete(ids, id)
 			}
 		}
@@ -240,11 +255,12 @@ type heirAnswer struct {
 	Here  bool           `json:"here,omitempty"`
 	Moved *broker.NodeID `json:"moved,omitempty"` // it was here, and went there
 	Gone  bool           `json:"gone,omitempty"`  // that node was here, not long ago, and is gone
+	Seen  bool           `json:"seen,omitempty"`  // that node is here
 }
 
 // orphan answers whether a session is here, or where it has gone: it may have gone on to a node that was asked before.
 func (h *Hub) orphan(q heirQuestion) heirAnswer {
-	a := heirAnswer{Gone: h.cluster.moves.lostLately(q.Gone)}
+	a := heirAnswer{Gone: h.cluster.moves.lostLately(q.Gone), Seen: h.cluster.sees(q.Gone)}
 	sh := h.clientShard(q.ID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -272,14 +288,14 @@ func (h *Hub) inherit(ctx context.Context, s *chase) (at broker.NodeID, here boo
 	if cut { // perhaps for a moment only
 		return at, false, errGone
 	}
-	lately, heard := c.moves.lostLately(gone), false
+	lately, heard, seen := c.moves.lostLately(gone), false, false
 	for _, a := range answers {
 		switch {
 		case a.Node == gone:
 		case a.Err == nil && a.Answer.Here:
 			return a.Node, true, nil
 		case a.Err == nil:
-			heard, lately = true, lately || a.Answer.Gone
+			heard, lately, seen = true, lately || a.Answer.Gone, seen || a.Answer.Seen
 		case errors.Is(a.Err, ErrTimeout):
 			return at, false, errGone // it may have it
 		}
@@ -291,6 +307,8 @@ func (h *Hub) inherit(ctx context.Context, s *chase) (at broker.NodeID, here boo
 	}
 	switch still := c.sees(gone); {
 	case still && !heard: // it may be this node that can't be heard
+		return at, false, errGone
+	case !still && !lately && seen: // this node has just come, and hasn't heard of that one yet, or that has just died
 		return at, false, errGone
 	case !still && !lately:
 		return at, false, ErrUnknownClient

@@ -66,12 +66,11 @@ func (s *session) start(r *run, raw []byte) {
 	s.hub.runs.start(r)
 }
 
-// hooksClosed forgets what is under way, and has Disconnect follow the hook that runs, once.
+// hooksClosed forgets what is under way, and has Disconnect follow the hook that runs.
 func (s *session) hooksClosed(code int) {
 	last := s.operationsClosed()
 	in := s.admitted() // asked whatever hooks there are: nobody waits for a Connect any more
-	if s.hub.cfg().Hooks.Disconnect != nil && in && !s.extra().disconnected {
-		s.more.disconnected = true // a panic in Closed has it called again
+	if s.hub.cfg().Hooks.Disconnect != nil && in {
 		s.hub.callDisconnect(last, s.addr(), s.identity(), code)
 	}
 }

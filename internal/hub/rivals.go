@@ -3,6 +3,7 @@ package hub
 import (
 	"bytes"
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -16,8 +17,9 @@ import (
 
 // rivalID is a session that is here, and the generation that it has.
 type rivalID struct {
-	ID  ID     `json:"id"`
-	Gen uint32 `json:"gen"`
+	ID    ID     `json:"id"`
+	Gen   uint32 `json:"gen"`
+	doubt uint64 // its number
 }
 
 // judged is what a node says of them.
@@ -64,31 +66,31 @@ func (m *moves) told(node broker.NodeID) {
 	delete(m.asking, node)
 }
 
-// settled forgets what a node has answered of; some are sought elsewhere for as long as they would have been there.
+// settled forgets what a node has answered of, but for what was noted anew since it was asked: it may have got that meanwhile. Some
+// are sought elsewhere for as long as they would have been there.
 func (m *moves) settled(node broker.NodeID, some []rivalID, moved []movedID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, w := range moved {
-		if until, is := m.rivals[node][w.ID]; is {
-			m.rival(w.To, w.ID, until)
+		if d, is := m.rivals[node][w.ID]; is {
+			m.rival(w.To, w.ID, d.until)
 		}
 	}
 	for _, r := range some {
-		delete(m.rivals[node], r.ID)
+		if m.rivals[node][r.ID].number == r.doubt {
+			delete(m.rivals[node], r.ID)
+		}
 	}
 }
 
 // rivalsOf are those of a node that are here still.
 func (m *moves) rivalsOf(node broker.NodeID, h *Hub) (all []rivalID) {
 	m.mu.Lock()
-	ids := make([]ID, 0, len(m.rivals[node]))
-	for id := range m.rivals[node] {
-		ids = append(ids, id)
-	}
+	ids := maps.Clone(m.rivals[node])
 	m.mu.Unlock()
-	for _, id := range ids {
+	for id, d := range ids {
 		h.has(id, func(_ string, _, gen uint32) bool {
-			all = append(all, rivalID{id, gen})
+			all = append(all, rivalID{id, gen, d.number})
 			return true
 		})
 	}

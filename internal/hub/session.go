@@ -51,9 +51,8 @@ type more struct {
 	meter      *meter    // what is left of its limits; nil where there are none, and before the first message
 	placings   *placings // what is still to be done, or to be known, of the rooms of its identity; nil for most
 
-	alarm        bool // tooLate is on its way
-	disconnected bool // the hook Disconnect has been called
-	final        bool // the session ends with its connection
+	alarm bool // tooLate is on its way
+	final bool // the session ends with its connection
 }
 
 func (s *session) extra() *more {

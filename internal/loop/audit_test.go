@@ -121,3 +121,34 @@ func TestNobodyIsShedForWhatCanBeFreed(t *testing.T) {
 		})
 	}
 }
+
+// A handler that closes another large debtor, as its own is shed, isn't told of that one's end twice.
+func TestADebtorThatIsClosedMeanwhileIsntShed(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		l := start(t, cfg)
+		w := l.workers[0]
+		var conns []*Conn
+		told := map[*Conn]int{}
+		h := &script{opened: func(c *Conn) { conns = append(conns, c) }}
+		h.closed = func(c *Conn, _ int) {
+			told[c]++
+			c.Owe(-1000, -1)
+			for _, other := range conns {
+				other.Close(4500, "")
+			}
+		}
+		for range 2 {
+			connect(t, l, h)
+		}
+		until(t, "both are in", func() (both bool) { do(w, func() { both = len(conns) == 2 }); return both })
+		do(w, func() {
+			for _, c := range conns {
+				c.Owe(1000, 1)
+			}
+			w.shed(1 << 20)
+			if told[conns[0]] != 1 || told[conns[1]] != 1 {
+				t.Errorf("told of their ends %d and %d times", told[conns[0]], told[conns[1]])
+			}
+		})
+	})
+}

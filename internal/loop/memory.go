@@ -53,6 +53,9 @@ func (w *Worker) shed(excess int64) {
 		if freed >= excess {
 			break
 		}
+		if c.state != open { // the end of one before has ended it
+			continue
+		}
 		freed += c.debt()
 		closed++
 		w.shedOne(c)
