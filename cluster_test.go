@@ -157,6 +157,16 @@ func TestANodeWaitsForOthersThatMustBeThere(t *testing.T) {
 	}
 }
 
+// A store that starts when most of the others are gone, as after a power cut, says so: at once in /readyz, and in its figures once
+// it has had the time to come in.
+func TestAStoreThatNeverComesInIsCutOff(t *testing.T) {
+	t.Parallel()
+	own := freePair(t)
+	s := rawtest.Start(t, hubbub.Config{DataDir: t.TempDir(), Cluster: hubbub.Cluster{Secret: secretOfTests, Listen: own, Join: []string{own, freePair(t), freePair(t)}}})
+	scraped(t, s, map[string]float64{"cut_off": 0})
+	scraped(t, s, map[string]float64{"cut_off": 1})
+}
+
 func TestSettingsOfClustersThatCantBe(t *testing.T) {
 	type cluster = hubbub.Cluster
 	store := func(change func(c *hubbub.Config)) hubbub.Config {

@@ -27,6 +27,7 @@ type links struct {
 	s      *Server
 	own    *nats.Broker // the same one; nil where it is Config.Broker
 	alone  bool         // there are no other nodes, whatever the broker is
+	began  time.Time
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
@@ -61,7 +62,7 @@ func (s *Server) openLinks() (err error) {
 		}
 		s.node = cmp.Or(s.cfg().NodeName, s.dataDir.ID())
 	}
-	l := &links{s: s, Broker: s.cfg().Broker, viewed: make(chan struct{}, 1), failed: make(chan struct{}), known: map[broker.NodeID]string{}}
+	l := &links{s: s, began: time.Now(), Broker: s.cfg().Broker, viewed: make(chan struct{}, 1), failed: make(chan struct{}), known: map[broker.NodeID]string{}}
 	c := nats.Config{Replicas: s.cfg().Cluster.Replicas, Window: s.cfg().DedupWindow, Logger: s.log}
 	switch s.cfg().role() {
 	case roleBroker:

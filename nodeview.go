@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"time"
 
 	"example.com/hubbub/broker"
 	"example.com/hubbub/internal/api"
@@ -76,6 +77,9 @@ func (l *links) others() (all []hub.NodeInfo, seen bool) {
 	return all, l.seen
 }
 
+// comesIn is how long a store may take to come in before it counts as cut off: most stores may be gone for good.
+const comesIn = 15 * time.Second
+
 // figures are for /metrics.
 func (l *links) figures() (f metrics.Links) {
 	if l == nil {
@@ -89,7 +93,7 @@ func (l *links) figures() (f metrics.Links) {
 	lost := false
 	if l.own != nil {
 		h := l.own.Health()
-		lost = h.Cut && l.in.Load()
+		lost = h.Cut && (l.in.Load() || time.Since(l.began) > comesIn)
 		f.WaitingBytes, f.Overrun = h.Waiting, int64(h.Overrun)
 		for _, link := range h.Links {
 			if link.Up {

@@ -63,6 +63,7 @@ func (d *drill) judgeAlarms() {
 		d.must(false, "no server was scraped")
 		return
 	}
+	p.until("it answers", p.ready) // else it would seem that none has fired
 	fired := p.fired()
 	for end := time.Now().Add(10 * time.Second); len(alarmsOf[d.name].missing(fired)) > 0 && time.Now().Before(end); fired = p.fired() {
 		time.Sleep(200 * time.Millisecond)

@@ -4,9 +4,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -118,5 +120,38 @@ func TestTheDocsSayWhichAlarmsFire(t *testing.T) {
 	}
 	if len(said) != len(drills) || len(alarmsOf) != len(drills) {
 		t.Errorf("docs/monitoring.md has %d drills, alarmsOf %d, and there are %d", len(said), len(alarmsOf), len(drills))
+	}
+}
+
+// A Prometheus that has died says of no alarm that it has fired: the drill fails, also where none is to.
+func TestADrillWhosePrometheusDiedFails(t *testing.T) {
+	d := fakePrometheus(t, "load", nil)
+	d.deadline = time.Now().Add(time.Minute)
+	d.prometheus.addr.Port = 1 // nobody listens
+	d.prometheus.exited = make(chan struct{})
+	close(d.prometheus.exited)
+	d.guarded(d.judgeAlarms)
+	if len(d.faults) == 0 {
+		t.Errorf("it passes: %q", d.figures)
+	}
+}
+
+// One that doesn't end when it is told to is ended.
+func TestAPrometheusThatHangsIsEnded(t *testing.T) {
+	p := &prometheus{d: &drill{name: "load"}, exited: make(chan struct{}), cmd: exec.Command("sleep", "1000")}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.exited)
+	}()
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	p.end()
+	if p.cmd.ProcessState.Success() {
+		t.Error("it has ended by itself")
 	}
 }

@@ -81,10 +81,14 @@ func run() int {
 	loadTime = *loadFor
 	for _, name := range flag.Args() {
 		if !slices.ContainsFunc(drills, func(d drill) bool { return d.name == name }) {
-			fmt.Fprintf(os.Stderr, "there is no drill %q\n", name)
 			usage()
+			fmt.Fprintf(os.Stderr, "\nthere is no drill %q; flags stand before the drills\n", name)
 			return 2
 		}
+	}
+	if manyServers < 1 {
+		fmt.Fprintf(os.Stderr, "-servers %d: there must be one at least\n", manyServers)
+		return 2
 	}
 	debug.SetGCPercent(400) // the clients are to leave the processors to the server
 	runtime.LockOSThread()  // the servers die with this thread, and it enters namespaces

@@ -28,6 +28,7 @@ type prometheus struct {
 	cmd     *exec.Cmd
 	log     tail
 	exited  chan struct{}
+	began   time.Time
 	targets []string // its servers' addresses
 	scraped int      // how many targets it is known to have scraped
 	servers int      // that it was to scrape, ever
@@ -91,7 +92,7 @@ func (p *prometheus) start() {
 	p.cmd = exec.Command("prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data", fmt.Sprintf("--web.listen-address=127.0.0.1:%d", p.addr.Port))
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = p.dir(), &p.log, &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	p.exited = make(chan struct{})
+	p.exited, p.began = make(chan struct{}), time.Now()
 	if err := p.cmd.Start(); err != nil {
 		p.cmd = nil
 		d.abort("%v: -alarms needs Debian's package prometheus (make deps installs it)", err)
@@ -100,10 +101,15 @@ func (p *prometheus) start() {
 		_ = p.cmd.Wait()
 		close(p.exited)
 	}()
-	p.until("it is ready", func() bool {
+	p.until("it is ready", p.ready)
+}
+
+func (p *prometheus) ready() (is bool) {
+	p.d.inside(p.ns, func() {
 		answer, err := get(p.addr, "/-/ready")
-		return err == nil && bytes.Contains(answer, []byte(" 200 "))
+		is = err == nil && bytes.Contains(answer, []byte(" 200 "))
 	})
+	return is
 }
 
 // end ends Prometheus, whose servers may end then, too.
@@ -112,7 +118,12 @@ func (p *prometheus) end() {
 		return
 	}
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	<-p.exited
+	select {
+	case <-p.exited:
+	case <-time.After(10 * time.Second):
+		_ = p.cmd.Process.Kill()
+		<-p.exited
+	}
 }
 
 // until waits for what must come.
@@ -146,7 +157,8 @@ func (p *prometheus) query(expr string) (samples []alarms.Sample) {
 
 // fired is which alarms have fired since Prometheus was started, by name.
 func (p *prometheus) fired() (names []string) {
-	for _, s := range p.query(`count by (alertname) (max_over_time(ALERTS{alertstate="firing"}[3h]))`) {
+	since := int(time.Since(p.began)/time.Second) + 60
+	for _, s := range p.query(fmt.Sprintf(`count by (alertname) (max_over_time(ALERTS{alertstate="firing"}[%ds]))`, since)) {
 		names = append(names, s.Metric["alertname"])
 	}
 	slices.Sort(names)

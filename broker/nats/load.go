@@ -28,19 +28,23 @@ func (st *stream) load(ctx *progress, nonce, name, token string, behind uint64) 
 	return l.log, nil
 }
 
-// progress is a context that is done when nothing was got on with for logPatience. A log may have so much that reading it takes
-// longer in all where the servers are busy; given up in the midst of it, it would be begun anew, again and again.
+// progress is a context that is done when nothing was got on with for logPatience, and after logMost at any rate: others wait
+// for their turn. A log may have so much that reading it takes longer than the first where the servers are busy; given up in
+// the midst of it, it would be begun anew, again and again.
 type progress struct {
 	context.Context
 	timer  *time.Timer
 	cancel context.CancelFunc
 }
 
-const logPatience = 2 * apiTimeout
+const (
+	logPatience = 2 * apiTimeout
+	logMost     = 12 * logPatience
+)
 
 func newProgress(ctx context.Context) *progress {
 	p := &progress{}
-	p.Context, p.cancel = context.WithCancel(ctx)
+	p.Context, p.cancel = context.WithTimeout(ctx, logMost)
 	p.timer = time.AfterFunc(logPatience, p.cancel)
 	return p
 }
@@ -232,7 +236,6 @@ func (l *loading) readUpTo(behind, last uint64) (uint64, error) {
 		}
 		if len(l.groups) > read {
 			behind = l.groups[len(l.groups)-1].seq
-			l.ctx.renew()
 			continue
 		}
 		select { // a replica that is behind has answered, or none, or the last has expired meanwhile
@@ -346,6 +349,7 @@ func (l *loading) batch(behind uint64) error {
 			return fmt.Errorf("a direct get: %d comes behind %d", g.seq, l.groups[n-1].seq)
 		}
 		l.groups = append(l.groups, g)
+		l.ctx.renew()
 		return nil
 	})
 	return err

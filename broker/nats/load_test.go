@@ -1,10 +1,19 @@
 package nats
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	client "github.com/nats-io/nats.go"
+
+	"example.com/hubbub/broker"
 )
 
 // A log of which there is so much, or whose servers are so busy, that it takes longer to read than one answer may is read to its
@@ -24,6 +33,7 @@ func TestALongLogIsReadToItsEnd(t *testing.T) {
 				}
 				if behind < most {
 					l.groups = append(l.groups, group{seq: behind + 1})
+					ctx.renew() // as batch does
 				}
 				return nil
 			}
@@ -32,6 +42,131 @@ func TestALongLogIsReadToItsEnd(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What always comes, but too slowly, is given up too.
+func TestALogIsNotReadForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := newProgress(t.Context())
+		defer ctx.end()
+		began := time.Now()
+		for ctx.Err() == nil {
+			time.Sleep(time.Second)
+			ctx.renew()
+		}
+		if took := time.Since(began); took < logMost || took > logMost+time.Second {
+			t.Errorf("given up after %s, want %s", took, logMost)
+		}
+	})
+}
+
+// slowLog is a stream whose server has many groups of every room, and gives so many of them each half second.
+func slowLog(t *testing.T, many, each int) *stream {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.Start()
+	t.Cleanup(s.Shutdown)
+	if !s.ReadyForConnections(time.Minute) {
+		t.Fatal("no server")
+	}
+	conn, err := client.Connect(s.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	b := &Broker{send: conn, receive: conn, log: slog.New(slog.DiscardHandler), served: make(chan struct{}), maxArrived: 64}
+	close(b.served)
+	var stop context.CancelFunc
+	b.ctx, stop = context.WithCancel(context.Background())
+	st := newStream(b, streamKey{messages: 1000, age: time.Hour})
+	st.nonce, st.making = "nonce", make(chan struct{}) // it is known, and not looked for
+	t.Cleanup(func() {
+		st.jobs.end()
+		st.mu.Lock()
+		st.over = true
+		st.mu.Unlock()
+		stop()
+		b.work.Wait()
+	})
+	answers := map[string]client.MsgHandler{
+		"$JS.API.STREAM.MSG.GET.": func(m *client.Msg) { _ = m.Respond(fmt.Appendf(nil, `{"message":{"seq":%d}}`, many)) },
+		"$JS.API.DIRECT.GET.": func(m *client.Msg) {
+			var from struct{ Seq int }
+			if err := json.Unmarshal(m.Data, &from); err != nil {
+				t.Error(err)
+			}
+			go func() {
+				before := 0
+				for seq := from.Seq; seq <= many; seq++ {
+					if seq%each == 0 && b.ctx.Err() == nil {
+						time.Sleep(500 * time.Millisecond)
+					}
+					a := client.NewMsg(m.Reply)
+					a.Header.Set("Nats-Sequence", fmt.Sprint(seq))
+					a.Header.Set("Nats-Last-Sequence", fmt.Sprint(before))
+					a.Header.Set("Nats-Time-Stamp", time.Now().UTC().Format(time.RFC3339Nano))
+					_ = conn.PublishMsg(a)
+					before = seq
+				}
+				end := client.NewMsg(m.Reply)
+				end.Header.Set("Status", "204")
+				_ = conn.PublishMsg(end)
+			}()
+		},
+	}
+	for subject, answer := range answers {
+		if _, err := conn.Subscribe(subject+st.name, answer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// Each group counts, not only each batch of them.
+func TestALogThatComesSlowlyIsRead(t *testing.T) {
+	t.Parallel()
+	const many = 2 * int(logPatience/time.Second) * 5 / 4
+	st := slowLog(t, many, 1)
+	ctx := newProgress(t.Context())
+	defer ctx.end()
+	l := &loading{st: st, ctx: ctx, subject: "x"}
+	l.more, l.last = l.batch, func() (uint64, error) { return uint64(many), nil }
+	if err := l.readGroups(uint64(many)); err != nil || len(l.groups) != many {
+		t.Errorf("%d of %d groups have come, %v", len(l.groups), many, err)
+	}
+}
+
+// Who joins rooms with large logs and leaves them at once keeps nobody from reading another.
+func TestLogsOfClosedRoomsHoldUpNoOthers(t *testing.T) {
+	t.Parallel()
+	st := slowLog(t, 1000, 10)
+	began, ended := make(chan struct{}, maxJobs), make(chan error, maxJobs)
+	for i := range maxJobs {
+		name := fmt.Sprint("large-", i)
+		ro := &room{st: st, name: name, token: token(name)}
+		st.jobs.add(func() {
+			began <- struct{}{}
+			ro.open(func(_ broker.Log, err error) { ended <- err })
+		})
+		time.AfterFunc(500*time.Millisecond, ro.close)
+	}
+	for range maxJobs {
+		<-began
+	}
+	next := make(chan struct{})
+	st.jobs.add(func() { close(next) })
+	for range maxJobs {
+		if err := <-ended; err == nil {
+			t.Error("a room that was closed has been read to its end")
+		}
+	}
+	<-next
 }
 
 // A replica that was cut off catches up while a room of ten groups is read from it. What the room had dropped by then it

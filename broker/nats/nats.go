@@ -126,6 +126,7 @@ func (b *Broker) dial(url string, options []client.Option) (err error) {
 		client.MaxReconnects(-1),
 		client.ReconnectBufSize(-1), // what can't be sent now is sent again by its lane, in its order
 		client.Timeout(10 * time.Second),
+		client.SetCustomDialer(dialer{}),
 		// A server that takes nothing, or says nothing, is left for another one.
 		client.FlusherTimeout(apiTimeout),
 		client.PingInterval(apiTimeout),

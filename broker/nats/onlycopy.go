@@ -19,7 +19,7 @@ import (
 // dropLost has forget make the cluster forget a store, and removes the streams whose only copy it had. o is how the stores
 // are.
 func (c Cluster) dropLost(ctx context.Context, o *Overview, forget func(jetstream.JetStream) error) error {
-	options := []client.Option{c.login(forNodes), client.NoReconnect(), client.Timeout(apiTimeout), client.Name("hubbub, removes a store")}
+	options := []client.Option{c.login(forNodes), client.NoReconnect(), client.Timeout(apiTimeout), client.SetCustomDialer(dialer{}), client.Name("hubbub, removes a store")}
 	if c.TLS != nil {
 		t, err := c.TLS.config()
 		if err != nil {

@@ -99,7 +99,7 @@ func (c Cluster) withSystem(ctx context.Context, use func(s *stores, conn *clien
 		return errors.New("join names no store")
 	}
 	s := &stores{cluster: c, others: c.Join}
-	options := []client.Option{c.login(forStores), client.NoReconnect(), client.Timeout(apiTimeout), client.Name("hubbub, looks at stores")}
+	options := []client.Option{c.login(forStores), client.NoReconnect(), client.Timeout(apiTimeout), client.SetCustomDialer(dialer{}), client.Name("hubbub, looks at stores")}
 	if c.TLS != nil {
 		t, err := c.TLS.config()
 		if err != nil {

@@ -113,7 +113,7 @@ func (e *embedded) removed() error {
 // removedSays is what the store at an address knows of that; another error where it can't be asked, or doesn't know.
 func (e *embedded) removedSays(ctx context.Context, address string) error {
 	options := []client.Option{e.store.login(forNodes), client.NoReconnect(), client.Timeout(askRemoved), client.Name("hubbub, a store that comes"),
-		client.IgnoreDiscoveredServers(), client.SetCustomDialer(untilDone{ctx})}
+		client.IgnoreDiscoveredServers(), client.SkipHostLookup(), client.SetCustomDialer(untilDone{ctx})}
 	if e.tls != nil {
 		options = append(options, client.Secure(e.tls))
 	}
@@ -125,16 +125,49 @@ func (e *embedded) removedSays(ctx context.Context, address string) error {
 	return e.store.refusal(ctx, c, e.store.ID)
 }
 
-// untilDone dials, and cuts the connection when ctx is done.
+// untilDone dials all addresses of a name at once, since some may be silent, and takes the first that answers. It cuts the
+// connection when ctx is done.
 type untilDone struct{ ctx context.Context }
 
 func (d untilDone) Dial(network, address string) (net.Conn, error) {
-	var dialer net.Dialer
-	c, err := dialer.DialContext(d.ctx, network, address)
-	if err == nil {
-		context.AfterFunc(d.ctx, func() { c.Close() })
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	addresses, err := net.DefaultResolver.LookupHost(d.ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	type dialled struct {
+		net.Conn
+		error
+	}
+	all := make(chan dialled, len(addresses))
+	for _, a := range addresses {
+		go func() {
+			c, err := new(net.Dialer).DialContext(d.ctx, network, net.JoinHostPort(a, port))
+			if err == nil {
+				context.AfterFunc(d.ctx, func() { c.Close() }) // also of those that aren't taken
+			}
+			all <- dialled{c, err}
+		}()
+	}
+	for range addresses {
+		first := <-all
+		if err = first.error; err == nil {
+			return first.Conn, nil
+		}
+	}
+	return nil, err
+}
+
+// dialer waits for two seconds for an address, which is a packet that is sent again: where packets are dropped, each address is as
+// silent as the next. What is said on the connection has a longer time, by client.Timeout.
+type dialer struct{}
+
+// Dial implements client.CustomDialer.
+func (dialer) Dial(network, address string) (net.Conn, error) {
+	return net.DialTimeout(network, address, 2*time.Second)
 }
 
 // belongs has Run end where this store was removed, which it may have been while it was cut off. Where nobody answers it may

@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	client "github.com/nats-io/nats.go"
@@ -181,5 +183,112 @@ func TestSilentStoresAreAskedAtOnce(t *testing.T) {
 	got := []string{<-events, <-events, <-events, <-events}
 	if want := []string{"begins", "begins", "ends", "ends"}; !slices.Equal(got, want) {
 		t.Errorf("they were asked %q", got)
+	}
+}
+
+// namesBy has names looked up at a name server that answers a question by this; nil: it is silent.
+func namesBy(t *testing.T, answer func(question []byte) []byte) {
+	t.Helper()
+	s, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := net.DefaultResolver
+	t.Cleanup(func() { net.DefaultResolver = before; s.Close() })
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", s.LocalAddr().String())
+	}}
+	go func() {
+		for b := make([]byte, 1500); ; {
+			n, from, err := s.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			if answer != nil {
+				_, _ = s.WriteTo(answer(b[:n]), from)
+			}
+		}
+	}()
+}
+
+// A name server that says nothing holds up a store that starts for no longer than a silent store does.
+func TestASilentNameServerIsNotWaitedFor(t *testing.T) {
+	namesBy(t, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	e := &embedded{store: &Store{Cluster: Cluster{Secret: testSecret, Join: []string{"x"}}, ID: "store"}}
+	ended := make(chan error, 1)
+	go func() { ended <- e.removedSays(ctx, "store-b.example.:7422") }()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("nobody was asked, and it says that it wasn't removed")
+		}
+	case <-time.After(4 * time.Second): // the resolver tries again after five
+		t.Error("it waits for the name server still")
+	}
+}
+
+// Of a name's addresses one is silent, which may come first or last: the other is asked.
+func TestAStoreWithASilentAddressIsAsked(t *testing.T) {
+	namesBy(t, func(question []byte) []byte {
+		end := 12 // behind the head
+		for question[end] != 0 {
+			end += 1 + int(question[end])
+		}
+		end += 5
+		a := append([]byte{question[0], question[1], 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0}, question[12:end]...)
+		if question[end-3] == 1 { // an address of version 4
+			a[7] = 2
+			for last := range byte(2) {
+				a = append(a, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, last+1)
+			}
+		}
+		return a
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	asked := make(chan struct{}, 8)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			asked <- struct{}{}
+			c.Close()
+		}
+	}()
+	address := net.TCPAddr{IP: net.IPv4(127, 0, 0, 2), Port: l.Addr().(*net.TCPAddr).Port}
+	full, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(full)
+	if err := syscall.Bind(full, &syscall.SockaddrInet4{Port: address.Port, Addr: [4]byte(address.IP.To4())}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Listen(full, 0); err != nil {
+		t.Fatal(err)
+	}
+	for silent := false; !silent; { // its queue is filled
+		c, err := net.DialTimeout("tcp", address.String(), 300*time.Millisecond)
+		if silent = err != nil; !silent {
+			defer c.Close()
+		}
+	}
+	e := &embedded{store: &Store{Cluster: Cluster{Secret: testSecret, Join: []string{"x"}}, ID: "store"}}
+	for range cap(asked) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		_ = e.removedSays(ctx, net.JoinHostPort("store-b.example.", strings.Split(l.Addr().String(), ":")[1])) // it is hung up on
+		cancel()
+		select {
+		case <-asked:
+		default:
+			t.Fatal("only the silent address was tried")
+		}
 	}
 }

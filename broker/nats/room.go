@@ -36,6 +36,7 @@ type room struct {
 	again  bool    // something may have been missed: the log has to be read
 	lost   bool    // the log is another one: all of it has to be read
 	last   uint64  // the sequence that was delivered last
+	cease  func()  // ends the reading of the log, or does nothing; nil: it was never read
 }
 
 // open subscribes, reads the log and goes on from there.
@@ -58,9 +59,20 @@ func (ro *room) open(opened func(broker.Log, error)) {
 	ro.catchUp()
 }
 
+// progress is for reading the log: it is over when the room is closed, since nobody wants that any more.
+func (ro *room) progress() *progress {
+	p := newProgress(ro.st.b.ctx)
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	if ro.cease = p.cancel; ro.closed {
+		p.cancel()
+	}
+	return p
+}
+
 // begin subscribes to what comes, which is held, and then reads what is there: nothing falls between.
 func (ro *room) begin() (log broker.Log, err error) {
-	ctx := newProgress(ro.st.b.ctx)
+	ctx := ro.progress()
 	defer ctx.end()
 	nonce, err := ro.st.await(ctx)
 	if err != nil {
@@ -120,9 +132,12 @@ func (ro *room) place(log *broker.Log) {
 
 func (ro *room) close() {
 	ro.mu.Lock()
-	sub := ro.sub
+	sub, cease := ro.sub, ro.cease
 	ro.closed, ro.held, ro.sub = true, nil, nil
 	ro.mu.Unlock()
+	if cease != nil {
+		cease()
+	}
 	if sub != nil {
 		ro.st.jobs.add(func() { unsubscribe(sub) })
 	}
@@ -278,7 +293,7 @@ func (ro *room) reopen() error {
 // read delivers what the log has behind a sequence, which was delivered last. It fails where the log is another one by
 // now, which find says to the room.
 func (ro *room) read(nonce string, last uint64) error {
-	ctx := newProgress(ro.st.b.ctx)
+	ctx := ro.progress()
 	defer ctx.end()
 	behind := last<<groupBits | (maxGroup - 1)
 	log, err := ro.st.load(ctx, nonce, ro.name, ro.token, behind)

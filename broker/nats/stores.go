@@ -261,7 +261,7 @@ func (s *stores) probe(ctx context.Context, address string) (id string, known []
 // connect connects to the store at an address, as one who may look at stores.
 func (s *stores) connect(address string) (*client.Conn, error) {
 	options := []client.Option{s.cluster.login(forStores), client.NoReconnect(), client.IgnoreDiscoveredServers(),
-		client.Timeout(apiTimeout / 2), client.Name("hubbub, looks at stores")}
+		client.Timeout(apiTimeout / 2), client.SetCustomDialer(dialer{}), client.Name("hubbub, looks at stores")}
 	if s.tls != nil {
 		options = append(options, client.Secure(s.tls))
 	}

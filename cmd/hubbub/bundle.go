@@ -88,10 +88,10 @@ func (c *bundleCmd) Run(ctx *kong.Context) error {
 	c.serverTo(until, b, &s)
 	c.logTo(until, b, &s)
 	f, err := createBundle(c.Output, time.Now())
-	if err == nil {
-		err = b.write(f)
-	}
 	if err != nil {
+		return err
+	}
+	if err := b.save(f); err != nil {
 		return err
 	}
 	fmt.Printf("%s, of %d bytes, has:\n", printable(f.Name()), fileSize(f.Name()))
@@ -285,6 +285,15 @@ func endOf(name string) (string, error) {
 		_, out, _ = bytes.Cut(out, []byte("\n"))
 	}
 	return string(out), err
+}
+
+// save is write, and takes the file away where that fails: half of it is of no use, and in the way of the next one.
+func (b *bundle) save(f *os.File) error {
+	err := b.write(f)
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
 }
 
 // write fills the file, and closes it.

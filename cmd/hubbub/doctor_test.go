@@ -3,8 +3,12 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,6 +62,29 @@ func TestLooksTakeTime(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), flag+" ") || !strings.Contains(err.Error(), "is wanted") {
 			t.Errorf("%s: %v", args, err)
 		}
+	}
+}
+
+// A bundle that can't be written leaves nothing that is in the way of the next one.
+func TestAHalfBundleIsTakenAway(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("a device that is always full is Linux's")
+	}
+	full, err := syscall.Open("/dev/full", syscall.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "b.tar.gz")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := &bundle{scrub: newScrubber(&serveCmd{}, false, "")}
+	b.text("large", "more than a buffer", strings.Repeat("x", 1<<20))
+	if err := b.save(os.NewFile(uintptr(full), name)); err == nil {
+		t.Error("a full disk was written to")
+	}
+	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the half of it is there: %v", err)
 	}
 }
 

@@ -599,3 +599,17 @@ func TestASessionOfANodeThatAnswersLate(t *testing.T) {
 		}
 	})
 }
+
+// What is said of where a session went shortens no doubt about that node.
+func TestADoubtIsNotShortened(t *testing.T) {
+	var m moves
+	m.init()
+	defer m.stop()
+	a, b, id := broker.NodeID{1}, broker.NodeID{2}, ID{3}
+	m.rival(b, id, 1000)
+	m.rival(a, id, 10)
+	m.settled(a, nil, []movedID{{id, b}})
+	if d := m.rivals[b][id]; d.until != 1000 {
+		t.Errorf("it is doubted until %d, want 1000", d.until)
+	}
+}

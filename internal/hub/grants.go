@@ -44,7 +44,7 @@ type doubt struct {
 	number uint64 // of all that were noted: another one where it was noted anew
 }
 
-// manyDoubts is how many there are about one node at most, some 6 MB. Beyond that a session may stay on two nodes.
+// manyDoubts is how many there are about one node at most, some 11 MB. Beyond that a session may stay on two nodes.
 const manyDoubts = 1 << 17
 
 // taken is by which handshake a session came, and until when that is known. By the hub's clock, as all times here.
@@ -114,9 +114,9 @@ func (m *moves) rival(of broker.NodeID, id ID, until int64) {
 		ids = map[ID]doubt{}
 		m.rivals[of] = ids
 	}
-	if _, is := ids[id]; is || len(ids) < manyDoubts {
+	if before, is := ids[id]; is || len(ids) < manyDoubts {
 		m.doubts++
-		ids[id] = doubt{until, m.doubts}
+		ids[id] = doubt{max(until, before.until), m.doubts}
 	}
 }
 
