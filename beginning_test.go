@@ -355,7 +355,7 @@ func TestNodesThatStartWhileAllAreBusy(t *testing.T) {
 	for from := range 4 {
 		b.publish(stores[from%2], from)
 	}
-	b.goOn(5_000)
+	b.goOn(2_000)
 
 	node, store := cfg, cfg
 	node.DataDir, node.NodeName, node.Cluster = "", "node", hubbub.Cluster{Secret: secretOfTests, Join: addresses}
@@ -370,7 +370,7 @@ func TestNodesThatStartWhileAllAreBusy(t *testing.T) {
 	for i, h := range move {
 		h.goes(come[i%2])
 	}
-	b.goOn(10_000)
+	b.goOn(4_000)
 	b.end(stores[0])
 	b.judge()
 }
