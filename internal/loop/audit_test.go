@@ -152,3 +152,34 @@ func TestADebtorThatIsClosedMeanwhileIsntShed(t *testing.T) {
 		})
 	})
 }
+
+// What a debtor held that such a handler has closed is given back as well: nobody else goes for it.
+func TestWhatAHandlerFreesIsCounted(t *testing.T) {
+	eachIO(t, func(t *testing.T, cfg Config) {
+		l := start(t, cfg)
+		w := l.workers[0]
+		debts := []int64{1000, 999, 10}
+		var conns []*Conn
+		owes := map[*Conn]int64{}
+		h := &script{opened: func(c *Conn) { owes[c] = debts[len(conns)]; conns = append(conns, c) }}
+		h.closed = func(c *Conn, _ int) {
+			c.Owe(-owes[c], -1)
+			if c == conns[0] {
+				conns[1].Close(4500, "")
+			}
+		}
+		for range debts {
+			connect(t, l, h)
+		}
+		until(t, "all are in", func() (all bool) { do(w, func() { all = len(conns) == len(debts) }); return all })
+		do(w, func() {
+			for _, c := range conns {
+				c.Owe(owes[c], 1)
+			}
+			w.shed(1500)
+			if conns[2].state != open {
+				t.Error("the third is closed, though the first two have given back more than was asked for")
+			}
+		})
+	})
+}

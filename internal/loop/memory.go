@@ -41,24 +41,27 @@ func (w *Worker) account() {
 
 // shed closes the largest debtors, which together hold excess bytes, with 1013.
 func (w *Worker) shed(excess int64) {
-	var debtors []*Conn
+	type debtor struct {
+		c    *Conn
+		debt int64
+	}
+	var debtors []debtor
 	for _, s := range w.slots {
 		if s.c != nil && s.c.state == open && s.c.debt() > 0 {
-			debtors = append(debtors, s.c)
+			debtors = append(debtors, debtor{s.c, s.c.debt()})
 		}
 	}
-	slices.SortFunc(debtors, func(a, b *Conn) int { return cmp.Compare(b.debt(), a.debt()) })
+	slices.SortFunc(debtors, func(a, b debtor) int { return cmp.Compare(b.debt, a.debt) })
 	closed, freed := 0, int64(0)
-	for _, c := range debtors {
+	for _, d := range debtors {
 		if freed >= excess {
 			break
 		}
-		if c.state != open { // the end of one before has ended it
-			continue
+		freed += d.debt
+		if d.c.state == open { // else the end of one before has ended it
+			closed++
+			w.shedOne(d.c)
 		}
-		freed += c.debt()
-		closed++
-		w.shedOne(c)
 	}
 	if closed > 0 {
 		w.log.Warn("too much is buffered: the largest debtors were closed", "clients", closed, "bytes", freed,
