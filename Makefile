@@ -28,8 +28,12 @@ check: ## the quick round while you work: vet, formatting, and the unit tests wi
 	@echo "all checks passed"
 
 .PHONY: test
-test: deps lint test-race crowd fuzz cross e2e e2e-race ## every test; installs what they need where it may
+test: deps lint test-race crowd beside e2e-race ## every test; installs what they need where it may
 	@echo "all tests passed"
+
+.PHONY: beside
+beside: # e2e mostly waits, so these two are made meanwhile
+	+$(MAKE) -j2 --output-sync=target e2e fuzz cross
 
 .PHONY: deps
 deps: ## install what the tests need (root on Debian), or say what is missing
@@ -56,7 +60,7 @@ crowd: ## a room of 100,000 counts its members (a minute, 4 GB; more goroutines 
 
 .PHONY: fuzz
 fuzz: ## each fuzz target, briefly (FUZZTIME=5m make fuzz: for that long)
-	scripts/fuzz.sh
+	nice scripts/fuzz.sh
 
 SOAK ?= $(or $(HUBBUB_SOAK_FOR),10m)
 
@@ -82,12 +86,12 @@ mutants: ## plant faults and say which no test sees (half an hour; MUTANTS=200 S
 
 .PHONY: cross
 cross: ## it builds for macOS and Windows too
-	GOOS=darwin $(GO) build ./...
-	GOOS=windows $(GO) build ./...
+	GOOS=darwin nice $(GO) build ./...
+	GOOS=windows nice $(GO) build ./...
 
 .PHONY: e2e
 e2e: deps ## the built binary with foreign clients and a browser
-	$(GO) test -count=1 -parallel $(PARALLEL) -timeout $(E2E_TIMEOUT) ./e2e
+	MAKEFLAGS= $(GO) test -count=1 -parallel $(PARALLEL) -timeout $(E2E_TIMEOUT) ./e2e
 
 # The others do one thing after another, and say the same on any binary.
 E2E_RACE ?= AtRandom|Foreign|OneOrder|Slow|Stalled|FullFanOut|Burst|Metrics|Stopping|Signal|Delay|DeadPeer|Handshake
