@@ -77,7 +77,7 @@ func (l *links) others() (all []hub.NodeInfo, seen bool) {
 	return all, l.seen
 }
 
-// comesIn is how long a store may take to come in before it counts as cut off: most stores may be gone for good.
+// comesIn is how long a store may take to come in before it counts as cut off: most of the others may be gone for good.
 const comesIn = 15 * time.Second
 
 // figures are for /metrics.
