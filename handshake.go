@@ -56,8 +56,8 @@ func (s *Server) upgrade(set *settings, w http.ResponseWriter, r *http.Request, 
 		return
 	}
 	u.admitted(h)
-	if !front.TakeTurn(r, true) { // anew, where the application was asked, which may take long
-		s.refuse(w, r, beyondTurns)
+	if late := takeTurn(r, true); late != nil { // anew, where the application was asked, which may take long
+		s.refuse(w, r, *late)
 		return
 	}
 	nc, first, err := takeOver(w)

@@ -18,14 +18,22 @@ func (s *Server) inTurn(set *settings, r *http.Request) (*place, *refusal) {
 		return nil, no
 	}
 	_, comesBack := s.hub.Resume(first(inQuery(r, "resume"))) // a token that is made up goes before nobody
-	if !front.TakeTurn(r, comesBack) {
-		no := beyondTurns
-		no.warn = r.Context().Err() == nil // else its client has gone while it waited
-		return nil, &no
+	if no := takeTurn(r, comesBack); no != nil {
+		return nil, no
 	}
 	p, no := s.reserve(set, r)
 	if no != nil {
 		front.EndTurn(r)
 	}
 	return p, no
+}
+
+// takeTurn waits for the upgrade's turn, as front.TakeTurn does.
+func takeTurn(r *http.Request, comesBack bool) *refusal {
+	if front.TakeTurn(r, comesBack) {
+		return nil
+	}
+	no := beyondTurns
+	no.warn = r.Context().Err() == nil // else its client has gone while it waited
+	return &no
 }

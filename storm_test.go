@@ -24,12 +24,12 @@ type stuckLog struct {
 
 func (l *stuckLog) Enabled(context.Context, slog.Level) bool { return true }
 
-func (l *stuckLog) Handle(_ context.Context, r slog.Record) error {
+func (l *stuckLog) Handle(ctx context.Context, r slog.Record) error {
 	if r.Message == "connection failed" {
 		close(l.stuck)
 		<-l.letGo
 	}
-	return nil
+	return l.Handler.Handle(ctx, r)
 }
 
 // While a worker is busy with those who are in, a few upgrades wait for it and the others are told to come back.
@@ -72,5 +72,38 @@ func TestUpgradesBeyondWhatAWorkerTakesAreToldToComeBack(t *testing.T) {
 	}
 	if got := scrape(t, s)[`hubbub_upgrades_total{result="storm"}`]; got != more {
 		t.Errorf("storm is %v", got)
+	}
+}
+
+// Who hangs up while the application is asked, and then finds no turn, is no storm that an operator should know of.
+func TestWhoHasGoneBeforeItsTurnIsNotWarnedOf(t *testing.T) {
+	told := &rawtest.Log{}
+	log := &stuckLog{slog.NewTextHandler(told, &slog.HandlerOptions{Level: slog.LevelDebug}), make(chan struct{}), make(chan struct{})}
+	entered, gone := make(chan struct{}), make(chan struct{})
+	s := rawtest.Start(t, hubbub.Config{Workers: 1, Logger: slog.New(log), HookTimeout: time.Hour, Hooks: hubbub.Hooks{Connect: func(ctx context.Context, c *hubbub.Connect) error {
+		if c.Request.URL.Query().Has("slow") {
+			close(entered)
+			<-ctx.Done()
+			close(gone)
+			return ctx.Err()
+		}
+		return nil
+	}}})
+	in := rawtest.Dial(t, s, "/echo")
+	asked := rawtest.Connect(t, s)
+	asked.SendRaw([]byte(rawtest.Upgrade(s, "/ws?slow")))
+	<-entered
+	in.SendRaw([]byte{0xff, 0x00}) // no frame
+	<-log.stuck
+	defer close(log.letGo)
+	for range 4 { // as many as have turns
+		rawtest.Connect(t, s).SendRaw([]byte(rawtest.Upgrade(s, "/echo")))
+	}
+	rawtest.Eventually(t, "all turns are taken", func() bool { return s.Connections() == 6 })
+	asked.CloseNow()
+	<-gone
+	rawtest.Eventually(t, "it is refused", func() bool { return strings.Contains(told.String(), "more connect at once") })
+	if strings.Contains(told.String(), "level=WARN") {
+		t.Errorf("the log: %s", told)
 	}
 }

@@ -51,19 +51,19 @@ func newChatServer(t *testing.T, accept *websocket.AcceptOptions) *chatServer {
 	ctx, cancel := context.WithCancel(context.Background())
 	var handlers sync.WaitGroup
 	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handlers.Add(1) // before the server loses sight of it
+		defer handlers.Done()
 		ws, err := websocket.Accept(w, r, accept)
 		if err != nil {
 			return
 		}
 		ws.SetReadLimit(1 << 20)
-		handlers.Add(1)
-		defer handlers.Done()
 		s.mu.Lock()
 		s.headers = append(s.headers, r.Header)
 		s.mu.Unlock()
 		s.serve(ctx, ws)
 	}))
-	t.Cleanup(func() { cancel(); handlers.Wait(); h.Close() })
+	t.Cleanup(func() { cancel(); h.Close(); handlers.Wait() })
 	s.URL = "ws" + strings.TrimPrefix(h.URL, "http") + "/chat"
 	return s
 }

@@ -153,7 +153,7 @@ func TestWhatIsOwedToASlowClientIsCounted(t *testing.T) {
 			},
 			"what waits is too old": func(w *Worker, c *Conn) {
 				w.now += cfg.SendQueueAge.Milliseconds() + 1
-				w.real = w.now
+				w.real += cfg.SendQueueAge.Milliseconds() + 1 // a worker that was held up is behind it
 				w.fire(c)
 			},
 			"all together hold too much": func(w *Worker, c *Conn) { w.shed(1) },
@@ -175,7 +175,11 @@ func TestWhatIsOwedToASlowClientIsCounted(t *testing.T) {
 					t.Errorf("%s: %d messages are counted as dropped, and 7 were owed beside %d in the queue", name, lost, waits)
 				}
 			})
-			<-code
+			select {
+			case <-code:
+			case <-time.After(hang):
+				t.Fatalf("%s: it isn't closed", name)
+			}
 		}
 	})
 }
