@@ -90,6 +90,12 @@ func run() int {
 		fmt.Fprintf(os.Stderr, "-servers %d: there must be one at least\n", manyServers)
 		return 2
 	}
+	if *program != "" {
+		if err := exec.Command(*program, "version").Run(); err != nil {
+			fmt.Fprintf(os.Stderr, "-program %s: it isn't a hubbub: %v\n", *program, err)
+			return 2
+		}
+	}
 	debug.SetGCPercent(400) // the clients are to leave the processors to the server
 	runtime.LockOSThread()  // the servers die with this thread, and it enters namespaces
 	signals := make(chan os.Signal, 1)
