@@ -29,7 +29,7 @@ type pubCmd struct {
 	PublishID  string  `name:"publish-id" env:"-" placeholder:"ID" help:"The same one again within --dedup-window is published once."`
 	Text       bool    `env:"-" help:"Send a text also where the content is JSON."`
 	Lines      bool    `env:"-" help:"With -, a message for each line, as it comes; empty lines are none."`
-	WS         bool    `name:"ws" env:"-" help:"Publish as a client over a WebSocket, in place of the API: no key is needed."`
+	WS         bool    `name:"ws" env:"-" help:"Publish as a client over a WebSocket, in place of the API: no key is needed. A room in which only members may publish is joined for it."`
 	Token      string  `env:"HUBBUB_TOKEN" placeholder:"TOKEN" help:"With --ws: says who this client is."`
 	apiFlags   `embed:""`
 	hub        *client.Hub
@@ -261,7 +261,7 @@ func (c *pubCmd) overSocket(ctx context.Context, p publication) (at published, r
 		err = c.hub.Send(ctx, p.Client, p.Content)
 	default:
 		var where client.Position
-		where, err = c.hub.Room(p.Room).Publish(ctx, p.Content, client.PublishOptions{Key: p.Key, ID: p.PublishID})
+		where, err = publishAsMember(ctx, c.hub.Room(p.Room), p)
 		at = published{Epoch: where.Epoch, Offset: where.Offset}
 	}
 	switch late := errors.Is(err, context.DeadlineExceeded); {
@@ -274,6 +274,20 @@ func (c *pubCmd) overSocket(ctx context.Context, p publication) (at published, r
 		raw, _ = json.Marshal(map[string]any{"epoch": at.Epoch, "offset": at.Offset})
 	}
 	return at, raw, err
+}
+
+// publishAsMember joins the room where only members may publish. What it hears there nobody reads, and the client drops.
+func publishAsMember(ctx context.Context, r *client.Room, p publication) (client.Position, error) {
+	o := client.PublishOptions{Key: p.Key, ID: p.PublishID}
+	at, err := r.Publish(ctx, p.Content, o)
+	var no *client.Error
+	if !errors.As(err, &no) || no.Code != "not_member" {
+		return at, err
+	}
+	if err := r.Join(ctx); err != nil {
+		return at, fmt.Errorf("only members may publish to this room, and it can't be joined: %w", err)
+	}
+	return r.Publish(ctx, p.Content, o)
 }
 
 // publishLines publishes each line as it comes, until the input ends, a line can't be published, or ctx ends. The error says

@@ -125,6 +125,26 @@ func TestPubOverSocketWithoutAnAnswer(t *testing.T) {
 	}
 }
 
+// Over a WebSocket pub joins a room in which only members may publish, and says so where it may not.
+func TestPubOverSocketWhereMembersPublish(t *testing.T) {
+	s := rawtest.Start(t, hubbub.Config{
+		Rooms: []hubbub.RoomPolicy{{Match: "*", Publish: "members"}},
+		Hooks: hubbub.Hooks{Join: func(_ context.Context, j *hubbub.Join) error {
+			if j.Room == "closed" {
+				return &hubbub.Error{Code: hubbub.Forbidden, Message: "not you"}
+			}
+			return nil
+		}},
+	})
+	if out, err := printed(t, "pub", "--ws", "r", "hello", "--url", "http://"+s.Addr); err != nil || !strings.HasSuffix(out, ":1\n") {
+		t.Errorf("%q, %v", out, err)
+	}
+	const want = "only members may publish to this room, and it can't be joined: not you (forbidden)"
+	if _, err := printed(t, "pub", "--ws", "closed", "hello", "--url", "http://"+s.Addr); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
 // What pub can't take of the standard input it names.
 func TestPubOfAnInputThatCantBeTaken(t *testing.T) {
 	serving(t)
