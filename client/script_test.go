@@ -21,12 +21,13 @@ import (
 
 // talk is one connection of it.
 type talk struct {
-	t  *testing.T
-	ws *websocket.Conn
+	t   *testing.T
+	ctx context.Context // until the client has ended: one that is still there would come back, and be heard by the last script
+	ws  *websocket.Conn
 }
 
 func (c *talk) say(format string, args ...any) {
-	c.ws.Write(c.t.Context(), websocket.MessageText, fmt.Appendf(nil, format, args...))
+	c.ws.Write(c.ctx, websocket.MessageText, fmt.Appendf(nil, format, args...))
 }
 
 func (c *talk) welcome(more string) {
@@ -45,7 +46,7 @@ type heard struct {
 
 // hear is the next message of the client; Type is "" when the connection has ended.
 func (c *talk) hear() (m heard) {
-	_, raw, err := c.ws.Read(c.t.Context())
+	_, raw, err := c.ws.Read(c.ctx)
 	if err == nil {
 		json.Unmarshal(raw, &m)
 	}
@@ -56,6 +57,7 @@ func (c *talk) hear() (m heard) {
 func scripted(t *testing.T, o client.Options, scripts ...func(c *talk, r *http.Request)) *client.Hub {
 	t.Helper()
 	var n atomic.Int64
+	ctx, cancel := context.WithCancel(context.Background())
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		script := scripts[min(int(n.Add(1)), len(scripts))-1]
 		ws, err := websocket.Accept(w, r, nil)
@@ -64,9 +66,9 @@ func scripted(t *testing.T, o client.Options, scripts ...func(c *talk, r *http.R
 			return
 		}
 		defer ws.CloseNow()
-		script(&talk{t, ws}, r)
+		script(&talk{t, ctx, ws}, r)
 	}))
-	t.Cleanup(s.Close)
+	t.Cleanup(func() { cancel(); s.Close() })
 	if o.MinDelay == 0 {
 		o.MinDelay, o.MaxDelay = time.Millisecond, time.Millisecond
 	}
@@ -404,5 +406,33 @@ func TestWhatCantBeSaidEndsNoClient(t *testing.T) {
 	}
 	if _, err := h.Room("r").Publish(within(t), 1, client.PublishOptions{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// Whether a token's end is near is known by the server's clock, which its first pong tells; until then none is renewed.
+func TestNoTokenIsRenewedBeforeTheServersClockIsKnown(t *testing.T) {
+	const now = 1_760_000_000_000 // long ago, by the client's clock
+	var asked atomic.Int64
+	done := make(chan bool)
+	scripted(t, client.Options{Token: func(context.Context) (string, error) { return fmt.Sprint(asked.Add(1)), nil }}, func(c *talk, _ *http.Request) {
+		c.welcome(fmt.Sprintf(`,"resumed":false,"expires_at":%d`, now+3_600_000))
+		if m := c.hear(); m.Type != "ping" {
+			c.t.Errorf("it says %+v", m)
+		}
+		time.Sleep(20 * time.Millisecond) // in which it would
+		c.say(`{"msg_type":"pong","time":%d}`, now)
+		c.say(`{"msg_type":"reconnect","after_ms":1,"reason":"drain"}`)
+		c.ws.Close(websocket.StatusGoingAway, "")
+	}, func(c *talk, r *http.Request) {
+		close(done)
+		stays(c, r)
+	})
+	select {
+	case <-done:
+	case <-within(t).Done():
+		t.Fatal("it doesn't come back")
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("%d tokens were asked for, one was good for an hour", n)
 	}
 }

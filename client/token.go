@@ -70,7 +70,11 @@ func (h *Hub) refreshAt() time.Time {
 
 // refresh renews the token of a connection before its end, again and again, until ctx ends.
 func (h *Hub) refresh(ctx context.Context, conn *connection) {
-	news := conn.clock
+	select {
+	case <-ctx.Done():
+		return
+	case <-conn.clock: // the end is by the server's
+	}
 	var last time.Time // when it was tried
 	for tries := 0; ctx.Err() == nil; {
 		h.mu.Lock()
@@ -85,13 +89,10 @@ func (h *Hub) refresh(ctx context.Context, conn *connection) {
 		timer := time.NewTimer(time.Until(at))
 		select {
 		case <-ctx.Done():
-		case <-news: // it is known better what time it is at the server
-			news = nil
 			timer.Stop()
-			continue
+			return
 		case <-timer.C:
 		}
-		timer.Stop()
 		last = time.Now()
 		tries++
 		token, err := h.newToken(ctx)
