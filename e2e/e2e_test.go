@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -268,7 +269,8 @@ var ports struct {
 	given map[string]bool
 }
 
-// freeAddr is an address on which nothing listens, and which no other test got.
+// freeAddr is an address on which nothing listens, and which no other test got; the kernel gives its port to nobody who
+// doesn't ask for it, such as a client of another test, before the server has it.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	ports.Lock()
@@ -276,18 +278,15 @@ func freeAddr(t *testing.T) string {
 	if ports.given == nil {
 		ports.given = map[string]bool{}
 	}
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := l.Addr().String()
-		l.Close()
-		if !ports.given[addr] {
+	for range 1000 {
+		addr := fmt.Sprint("127.0.0.1:", 24000+rand.IntN(8000))
+		if !ports.given[addr] && isFree(addr) {
 			ports.given[addr] = true
 			return addr
 		}
 	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // waysOfIO are the values of --io that work here.
