@@ -51,8 +51,8 @@ lint: bench-lint ## go vet, formatting, and a tidy go.mod
 	@! grep -n '"resolved"' e2e/ws/package-lock.json e2e/pages/package-lock.json js/package-lock.json site/package-lock.json || { echo "a package-lock.json names a registry: run npm inside its folder, whose .npmrc prevents it"; exit 1; }
 
 .PHONY: test-race
-test-race: ## the unit tests, under the race detector
-	GORACE=suppressions=$(CURDIR)/scripts/race-suppressions.txt $(GO) test -race -p $(PACKAGES) -parallel $(PARALLEL) -timeout $(TIMEOUT) $(UNITS)
+test-race: ## the unit tests, under the race detector (which would have each program wait for a second at its end)
+	GORACE="suppressions=$(CURDIR)/scripts/race-suppressions.txt atexit_sleep_ms=0" $(GO) test -race -p $(PACKAGES) -parallel $(PARALLEL) -timeout $(TIMEOUT) $(UNITS)
 
 .PHONY: crowd
 crowd: ## a room of 100,000 counts its members (a minute, 4 GB; more goroutines than the race detector can follow)

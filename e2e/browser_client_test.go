@@ -75,7 +75,7 @@ func overARestart(t *testing.T, open opener, sig syscall.Signal) {
 	ann.publish("r", 11, 15) // typed while away
 	g.restart()
 	g.line.away.Store(false)
-	ann.until("all acknowledged", func(r record) bool { return len(r.Acked) == 5 })
+	ann.until("all acknowledged, none pending", func(r record) bool { return len(r.Acked) == 5 && r.Pending == 0 })
 	for _, v := range []*guest{ann, bob} {
 		v.until("two members again", func(r record) bool { return r.State == "online" && r.Members.Count == 2 })
 	}
@@ -116,9 +116,10 @@ func overACut(t *testing.T, open opener) {
 		t.Errorf("it fails with %s", got)
 	}
 	g.line.away.Store(false)
-	ann.until("all acknowledged", func(r record) bool { return len(r.Acked) == 5 })
+	ann.until("all acknowledged, none pending", func(r record) bool { return len(r.Acked) == 5 && r.Pending == 0 })
 	ann.hears(30)
 	bob.hears(35)
+	bob.until("none pending", func(r record) bool { return r.Pending == 0 })
 	for i, v := range []*guest{ann, bob} {
 		if r := v.online(); r.ID != before[i].ID || r.Pending != 0 {
 			t.Errorf("%s is %s with %d pending, was %s", v.name, r.ID, r.Pending, before[i].ID)

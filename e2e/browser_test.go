@@ -241,6 +241,27 @@ func (p *page) picture(path string) {
 	}
 }
 
+var (
+	building sync.Mutex
+	examples = map[string]error{} // those that are built, or why they aren't
+)
+
+// buildExample builds the program of a folder of examples/ once.
+func buildExample(name string) (binary string, err error) {
+	building.Lock()
+	defer building.Unlock()
+	binary = filepath.Join(builds, "example-"+name)
+	err, built := examples[name]
+	if !built {
+		args := append([]string{"build", "-o", binary}, strings.Fields(os.Getenv("HUBBUB_E2E_BUILDFLAGS"))...)
+		if out, failed := exec.Command("go", append(args, "../examples/"+name)...).CombinedOutput(); failed != nil {
+			err = fmt.Errorf("building examples/%s: %w\n%s", name, failed, out)
+		}
+		examples[name] = err
+	}
+	return binary, err
+}
+
 // startExample builds the program of a folder of examples/ and runs it on a free port until the test ends.
 func startExample(t *testing.T, name string, flags ...string) *server {
 	t.Helper()
@@ -249,10 +270,9 @@ func startExample(t *testing.T, name string, flags ...string) *server {
 
 func startExampleAt(t *testing.T, addr, name string, flags ...string) *server {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), name)
-	args := append([]string{"build", "-o", binary}, strings.Fields(os.Getenv("HUBBUB_E2E_BUILDFLAGS"))...)
-	if out, err := exec.Command("go", append(args, "../examples/"+name)...).CombinedOutput(); err != nil {
-		t.Fatalf("building examples/%s: %v\n%s", name, err, out)
+	binary, err := buildExample(name)
+	if err != nil {
+		t.Fatal(err)
 	}
 	s := &server{addr: addr, exited: make(chan struct{})}
 	s.cmd = exec.Command(binary, append([]string{"-listen", addr}, flags...)...)

@@ -20,6 +20,7 @@ import (
 type server struct {
 	l        net.Listener
 	arrivals chan *connection // those with the head of an upgrade
+	stopped  chan struct{}    // closed by stop
 	all      sync.WaitGroup
 
 	mu    sync.Mutex        // what is below
@@ -34,7 +35,7 @@ func startServer(t testing.TB) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{l: l, arrivals: make(chan *connection, 100), open: map[net.Conn]bool{}}
+	s := &server{l: l, arrivals: make(chan *connection, 100), stopped: make(chan struct{}), open: map[net.Conn]bool{}}
 	s.all.Go(func() {
 		for {
 			nc, err := l.Accept()
@@ -65,6 +66,7 @@ func (s *server) stop() {
 	}
 	s.open = nil
 	s.mu.Unlock()
+	close(s.stopped)
 	s.all.Wait()
 }
 
@@ -85,7 +87,10 @@ func (s *server) greet(nc net.Conn) {
 		return
 	}
 	c := &connection{nc: nc, r: r, head: head, heard: make(chan map[string]any, 10_000), ended: make(chan struct{})}
-	s.arrivals <- c
+	select {
+	case s.arrivals <- c:
+	case <-s.stopped: // a client that comes again and again, and that no trace waits for
+	}
 }
 
 // answer is a whole answer of HTTP; that to /readyz, where nothing is refused.

@@ -316,7 +316,7 @@ func TestAnEmptyMailboxHoldsNobodyUp(t *testing.T) {
 func TestWhatIsPutOffCountsForItself(t *testing.T) {
 	eachIO(t, func(t *testing.T, cfg Config) {
 		for _, cost := range [][2]int{{2000, 1}, {1, 2000}} {
-			w := start(t, cfg).workers[0]
+			w := alone(t, cfg).workers[0]
 			const times = 1000
 			ran := 0
 			do(w, func() { // so each three that it posts lie in one turn

@@ -200,7 +200,7 @@ func TestAQueueThatIsTooOldDisconnects(t *testing.T) {
 func TestAForgivenQueueIsTooOldWhenNothingIsTaken(t *testing.T) {
 	eachIO(t, func(t *testing.T, cfg Config) {
 		cfg.SendQueueBytes = 64 << 20
-		cfg.SendQueueAge, cfg.PingInterval, cfg.PongTimeout = 3*time.Second, 2*time.Second, 2*time.Second
+		cfg.SendQueueAge, cfg.PingInterval, cfg.PongTimeout = 10*time.Second, 6*time.Second, 6*time.Second
 		code := make(chan int, 1)
 		var c *Conn
 		l := start(t, cfg)
@@ -214,8 +214,8 @@ func TestAForgivenQueueIsTooOldWhenNothingIsTaken(t *testing.T) {
 			}
 			c.Forgive()
 		})
-		for end := time.Now().Add(9 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-			if _, err := io.CopyN(io.Discard, far, 512<<10); err != nil {
+		for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			if _, err := io.CopyN(io.Discard, far, 256<<10); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -38,16 +38,22 @@ func eachIO(t *testing.T, story func(t *testing.T, cfg Config)) {
 	}
 }
 
-// start runs a loop until the test ends.
+// start runs a loop until the test ends, under watch.
 func start(t *testing.T, cfg Config) *Loop {
+	t.Helper()
+	l := alone(t, cfg)
+	t.Cleanup(watch(t, l))
+	return l
+}
+
+// alone runs a loop whose mailboxes get what the test posts and nothing else.
+func alone(t *testing.T, cfg Config) *Loop {
 	t.Helper()
 	l, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	watched := watch(t, l)
 	t.Cleanup(func() {
-		watched()
 		l.Stop(0)
 		l.Kill()
 		l.Wait()
