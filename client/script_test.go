@@ -278,7 +278,11 @@ func TestAResumeThatGoesWrong(t *testing.T) {
 		}
 		c.say(`{"msg_type":"resumed","id":%s,"rooms":{"a":{"epoch":"e","offset":5,"recovered":true},"b":{"recovered":false,"reason":"forbidden"},"c":{"recovered":false,"reason":"timeout","retry":true}}}`, m.ID)
 		for rejoined := map[string]bool{}; len(rejoined) < 2; { // c, and d, which was not answered
-			if m = c.hear(); m.Type == "join_room" {
+			switch m = c.hear(); m.Type {
+			case "":
+				c.t.Errorf("the client has gone, and has rejoined only %v", rejoined)
+				return
+			case "join_room":
 				rejoined[m.Room] = true
 				if m.Since == nil || m.Since.Offset != 5 {
 					c.t.Errorf("it joins with %+v", m)
