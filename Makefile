@@ -52,7 +52,7 @@ lint: bench-lint ## go vet, formatting, and a tidy go.mod
 
 .PHONY: test-race
 test-race: ## the unit tests, under the race detector (which would have each program wait for a second at its end)
-	GORACE="suppressions=$(CURDIR)/scripts/race-suppressions.txt atexit_sleep_ms=0" $(GO) test -race -p $(PACKAGES) -parallel $(PARALLEL) -timeout $(TIMEOUT) $(UNITS)
+	GORACE="suppressions=$(CURDIR)/scripts/race-suppressions.txt atexit_sleep_ms=100" $(GO) test -race -p $(PACKAGES) -parallel $(PARALLEL) -timeout $(TIMEOUT) $(UNITS)
 
 .PHONY: crowd
 crowd: ## a room of 100,000 counts its members (a minute, 4 GB; more goroutines than the race detector can follow)

@@ -130,6 +130,7 @@ type session struct {
 	clientID, user, resume string
 	expires                time.Time     // zero: never
 	skew                   time.Duration // how far the server's clock is ahead
+	clockKnown             bool          // a pong has told it, on this connection or one before
 	maxMessage             int           // 0: unknown
 }
 

@@ -160,6 +160,7 @@ func (h *Hub) pong(conn *connection, m incoming) {
 	if m.Time > 0 {
 		h.session.skew = time.Until(time.UnixMilli(m.Time))
 	}
+	h.session.clockKnown = true
 	if !conn.clockKnown {
 		conn.clockKnown = true
 		close(conn.clock)

@@ -16,7 +16,7 @@ func (h *Hub) welcome(conn *connection, m incoming) error {
 	resumed := m.Resumed && m.ClientID == h.session.clientID
 	h.session = session{
 		clientID: m.ClientID, user: m.User, resume: m.ResumeToken, maxMessage: m.MaxMessage,
-		expires: milliseconds(m.ExpiresAt), skew: h.session.skew,
+		expires: milliseconds(m.ExpiresAt), skew: h.session.skew, clockKnown: h.session.clockKnown,
 	}
 	h.tokens.refused = ""
 	conn.welcomed = true

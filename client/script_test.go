@@ -413,30 +413,62 @@ func TestWhatCantBeSaidEndsNoClient(t *testing.T) {
 	}
 }
 
-// Whether a token's end is near is known by the server's clock, which its first pong tells; until then none is renewed.
+// Whether a token's end is near is known by the server's clock, which its first pong tells; until then none is renewed, nor
+// another one taken for the next connection.
 func TestNoTokenIsRenewedBeforeTheServersClockIsKnown(t *testing.T) {
 	const now = 1_760_000_000_000 // long ago, by the client's clock
-	var asked atomic.Int64
-	done := make(chan bool)
-	scripted(t, client.Options{Token: func(context.Context) (string, error) { return fmt.Sprint(asked.Add(1)), nil }}, func(c *talk, _ *http.Request) {
-		c.welcome(fmt.Sprintf(`,"resumed":false,"expires_at":%d`, now+3_600_000))
+	for _, told := range []bool{true, false} {
+		var asked atomic.Int64
+		done := make(chan bool)
+		scripted(t, client.Options{Token: func(context.Context) (string, error) { return fmt.Sprint(asked.Add(1)), nil }}, func(c *talk, _ *http.Request) {
+			c.welcome(fmt.Sprintf(`,"resumed":false,"expires_at":%d`, now+3_600_000))
+			if m := c.hear(); m.Type != "ping" {
+				c.t.Errorf("it says %+v", m)
+			}
+			time.Sleep(20 * time.Millisecond) // in which it would
+			if told {
+				c.say(`{"msg_type":"pong","time":%d}`, now)
+			}
+			c.say(`{"msg_type":"reconnect","after_ms":1,"reason":"drain"}`)
+			c.ws.Close(websocket.StatusGoingAway, "")
+		}, func(c *talk, r *http.Request) {
+			close(done)
+			stays(c, r)
+		})
+		select {
+		case <-done:
+		case <-within(t).Done():
+			t.Fatal("it doesn't come back")
+		}
+		if n := asked.Load(); n != 1 {
+			t.Errorf("the clock was told: %t; %d tokens were asked for, one was good for an hour", told, n)
+		}
+	}
+}
+
+// Once it is known, a pong that is late holds up nothing.
+func TestTheServersClockIsKnownFromTheConnectionBefore(t *testing.T) {
+	renewed := make(chan bool)
+	scripted(t, client.Options{Token: func(context.Context) (string, error) { return "token", nil }}, func(c *talk, _ *http.Request) {
+		c.welcome(fmt.Sprintf(`,"resumed":false,"expires_at":%d`, time.Now().Add(time.Hour).UnixMilli()))
 		if m := c.hear(); m.Type != "ping" {
 			c.t.Errorf("it says %+v", m)
 		}
-		time.Sleep(20 * time.Millisecond) // in which it would
-		c.say(`{"msg_type":"pong","time":%d}`, now)
+		c.say(`{"msg_type":"pong","time":%d}`, time.Now().UnixMilli())
 		c.say(`{"msg_type":"reconnect","after_ms":1,"reason":"drain"}`)
 		c.ws.Close(websocket.StatusGoingAway, "")
-	}, func(c *talk, r *http.Request) {
-		close(done)
-		stays(c, r)
+	}, func(c *talk, r *http.Request) { // it answers no ping
+		c.welcome(fmt.Sprintf(`,"resumed":false,"expires_at":%d`, time.Now().Add(time.Second).UnixMilli()))
+		for m := c.hear(); m.Type != ""; m = c.hear() {
+			if m.Type == "refresh" {
+				close(renewed)
+				c.say(`{"msg_type":"refreshed","id":%s,"expires_at":%d}`, m.ID, time.Now().Add(time.Hour).UnixMilli())
+			}
+		}
 	})
 	select {
-	case <-done:
+	case <-renewed:
 	case <-within(t).Done():
-		t.Fatal("it doesn't come back")
-	}
-	if n := asked.Load(); n != 1 {
-		t.Errorf("%d tokens were asked for, one was good for an hour", n)
+		t.Fatal("the token isn't renewed")
 	}
 }

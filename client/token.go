@@ -23,7 +23,7 @@ const margin = 30 * time.Second
 func (h *Hub) token(ctx context.Context) (string, error) {
 	h.mu.Lock()
 	current, ends := h.tokens.current, h.session.expires
-	if !ends.IsZero() && time.Until(ends) < h.session.skew+margin {
+	if h.session.clockKnown && !ends.IsZero() && time.Until(ends) < h.session.skew+margin {
 		current = ""
 	}
 	h.mu.Unlock()
@@ -68,17 +68,14 @@ func (h *Hub) refreshAt() time.Time {
 	return ends.Add(-min(margin, time.Until(ends)/2))
 }
 
-// refresh renews the token of a connection before its end, again and again, until ctx ends.
+// refresh renews the token of a connection before its end, again and again, until ctx ends. When that is is known only
+// with the server's clock.
 func (h *Hub) refresh(ctx context.Context, conn *connection) {
-	select {
-	case <-ctx.Done():
-		return
-	case <-conn.clock: // the end is by the server's
-	}
+	news := conn.clock
 	var last time.Time // when it was tried
 	for tries := 0; ctx.Err() == nil; {
 		h.mu.Lock()
-		at := h.refreshAt()
+		at, known := h.refreshAt(), h.session.clockKnown
 		h.mu.Unlock()
 		if at.IsZero() {
 			return
@@ -86,12 +83,17 @@ func (h *Hub) refresh(ctx context.Context, conn *connection) {
 		if !last.IsZero() { // the end may be near, and the server have said no
 			at = later(at, last.Add(time.Second<<min(tries, 5)))
 		}
-		timer := time.NewTimer(time.Until(at))
+		var due <-chan time.Time
+		if known {
+			due = time.After(time.Until(at))
+		}
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
-		case <-timer.C:
+		case <-news: // it is known, or known better
+			news = nil
+			continue
+		case <-due:
 		}
 		last = time.Now()
 		tries++

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -91,8 +92,10 @@ func run() int {
 		return 2
 	}
 	if *program != "" {
-		if err := exec.Command(*program, "version").Run(); err != nil {
-			fmt.Fprintf(os.Stderr, "-program %s: it isn't a hubbub: %v\n", *program, err)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if out, err := exec.CommandContext(ctx, *program, "version").Output(); err != nil || !strings.HasPrefix(string(out), "hubbub ") {
+			fmt.Fprintf(os.Stderr, "-program %s: it isn't a hubbub: version says %.100q, %v\n", *program, out, err)
 			return 2
 		}
 	}

@@ -281,11 +281,11 @@ func publishAsMember(ctx context.Context, r *client.Room, p publication) (client
 	o := client.PublishOptions{Key: p.Key, ID: p.PublishID}
 	at, err := r.Publish(ctx, p.Content, o)
 	var no *client.Error
-	if !errors.As(err, &no) || no.Code != "not_member" {
+	if !errors.As(err, &no) || no.Code != "not_member" || errors.Is(err, client.ErrUnknown) { // it may have been published before
 		return at, err
 	}
-	if err := r.Join(ctx); err != nil {
-		return at, fmt.Errorf("only members may publish to this room, and it can't be joined: %w", err)
+	if err := r.Join(ctx); err != nil { // %v, so that no error of the join is taken for a publish's
+		return at, fmt.Errorf("only members may publish to this room, and it can't be joined: %v: it was not published", err)
 	}
 	return r.Publish(ctx, p.Content, o)
 }

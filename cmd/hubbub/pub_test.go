@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,8 +14,11 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/coder/websocket"
 
 	"example.com/hubbub"
 	"example.com/hubbub/client"
@@ -125,13 +130,16 @@ func TestPubOverSocketWithoutAnAnswer(t *testing.T) {
 	}
 }
 
-// Over a WebSocket pub joins a room in which only members may publish, and says so where it may not.
+// Over a WebSocket pub joins a room in which only members may publish, and says so where it may not: nothing is in doubt then.
 func TestPubOverSocketWhereMembersPublish(t *testing.T) {
 	s := rawtest.Start(t, hubbub.Config{
 		Rooms: []hubbub.RoomPolicy{{Match: "*", Publish: "members"}},
 		Hooks: hubbub.Hooks{Join: func(_ context.Context, j *hubbub.Join) error {
-			if j.Room == "closed" {
+			switch j.Room {
+			case "closed":
 				return &hubbub.Error{Code: hubbub.Forbidden, Message: "not you"}
+			case "broken":
+				return errors.New("no answer")
 			}
 			return nil
 		}},
@@ -139,9 +147,56 @@ func TestPubOverSocketWhereMembersPublish(t *testing.T) {
 	if out, err := printed(t, "pub", "--ws", "r", "hello", "--url", "http://"+s.Addr); err != nil || !strings.HasSuffix(out, ":1\n") {
 		t.Errorf("%q, %v", out, err)
 	}
-	const want = "only members may publish to this room, and it can't be joined: not you (forbidden)"
-	if _, err := printed(t, "pub", "--ws", "closed", "hello", "--url", "http://"+s.Addr); err == nil || err.Error() != want {
-		t.Errorf("%v, want %s", err, want)
+	for room, why := range map[string]string{"closed": "not you (forbidden)", "broken": "internal error (internal)"} {
+		want := "only members may publish to this room, and it can't be joined: " + why + ": it was not published"
+		if _, err := printed(t, "pub", "--ws", room, "hello", "--url", "http://"+s.Addr); err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// A message of which nobody knows isn't sent once more under another publish_id.
+func TestPubOverSocketDoesNotPublishTwice(t *testing.T) {
+	var connections, published, joins atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		again := connections.Add(1) > 1
+		ws, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer ws.CloseNow()
+		say := func(format string, args ...any) {
+			_ = ws.Write(r.Context(), websocket.MessageText, fmt.Appendf(nil, format, args...))
+		}
+		say(`{"msg_type":"welcome","client_id":"c1","max_message_bytes":65536,"resume_token":"t","resumed":%t}`, again)
+		for {
+			_, raw, err := ws.Read(r.Context())
+			if err != nil {
+				return
+			}
+			var m struct {
+				Type string          `json:"msg_type"`
+				ID   json.RawMessage `json:"id"`
+			}
+			_ = json.Unmarshal(raw, &m)
+			switch m.Type {
+			case "resume":
+				say(`{"msg_type":"resumed","id":%s,"rooms":{}}`, m.ID)
+			case "join_room":
+				joins.Add(1)
+				say(`{"msg_type":"joined","id":%s,"room":"r","epoch":"e","offset":1}`, m.ID)
+			case "room_message":
+				if published.Add(1) == 1 {
+					return // and its answer is lost
+				}
+				say(`{"msg_type":"error","id":%s,"code":"not_member","message":"join first"}`, m.ID)
+			}
+		}
+	}))
+	t.Cleanup(s.Close)
+	_, err := printed(t, "pub", "--ws", "r", "hello", "--url", s.URL)
+	if err == nil || !strings.HasSuffix(err.Error(), "in doubt, it may have been published or not") || published.Load() != 2 || joins.Load() != 0 {
+		t.Errorf("%v; sent %d times, joined %d times", err, published.Load(), joins.Load())
 	}
 }
 
