@@ -135,7 +135,7 @@ func measure(t testing.TB, nodes []*testNode, used func() time.Duration, rate, m
 	body := strings.Repeat("x", 100)
 	begin, before, own := time.Now(), used(), cpu()
 	for i := 0; time.Since(begin) < long; time.Sleep(time.Millisecond) {
-		for ; i < int(time.Duration(rate)*time.Since(begin)/time.Second); i++ {
+		for ; i < int(time.Duration(rate)*min(time.Since(begin), long)/time.Second); i++ {
 			key := fmt.Sprintf("%012d", i)
 			at := time.Now()
 			if i%(rate/100) == 0 {
