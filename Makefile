@@ -50,8 +50,9 @@ lint: bench-lint ## go vet, formatting, and a tidy go.mod
 	$(GO) mod tidy -diff
 	@! grep -n '"resolved"' e2e/ws/package-lock.json e2e/pages/package-lock.json js/package-lock.json site/package-lock.json || { echo "a package-lock.json names a registry: run npm inside its folder, whose .npmrc prevents it"; exit 1; }
 
+# The race detector has each program wait for a second at its end, and tests start many.
 .PHONY: test-race
-test-race: ## the unit tests, under the race detector (which would have each program wait for a second at its end)
+test-race: ## the unit tests, under the race detector
 	GORACE="suppressions=$(CURDIR)/scripts/race-suppressions.txt atexit_sleep_ms=100" $(GO) test -race -p $(PACKAGES) -parallel $(PARALLEL) -timeout $(TIMEOUT) $(UNITS)
 
 .PHONY: crowd
