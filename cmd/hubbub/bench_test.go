@@ -222,7 +222,7 @@ func TestBenchEndsByASignal(t *testing.T) {
 				t.Fatal(err)
 			}
 			lines := bufio.NewScanner(progress)
-			for lines.Scan() && !strings.Contains(lines.Text(), "left") { // of the measurement, or of holding
+			for lines.Scan() && !strings.Contains(lines.Text(), "measuring: ") && !strings.Contains(lines.Text(), "holding: ") {
 			}
 			for range 2 { // as timeout(1) does
 				if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
