@@ -17,6 +17,7 @@ package brokertest
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
@@ -170,14 +171,20 @@ func (n *node) Lost(room string, log broker.Log) {
 	}
 }
 
-// join opens a room and waits for that.
+// join opens a room and waits for that, and tries again while its log can't be read: on a busy machine nothing of it may
+// come for the seconds after which a broker gives up.
 func (n *node) join(r broker.Room) (leave func()) {
 	n.w.t.Helper()
-	leave, err := n.tryToJoin(r)
-	if err != nil {
-		n.w.t.Fatalf("opening %.20q: %v", r.Name, err)
+	for deadline := time.Now().Add(patience); ; {
+		leave, err := n.tryToJoin(r)
+		if err == nil {
+			return leave
+		}
+		leave()
+		if !errors.Is(err, broker.ErrUnavailable) || time.Now().After(deadline) {
+			n.w.t.Fatalf("opening %.20q: %v", r.Name, err)
+		}
 	}
-	return leave
 }
 
 func (n *node) tryToJoin(r broker.Room) (leave func(), err error) {
