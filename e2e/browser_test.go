@@ -36,22 +36,58 @@ type browser struct {
 	ctx context.Context
 }
 
-// oneBrowser is held by the one that runs: several that start at once take a machine's breath away.
-var oneBrowser sync.Mutex
+// browsers has a place for each test that may use one at a time.
+var browsers = make(chan struct{}, 4)
 
-// startBrowser starts one, with these options beside the usual ones. It ends with the test; until then no other test has
-// any.
+// awaitBrowser waits for a place among them, which is the test's until it ends.
+func awaitBrowser(t *testing.T) {
+	t.Helper()
+	browsers <- struct{}{}
+	t.Cleanup(func() { <-browsers })
+}
+
+// shared is the Chromium of those tests that want no options: to start one takes the two processors for seconds.
+var shared struct {
+	start sync.Once
+	ctx   context.Context
+	stop  func()
+	err   error
+}
+
+// startBrowser gives a test a Chromium with a profile of its own until it ends, and a process of its own where it has
+// these options beside the usual ones.
 func startBrowser(t *testing.T, options ...chromedp.ExecAllocatorOption) *browser {
 	t.Helper()
-	oneBrowser.Lock()
-	t.Cleanup(oneBrowser.Unlock)
-	path, err := findBrowser()
-	if err != nil {
+	awaitBrowser(t)
+	if len(options) > 0 {
+		ctx, stop, err := runBrowser(t.TempDir(), options...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(stop)
+		return &browser{t: t, ctx: ctx}
+	}
+	shared.start.Do(func() { shared.ctx, shared.stop, shared.err = runBrowser(filepath.Join(builds, "chromium")) })
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	ctx, cancel := chromedp.NewContext(shared.ctx, chromedp.WithNewBrowserContext())
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
 		t.Fatal(err)
 	}
-	alloc, cancel := chromedp.NewExecAllocator(context.Background(), append([]chromedp.ExecAllocatorOption{
+	return &browser{t: t, ctx: ctx}
+}
+
+// runBrowser starts a Chromium with its profile in a folder.
+func runBrowser(profile string, options ...chromedp.ExecAllocatorOption) (ctx context.Context, stop func(), err error) {
+	path, err := findBrowser()
+	if err != nil {
+		return nil, nil, err
+	}
+	alloc, end := chromedp.NewExecAllocator(context.Background(), append([]chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(path),
-		chromedp.UserDataDir(t.TempDir()),
+		chromedp.UserDataDir(profile),
 		chromedp.WSURLReadTimeout(patience), // the first start on a machine takes long: 20 s of the default were too short
 		chromedp.NoSandbox, chromedp.Headless, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
 		chromedp.WindowSize(1200, 800),
@@ -61,14 +97,17 @@ func startBrowser(t *testing.T, options ...chromedp.ExecAllocatorOption) *browse
 		chromedp.Flag("disable-sync", true),
 		chromedp.Flag("disable-dev-shm-usage", true),
 	}, options...)...)
-	t.Cleanup(cancel)
 	ctx, cancel := chromedp.NewContext(alloc)
-	t.Cleanup(cancel)
+	stop = func() {
+		cancel()
+		end()
+	}
 	// The first call starts the browser, which would end with a deadline's context.
 	if err := chromedp.Do(ctx); err != nil {
-		t.Fatal(err)
+		stop()
+		return nil, nil, err
 	}
-	return &browser{t: t, ctx: ctx}
+	return ctx, stop, nil
 }
 
 // page is one tab.

@@ -46,7 +46,8 @@ func newFirstCluster(t *testing.T) *firstCluster {
 	if err := os.Symlink(program, filepath.Join(c.f.dir, "hubbub")); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("PATH", c.f.dir+":"+os.Getenv("PATH"))
+	c.env = append(os.Environ(), "PATH="+c.f.dir+":"+os.Getenv("PATH"), "HUBBUB_API_KEY="+backendKey,
+		"HUBBUB_CONFIG="+configFile(t, "rooms: [{match: \"live.*\", history: off}, {match: \"who\", presence: full}]\n"))
 	return c
 }
 
@@ -73,13 +74,18 @@ func freeAddrs(t *testing.T) string {
 // initialize runs cluster init, and sees that it prints the commands that stand in the docs.
 func (c *firstCluster) initialize() {
 	c.t.Helper()
-	printed := c.f.run(c.doc.commands("hubbub cluster init")[0])
+	init := exec.Command("bash", "-c", c.doc.commands("hubbub cluster init")[0])
+	init.Dir, init.Env = c.f.dir, c.env
+	out, err := init.CombinedOutput()
+	if err != nil {
+		c.t.Fatalf("cluster init: %v\n%s", err, out)
+	}
+	printed := strings.TrimSpace(string(out))
 	secret := regexp.MustCompile(`(?m)^export (HUBBUB_CLUSTER_SECRET=\S+)$`).FindStringSubmatch(printed)
 	if secret == nil {
 		c.t.Fatalf("cluster init prints no secret:\n%s", printed)
 	}
-	c.env = append(os.Environ(), secret[1], "HUBBUB_API_KEY="+backendKey,
-		"HUBBUB_CONFIG="+configFile(c.t, "rooms: [{match: \"live.*\", history: off}, {match: \"who\", presence: full}]\n"))
+	c.env = append(c.env, secret[1])
 	c.commands = c.doc.commands("hubbub serve")
 	// Here all three are one machine, for which it prints folders and ports of their own.
 	printed = regexp.MustCompile(`(?m)(--data-dir hubbub-data)-\d+|( --listen :\d+)`).ReplaceAllString(printed, "$1")
@@ -177,6 +183,7 @@ func hears(ctx context.Context, t *testing.T, room *gohub.Room) <-chan gohub.Mes
 // The first page of docs/cluster.md: three stores, two clients on two of them who chat with and without history, a direct
 // message, who is there. Then one of them is killed: its clients are back on others, and what is published arrives.
 func TestFirstCluster(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	c := newFirstCluster(t)

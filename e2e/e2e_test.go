@@ -43,6 +43,11 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(builds)
+	defer func() {
+		if shared.stop != nil {
+			shared.stop()
+		}
+	}()
 	if program = os.Getenv("HUBBUB_E2E_BINARY"); program != "" {
 		return m.Run()
 	}

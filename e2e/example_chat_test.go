@@ -63,6 +63,7 @@ func numbered(what string, n int) (all []string) {
 }
 
 func TestExampleChatTalksAcrossCutsAndARestart(t *testing.T) {
+	t.Parallel()
 	s := startExample(t, "chat")
 	line := startProxy(t, s, nil)
 	b := startBrowser(t)
@@ -133,6 +134,7 @@ func TestExampleChatTalksAcrossCutsAndARestart(t *testing.T) {
 }
 
 func TestExampleChatLosesAndDoublesNothingThroughCutsAtRandom(t *testing.T) {
+	t.Parallel()
 	s := startExample(t, "chat")
 	plan, begin := cutsFromNowOn(t)
 	line := startProxy(t, s, plan)
@@ -171,6 +173,7 @@ func TestExampleChatLosesAndDoublesNothingThroughCutsAtRandom(t *testing.T) {
 
 // Who was away for longer than the room remembers is told so, in the place where something is missing, and gets the rest.
 func TestExampleChatSaysWhatItCantBring(t *testing.T) {
+	t.Parallel()
 	s := startExample(t, "chat")
 	line := startProxy(t, s, nil)
 	ann := enterChat(startBrowser(t), line.front, "Ann")
@@ -205,6 +208,7 @@ func TestExampleChatSaysWhatItCantBring(t *testing.T) {
 }
 
 func TestExampleChatHasRoomsAndTheirHistory(t *testing.T) {
+	t.Parallel()
 	s := startExample(t, "chat")
 	b := startBrowser(t)
 	ann := enterChat(b, s, "Ann")
@@ -260,6 +264,7 @@ func TestExampleChatHasRoomsAndTheirHistory(t *testing.T) {
 }
 
 func TestExampleChatLooksRight(t *testing.T) {
+	t.Parallel()
 	s := startExample(t, "chat")
 	b := startBrowser(t)
 	ann, bob, cleo := enterChat(b, s, "Ann"), enterChat(b, s, "Bob"), enterChat(b, s, "Cleo")

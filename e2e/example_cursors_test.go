@@ -66,6 +66,7 @@ func pointedAt(name string, at spot) string {
 }
 
 func TestExampleCursorsShowsFiftyAtOnce(t *testing.T) {
+	t.Parallel()
 	s := startExample(t, "cursors")
 	b := startBrowser(t)
 	ann := openBoard(b, s, "Ann")
@@ -119,6 +120,7 @@ func TestExampleCursorsShowsFiftyAtOnce(t *testing.T) {
 }
 
 func TestExampleCursorsSendsTheNewestOncePerTick(t *testing.T) {
+	t.Parallel()
 	s := startExample(t, "cursors")
 	ann := openBoard(startBrowser(t), s, "Ann")
 	ctx := within(t)
@@ -168,6 +170,7 @@ func TestExampleCursorsSendsTheNewestOncePerTick(t *testing.T) {
 
 // Who can't keep up gets the newest place of each client, and the word that others were left out.
 func TestExampleCursorsGivesASlowViewerTheNewest(t *testing.T) {
+	t.Parallel()
 	s := startExample(t, "cursors")
 	ctx := within(t)
 	slow := dialRaw(t, s, "/ws", "")
@@ -271,6 +274,7 @@ func agree(t *testing.T, hub *hubbubclient.Hub, want int, pages ...*page) map[st
 }
 
 func TestExampleCursorsKeepsShapesRightAcrossCutsAndARestart(t *testing.T) {
+	t.Parallel()
 	s := startExample(t, "cursors")
 	line := startProxy(t, s, nil)
 	b := startBrowser(t)
@@ -369,6 +373,7 @@ func TestExampleCursorsKeepsShapesRightAcrossCutsAndARestart(t *testing.T) {
 }
 
 func TestExampleCursorsLosesNoShapeThroughCutsAtRandom(t *testing.T) {
+	t.Parallel()
 	s := startExample(t, "cursors")
 	plan, begin := cutsFromNowOn(t)
 	line := startProxy(t, s, plan)
@@ -410,6 +415,7 @@ func TestExampleCursorsLosesNoShapeThroughCutsAtRandom(t *testing.T) {
 }
 
 func TestExampleCursorsLooksRight(t *testing.T) {
+	t.Parallel()
 	s := startExample(t, "cursors")
 	ann := openBoard(startBrowser(t), s, "Ann")
 	ctx := within(t)

@@ -37,6 +37,7 @@ func runNotify(t *testing.T, addr string, hub *server, line *proxy) (backend *se
 
 // A backend whose address is taken says so, and leaves no hubbub behind.
 func TestExampleNotifyCantListen(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", freeAddr(t))
 	if err != nil {
 		t.Fatal(err)

@@ -65,11 +65,10 @@ user_pref("services.settings.server", "data:,#remote-settings-dummy/v1");
 user_pref("toolkit.telemetry.enabled", false);
 `
 
-// startFirefox starts one, which ends with the test; until then no other test has any browser.
+// startFirefox starts one, which ends with the test.
 func startFirefox(t *testing.T) *firefox {
 	t.Helper()
-	oneBrowser.Lock()
-	t.Cleanup(oneBrowser.Unlock)
+	awaitBrowser(t)
 	path, err := findFirefox()
 	if err != nil {
 		t.Fatal(err)

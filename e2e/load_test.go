@@ -135,6 +135,7 @@ func rss(t *testing.T, s *server) int {
 
 // crypto/tls has no renegotiation for servers; a client that asks for one by hand is cut off.
 func TestRenegotiationIsRefused(t *testing.T) {
+	t.Parallel()
 	c := secureClient(t, "-tls1_2")
 	c.write("R\n")
 	c.cmd.Wait() // the alert ends it
@@ -145,6 +146,7 @@ func TestRenegotiationIsRefused(t *testing.T) {
 
 // A client may change its key at any time, and ask the server to do so (RFC 8446, 4.6.3).
 func TestKeysAreUpdated(t *testing.T) {
+	t.Parallel()
 	c := secureClient(t, "-tls1_3", "-crlf")
 	c.write("GET /echo HTTP/1.1\nhost: localhost\nupgrade: websocket\nconnection: upgrade\nsec-websocket-version: 13\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\n\n")
 	c.waitFor("101 Switching Protocols", 1)

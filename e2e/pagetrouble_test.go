@@ -176,6 +176,7 @@ func TestPageOff(t *testing.T) {
 
 // The page says why it can't connect, which the browser hides: it asks over HTTP.
 func TestPageSaysWhyItCantConnect(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		flags  []string
