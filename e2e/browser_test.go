@@ -37,7 +37,7 @@ type browser struct {
 }
 
 // browsers has a place for each test that may use one at a time.
-var browsers = make(chan struct{}, 4)
+var browsers = make(chan struct{}, 3)
 
 // awaitBrowser waits for a place among them, which is the test's until it ends.
 func awaitBrowser(t *testing.T) {
@@ -95,6 +95,7 @@ func runBrowser(profile string, options ...chromedp.ExecAllocatorOption) (ctx co
 		chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true),
+		chromedp.Flag("disable-features", "WebUIOmniboxPopup,WebUIOmniboxAimPopup"), // pages of its own, which cost seconds in each window
 		chromedp.Flag("disable-dev-shm-usage", true),
 	}, options...)...)
 	ctx, cancel := chromedp.NewContext(alloc)
