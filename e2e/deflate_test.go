@@ -39,6 +39,7 @@ func echoes(t *testing.T, c *client) {
 
 // Both foreign clients offer compression by default. They get it in both modes, and a room's messages by it.
 func TestForeignClientsCompress(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"on", "context", "off"} {
 		t.Run(mode, func(t *testing.T) {
 			eachClient(t, []string{"--compression", mode, "--max-message-bytes", "256KiB"}, func(t *testing.T, s *server, dial dialer) {
@@ -70,6 +71,7 @@ func TestForeignClientsCompress(t *testing.T) {
 
 // The npm package's options, which zlib obeys on its side.
 func TestEveryWindowOfZlib(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"on", "context"} {
 		t.Run(mode, func(t *testing.T) {
 			eachIO(t, []string{"--compression", mode, "--max-message-bytes", "256KiB"}, func(t *testing.T, s *server) {

@@ -158,6 +158,7 @@ func drain(c *rawConn) int {
 
 // A reader that never reads again is forgotten: when its queue is full, and when what stands in it is too old.
 func TestStalledReaderIsForgotten(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, bytes, age string
 	}{

@@ -12,6 +12,7 @@ import (
 )
 
 func TestStoppingSaysWhenToComeBack(t *testing.T) {
+	t.Parallel()
 	for _, sig := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		t.Run(sig.String(), func(t *testing.T) {
 			eachIO(t, []string{"--workers", "3"}, func(t *testing.T, s *server) {
