@@ -74,7 +74,7 @@ func freeAddrs(t *testing.T) string {
 // initialize runs cluster init, and sees that it prints the commands that stand in the docs.
 func (c *firstCluster) initialize() {
 	c.t.Helper()
-	init := exec.Command("bash", "-c", c.doc.commands("hubbub cluster init")[0])
+	init := exec.Command("bash", "-c", c.f.instead.Replace(c.doc.commands("hubbub cluster init")[0]))
 	init.Dir, init.Env = c.f.dir, c.env
 	out, err := init.CombinedOutput()
 	if err != nil {
