@@ -109,7 +109,7 @@ test("cuts at random: nothing lost, nothing doubled", async (t) => {
   }
   const end = Date.now() + 20_000;
   await Promise.all(crowd.map(async (hub, i) => {
-    for (let n = 0; Date.now() < end; n++) {
+    for (let n = 0; Date.now() < end || p.cuts <= 50; n++) { // a busy machine takes longer to have as many
       const burst = [];
       for (let k = 0; k < 5; k++, n++) {
         const name = `${i}.${n}`;
