@@ -4,12 +4,11 @@ GO ?= go
 # These guard against hanging alone: a test waits for minutes before it gives up, and the machine may be busy.
 TIMEOUT ?= 40m
 E2E_TIMEOUT ?= 60m
-# Of tests that run beside others, most wait for timers; so do packages, of which three are tested at once under the race
-# detector, and four without it. Many of e2e wait for one of its browsers.
+# Of tests that run beside others, most wait for timers; so do packages, of which two are tested at once under the race
+# detector, beside e2e, and four without it.
 PARALLEL ?= 8
-PACKAGES ?= 3
+PACKAGES ?= 2
 QUICK_PACKAGES ?= 4
-E2E_PARALLEL ?= 12
 
 # go vet looks at all that is tested, in check and in lint: go test need not do it again for each way of building.
 GOTEST = $(GO) test -vet=off
@@ -108,7 +107,7 @@ cross: ## it builds for macOS and Windows too
 
 .PHONY: e2e
 e2e: deps ## the built binary with foreign clients and a browser
-	MAKEFLAGS= $(GOTEST) -count=1 -parallel $(E2E_PARALLEL) -timeout $(E2E_TIMEOUT) ./e2e
+	MAKEFLAGS= $(GOTEST) -count=1 -parallel $(PARALLEL) -timeout $(E2E_TIMEOUT) ./e2e
 
 # The others do one thing after another, and say the same on any binary; so do two pages in a browser.
 E2E_RACE ?= AtRandom|Foreign|OneOrder|Slow|Stalled|FullFanOut|Burst|Metrics|Stopping|Signal|Delay|DeadPeer|Handshake
@@ -116,7 +115,7 @@ E2E_RACE_SKIP ?= ^TestPage|^TestExample(Chat|Dashboard|CursorsLoses)
 
 .PHONY: e2e-race
 e2e-race: deps ## those stories of e2e in which much happens at once, on a binary with the race detector
-	HUBBUB_E2E_BUILDFLAGS=-race HUBBUB_E2E_CUT_FOR=20s $(GOTEST) -count=1 -parallel $(E2E_PARALLEL) -timeout $(E2E_TIMEOUT) -run '$(E2E_RACE)' -skip '$(E2E_RACE_SKIP)' ./e2e
+	HUBBUB_E2E_BUILDFLAGS=-race HUBBUB_E2E_CUT_FOR=20s $(GOTEST) -count=1 -parallel $(PARALLEL) -timeout $(E2E_TIMEOUT) -run '$(E2E_RACE)' -skip '$(E2E_RACE_SKIP)' ./e2e
 
 .PHONY: pictures
 pictures: deps ## the pictures of the docs and the examples, made anew by the tests that look at the pages

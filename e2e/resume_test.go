@@ -559,8 +559,8 @@ func (run *cutRun) checkItTookPlace(p *proxy, s *server, length time.Duration) {
 			run.t.Errorf("%v connections were closed with %s", v, code)
 		}
 	}
-	// Two handshakes must cross, within milliseconds or within what a busy machine makes of them; one taken over in five is no accident.
-	if o := run.overtaken.Load(); o > 1+run.resumed.Load()/100 && float64(o) > takenOver/5 {
+	// Two handshakes must cross, within milliseconds or within what a busy machine makes of them: not for most who are taken over.
+	if o := run.overtaken.Load(); o > 1+run.resumed.Load()/100 && float64(o) > takenOver/2 {
 		run.t.Errorf("%d connections lost their session to an earlier handshake, of %d that resumed one", o, run.resumed.Load())
 	}
 	seconds := int64(length / time.Second)
