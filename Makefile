@@ -4,10 +4,10 @@ GO ?= go
 # These guard against hanging alone: a test waits for minutes before it gives up, and the machine may be busy.
 TIMEOUT ?= 40m
 E2E_TIMEOUT ?= 60m
-# Of tests that run beside others, most wait for timers; so do packages, of which two are tested at once under the race
-# detector, beside e2e, and four without it.
+# Of tests that run beside others, most wait for timers; so do packages, of which three are tested at once under the race
+# detector, and four without it.
 PARALLEL ?= 8
-PACKAGES ?= 2
+PACKAGES ?= 3
 QUICK_PACKAGES ?= 4
 
 # go vet looks at all that is tested, in check and in lint: go test need not do it again for each way of building.
@@ -32,13 +32,13 @@ check: ## the quick round while you work: vet, formatting, and the unit tests wi
 	$(GOTEST) -short -p $(QUICK_PACKAGES) -parallel $(PARALLEL) -timeout $(TIMEOUT) $$($(GO) list ./... | grep -v '/e2e$$\|/broker/nats$$')
 	@echo "all checks passed"
 
-# Two lanes: what keeps the processors busy, one after the other, and beside it what mostly waits. One that fails has its
-# output in one piece, and the other goes on to its end.
-BUSY ?= test-race crowd fuzz cross
+# Two lanes at once: what keeps the processors busy, and what mostly waits. One that fails has its output in one piece, and
+# the other goes on to its end.
+BUSY ?= fuzz cross
 WAITING ?= e2e e2e-race
 
 .PHONY: test
-test: deps lint ## every test; installs what they need where it may
+test: deps lint test-race crowd ## every test; installs what they need where it may
 	+$(MAKE) -j2 --output-sync=target --no-print-directory busy waiting
 	@echo "all tests passed"
 
