@@ -54,7 +54,7 @@ type Gate struct {
 
 	// accept's.
 	reserve *os.File      // a descriptor to refuse with; nil when not even it could be had
-	short   sparselog.Log // of descriptors
+	short   sparselog.Log // of descriptors and watches
 
 	mu      sync.Mutex
 	freed   sync.Cond

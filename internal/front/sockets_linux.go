@@ -3,6 +3,7 @@ package front
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"sync"
@@ -137,7 +138,10 @@ func (s *sockets) begin(a *arrival) {
 		s.heads.SetReadDeadline(a.headBy)
 	}
 	s.mu.Unlock()
-	if nc.watch(s.heads.fd) != nil { // it is closed already, or there is no memory
+	if err := nc.watch(s.heads.fd); err != nil {
+		if err != net.ErrClosed { // by the gate, for another
+			s.gate.short.Log(s.gate.log, slog.LevelWarn, "cannot wait for what comes on a connection", "remote", nc.remote, "err", err)
+		}
 		s.forget(a, nc)
 		s.gate.drop(a)
 	}

@@ -30,6 +30,7 @@ func atTheGate(t *testing.T, turns int, head time.Duration, serve http.HandlerFu
 	}
 	before := descriptors(t)
 	g = NewGate(l, 1000, turns, func() string { return "" }, slog.New(slog.DiscardHandler))
+	g.slowHead = time.Hour // who goes for others goes for being silent
 	g.Quick = &Quick{
 		Upgrade: func(r *http.Request) http.HandlerFunc {
 			if r.URL.Path != "/ws" {
@@ -250,7 +251,6 @@ func TestSilentSocketsHaveTheirTime(t *testing.T) {
 // Of too many who say nothing the oldest go; who says something meanwhile is served, also one of those who waited.
 func TestSilentSocketsGoForOthers(t *testing.T) {
 	g, addr := atTheGate(t, 4, time.Hour, takes(t))
-	g.slowHead = time.Hour
 	var all []net.Conn
 	for range 8 * maxHandshakes {
 		all = append(all, dial(t, addr))
