@@ -339,6 +339,45 @@ func TestARefusedSocketIsHeardOut(t *testing.T) {
 	}
 }
 
+// A gate that closes while an upgrade is served lets it be answered, or taken, and closes what is refused.
+func TestAGateThatClosesMeetsAnUpgradeOnASocket(t *testing.T) {
+	for _, waits := range []bool{false, true} {
+		for _, refuses := range []bool{false, true} {
+			t.Run(fmt.Sprintf("refused=%v,watched=%v", refuses, waits), func(t *testing.T) {
+				took := takes(t)
+				serving := make(chan bool)
+				var addr string
+				var g *Gate
+				g, addr = atTheGate(t, 1, time.Minute, func(w http.ResponseWriter, r *http.Request) {
+					close(serving)
+					for over := false; !over; time.Sleep(time.Millisecond) {
+						g.mu.Lock()
+						over = g.closed
+						g.mu.Unlock()
+					}
+					if !refuses {
+						took(w, r)
+						return
+					}
+					w.WriteHeader(503)
+					io.WriteString(w, "not now")
+				})
+				nc := dial(t, addr)
+				if waits {
+					time.Sleep(20 * time.Millisecond)
+				}
+				io.WriteString(nc, anUpgrade)
+				<-serving
+				g.Close()
+				got, err := io.ReadAll(nc)
+				if want := map[bool]string{false: "nodelay=1", true: "not now"}[refuses]; err != nil || !bytes.Contains(got, []byte(want)) {
+					t.Errorf("%q, %v; want %q", got, err, want)
+				}
+			})
+		}
+	}
+}
+
 // Neither a panic nor a runtime.Goexit of who serves an upgrade ends the goroutine that others need.
 func TestSocketsOutliveWhatServesThem(t *testing.T) {
 	took := takes(t)

@@ -59,6 +59,7 @@ func (g *Gate) upgradesAtOnce(a *arrival, b []byte) bool {
 		case a.mode.Load() != taken:
 			go func() {
 				a.hearOut()
+				a.rest()
 				g.drop(a)
 			}()
 		}
