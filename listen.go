@@ -117,7 +117,10 @@ func (s *Server) ServeAdmin(l net.Listener, h http.Handler) error { return s.ser
 func (s *Server) serve(l net.Listener, h http.Handler) error {
 	g := front.NewGate(l, s.cfg().descriptors(), front.TurnsPerWorker*s.cfg().Workers, func() string { return tooBusy(noDescriptor) }, s.log)
 	if h == http.Handler(s) {
-		g.Quick = &front.Quick{Upgrade: s.quickUpgrade, Head: s.cfg().HandshakeTimeout, Idle: keepAlive}
+		g.Quick = &front.Quick{
+			Upgrade: s.quickUpgrade, Head: s.cfg().HandshakeTimeout, Idle: keepAlive,
+			Descriptors: loop.IO(s.cfg().IO) != loop.Pump, ComesBack: s.comesBack,
+		}
 		if !s.cfg().AdminApart {
 			g.Quick.Answer = s.api.Quick(s.cfg().BasePath)
 		}

@@ -17,8 +17,7 @@ func (s *Server) inTurn(set *settings, r *http.Request) (*place, *refusal) {
 	if no := s.closedToAll(set); no != nil {
 		return nil, no
 	}
-	_, comesBack := s.hub.Resume(first(inQuery(r, "resume"))) // a token that is made up goes before nobody
-	if no := takeTurn(r, comesBack); no != nil {
+	if no := takeTurn(r, s.comesBack(r)); no != nil {
 		return nil, no
 	}
 	p, no := s.reserve(set, r)
@@ -26,6 +25,12 @@ func (s *Server) inTurn(set *settings, r *http.Request) (*place, *refusal) {
 		front.EndTurn(r)
 	}
 	return p, no
+}
+
+// comesBack says whether an upgrade's client has a session. A token that is made up goes before nobody.
+func (s *Server) comesBack(r *http.Request) bool {
+	_, ok := s.hub.Resume(first(inQuery(r, "resume")))
+	return ok
 }
 
 // takeTurn waits for the upgrade's turn, as front.TakeTurn does.

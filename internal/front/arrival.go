@@ -19,8 +19,10 @@ type arrival struct {
 	since time.Time   // the client has been silent as often as the gate looked; guarded by the gate's mu
 
 	// The gate's first, then net/http's.
-	left   []byte    // was read, and is net/http's
-	headBy time.Time // when the first request must have come, where net/http has that; zero: it sets the time itself
+	came     []byte    // was read before a goroutine had it to itself
+	waitsFor *upgrade  // likewise, and is served
+	left     []byte    // was read, and is net/http's
+	headBy   time.Time // when the first request must have come, where net/http has that; zero: it sets the time itself
 }
 
 // newArrival gives nc itself where nothing can be told of it. Of TLS nobody knows who waits for whom, since a handshake

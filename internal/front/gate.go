@@ -45,15 +45,16 @@ type Gate struct {
 	sorry    func() string
 	log      *slog.Logger
 
-	heads  chan *arrival // to goroutines that wait for a connection to read from
-	handed chan accepted // to net/http, where there is a Quick
-	over   chan struct{} // closed with the gate
-	idle   atomic.Int32  // goroutines that receive from heads
-	begun  bool          // Accept's: there is acceptAll
+	heads   chan *arrival // to goroutines that wait for a connection to read from
+	handed  chan accepted // to net/http, where there is a Quick
+	over    chan struct{} // closed with the gate
+	idle    atomic.Int32  // goroutines that receive from heads
+	begun   bool          // Accept's: there is acceptAll
+	sockets *sockets      // how connections are had where the loop can take descriptors; else nil. Set once, by Accept with mu
 
 	// accept's.
 	reserve *os.File      // a descriptor to refuse with; nil when not even it could be had
-	short   sparselog.Log // of descriptors
+	short   sparselog.Log // of descriptors and watches
 
 	mu      sync.Mutex
 	freed   sync.Cond
@@ -98,6 +99,11 @@ func (g *Gate) Accept() (net.Conn, error) {
 	}
 	if !g.begun {
 		g.begun = true
+		g.mu.Lock()
+		if !g.closed {
+			g.sockets = newSockets(g)
+		}
+		g.mu.Unlock()
 		go g.acceptAll()
 	}
 	select {
@@ -111,10 +117,10 @@ func (g *Gate) Accept() (net.Conn, error) {
 // accept waits for a place, then for a connection.
 func (g *Gate) accept() (net.Conn, error) {
 	g.waitForPlace()
-	nc, err := g.Listener.Accept()
+	nc, err := g.next()
 	for errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		g.turnAway()
-		nc, err = g.Listener.Accept()
+		nc, err = g.next()
 	}
 	if err != nil {
 		g.reserve.Close() // the listener is closed
@@ -132,12 +138,20 @@ func (g *Gate) accept() (net.Conn, error) {
 	return nc, nil
 }
 
+// next is the listener's next connection.
+func (g *Gate) next() (net.Conn, error) {
+	if g.sockets != nil {
+		return g.sockets.accept()
+	}
+	return g.Listener.Accept()
+}
+
 // turnAway tells the next connection in the queue that there is no descriptor for it: a spare one is given up to accept
 // it. Else it would wait for an answer, and accept would fail again and again. Only accept calls.
 func (g *Gate) turnAway() {
 	g.short.Log(g.log, slog.LevelWarn, "out of file descriptors: a connection is turned away", "would_allow", "a higher limit of open files, or a lower --max-connections")
 	g.reserve.Close() // of a nil file it does nothing
-	nc, err := g.Listener.Accept()
+	nc, err := g.next()
 	if err == nil {
 		nc.SetDeadline(time.Now().Add(100 * time.Millisecond))
 		io.WriteString(nc, g.sorry())
@@ -278,6 +292,11 @@ type ticket struct {
 	asked bool          // for a turn; the handshake's, as is mayGo
 	mayGo chan struct{} // closed when the turn has come, where it was waited for
 	turn  bool          // it has one; guarded by the gate's mu
+
+	// Where nobody waits.
+	aside   *arrival    // is served by a goroutine when the turn has come, or when it's too late
+	late    *time.Timer // until then
+	tooLate bool        // of the goroutine that serves
 }
 
 // ticketOf is that of a request; nil where the listener isn't ours.
@@ -345,6 +364,9 @@ func (g *Gate) Close() error {
 				a.dismiss()
 			}
 		}
+	}
+	if g.sockets != nil {
+		g.sockets.close()
 	}
 	g.mu.Unlock()
 	return g.Listener.Close()

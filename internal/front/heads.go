@@ -3,6 +3,7 @@ package front
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -29,26 +30,37 @@ type accepted struct {
 
 // acceptAll accepts in a goroutine of its own until the listener fails for good, as net/http would.
 func (g *Gate) acceptAll() {
-	for {
+	over := false
+	defer func() {
+		if !over { // what it called has ended the goroutine
+			go g.acceptAll()
+		}
+	}()
+	for !over {
 		nc, err := g.accept()
 		a, ours := nc.(*arrival)
 		switch {
 		case err != nil:
 			temporary, ok := err.(interface{ Temporary() bool })
-			if !g.hand(accepted{err: err}) || !ok || !temporary.Temporary() {
-				return
-			}
+			over = !g.hand(accepted{err: err}) || !ok || !temporary.Temporary()
 		case !ours:
 			if !g.hand(accepted{nc: nc}) {
 				g.drop(nc)
 			}
+		case g.sockets != nil:
+			g.sockets.begin(a)
 		default:
-			select {
-			case g.heads <- a:
-			default:
-				go g.readHeads(a)
-			}
+			g.toReader(a)
 		}
+	}
+}
+
+// toReader has a goroutine read what comes first on a connection.
+func (g *Gate) toReader(a *arrival) {
+	select {
+	case g.heads <- a:
+	default:
+		go g.readHeads(a)
 	}
 }
 
@@ -92,7 +104,7 @@ func (g *Gate) readHead(a *arrival) {
 	over := false
 	defer func() {
 		if p := recover(); p != nil {
-			g.log.Error("panic in an upgrade", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			g.logPanic(p)
 		}
 		if !over { // nor where the goroutine ends by runtime.Goexit
 			g.drop(a)
@@ -110,17 +122,36 @@ func (g *Gate) readHead(a *arrival) {
 	}
 }
 
+func (g *Gate) logPanic(p any) {
+	g.log.Error("panic in an upgrade", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+}
+
 // begin reads from a new connection, and has Quick answer, until there is something for net/http in the first n bytes of b.
 // After an error the connection is to be closed, where it isn't an upgrade's.
 func (a *arrival) begin(b []byte) (n int, err error) {
+	if a.waitsFor != nil {
+		defer a.rest()
+		a.waitsFor.serve()
+		a.hearOut()
+		return 0, io.EOF
+	}
 	a.Conn.RemoteAddr() // behind a proxy this reads who the client is, within a time of its own
-	a.headBy = time.Now().Add(a.quick.Head)
+	if a.headBy.IsZero() {
+		a.headBy = time.Now().Add(a.quick.Head)
+	}
 	a.Conn.SetReadDeadline(a.headBy)
-	for n == 0 && err == nil {
-		if n, err = a.read(b); err == nil {
+	for n = copy(b, a.came); ; {
+		if n == 0 {
+			n, err = a.read(b)
+		}
+		if err == nil {
 			n, err = a.answer(b[:n])
 		}
+		if n > 0 || err != nil {
+			break
+		}
 	}
+	a.came = nil
 	if a.quick.given {
 		a.headBy = time.Time{} // the request that net/http gets is a later one
 	}

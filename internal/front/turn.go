@@ -44,14 +44,52 @@ func TakeTurn(r *http.Request, comesBack bool) bool {
 	again := t.asked
 	t.asked = true
 	switch {
+	case t.tooLate:
+		return false
 	case t.turnAtOnce():
 		return true
 	case again:
 		return t.waitForTurn(r.Context(), true)
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), turnPatience*3/4+rand.N(turnPatience/2))
+	ctx, cancel := context.WithTimeout(r.Context(), patience())
 	defer cancel()
 	return t.waitForTurn(ctx, comesBack)
+}
+
+// patience is how long one waits, spread so that not all give up at once.
+func patience() time.Duration { return turnPatience*3/4 + rand.N(turnPatience/2) }
+
+// waitAside has a goroutine serve a when the turn has come; or when it hasn't for too long, which TakeTurn says then.
+func (t *ticket) waitAside(a *arrival, comesBack bool) {
+	g := t.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t.aside = a
+	t.late = time.AfterFunc(patience(), func() {
+		g.mu.Lock()
+		t.leave()
+		t.tooLate = !t.turn
+		g.mu.Unlock()
+		g.toReader(a)
+	})
+	g.line(t, comesBack)
+}
+
+// line has a ticket wait in its queue. mu is held.
+func (g *Gate) line(t *ticket, comesBack bool) {
+	if comesBack {
+		g.returners = append(g.returners, t)
+	} else {
+		g.newcomers = append(g.newcomers, t)
+	}
+	g.nextTurns()
+}
+
+// leave takes a ticket out of its queue. mu is held.
+func (t *ticket) leave() {
+	isT := func(waits *ticket) bool { return waits == t }
+	t.gate.returners = slices.DeleteFunc(t.gate.returners, isT)
+	t.gate.newcomers = slices.DeleteFunc(t.gate.newcomers, isT)
 }
 
 // turnAtOnce takes a turn where one is free and nobody waits, as nearly always.
@@ -69,13 +107,8 @@ func (t *ticket) turnAtOnce() bool {
 func (t *ticket) waitForTurn(ctx context.Context, comesBack bool) bool {
 	g := t.gate
 	g.mu.Lock()
-	q := &g.newcomers
-	if comesBack {
-		q = &g.returners
-	}
 	t.mayGo = make(chan struct{})
-	*q = append(*q, t)
-	g.nextTurns()
+	g.line(t, comesBack)
 	g.mu.Unlock()
 	select {
 	case <-t.mayGo:
@@ -84,17 +117,22 @@ func (t *ticket) waitForTurn(ctx context.Context, comesBack bool) bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	*q = slices.DeleteFunc(*q, func(waits *ticket) bool { return waits == t })
+	t.leave()
 	return t.turn
 }
 
 // EndTurn lets the next one go on. Any goroutine; never blocks.
 func EndTurn(r *http.Request) {
 	if t := ticketOf(r); t != nil {
-		t.gate.mu.Lock()
-		defer t.gate.mu.Unlock()
-		t.endTurn()
+		t.end()
 	}
+}
+
+// end is EndTurn.
+func (t *ticket) end() {
+	t.gate.mu.Lock()
+	defer t.gate.mu.Unlock()
+	t.endTurn()
 }
 
 // endTurn is EndTurn; the gate's mu is held.
@@ -118,6 +156,10 @@ func (g *Gate) nextTurns() {
 		}
 		g.turns++
 		next.turn = true
-		close(next.mayGo)
+		if next.aside == nil {
+			close(next.mayGo)
+		} else if next.late.Stop() { // else its time is just over, and who serves it then finds the turn
+			g.toReader(next.aside)
+		}
 	}
 }

@@ -18,34 +18,107 @@ const maxLinger = 500 * time.Millisecond
 // upgrades serves the request at the front of b, if it is an upgrade that Quick wants and has come whole. The connection
 // is the upgrade's then, or refused.
 func (a *arrival) upgrades(b []byte) bool {
-	if a.quick.Upgrade == nil || !bytes.HasPrefix(b, []byte("GET ")) {
-		return false
-	}
-	r, size := plainUpgrade(b)
-	if r == nil {
-		return false
-	}
-	r.RemoteAddr = addressText(a.Conn.RemoteAddr())
-	r = r.WithContext(&upgradeContext{Context: context.Background(), ticket: ticket{gate: a.gate, nc: a}, local: a.Conn.LocalAddr()})
-	serve := a.quick.Upgrade(r)
-	if serve == nil {
+	u := a.upgrade(b)
+	if u == nil {
 		return false
 	}
 	a.gate.Changed(a, http.StateActive)
-	serve(&Upgrading{a: a, first: b[size:], header: http.Header{}}, r)
+	u.serve()
+	a.hearOut()
+	return true
+}
+
+// upgradesAtOnce is upgrades for a goroutine that has others to serve: where its turn hasn't come another one serves it
+// then, and who is refused is heard out by another one. It says false where the connection isn't done with here.
+func (g *Gate) upgradesAtOnce(a *arrival, b []byte) bool {
+	if !a.mode.CompareAndSwap(fresh, busy) { // the gate closes it
+		g.drop(a)
+		return true
+	}
+	u := a.upgrade(b)
+	if u == nil {
+		a.rest()
+		return false
+	}
+	g.Changed(a, http.StateActive)
+	if !u.ticket.turnAtOnce() {
+		u.first = bytes.Clone(u.first)
+		a.waitsFor = u
+		u.ticket.waitAside(a, a.quick.ComesBack(u.r))
+		return true
+	}
+	served := false
+	defer func() {
+		if p := recover(); p != nil {
+			g.logPanic(p)
+		}
+		switch {
+		case !served: // nor where the goroutine ends by runtime.Goexit
+			a.rest()
+			g.drop(a)
+		case a.mode.Load() != taken:
+			go func() {
+				a.hearOut()
+				a.rest()
+				g.drop(a)
+			}()
+		}
+	}()
+	u.serve()
+	served = true
+	return true
+}
+
+// upgrade is a request that net/http doesn't see.
+type upgrade struct {
+	upgradeContext
+	a       *arrival
+	r       *http.Request
+	handler http.HandlerFunc
+	first   []byte // came behind it
+}
+
+// upgrade gives the request at the front of b, if it is an upgrade that Quick wants and has come whole; else nil.
+func (a *arrival) upgrade(b []byte) *upgrade {
+	if a.quick.Upgrade == nil || !bytes.HasPrefix(b, []byte("GET ")) {
+		return nil
+	}
+	r, size := plainUpgrade(b)
+	if r == nil {
+		return nil
+	}
+	r.RemoteAddr = addressText(a.Conn)
+	u := &upgrade{upgradeContext: upgradeContext{Context: context.Background(), ticket: ticket{gate: a.gate, nc: a}}, a: a, first: b[size:]}
+	u.r = r.WithContext(&u.upgradeContext)
+	if u.handler = a.quick.Upgrade(u.r); u.handler == nil {
+		return nil
+	}
+	return u
+}
+
+// serve has the connection taken, or refused. It ends a turn that came to nothing.
+func (u *upgrade) serve() {
+	defer func() {
+		if u.a.mode.Load() != taken {
+			u.ticket.end()
+		}
+	}()
+	u.handler(&Upgrading{a: u.a, first: u.first, header: http.Header{}}, u.r)
+}
+
+// hearOut reads on what a client says that was refused.
+func (a *arrival) hearOut() {
 	if a.mode.CompareAndSwap(busy, passed) { // so that Close means now
 		closeWrite(a.Conn)
 		a.Conn.SetReadDeadline(time.Now().Add(maxLinger))
 		io.CopyN(io.Discard, a.Conn, 64<<10)
 	}
-	return true
 }
 
 // upgradeContext is that of an upgrade which net/http doesn't see. It never ends.
 type upgradeContext struct {
 	context.Context
 	ticket ticket
-	local  net.Addr
 }
 
 // Value has what the gate wants to know of a request, and what net/http says of each.
@@ -54,13 +127,17 @@ func (c *upgradeContext) Value(key any) any {
 	case gateKey{}:
 		return &c.ticket
 	case http.LocalAddrContextKey:
-		return c.local
+		return c.ticket.nc.LocalAddr()
 	}
 	return nil
 }
 
-// addressText is addr.String() in fewer pieces.
-func addressText(addr net.Addr) string {
+// addressText is the text of a connection's RemoteAddr in fewer pieces.
+func addressText(nc net.Conn) string {
+	if s, ok := nc.(interface{ RemoteAddrPort() netip.AddrPort }); ok {
+		return s.RemoteAddrPort().String()
+	}
+	addr := nc.RemoteAddr()
 	if tcp, ok := addr.(*net.TCPAddr); ok {
 		of := tcp.AddrPort()
 		return netip.AddrPortFrom(of.Addr().Unmap(), of.Port()).String()

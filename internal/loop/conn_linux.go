@@ -18,10 +18,15 @@ func newPoller(kind IO) (poller, error) {
 	return newEpoller()
 }
 
-// takeOver gives a duplicate of nc's descriptor, which the caller owns, and closes nc, which takes it out of the
-// runtime's poller; the connection itself stays open.
-func takeOver(tcp *net.TCPConn) (fd int, err error) {
-	raw, err := tcp.SyscallConn()
+// takeOver gives the descriptor of nc, which isTCP, to the caller; or a duplicate, and closes nc, which takes it out of
+// the runtime's poller; the connection itself stays open.
+func takeOver(nc net.Conn) (fd int, err error) {
+	if s, ok := nc.(Socket); ok {
+		if fd, ok := s.Descriptor(); ok {
+			return fd, nil
+		}
+	}
+	raw, err := nc.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return -1, err
 	}
@@ -33,7 +38,7 @@ func takeOver(tcp *net.TCPConn) (fd int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("duplicate the descriptor: %w", err)
 	}
-	tcp.Close()
+	nc.Close()
 	return fd, nil
 }
 

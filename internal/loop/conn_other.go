@@ -14,7 +14,7 @@ func newPoller(kind IO) (poller, error) {
 	return newChanPoller(), nil
 }
 
-func takeOver(*net.TCPConn) (int, error) { return -1, errUnsupported }
+func takeOver(net.Conn) (int, error) { return -1, errUnsupported }
 
 // No connection has a descriptor of its own here.
 func rawRecv(int32, []byte) (int, error) { return 0, errUnsupported }

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"example.com/hubbub/internal/sparselog"
@@ -220,6 +221,14 @@ func (l *Loop) AdoptThen(nc net.Conn, h Handler, d wire.Deflate, preface, first 
 // with the other one.
 type Wrapper interface{ Bare() net.Conn }
 
+// Socket is a net.Conn whose descriptor the loop may have as it is, until somebody has had to wait for it; or else by its
+// SyscallConn, as that of a *net.TCPConn.
+type Socket interface {
+	net.Conn
+	syscall.Conn
+	Descriptor() (fd int, ok bool) // ok: it is the caller's, and the Socket is done with
+}
+
 // bare is the connection inside of all Wrappers.
 func bare(nc net.Conn) net.Conn {
 	for {
@@ -234,16 +243,16 @@ func bare(nc net.Conn) net.Conn {
 // take makes the descriptor of nc the worker's where that can be, and else nc a pump.
 func (l *Loop) take(c *Conn, nc net.Conn) error {
 	nc = bare(nc)
-	tcp, ok := nc.(*net.TCPConn) // anything else that wraps one may hold bytes back
+	below := nc
 	secure, link := underTLS(nc)
 	if link != nil {
-		tcp, ok = bare(link.nc).(*net.TCPConn)
+		below = bare(link.nc)
 	}
-	if !ok || l.cfg().IO == Pump {
+	if l.cfg().IO == Pump || !isTCP(below) {
 		c.via = newPump(nc)
 		return nil
 	}
-	fd, err := takeOver(tcp)
+	fd, err := takeOver(below)
 	switch {
 	case errors.Is(err, errUnsupported):
 		c.via = newPump(nc)
@@ -257,6 +266,15 @@ func (l *Loop) take(c *Conn, nc net.Conn) error {
 		}
 	}
 	return nil
+}
+
+// isTCP says whether nc is the socket itself: anything else that wraps one may hold bytes back.
+func isTCP(nc net.Conn) bool {
+	switch nc.(type) {
+	case *net.TCPConn, Socket:
+		return true
+	}
+	return false
 }
 
 // worked is how long all workers worked in their last turns, nanoseconds: a message that is read by one is written by all.
