@@ -23,7 +23,11 @@ func Listen(addr string) (net.Listener, error) {
 		return listenUnix(address)
 	}
 	config := net.ListenConfig{KeepAlive: -1}
-	return config.Listen(context.Background(), network, address)
+	l, err := config.Listen(context.Background(), network, address)
+	if err != nil {
+		return nil, err
+	}
+	return noKeepAlive{l.(*net.TCPListener)}, nil
 }
 
 // ListenFile makes a listener of a socket that listens already, and takes f over. TCP's own keep-alive is off on what it

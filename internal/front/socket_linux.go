@@ -36,8 +36,8 @@ func accept(listener uintptr) (*socket, syscall.Errno) {
 	for {
 		var from unix.RawSockaddrInet6 // has the space of the other one
 		size := uint32(unsafe.Sizeof(from))
-		// A raw call, as all of these are that can't block: the runtime needn't know.
-		fd, _, e := syscall.RawSyscall6(unix.SYS_ACCEPT4, listener, uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		// No raw call, as all of these are that can't block: another process that has the listener can make it block.
+		fd, _, e := syscall.Syscall6(unix.SYS_ACCEPT4, listener, uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 		switch e {
 		case 0:
 			one := int32(1)

@@ -61,11 +61,8 @@ func newPoll() (*poll, error) {
 
 // newSockets is nil where there can be none: then the gate accepts by its listener.
 func newSockets(g *Gate) *sockets {
-	l, _ := g.Listener.(*net.TCPListener)
-	if quiet, ok := g.Listener.(noKeepAlive); ok {
-		l = quiet.TCPListener
-	}
-	if l == nil || !g.Quick.Descriptors {
+	l, ours := g.Listener.(noKeepAlive) // of another's nobody says whether it has TCP's keep-alive on
+	if !ours || !g.Quick.Descriptors {
 		return nil
 	}
 	s := &sockets{gate: g, addr: l.Addr(), waiting: map[int32]*arrival{}}

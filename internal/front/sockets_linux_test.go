@@ -10,11 +10,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,13 +35,17 @@ func atTheGate(t *testing.T, turns int, head time.Duration, serve http.HandlerFu
 	g.slowHead = time.Hour // who goes for others goes for being silent
 	g.Quick = &Quick{
 		Upgrade: func(r *http.Request) http.HandlerFunc {
+			failsIn("choosing", r)
 			if r.URL.Path != "/ws" {
 				return nil
 			}
 			return serve
 		},
 		Answer: lines, Head: head, Idle: time.Minute, Descriptors: true,
-		ComesBack: func(r *http.Request) bool { return r.URL.RawQuery == "back" },
+		ComesBack: func(r *http.Request) bool {
+			failsIn("waiting", r)
+			return r.URL.RawQuery == "back"
+		},
 	}
 	web := &http.Server{
 		ConnState: g.Changed, ConnContext: g.Context, ReadHeaderTimeout: head, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0),
@@ -63,6 +69,16 @@ func atTheGate(t *testing.T, turns int, head time.Duration, serve http.HandlerFu
 		t.Errorf("%d descriptors are open, before there was a gate %d", descriptors(t), before)
 	})
 	return g, l.Addr().String()
+}
+
+// failsIn panics, or ends the goroutine, where the request asks for that.
+func failsIn(where string, r *http.Request) {
+	switch r.URL.RawQuery {
+	case "panic-" + where:
+		panic("in " + where)
+	case "exit-" + where:
+		runtime.Goexit()
+	}
 }
 
 func descriptors(t *testing.T) int {
@@ -346,10 +362,9 @@ func TestAGateThatClosesMeetsAnUpgradeOnASocket(t *testing.T) {
 			t.Run(fmt.Sprintf("refused=%v,watched=%v", refuses, waits), func(t *testing.T) {
 				took := takes(t)
 				serving := make(chan bool)
-				var addr string
-				var g *Gate
-				g, addr = atTheGate(t, 1, time.Minute, func(w http.ResponseWriter, r *http.Request) {
+				g, addr := atTheGate(t, 1, time.Minute, func(w http.ResponseWriter, r *http.Request) {
 					close(serving)
+					g := w.(*Upgrading).a.gate
 					for over := false; !over; time.Sleep(time.Millisecond) {
 						g.mu.Lock()
 						over = g.closed
@@ -518,4 +533,129 @@ func TestSocketsWaitForTheirTurn(t *testing.T) {
 	waiting(0)
 	release()
 	said(t, connect("c", ""))
+}
+
+// Who says whether an upgrade is Quick's may panic, or end the goroutine, as who serves it may: that closes the one
+// connection.
+func TestSocketsOutliveWhoChooses(t *testing.T) {
+	held := make(chan *http.Request, 1)
+	took := takes(t)
+	_, addr := atTheGate(t, 1, time.Minute, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.RawQuery == "hold" {
+			TakeTurn(r, false)
+			nc, _ := w.(*Upgrading).Take()
+			nc.Close()
+			held <- r
+			return
+		}
+		took(w, r)
+	})
+	for _, waits := range []bool{false, true} {
+		connect := func(how string) net.Conn {
+			nc := dial(t, addr)
+			if waits {
+				time.Sleep(20 * time.Millisecond)
+			}
+			io.WriteString(nc, strings.Replace(anUpgrade, "/ws", "/ws"+how, 1))
+			return nc
+		}
+		ends := func(how string) {
+			t.Helper()
+			if n, err := connect(how).Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s: %d, %v", how, n, err)
+			}
+		}
+		ends("?panic-choosing")
+		ends("?exit-choosing")
+		connect("?hold")
+		r := <-held
+		ends("?panic-waiting")
+		ends("?exit-waiting")
+		EndTurn(r)
+		said(t, connect(""))
+	}
+}
+
+// A panic behind Take leaves nobody who would close the connection.
+func TestASocketOfWhoPanicsIsClosed(t *testing.T) {
+	_, addr := atTheGate(t, 1, time.Minute, func(w http.ResponseWriter, r *http.Request) {
+		defer EndTurn(r)
+		TakeTurn(r, false)
+		w.(*Upgrading).Take()
+		panic("in an upgrade")
+	})
+	nc := dial(t, addr)
+	io.WriteString(nc, anUpgrade)
+	nc.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if n, err := nc.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%d, %v; want the end", n, err)
+	}
+}
+
+// A listener's socket may be another process's as well, who makes it block: then accepting takes a thread, and all else
+// goes on.
+func TestAListenerThatBlocks(t *testing.T) {
+	if os.Getenv("HUBBUB_LISTENER_BLOCKS") == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestAListenerThatBlocks$")
+		cmd.Env = append(os.Environ(), "HUBBUB_LISTENER_BLOCKS=1")
+		stuck := time.AfterFunc(30*time.Second, func() { cmd.Process.Kill() })
+		defer stuck.Stop()
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	l, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := l.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { unix.SetNonblock(int(fd), false) })
+	g := NewGate(l, 1000, 1, func() string { return "" }, slog.New(slog.DiscardHandler))
+	g.Quick = &Quick{Head: time.Minute, Idle: time.Minute, Descriptors: true}
+	go g.Accept()
+	for range 3 {
+		dial(t, l.Addr().String())
+		time.Sleep(20 * time.Millisecond) // it is back in accept
+		runtime.GC()                      // stops all that runs
+	}
+}
+
+// Who has made a listener says whether TCP's own keep-alive is on.
+func TestTheKeepAliveOfAListener(t *testing.T) {
+	for name, tt := range map[string]struct {
+		listen func() (net.Listener, error)
+		want   int
+	}{
+		"of package net": {func() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }, 1},
+		"ours":           {func() (net.Listener, error) { return Listen("127.0.0.1:0") }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := tt.listen()
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := NewGate(l, 1000, 1, func() string { return "" }, slog.New(slog.DiscardHandler))
+			g.Quick = &Quick{Head: time.Minute, Idle: time.Minute, Descriptors: true}
+			defer g.Close()
+			io.WriteString(dial(t, l.Addr().String()), "x")
+			nc, err := g.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer g.drop(nc)
+			raw, err := nc.(*arrival).Conn.(syscall.Conn).SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw.Control(func(fd uintptr) {
+				if got, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE); got != tt.want || err != nil {
+					t.Errorf("keep-alive is %d, %v; want %d", got, err, tt.want)
+				}
+			})
+		})
+	}
 }

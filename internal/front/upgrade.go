@@ -30,42 +30,47 @@ func (a *arrival) upgrades(b []byte) bool {
 
 // upgradesAtOnce is upgrades for a goroutine that has others to serve: where its turn hasn't come another one serves it
 // then, and who is refused is heard out by another one. It says false where the connection isn't done with here.
-func (g *Gate) upgradesAtOnce(a *arrival, b []byte) bool {
+func (g *Gate) upgradesAtOnce(a *arrival, b []byte) (done bool) {
 	if !a.mode.CompareAndSwap(fresh, busy) { // the gate closes it
 		g.drop(a)
 		return true
 	}
+	over := false
+	defer func() {
+		if p := recover(); p != nil {
+			g.logPanic(p)
+		}
+		if !over { // nor where the goroutine ends by runtime.Goexit
+			done = true
+			a.rest()
+			a.Conn.Close() // also of one that was taken, unless its descriptor was given away
+			g.drop(a)
+		}
+	}()
 	u := a.upgrade(b)
 	if u == nil {
+		over = true
 		a.rest()
 		return false
 	}
 	g.Changed(a, http.StateActive)
 	if !u.ticket.turnAtOnce() {
+		comesBack := a.quick.ComesBack(u.r)
+		over = true
 		u.first = bytes.Clone(u.first)
 		a.waitsFor = u
-		u.ticket.waitAside(a, a.quick.ComesBack(u.r))
+		u.ticket.waitAside(a, comesBack)
 		return true
 	}
-	served := false
-	defer func() {
-		if p := recover(); p != nil {
-			g.logPanic(p)
-		}
-		switch {
-		case !served: // nor where the goroutine ends by runtime.Goexit
+	u.serve()
+	over = true
+	if a.mode.Load() != taken {
+		go func() {
+			a.hearOut()
 			a.rest()
 			g.drop(a)
-		case a.mode.Load() != taken:
-			go func() {
-				a.hearOut()
-				a.rest()
-				g.drop(a)
-			}()
-		}
-	}()
-	u.serve()
-	served = true
+		}()
+	}
 	return true
 }
 
