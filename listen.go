@@ -37,9 +37,11 @@ func ListenAddress(addr string) (network, address string, err error) {
 	return front.ListenAddress(addr)
 }
 
-// Listen is net.Listen for TCP, or tls.Listen where secure is not nil, with two differences: TCP's own keep-alive is
-// off, which would probe each idle connection every 15 s beside our pings; and a Server's workers can take the
-// connections over with their TLS, where those of any other TLS listener need two goroutines each.
+// Listen is net.Listen for TCP, or tls.Listen where secure is not nil, with three differences: TCP's own keep-alive is
+// off, which would probe each idle connection every 15 s beside our pings; on Linux a Server takes the connections of a
+// TCP listener from the system itself, which is quicker, and finds out within a second when the listener is closed; and a
+// Server's workers can take connections over with their TLS, where those of any other TLS listener need two goroutines
+// each.
 //
 // An address "unix:PATH" is a Unix socket. A socket file that nobody listens at any more is replaced; the new one is
 // open to the process's user and group, whatever the umask, and removed when the listener is closed.
@@ -120,6 +122,7 @@ func (s *Server) serve(l net.Listener, h http.Handler) error {
 		g.Quick = &front.Quick{
 			Upgrade: s.quickUpgrade, Head: s.cfg().HandshakeTimeout, Idle: keepAlive,
 			Descriptors: loop.IO(s.cfg().IO) != loop.Pump, ComesBack: s.comesBack,
+			Long: func(*http.Request) bool { return s.cfg().identifies() }, // a signature
 		}
 		if !s.cfg().AdminApart {
 			g.Quick.Answer = s.api.Quick(s.cfg().BasePath)

@@ -27,8 +27,11 @@ func Listen(addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return noKeepAlive{l.(*net.TCPListener)}, nil
+	return quiet{l.(*net.TCPListener)}, nil
 }
+
+// quiet is a listener whose connections have TCP's own keep-alive off.
+type quiet struct{ *net.TCPListener }
 
 // ListenFile makes a listener of a socket that listens already, and takes f over. TCP's own keep-alive is off on what it
 // accepts, as with Listen.

@@ -365,9 +365,10 @@ func (g *Gate) Close() error {
 			}
 		}
 	}
-	if g.sockets != nil {
-		g.sockets.close()
-	}
+	sockets := g.sockets
 	g.mu.Unlock()
+	if sockets != nil {
+		sockets.close()
+	}
 	return g.Listener.Close()
 }

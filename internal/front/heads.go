@@ -107,6 +107,7 @@ func (g *Gate) readHead(a *arrival) {
 			g.logPanic(p)
 		}
 		if !over { // nor where the goroutine ends by runtime.Goexit
+			a.Conn.Close() // also of one that was taken, unless its descriptor was given away
 			g.drop(a)
 		}
 	}()

@@ -22,10 +22,10 @@ type Quick struct {
 	Upgrade func(r *http.Request) http.HandlerFunc
 	Head    time.Duration // for the first request, be it net/http's then; as net/http has it for a head
 	Idle    time.Duration // between an answer and the next request
-	// Descriptors says that Upgrade may get a loop.Socket, and ComesBack then of a request of Upgrade's what TakeTurn is
-	// told of it.
-	Descriptors bool
-	ComesBack   func(r *http.Request) bool
+	// Descriptors says that Upgrade may get a loop.Socket. Then ComesBack says of a request of Upgrade's what TakeTurn is
+	// told of it, and Long whether to serve it is so much work that others shouldn't wait for it.
+	Descriptors     bool
+	ComesBack, Long func(r *http.Request) bool
 }
 
 // What an arrival is about.

@@ -36,7 +36,7 @@ func accept(listener uintptr) (*socket, syscall.Errno) {
 	for {
 		var from unix.RawSockaddrInet6 // has the space of the other one
 		size := uint32(unsafe.Sizeof(from))
-		// No raw call, as all of these are that can't block: another process that has the listener can make it block.
+		// No raw call: another process that has the listener can make it block.
 		fd, _, e := syscall.Syscall6(unix.SYS_ACCEPT4, listener, uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 		switch e {
 		case 0:
@@ -56,15 +56,18 @@ func addressOf(from *unix.RawSockaddrInet6) netip.AddrPort {
 	if from.Family == unix.AF_INET {
 		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(from)).Addr), number)
 	}
-	addr := netip.AddrFrom16(from.Addr).Unmap()
-	if from.Scope_id != 0 && addr.Is6() {
-		zone := strconv.Itoa(int(from.Scope_id))
-		if link, err := net.InterfaceByIndex(int(from.Scope_id)); err == nil {
-			zone = link.Name
-		}
-		addr = addr.WithZone(zone)
+	return netip.AddrPortFrom(inZone(netip.AddrFrom16(from.Addr), from.Scope_id), number)
+}
+
+// inZone is an address as package net has it; zone is a link's number, 0: none.
+func inZone(addr netip.Addr, zone uint32) netip.Addr {
+	if addr = addr.Unmap(); zone == 0 || addr.Is4() {
+		return addr
 	}
-	return netip.AddrPortFrom(addr, number)
+	if link, err := net.InterfaceByIndex(int(zone)); err == nil {
+		return addr.WithZone(link.Name)
+	}
+	return addr.WithZone(strconv.Itoa(int(zone)))
 }
 
 // errNothing says that nothing has come yet.
@@ -78,17 +81,17 @@ func (s *socket) tryRead(b []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	for {
-		n, _, e := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
+		n, err := syscall.Read(s.fd, b) // of package syscall, as net's is: what a client in this process did before is known to the race detector
 		switch {
-		case e == unix.EINTR:
-		case e == unix.EAGAIN:
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
 			return 0, errNothing
-		case e != 0:
-			return 0, s.failed("read", e)
+		case err != nil:
+			return 0, s.failed("read", err)
 		case n == 0:
 			return 0, io.EOF
 		default:
-			return int(n), nil
+			return n, nil
 		}
 	}
 }
@@ -205,14 +208,11 @@ func (s *socket) tryWrite(b []byte) (int, error) {
 	case s.gone:
 		return 0, net.ErrClosed
 	}
-	n, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-	switch e {
-	case 0:
-		return int(n), nil
-	case unix.EAGAIN, unix.EINTR:
+	n, err := syscall.Write(s.fd, b)
+	if err == unix.EAGAIN || err == unix.EINTR {
 		return 0, nil
 	}
-	return 0, e
+	return max(n, 0), err
 }
 
 // failed is an error as package net has them, whose kind net/http looks at.
@@ -284,7 +284,7 @@ func (s *socket) LocalAddr() net.Addr {
 		case *unix.SockaddrInet4:
 			addr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)))
 		case *unix.SockaddrInet6:
-			addr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port)))
+			addr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(inZone(netip.AddrFrom16(a.Addr), a.ZoneId), uint16(a.Port)))
 		}
 	})
 	return addr

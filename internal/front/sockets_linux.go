@@ -61,8 +61,14 @@ func newPoll() (*poll, error) {
 
 // newSockets is nil where there can be none: then the gate accepts by its listener.
 func newSockets(g *Gate) *sockets {
-	l, ours := g.Listener.(noKeepAlive) // of another's nobody says whether it has TCP's keep-alive on
-	if !ours || !g.Quick.Descriptors {
+	var l *net.TCPListener
+	switch ours := g.Listener.(type) { // of another's nobody says whether it has TCP's keep-alive on
+	case quiet:
+		l = ours.TCPListener
+	case noKeepAlive:
+		l = ours.TCPListener
+	}
+	if l == nil || !g.Quick.Descriptors {
 		return nil
 	}
 	s := &sockets{gate: g, addr: l.Addr(), waiting: map[int32]*arrival{}}
@@ -233,11 +239,11 @@ func (s *sockets) expire() (over bool) {
 	return s.closing && len(s.waiting) == 0
 }
 
-// close ends accept, and the watch when those that wait are closed.
+// close ends accept, and the watch when those that wait are closed. It waits for an accept4 that blocks.
 func (s *sockets) close() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.closing = true
-	s.queue.Close()
 	s.heads.SetReadDeadline(time.Now())
+	s.mu.Unlock()
+	s.queue.Close()
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -42,6 +43,7 @@ func atTheGate(t *testing.T, turns int, head time.Duration, serve http.HandlerFu
 			return serve
 		},
 		Answer: lines, Head: head, Idle: time.Minute, Descriptors: true,
+		Long: func(r *http.Request) bool { return r.Header.Get("Long") != "" },
 		ComesBack: func(r *http.Request) bool {
 			failsIn("waiting", r)
 			return r.URL.RawQuery == "back"
@@ -143,6 +145,7 @@ func TestWhatComesOnASocket(t *testing.T) {
 		want string
 	}{
 		"at once":       {[]string{anUpgrade}, ` nodelay=1 keepalive=0 behind=""` + "\n"},
+		"long":          {[]string{strings.Replace(anUpgrade, "\r\n\r\n", "\r\nLong: 1\r\n\r\n", 1) + "more"}, ` nodelay=1 keepalive=0 behind="more"` + "\n"},
 		"late":          {[]string{"", anUpgrade}, ` nodelay=1 keepalive=0 behind=""` + "\n"},
 		"with more":     {[]string{anUpgrade + "more"}, ` nodelay=1 keepalive=0 behind="more"` + "\n"},
 		"in two":        {[]string{anUpgrade[:20], "", anUpgrade[20:]}, "HTTP/1.1 200 OK\r\n"},
@@ -657,5 +660,23 @@ func TestTheKeepAliveOfAListener(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A link's address has the link's name, as package net gives it.
+func TestTheZoneOfAnAddress(t *testing.T) {
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		addr, want string
+		zone       uint32
+	}{
+		{"fe80::1", "fe80::1%lo", uint32(lo.Index)}, {"fe80::1", "fe80::1%999999", 999999}, {"::1", "::1", 0}, {"::ffff:127.0.0.1", "127.0.0.1", 0},
+	} {
+		if got := inZone(netip.MustParseAddr(tt.addr), tt.zone).String(); got != tt.want {
+			t.Errorf("%s in zone %d is %s, want %s", tt.addr, tt.zone, got, tt.want)
+		}
 	}
 }

@@ -54,6 +54,13 @@ func (g *Gate) upgradesAtOnce(a *arrival, b []byte) (done bool) {
 		return false
 	}
 	g.Changed(a, http.StateActive)
+	if a.quick.Long(u.r) {
+		over = true
+		u.first = bytes.Clone(u.first)
+		a.waitsFor = u
+		g.toReader(a)
+		return true
+	}
 	if !u.ticket.turnAtOnce() {
 		comesBack := a.quick.ComesBack(u.r)
 		over = true
