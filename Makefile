@@ -32,14 +32,15 @@ check: ## the quick round while you work: vet, formatting, and the unit tests wi
 	$(GOTEST) -short -p $(QUICK_PACKAGES) -parallel $(PARALLEL) -timeout $(TIMEOUT) $$($(GO) list ./... | grep -v '/e2e$$\|/broker/nats$$')
 	@echo "all checks passed"
 
-# Two lanes at once: what keeps the processors busy, and what mostly waits. One that fails has its output in one piece, and
-# the other goes on to its end.
-BUSY ?= fuzz cross
+# Lanes that go on at once: what mostly waits, what keeps the processors busy, and what is named beside them. One that fails
+# has its output in one piece, and the others go on to their end.
 WAITING ?= e2e e2e-race
+BUSY ?= fuzz cross
+BESIDE ?=
 
 .PHONY: test
 test: deps lint test-race crowd ## every test; installs what they need where it may
-	+$(MAKE) -j2 --output-sync=target --no-print-directory busy waiting
+	+$(MAKE) -j3 --output-sync=target --no-print-directory waiting busy $(BESIDE)
 	@echo "all tests passed"
 
 .PHONY: busy

@@ -5,6 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+export GOGC=${GOGC:-400} # a target's garbage is little: to collect it often was most of the time of some
+
 built=$(mktemp -d)
 trap 'rm -rf "$built"' EXIT
 cache=$(go env GOCACHE)/fuzz # where go test keeps what it found interesting
