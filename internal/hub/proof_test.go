@@ -85,6 +85,12 @@ func TestWhatIsProvedOutlivesWhoKnewIt(t *testing.T) {
 	if m := join(nodes[2], older); m["recovered"] != true {
 		t.Fatalf("while all are there: %v", m)
 	}
+	until(t, "the answer of the first, who isn't waited for once the second has proved it", func() bool {
+		sh := nodes[2].roomShard("quiet")
+		sh.mu.Lock()
+		defer sh.mu.Unlock()
+		return float64(sh.rooms["quiet"].log.Floor()) <= oldest["offset"].(float64)
+	})
 	memory.Cut(nodes[0].b, true)
 	memory.Cut(nodes[1].b, true)
 	until(t, "the others are gone", func() bool { peers, _ := nodes[2].Peers(); return len(peers) == 0 })
