@@ -172,6 +172,7 @@ type hearer struct {
 	epochs      [busyRooms]string
 	got         [busyRooms]map[int64]busyMessage
 	ends        int
+	again       int // joins that were to be tried again
 }
 
 // joins has a client come to a node.
@@ -182,13 +183,17 @@ func (b *busy) joins(s *rawtest.Server, name string) *hearer {
 	h.heard.Store(b.sent.Load())
 	for i := range busyRooms {
 		h.got[i] = map[int64]busyMessage{}
-		h.Text(fmt.Sprintf(`{"msg_type":"join_room","room":%q,"id":%d}`, busyRoom(i), i))
+		h.join(i)
 	}
 	b.mu.Lock()
 	b.hearers = append(b.hearers, h)
 	b.mu.Unlock()
 	go h.follow()
 	return h
+}
+
+func (h *hearer) join(i int) {
+	h.Text(fmt.Sprintf(`{"msg_type":"join_room","room":%q,"id":%d}`, busyRoom(i), i))
 }
 
 // follow hears until the end, or until it moves.
@@ -218,6 +223,9 @@ func (h *hearer) takes(a busyAnswer) error {
 				return fmt.Errorf("%s is resumed %+v", room, at)
 			}
 		}
+	case a.MsgType == "error" && a.Code == "unavailable" && a.ID != nil && h.epochs[*a.ID] == "" && h.again < 100: // a busy machine
+		h.again++
+		h.join(*a.ID)
 	case a.MsgType != "room_message":
 		return fmt.Errorf("got %+v", a)
 	case a.Offset <= h.last[i]:
