@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-export GOGC=${GOGC:-400} # a target's garbage is little: to collect it often was most of the time of some
+export GOGC=${GOGC:-400} # a target's garbage is little, and to collect it often was most of the time of broker/nats' FuzzNodes
 
 built=$(mktemp -d)
 trap 'rm -rf "$built"' EXIT

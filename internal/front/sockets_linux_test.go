@@ -174,15 +174,23 @@ func TestWhatComesOnASocket(t *testing.T) {
 	}
 }
 
-// net/http's connection is one as package net has them: it waits, times out as such, and half of it can be closed.
-func TestASocketIsAConnection(t *testing.T) {
+// plainGate has sockets, and serves nothing itself.
+func plainGate(t *testing.T) *Gate {
+	t.Helper()
 	l, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	g := NewGate(l, 1000, 1, func() string { return "" }, slog.New(slog.DiscardHandler))
 	g.Quick = &Quick{Head: time.Minute, Idle: time.Minute, Descriptors: true}
-	defer g.Close()
+	t.Cleanup(func() { g.Close() })
+	return g
+}
+
+// net/http's connection is one as package net has them: it waits, times out as such, and half of it can be closed.
+func TestASocketIsAConnection(t *testing.T) {
+	g := plainGate(t)
+	l := g.Listener
 	got := make(chan net.Conn, 1)
 	go func() {
 		nc, _ := g.Accept()
@@ -200,7 +208,7 @@ func TestASocketIsAConnection(t *testing.T) {
 	}
 	nc.SetReadDeadline(time.Now().Add(10 * time.Millisecond)) // instead of which it has the time for the head
 	nc.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-	_, err = nc.Read(b)
+	_, err := nc.Read(b)
 	if failed, ok := err.(net.Error); !ok || !failed.Timeout() || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("nothing came: %T %v", err, err)
 	}
@@ -314,13 +322,8 @@ func TestAGateThatClosesEndsWaitingSockets(t *testing.T) {
 
 // The listener may be closed by whoever has made it: Accept says so then.
 func TestAListenerThatAnotherCloses(t *testing.T) {
-	l, err := Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := NewGate(l, 1000, 1, func() string { return "" }, slog.New(slog.DiscardHandler))
-	g.Quick = &Quick{Head: time.Minute, Idle: time.Minute, Descriptors: true}
-	defer g.Close()
+	g := plainGate(t)
+	l := g.Listener
 	failed := make(chan error)
 	go func() {
 		_, err := g.Accept()

@@ -54,19 +54,16 @@ func (g *Gate) upgradesAtOnce(a *arrival, b []byte) (done bool) {
 		return false
 	}
 	g.Changed(a, http.StateActive)
-	if a.quick.Long(u.r) {
+	if long := a.quick.Long(u.r); long || !u.ticket.turnAtOnce() {
+		comesBack := !long && a.quick.ComesBack(u.r)
 		over = true
-		u.first = bytes.Clone(u.first)
+		u.first = bytes.Clone(u.first) // the space is the next one's
 		a.waitsFor = u
-		g.toReader(a)
-		return true
-	}
-	if !u.ticket.turnAtOnce() {
-		comesBack := a.quick.ComesBack(u.r)
-		over = true
-		u.first = bytes.Clone(u.first)
-		a.waitsFor = u
-		u.ticket.waitAside(a, comesBack)
+		if long {
+			g.toReader(a)
+		} else {
+			u.ticket.waitAside(a, comesBack)
+		}
 		return true
 	}
 	u.serve()

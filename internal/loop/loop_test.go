@@ -198,9 +198,6 @@ func TestAQueueThatIsTooOldDisconnects(t *testing.T) {
 
 // A queue that is forgiven isn't too old, nor its client dead, while the socket takes a byte now and then.
 func TestAForgivenQueueIsTooOldWhenNothingIsTaken(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it is read for longer than a queue may be old")
-	}
 	eachIO(t, func(t *testing.T, cfg Config) {
 		cfg.SendQueueBytes = 64 << 20
 		cfg.SendQueueAge, cfg.PingInterval, cfg.PongTimeout = 10*time.Second, 6*time.Second, 6*time.Second
