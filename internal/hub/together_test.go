@@ -220,6 +220,9 @@ func TestMembersOfANodeThatIsGone(t *testing.T) {
 
 // A thousand members on three nodes, of whom many come and go at once, are known in the end.
 func TestAThousandMembersOnThreeNodes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("each of a thousand that joins is told to all nodes: ten seconds of processor time")
+	}
 	_, all := newNodes(t, 3, fullRooms)
 	var clients []*client
 	for i := range 1100 {

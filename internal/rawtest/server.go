@@ -98,16 +98,24 @@ func EachIO(t *testing.T, test func(t *testing.T, io string)) {
 	}
 }
 
-// Eventually waits for a condition. It looks less often as time goes on: some ask a server for a handshake each time.
+// Looks are the times to look whether something has come, until Patience is over. They come less often as time goes on:
+// some ask a server for a handshake each time.
+func Looks(look func() bool) {
+	pause := time.Millisecond
+	for deadline := time.Now().Add(Patience); look() && time.Now().Before(deadline); time.Sleep(pause) {
+		pause = min(pause*5/4, 20*time.Millisecond)
+	}
+}
+
+// Eventually waits for a condition.
 func Eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	pause := time.Millisecond
-	for deadline := time.Now().Add(Patience); !holds(); time.Sleep(pause) {
-		pause = min(pause*5/4, 20*time.Millisecond)
-		if time.Now().After(deadline) {
-			t.Fatalf("not after %s: %s", Patience, what)
+	for range Looks {
+		if holds() {
+			return
 		}
 	}
+	t.Fatalf("not after %s: %s", Patience, what)
 }
 
 // Server is a Server that listens on the loopback.
