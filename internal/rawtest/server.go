@@ -39,11 +39,17 @@ import (
 // Patience is how long a test waits for what must come: so long that a busy machine is no reason to fail.
 const Patience = 2 * time.Minute
 
+// ofNATS are goroutines that a NATS server forgets, see TestMain of broker/nats. One that nobody stops has others, too.
+var ofNATS = []goleak.Option{
+	goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"),
+	goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
+}
+
 // Main runs a package's tests, and fails them if a goroutine or a descriptor is left.
 func Main(m *testing.M) {
 	code := m.Run()
 	if code == 0 && !fuzzing() {
-		if err := errors.Join(goleak.Find(), leakedDescriptors()); err != nil {
+		if err := errors.Join(goleak.Find(ofNATS...), leakedDescriptors()); err != nil {
 			fmt.Fprintln(os.Stderr, "after all tests:", err)
 			code = 1
 		}
