@@ -26,7 +26,7 @@ build: ## build bin/hubbub
 	$(GO) build -o bin/hubbub ./cmd/hubbub
 
 .PHONY: check
-check: ## the quick round while you work: vet, formatting, and the unit tests without the race detector (some four minutes; real NATS servers are for make test)
+check: ## the quick round while you work: vet, formatting, and the unit tests without the race detector (under three minutes; real NATS servers are for make test)
 	$(GO) vet ./...
 	@$(UNFORMATTED)
 	$(GOTEST) -short -p $(QUICK_PACKAGES) -parallel $(PARALLEL) -timeout $(TIMEOUT) $$(echo $(UNITS) | tr ' ' '\n' | grep -v '/broker/nats$$')
