@@ -49,7 +49,7 @@ type Gate struct {
 	handed  chan accepted // to net/http, where there is a Quick
 	over    chan struct{} // closed with the gate
 	idle    atomic.Int32  // goroutines that receive from heads
-	begun   bool          // Accept's: there is acceptAll
+	begun   bool          // there was an Accept; set by it, with mu
 	sockets *sockets      // how connections are had where the loop can take descriptors; else nil. Set once, by Accept with mu
 
 	// accept's.
@@ -94,17 +94,11 @@ func (g *Gate) Descriptors(n int) {
 
 // Accept waits for a connection that net/http is to serve. One goroutine calls.
 func (g *Gate) Accept() (net.Conn, error) {
+	if !g.begun && !g.begin() {
+		return nil, net.ErrClosed
+	}
 	if g.Quick == nil {
 		return g.accept()
-	}
-	if !g.begun {
-		g.begun = true
-		g.mu.Lock()
-		if !g.closed {
-			g.sockets = newSockets(g)
-		}
-		g.mu.Unlock()
-		go g.acceptAll()
 	}
 	select {
 	case a := <-g.handed:
@@ -112,6 +106,21 @@ func (g *Gate) Accept() (net.Conn, error) {
 	case <-g.over:
 		return nil, net.ErrClosed
 	}
+}
+
+// begin says false where the gate was closed before.
+func (g *Gate) begin() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.begun = true
+	if g.Quick != nil {
+		g.sockets = newSockets(g)
+		go g.acceptAll()
+	}
+	return true
 }
 
 // accept waits for a place, then for a connection.
@@ -179,10 +188,20 @@ func (g *Gate) waitForPlace() {
 			nc.Close()
 			continue
 		}
-		look := time.AfterFunc(silentHead, g.freed.Broadcast)
-		g.freed.Wait()
-		look.Stop()
+		waitAtMost(&g.freed, silentHead)
 	}
+}
+
+// waitAtMost is c.Wait with an end. Whoever broadcasts has had the lock: this one, held up for longer than d between the
+// two lines, would wait for ever otherwise.
+func waitAtMost(c *sync.Cond, d time.Duration) {
+	end := time.AfterFunc(d, func() {
+		c.L.Lock()
+		defer c.L.Unlock()
+		c.Broadcast()
+	})
+	c.Wait()
+	end.Stop()
 }
 
 // nextSilent is the oldest connection whose client has been seen to keep the server waiting for long enough, or nil. Only
@@ -355,6 +374,9 @@ func (g *Gate) Close() error {
 	g.mu.Lock()
 	if !g.closed {
 		close(g.over)
+		if !g.begun {
+			g.reserve.Close() // else accept does it
+		}
 	}
 	g.closed = true
 	g.freed.Broadcast()

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -50,6 +51,26 @@ func TestAFreePlaceIsTaken(t *testing.T) {
 			t.Error("a place is free, and nobody takes it")
 		}
 	})
+}
+
+// Whoever waits with an end to it is woken at that end, also where it comes before the waiting has begun.
+func TestTheEndOfAWaitIsntMissed(t *testing.T) {
+	var mu sync.Mutex
+	c := sync.NewCond(&mu)
+	over := make(chan bool)
+	go func() {
+		c.L.Lock()
+		defer c.L.Unlock()
+		for range 100_000 {
+			waitAtMost(c, 0)
+		}
+		close(over)
+	}()
+	select {
+	case <-over:
+	case <-time.After(time.Minute):
+		t.Error("it waits for ever")
+	}
 }
 
 // Those who stay, whether they may be sent away for others or not, are together as many as there are descriptors for;

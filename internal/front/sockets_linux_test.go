@@ -280,15 +280,19 @@ func TestSilentSocketsGoForOthers(t *testing.T) {
 	g, addr := atTheGate(t, 4, time.Hour, takes(t))
 	var all []net.Conn
 	for range 8 * maxHandshakes {
-		all = append(all, dial(t, addr))
+		nc := dial(t, addr)
+		all = append(all, nc)
+		for end := time.Now().Add(time.Minute); !arrived(g, nc) && time.Now().Before(end); { // a busy kernel may turn them round
+			time.Sleep(100 * time.Microsecond)
+		}
 	}
 	for _, nc := range []net.Conn{dial(t, addr), all[len(all)-1]} {
 		io.WriteString(nc, anUpgrade)
 		said(t, nc)
 	}
-	gone := 0
+	gone, end := 0, time.Now().Add(time.Minute)
 	for _, nc := range all[:len(all)-maxHandshakes] {
-		nc.SetReadDeadline(time.Now().Add(time.Minute))
+		nc.SetReadDeadline(end)
 		if _, err := nc.Read(make([]byte, 1)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			gone++
 		}
@@ -301,6 +305,18 @@ func TestSilentSocketsGoForOthers(t *testing.T) {
 	if n := len(g.arrived); n > maxHandshakes {
 		t.Errorf("%d have a place", n)
 	}
+}
+
+// arrived says that a client's connection has a place at the gate.
+func arrived(g *Gate, client net.Conn) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for nc := range g.arrived {
+		if nc.RemoteAddr().(*net.TCPAddr).Port == client.LocalAddr().(*net.TCPAddr).Port {
+			return true
+		}
+	}
+	return false
 }
 
 // A gate that closes ends those of which nothing has come, at once.
@@ -316,6 +332,28 @@ func TestAGateThatClosesEndsWaitingSockets(t *testing.T) {
 			if n, err := nc.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("%d, %v; want the end", n, err)
 			}
+		}
+	}
+}
+
+// A gate that nobody has accepted at keeps nothing open.
+func TestAGateThatClosesBeforeItBegins(t *testing.T) {
+	for _, quick := range []*Quick{nil, {Descriptors: true}} {
+		before := descriptors(t)
+		l, err := Listen("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := NewGate(l, 1000, 1, func() string { return "" }, slog.New(slog.DiscardHandler))
+		g.Quick = quick
+		g.Close()
+		for range 2 {
+			if nc, err := g.Accept(); nc != nil || !errors.Is(err, net.ErrClosed) {
+				t.Errorf("accepted %v, %v", nc, err)
+			}
+		}
+		if n := descriptors(t); n != before {
+			t.Errorf("%d descriptors are open, %d before", n, before)
 		}
 	}
 }
