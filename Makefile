@@ -13,7 +13,8 @@ QUICK_PACKAGES ?= 4
 # go vet looks at all that is tested, in check and in lint: go test need not do it again for each way of building.
 GOTEST = $(GO) test -vet=off
 
-UNITS = $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
+# The command that lists what has unit tests.
+UNITS = $(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$'
 
 UNFORMATTED = unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted (make fmt): $$unformatted"; exit 1; }
 
@@ -29,7 +30,7 @@ build: ## build bin/hubbub
 check: ## the quick round while you work: vet, formatting, and the unit tests without the race detector (under three minutes; real NATS servers are for make test)
 	$(GO) vet ./...
 	@$(UNFORMATTED)
-	$(GOTEST) -short -p $(QUICK_PACKAGES) -parallel $(PARALLEL) -timeout $(TIMEOUT) $$(echo $(UNITS) | tr ' ' '\n' | grep -v '/broker/nats$$')
+	$(GOTEST) -short -p $(QUICK_PACKAGES) -parallel $(PARALLEL) -timeout $(TIMEOUT) $$($(UNITS) | grep -v '/broker/nats$$')
 	@echo "all checks passed"
 
 # Lanes that go on at once: what mostly waits, what keeps the processors busy, and what is named beside them. One that fails
@@ -69,7 +70,7 @@ lint: bench-lint ## go vet, formatting, and a tidy go.mod
 # The race detector has each program wait for a second at its end, and tests start many.
 .PHONY: test-race
 test-race: ## the unit tests, under the race detector
-	GORACE="suppressions=$(CURDIR)/scripts/race-suppressions.txt atexit_sleep_ms=100" $(GOTEST) -race -p $(PACKAGES) -parallel $(PARALLEL) -timeout $(TIMEOUT) $(UNITS)
+	GORACE="suppressions=$(CURDIR)/scripts/race-suppressions.txt atexit_sleep_ms=100" $(GOTEST) -race -p $(PACKAGES) -parallel $(PARALLEL) -timeout $(TIMEOUT) $$($(UNITS))
 
 .PHONY: crowd
 crowd: ## a room of 100,000 counts its members (a minute, 4 GB; more goroutines than the race detector can follow)

@@ -192,8 +192,8 @@ func (g *Gate) waitForPlace() {
 	}
 }
 
-// waitAtMost is c.Wait with an end. Whoever broadcasts has had the lock: this one, held up for longer than d between the
-// two lines, would wait for ever otherwise.
+// waitAtMost is c.Wait, ended by a broadcast after d. The broadcast waits for the lock: one that came before Wait has
+// let it go would wake nobody.
 func waitAtMost(c *sync.Cond, d time.Duration) {
 	end := time.AfterFunc(d, func() {
 		c.L.Lock()

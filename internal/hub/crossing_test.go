@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -129,6 +131,46 @@ func TestWhatComesBehindASessionFollowsIt(t *testing.T) {
 	nodes[2].h.cluster.ask(nodes[1].inner.ID(), callDirects, behind, func([]byte, error) {})
 	if m := ann.next(); m["content"] != "late" {
 		t.Errorf("got %v", m)
+	}
+	audited(t, nodes...)
+}
+
+// What a node held for a client on its way, and acknowledged, is taken by the next node, also where as much as may wait came there
+// meanwhile; and no more.
+func TestWhatANodeHeldIsTakenBesideWhatCameMeanwhile(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
+	here, other := nodes[0], nodes[1]
+	ann := here.comes("", "ann")
+	ann.lose(here.h)
+	half := func(content byte) []byte {
+		return []byte(`"` + strings.Repeat(string(content), maxDirects/2-200) + `"`)
+	}
+	for range 2 { // as much as waits
+		p := &Publication{Content: half('o')}
+		p.Client = idOf(ann)
+		if _, _, err := here.h.Publish(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := func(content byte, n int) {
+		t.Helper()
+		m := &protocol.Message{Kind: protocol.DirectMessage, Content: half(content)}
+		done := make(chan error, 1)
+		other.h.cluster.ask(here.inner.ID(), callDirects, directsQuestion{idOf(ann), slices.Repeat([][]byte{m.AppendRecord(nil)}, n)}, func(_ []byte, err error) { done <- err })
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	held('h', 2)
+	held('x', 1)
+	back := here.comes(ann.token(), "ann")
+	back.say(`{"msg_type":"resume","rooms":{},"id":"resume"}`)
+	back.answer("resume", func(m map[string]any) { t.Errorf("before resumed: %v", m) })
+	back.say(`{"msg_type":"ping","id":"all"}`)
+	var order string
+	back.answer("all", func(m map[string]any) { order += m["content"].(string)[:1] })
+	if order != "oohh" {
+		t.Errorf("came: %s", order)
 	}
 	audited(t, nodes...)
 }

@@ -115,7 +115,7 @@ func (c *cluster) takeDirect(q *directQuestion, tries int, reply func(any, error
 		reply(nil, ErrOverloaded) // who reads from that client isn't here to be slowed down
 		return
 	}
-	_, no := h.directBy(q.To, q.message, nil, q.sender())
+	_, no := h.directBy(q.To, q.message, nil, q.sender(), false)
 	switch {
 	case no == nil:
 		reply(nil, nil)
@@ -177,7 +177,7 @@ func (c *cluster) seekDirect(q *directQuestion, done func(error)) {
 		case err != nil:
 			done(err)
 		case to == c.id:
-			_, no := c.hub.directBy(q.To, q.message, nil, q.sender())
+			_, no := c.hub.directBy(q.To, q.message, nil, q.sender(), false)
 			done(refusedAs(no))
 		default:
 			c.ask(to, callDirect, q.encode(), func(answer []byte, err error) {

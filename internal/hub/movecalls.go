@@ -67,7 +67,7 @@ func init() {
 			if m == nil {
 				continue
 			}
-			if _, no := h.direct(q.ID, m, nil); no != nil && no.Code == protocol.UnknownClient { // it has gone on meanwhile
+			if _, no := h.directBy(q.ID, m, nil, nil, true); no != nil && no.Code == protocol.UnknownClient { // it has gone on meanwhile
 				h.cluster.sendDirect(&directQuestion{To: q.ID, message: m}, func(error) {})
 			}
 		}

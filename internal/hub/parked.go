@@ -29,6 +29,7 @@ type parked struct {
 	directs []waitingDirect
 	cost    int64 // what the ledger counts for it
 	unsent  int   // bytes of directs
+	held    int   // of these, what another node held while the session was on its way
 }
 
 // parkedRoom is a room that counts a session which is parked, or is coming home and has not named it yet.
@@ -259,11 +260,12 @@ func (h *Hub) takeDue(sh *clientShard, now int64) (over []*parked) {
 // direct sends a message to the client, or keeps it where its session is parked; from, nil for the application, pays.
 // full is a worker that is above high water, or nil.
 func (h *Hub) direct(id ID, m *protocol.Message, from *session) (full *loop.Worker, err *protocol.Error) {
-	return h.directBy(id, m, from, nil)
+	return h.directBy(id, m, from, nil, false)
 }
 
-// directBy is direct from a client of another node, where by isn't nil: that one pays.
-func (h *Hub) directBy(id ID, m *protocol.Message, from *session, by *visitor) (full *loop.Worker, err *protocol.Error) {
+// directBy is direct from a client of another node, where by isn't nil: that one pays. held is what another node held for
+// the client, and acknowledged: what came here meanwhile is no reason to refuse it.
+func (h *Hub) directBy(id ID, m *protocol.Message, from *session, by *visitor, held bool) (full *loop.Worker, err *protocol.Error) {
 	sh := h.clientShard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -290,7 +292,7 @@ func (h *Hub) directBy(id ID, m *protocol.Message, from *session, by *visitor) (
 		p = h.visits(by)
 		defer h.payers.leave(p)
 	}
-	if no := h.leaveDirect(parked, m, p); no != nil {
+	if no := h.leaveDirect(parked, m, p, held); no != nil {
 		return nil, no
 	}
 	h.tailDirect(m, id, parked.user)
@@ -309,23 +311,26 @@ func (sh *clientShard) waits(id ID) *parked {
 }
 
 // leaveDirect leaves a message for a parked session. Its shard's mu is held.
-func (h *Hub) leaveDirect(p *parked, m *protocol.Message, from *payer) *protocol.Error {
+func (h *Hub) leaveDirect(p *parked, m *protocol.Message, from *payer, held bool) *protocol.Error {
 	switch {
-	case !p.takes(m):
+	case held && !fits(p.held, m), !held && !p.takes(m):
 		return &protocol.Error{Code: protocol.Overloaded, Message: "too much waits for the client, which has lost its connection"}
 	case !from.may(int64(m.Size())):
 		return tooMuch(protocol.RateLimited, "its messages to clients that have lost their connections")
 	}
 	p.directs = append(p.directs, waitingDirect{m, from})
 	p.unsent += m.Size()
+	if held {
+		p.held += m.Size()
+	}
 	h.keep(KeptParked, from, int64(m.Size()))
 	return nil
 }
 
 // takes says that no more waits for the parked session than may, with one message more. Its shard's mu is held.
-func (p *parked) takes(m *protocol.Message) bool {
-	return p.unsent == 0 || p.unsent+m.Size() <= maxDirects
-}
+func (p *parked) takes(m *protocol.Message) bool { return fits(p.unsent, m) }
+
+func fits(waits int, m *protocol.Message) bool { return waits == 0 || waits+m.Size() <= maxDirects }
 
 // takes says that the client can be sent one message more, as far as the application's go: nobody's id takes any.
 func (sh *clientShard) takes(id ID, m *protocol.Message) bool {
@@ -369,7 +374,7 @@ func (d *direct) goOn() {
 		d.to = s
 		s.conn.Worker().Post(d, d.message.Size())
 	} else if p := sh.waits(id); p != nil {
-		h.leaveDirect(p, d.message, d.payer)
+		h.leaveDirect(p, d.message, d.payer, false)
 	} else if sh.away != nil {
 		if to, moved := sh.away.gone[id]; moved {
 			h.cluster.ask(to, callDirects, directsQuestion{id, [][]byte{d.message.AppendRecord(nil)}}, func([]byte, error) {})
