@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -74,13 +75,26 @@ func bothWays(t *testing.T, cfg hubbub.Config) (quick *rawtest.Server, netHTTP s
 	return quick, l.Addr().String()
 }
 
-// sameAnswers sends a stream to both in one piece and in two, and compares what they say.
-func sameAnswers(t *testing.T, quick, netHTTP, stream string) {
+// sameAnswers sends a stream to all in one piece and in two, and compares what they say. One has TLS, where it isn't nil.
+func sameAnswers(t *testing.T, stream, netHTTP string, quick, secure *rawtest.Server) {
 	t.Helper()
+	dial := func(addr string) net.Conn {
+		nc, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return nc
+	}
 	for _, at := range []int{len(stream), len(stream) / 3} {
-		want := exchange(t, netHTTP, stream, at)
-		if got := exchange(t, quick, stream, at); got != want {
+		want := exchange(t, dial(netHTTP), stream, at)
+		if got := exchange(t, dial(quick.Addr), stream, at); got != want {
 			t.Errorf("cut at %d: got\n%s\nwant\n%s", at, got, want)
+		}
+		if secure == nil {
+			continue
+		}
+		if got := exchange(t, tls.Client(dial(secure.Addr), &tls.Config{InsecureSkipVerify: true}), stream, at); got != want {
+			t.Errorf("cut at %d, over TLS: got\n%s\nwant\n%s", at, got, want)
 		}
 	}
 }
@@ -156,20 +170,17 @@ func TestAPIAnswersAreTheSameWithoutNetHTTP(t *testing.T) {
 		"too long a head":           plainPublish(body, "User-Agent: "+strings.Repeat("x", 40<<10)) + good,
 		"a large body":              plainPublish(`{"room":"r","content":"`+strings.Repeat("x", 20_000)+`"}`) + good,
 	} {
-		t.Run(name, func(t *testing.T) { sameAnswers(t, quick.Addr, netHTTP, stream+lastRequest) })
+		t.Run(name, func(t *testing.T) { sameAnswers(t, stream+lastRequest, netHTTP, quick, nil) })
 	}
 	if _, used := hubbub.Quick(quick.Server, []byte(good)); used != len(good) {
 		t.Errorf("%d bytes of %d are answered without net/http: nothing was compared", used, len(good))
 	}
 }
 
-// exchange sends a stream in two pieces, the second when the first can have been read, and gives all that comes back.
-func exchange(t *testing.T, addr, stream string, at int) string {
+// exchange sends a stream in two pieces, the second when the first can have been read, and gives all that comes back until
+// the connection's end.
+func exchange(t *testing.T, nc net.Conn, stream string, at int) string {
 	t.Helper()
-	nc, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
 	defer nc.Close()
 	nc.SetDeadline(time.Now().Add(rawtest.Patience))
 	sent := make(chan struct{})

@@ -73,7 +73,8 @@ type Config struct {
 	// and PongTimeout together is closed. Both at least 1 s. Default: 25 s, 10 s.
 	PingInterval time.Duration
 	PongTimeout  time.Duration
-	// HandshakeTimeout is how long the head of a request may take, on a Server's own listener. Default: 10 s.
+	// HandshakeTimeout is how long the head of a request may take, on a Server's own listener; of a connection's first one
+	// with TLS's handshake. Default: 10 s.
 	HandshakeTimeout time.Duration
 	// ShutdownDelay is how long Shutdown still accepts connections while /readyz says 503 already, so that a load
 	// balancer notices. Default: 0.

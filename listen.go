@@ -129,7 +129,7 @@ func (s *Server) serve(l net.Listener, h http.Handler) error {
 		}
 	}
 	srv := &http.Server{
-		Handler:           h,
+		Handler:           g.Handler(h),
 		ReadHeaderTimeout: s.cfg().HandshakeTimeout,
 		ReadTimeout:       s.cfg().HandshakeTimeout,
 		WriteTimeout:      time.Minute, // a hijacked connection has none

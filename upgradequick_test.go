@@ -24,6 +24,7 @@ func TestUpgradesAreTheSameWithoutNetHTTP(t *testing.T) {
 	cfg := quickConfig(t)
 	cfg.Subprotocols, cfg.JWT.Key, cfg.JWT.Cookie, cfg.Anonymous = []string{"a", "b"}, strings.Repeat("k", 32), "token", true
 	quick, netHTTP := bothWays(t, cfg)
+	secure, _, _ := startTLS(t, cfg)
 	for name, stream := range map[string]string{
 		"one":                     good + bye,
 		"text behind":             good + "\x81\x82\x00\x00\x00\x00hi" + bye,
@@ -92,7 +93,7 @@ func TestUpgradesAreTheSameWithoutNetHTTP(t *testing.T) {
 		"a long head":             head("User-Agent: "+strings.Repeat("x", 5000)) + bye,
 		"too long a head":         head("User-Agent: "+strings.Repeat("x", 40<<10)) + bye,
 	} {
-		t.Run(name, func(t *testing.T) { sameAnswers(t, quick.Addr, netHTTP, stream+lastRequest) })
+		t.Run(name, func(t *testing.T) { sameAnswers(t, stream+lastRequest, netHTTP, quick, secure) })
 	}
 	r := httptest.NewRequest(http.MethodGet, "/echo", nil)
 	r.Header.Set("Upgrade", "websocket")

@@ -2,6 +2,7 @@ package front
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -34,7 +35,7 @@ const (
 // When none is free, the oldest connection whose head is still not complete must go. Of those without a place the
 // oldest goes when there are too many, unless it is kept (Keep).
 //
-// Its http.Server must have Changed as its ConnState and Context as its ConnContext.
+// Its http.Server must have Changed as its ConnState, Context as its ConnContext, and what Handler makes of its handler.
 type Gate struct {
 	net.Listener
 
@@ -185,10 +186,23 @@ func (g *Gate) waitForPlace() {
 		}
 		if nc != nil {
 			delete(g.arrived, nc)
-			nc.Close()
+			cut(nc)
 			continue
 		}
 		waitAtMost(&g.freed, silentHead)
+	}
+}
+
+// cut closes a connection; TLS without a word, since a full socket would hold that up for five seconds, and so the gate,
+// whose mu is held.
+func cut(nc net.Conn) {
+	switch nc := nc.(type) {
+	case *arrival:
+		nc.end(func() error { cut(nc.Conn); return nil })
+	case *tls.Conn:
+		nc.NetConn().Close()
+	default:
+		nc.Close()
 	}
 }
 
@@ -267,7 +281,7 @@ func (g *Gate) pass(nc net.Conn) {
 	if len(g.beside)+len(g.kept) >= g.maxBeside {
 		if old, _ := oldest(g.beside); old != nil {
 			delete(g.beside, old)
-			old.Close()
+			cut(old)
 		}
 	}
 	g.beside[nc] = time.Now()
@@ -316,6 +330,19 @@ type ticket struct {
 	aside   *arrival    // is served by a goroutine when the turn has come, or when it's too late
 	late    *time.Timer // until then
 	tooLate bool        // of the goroutine that serves
+}
+
+// Handler is h, whose requests say which TLS they came by also where the gate made the handshake: net/http knows only of
+// its own.
+func (g *Gate) Handler(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if t := ticketOf(r); t != nil {
+			if a, ok := t.nc.(*arrival); ok {
+				r.TLS = a.tlsState()
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // ticketOf is that of a request; nil where the listener isn't ours.

@@ -2,6 +2,7 @@ package front
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -113,14 +114,33 @@ func (g *Gate) readHead(a *arrival) {
 	}()
 	n, err := a.begin(b[:])
 	over = true
-	if err != nil {
+	var nc net.Conn = a
+	switch err {
+	case nil:
+		a.left = bytes.Clone(b[:n])
+	case errNotOurs:
+		nc = g.bare(a)
+	default:
 		g.drop(a)
 		return
 	}
-	a.left = bytes.Clone(b[:n])
-	if !g.hand(accepted{nc: a}) {
-		g.drop(a)
+	if !g.hand(accepted{nc: nc}) {
+		g.drop(nc)
 	}
+}
+
+// errNotOurs says that the connection itself is net/http's.
+var errNotOurs = errors.New("not for the gate")
+
+// bare has a's connection take its place.
+func (g *Gate) bare(a *arrival) net.Conn {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if since, has := g.arrived[a]; has {
+		delete(g.arrived, a)
+		g.arrived[a.Conn] = since
+	}
+	return a.Conn
 }
 
 func (g *Gate) logPanic(p any) {
@@ -128,7 +148,8 @@ func (g *Gate) logPanic(p any) {
 }
 
 // begin reads from a new connection, and has Quick answer, until there is something for net/http in the first n bytes of b.
-// After an error the connection is to be closed, where it isn't an upgrade's.
+// After an error the connection is to be closed, where it isn't an upgrade's; but after errNotOurs it is net/http's, without
+// the arrival.
 func (a *arrival) begin(b []byte) (n int, err error) {
 	if a.waitsFor != nil {
 		defer a.rest()
@@ -139,6 +160,9 @@ func (a *arrival) begin(b []byte) (n int, err error) {
 	a.Conn.RemoteAddr() // behind a proxy this reads who the client is, within a time of its own
 	if a.headBy.IsZero() {
 		a.headBy = time.Now().Add(a.quick.Head)
+	}
+	if a.secure != nil && !a.shakeHands() {
+		return 0, errNotOurs
 	}
 	a.Conn.SetReadDeadline(a.headBy)
 	for n = copy(b, a.came); ; {

@@ -14,7 +14,7 @@ type Answer func(b, dst []byte) (answer []byte, used int)
 // Quick has requests answered without net/http, from the first of a connection on until one comes that neither Answer nor
 // Upgrade will have, or that hasn't arrived whole. From there on the connection is net/http's for good, which gets all
 // that wasn't answered: it has never seen this connection before, so the two can't disagree about where a request
-// begins. Not where there is TLS.
+// begins.
 type Quick struct {
 	Answer Answer // nil: none
 	// Upgrade says who serves an upgrade: nil for net/http. Who does writes to an *Upgrading, and must not wait for long:
@@ -106,14 +106,17 @@ func (a *arrival) rest() {
 }
 
 // Close ends the connection; where Quick is at work the client gets its answer first, if it takes it within a second.
-func (a *arrival) Close() error {
+func (a *arrival) Close() error { return a.end(a.Conn.Close) }
+
+// end is Close, by that of the connection.
+func (a *arrival) end(byClose func() error) error {
 	switch {
 	case a.mode.CompareAndSwap(busy, ending):
 		return a.Conn.SetWriteDeadline(time.Now().Add(time.Second))
 	case a.mode.Load() >= ending:
 		return nil
 	}
-	return a.Conn.Close()
+	return byClose()
 }
 
 // dismiss is Close for what net/http doesn't have, which closes its own when they rest.
@@ -124,7 +127,7 @@ func (a *arrival) dismiss() {
 			a.Close()
 		case fresh, resting:
 			if a.mode.CompareAndSwap(now, ending) {
-				a.Conn.Close()
+				cut(a.Conn)
 			}
 		default:
 			return

@@ -96,7 +96,7 @@ func (a *arrival) upgrade(b []byte) *upgrade {
 	if r == nil {
 		return nil
 	}
-	r.RemoteAddr = addressText(a.Conn)
+	r.RemoteAddr, r.TLS = addressText(a.Conn), a.tlsState()
 	u := &upgrade{upgradeContext: upgradeContext{Context: context.Background(), ticket: ticket{gate: a.gate, nc: a}}, a: a, first: b[size:]}
 	u.r = r.WithContext(&u.upgradeContext)
 	if u.handler = a.quick.Upgrade(u.r); u.handler == nil {
