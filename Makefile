@@ -128,11 +128,14 @@ site: deps ## the docs as a site with search, in bin/site (SITE_BASE, SITE_REPOS
 	cd site && node node_modules/vitepress/bin/vitepress.js build
 	@echo "the site is in $(or $(SITE_OUT),bin/site); python3 -m http.server --directory $(or $(SITE_OUT),bin/site) shows it at http://localhost:8000"
 
+BENCH_SERVE = bin/hubbub serve --listen 127.0.0.1:{port} --log-level error
+
 .PHONY: bench
 bench: bench-deps build ## Hubbub, its rivals and the kernel's limit, and docs/benchmarks.md (long; two idle cores)
 	rm -f bin/bench.jsonl
 	bench/compare.py fan1k-w1,fan1k-w16,fan1k-w64,fan10k-w16,fan18k-w16,rooms10x100,rooms1000x10,rate1k,echo-w1,echo-w16,echo-16k,mem15k:2,mem15k-echo:2 \
-		--rounds 5 --hubbub bin/hubbub --rivals all --progress --json bin/bench.jsonl --about bin/bench.json
+		--rounds 5 --hubbub bin/hubbub --other 'hubbub-workers2=$(BENCH_SERVE) --workers 2' --other 'hubbub-uring=$(BENCH_SERVE) --workers 1 --io uring' \
+		--rivals all --progress --json bin/bench.jsonl --about bin/bench.json
 	$(GO) run ./bench/report -about $(CURDIR)/bin/bench.json -out $(CURDIR)/docs $(CURDIR)/bin/bench.jsonl
 
 .PHONY: bench-short

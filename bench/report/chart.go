@@ -37,7 +37,7 @@ func (r *report) bars(s *scenario, of func(*result) figure, text func(float64) s
 	p := panel{Title: s.title()}
 	for _, result := range s.results {
 		if f := of(result); result.server != "limit" && f.median > 0 {
-			p.Bars = append(p.Bars, bar{r.title(result.server), result.mark(text(f.median)), f.median, f.low, f.high, result.server == "hubbub"})
+			p.Bars = append(p.Bars, bar{r.title(result.server), result.mark(text(f.median)), f.median, f.low, f.high, isHubbub(result.server)})
 		}
 	}
 	slices.SortStableFunc(p.Bars, func(a, b bar) int { return cmp.Compare(a.Value, b.Value) })

@@ -80,6 +80,10 @@ func (a about) title(name string) string {
 		return "the limit"
 	case "hubbub":
 		return "Hubbub"
+	case "hubbub-workers2":
+		return "Hubbub, 2 workers"
+	case "hubbub-uring":
+		return "Hubbub, io_uring"
 	}
 	for _, s := range a.Servers {
 		if s.Name == name {

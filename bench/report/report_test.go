@@ -97,6 +97,30 @@ func TestPageHasMediansAndRatios(t *testing.T) {
 	}
 }
 
+func TestHubbubStandsBehindTheLimitWithItsDefaultsFirst(t *testing.T) {
+	var all []measurement
+	for _, name := range []string{"gws", "hubbub-uring", "limit", "hubbub-workers2", "hubbub"} {
+		all = append(all, measurement{Scenario: "fan1k-w1", Server: name, CPU: 1})
+	}
+	r := summarize(all, about{})
+	var titles []string
+	for _, name := range r.servers() {
+		titles = append(titles, r.title(name))
+	}
+	if got, want := strings.Join(titles, "; "), "the limit; Hubbub; Hubbub, io_uring; Hubbub, 2 workers; gws"; got != want {
+		t.Errorf("the order is %s, want %s", got, want)
+	}
+	own := 0
+	for _, b := range r.cpuPanel(r.scenarios[0]).Bars {
+		if b.Own {
+			own++
+		}
+	}
+	if own != 3 {
+		t.Errorf("%d bars are Hubbub's, want 3", own)
+	}
+}
+
 func TestMedianOfAnEvenNumberOfRoundsLiesBetweenTheTwoInTheMiddle(t *testing.T) {
 	r := &result{rounds: []measurement{{CPU: 9}, {CPU: 1}, {CPU: 4}, {CPU: 2}}}
 	if got, want := r.figure(cpu), (figure{3, 1, 9}); got != want {

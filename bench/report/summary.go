@@ -147,16 +147,20 @@ func (s *scenario) add(m measurement) {
 	r.rounds = append(r.rounds, m)
 }
 
-// rank has the limit stand first, and Hubbub next; the rivals keep their order.
+// rank has the limit stand first, and Hubbub next, with its defaults before all else; the rivals keep their order.
 func rank(server string) int {
-	switch server {
-	case "limit":
+	switch {
+	case server == "limit":
 		return 0
-	case "hubbub":
+	case server == "hubbub":
 		return 1
+	case isHubbub(server):
+		return 2
 	}
-	return 2
+	return 3
 }
+
+func isHubbub(server string) bool { return strings.HasPrefix(server, "hubbub") }
 
 // servers lists all that ran, in the order of the tables.
 func (r *report) servers() (names []string) {
