@@ -136,15 +136,26 @@ func TestWhatComesBehindASessionFollowsIt(t *testing.T) {
 }
 
 // What a node held for a client on its way, and acknowledged, is taken by the next node, also where as much as may wait came there
-// meanwhile; and no more.
+// meanwhile; and no more. Tails were told of it by the node that held it, and are told no more.
 func TestWhatANodeHeldIsTakenBesideWhatCameMeanwhile(t *testing.T) {
-	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
+	for name, via := range map[string]int{"by the client's node": 0, "by one that it has left": 2} {
+		t.Run(name, func(t *testing.T) { takesWhatWasHeld(t, via) })
+	}
+}
+
+func takesWhatWasHeld(t *testing.T, via int) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 3, func(*Config) {})
 	here, other := nodes[0], nodes[1]
 	ann := here.comes("", "ann")
 	ann.lose(here.h)
 	half := func(content byte) []byte {
 		return []byte(`"` + strings.Repeat(string(content), maxDirects/2-200) + `"`)
 	}
+	tail, err := here.h.Tail(TailOf{Client: idOf(ann), Content: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tail.Close()
 	for range 2 { // as much as waits
 		p := &Publication{Content: half('o')}
 		p.Client = idOf(ann)
@@ -156,12 +167,19 @@ func TestWhatANodeHeldIsTakenBesideWhatCameMeanwhile(t *testing.T) {
 		t.Helper()
 		m := &protocol.Message{Kind: protocol.DirectMessage, Content: half(content)}
 		done := make(chan error, 1)
-		other.h.cluster.ask(here.inner.ID(), callDirects, directsQuestion{idOf(ann), slices.Repeat([][]byte{m.AppendRecord(nil)}, n)}, func(_ []byte, err error) { done <- err })
+		other.h.cluster.ask(nodes[via].inner.ID(), callDirects, directsQuestion{idOf(ann), slices.Repeat([][]byte{m.AppendRecord(nil)}, n)}, func(_ []byte, err error) { done <- err })
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
 	}
+	waits := func() int {
+		sh := here.h.clientShard(idOf(ann))
+		sh.mu.Lock()
+		defer sh.mu.Unlock()
+		return len(sh.parked[idOf(ann)].directs)
+	}
 	held('h', 2)
+	until(t, "what was held waits", func() bool { return waits() == 4 })
 	held('x', 1)
 	back := here.comes(ann.token(), "ann")
 	back.say(`{"msg_type":"resume","rooms":{},"id":"resume"}`)
@@ -172,6 +190,17 @@ func TestWhatANodeHeldIsTakenBesideWhatCameMeanwhile(t *testing.T) {
 	if order != "oohh" {
 		t.Errorf("came: %s", order)
 	}
+	items, lost, err := tail.Next(t.Context())
+	told := ""
+	for _, i := range items {
+		if i.Kind == TailDirectMessage {
+			told += string(i.Content[1])
+		}
+	}
+	if told != "oo" || lost > 0 || err != nil {
+		t.Errorf("the tail was told of %q, lost %d, %v", told, lost, err)
+	}
+	tail.Close()
 	audited(t, nodes...)
 }
 

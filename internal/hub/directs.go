@@ -42,6 +42,7 @@ type directQuestion struct {
 	To     ID     `json:"to,omitzero"`   // the client, or
 	User   string `json:"user,omitzero"` // all of a user's clients
 	Hops   int    `json:"hops,omitzero"`
+	Held   bool   `json:"held,omitzero"`   // see directBy
 	Client bool   `json:"client,omitzero"` // a client has sent it: the record says which
 	Addr   string `json:"addr,omitzero"`   // of that, where the server bounds what one may take
 
@@ -111,11 +112,11 @@ func answerDirect(h *Hub, _ broker.NodeID, question []byte, reply func(any, erro
 // before the client is: then it waits, as long as tries says.
 func (c *cluster) takeDirect(q *directQuestion, tries int, reply func(any, error)) {
 	h := c.hub
-	if !h.clientShard(q.To).takes(q.To, q.message) {
+	if !q.Held && !h.clientShard(q.To).takes(q.To, q.message) {
 		reply(nil, ErrOverloaded) // who reads from that client isn't here to be slowed down
 		return
 	}
-	_, no := h.directBy(q.To, q.message, nil, q.sender(), false)
+	_, no := h.directBy(q.To, q.message, nil, q.sender(), q.Held)
 	switch {
 	case no == nil:
 		reply(nil, nil)
@@ -177,7 +178,7 @@ func (c *cluster) seekDirect(q *directQuestion, done func(error)) {
 		case err != nil:
 			done(err)
 		case to == c.id:
-			_, no := c.hub.directBy(q.To, q.message, nil, q.sender(), false)
+			_, no := c.hub.directBy(q.To, q.message, nil, q.sender(), q.Held)
 			done(refusedAs(no))
 		default:
 			c.ask(to, callDirect, q.encode(), func(answer []byte, err error) {

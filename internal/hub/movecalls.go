@@ -68,7 +68,7 @@ func init() {
 				continue
 			}
 			if _, no := h.directBy(q.ID, m, nil, nil, true); no != nil && no.Code == protocol.UnknownClient { // it has gone on meanwhile
-				h.cluster.sendDirect(&directQuestion{To: q.ID, message: m}, func(error) {})
+				h.cluster.sendDirect(&directQuestion{To: q.ID, Held: true, message: m}, func(error) {})
 			}
 		}
 		return nil, nil

@@ -264,7 +264,7 @@ func (h *Hub) direct(id ID, m *protocol.Message, from *session) (full *loop.Work
 }
 
 // directBy is direct from a client of another node, where by isn't nil: that one pays. held is what another node held for
-// the client, and acknowledged: what came here meanwhile is no reason to refuse it.
+// the client, acknowledged and told tails of: what came here meanwhile is no reason to refuse it.
 func (h *Hub) directBy(id ID, m *protocol.Message, from *session, by *visitor, held bool) (full *loop.Worker, err *protocol.Error) {
 	sh := h.clientShard(id)
 	sh.mu.Lock()
@@ -274,7 +274,9 @@ func (h *Hub) directBy(id ID, m *protocol.Message, from *session, by *visitor, h
 		if from != nil && h.cfg().ResumeWindow > 0 {
 			p = from.payer() // it may be parked by the time that the message is there
 		}
-		h.tailDirect(m, id, s.name())
+		if !held {
+			h.tailDirect(m, id, s.name())
+		}
 		if w := s.conn.Worker(); w.Post(&direct{s, m, p, by}, m.Size()) {
 			full = w
 		}
@@ -295,7 +297,9 @@ func (h *Hub) directBy(id ID, m *protocol.Message, from *session, by *visitor, h
 	if no := h.leaveDirect(parked, m, p, held); no != nil {
 		return nil, no
 	}
-	h.tailDirect(m, id, parked.user)
+	if !held {
+		h.tailDirect(m, id, parked.user)
+	}
 	return nil, nil
 }
 
