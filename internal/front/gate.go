@@ -264,14 +264,23 @@ func (g *Gate) Changed(nc net.Conn, state http.ConnState) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch state {
-	case http.StateActive: // the head is complete, or a later one has begun
+	case http.StateActive: // what net/http answers by itself, some of it when a body has come, holds no place: see Handler
 		if _, ok := g.arrived[nc]; ok {
-			g.arrived[nc] = time.Time{}
+			g.pass(nc)
 		}
 	case http.StateIdle:
 		g.pass(nc)
 	case http.StateHijacked, http.StateClosed:
 		g.forget(nc)
+	}
+}
+
+// complete says that a connection's head has come: it doesn't go for others.
+func (g *Gate) complete(nc net.Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, ok := g.arrived[nc]; ok {
+		g.arrived[nc] = time.Time{}
 	}
 }
 
@@ -322,6 +331,7 @@ type gateKey struct{}
 type ticket struct {
 	gate  *Gate
 	nc    net.Conn
+	begun bool          // a request of it is, or was, served; guarded by the gate's mu
 	asked bool          // for a turn; the handshake's, as is mayGo
 	mayGo chan struct{} // closed when the turn has come, where it was waited for
 	turn  bool          // it has one; guarded by the gate's mu
@@ -332,17 +342,39 @@ type ticket struct {
 	tooLate bool        // of the goroutine that serves
 }
 
-// Handler is h, whose requests say which TLS they came by also where the gate made the handshake: net/http knows only of
-// its own.
+// Handler is h, whose requests hold a place while it serves them, the first of a connection until it steps aside; and say which
+// TLS they came by also where the gate made the handshake, of which net/http doesn't know.
 func (g *Gate) Handler(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if t := ticketOf(r); t != nil {
 			if a, ok := t.nc.(*arrival); ok {
 				r.TLS = a.tlsState()
 			}
+			t.serve()
+			defer t.served()
 		}
 		h.ServeHTTP(w, r)
 	})
+}
+
+// serve takes the place again that the connection had until its first request.
+func (t *ticket) serve() {
+	t.gate.mu.Lock()
+	defer t.gate.mu.Unlock()
+	if _, open := t.gate.beside[t.nc]; open && !t.begun {
+		delete(t.gate.beside, t.nc)
+		t.gate.arrived[t.nc] = time.Time{}
+	}
+	t.begun = true
+}
+
+// served gives the place back: net/http may still wait for a body.
+func (t *ticket) served() {
+	t.gate.mu.Lock()
+	defer t.gate.mu.Unlock()
+	if _, has := t.gate.arrived[t.nc]; has {
+		t.gate.pass(t.nc)
+	}
 }
 
 // ticketOf is that of a request; nil where the listener isn't ours.

@@ -34,7 +34,7 @@ func TestAFreePlaceIsTaken(t *testing.T) {
 		var last net.Conn
 		for range maxHandshakes {
 			last, _ = g.Accept()
-			g.Changed(last, http.StateActive) // its head is complete
+			g.complete(last)
 		}
 		accepted := make(chan bool, 1)
 		go func() {
@@ -117,6 +117,33 @@ func TestWhoStaysIsBoundedWithThoseWhoAreKept(t *testing.T) {
 	if left := g.Unsettled(); left != nil {
 		t.Errorf("%v", left)
 	}
+}
+
+// A first request holds a place while it is served, and none before and behind that, where net/http may wait for its client.
+// A later one holds none.
+func TestARequestHoldsAPlaceWhileItIsServed(t *testing.T) {
+	g := NewGate(crowd{}, 0, 1, func() string { return "" }, slog.New(slog.DiscardHandler))
+	defer g.reserve.Close()
+	defer g.Close()
+	nc, _ := g.Accept()
+	defer nc.Close()
+	places := func(want int, when string) {
+		t.Helper()
+		if len(g.arrived) != want || len(g.arrived)+len(g.beside) != 1 {
+			t.Errorf("%s: %d places, and %d beside", when, len(g.arrived), len(g.beside))
+		}
+	}
+	places(1, "accepted")
+	g.Changed(nc, http.StateActive)
+	places(0, "the head has come")
+	ctx := g.Context(t.Context(), nc)
+	want := 1
+	h := g.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { places(want, "served") }))
+	for ; want >= 0; want-- {
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/ws", nil).WithContext(ctx))
+		places(0, "behind a request")
+	}
+	g.Changed(nc, http.StateClosed)
 }
 
 // few is a listener that has these connections and no more, until it is closed.

@@ -107,6 +107,7 @@ func (t *ticket) turnAtOnce() bool {
 func (t *ticket) waitForTurn(ctx context.Context, comesBack bool) bool {
 	g := t.gate
 	g.mu.Lock()
+	t.aside = nil // whoever serves it now waits itself
 	t.mayGo = make(chan struct{})
 	g.line(t, comesBack)
 	g.mu.Unlock()

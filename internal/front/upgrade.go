@@ -22,7 +22,7 @@ func (a *arrival) upgrades(b []byte) bool {
 	if u == nil {
 		return false
 	}
-	a.gate.Changed(a, http.StateActive)
+	a.gate.complete(a)
 	u.serve()
 	a.hearOut()
 	return true
@@ -53,7 +53,7 @@ func (g *Gate) upgradesAtOnce(a *arrival, b []byte) (done bool) {
 		a.rest()
 		return false
 	}
-	g.Changed(a, http.StateActive)
+	g.complete(a)
 	if long := a.quick.Long(u.r); long || !u.ticket.turnAtOnce() {
 		comesBack := !long && a.quick.ComesBack(u.r)
 		over = true
