@@ -233,3 +233,33 @@ func TestSettingsOfClustersThatCantBe(t *testing.T) {
 		}
 	}
 }
+
+// The application's direct message of 900 KB, which the network takes, moves over it with the parked session that it waits for.
+func TestALargeDirectMessageMovesOverNATS(t *testing.T) {
+	t.Parallel()
+	url := startNATS(t, true)
+	var nodes []*rawtest.Server
+	for range 2 {
+		s := rawtest.Start(t, hubbub.Config{NATS: hubbub.NATS{URLs: []string{url}}})
+		rawtest.Eventually(t, "the node is ready", func() bool { return isReady(s) })
+		nodes = append(nodes, s)
+	}
+	c := rawtest.Dial(t, nodes[1], "/ws")
+	welcome := c.NextJSON()
+	c.CloseNow()
+	rawtest.Eventually(t, "the session is parked", func() bool { return nodes[1].Info().Parked == 1 })
+	p := hubbub.Publication{Client: welcome["client_id"].(string), Content: strings.Repeat("z", 900_000)}
+	if _, err := nodes[1].Publish(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	c = rawtest.Dial(t, nodes[0], "/ws?resume="+welcome["resume_token"].(string))
+	if m := c.NextJSON(); m["resumed"] != true {
+		t.Fatal(m)
+	}
+	c.Text(`{"msg_type":"resume","rooms":{},"id":1}`)
+	for m := c.NextJSON(); m["msg_type"] != "direct_message"; m = c.NextJSON() {
+		if m["msg_type"] != "resumed" {
+			t.Fatalf("before the message: %v", m)
+		}
+	}
+}

@@ -204,6 +204,82 @@ func takesWhatWasHeld(t *testing.T, via int) {
 	audited(t, nodes...)
 }
 
+// Each answer of one handing brings the same direct messages, whichever of them comes: what the client is sent between two of
+// them comes behind it.
+func TestEachAnswerBringsTheSameDirectMessages(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
+	here, other := nodes[0], nodes[1]
+	ann := here.comes("", "ann")
+	ann.lose(here.h)
+	id, to := idOf(ann), other.inner.ID()
+	mine := other.h.cluster.moves.begin(t.Context(), id)
+	hd, err := here.h.take(t.Context(), id, to, mine.nonce, func(string, uint32, uint32) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	here.h.cluster.moves.background(func() { here.h.seeOff(hd) })
+	answer, err := here.h.claimed(t.Context(), to, claimQuestion{ID: id, User: "ann", Nonce: mine.nonce})
+	if err != nil || answer.Session == nil || len(answer.Session.Directs) > 0 {
+		t.Fatalf("%+v, %v", answer, err)
+	}
+	p := &Publication{Content: []byte(`"between"`)}
+	p.Client = id
+	if _, _, err := here.h.Publish(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	if late := here.h.packed(hd); len(late.Directs) > 0 { // of the try before, which nobody waits for
+		t.Errorf("another answer brings %d messages", len(late.Directs))
+	}
+	if !other.h.install(id, answer.Session, none) {
+		t.Fatal("it doesn't come")
+	}
+	other.h.cluster.moves.took(id, mine.nonce)
+	other.h.cluster.moves.finish(mine)
+	other.h.cluster.arrived(id, mine.nonce, here.inner.ID())
+	sh := other.h.clientShard(id)
+	until(t, "what came between is there", func() bool {
+		sh.mu.Lock()
+		defer sh.mu.Unlock()
+		return len(sh.parked[id].directs) == 1
+	})
+	audited(t, nodes...)
+}
+
+// What came from another node with a session is its owner's, who can't have more wait here than its share by moving: then a
+// session ends with its connection.
+func TestWhatMovesIsPaidFor(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(c *Config) { c.MaxBufferedBytes = 16 << 20 })
+	a, b := nodes[0], nodes[1]
+	share := b.h.cfg().share
+	sender := a.comes("", "mallory")
+	ended := 0
+	for range 40 {
+		c := a.comes("", "mallory")
+		c.lose(a.h)
+		for sender.direct(c.id, strings.Repeat("x", 15_000))["msg_type"] == "ack" {
+		}
+		onB := b.comes(c.token(), "mallory")
+		if onB.welcome["resumed"] != true {
+			t.Fatal(onB.welcome)
+		}
+		onB.nc.Close()
+		sh, id := b.h.clientShard(idOf(c)), idOf(c)
+		until(t, "its connection has ended", func() bool {
+			sh.mu.Lock()
+			defer sh.mu.Unlock()
+			return sh.sessions[id] == nil && (sh.parked[id] == nil || sh.parked[id].by == nil)
+		})
+		if !b.h.hasClient(id) {
+			ended++
+		}
+		until(t, "a knows", func() bool { return a.h.handing(id) == nil })
+	}
+	if n := b.h.Kept(KeptParked); n > share+maxDirects+parkedCost || ended == 0 || ended == 40 {
+		t.Errorf("%d bytes are kept for one user, whose share is %d; %d sessions have ended", n, share, ended)
+	}
+	audited(t, nodes...)
+}
+
 // However many publish_ids a shard has, one answer brings no more than may be in one, and all of them come, once.
 func TestManyPublishIDsMoveInParts(t *testing.T) {
 	nodes := nodesOf(t, brokertest.NewMemory(), 2, func(c *Config) { c.DedupWindow = time.Hour })

@@ -21,8 +21,9 @@ type handing struct {
 	over chan struct{} // closed when it has arrived, or is here again
 
 	// Guarded by the client shard's mu.
-	nonce uint64 // of the handshake that asked for it
-	sent  int    // of p.directs, how many went with it
+	nonce  uint64 // of the handshake that asked for it
+	packed bool   // an answer has been made
+	sent   int    // of p.directs, how many go with it
 }
 
 const (
@@ -227,10 +228,30 @@ func (h *Hub) arrived(hd *handing) {
 		h.movesOut(r.room, hd.p)
 	}
 	h.payers.leave(hd.p.payer)
-	for len(directs) > 0 { // what came meanwhile, or was too much
-		records := movingDirects(directs)
-		directs = directs[len(records):]
-		h.cluster.ask(hd.to, callDirects, directsQuestion{hd.p.id, records}, func([]byte, error) {})
+	h.cluster.sendHeld(hd.to, hd.p.id, directs)
+}
+
+// sendHeld sends what was held for a client to the node that has it, or had it: one part behind the answer to another, so that
+// they keep their order; where this node stops, all at once.
+func (c *cluster) sendHeld(to broker.NodeID, id ID, directs []waitingDirect) {
+	if len(directs) == 0 {
+		return
+	}
+	records := movingDirects(directs)
+	left := directs[len(records):]
+	stops := c.hub.stopping()
+	next := func([]byte, error) {
+		if !stops {
+			c.sendHeld(to, id, left)
+		}
+	}
+	if first := directs[0].message; first.Size() > directsAtOnce { // alone, and as it is: text within text might be too large for the network
+		c.ask(to, callDirect, (&directQuestion{To: id, Hops: 1, Held: true, message: first}).encode(), next)
+	} else {
+		c.ask(to, callDirects, directsQuestion{id, records}, next)
+	}
+	if stops {
+		c.sendHeld(to, id, left)
 	}
 }
 
@@ -346,7 +367,7 @@ func (h *Hub) install(id ID, m *movedSession, addr netip.Addr) bool {
 	}
 	for _, record := range m.Directs {
 		if d := h.movedDirect(record); d != nil {
-			p.directs = append(p.directs, waitingDirect{message: d}) // nobody here pays for it
+			p.directs = append(p.directs, waitingDirect{d, p.payer}) // its sender is another node's
 			p.unsent += d.Size()
 		}
 	}
@@ -381,7 +402,7 @@ func (h *Hub) installParked(p *parked) (done bool, back *handing) {
 		return false, nil
 	}
 	for _, d := range p.directs {
-		h.keep(KeptParked, nil, int64(d.message.Size()))
+		h.keep(KeptParked, d.payer, int64(d.message.Size()))
 	}
 	if back = sh.handing(p.id); back != nil {
 		p.directs = append(p.directs, back.p.directs[back.sent:]...) // whose senders pay

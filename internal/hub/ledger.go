@@ -138,6 +138,22 @@ func (p *payer) mayItself(n int64) bool {
 	return has == 0 || has+n <= p.most
 }
 
+// over says that p has more than one of its shares, and more than these n bytes. Any goroutine.
+func (p *payer) over(n int64) bool {
+	if p == nil {
+		return false
+	}
+	for _, each := range []*payer{p, p.up[0], p.up[1]} {
+		if each == nil {
+			continue
+		}
+		if has := each.bytes.Load(); has > each.most && has > n {
+			return true
+		}
+	}
+	return false
+}
+
 // charge counts n more bytes, or less, for p. With Hub.count it is the ledger's other side: use keep where both change.
 func (h *Hub) charge(p *payer, n int64) {
 	if p == nil || n == 0 {

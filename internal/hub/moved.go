@@ -146,7 +146,8 @@ func (h *Hub) movedDirect(record []byte) *protocol.Message {
 	return m
 }
 
-// packed is a session that is handed over, as it goes. Its first sent direct messages go with it.
+// packed is a session that is handed over, as it goes. Its first sent direct messages go with it: the same with each answer of
+// one handing, since nobody knows which of them comes.
 func (h *Hub) packed(hd *handing) *movedSession {
 	p := hd.p
 	m := &movedSession{User: p.user, Since: p.since, Gen: p.gen, Oldest: p.oldest, Code: p.code, Doubt: h.cluster.moves.doubted(p.id)}
@@ -156,10 +157,13 @@ func (h *Hub) packed(hd *handing) *movedSession {
 	sh := h.clientShard(p.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if len(p.directs) > 0 && p.directs[0].message.Size() <= directsAtOnce { // else it might be too much for one answer
-		m.Directs = movingDirects(p.directs)
+	if !hd.packed && len(p.directs) > 0 && p.directs[0].message.Size() <= directsAtOnce { // else it might be too much for one answer
+		hd.sent = len(movingDirects(p.directs))
 	}
-	hd.sent = len(m.Directs)
+	hd.packed = true
+	for _, d := range p.directs[:hd.sent] {
+		m.Directs = append(m.Directs, d.message.AppendRecord(nil))
+	}
 	return m
 }
 

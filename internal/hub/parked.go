@@ -89,6 +89,8 @@ func (s *session) park(code int) bool {
 	cost := parkedCost + parkedRoomCost*int64(len(rooms))
 	back := membershipCost * int64(max(0, len(s.rooms)-manyRooms)) // which it pays for now, and then no more
 	switch {
+	case p != nil && s.hub.paysTooMuch(p):
+		return false
 	case p != nil:
 	case !s.payer().may(cost - back):
 		return false
@@ -98,6 +100,21 @@ func (s *session) park(code int) bool {
 	s.forgetRooms() // what can fail comes first: who is parked is in no local any more, but still counted
 	s.parkAs(p, rooms, cost, code)
 	return true
+}
+
+// paysTooMuch says that a session's owner, who pays for what came with it from another node, has more than its share by that, and
+// other things besides. Its client isn't told of what waits again before it has said what it had, so this is where it can end.
+func (h *Hub) paysTooMuch(p *parked) bool {
+	sh := h.clientShard(p.id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	moved := int64(0)
+	for _, d := range p.directs {
+		if d.payer == p.payer {
+			moved += int64(d.message.Size())
+		}
+	}
+	return moved > 0 && p.payer.over(p.cost+moved)
 }
 
 // forgetRooms takes the session out of its locals; its rooms count it still.
@@ -316,10 +333,13 @@ func (sh *clientShard) waits(id ID) *parked {
 
 // leaveDirect leaves a message for a parked session. Its shard's mu is held.
 func (h *Hub) leaveDirect(p *parked, m *protocol.Message, from *payer, held bool) *protocol.Error {
+	if held { // its sender is another node's
+		from = p.payer
+	}
 	switch {
 	case held && !fits(p.held, m), !held && !p.takes(m):
 		return &protocol.Error{Code: protocol.Overloaded, Message: "too much waits for the client, which has lost its connection"}
-	case !from.may(int64(m.Size())):
+	case !held && !from.may(int64(m.Size())):
 		return tooMuch(protocol.RateLimited, "its messages to clients that have lost their connections")
 	}
 	p.directs = append(p.directs, waitingDirect{m, from})
