@@ -58,8 +58,8 @@ type Publication struct {
 	User     string
 	Everyone bool
 
-	// Content is encoded as JSON. What clients would have to refuse is an error, also where a json.RawMessage holds it:
-	// invalid UTF-8, an escaped lone surrogate, more than 127 levels. Config.MaxMessageBytes, which is for what clients
+	// Content is encoded as JSON; package json mends a Go string that isn't UTF-8. What clients would have to refuse is an
+	// error, also where a json.RawMessage holds it: invalid UTF-8, an escaped lone surrogate, more than 127 levels. Config.MaxMessageBytes, which is for what clients
 	// send, doesn't bound it: it goes to a client whose queue is empty whatever its size, and else counts as any other
 	// against SendQueueBytes; the newest message stays in the history even when it alone is larger than that. Whoever
 	// puts what users wrote into a message bounds it before, since every member's client must be able to take it. With
