@@ -129,7 +129,9 @@ func (g *Gate) accept() (net.Conn, error) {
 	g.waitForPlace()
 	nc, err := g.next()
 	for errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
-		g.turnAway()
+		if !g.cutSilent() {
+			g.turnAway()
+		}
 		nc, err = g.next()
 	}
 	if err != nil {
@@ -216,6 +218,20 @@ func waitAtMost(c *sync.Cond, d time.Duration) {
 	})
 	c.Wait()
 	end.Stop()
+}
+
+// cutSilent has the oldest of those go who keep the server waiting, and says whether there is one: they go for others where
+// descriptors are short, as they do where places are.
+func (g *Gate) cutSilent() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	nc := g.nextSilent()
+	if nc == nil {
+		return false
+	}
+	delete(g.arrived, nc)
+	cut(nc)
+	return true
 }
 
 // nextSilent is the oldest connection whose client has been seen to keep the server waiting for long enough, or nil. Only

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -144,6 +145,91 @@ func TestARequestHoldsAPlaceWhileItIsServed(t *testing.T) {
 		places(0, "behind a request")
 	}
 	g.Changed(nc, http.StateClosed)
+}
+
+// scarce is a listener with so many descriptors.
+type scarce struct {
+	net.Listener
+	left *atomic.Int32
+}
+
+func (s scarce) Accept() (net.Conn, error) {
+	if s.left.Load() <= 0 {
+		return nil, syscall.EMFILE
+	}
+	nc, err := s.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	s.left.Add(-1)
+	return &scarceConn{TCPConn: nc.(*net.TCPConn), left: s.left}, nil
+}
+
+type scarceConn struct {
+	*net.TCPConn
+	left *atomic.Int32
+	once sync.Once
+}
+
+func (c *scarceConn) Close() error {
+	c.once.Do(func() { c.left.Add(1) })
+	return c.TCPConn.Close()
+}
+
+// Where there is no descriptor for a newcomer, the oldest goes of those who keep the server waiting.
+func TestSilentOnesGoWhereDescriptorsAreShort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left atomic.Int32
+	left.Store(3)
+	g := NewGate(scarce{l, &left}, 0, 1, func() string { return "sorry" }, slog.New(slog.DiscardHandler))
+	defer g.Close()
+	dial := func() net.Conn {
+		nc, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { nc.Close() })
+		return nc
+	}
+	var silent []net.Conn
+	var readers sync.WaitGroup
+	for range 3 {
+		silent = append(silent, dial())
+		nc, err := g.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		readers.Go(func() { nc.Read(make([]byte, 1)) })
+	}
+	for seen := false; !seen; time.Sleep(silentHead) { // as others who wait for a place have them looked at
+		g.mu.Lock()
+		g.lookForSilent()
+		seen = len(g.silent) == 3
+		if !seen {
+			g.silent = nil
+		}
+		g.mu.Unlock()
+	}
+	newcomer := dial()
+	nc, err := g.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if nc.RemoteAddr().String() != newcomer.LocalAddr().String() {
+		t.Errorf("accepted %v, not the newcomer %v", nc.RemoteAddr(), newcomer.LocalAddr())
+	}
+	if n, err := silent[0].Read(make([]byte, 9)); n > 0 || err == nil {
+		t.Errorf("the oldest silent one reads %d bytes, %v", n, err)
+	}
+	for _, nc := range silent {
+		nc.Close()
+	}
+	readers.Wait()
 }
 
 // few is a listener that has these connections and no more, until it is closed.
