@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"example.com/hubbub/broker/nats"
@@ -198,6 +199,8 @@ func (c *Config) validateNATS(bad *faults) {
 				shown = u.String()
 			}
 			bad.add("nats %s: an address is wanted such as nats://host:4222 or tls://host:4222", shown)
+		} else if n, err := strconv.ParseUint(u.Port(), 10, 16); u.Port() != "" && (err != nil || n == 0) {
+			bad.add("nats %s: its port isn't between 1 and 65535", u.Host)
 		}
 	}
 	if len(c.NATS.URLs) == 0 && c.NATS.Creds != "" {

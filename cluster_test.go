@@ -211,6 +211,7 @@ func TestSettingsOfClustersThatCantBe(t *testing.T) {
 		{hubbub.Config{NATS: hubbub.NATS{URLs: []string{"http://me:word@n"}}}, "nats http://...@n: an address is wanted"},
 		{hubbub.Config{NATS: hubbub.NATS{URLs: []string{"nats://a-token@n/path"}}}, "nats nats://...@n/path: an address is wanted"},
 		{hubbub.Config{NATS: hubbub.NATS{URLs: []string{"nats://me:fifteen letters@n:x"}}}, "nats (not shown"},
+		{hubbub.Config{NATS: hubbub.NATS{URLs: []string{"nats://me:word@n:99999"}}}, "nats n:99999: its port isn't between 1 and 65535"},
 		{hubbub.Config{NATS: hubbub.NATS{Creds: "file"}}, "nats-creds file: it needs nats"},
 		{hubbub.Config{NATS: hubbub.NATS{CA: "file"}}, "nats-ca file: it needs nats"},
 		{hubbub.Config{Cluster: cluster{Advertise: "a"}}, "cluster-advertise a: it needs cluster-listen"},

@@ -12,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"example.com/hubbub/internal/protocol"
@@ -27,12 +28,19 @@ func CheckURL(text string) error {
 		return errors.New("it doesn't begin with http:// or https://")
 	case u.Hostname() == "":
 		return errors.New("it has no host")
+	case u.Port() != "" && !isPort(u.Port()):
+		return errors.New("its port isn't between 1 and 65535")
 	case u.User != nil:
 		return errors.New("it has a user's name in it: the signature says who posts")
 	case u.Fragment != "":
 		return errors.New("it has a fragment, which is never sent")
 	}
 	return nil
+}
+
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
 }
 
 // result is what became of a question.

@@ -547,7 +547,7 @@ func TestNamesOfQuestions(t *testing.T) {
 func TestURLsThatCantBePostedTo(t *testing.T) {
 	for url, says := range map[string]string{
 		"": "http://", "backend:80": "http://", "ftp://x/": "http://", "http://": "no host", "http:///hook": "no host",
-		"https://ann:pw@x/": "user's name", "http://x/#a": "fragment", "http://x:y/": "no URL", "http://x/\n": "no URL", "http://ann:pw#@x/": "no URL",
+		"https://ann:pw@x/": "user's name", "http://x/#a": "fragment", "http://x:99999/": "port", "https://x:0/": "port", "http://x:y/": "no URL", "http://x/\n": "no URL", "http://ann:pw#@x/": "no URL",
 	} {
 		if err := CheckURL(url); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "pw") {
 			t.Errorf("%q: %v", url, err)
