@@ -31,7 +31,8 @@ const (
 )
 
 // Gate is a listener that admits connections to net/http. Those on their way to an upgrade share maxHandshakes places:
-// Accept takes one, and hijacking, closing or finishing the request gives it back, or Admit or StepAside before that.
+// Accept takes one, and hijacking, closing or finishing the request gives it back, or Admit or StepAside before that; what
+// net/http answers by itself has none from its head on (Handler).
 // When none is free, the oldest connection whose head is still not complete must go. Of those without a place the
 // oldest goes when there are too many, unless it is kept (Keep).
 //

@@ -103,7 +103,8 @@ func (s *session) park(code int) bool {
 }
 
 // paysTooMuch says that a session's owner, who pays for what came with it from another node, has more than its share by that, and
-// other things besides. Its client isn't told of what waits again before it has said what it had, so this is where it can end.
+// other things besides. A session that wasn't resumed whole is parked again as it was: this is all that bounds how many of
+// those there are.
 func (h *Hub) paysTooMuch(p *parked) bool {
 	sh := h.clientShard(p.id)
 	sh.mu.Lock()
