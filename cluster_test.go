@@ -5,9 +5,13 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"example.com/hubbub"
 	"example.com/hubbub/broker"
@@ -86,6 +90,61 @@ func TestANodeWithPoliciesBesideOneWithout(t *testing.T) {
 	if _, err := hubbub.New(cfg); err == nil || !strings.Contains(err.Error(), `rooms[0] (match "a") isn't there`) {
 		t.Errorf("with a rule: %v", err)
 	}
+}
+
+// holding is a broker that holds those up who ask another node how many connections a user has.
+type holding struct {
+	broker.Broker
+	hold atomic.Pointer[func()]
+}
+
+func (b *holding) Call(to broker.NodeID, body []byte, done func([]byte, error)) {
+	const callSeats = 108 // of internal/hub
+	if hold := b.hold.Load(); hold != nil && body[0] == callSeats {
+		(*hold)()
+	}
+	b.Broker.Call(to, body, done)
+}
+
+// While other nodes, of which one hangs, are asked how many connections users have, those come in of whom nobody is asked.
+func TestWhoAsksOtherNodesHoldsNoTurn(t *testing.T) {
+	memory := brokertest.NewMemory()
+	cfg := func(b broker.Broker) hubbub.Config {
+		return hubbub.Config{
+			Broker: b, Cluster: hubbub.Cluster{Secret: secretOfTests}, Workers: 1, JWT: hubbub.JWT{Key: jwtSecret}, Anonymous: true,
+			Limits: hubbub.Limits{User: hubbub.UserLimits{Connections: 3}},
+		}
+	}
+	b := &holding{Broker: memory.Broker()}
+	s := rawtest.Start(t, cfg(b))
+	other := rawtest.Start(t, cfg(memory.Broker()))
+	for _, n := range []*rawtest.Server{s, other} {
+		rawtest.Eventually(t, "the node is ready", func() bool { return isReady(n) })
+	}
+	const turns = 4 // of one worker
+	var waiting atomic.Int32
+	anonymousIsIn := make(chan struct{})
+	hold := func() {
+		waiting.Add(1)
+		<-anonymousIsIn
+	}
+	b.hold.Store(&hold)
+	var named sync.WaitGroup
+	for i := range turns {
+		named.Go(func() {
+			c := rawtest.Dial(t, s, "/ws?token="+aToken(t, jwt.MapClaims{"sub": fmt.Sprint("user ", i)}))
+			if m := c.NextJSON(); m["msg_type"] != "welcome" {
+				t.Errorf("got %v", m)
+			}
+		})
+	}
+	rawtest.Eventually(t, "all of them wait for the other node", func() bool { return waiting.Load() >= turns })
+	if m := rawtest.Dial(t, s, "/ws").NextJSON(); m["msg_type"] != "welcome" {
+		t.Errorf("got %v", m)
+	}
+	b.hold.Store(nil)
+	close(anonymousIsIn)
+	named.Wait()
 }
 
 // A node that is cut off says so to load balancers, and goes on for those who come all the same.

@@ -184,7 +184,7 @@ func (s *Server) custom(ctx context.Context, who hub.Identity, msgType string, r
 func (s *Server) admit(set *settings, r *http.Request, known auth.Identity) (loop.Handler, *refusal) {
 	token := first(inQuery(r, "resume"))
 	connect := set.asksOf(r)
-	if of, _ := s.hub.Resume(token); connect != nil || of.Elsewhere() {
+	if of, _ := s.hub.Resume(token); connect != nil || of.Elsewhere() || known.User != "" && s.hub.AsksNodes() {
 		front.Admit(r) // it may take long
 	}
 	h, err := s.hub.Admit(r.Context(), set.addressOf(r), token, known, connect)

@@ -176,7 +176,7 @@ func (s *Server) quickUpgrade(r *http.Request) http.HandlerFunc {
 		return nil
 	}
 	set := s.cfg()
-	if set.Authenticate != nil || set.JWT.JWKS != "" || set.asksOf(r) != nil || s.hub.Remote() && first(inQuery(r, "resume")) != "" {
+	if set.Authenticate != nil || set.JWT.JWKS != "" || set.asksOf(r) != nil || s.hub.AsksNodes() || s.hub.Remote() && first(inQuery(r, "resume")) != "" {
 		return nil
 	}
 	return func(w http.ResponseWriter, r *http.Request) { s.serveBy(set, w, r) }

@@ -30,13 +30,13 @@ const (
 
 // Costs as they were measured; docs/scaling.md says by which command. Seconds of one core, and bytes.
 const (
-	connectionMemory = 540.  // of the process, idle, in a room
+	connectionMemory = 383.  // of the process, idle, in a room
 	kernelMemory     = 4850. // of the kernel, for a connection's one end
 	roomMemory       = 2400. // of a node, for a room that it has open and follows, beside what its history keeps
 	deliveryTime     = 9.1e-6
 	publishTime      = 12e-6 // at the node to which the publisher is connected
 	arrivalTime      = 12e-6 // at a node with members, for a message of another
-	connectTime      = 50e-6
+	connectTime      = 45e-6
 	pingTime         = 9e-6 // a ping of an idle connection and its pong
 	pingBytes        = 134. // out of a node: the ping, and what TCP says to the pong
 	frameBytes       = 130. // around a message, in TCP's and ours

@@ -70,6 +70,7 @@ type Gate struct {
 	maxBeside            int
 	turns                int   // taken, see TakeTurn
 	returners, newcomers queue // wait for one
+	passed               int   // returners that went while newcomers waited, since one of these did
 }
 
 // NewGate stands before l. descriptors is how many there are for connections that are no WebSockets (yet), and turns how

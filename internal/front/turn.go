@@ -18,6 +18,9 @@ const (
 	// turnPatience is how long an upgrade waits for its turn, about: of so many who come at once that it would be longer
 	// some do better to come back.
 	turnPatience = 500 * time.Millisecond
+	// returnersFirst is how many who come back go before each one who is new: else one client that comes back without end
+	// would keep all others out.
+	returnersFirst = 3
 )
 
 // queue is upgrades that wait for their turn, first come first.
@@ -33,7 +36,7 @@ func (q *queue) pop() *ticket {
 	return first
 }
 
-// TakeTurn waits for an upgrade's turn, those who come back to a session before those who are new; or not at all where
+// TakeTurn waits for an upgrade's turn, returnersFirst who come back to a session before each one who is new; or not at all where
 // the listener isn't ours. It says whether the turn came: before the client had gone, and in about half a second. Who
 // has had it already, and Admit took it, waits as long as it takes.
 func TakeTurn(r *http.Request, comesBack bool) bool {
@@ -145,13 +148,23 @@ func (t *ticket) endTurn() {
 	}
 }
 
+// nextInLine takes out of the queues who goes next; nil where nobody waits. mu is held.
+func (g *Gate) nextInLine() *ticket {
+	if len(g.newcomers) == 0 {
+		return g.returners.pop()
+	}
+	if len(g.returners) > 0 && g.passed < returnersFirst {
+		g.passed++
+		return g.returners.pop()
+	}
+	g.passed = 0
+	return g.newcomers.pop()
+}
+
 // nextTurns gives the turns that are free to those who wait. mu is held.
 func (g *Gate) nextTurns() {
 	for g.turns < g.maxTurns {
-		next := g.returners.pop()
-		if next == nil {
-			next = g.newcomers.pop()
-		}
+		next := g.nextInLine()
 		if next == nil {
 			return
 		}

@@ -73,6 +73,41 @@ func TestWhoComesBackGoesFirst(t *testing.T) {
 	})
 }
 
+// However many come back, who is new goes on among them.
+func TestWhoIsNewIsNotPassedForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gateOf(1)
+		defer g.reserve.Close()
+		turn := upgradeAt(g)
+		TakeTurn(turn, false)
+		type went struct {
+			r   *http.Request
+			new bool
+		}
+		all := make(chan went, 30)
+		for i := range 30 {
+			r := upgradeAt(g)
+			go func() {
+				TakeTurn(r, i > 1)
+				all <- went{r, i <= 1}
+			}()
+			synctest.Wait()
+		}
+		var at []int
+		for i := range 30 {
+			EndTurn(turn)
+			next := <-all
+			if turn = next.r; next.new {
+				at = append(at, i)
+			}
+		}
+		EndTurn(turn)
+		if want := []int{returnersFirst, 2*returnersFirst + 1}; !slices.Equal(at, want) {
+			t.Errorf("the new ones went at %v, want %v", at, want)
+		}
+	})
+}
+
 // Who waits too long is told to come back, but not one whose turn was taken away while it was asked about.
 func TestATurnIsWaitedForNotTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -155,7 +155,10 @@ func (s *session) auditMissing(in map[*local]bool, c *recount) {
 			}
 		}
 	}
-	if (len(m.pulls)+len(m.flow.lags) > 0 || s.naming()) && !s.conn.TellDrained {
+	for _, d := range m.waited {
+		c.keep(KeptParked, d.payer, int64(d.message.Size()))
+	}
+	if (len(m.waited)+len(m.pulls)+len(m.flow.lags) > 0 || s.naming()) && !s.conn.TellDrained {
 		c.fault(s, "something waits for it, and nobody looks when its socket has drained")
 	}
 }

@@ -45,7 +45,10 @@ func (h *Hub) comes(ctx context.Context, addr netip.Addr, r *Resumption, user st
 		r.elsewhere = !ok
 		return ok
 	}
-	a, from, err := h.claim(ctx, r, claimQuestion{r.ID, r.gen, user, look, mine.nonce})
+	a, from, err := h.claim(ctx, r, claimQuestion{ID: r.ID, Gen: r.gen, User: user, Look: look, Nonce: mine.nonce})
+	if err == nil && a.Session != nil {
+		err = c.rest(ctx, from, claimQuestion{ID: r.ID, Nonce: mine.nonce}, a.Session)
+	}
 	if err != nil { // it may be here again, that was on its way
 		_, ok := h.wanted(r)
 		r.elsewhere = !ok
@@ -181,6 +184,28 @@ func (h *Hub) claimFrom(ctx context.Context, s *chase) (a claimAnswer, err error
 	}
 	pause(ctx)
 	return a, nil
+}
+
+// rest asks for what of a session didn't fit into the answer that brought it. Where it isn't to be had the session is still on its
+// way.
+func (c *cluster) rest(ctx context.Context, from broker.NodeID, q claimQuestion, m *movedSession) error {
+	for m.Next > 0 {
+		q.First = m.Next
+		try, cancel := context.WithTimeout(ctx, claimTry)
+		a, err := askNode[claimAnswer](try, c, from, callSession, q)
+		cancel()
+		switch {
+		case err == nil && a.Session != nil:
+			m.Rooms, m.Next = append(m.Rooms, a.Session.Rooms...), a.Session.Next
+		case !errors.Is(err, ErrTimeout) && !errors.Is(err, ErrUnavailable):
+			return ErrUnknownClient
+		case ctx.Err() != nil || !c.sees(from):
+			return ErrTimeout
+		default:
+			pause(ctx)
+		}
+	}
+	return nil
 }
 
 // seekHeir finds out who has a session whose node is gone: here says that it is this one from now on, or may be.

@@ -28,6 +28,7 @@ type testNode struct {
 	lose func(kind callKind) (question, answer bool)
 	away map[broker.NodeID]bool // can't be reached
 	slow time.Duration          // after which answers come
+	most int                    // bytes of a call or its answer
 
 	views  sync.Mutex // guards what follows, and is held while a view is told
 	node   broker.Node
@@ -46,6 +47,7 @@ func (b *lossy) Call(to broker.NodeID, body []byte, done func([]byte, error)) {
 	b.n.mu.Lock()
 	lose, away, slow := b.n.lose, b.n.away[to], b.n.slow
 	b.n.mu.Unlock()
+	b.n.measure(body)
 	if answered := done; slow > 0 {
 		done = func(body []byte, err error) { time.AfterFunc(slow, func() { answered(body, err) }) }
 	}
@@ -63,6 +65,7 @@ func (b *lossy) Call(to broker.NodeID, body []byte, done func([]byte, error)) {
 		return
 	}
 	b.Broker.Call(to, body, func(got []byte, err error) {
+		b.n.measure(got)
 		if answer {
 			got, err = nil, broker.ErrTimeout
 		}
@@ -83,6 +86,19 @@ func (n *testNode) losing(lose func(kind callKind) (question, answer bool)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.lose = lose
+}
+
+func (n *testNode) measure(body []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.most = max(n.most, len(body))
+}
+
+// largest is how many bytes its largest call has had, or the answer to one that might be lost.
+func (n *testNode) largest() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.most
 }
 
 // dies is how a node is gone for the others.
@@ -122,7 +138,11 @@ func (n *testNode) begin(set func(*Config)) {
 
 // comes is a client that comes to the node with a token.
 func (n *testNode) comes(token, user string) *client {
-	s, err := n.h.Admit(context.Background(), netip.Addr{}, token, auth.Identity{User: user}, nil)
+	return n.comesAs(token, auth.Identity{User: user})
+}
+
+func (n *testNode) comesAs(token string, who auth.Identity) *client {
+	s, err := n.h.Admit(context.Background(), netip.Addr{}, token, who, nil)
 	if err != nil {
 		n.t.Fatal(err)
 	}

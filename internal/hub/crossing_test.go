@@ -9,9 +9,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"example.com/hubbub/broker"
 	"example.com/hubbub/broker/brokertest"
+	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/protocol"
 )
 
@@ -117,7 +120,7 @@ func TestANodeThatHasStoppedTakesNoSession(t *testing.T) {
 	a.l.Stop(0)
 	a.l.Wait()
 	a.h.Stop()
-	if err := a.h.bring(context.Background(), bringQuestion{ID: NewID(), Session: &movedSession{User: "ann"}}); err == nil {
+	if err := a.h.bring(context.Background(), broker.NodeID{1}, bringQuestion{ID: NewID(), Session: &movedSession{User: "ann"}}); err == nil {
 		t.Error("it has it")
 	}
 }
@@ -127,7 +130,7 @@ func TestWhatComesBehindASessionFollowsIt(t *testing.T) {
 	nodes := nodesOf(t, brokertest.NewMemory(), 3, func(*Config) {})
 	ann := nodes[0].comes("", "ann")
 	m := &protocol.Message{Kind: protocol.DirectMessage, Content: []byte(`"late"`)}
-	behind := directsQuestion{idOf(ann), [][]byte{m.AppendRecord(nil)}}
+	behind := directsQuestion{ID: idOf(ann), Directs: [][]byte{m.AppendRecord(nil)}}
 	nodes[2].h.cluster.ask(nodes[1].inner.ID(), callDirects, behind, func([]byte, error) {})
 	if m := ann.next(); m["content"] != "late" {
 		t.Errorf("got %v", m)
@@ -135,8 +138,8 @@ func TestWhatComesBehindASessionFollowsIt(t *testing.T) {
 	audited(t, nodes...)
 }
 
-// What a node held for a client on its way, and acknowledged, is taken by the next node, also where as much as may wait came there
-// meanwhile; and no more. Tails were told of it by the node that held it, and are told no more.
+// What nodes held for a client on its way, and acknowledged, is taken by the next node, also where as much as may wait came there
+// meanwhile, and of several nodes that it has passed. Tails were told of it by the node that held it, and are told no more.
 func TestWhatANodeHeldIsTakenBesideWhatCameMeanwhile(t *testing.T) {
 	for name, via := range map[string]int{"by the client's node": 0, "by one that it has left": 2} {
 		t.Run(name, func(t *testing.T) { takesWhatWasHeld(t, via) })
@@ -167,7 +170,7 @@ func takesWhatWasHeld(t *testing.T, via int) {
 		t.Helper()
 		m := &protocol.Message{Kind: protocol.DirectMessage, Content: half(content)}
 		done := make(chan error, 1)
-		other.h.cluster.ask(nodes[via].inner.ID(), callDirects, directsQuestion{idOf(ann), slices.Repeat([][]byte{m.AppendRecord(nil)}, n)}, func(_ []byte, err error) { done <- err })
+		other.h.cluster.ask(nodes[via].inner.ID(), callDirects, directsQuestion{ID: idOf(ann), Directs: slices.Repeat([][]byte{m.AppendRecord(nil)}, n)}, func(_ []byte, err error) { done <- err })
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
@@ -179,15 +182,16 @@ func takesWhatWasHeld(t *testing.T, via int) {
 		return len(sh.parked[idOf(ann)].directs)
 	}
 	held('h', 2)
-	until(t, "what was held waits", func() bool { return waits() == 4 })
-	held('x', 1)
+	held('h', 2)
+	until(t, "what was held waits", func() bool { return waits() == 6 })
 	back := here.comes(ann.token(), "ann")
 	back.say(`{"msg_type":"resume","rooms":{},"id":"resume"}`)
 	back.answer("resume", func(m map[string]any) { t.Errorf("before resumed: %v", m) })
-	back.say(`{"msg_type":"ping","id":"all"}`)
 	var order string
-	back.answer("all", func(m map[string]any) { order += m["content"].(string)[:1] })
-	if order != "oohh" {
+	for range 6 {
+		order += back.next()["content"].(string)[:1]
+	}
+	if order != "oohhhh" {
 		t.Errorf("came: %s", order)
 	}
 	items, lost, err := tail.Next(t.Context())
@@ -202,6 +206,276 @@ func takesWhatWasHeld(t *testing.T, via int) {
 	}
 	tail.Close()
 	audited(t, nodes...)
+}
+
+// What waited for a client comes as fast as its line takes it: who reads slowly isn't closed, and what hasn't gone out when the line
+// breaks once more waits on.
+func TestWhatWaitedComesAsTheLineTakesIt(t *testing.T) {
+	for _, breaks := range []bool{false, true} {
+		t.Run(fmt.Sprint("it breaks: ", breaks), func(t *testing.T) {
+			nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
+			here, other := nodes[0], nodes[1]
+			ann := here.comes("", "ann")
+			ann.lose(here.h)
+			hd, err := here.h.take(t.Context(), idOf(ann), broker.NodeID{1}, 1, func(string, uint32, uint32) bool { return true })
+			if err != nil {
+				t.Fatal(err)
+			}
+			var all []waitingDirect
+			for i := range 10 { // more than the buffers on its way take, which a client has for which several nodes held something
+				content := fmt.Sprintf(`"%d%s"`, i, strings.Repeat("x", 60_000))
+				all = append(all, waitingDirect{message: &protocol.Message{Kind: protocol.DirectMessage, Content: []byte(content)}})
+			}
+			other.h.cluster.sendHeld(here.inner.ID(), idOf(ann), all)
+			sh := here.h.clientShard(idOf(ann))
+			until(t, "all wait", func() bool {
+				sh.mu.Lock()
+				defer sh.mu.Unlock()
+				return len(hd.p.directs) == len(all)
+			})
+			here.h.parkedAgain(hd)
+			back := here.comes(ann.token(), "ann")
+			back.deaf.Lock()
+			back.say(`{"msg_type":"resume","rooms":{},"id":"resume"}`)
+			until(t, "it is resumed", func() bool { return here.h.ParkedSessions() == 0 })
+			if here.h.Kept(KeptParked) < 60_000 {
+				t.Fatal("nothing waits for its line")
+			}
+			order := ""
+			hears := func(c *client) {
+				for !strings.HasSuffix(order, "9") {
+					if m := c.next(); m["msg_type"] == "direct_message" {
+						order += m["content"].(string)[:1]
+					}
+				}
+			}
+			if breaks {
+				back.nc.Close()
+				back.deaf.Unlock()
+				for m := range back.got {
+					if m["msg_type"] == "direct_message" {
+						order += m["content"].(string)[:1]
+					}
+				}
+				before := order
+				until(t, "it is parked", func() bool { return here.h.ParkedSessions() == 1 })
+				again := here.comes(back.token(), "ann")
+				again.say(`{"msg_type":"resume","rooms":{},"id":"resume"}`)
+				hears(again)
+				if len(order) == len(before) {
+					t.Error("all had gone out")
+				}
+			} else {
+				back.deaf.Unlock()
+				hears(back)
+				if order != "0123456789" {
+					t.Errorf("came: %s", order)
+				}
+			}
+			if digits := strings.Split(order, ""); !slices.IsSorted(digits) || len(slices.Compact(digits)) != len(order) {
+				t.Errorf("came: %s", order)
+			}
+			audited(t, nodes...)
+		})
+	}
+}
+
+// A client for which other nodes hold more than it can be sent loses its session, which tells it that something is lost: while that
+// is parked, and before it has said which rooms it had.
+func TestWhoIsHeldTooMuchForIsTold(t *testing.T) {
+	for _, claimed := range []bool{false, true} {
+		t.Run(fmt.Sprint("its client is back: ", claimed), func(t *testing.T) {
+			nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
+			here, other := nodes[0], nodes[1]
+			ann := here.comes("", "ann")
+			ann.lose(here.h)
+			token := ann.token()
+			var back *client
+			if claimed {
+				back = here.comes(token, "ann")
+				token = back.token()
+			}
+			m := &protocol.Message{Kind: protocol.DirectMessage, Content: []byte(`"` + strings.Repeat("h", maxHeld/2) + `"`)}
+			other.h.cluster.sendHeld(here.inner.ID(), idOf(ann), slices.Repeat([]waitingDirect{{message: m}}, 2))
+			until(t, "the session is over", func() bool { return !here.h.hasClient(idOf(ann)) })
+			if claimed {
+				if !back.isClosed() || back.code.Load() != protocol.CloseSlowConsumer {
+					t.Errorf("it is closed with %d", back.code.Load())
+				}
+			}
+			if again := here.comes(token, "ann"); again.welcome["resumed"] != false {
+				t.Errorf("welcome %v", again.welcome)
+			}
+			audited(t, nodes...)
+		})
+	}
+}
+
+// What a node held is tried until it is there, and comes once and in its order, also where it is large and goes alone; here to a
+// node from which the client goes on just then.
+func TestWhatWasHeldIsTriedUntilItIsThere(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"question", "answer", "both"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			nodes := nodesOf(t, brokertest.NewMemory(), 2, func(*Config) {})
+			here, other := nodes[0], nodes[1]
+			ann := here.comes("", "ann")
+			ann.lose(here.h)
+			hd, err := here.h.take(t.Context(), idOf(ann), broker.NodeID{1}, 1, func(string, uint32, uint32) bool { return true })
+			if err != nil {
+				t.Fatal(err)
+			}
+			var mu sync.Mutex
+			lost := map[callKind]int{}
+			other.losing(func(k callKind) (question, answer bool) {
+				mu.Lock()
+				defer mu.Unlock()
+				if k != callDirects && k != callDirect || lost[k] == 4 {
+					return false, false
+				}
+				lost[k]++
+				question = what == "question" || what == "both" && lost[k]%2 == 0
+				return question, !question
+			})
+			var all []waitingDirect
+			for i, size := range []int{10, 100_000, 100_000, 100_000, 10, movedAtOnce + 1, 10} {
+				content := fmt.Sprintf(`"%d%s"`, i, strings.Repeat("x", size))
+				all = append(all, waitingDirect{message: &protocol.Message{Kind: protocol.DirectMessage, Content: []byte(content)}})
+			}
+			other.h.cluster.sendHeld(here.inner.ID(), idOf(ann), all)
+			sh := here.h.clientShard(idOf(ann))
+			order := ""
+			until(t, "the last one is there", func() bool {
+				sh.mu.Lock()
+				defer sh.mu.Unlock()
+				order = ""
+				for _, d := range hd.p.directs {
+					order += string(d.message.Content[1:2])
+				}
+				return strings.HasSuffix(order, "6")
+			})
+			if order != "0123456" {
+				t.Errorf("came: %s", order)
+			}
+			if lost[callDirect] != 4 || lost[callDirects] != 4 {
+				t.Errorf("lost were %v", lost)
+			}
+			here.h.parkedAgain(hd)
+			audited(t, nodes...)
+		})
+	}
+}
+
+// A session with more than fits into one answer between nodes moves in parts, when its client comes elsewhere and when its node
+// stops, and whichever of the answers is lost.
+func TestALargeSessionMovesInParts(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"handshake", "leave"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			const rooms = 300
+			nodes := nodesOf(t, brokertest.NewMemory(), 2, func(c *Config) {
+				fullRooms(c)
+				c.MaxRoomsPerClient = rooms
+			})
+			a, b := nodes[0], nodes[1]
+			who := auth.Identity{User: "ann", Data: []byte(`"` + strings.Repeat("d", 4000) + `"`)}
+			ann := a.comesAs("", who)
+			for i := range rooms {
+				ann.joinsWith(fmt.Sprint("r", i), "null")
+			}
+			ann.lose(a.h)
+			var calls atomic.Int64
+			b.losing(func(k callKind) (question, answer bool) {
+				n := calls.Add(1)
+				return k == callSession && n%3 == 1, k == callSession && n%3 == 2
+			})
+			if how == "leave" {
+				a.h.leaveOne(t.Context(), idOf(ann))
+			}
+			back := b.comesAs(ann.token(), who)
+			if back.id != ann.id || back.welcome["resumed"] != true {
+				t.Fatalf("welcome %v", back.welcome)
+			}
+			if n := max(a.largest(), b.largest()); n > 900_000 || n < 100_000 {
+				t.Errorf("a call or its answer had %d bytes", n)
+			}
+			b.losing(nil)
+			for i := range rooms {
+				name := fmt.Sprint("r", i)
+				if _, members, _, err := b.h.PresenceAfter(t.Context(), name, ID{}, 10); err != nil || len(members) != 1 || string(members[0].Data) != string(who.Data) {
+					t.Fatalf("in %s are %v, %v", name, members, err)
+				}
+			}
+			expectOn(t, idOf(ann), 1, nodes...)
+			back.nc.Close()
+			audited(t, nodes...)
+		})
+	}
+}
+
+// A node that stops and doesn't hear whether another one has its session asks until it does; where it can't any more a third one
+// gets the session, too, and in the end it is on one.
+func TestAnswersToANodeThatStopsAreLost(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		t.Run(fmt.Sprint("the other can't be seen any more: ", gone), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				memory := brokertest.NewMemory()
+				t.Cleanup(memory.Wait)
+				nodes := nodesOf(t, memory, 3, func(*Config) {})
+				a, others := nodes[0], nodes[1:]
+				var sessions [10]*client
+				for i := range sessions {
+					sessions[i], _ = a.member("ann", "r")
+					sessions[i].lose(a.h)
+				}
+				lost := map[callKind]int{}
+				var mu sync.Mutex
+				a.losing(func(k callKind) (bool, bool) {
+					mu.Lock()
+					defer mu.Unlock()
+					lost[k]++
+					return false, k == callBring && lost[k] <= 4
+				})
+				for _, ann := range sessions {
+					mu.Lock()
+					clear(lost)
+					mu.Unlock()
+					heir, _ := a.h.cluster.heir(idOf(ann), func(n broker.NodeID) bool { return n == a.h.cluster.id })
+					var left sync.WaitGroup
+					left.Go(func() { a.h.leaveOne(t.Context(), idOf(ann)) })
+					if gone {
+						synctest.Wait() // it is asked, or pauses
+						for _, n := range others {
+							a.sees(n, n.h.cluster.id != heir)
+						}
+					}
+					left.Wait()
+					if on := alive(idOf(ann), a); len(on) != 0 {
+						t.Errorf("%s is still with the node that stops", ann.id)
+					}
+					if on := alive(idOf(ann), others...); len(on) != 1 && !gone {
+						t.Errorf("%s is on the nodes %v", ann.id, on)
+					}
+					for _, n := range others {
+						a.sees(n, true)
+					}
+				}
+				a.dies(others...)
+				time.Sleep(2*claimMost + 20*time.Second) // what has just come is judged later
+				synctest.Wait()
+				for i, ann := range sessions {
+					if on := alive(idOf(ann), others...); len(on) != 1 {
+						t.Errorf("%s is on the nodes %v", ann.id, on)
+					}
+					if back := others[i%2].comes(ann.token(), "ann"); back.id != ann.id || back.welcome["resumed"] != true {
+						t.Errorf("welcome %v", back.welcome)
+					}
+				}
+			})
+		})
+	}
 }
 
 // Each answer of one handing brings the same direct messages, whichever of them comes: what the client is sent between two of
@@ -227,7 +501,7 @@ func TestEachAnswerBringsTheSameDirectMessages(t *testing.T) {
 	if _, _, err := here.h.Publish(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	if late := here.h.packed(hd); len(late.Directs) > 0 { // of the try before, which nobody waits for
+	if late := here.h.packed(hd, 0); len(late.Directs) > 0 { // of the try before, which nobody waits for
 		t.Errorf("another answer brings %d messages", len(late.Directs))
 	}
 	if !other.h.install(id, answer.Session, none) {

@@ -45,6 +45,7 @@ type directQuestion struct {
 	Held   bool   `json:"held,omitzero"`   // see directBy
 	Client bool   `json:"client,omitzero"` // a client has sent it: the record says which
 	Addr   string `json:"addr,omitzero"`   // of that, where the server bounds what one may take
+	heldPart
 
 	message *protocol.Message
 }
@@ -103,6 +104,15 @@ func answerDirect(h *Hub, _ broker.NodeID, question []byte, reply func(any, erro
 		p := &Publication{User: q.User}
 		p.Exclude, _ = ParseID([]byte(q.message.Except))
 		reply(nil, h.sendHere(p, q.message))
+	case q.Held && q.Of != 0:
+		if !h.cluster.moves.background(func() {
+			defer h.recovered("taking a direct message")
+			ctx, cancel := h.cluster.untilStop(context.Background(), claimWait)
+			defer cancel()
+			reply(nil, h.takeHeld(ctx, q.To, q.heldPart, q.message))
+		}) {
+			reply(nil, ErrStopped)
+		}
 	default:
 		h.cluster.takeDirect(q, movingTries, reply)
 	}

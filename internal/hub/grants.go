@@ -29,6 +29,7 @@ type moves struct {
 	leaving  bool
 	claiming map[ID]*claiming
 	taken    map[ID]taken                   // of the last minute
+	held     map[uint64]*heldCame           // what has come of what other nodes held for clients
 	came     map[ID]int64                   // sessions that other nodes gave this one, and until when what these have asked before is too old
 	grants   map[ID]grant                   // as the node that decides
 	known    []broker.Peer                  // the last view
@@ -65,6 +66,7 @@ const takenTime = 60_000 // milliseconds
 func (m *moves) init() {
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.claiming, m.taken, m.came, m.grants = map[ID]*claiming{}, map[ID]taken{}, map[ID]int64{}, map[ID]grant{}
+	m.held = map[uint64]*heldCame{}
 	m.lost, m.rivals, m.asking = map[broker.NodeID]int64{}, map[broker.NodeID]map[ID]doubt{}, map[broker.NodeID]bool{}
 }
 
@@ -92,6 +94,14 @@ func (m *moves) took(id ID, nonce uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.taken[id] = taken{nonce, clock() + takenTime}
+}
+
+// tookBy says that the session came by that handshake.
+func (m *moves) tookBy(id ID, nonce uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	came := m.taken[id]
+	return came.nonce == nonce && came.until != 0
 }
 
 // doubt notes that any other node may have a session that is here, or comes, also one that is gone, perhaps for this node alone:
@@ -173,6 +183,11 @@ func (m *moves) tidy(now int64) (gone []broker.NodeID) {
 	for id, t := range m.taken {
 		if t.until <= now {
 			delete(m.taken, id)
+		}
+	}
+	for of, came := range m.held {
+		if came.until <= now {
+			delete(m.held, of)
 		}
 	}
 	for id, until := range m.came {

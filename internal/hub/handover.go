@@ -33,13 +33,15 @@ const (
 	handedWait = time.Second            // until who got a session is asked whether it has it
 )
 
-// claimQuestion asks for a session. The nonce is the same for each try of one handshake.
+// claimQuestion asks for a session, or where First isn't 0 for a further part of one that is on its way to who asks. The nonce is
+// the same for each try of one handshake.
 type claimQuestion struct {
 	ID    ID     `json:"id"`
 	Gen   uint32 `json:"gen"`
 	User  string `json:"user,omitempty"`
 	Look  bool   `json:"look,omitempty"` // only whether it is there; User is not known then
 	Nonce uint64 `json:"nonce"`
+	First uint   `json:"first,omitempty"`
 }
 
 type claimAnswer struct {
@@ -56,6 +58,13 @@ func (h *Hub) claimed(ctx context.Context, from broker.NodeID, q claimQuestion) 
 		a.Here, a.User = true, user
 		return (q.Look || user == q.User) && good(q.Gen, oldest, gen)
 	}
+	if q.First > 0 {
+		hd := h.handing(q.ID)
+		if hd == nil || hd.to != from || h.nonceOf(hd) != q.Nonce {
+			return a, ErrUnknownClient
+		}
+		return claimAnswer{Session: h.packed(hd, q.First)}, nil
+	}
 	for ctx.Err() == nil {
 		if h.cluster.moves.claims(q.ID) {
 			return a, ErrTimeout // this node asks another for it
@@ -69,7 +78,7 @@ func (h *Hub) claimed(ctx context.Context, from broker.NodeID, q claimQuestion) 
 				}
 			} else if hd, err = h.take(ctx, q.ID, from, q.Nonce, ok); err == nil {
 				h.cluster.moves.background(func() { h.seeOff(hd) })
-				return claimAnswer{Session: h.packed(hd)}, nil
+				return claimAnswer{Session: h.packed(hd, 0)}, nil
 			}
 			if h.handing(q.ID) != nil {
 				continue // it has gone on its way just now, perhaps to who asks: another try of one handshake was here still
@@ -89,7 +98,7 @@ func (h *Hub) claimed(ctx context.Context, from broker.NodeID, q claimQuestion) 
 			case q.Look:
 				return a, nil
 			default:
-				return claimAnswer{Session: h.packed(hd)}, nil
+				return claimAnswer{Session: h.packed(hd, 0)}, nil
 			}
 		default:
 			wait(ctx, hd.over)
@@ -229,30 +238,6 @@ func (h *Hub) arrived(hd *handing) {
 	}
 	h.payers.leave(hd.p.payer)
 	h.cluster.sendHeld(hd.to, hd.p.id, directs)
-}
-
-// sendHeld sends what was held for a client to the node that has it, or had it: one part behind the answer to another, so that
-// they keep their order; where this node stops, all at once.
-func (c *cluster) sendHeld(to broker.NodeID, id ID, directs []waitingDirect) {
-	if len(directs) == 0 {
-		return
-	}
-	records := movingDirects(directs)
-	left := directs[len(records):]
-	stops := c.hub.stopping()
-	next := func([]byte, error) {
-		if !stops {
-			c.sendHeld(to, id, left)
-		}
-	}
-	if first := directs[0].message; first.Size() > directsAtOnce { // alone, and as it is: text within text might be too large for the network
-		c.ask(to, callDirect, (&directQuestion{To: id, Hops: 1, Held: true, message: first}).encode(), next)
-	} else {
-		c.ask(to, callDirects, directsQuestion{id, records}, next)
-	}
-	if stops {
-		c.sendHeld(to, id, left)
-	}
 }
 
 // seenOff ends the handing, and gives the direct messages that didn't go with it; false where it was ended before.

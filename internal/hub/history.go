@@ -290,8 +290,11 @@ func (p *pulling) Run(*loop.Worker) {
 	p.s.catchUpLags()
 }
 
-// pull takes one piece of what the session is missing.
+// pull brings what waited for the session alone, and then takes one piece of what it is missing.
 func (s *session) pull() {
+	if !s.bringWaited() {
+		return
+	}
 	for s.more != nil && len(s.more.pulls) > 0 && s.conn.Open() {
 		if !s.catchUp(s.more.pulls[0]) {
 			if s.conn.Unsent() == 0 {

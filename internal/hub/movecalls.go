@@ -37,11 +37,6 @@ type hasQuestion struct {
 	Nonce uint64 `json:"nonce"`
 }
 
-type directsQuestion struct {
-	ID      ID       `json:"id"`
-	Directs [][]byte `json:"directs"`
-}
-
 // maxServing is how many calls of other nodes are answered at a time.
 const maxServing = 4096
 
@@ -61,17 +56,12 @@ func init() {
 	calls[callHas] = answers(func(_ context.Context, h *Hub, _ broker.NodeID, q hasQuestion) (any, error) {
 		return h.hasSession(q), nil
 	})
-	calls[callDirects] = answers(func(_ context.Context, h *Hub, _ broker.NodeID, q directsQuestion) (any, error) {
-		for _, record := range q.Directs {
-			m := h.movedDirect(record)
-			if m == nil {
-				continue
-			}
-			if _, no := h.directBy(q.ID, m, nil, nil, true); no != nil && no.Code == protocol.UnknownClient { // it has gone on meanwhile
-				h.cluster.sendDirect(&directQuestion{To: q.ID, Held: true, message: m}, func(error) {})
-			}
+	calls[callDirects] = answers(func(ctx context.Context, h *Hub, _ broker.NodeID, q directsQuestion) (any, error) {
+		messages := make([]*protocol.Message, len(q.Directs))
+		for i, record := range q.Directs {
+			messages[i] = h.movedDirect(record)
 		}
-		return nil, nil
+		return nil, h.takeHeld(ctx, q.ID, q.heldPart, messages...)
 	})
 	calls[callMoved] = answers(func(_ context.Context, h *Hub, from broker.NodeID, id ID) (any, error) {
 		h.noteMoved(id, from)
@@ -84,8 +74,8 @@ func init() {
 	calls[callRivals] = answers(func(ctx context.Context, h *Hub, from broker.NodeID, theirs []rivalID) (any, error) {
 		return h.judge(ctx, from, theirs), nil
 	})
-	calls[callBring] = answers(func(ctx context.Context, h *Hub, _ broker.NodeID, q bringQuestion) (any, error) {
-		return hasIt, h.bring(ctx, q)
+	calls[callBring] = answers(func(ctx context.Context, h *Hub, from broker.NodeID, q bringQuestion) (any, error) {
+		return hasIt, h.bring(ctx, from, q)
 	})
 }
 
@@ -121,13 +111,13 @@ func answers[Q any](do func(ctx context.Context, h *Hub, from broker.NodeID, q Q
 func (h *Hub) hasSession(q hasQuestion) hasAnswer {
 	m := &h.cluster.moves
 	m.mu.Lock()
-	mine, came := m.claiming[q.ID], m.taken[q.ID]
+	mine := m.claiming[q.ID]
 	m.mu.Unlock()
 	if mine != nil && (mine.nonce == q.Nonce || q.Nonce == 0) {
 		return hasAsked
 	}
 	_, moved := h.whereTo(q.ID)
-	if moved || came.nonce == q.Nonce && came.until != 0 || h.has(q.ID, func(string, uint32, uint32) bool { return true }) {
+	if moved || m.tookBy(q.ID, q.Nonce) || h.has(q.ID, func(string, uint32, uint32) bool { return true }) {
 		return hasIt
 	}
 	return hasNot

@@ -111,6 +111,7 @@ type movedSession struct {
 	Rooms   []movedRoom `json:"rooms,omitempty"`
 	Directs [][]byte    `json:"directs,omitempty"` // records of the messages that wait for it
 	Doubt   int64       `json:"doubt,omitempty"`   // how long others may have it as well, in milliseconds
+	Next    uint        `json:"next,omitempty"`    // of its rooms, the first that is in a further part; 0 where this is the last
 }
 
 type movedRoom struct {
@@ -119,14 +120,14 @@ type movedRoom struct {
 	Data []byte `json:"data,omitempty"` // which the room's members see
 }
 
-// directsAtOnce is how many bytes of direct messages go with a session; what is more comes behind it.
-const directsAtOnce = 256 << 10
+// movedAtOnce is how many bytes of a session's rooms go in one answer, and of direct messages; what is more comes behind it.
+const movedAtOnce = 256 << 10
 
 // movingDirects are records of as many as go at once, of which there is one at least.
 func movingDirects(all []waitingDirect) (records [][]byte) {
 	size := 0
 	for _, d := range all {
-		if size += d.message.Size(); size > directsAtOnce && len(records) > 0 {
+		if size += d.message.Size(); size > movedAtOnce && len(records) > 0 {
 			break
 		}
 		records = append(records, d.message.AppendRecord(nil))
@@ -146,18 +147,27 @@ func (h *Hub) movedDirect(record []byte) *protocol.Message {
 	return m
 }
 
-// packed is a session that is handed over, as it goes. Its first sent direct messages go with it: the same with each answer of
-// one handing, since nobody knows which of them comes.
-func (h *Hub) packed(hd *handing) *movedSession {
+// packed is a session that is handed over, as it goes: in parts, of which this one begins with its room first. Its first sent
+// direct messages go with the first part: the same with each answer of one handing, since nobody knows which of them comes.
+func (h *Hub) packed(hd *handing, first uint) *movedSession {
 	p := hd.p
 	m := &movedSession{User: p.user, Since: p.since, Gen: p.gen, Oldest: p.oldest, Code: p.code, Doubt: h.cluster.moves.doubted(p.id)}
-	for _, r := range p.rooms {
-		m.Rooms = append(m.Rooms, movedRoom{r.name, r.put, r.shownData(p.id)})
+	size := 0
+	for i, r := range p.rooms[min(first, uint(len(p.rooms))):] {
+		data := r.shownData(p.id)
+		if size += len(r.name) + len(data); size > movedAtOnce && i > 0 {
+			m.Next = first + uint(i)
+			break
+		}
+		m.Rooms = append(m.Rooms, movedRoom{r.name, r.put, data})
+	}
+	if first > 0 {
+		return m
 	}
 	sh := h.clientShard(p.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if !hd.packed && len(p.directs) > 0 && p.directs[0].message.Size() <= directsAtOnce { // else it might be too much for one answer
+	if !hd.packed && len(p.directs) > 0 && p.directs[0].message.Size() <= movedAtOnce { // else it might be too much for one answer
 		hd.sent = len(movingDirects(p.directs))
 	}
 	hd.packed = true

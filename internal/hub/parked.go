@@ -45,9 +45,10 @@ type waitingDirect struct {
 }
 
 const (
-	parkedCost     = 512      // what a parked session counts for
-	parkedRoomCost = 64       // and each of its rooms
-	maxDirects     = 64 << 10 // bytes that wait for a parked session
+	parkedCost     = 512            // what a parked session counts for
+	parkedRoomCost = 64             // and each of its rooms
+	maxDirects     = 64 << 10       // bytes that wait for a parked session
+	maxHeld        = 2 * maxDirects // and of what other nodes held for it: all that the one before had, its own part and that of the one before that
 	resumeWithin   = 10 * time.Second
 	tokenLife      = 30 * 24 * time.Hour // far beyond any window: that the session is still here is what counts
 )
@@ -147,6 +148,12 @@ func (s *session) parkAs(p *parked, rooms []parkedRoom, cost int64, code int) {
 	p.rooms, p.oldest, p.by, p.code = rooms, s.oldest(), nil, code
 	h.keep(KeptParked, p.payer, cost-p.cost)
 	p.cost = cost
+	if s.more != nil && len(s.more.waited) > 0 { // its socket hasn't taken them
+		p.directs, s.more.waited = s.more.waited, nil
+		for _, d := range p.directs {
+			p.unsent += d.message.Size()
+		}
+	}
 	if sh.sessions[p.id] == s {
 		delete(sh.sessions, p.id)
 	}
@@ -183,18 +190,35 @@ func (s *session) unnamed(p *parked) []parkedRoom {
 	return slices.Collect(maps.Values(s.more.coming.left))
 }
 
-// unpark takes p out of the shard, and gives what waited for it. The id leads to s from here on, which may be nil.
+// unpark takes p out of the shard, and gives what waited for it, which is kept still. The id leads to s from here on; where
+// that is nil nothing is kept any more.
 func (h *Hub) unpark(p *parked, s *session) (directs []waitingDirect) {
 	sh := h.clientShard(p.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if s == nil {
 		h.unparkForGood(sh, p)
-	} else {
-		h.removeParked(sh, p)
-		sh.sessions[p.id] = s
+		return nil
 	}
-	return p.directs
+	directs, p.directs, p.unsent = p.directs, nil, 0
+	h.removeParked(sh, p)
+	sh.sessions[p.id] = s
+	return directs
+}
+
+// bringWaited sends the session what waited for it, as fast as its socket takes that; true when that is done.
+func (s *session) bringWaited() (done bool) {
+	for s.more != nil && len(s.more.waited) > 0 && s.conn.Open() {
+		d := s.more.waited[0]
+		if unsent := s.conn.Unsent(); unsent > 0 && unsent+d.message.Size() > maxDirects {
+			s.conn.TellDrained = true
+			return false
+		}
+		s.more.waited = s.more.waited[1:]
+		s.hub.keep(KeptParked, d.payer, -int64(d.message.Size()))
+		s.tell(d.message)
+	}
+	return s.more == nil || len(s.more.waited) == 0
 }
 
 // takeParked takes the parked session of that id out of the shard, unless somebody has claimed it; nil where there is
@@ -227,7 +251,11 @@ func (h *Hub) removeParked(sh *clientShard, p *parked) {
 // unkeep has the ledger forget what is kept for p. mu is held.
 func (h *Hub) unkeep(p *parked) {
 	h.keep(KeptParked, p.payer, -p.cost)
-	for _, d := range p.directs {
+	h.unkeepDirects(p.directs)
+}
+
+func (h *Hub) unkeepDirects(directs []waitingDirect) {
+	for _, d := range directs {
 		h.keep(KeptParked, d.payer, -int64(d.message.Size()))
 	}
 }
@@ -312,6 +340,10 @@ func (h *Hub) directBy(id ID, m *protocol.Message, from *session, by *visitor, h
 		p = h.visits(by)
 		defer h.payers.leave(p)
 	}
+	if held && sh.handing(id) == nil && !parked.takesHeld(m) {
+		h.endHeld(id)
+		return nil, nil
+	}
 	if no := h.leaveDirect(parked, m, p, held); no != nil {
 		return nil, no
 	}
@@ -338,7 +370,7 @@ func (h *Hub) leaveDirect(p *parked, m *protocol.Message, from *payer, held bool
 		from = p.payer
 	}
 	switch {
-	case held && !fits(p.held, m), !held && !p.takes(m):
+	case !held && !p.takes(m):
 		return &protocol.Error{Code: protocol.Overloaded, Message: "too much waits for the client, which has lost its connection"}
 	case !held && !from.may(int64(m.Size())):
 		return tooMuch(protocol.RateLimited, "its messages to clients that have lost their connections")
@@ -352,10 +384,15 @@ func (h *Hub) leaveDirect(p *parked, m *protocol.Message, from *payer, held bool
 	return nil
 }
 
-// takes says that no more waits for the parked session than may, with one message more. Its shard's mu is held.
-func (p *parked) takes(m *protocol.Message) bool { return fits(p.unsent, m) }
+// takesHeld is takes for what other nodes held for the session. Its shard's mu is held.
+func (p *parked) takesHeld(m *protocol.Message) bool {
+	return p.held == 0 || p.held+m.Size() <= maxHeld
+}
 
-func fits(waits int, m *protocol.Message) bool { return waits == 0 || waits+m.Size() <= maxDirects }
+// takes says that no more waits for the parked session than may, with one message more. Its shard's mu is held.
+func (p *parked) takes(m *protocol.Message) bool {
+	return p.unsent == 0 || p.unsent+m.Size() <= maxDirects
+}
 
 // takes says that the client can be sent one message more, as far as the application's go: nobody's id takes any.
 func (sh *clientShard) takes(id ID, m *protocol.Message) bool {
@@ -402,7 +439,7 @@ func (d *direct) goOn() {
 		h.leaveDirect(p, d.message, d.payer, false)
 	} else if sh.away != nil {
 		if to, moved := sh.away.gone[id]; moved {
-			h.cluster.ask(to, callDirects, directsQuestion{id, [][]byte{d.message.AppendRecord(nil)}}, func([]byte, error) {})
+			h.cluster.sendHeld(to, id, []waitingDirect{{d.message, nil}})
 		}
 	}
 }

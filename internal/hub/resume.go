@@ -197,6 +197,8 @@ func (s *session) end() {
 	}
 	h.clientShard(s.id).remove(s)
 	if s.more != nil {
+		h.unkeepDirects(s.more.waited)
+		s.more.waited = nil
 		s.more.coming, s.more.pulls = nil, nil
 		h.payers.leave(s.more.payer)
 	}
@@ -296,10 +298,9 @@ func (s *session) heard(resume bool) {
 func (s *session) endHomecoming() {
 	c, old := s.more.coming, s.old()
 	s.more.coming = nil
-	var directs []waitingDirect
 	if old != nil {
 		s.self.resume.old = nil
-		directs = s.hub.unpark(old, s)
+		s.more.waited = s.hub.unpark(old, s)
 		s.hub.leaveRooms(old, slices.DeleteFunc(slices.Collect(maps.Values(c.left)), func(r parkedRoom) bool { return r.put || s.named(r.name) }))
 	}
 	for _, l := range c.quiet {
@@ -308,9 +309,7 @@ func (s *session) endHomecoming() {
 	for _, joined := range s.backIn(c.left) {
 		s.inform(joined)
 	}
-	for _, d := range directs {
-		s.tell(d.message)
-	}
+	s.bringWaited()
 	for _, p := range c.pulls {
 		s.fallBehind(p)
 	}

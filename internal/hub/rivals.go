@@ -3,7 +3,9 @@ package hub
 import (
 	"bytes"
 	"context"
+	"errors"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -208,26 +210,45 @@ func (h *Hub) leaveOne(ctx context.Context, id ID) {
 			return
 		}
 		tried[to] = true
-		hd, err := h.take(ctx, id, to, 0, func(string, uint32, uint32) bool { return true })
+		nonce := rand.Uint64()
+		hd, err := h.take(ctx, id, to, nonce, func(string, uint32, uint32) bool { return true })
 		if err != nil {
 			return // it has gone meanwhile
 		}
-		q := bringQuestion{id, 0, h.packed(hd)}
-		if _, err = askNode[hasAnswer](ctx, c, to, callBring, q); err != nil && ctx.Err() == nil {
-			_, err = askNode[hasAnswer](ctx, c, to, callBring, q) // the answer may be lost
-		}
-		if err == nil {
+		switch err = c.brings(ctx, to, bringQuestion{id, nonce, h.packed(hd, 0)}); {
+		case err == nil, ctx.Err() != nil: // or nobody will know any more: as settleHandings
 			h.arrived(hd)
 			return
+		case errors.Is(err, ErrTimeout): // it may have it all the same
+			c.moves.doubt(id, h.doubtTime())
 		}
 		h.parkedAgain(hd)
 	}
 }
 
+// brings asks a node to take a session until that has said whether it has it. ErrTimeout where it is gone, and may have it; the
+// others say that it hasn't.
+func (c *cluster) brings(ctx context.Context, to broker.NodeID, q bringQuestion) (err error) {
+	for asked := false; ; asked = true {
+		_, err = askNode[hasAnswer](ctx, c, to, callBring, q)
+		lost := errors.Is(err, ErrTimeout)
+		switch {
+		case err == nil || ctx.Err() != nil || !asked && !lost:
+			return err
+		case !lost || !c.sees(to): // it may have taken it, and gone on with it
+			return ErrTimeout
+		}
+		pause(ctx)
+	}
+}
+
 // bring takes in a session of a node that stops.
-func (h *Hub) bring(ctx context.Context, q bringQuestion) error {
+func (h *Hub) bring(ctx context.Context, from broker.NodeID, q bringQuestion) error {
 	c := h.cluster
-	if c.moves.leaves() || h.stopping() || q.Session == nil {
+	switch {
+	case q.Nonce != 0 && c.moves.tookBy(q.ID, q.Nonce):
+		return nil // the answer to another try was lost
+	case c.moves.leaves() || h.stopping() || q.Session == nil:
 		return ErrStopped
 	}
 	mine := c.moves.begin(ctx, q.ID)
@@ -238,8 +259,12 @@ func (h *Hub) bring(ctx context.Context, q bringQuestion) error {
 	if h.has(q.ID, func(string, uint32, uint32) bool { return true }) {
 		return nil // it was brought before
 	}
+	if err := c.rest(ctx, from, claimQuestion{ID: q.ID, Nonce: q.Nonce}, q.Session); err != nil {
+		return err
+	}
 	if !h.install(q.ID, q.Session, none) {
 		return ErrStopped // meanwhile: it goes to the next node
 	}
+	c.moves.took(q.ID, q.Nonce)
 	return nil
 }

@@ -3,6 +3,7 @@ package hub
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -100,6 +102,8 @@ type client struct {
 
 	deaf sync.Mutex // held while it shall read nothing
 
+	code atomic.Int32 // with which the server has closed it
+
 	welcome map[string]any
 }
 
@@ -140,6 +144,9 @@ func (c *client) read() {
 		c.deaf.Unlock()
 		switch f.Op {
 		case wsclient.Close: // answered, so that nobody waits for it
+			if len(f.Payload) >= 2 {
+				c.code.Store(int32(binary.BigEndian.Uint16(f.Payload)))
+			}
 			c.nc.Write(wsclient.Append(nil, true, wsclient.Close, [4]byte{1, 2, 3, 4}, f.Payload))
 		case wsclient.Text:
 			m := map[string]any{}

@@ -140,6 +140,10 @@ func (p *seats) tidy() {
 	}
 }
 
+// AsksNodes says that other nodes are asked whether a client with a name may come in, which may take long where one of them hangs.
+// Any goroutine.
+func (h *Hub) AsksNodes() bool { return h.cluster != nil && h.limits.connections.most.Load() > 0 }
+
 // mayHaveOneMore says that the user may have one more connection, over all nodes. Where there are others it waits for them.
 func (h *Hub) mayHaveOneMore(ctx context.Context, user string) bool {
 	l, c := &h.limits.connections, h.cluster

@@ -41,12 +41,13 @@ type self struct {
 
 // more is what few sessions have.
 type more struct {
-	text       string         // the id as text, once it was asked for
-	byName     map[string]int // index in rooms by name, made when a search would be long
-	payer      *payer         // for what is kept because of it; nil while nothing was
-	operations *operations    // what is under way; nil while nothing ever was
-	coming     *homecoming    // what it says of its rooms before it has said all; nil else
-	pulls      []*pull        // rooms of which it misses something, in the order in which they are caught up with
+	text       string          // the id as text, once it was asked for
+	byName     map[string]int  // index in rooms by name, made when a search would be long
+	payer      *payer          // for what is kept because of it; nil while nothing was
+	operations *operations     // what is under way; nil while nothing ever was
+	coming     *homecoming     // what it says of its rooms before it has said all; nil else
+	waited     []waitingDirect // direct messages that waited while it was parked, and are brought before what it misses of rooms
+	pulls      []*pull         // rooms of which it misses something, in the order in which they are caught up with
 	flow       flow
 	meter      *meter    // what is left of its limits; nil where there are none, and before the first message
 	placings   *placings // what is still to be done, or to be known, of the rooms of its identity; nil for most
@@ -380,7 +381,7 @@ func (s *session) answerError(e *protocol.Error, id []byte) {
 
 // Drained goes on with what the session is missing.
 func (s *session) Drained(c *loop.Conn) {
-	if s.more != nil && (len(s.more.pulls)+len(s.more.flow.lags) > 0 || s.naming()) {
+	if s.more != nil && (len(s.more.waited)+len(s.more.pulls)+len(s.more.flow.lags) > 0 || s.naming()) {
 		c.Worker().Post(&pulling{s}, 0) // in a later turn: the others come first
 	}
 }
