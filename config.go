@@ -29,7 +29,9 @@ type Config struct {
 	// Workers is how many event-loop workers own the connections. Default: GOMAXPROCS.
 	Workers int
 	// MaxConnections is how many WebSockets may be open; above it an upgrade gets 503. Default: the limit of open files
-	// less max(64, a 32nd), which stays free for requests that are not upgraded yet.
+	// less max(64, a 32nd), which stays free for requests that are not upgraded yet; where the
+	// logs of rooms are in DataDir, less 64, 8, and 24 for each pair of messages and age in Rooms, if that is more; but of
+	// these the logs take half of the limit at most.
 	MaxConnections int
 	// MaxConnectionsPerIP is how many of them may come from one address; of IPv6 from one /64. Above it an upgrade gets
 	// 429. Behind a proxy all clients have the proxy's address, unless TrustedProxies names it. Default: 0, no limit.
@@ -259,7 +261,6 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	def(&c.Workers, runtime.GOMAXPROCS(0))
-	def(&c.MaxConnections, defaultMaxConnections())
 	def(&c.MaxRoomsPerClient, 1000)
 	def(&c.MaxMessageBytes, 64<<10)
 	def(&c.SendQueueBytes, 1<<20)
@@ -283,6 +284,7 @@ func (c Config) withDefaults() Config {
 	for i, r := range c.Rooms {
 		c.Rooms[i] = r.withDefaults(c.SlowConsumer)
 	}
+	def(&c.MaxConnections, c.defaultMaxConnections())
 	c.limitsWithDefaults()
 	c.BasePath = strings.TrimRight(c.BasePath, "/")
 	c.Page = cmp.Or(c.Page, pageOn)
@@ -309,9 +311,9 @@ func (c Config) outsiders() string {
 }
 
 // defaultMaxConnections leaves part of the open files to requests, logs and the rest of the process.
-func defaultMaxConnections() int {
+func (c *Config) defaultMaxConnections() int {
 	n := openFileLimit()
-	return max(1, n-max(64, n/32))
+	return max(1, n-max(64+min(c.logFiles(), n/2), n/32))
 }
 
 // Validate names every setting that can't be used; New calls it. Zero stands for the default.

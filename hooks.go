@@ -19,9 +19,10 @@ import (
 // Hooks are your own code in a client's life. Each is called on a goroutine of its own, never on a worker, so it may
 // block and may call every method of Server; and those up to Disconnect one at a time for each client, Handlers
 // included, in the order of what the client sent. What comes behind a message whose hook runs waits for it; after a few
-// the client isn't read. ctx ends when the client is gone, but for Disconnect, and after Config.HookTimeout: then the
-// client is told "timeout". At most Config.MaxHookCalls run at once, over all clients, and as many of Connect. Hooks
-// that are nil cost nothing.
+// the client isn't read. So it is over the connections of a client that has its session again: what it says over the new
+// one waits until Disconnect has returned for the old one, unless it came back to another node of a cluster. ctx ends
+// when the client is gone, but for Disconnect, and after Config.HookTimeout: then the client is told "timeout". At most
+// Config.MaxHookCalls run at once, over all clients, and as many of Connect. Hooks that are nil cost nothing.
 //
 // An error of type *Error goes to the client; any other is logged, and the client is told "internal". So it is when a
 // hook panics or ends its goroutine by runtime.Goexit, as a test's FailNow does: what comes behind it goes on.
@@ -33,9 +34,10 @@ type Hooks struct {
 	// Each call that returns nil has one call of Disconnect, after it, with the same id and user, whatever becomes of
 	// the client: it hung up meanwhile, the time was over, the server stops. A call that returns an error has none.
 	//
-	// A client that wants a session back has its id, so Connect may be called for one that is connected still; its
-	// other connection ends then. Where Connect names another user than the session's, or the session ends or is given
-	// to another connection at that moment, Disconnect is called with 1006 and Connect once more, with a new id.
+	// A client that wants a session back has its id, so Connect may be called for one that is connected still, beside the
+	// hooks of its other connection, which ends then. Where Connect names another user than the session's, or the session
+	// ends or is given to another connection at that moment, Disconnect is called with 1006, it too beside those, and
+	// Connect once more, with a new id.
 	Connect func(ctx context.Context, c *Connect) error
 	// Join may refuse that a client joins a room, also with a position from which on it wants what it missed, or as
 	// part of a resume.
@@ -50,7 +52,8 @@ type Hooks struct {
 	// Request answers a client's request: its method and content are between you and your clients. What it returns, one
 	// JSON value or nil for null, goes to the client as the response. Without it a request is "unavailable".
 	Request func(ctx context.Context, r *Request) (content json.RawMessage, err error)
-	// Disconnect comes last of those above, once for each client that was let in, however its connection ended.
+	// Disconnect comes last of those above for a connection, once for each client that was let in, however it ended; also
+	// where the client may come back, and has done so.
 	Disconnect func(ctx context.Context, d *Disconnect)
 
 	// The rest tell what has happened in a room, and don't wait for those above, nor these for them. They are called

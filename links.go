@@ -88,6 +88,7 @@ func (s *Server) openLinks() (err error) {
 	}
 	if l.own != nil { // a nil *nats.Broker would be one that isn't nil
 		l.Broker = l.own
+		s.warnOfLogFiles()
 	}
 	if l.Broker != nil {
 		s.links = l

@@ -166,7 +166,9 @@ func (s *Server) serve(l net.Listener, h http.Handler) error {
 }
 
 // descriptors is how many there are for connections that are no WebSockets (yet).
-func (c *Config) descriptors() int { return openFileLimit() - c.MaxConnections - fdsOfOurs }
+func (c *Config) descriptors() int {
+	return openFileLimit() - c.MaxConnections - fdsOfOurs - c.logFiles()
+}
 
 // quickUpgrade serves an upgrade without net/http, in less than three quarters of its processor time, where nothing has to
 // be waited for that a client which hangs up should end: an answer of the application, a provider's keys, another node.

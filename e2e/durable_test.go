@@ -228,3 +228,49 @@ func fill(t *testing.T, disk string) (filler string) {
 	}
 	return filler
 }
+
+// Where few files may be open the default of --max-connections leaves the logs what they need: a server that is full of clients,
+// and has some connections of HTTP beside them, opens the log of each room.
+func TestAFullServerOpensItsLogs(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	config := filepath.Join(dir, "hubbub.yaml")
+	write(t, config, "rooms:\n  - {match: a.*, history: {messages: 10}}\n  - {match: b.*, history: {messages: 20}}\n  - {match: c.*, history: {messages: 30}}\n")
+	s := under(t, `ulimit -n 300; exec "$@"`, "--config", config, "--data-dir", filepath.Join(dir, "data"), "--ping-interval", "1h", "--pong-timeout", "1h")
+	for range 30 {
+		c := connect(t, s)
+		c.write("GET /healthz HTTP/1.1\r\nHost: " + s.addr + "\r\n\r\n")
+		if res := c.response("GET"); res.StatusCode != 200 {
+			t.Fatal(res.Status)
+		}
+	}
+	client := dialRaw(t, s, "/ws", "")
+	client.welcomed()
+	others := 0
+	for ; ; others++ {
+		c := connect(t, s)
+		c.write(upgrade(s, "/ws"))
+		if res := c.response("GET"); res.StatusCode == 503 {
+			break
+		} else if res.StatusCode != 101 {
+			t.Fatal(res.Status)
+		}
+	}
+	t.Logf("%d are in", others)
+	if others < 100 {
+		t.Errorf("%d others are let in", others)
+	}
+	for i := range 64 { // each kind has eight logs
+		for _, kind := range []string{"a", "b", "c", "d"} {
+			client.write(text(fmt.Sprintf(`{"msg_type":"room_message","room":"%s.%d","content":1,"id":1}`, kind, i)))
+			client.message("ack")
+		}
+	}
+}
+
+// A server that has been told to take more clients than the limit of open files leaves room for, beside the logs, says so.
+func TestTooFewFilesForTheLogs(t *testing.T) {
+	t.Parallel()
+	s := under(t, `ulimit -n 300; exec "$@"`, "--data-dir", t.TempDir(), "--max-connections", "240")
+	s.says(t, "the limit of open files leaves too few for the logs of rooms")
+}

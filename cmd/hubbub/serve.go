@@ -31,7 +31,7 @@ type serveCmd struct {
 	AdminListen         string        `placeholder:"ADDR" help:"Address for the API, /metrics and /debug/pprof, which the public one hasn't got then; :9000 is this machine's alone."`
 	APIKey              secret        `name:"api-key" placeholder:"KEY" help:"A key of the API with every right; better in the environment, since all on the machine see the command line. hubbub key makes one."`
 	Workers             int           `default:"0" placeholder:"N" help:"Event-loop workers (0: one for each processor that Go uses)."`
-	MaxConnections      int           `default:"0" placeholder:"N" help:"Open WebSockets; above it an upgrade gets 503 (0: the limit of open files less max(64, a 32nd))."`
+	MaxConnections      int           `default:"0" placeholder:"N" help:"Open WebSockets; above it an upgrade gets 503 (0: the limit of open files less max(64, a 32nd), and less where it is low and the logs of rooms are in --data-dir)."`
 	MaxConnectionsPerIP int           `name:"max-connections-per-ip" default:"0" placeholder:"N" help:"Of these from one address, or one /64 of IPv6; above it 429 (0: no limit)."`
 	MaxRoomsPerClient   int           `default:"1000" placeholder:"N" help:"Rooms that one client may be in (${default})."`
 	MaxMessageBytes     size          `default:"64KiB" placeholder:"SIZE" help:"A client's largest message, such as 65536 or 64KiB; a larger one closes the connection with 1009 (${default})."`

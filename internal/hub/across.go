@@ -15,7 +15,8 @@ import (
 
 // What names a client or a user, or lists, over all nodes. A question goes to the node on which the client's session
 // began, and where that one hasn't got it to all: who has it (finding.go). Nobody is told that a client isn't there
-// unless every node has said so; where one can't be asked, or nobody knows which nodes there are, it is ErrUnavailable.
+// unless every node has said so; where one can't be asked, nobody knows which nodes there are, or one is gone that may come
+// back, it is ErrUnavailable.
 
 // The kinds of calls for that, from 96 on.
 const (
@@ -33,6 +34,7 @@ const (
 	callUserClients
 	callSeats // how many connections a user has
 	callTail  // what has passed there for a tail that is elsewhere
+	callLeft  // that node ends, and has no session any more
 )
 
 func init() {
@@ -51,6 +53,7 @@ func init() {
 		callUserClients:    served((*Hub).userClientsAsked),
 		callSeats:          answerSeats,
 		callTail:           answerTail,
+		callLeft:           answerLeft,
 	})
 }
 

@@ -64,7 +64,7 @@ func (h *Hub) Admit(ctx context.Context, addr netip.Addr, token string, known au
 	}
 	if known.User == "" {
 		if no := h.userConnects(ctx, who.User, resume); no != nil {
-			h.callDisconnect(nil, addr, Identity{id, who.User}, wire.CloseAbnormal)
+			h.callDisconnect(addr, Identity{id, who.User}, wire.CloseAbnormal)
 			return nil, no
 		}
 	}
@@ -161,7 +161,7 @@ func (a *asking) call() {
 func (a *asking) wait() error {
 	if a.instead != nil {
 		select {
-		case <-a.hub.callDisconnect(nil, a.addr, *a.instead, wire.CloseAbnormal):
+		case <-a.hub.callDisconnect(a.addr, *a.instead, wire.CloseAbnormal):
 		case <-a.ctx.Done():
 			return fmt.Errorf("wait for the hook Disconnect: %w", a.ctx.Err())
 		}
@@ -186,7 +186,7 @@ func (a *asking) settle(who auth.Identity, err error) {
 	in := err == nil && (left || a.err != nil) // but comes to nothing
 	rs.mu.Unlock()
 	if in {
-		a.hub.callDisconnect(nil, a.addr, Identity{a.id, who.User}, wire.CloseAbnormal)
+		a.hub.callDisconnect(a.addr, Identity{a.id, who.User}, wire.CloseAbnormal)
 	}
 	if left {
 		rs.add(&rs.asked, -1)
@@ -210,26 +210,36 @@ func (a *asking) take() (auth.Identity, error) {
 	return a.who, a.err
 }
 
-// callDisconnect has the hook Disconnect called, once last has ended, for a client that was let in; told is closed when
-// it has returned. It is the last that is kept for the client, whose session may have ended. Any goroutine; never
-// blocks.
-func (h *Hub) callDisconnect(last *run, addr netip.Addr, who Identity, code int) (told <-chan struct{}) {
+// callDisconnect has the hook Disconnect called for a client that was let in and got no session; told is closed when it has
+// returned. It waits for no other hook: another connection may have a session of that id. Any goroutine; never blocks.
+func (h *Hub) callDisconnect(addr netip.Addr, who Identity, code int) (told <-chan struct{}) {
 	done := make(chan struct{})
-	disconnect := h.cfg().Hooks.Disconnect
-	if disconnect == nil {
+	if h.cfg().Hooks.Disconnect == nil {
 		close(done)
 		return done
 	}
-	r := &run{s: &session{hub: h, id: who.ID}, ctx: context.Background(), do: func(ctx context.Context) outcome {
+	r := h.disconnection(addr, who, code)
+	tell := r.do
+	r.do = func(ctx context.Context) outcome {
 		defer close(done)
-		disconnect(ctx, who, code)
-		return outcome{}
+		return tell(ctx)
+	}
+	h.runs.startAfter(nil, r)
+	return done
+}
+
+// disconnection is a call of Disconnect, if there is one. It is the last that is kept for the client, whose session may have ended.
+func (h *Hub) disconnection(addr netip.Addr, who Identity, code int) *run {
+	r := &run{s: &session{hub: h, id: who.ID}, ctx: context.Background(), do: func(ctx context.Context) (none outcome) {
+		if disconnect := h.cfg().Hooks.Disconnect; disconnect != nil {
+			disconnect(ctx, who, code)
+		}
+		return none
 	}}
 	p := h.newPayer(who.User, addr)
 	h.paysFor(r, p, eventCost)
 	h.payers.leave(p) // r keeps it known
-	h.runs.startAfter(last, r)
-	return done
+	return r
 }
 
 // readmission is for a session whose client wants back one that turns out to be gone.

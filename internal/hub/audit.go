@@ -29,6 +29,7 @@ func (h *Hub) Unsettled() (all []string) {
 	h.runs.mu.Lock()
 	account(int64(h.runs.n), "hooks that run")
 	account(int64(h.runs.waiting), "hooks that wait")
+	account(int64(len(h.runs.last)), "clients whose hooks aren't done")
 	account(int64(len(h.runs.connects)), "places of Connect")
 	h.runs.mu.Unlock()
 	account(int64(h.limits.connections.all()), "connections of users")

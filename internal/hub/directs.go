@@ -332,6 +332,8 @@ func (c *cluster) onAll(ctx context.Context, within time.Duration, kind callKind
 		return fmt.Errorf("%w: it was done on %d nodes, and not on all: %v", ErrTimeout, done, failed)
 	case failed != nil:
 		return failed
+	case done == 0 && c.moves.misses():
+		return errGoneToo
 	case done == 0:
 		return ErrUnknownUser
 	}

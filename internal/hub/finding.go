@@ -100,7 +100,7 @@ func (c *cluster) findThese(ids []ID) {
 	ctx, cancel := context.WithTimeout(context.Background(), findWithin)
 	defer cancel()
 	for range movingTries {
-		ids = c.findOnce(ctx, ids)
+		ids = c.findOnce(ctx, ids, true)
 		if len(ids) == 0 {
 			return
 		}
@@ -109,13 +109,12 @@ func (c *cluster) findThese(ids []ID) {
 		case <-c.hub.stop:
 		}
 	}
-	for _, id := range ids {
-		c.tellFound(id, broker.NodeID{}, ErrUnknownClient)
-	}
+	c.findOnce(ctx, ids, false)
 }
 
-// findOnce gives the clients that no node has, and of which one says that they have moved.
-func (c *cluster) findOnce(ctx context.Context, ids []ID) (moved []ID) {
+// findOnce gives the clients that no node has, and of which one says that they have moved; none where there is no patience left
+// for that.
+func (c *cluster) findOnce(ctx context.Context, ids []ID, patient bool) (moved []ID) {
 	left := map[ID]error{} // and why a no isn't one
 	for _, id := range ids {
 		left[id] = nil
@@ -132,8 +131,10 @@ func (c *cluster) findOnce(ctx context.Context, ids []ID) (moved []ID) {
 			case where[i] == isHere:
 				delete(left, id)
 				c.tellFound(id, n, nil)
-			case where[i] == hasMoved && before == nil:
+			case where[i] == hasMoved && patient && (before == nil || before == errGoneToo):
 				left[id] = errMoving
+			case where[i] == inDoubt && before == nil:
+				left[id] = errGoneToo
 			}
 		}
 	}
@@ -160,8 +161,9 @@ func (c *cluster) findOnce(ctx context.Context, ids []ID) (moved []ID) {
 }
 
 var (
-	errMoving = errors.New("the client is moving from node to node")
-	errCut    = fmt.Errorf("%w: this node is cut off from the others", ErrUnavailable)
+	errMoving  = errors.New("the client is moving from node to node")
+	errGoneToo = fmt.Errorf("%w: a node is gone that may have the client, and may come back", ErrUnavailable)
+	errCut     = fmt.Errorf("%w: this node is cut off from the others", ErrUnavailable)
 )
 
 // askEach asks nodes, and has heard called for each, by this goroutine and in the order of their answers: with
@@ -236,16 +238,24 @@ const (
 	isUnknown whereabouts = iota
 	isHere
 	hasMoved // to another node, which says that it is there as soon as it is
+	inDoubt  // it may be on a node that is gone; to a node that doesn't know of this it is isUnknown
 )
 
 // whereAre says of each client whether it is here.
 func (h *Hub) whereAre(ids []ID) []whereabouts {
-	all := make([]whereabouts, len(ids))
+	all, misses := make([]whereabouts, len(ids)), h.cluster.moves.misses()
 	for i, id := range ids {
-		if h.hasClient(id) {
+		to, moved := h.movedTo(id)
+		if !moved {
+			to = nodeOf(id)
+		}
+		switch sees := h.cluster.sees(to); {
+		case h.hasClient(id):
 			all[i] = isHere
-		} else if to, moved := h.movedTo(id); moved && h.cluster.sees(to) {
+		case sees && moved:
 			all[i] = hasMoved
+		case !sees && misses: // who would know can't say where it has gone on from there
+			all[i] = inDoubt
 		}
 	}
 	return all

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,7 @@ type moves struct {
 	grants   map[ID]grant                   // as the node that decides
 	known    []broker.Peer                  // the last view
 	lost     map[broker.NodeID]int64        // nodes that are gone, and until when their sessions are given to others
+	left     map[broker.NodeID]bool         // nodes that have no session any more, since they end
 	rivals   map[broker.NodeID]map[ID]doubt // ids that nodes may have as well
 	doubts   uint64                         // that were noted
 	asking   map[broker.NodeID]bool         // they are told so
@@ -68,6 +70,7 @@ func (m *moves) init() {
 	m.claiming, m.taken, m.came, m.grants = map[ID]*claiming{}, map[ID]taken{}, map[ID]int64{}, map[ID]grant{}
 	m.held = map[uint64]*heldCame{}
 	m.lost, m.rivals, m.asking = map[broker.NodeID]int64{}, map[broker.NodeID]map[ID]doubt{}, map[broker.NodeID]bool{}
+	m.left = map[broker.NodeID]bool{}
 }
 
 // background does something on a goroutine of its own, for which the hub's Stop waits; false where it is too late.
@@ -203,6 +206,7 @@ func (m *moves) tidy(now int64) (gone []broker.NodeID) {
 	for node, until := range m.lost {
 		if until <= now {
 			delete(m.lost, node)
+			delete(m.left, node)
 			gone = append(gone, node)
 		}
 	}
@@ -291,6 +295,44 @@ func (m *moves) lostLately(node broker.NodeID) bool {
 	defer m.mu.Unlock()
 	_, lately := m.lost[node]
 	return lately
+}
+
+// misses says that a node is gone which may come back with its sessions, or whose clients may come for them.
+func (m *moves) misses() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for node := range m.lost {
+		if !m.left[node] {
+			return true
+		}
+	}
+	return false
+}
+
+// sayLeft tells the others that this node ends, and where its sessions were has none any more: else they would wait for it.
+func (c *cluster) sayLeft(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, findWithin)
+	defer cancel()
+	peers, _ := c.view()
+	c.askEach(ctx, peers, callLeft, nil, func(broker.NodeID, []byte, error) {})
+}
+
+// answerLeft is the call of sayLeft.
+func answerLeft(h *Hub, from broker.NodeID, _ []byte, reply func(any, error)) {
+	if h.cluster != nil {
+		h.cluster.moves.hasLeft(from)
+	}
+	reply(nil, nil)
+}
+
+// hasLeft: a node that isn't known is forgotten by nobody, so nothing is noted of it.
+func (m *moves) hasLeft(node broker.NodeID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, lost := m.lost[node]
+	if lost || slices.ContainsFunc(m.known, func(p broker.Peer) bool { return p.ID == node }) {
+		m.left[node] = true
+	}
 }
 
 // inherit finds out which node has a session whose node is gone. That is this one where nobody has it, and it was granted;

@@ -3,6 +3,8 @@ package hub
 import (
 	"context"
 	"errors"
+	"sync"
+	"time"
 
 	"example.com/hubbub/internal/auth"
 	"example.com/hubbub/internal/loop"
@@ -11,7 +13,8 @@ import (
 )
 
 // Hooks are the application's code. Each is called on a goroutine of its own, off the workers, and one at a time for a
-// session; nil ones cost nothing. ctx ends with the connection, but for Disconnect, and when the time is up.
+// session, over all connections that it has here; nil ones cost nothing. ctx ends with the connection, but for Disconnect,
+// and when the time is up.
 type Hooks struct {
 	// Join, Read and Publish may refuse by an error. Read is for a room that the client isn't in: its history and who
 	// is in it; where it is nil and Join isn't, that is refused. Publish may give other content; nil leaves it.
@@ -25,7 +28,7 @@ type Hooks struct {
 	// refresh: whose it is, and what that one may do from now on.
 	Request func(ctx context.Context, who Identity, method string, content []byte) (reply []byte, err error)
 	Refresh func(ctx context.Context, who Identity, token string) (auth.Identity, error)
-	// Disconnect is the last of these for its session, and comes once for each client that was let in: see Admit.
+	// Disconnect is the last of these for its connection, and comes once for each client that was let in: see Admit.
 	Disconnect func(ctx context.Context, who Identity, code int)
 
 	// What has happened in a room, one at a time for each room and each with its pair: Occupied, Joined and Left,
@@ -66,13 +69,21 @@ func (s *session) start(r *run, raw []byte) {
 	s.hub.runs.start(r)
 }
 
-// hooksClosed forgets what is under way, and has Disconnect follow the hook that runs.
-func (s *session) hooksClosed(code int) {
+// hooksClosed forgets what is under way, and has Disconnect follow the hook that runs, once due is called. Its turn it has at once:
+// who resumes the session, perhaps before that, comes behind it; also behind a hook that runs where there is no Disconnect.
+func (s *session) hooksClosed(code int) (due func()) {
 	last := s.operationsClosed()
 	in := s.admitted() // asked whatever hooks there are: nobody waits for a Connect any more
-	if s.hub.cfg().Hooks.Disconnect != nil && in {
-		s.hub.callDisconnect(last, s.addr(), s.identity(), code)
+	if !in || last == nil && s.hub.cfg().Hooks.Disconnect == nil {
+		return func() {}
 	}
+	if !s.began() {
+		return func() { s.hub.callDisconnect(s.addr(), s.identity(), code) }
+	}
+	r := s.hub.disconnection(s.addr(), s.identity(), code)
+	r.awaits = 1
+	s.hub.runs.startLast(last, r)
+	return func() { s.hub.runs.due(r) }
 }
 
 // hookDone brings an outcome back to the session's worker.
@@ -157,6 +168,91 @@ func (e hookEnded) Run(*loop.Worker) {
 		e.s.more.operations.running = nil
 		e.s.goOn()
 	}
+}
+
+// join is one room of a resume.
+type join struct {
+	ask hook
+	no  *protocol.Error // where nobody is asked
+}
+
+// verdicts is what is said of the rooms of a resume.
+type verdicts struct {
+	mu   sync.Mutex        // the answer is posted under it
+	said []*protocol.Error // of those that were asked so far
+	over bool              // the message is answered
+}
+
+// add notes what was said of the next room; false says that it was too late.
+func (j *verdicts) add(no *protocol.Error) (inTime bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.said = append(j.said, no)
+	return !j.over
+}
+
+// callJoins asks Join about one room after the other, each with a time of its own. When one takes longer, or ends its
+// goroutine, that is the answer for it and, as none can be asked beside it, for those behind it.
+func (r *run) callJoins() {
+	j := &verdicts{}
+	defer func() { // also when one has ended this goroutine
+		r.finishJoins(j, errInternal)
+		r.s.conn.Worker().Post(hookEnded{r.s}, 0)
+	}()
+	for _, of := range r.joins {
+		if of.ask == nil {
+			j.add(of.no)
+			continue
+		}
+		if r.ctx.Err() != nil || !r.callJoin(j, of.ask) {
+			return
+		}
+	}
+}
+
+// obeyTime is how long after the end of its time a Join may return, so that the rooms behind it are still asked about:
+// one that obeys its context does so a moment later.
+const obeyTime = 100 * time.Millisecond
+
+// callJoin asks about one room; false says that it was too late.
+func (r *run) callJoin(j *verdicts, ask hook) (inTime bool) {
+	h := r.s.hub
+	ctx, cancel := context.WithTimeout(r.ctx, h.cfg().HookTimeout)
+	defer cancel()
+	late := time.AfterFunc(h.cfg().HookTimeout+obeyTime, func() {
+		r.finishJoins(j, tookTooLong(h.cfg().HookTimeout))
+		h.cfg().Log.Warn("a hook takes too long; what comes behind it waits", "client", r.s.id, "limit", h.cfg().HookTimeout)
+	})
+	defer late.Stop()
+	err, returned := error(errInternal), false
+	defer func() {
+		switch {
+		case !returned:
+			h.hookBroke(r.s.id, recover())
+		case err != nil && ctx.Err() == context.DeadlineExceeded:
+			err = tookTooLong(h.cfg().HookTimeout)
+		}
+		inTime = j.add(r.s.told(err))
+	}()
+	err = ask(ctx).err
+	returned = true
+	return
+}
+
+// finishJoins answers the message, once: of the rooms that were not asked about with rest.
+func (r *run) finishJoins(j *verdicts, rest *protocol.Error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.over {
+		return
+	}
+	j.over = true
+	all := make([]*protocol.Error, len(r.joins))
+	for i := range all {
+		all[i] = rest
+	}
+	copy(all, j.said)
+	r.answer(outcome{refused: all})
 }
 
 // Refusal is the loop.Handler of a connection that is closed at once, with a code and a reason.

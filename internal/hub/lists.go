@@ -192,7 +192,7 @@ func (h *Hub) usersAsked(_ context.Context, q listQuestion) (json.RawMessage, er
 	return h.usersHere(q).answered()
 }
 
-// UserClients are all clients of a user, by id. ErrUnavailable.
+// UserClients are all clients of a user, by id. ErrUnavailable, also where there are none and a node is gone that may come back.
 func (h *Hub) UserClients(ctx context.Context, user string) (list []ClientInfo, err error) {
 	q := listQuestion{User: user, Limit: 1000}
 	for {
@@ -205,7 +205,10 @@ func (h *Hub) UserClients(ctx context.Context, user string) (list []ClientInfo, 
 			return nil, err
 		}
 		list = append(list, p.List...)
-		if !p.More || len(p.List) == 0 {
+		switch {
+		case len(list) == 0 && h.cluster.moves.misses():
+			return nil, errGoneToo
+		case !p.More || len(p.List) == 0:
 			return list, nil
 		}
 		q.Behind = list[len(list)-1].ID

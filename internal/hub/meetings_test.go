@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"example.com/hubbub/broker"
@@ -339,7 +341,7 @@ func TestADisconnectIsTheAddresss(t *testing.T) {
 		c.Hooks.Disconnect = func(context.Context, Identity, int) { <-open }
 	})
 	addr := addressOf(1)
-	gone := h.callDisconnect(nil, addr, Identity{ID: NewID()}, wire.CloseAbnormal)
+	gone := h.callDisconnect(addr, Identity{ID: NewID()}, wire.CloseAbnormal)
 	h.payers.mu.Lock()
 	p := h.payers.all[payerName{addr: addr}]
 	h.payers.mu.Unlock()
@@ -349,6 +351,171 @@ func TestADisconnectIsTheAddresss(t *testing.T) {
 	close(open)
 	<-gone
 	until(t, "it is paid", func() bool { return h.Kept(KeptHooks) == 0 })
+}
+
+// The hooks of a session come one at a time, whichever of its connections they are of: what the client says over a new one
+// waits until the Disconnect of the old one has returned, however it does, and that waits for a hook of the old one which
+// takes no notice of its end.
+func TestTheHooksOfAResumedSessionComeOneAtATime(t *testing.T) {
+	for how, end := range map[string]func(){"returns": func() {}, "panics": func() { panic("planted") }, "ends its goroutine": runtime.Goexit} {
+		for _, taken := range []bool{false, true} {
+			t.Run(fmt.Sprintf("it %s, taken over %t", how, taken), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					d := newDoings()
+					var once sync.Once
+					h, l := newHubOf(t, 2, func(c *Config) {
+						resumable(c)
+						c.HookTimeout = time.Hour
+						c.Hooks.Publish = func(_ context.Context, _ Identity, p Draft) ([]byte, error) {
+							d.does("publish " + string(p.Content))
+							return nil, nil
+						}
+						c.Hooks.Disconnect = func(context.Context, Identity, int) {
+							d.does("disconnect")
+							once.Do(end)
+						}
+					})
+					a := newClient(t, h, l)
+					publishTo := func(c *client, content int) {
+						c.say(`{"msg_type":"room_message","room":"r","content":%d,"id":%d}`, content, content)
+					}
+					publishTo(a, 1)
+					d.expect(t, "publish 1")
+					if !taken {
+						a.lose(h)
+					}
+					back := a.again(h, l, a.token())
+					if back.id != a.id {
+						t.Fatal("it has no session again")
+					}
+					publishTo(back, 2)
+					publishTo(back, 3)
+					d.expect(t) // the old one's runs yet
+					for _, next := range []string{"disconnect", "publish 2", "publish 3"} {
+						d.end <- true
+						d.expect(t, next)
+					}
+					d.end <- true
+					for _, id := range []float64{2, 3} {
+						if got := back.next(); got["id"] != id || outcomeOf(got) != "yes" {
+							t.Errorf("got %v", got)
+						}
+					}
+					close(d.end)
+					synctest.Wait()
+					l.Panics.Store(0)
+				})
+			})
+		}
+	}
+}
+
+// doings are hooks that have begun, each of which ends when it is told to.
+type doings struct {
+	begun chan string
+	end   chan bool
+}
+
+func newDoings() *doings { return &doings{make(chan string, 100), make(chan bool)} }
+
+func (d *doings) does(what string) {
+	d.begun <- what
+	<-d.end
+}
+
+// expect has these have begun since it was asked last, and no other, once nothing goes on any more.
+func (d *doings) expect(t *testing.T, want ...string) {
+	t.Helper()
+	synctest.Wait()
+	var got []string
+	for len(d.begun) > 0 {
+		got = append(got, <-d.begun)
+	}
+	if !slices.Equal(got, want) {
+		t.Fatalf("there began %q, want %q", got, want)
+	}
+}
+
+// A Disconnect that takes no notice of the end of its time holds its own client up alone, which is told so, and that only
+// until it returns; neither a connection that is lost meanwhile, nor one more, nor the server's end waits for ever.
+func TestADisconnectThatTakesTooLong(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		d := newDoings()
+		h, l := newHubOf(t, 2, func(c *Config) {
+			resumable(c)
+			c.Hooks.Join = func(_ context.Context, _ Identity, room string) error { d.does("join " + room); return nil }
+			c.Hooks.Disconnect = func(context.Context, Identity, int) { d.does("disconnect") }
+		})
+		a := newClient(t, h, l)
+		back := a.again(h, l, a.lose(h))
+		d.expect(t, "disconnect")
+		if got := back.resume(`"r":null,"q":null`); !slices.Equal(got, []string{"resumed q false timeout", "resumed r false timeout"}) {
+			t.Errorf("the resume: %q", got)
+		}
+		d.expect(t)
+		back.lose(h) // behind whose Disconnect comes that of the next one
+		back = back.again(h, l, back.token())
+		if got := outcomeOf(back.ask(`{"msg_type":"join_room","room":"r","id":1}`)); got != "timeout" {
+			t.Errorf("a join: %s", got)
+		}
+		other := newClient(t, h, l)
+		other.say(`{"msg_type":"join_room","room":"other","id":1}`)
+		d.expect(t, "join other")
+		d.end <- true // one of the two
+		d.end <- true
+		d.expect(t, "disconnect")
+		other.wants("joined", map[string]any{"room": "other"})
+		d.end <- true
+		d.expect(t, "join r") // too late: it is not obeyed
+		d.end <- true
+		back.say(`{"msg_type":"join_room","room":"q","id":2}`)
+		d.expect(t, "join q")
+		d.end <- true
+		back.wants("joined", map[string]any{"room": "q"})
+		if got := fmt.Sprint(roomsOf(t, h, back)); got != "[q]" {
+			t.Errorf("it is in %s", got)
+		}
+
+		last := back.again(h, l, back.token())
+		last.say(`{"msg_type":"join_room","room":"last","id":1}`)
+		d.expect(t, "disconnect")
+		l.Stop(0)
+		l.Kill()
+		l.Wait()
+		d.expect(t, "disconnect") // other's
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if left := h.WaitHooks(ctx); left != 2 {
+			t.Errorf("%d hooks are waited for", left)
+		}
+		close(d.end)
+		if left := h.WaitHooks(t.Context()); left != 0 {
+			t.Errorf("%d hooks are left", left)
+		}
+		d.expect(t, "disconnect") // behind a join that nobody waits for
+	})
+}
+
+// A handshake that comes to nothing has its Disconnect beside the hooks of the session whose id it was told: nobody can
+// hold that up by failing.
+func TestTheDisconnectOfAHandshakeHoldsNobodyUp(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		d := newDoings()
+		h, l := newHubOf(t, 1, func(c *Config) {
+			resumable(c)
+			c.HookTimeout = time.Hour
+			c.Hooks.Join = func(_ context.Context, _ Identity, room string) error { d.does("join " + room); return nil }
+			c.Hooks.Disconnect = func(context.Context, Identity, int) { d.does("disconnect") }
+		})
+		a := newClient(t, h, l)
+		of, _ := h.Resume(a.token())
+		h.Session(Identity{ID: of.ID}, netip.Addr{}, &of).Closed(nil, loop.Ending{Code: wire.CloseAbnormal}) // which got no connection
+		d.expect(t, "disconnect")
+		a.say(`{"msg_type":"join_room","room":"r","id":1}`)
+		d.expect(t, "join r")
+		close(d.end)
+		a.wants("joined", map[string]any{"room": "r"})
+	})
 }
 
 // What is asked with a context that has ended is not done.

@@ -78,7 +78,7 @@ func TestDirectMessagesToAnotherNode(t *testing.T) {
 	}
 }
 
-// Who isn't there is unknown, wherever it might have been; of a node that is gone, or can't be asked, too.
+// Who isn't there is unknown, wherever it might have been, but for what may be on a node that can't be asked, or is gone.
 func TestDirectMessagesToNobody(t *testing.T) {
 	m, nodes := historyNodes(t, 3, asIs)
 	a, b := nodes[0].client(), nodes[1].client()
@@ -91,8 +91,11 @@ func TestDirectMessagesToNobody(t *testing.T) {
 	}
 	m.Cut(nodes[2].b, true)
 	until(t, "it is gone", func() bool { peers, _ := nodes[0].Peers(); return len(peers) == 1 })
-	if m := a.direct(nodes[2].newID().String(), 1); m["code"] != "unknown_client" {
+	if m := a.direct(nodes[2].newID().String(), 1); m["code"] != "unavailable" || m["retry"] != true {
 		t.Errorf("of a node that is gone: %v", m)
+	}
+	if m := a.direct(gone.String(), 1); m["code"] != "unknown_client" {
+		t.Errorf("who was on another node, while one is gone: %v", m)
 	}
 	if m := a.direct(b.id, "still"); m["msg_type"] != "ack" {
 		t.Errorf("to a node that is there: %v", m)
@@ -111,6 +114,109 @@ func TestDirectMessagesToNobody(t *testing.T) {
 	until(t, "it is back", func() bool { peers, cut := nodes[2].Peers(); return !cut && len(peers) == 2 })
 	if m := lonely.direct(b.id, 2); m["msg_type"] != "ack" {
 		t.Errorf("when it is back: %v", m)
+	}
+}
+
+// saidOf is what a node says of a client, and of its user, to whoever names them: unavailable, or unknown.
+func saidOf(asker *testNode, by, c *client, user string) map[string]error {
+	h, ctx, id := asker.h, asker.t.Context(), idOf(c)
+	clients, err := h.UserClients(ctx, user)
+	if err == nil && len(clients) == 0 {
+		err = ErrUnknownUser
+	}
+	all := map[string]error{
+		"its user is asked about": err, "its user is disconnected": h.DisconnectUser(ctx, user, 4500, ""),
+		"its user is sent to": errOfPublish(h.Publish(ctx, &Publication{User: user, Content: []byte(`1`)})),
+		"it is asked about":   errOf(h.Client(ctx, id)), "it is disconnected": h.Disconnect(ctx, id, 4500, ""),
+		"it is joined": h.Join(ctx, "r", id), "it is removed": h.Remove(ctx, "r", id),
+		"it is sent to": errOfPublish(h.Publish(ctx, &Publication{Client: id, Content: []byte(`1`)})),
+	}
+	m := by.direct(c.id, 1)
+	all["a client sends to it"] = map[any]error{"unavailable": ErrUnavailable, "unknown_client": ErrUnknownClient}[m["code"]]
+	return all
+}
+
+// expectUnknown has a node say that a client isn't there.
+func expectUnknown(asker *testNode, by, c *client, user string) {
+	asker.t.Helper()
+	for what, err := range saidOf(asker, by, c, user) {
+		if !errors.Is(err, ErrUnknownClient) && !errors.Is(err, ErrUnknownUser) {
+			asker.t.Errorf("%s, %s: %v", user, what, err)
+		}
+	}
+}
+
+// comesTo is a client that loses its connection to one node and comes to another.
+func (c *client) comesTo(to, from *testNode, user string) *client {
+	back := to.comes(c.lose(from.h), user)
+	if back.id != c.id {
+		c.t.Fatalf("welcome %v", back.welcome)
+	}
+	back.resumes("r", "null")
+	return back
+}
+
+// While a node is gone that has said no good-bye, as one that stands still, nobody says that its clients aren't there, wherever
+// they began and whichever way they came to it, until they can't come back any more. Who was elsewhere is unknown all the same.
+func TestWhoMayBeOnANodeThatIsGone(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 4, func(*Config) {})
+	a, b, frozen, left := nodes[0], nodes[1], nodes[2], nodes[3]
+	here := a.comes("", "here")
+	must(t, a.h.Disconnect(t.Context(), idOf(here), 4500, ""))
+	on := map[string]*client{
+		"began":  frozen.comes("", "began"),
+		"moved":  a.comes("", "moved").comesTo(frozen, a, "moved"),
+		"roamed": left.comes("", "roamed").comesTo(a, left, "roamed").comesTo(b, a, "roamed").comesTo(frozen, b, "roamed"),
+	}
+	left.h.Leave(t.Context())
+	left.dies(a, b, frozen)
+	frozen.dies(a, b)
+	for _, asker := range []*testNode{a, b} {
+		by := asker.comes("", "asker")
+		for user, c := range on {
+			for what, err := range saidOf(asker, by, c, user) {
+				if !errors.Is(err, ErrUnavailable) {
+					t.Errorf("%s, %s: %v", user, what, err)
+				}
+			}
+		}
+		if m := by.direct(here.id, 1); m["code"] != "unknown_client" {
+			t.Errorf("who was on a node that is there: %v", m)
+		}
+	}
+	for _, n := range []*testNode{a, b} {
+		m := &n.h.cluster.moves
+		m.mu.Lock()
+		for node := range m.lost {
+			m.lost[node] = 0
+		}
+		m.mu.Unlock()
+		until(t, "their time is up", func() bool { return !m.misses() })
+	}
+	for _, asker := range []*testNode{a, b} {
+		by := asker.comes("", "asker")
+		for user, c := range on {
+			expectUnknown(asker, by, c, user)
+		}
+	}
+}
+
+// A node that ends in good order has given its clients away: who isn't with another one then is unknown at once.
+func TestWhoWasOnANodeThatHasLeft(t *testing.T) {
+	nodes := nodesOf(t, brokertest.NewMemory(), 3, func(*Config) {})
+	a, b, leaves := nodes[0], nodes[1], nodes[2]
+	gone, stays := leaves.comes("", "gone"), leaves.comes("", "stays")
+	must(t, leaves.h.Disconnect(t.Context(), idOf(gone), 4500, ""))
+	leaves.l.Stop(0)
+	leaves.l.Wait()
+	leaves.h.Leave(t.Context())
+	leaves.dies(a, b)
+	for _, asker := range []*testNode{a, b} {
+		by := asker.comes("", "asker")
+		expectUnknown(asker, by, gone, "gone")
+		if m := by.direct(stays.id, 1); m["msg_type"] != "ack" {
+			t.Errorf("to who may come back: %v", m)
+		}
 	}
 }
 
@@ -229,7 +335,7 @@ func TestTheApplicationNamesClientsOnOtherNodes(t *testing.T) {
 	}
 	m.Cut(nodes[2].b, true)
 	until(t, "it knows", func() bool { _, cut := nodes[2].Peers(); return cut })
-	if err := nodes[0].Disconnect(ctx, id, 4500, ""); !errors.Is(err, ErrUnknownClient) && !errors.Is(err, ErrUnavailable) {
+	if err := nodes[0].Disconnect(ctx, id, 4500, ""); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("of a node that is gone: %v", err)
 	}
 	strange := nodes[0].newID()

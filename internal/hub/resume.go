@@ -165,12 +165,12 @@ func (s *session) everyone() *local { return s.state().everyone[s.dialect()] }
 
 // Closed parks the session, or takes it out of every room.
 func (s *session) Closed(_ *loop.Conn, e loop.Ending) {
-	defer s.hooksClosed(e.Code)
+	defer s.hooksClosed(e.Code)()
 	defer s.rise()
 	if s.conn == nil {
 		return // it never came so far as to a connection
 	}
-	began := s.all >= 0 || s.old() != nil
+	began := s.began()
 	if s.all >= 0 {
 		s.forgetExpiry()
 		s.hub.leaveEveryone(s)
@@ -183,6 +183,9 @@ func (s *session) Closed(_ *loop.Conn, e loop.Ending) {
 		s.hub.happened(Event{Kind: Disconnected, Client: s.identity(), Code: e.Code})
 	}
 }
+
+// began says that the connection has a session: a new one, or one that it has claimed.
+func (s *session) began() bool { return s.all >= 0 || s.old() != nil }
 
 // end takes the session out of everything. What fails in one room is logged and keeps it in no other.
 func (s *session) end() {

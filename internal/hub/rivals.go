@@ -168,6 +168,7 @@ func (h *Hub) Leave(ctx context.Context) {
 	}
 	close(ids)
 	all.Wait()
+	c.sayLeft(ctx)
 }
 
 const leaveTime = 10 * time.Second

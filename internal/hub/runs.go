@@ -31,6 +31,7 @@ type runs struct {
 	upgrades int                // handshakes under way, but for those that wait for such a call
 	inside   int                // hooks that wait in WaitHooks themselves; the numbers above leave them out
 	called   map[uint64]*caller // by goroutine, each that runs a hook
+	last     map[ID]*run        // the last hook of a connection that is gone, until it has ended: who resumes its session comes behind it
 }
 
 // caller is a goroutine that runs a hook. Guarded by runs.mu.
@@ -40,18 +41,59 @@ type caller struct {
 }
 
 func (rs *runs) init(h *Hub) {
-	rs.hub, rs.less.L, rs.called = h, &rs.mu, map[uint64]*caller{}
+	rs.hub, rs.less.L, rs.called, rs.last = h, &rs.mu, map[uint64]*caller{}, map[ID]*run{}
 	rs.connects = make(chan struct{}, h.cfg().HookLimit)
 }
 
-// start runs r on a goroutine, now or when another hook ends. Never blocks.
+// start runs r on a goroutine, when the hooks of its session's connections before this one have ended, and there is a place. Never
+// blocks.
 func (rs *runs) start(r *run) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	rs.startLocked(r)
+	rs.startBehind(rs.last[r.s.id], r)
 }
 
-func (rs *runs) startLocked(r *run) {
+// startLast is startAfter for the last hook of a session's connection, behind which those of the next one come. last is nil where
+// this one had none.
+func (rs *runs) startLast(last, r *run) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if last == nil {
+		last = rs.last[r.s.id]
+	}
+	rs.last[r.s.id] = r
+	rs.startBehind(last, r)
+}
+
+// startAfter runs r when last has ended; at once when that is nil or has ended already.
+func (rs *runs) startAfter(last, r *run) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.startBehind(last, r)
+}
+
+// due has a run begin that was held until now.
+func (rs *runs) due(r *run) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if r.awaits--; r.awaits == 0 {
+		rs.startNow(r)
+	}
+}
+
+// startBehind: mu is held, as for all that follow.
+func (rs *runs) startBehind(last, r *run) {
+	if last != nil && !last.ended {
+		last.then = r
+		r.awaits++
+		r.answerLate()
+	}
+	if r.awaits == 0 {
+		rs.startNow(r)
+	}
+}
+
+func (rs *runs) startNow(r *run) {
 	if rs.n >= rs.hub.cfg().HookLimit || !rs.mayRun(r) {
 		rs.waiting++
 		p := rs.payerOf(r)
@@ -84,8 +126,7 @@ const (
 	fewPlaces   = 4
 )
 
-// mayRun says that r may run beside the others of its client: slow hooks of one must not take the places of all. mu is
-// held, as for all that follow.
+// mayRun says that r may run beside the others of its client: slow hooks of one must not take the places of all.
 func (rs *runs) mayRun(r *run) bool {
 	if r.payer == nil {
 		return true
@@ -117,17 +158,6 @@ func (rs *runs) queue(p *payer) {
 	}
 }
 
-// startAfter runs r when last has ended; at once when that is nil or has ended already.
-func (rs *runs) startAfter(last, r *run) {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	if last != nil && !last.ended {
-		last.then = r
-		return
-	}
-	rs.startLocked(r)
-}
-
 // work calls r, then what is to come behind it, then what waits for a place.
 func (rs *runs) work(r *run) {
 	me := &caller{of: &rs.n, r: r}
@@ -153,10 +183,16 @@ func (rs *runs) ended(r *run, me *caller) (next *run) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	r.ended = true
+	if rs.last[r.s.id] == r {
+		delete(rs.last, r.s.id)
+	}
 	rs.hub.keep(KeptHooks, r.payer, -r.cost)
 	rs.take(r, -1)
+	if r.then != nil {
+		r.then.awaits--
+	}
 	switch {
-	case r.then != nil:
+	case r.then != nil && r.then.awaits == 0:
 		next = r.then
 	case rs.n < rs.hub.cfg().HookLimit: // there may be one more than that: see WaitHooks
 		next = rs.pop()
@@ -302,12 +338,19 @@ type run struct {
 
 	answered sync.Once // by the hook's end or by the end of its time
 
-	ended bool // guarded by runs.mu, as is then
-	then  *run
+	late *time.Timer // answers where its turn doesn't come in time; nil where nothing is before it. Static when it is called
+
+	// Guarded by runs.mu.
+	ended  bool
+	then   *run // behind it
+	awaits int  // for how much it waits: the end of the one before it, and due
 }
 
 // call calls the hook. However that ends, the message is answered and the session goes on.
 func (r *run) call() {
+	if r.late != nil {
+		r.late.Stop()
+	}
 	if r.ctx.Err() != nil {
 		return // the client is gone
 	}
@@ -362,6 +405,22 @@ func (r *run) answer(out outcome) {
 	}
 }
 
+// answerLate has a message answered whose hook waits for another of its client, which takes no notice of the end of its time: that is of a
+// connection before, since a session has one hook after the other.
+func (r *run) answerLate() {
+	if r.raw == nil {
+		return
+	}
+	limit := r.s.hub.cfg().HookTimeout
+	r.late = time.AfterFunc(limit, func() {
+		if r.joins != nil {
+			r.finishJoins(&verdicts{}, tookTooLong(limit))
+		} else {
+			r.answer(outcome{err: tookTooLong(limit)})
+		}
+	})
+}
+
 func tookTooLong(limit time.Duration) *protocol.Error {
 	return &protocol.Error{Code: protocol.Timeout, Message: "this took the application longer than " + limit.String()}
 }
@@ -370,89 +429,4 @@ func tookTooLong(limit time.Duration) *protocol.Error {
 func (h *Hub) paysFor(r *run, p *payer, cost int64) {
 	r.payer, r.cost = p, cost
 	h.keep(KeptHooks, p, cost)
-}
-
-// join is one room of a resume.
-type join struct {
-	ask hook
-	no  *protocol.Error // where nobody is asked
-}
-
-// verdicts is what is said of the rooms of a resume.
-type verdicts struct {
-	mu   sync.Mutex        // the answer is posted under it
-	said []*protocol.Error // of those that were asked so far
-	over bool              // the message is answered
-}
-
-// add notes what was said of the next room; false says that it was too late.
-func (j *verdicts) add(no *protocol.Error) (inTime bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.said = append(j.said, no)
-	return !j.over
-}
-
-// callJoins asks Join about one room after the other, each with a time of its own. When one takes longer, or ends its
-// goroutine, that is the answer for it and, as none can be asked beside it, for those behind it.
-func (r *run) callJoins() {
-	j := &verdicts{}
-	defer func() { // also when one has ended this goroutine
-		r.finishJoins(j, errInternal)
-		r.s.conn.Worker().Post(hookEnded{r.s}, 0)
-	}()
-	for _, of := range r.joins {
-		if of.ask == nil {
-			j.add(of.no)
-			continue
-		}
-		if r.ctx.Err() != nil || !r.callJoin(j, of.ask) {
-			return
-		}
-	}
-}
-
-// obeyTime is how long after the end of its time a Join may return, so that the rooms behind it are still asked about:
-// one that obeys its context does so a moment later.
-const obeyTime = 100 * time.Millisecond
-
-// callJoin asks about one room; false says that it was too late.
-func (r *run) callJoin(j *verdicts, ask hook) (inTime bool) {
-	h := r.s.hub
-	ctx, cancel := context.WithTimeout(r.ctx, h.cfg().HookTimeout)
-	defer cancel()
-	late := time.AfterFunc(h.cfg().HookTimeout+obeyTime, func() {
-		r.finishJoins(j, tookTooLong(h.cfg().HookTimeout))
-		h.cfg().Log.Warn("a hook takes too long; what comes behind it waits", "client", r.s.id, "limit", h.cfg().HookTimeout)
-	})
-	defer late.Stop()
-	err, returned := error(errInternal), false
-	defer func() {
-		switch {
-		case !returned:
-			h.hookBroke(r.s.id, recover())
-		case err != nil && ctx.Err() == context.DeadlineExceeded:
-			err = tookTooLong(h.cfg().HookTimeout)
-		}
-		inTime = j.add(r.s.told(err))
-	}()
-	err = ask(ctx).err
-	returned = true
-	return
-}
-
-// finishJoins answers the message, once: of the rooms that were not asked about with rest.
-func (r *run) finishJoins(j *verdicts, rest *protocol.Error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.over {
-		return
-	}
-	j.over = true
-	all := make([]*protocol.Error, len(r.joins))
-	for i := range all {
-		all[i] = rest
-	}
-	copy(all, j.said)
-	r.answer(outcome{refused: all})
 }
