@@ -529,7 +529,7 @@ func TestANodeDiesWhileItIsAsked(t *testing.T) {
 		defer close(asked)
 		for ctx.Err() == nil {
 			_, err := nodes[0].Client(ctx, idOf(b))
-			if err != nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrTimeout) && !errors.Is(err, ErrUnknownClient) {
+			if err != nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrTimeout) && !errors.Is(err, ErrUnknownClient) && !errors.Is(err, ctx.Err()) {
 				t.Errorf("asked about: %v", err)
 			}
 			if _, _, err := nodes[2].ClientsAfter(ctx, ID{}, 10); err != nil && !errors.Is(err, ErrUnavailable) {
