@@ -362,7 +362,7 @@ func TestAPIListsAreReadPageByPage(t *testing.T) {
 }
 
 func TestAPIWithWhatIsNoCall(t *testing.T) {
-	s, b := startAPI(t, hubbub.Config{MaxMessageBytes: 1000})
+	s, b := startAPI(t, hubbub.Config{MaxMessageBytes: 1024})
 	const good = `{"room":"r","content":1}`
 	if a := b.fails(405, "bad_message", "POST", "GET", "/publish", ""); a.header.Get("Allow") != "POST" {
 		t.Error(a.header)
@@ -385,8 +385,8 @@ func TestAPIWithWhatIsNoCall(t *testing.T) {
 	b.fails(415, "bad_message", "Content-Encoding", "POST", "/publish", good, "Content-Encoding", "gzip")
 	b.fails(400, "bad_message", "no body", "DELETE", "/users/x", good)
 	b.fails(400, "bad_json", "ends too early", "POST", "/publish", " ")
-	b.fails(413, "too_large", "content has 1002 bytes, at most 1000", "POST", "/publish", `{"room":"r","content":"`+strings.Repeat("x", 1000)+`"}`)
-	b.ok("POST", "/publish", `{"room":"r","content":"`+strings.Repeat("x", 998)+`"}`)
+	b.fails(413, "too_large", "content has 1026 bytes, at most 1024", "POST", "/publish", `{"room":"r","content":"`+strings.Repeat("x", 1024)+`"}`)
+	b.ok("POST", "/publish", `{"room":"r","content":"`+strings.Repeat("x", 1022)+`"}`)
 	if a := b.call("GET", "/info", "", "Origin", "https://evil.example"); a.header.Get("Access-Control-Allow-Origin") != "" {
 		t.Error(a.header)
 	}
@@ -395,11 +395,11 @@ func TestAPIWithWhatIsNoCall(t *testing.T) {
 
 // What is too large is refused before it is read where its length is told, and as soon as it shows where it isn't.
 func TestAPIBodiesThatAreTooLarge(t *testing.T) {
-	s, b := startAPI(t, hubbub.Config{MaxMessageBytes: 1000})
+	s, b := startAPI(t, hubbub.Config{MaxMessageBytes: 1024})
 	head := "POST /api/v1/publish HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer " + b.key + "\r\nContent-Type: application/json\r\n"
 	for name, rest := range map[string]string{
-		"told":    fmt.Sprintf("Content-Length: %d\r\n\r\n", 1<<20+1001),
-		"expects": fmt.Sprintf("Expect: 100-continue\r\nContent-Length: %d\r\n\r\n", 1<<20+1001),
+		"told":    fmt.Sprintf("Content-Length: %d\r\n\r\n", 1<<20+1025),
+		"expects": fmt.Sprintf("Expect: 100-continue\r\nContent-Length: %d\r\n\r\n", 1<<20+1025),
 		"chunked": "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("10000\r\n"+strings.Repeat(" ", 0x10000)+"\r\n", 17),
 	} {
 		nc, err := net.Dial("tcp", s.Addr)

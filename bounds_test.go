@@ -80,7 +80,7 @@ func TestAUsersNameAtItsEdge(t *testing.T) {
 
 // --max-message-bytes counts what is in a message: whole, in pieces, or inflated.
 func TestAMessageAtItsBound(t *testing.T) {
-	const bound = 1000
+	const bound = 1 << 10
 	rawtest.EachIO(t, func(t *testing.T, io string) {
 		s := rawtest.Start(t, hubbub.Config{IO: io, MaxMessageBytes: bound})
 		content := func(n int) string { // of a message of n bytes

@@ -138,11 +138,14 @@ func (c *Config) validateStore(bad *faults) {
 	}
 	s := nats.Store{Cluster: c.natsCluster(), Listen: c.Cluster.Listen, Advertise: c.Cluster.Advertise}
 	joined(bad, s.Check())
+	own := c.storeAddress()
 	switch n := len(c.stores()); {
 	case n == 1 && len(c.Cluster.Join) > 0:
 		bad.add("join %s: it names this store alone; name the others, or leave it out where there are none", strings.Join(c.Cluster.Join, ","))
 	case n == 2:
 		bad.add("join %s: two stores take nothing when either is gone, which is worse than one; have 1, 3 or 5", strings.Join(c.Cluster.Join, ","))
+	case n%2 == 0 && own != "" && !slices.Contains(c.Cluster.Join, own):
+		bad.add("join %s: it doesn't name this store, %s, which would be one too many; name it there as it calls itself, by cluster-advertise or else cluster-listen", strings.Join(c.Cluster.Join, ","), own)
 	}
 }
 
@@ -208,6 +211,9 @@ func (c *Config) validateNATS(bad *faults) {
 	}
 	if len(c.NATS.URLs) == 0 && c.NATS.CA != "" {
 		bad.add("nats-ca %s: it needs nats", c.NATS.CA)
+	}
+	if c.role() == roleNATS {
+		joined(bad, (&nats.Config{Creds: c.NATS.Creds, CA: c.NATS.CA}).CheckFiles())
 	}
 	if l := &c.Cluster; c.role() != roleStore && c.role() != roleJoining {
 		for _, f := range [][2]string{{"cluster-tls-cert", l.TLSCert}, {"cluster-tls-key", l.TLSKey}, {"cluster-tls-ca", l.TLSCA}} {

@@ -39,7 +39,7 @@ type Config struct {
 	// MaxRoomsPerClient is how many rooms a client may be in. Default: 1000.
 	MaxRoomsPerClient int
 	// MaxMessageBytes bounds a client's message, all its fragments together; a larger one closes the connection with
-	// 1009. Default: 64 KiB.
+	// 1009. At least 128; below 1 KiB a client can't come back to a room of the longest name. Default: 64 KiB.
 	MaxMessageBytes int
 	// SendQueueBytes and SendQueueAge are what a client may leave unsent before SlowConsumer acts: that many bytes, and
 	// the oldest of them that old. Less bytes than MaxMessageBytes are refused. Default: 1 MiB, 30 s.
@@ -334,6 +334,9 @@ type faults []error
 
 func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Errorf(format, args...)) }
 
+// leastMessage has room for a message to a room and its id.
+const leastMessage = 128
+
 func (c Config) validateNumbers() (bad faults) {
 	const most = 1 << 30
 	for _, n := range []struct {
@@ -352,6 +355,9 @@ func (c Config) validateNumbers() (bad faults) {
 		if n.value < n.least || n.value > n.most {
 			bad.add("%s %d: not between %d and %d", n.name, n.value, n.least, n.most)
 		}
+	}
+	if n := c.MaxMessageBytes; n > 0 && n < leastMessage {
+		bad.add("max-message-bytes %d: less than %d, in which hardly a message has room", n, leastMessage)
 	}
 	if (c.keepsLog() || c.role() > roleBroker) && c.MaxMessageBytes > nats.MaxBody {
 		bad.add("max-message-bytes %d: more than the %d that the log of rooms takes (data-dir, join, nats)", c.MaxMessageBytes, nats.MaxBody)

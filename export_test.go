@@ -58,3 +58,6 @@ func Writes(s *Server) (n int64) {
 
 // TakeSample does what happens every ten seconds.
 func TakeSample(s *Server) { s.takeSample() }
+
+// WouldAllow is what the log advises where all connections are open that may be.
+func WouldAllow(s *Server) string { return s.cfg().tooMany().flag }

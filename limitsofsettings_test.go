@@ -39,7 +39,7 @@ func spans() (all []span) {
 	number("max-rooms-per-client", 1, 1<<20, func(c *hubbub.Config) *int { return &c.MaxRoomsPerClient })
 	number("max-hook-calls", 1, many, func(c *hubbub.Config) *int { return &c.MaxHookCalls })
 	number("send-queue-bytes", 64<<10, many, func(c *hubbub.Config) *int { return &c.SendQueueBytes })
-	add("max-message-bytes", 1, nats.MaxBody, func(c *hubbub.Config, v int64) {
+	add("max-message-bytes", 128, nats.MaxBody, func(c *hubbub.Config, v int64) {
 		c.MaxMessageBytes, c.SendQueueBytes, c.DataDir = int(v), many, "/somewhere"
 	})
 	add("max-buffered-bytes", 64<<10, many, func(c *hubbub.Config, v int64) { c.MaxBufferedBytes = v })

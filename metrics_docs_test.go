@@ -170,3 +170,112 @@ func TestEveryMetricIsInTheDocs(t *testing.T) {
 		}
 	}
 }
+
+// The table of the log has every line at warn and error that the server writes, with its level, and none that it doesn't.
+func TestEveryWarningIsInTheDocs(t *testing.T) {
+	_, table, _ := strings.Cut(operations(t), "\n## Logs\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	documented := map[string][]string{} // lines, by level: what they begin with
+	before := ""
+	for row := range strings.Lines(table) {
+		cells := strings.Split(row, "|")
+		if len(cells) < 4 {
+			continue
+		}
+		if !strings.Contains(cells[2], "`") { // "the same"
+			cells[2] = before
+		}
+		before = cells[2]
+		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cells[2], -1) {
+			for level := range strings.SplitSeq(strings.TrimSpace(cells[1]), ", ") {
+				documented[level] = append(documented[level], m[1])
+			}
+		}
+	}
+	logged, texts := logLines(t)
+	for level, lines := range logged {
+		for line, where := range lines {
+			if !slices.ContainsFunc(documented[level], func(d string) bool {
+				begins, _, _ := strings.Cut(d, "…")
+				return begins != "" && strings.HasPrefix(line, begins)
+			}) {
+				t.Errorf("%s: docs/operations.md lacks the line %q at %s", where, line, level)
+			}
+		}
+		for _, d := range documented[level] {
+			for part := range strings.SplitSeq(d, "…") {
+				if !slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(text, part) }) {
+					t.Errorf("docs/operations.md has the line %q, which nothing writes", d)
+				}
+			}
+		}
+	}
+}
+
+// logLines are the texts, or what they begin with, of all lines at warn and error that the sources write, with where; and
+// all texts that stand in the sources.
+func logLines(t *testing.T) (lines map[string]map[string]string, texts []string) {
+	lines = map[string]map[string]string{"warn": {}, "error": {}}
+	levels := map[string]string{"Warn": "warn", "Error": "error", "LevelWarn": "warn", "LevelError": "error"}
+	begins := func(e ast.Expr) string {
+		for {
+			switch is := e.(type) {
+			case *ast.BinaryExpr:
+				e = is.X
+				continue
+			case *ast.BasicLit:
+				if text, err := strconv.Unquote(is.Value); err == nil {
+					return text
+				}
+			}
+			return ""
+		}
+	}
+	for _, dir := range serverSources(t) {
+		files, _ := filepath.Glob(dir + "/*.go")
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+					texts = append(texts, begins(lit))
+				}
+				call, ok := n.(*ast.CallExpr)
+				if !ok {
+					return true
+				}
+				level := ""
+				for i, e := range append([]ast.Expr{call.Fun}, call.Args...) { // the text stands behind the level
+					if text := begins(e); level != "" && text != "" {
+						lines[level][text] = file
+					}
+					level = ""
+					if s, ok := e.(*ast.SelectorExpr); ok && (i == 0 || strings.HasPrefix(s.Sel.Name, "Level")) {
+						level = levels[s.Sel.Name]
+					}
+				}
+				return true
+			})
+		}
+	}
+	if len(lines["warn"]) < 40 || len(lines["error"]) < 30 {
+		t.Fatalf("found only %v", lines)
+	}
+	return lines, texts
+}
+
+// serverSources are the folders whose code is in a server that runs.
+func serverSources(t *testing.T) []string {
+	others := []string{"alarms", "audit", "bench", "doctor", "faulty", "model", "rawtest", "wsclient"}
+	dirs, err := filepath.Glob("internal/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs = slices.DeleteFunc(dirs, func(dir string) bool { return slices.Contains(others, filepath.Base(dir)) })
+	return append(dirs, ".", "cmd/hubbub", "broker/nats")
+}

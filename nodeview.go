@@ -119,7 +119,7 @@ func (s *Server) fits(others []hub.NodeInfo) error {
 	for _, o := range others {
 		first := o.In || o.Started < own.Started || o.Started == own.Started && o.ID < own.ID
 		if first && o.Policies != own.Policies {
-			return fmt.Errorf("the policies of rooms are others than those of the node %s, which is there already: %s; give all nodes the same rooms, and stop all of them to change it", o.Name, s.difference(o))
+			return fmt.Errorf("the policies of rooms are others than those of the node %s, which is there already: %s; give all nodes the same rooms: a reload of each changes them, or a stop of all", o.Name, s.difference(o))
 		}
 	}
 	return nil

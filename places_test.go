@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -338,4 +339,19 @@ func TestTheOldestHalfARequestMakesRoom(t *testing.T) {
 	last := halves[places-1]
 	last.SendRaw([]byte(rawtest.Upgrade(s, "/echo")[20:]))
 	last.ExpectUpgrade()
+}
+
+// Where the limit of open files allows no more connections a higher --max-connections alone would help nobody.
+func TestWhatWouldAllowMoreConnections(t *testing.T) {
+	for most, want := range map[int]string{
+		1:       "--max-connections above 1",
+		0:       "a limit of open files above ",
+		1 << 29: ", and then --max-connections above 536870912",
+	} {
+		s := rawtest.Start(t, hubbub.Config{MaxConnections: most})
+		got := hubbub.WouldAllow(s.Server)
+		if !strings.Contains(got, want) || strings.Contains(got, "open files") != (most != 1) || strings.Contains(got, "--max-connections") != (most != 0) {
+			t.Errorf("at most %d: %s", most, got)
+		}
+	}
 }

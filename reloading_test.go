@@ -104,9 +104,9 @@ func TestEachSettingTakesEffectAtAReload(t *testing.T) {
 		"max-connections":        {next: func(c *hubbub.Config) { c.MaxConnections = 1 }, first: held, look: answered("/ws", nil, ""), before: "101", after: "503"},
 		"max-connections-per-ip": {old: func(c *hubbub.Config) { c.MaxConnectionsPerIP = 100 }, next: func(c *hubbub.Config) { c.MaxConnectionsPerIP = 1 }, first: held, look: answered("/ws", nil, ""), before: "101", after: "429"},
 		"max-rooms-per-client":   {next: func(c *hubbub.Config) { c.MaxRoomsPerClient = 1 }, look: code(`{"msg_type":"join_room","room":"a"}`, `{"msg_type":"join_room","room":"b"}`), before: "joined", after: "limit_reached"},
-		"max-message-bytes": {next: func(c *hubbub.Config) { c.MaxMessageBytes = 1000 }, look: func(t *testing.T, s *rawtest.Server) string {
+		"max-message-bytes": {next: func(c *hubbub.Config) { c.MaxMessageBytes = 1024 }, look: func(t *testing.T, s *rawtest.Server) string {
 			return fmt.Sprint(rawtest.Dial(t, s, "/ws").NextJSON()["max_message_bytes"])
-		}, before: "65536", after: "1000"},
+		}, before: "65536", after: "1024"},
 		"max-buffered-bytes": {old: func(c *hubbub.Config) { c.MaxBufferedBytes = 1 << 30 }, next: func(c *hubbub.Config) { c.MaxBufferedBytes = 1 << 29 }, look: func(_ *testing.T, s *rawtest.Server) string {
 			return fmt.Sprint(s.Info().MaxBuffered)
 		}, before: fmt.Sprint(1 << 30), after: fmt.Sprint(1 << 29)},

@@ -18,7 +18,7 @@ type RoomPolicy struct {
 	// Match is a pattern for the whole name, byte for byte: "*" stands for any run of characters, also none, all else
 	// for itself; but "${user}" for the client's own name, literally. A rule with "${user}" sets Join, Read and Publish
 	// alone, for clients whose name fits; all else of the room is by the first rule without it. Where a "*" follows
-	// "${user}", the text between them must not be in the name, or nothing fits. It must be set.
+	// "${user}", the text between them must not be in the name, or nothing fits. Any other "${...}" is refused. It must be set.
 	Match string
 	// History is what the room keeps of its messages, for those who come back or look back; &History{} is nothing.
 	// Default: 100 messages, 2 min, 64 KiB.
@@ -241,6 +241,9 @@ func checkMatch(p *glob.Template, earlier []*glob.Template) error {
 	}
 	if p.Never() {
 		return errors.New(`a * right behind ${user} fits nothing: put a text between them that is in no user's name`)
+	}
+	if unknown := glob.Unknown(p.String()); unknown != "" {
+		return fmt.Errorf("there is no %s; did you mean %s, the client's own name?", unknown, glob.User)
 	}
 	// What a name may not have, a pattern that is part of one may not have either.
 	if err := protocol.CheckRoom([]byte(p.String())); err != nil {

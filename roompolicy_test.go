@@ -100,6 +100,8 @@ func TestABadRuleIsRefusedByName(t *testing.T) {
 		{[]hubbub.RoomPolicy{{Match: "a*", Read: "all"}}, `rooms[0].read "all": unknown; use anyone, members, users, granted or server (match "a*")`},
 		{[]hubbub.RoomPolicy{{Match: "a.${user}", Join: "members"}}, `rooms[0].join "members": unknown; use anyone, users, granted or server (match "a.${user}")`},
 		{[]hubbub.RoomPolicy{{Match: "a.${user}*"}}, `rooms[0].match "a.${user}*": a * right behind ${user} fits nothing: put a text between them that is in no user's name`},
+		{[]hubbub.RoomPolicy{{Match: "a.${User}"}}, `rooms[0].match "a.${User}": there is no ${User}; did you mean ${user}, the client's own name?`},
+		{[]hubbub.RoomPolicy{{Match: "a.${user}.${room}", Join: "users"}}, `there is no ${room}; did you mean ${user}, the client's own name?`},
 		{[]hubbub.RoomPolicy{{Match: "a*"}, {Match: "a.${user}"}}, `rooms[1].match "a.${user}": never reached: rooms[0], match "a*", comes first`},
 		{[]hubbub.RoomPolicy{{Match: "a.${user}.*"}, {Match: "a*"}, {Match: "a.${user}.*"}}, `rooms[2].match "a.${user}.*": never reached: rooms[0], match "a.${user}.*", comes first`},
 		{[]hubbub.RoomPolicy{{Match: "a.${user}", Presence: "off"}}, `rooms[0].presence ` + alone},
@@ -137,6 +139,7 @@ func TestABadRuleIsRefusedByName(t *testing.T) {
 	// The bounds themselves are taken.
 	for _, r := range []hubbub.RoomPolicy{
 		{Match: strings.Repeat("a", 255), History: &hubbub.History{Messages: 1, Age: 1, Bytes: 1}, IdleTTL: new(time.Duration(0))},
+		{Match: "$user {user} ${user"},
 		{Match: "*", History: &hubbub.History{Messages: 100_000, Age: 24 * time.Hour, Bytes: 256 << 20}, IdleTTL: new(24 * time.Hour)},
 	} {
 		if err := (hubbub.Config{Rooms: []hubbub.RoomPolicy{r}}).Validate(); err != nil {

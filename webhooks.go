@@ -73,6 +73,8 @@ func (w Webhooks) validate() (bad faults) {
 	for _, text := range w.Rooms {
 		if err := protocol.CheckRoom([]byte(text)); err != nil { // what a name may not have, a pattern may not have either
 			bad.add("webhook-rooms %q: no room has such a name: %s", text, err.Message)
+		} else if strings.Contains(text, glob.User) || glob.Unknown(text) != "" {
+			bad.add("webhook-rooms %q: no name is put in here; did you mean *, any run of characters?", text)
 		}
 	}
 	return bad

@@ -226,6 +226,9 @@ func TestSettingsOfWebhooks(t *testing.T) {
 		{func(c *hubbub.Config) {
 			c.Webhooks.Events, c.Webhooks.Rooms = []string{"message.published"}, []string{"", "a\n"}
 		}, []string{`webhook-rooms "": no room`, `webhook-rooms "a\n": no room`}},
+		{func(c *hubbub.Config) {
+			c.Webhooks.Events, c.Webhooks.Rooms = []string{"message.published"}, []string{"a.${user}", "a.${room}"}
+		}, []string{`webhook-rooms "a.${user}": no name is put in here`, `webhook-rooms "a.${room}": no name is put in here`}},
 		{func(c *hubbub.Config) { c.NodeName = "a b" }, []string{`node-name "a b"`}},
 		{func(c *hubbub.Config) { c.NodeName = strings.Repeat("x", 129) }, []string{"129 bytes"}},
 	} {

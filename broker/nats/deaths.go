@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"net"
 	"slices"
+	"strings"
 	"time"
 	_ "unsafe" // for go:linkname
 
@@ -37,6 +38,8 @@ type deaths struct {
 	s       *stores
 	self    *server.Server    // whose routes these are
 	routes  map[string]*route // by the name of the store at the other end
+	leaving chan *client.Msg  // what stores say that stop as planned
+	leave   map[string]bool   // their servers' ids
 	asked   time.Time         // for addresses
 	orphans []*orphan
 }
@@ -58,20 +61,41 @@ type orphan struct {
 
 // watchDeaths looks after the other stores until the broker ends.
 func (s *stores) watchDeaths() {
-	d := &deaths{s: s}
+	d := &deaths{s: s, leaving: make(chan *client.Msg, 64), leave: map[string]bool{}}
+	if _, err := s.system.ChanSubscribe(leavingSubject, d.leaving); err != nil {
+		return // the connection was closed: the broker ends
+	}
 	for s.b.pause(deathEvery) {
 		d.look()
+	}
+}
+
+// leavingSubject has, in the place of the star, the id of a server that hands over what it leads and ends then.
+const leavingSubject = "$SYS.SERVER.*.LAMEDUCK"
+
+// hearLeaving notes which stores have said that they leave.
+func (d *deaths) hearLeaving() {
+	for {
+		select {
+		case m := <-d.leaving:
+			if parts := strings.Split(m.Subject, "."); len(parts) == 4 {
+				d.leave[parts[2]] = true
+			}
+		default:
+			return
+		}
 	}
 }
 
 func (d *deaths) look() {
 	self := d.s.b.server.running()
 	if self == nil || self != d.self {
-		*d = deaths{s: d.s, self: self, routes: map[string]*route{}}
+		*d = deaths{s: d.s, self: self, routes: map[string]*route{}, leaving: d.leaving, leave: d.leave}
 	}
 	if self == nil {
 		return
 	}
+	d.hearLeaving()
 	now, err := routesOf(self)
 	if err != nil {
 		return
@@ -86,10 +110,11 @@ func (d *deaths) look() {
 		}
 		dead := now[name] != "" || d.refuses(r)
 		if dead {
-			d.died(name, now)
+			d.died(name, d.leave[r.id], now)
 		}
 		if dead || time.Since(r.lost) > deathWait {
 			delete(d.routes, name)
+			delete(d.leave, r.id)
 		}
 	}
 	for name, id := range now {
@@ -157,8 +182,9 @@ func (d *deaths) refuses(r *route) bool {
 // raftAccounts have the logs: that of rooms', and that of the cluster's own.
 var raftAccounts = []string{server.DEFAULT_GLOBAL_ACCOUNT, server.DEFAULT_SYSTEM_ACCOUNT}
 
-// died notes the logs that a store has led. now are the stores that are left.
-func (d *deaths) died(name string, now map[string]string) {
+// died notes the logs that a store has led, where it was planned too: it may not have handed over all of them. now are the
+// stores that are left.
+func (d *deaths) died(name string, planned bool, now map[string]string) {
 	at, led := time.Now(), 0
 	for _, account := range raftAccounts {
 		for group, info := range raftGroups(d.self, account, "") {
@@ -171,6 +197,10 @@ func (d *deaths) died(name string, now map[string]string) {
 			})
 			led++
 		}
+	}
+	if planned {
+		d.s.b.log.Info("a store has left", "store", name)
+		return
 	}
 	d.s.b.log.Warn("a store has died", "store", name, "logs that it led, and this one has", led)
 }

@@ -83,10 +83,13 @@ func TestDeathsAreSeen(t *testing.T) {
 	for _, name := range rooms {
 		c.published(n, testRoom(name), "planned")
 	}
+	c.logs(`"a store has left" store=store1`)
 	c.startAll()
 	c.well(n)
-	if strings.Contains(c.log.String(), "a copy stands for election") {
-		t.Error("a store that stops as planned has left logs without a leader")
+	for _, says := range []string{"a copy stands for election", "a store has died"} {
+		if strings.Contains(c.log.String(), says) {
+			t.Error("of a store that stops as planned the log has:", says)
+		}
 	}
 }
 

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 
 	client "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 )
 
 // Dial connects to NATS servers that have JetStream: one cluster's, by URLs with commas between them. The schemes are nats,
@@ -27,6 +29,27 @@ func Dial(urls string, cfg Config) (*Broker, error) {
 		options = append(options, client.RootCAs(cfg.CA))
 	}
 	return connect(nil, cfg, urls, options...)
+}
+
+// CheckFiles says all that is wrong with the files of the settings, each in the words of its flag. Nothing of what is in
+// them is in the error.
+func (c *Config) CheckFiles() error {
+	var errs []error
+	if c.Creds != "" {
+		b, err := os.ReadFile(c.Creds)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("nats-creds: %w", err))
+		} else if key, err := nkeys.ParseDecoratedNKey(b); err != nil {
+			errs = append(errs, fmt.Errorf("nats-creds %s has no credentials: a file is wanted such as nsc makes, with a token and a key", c.Creds))
+		} else {
+			key.Wipe()
+		}
+	}
+	if c.CA != "" {
+		_, err := readCA("nats-ca", c.CA)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func checkURLs(urls string) error {

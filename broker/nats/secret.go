@@ -65,15 +65,24 @@ func (c *Cluster) routePassword() string {
 	return base64.RawURLEncoding.EncodeToString(c.derive("routes"))
 }
 
-// config reads the files. A certificate that is replaced is read when the next connection is made.
-func (t *TLS) config() (*tls.Config, error) {
-	pem, err := os.ReadFile(t.CA)
+// readCA reads the file of a setting, which says who signs.
+func readCA(setting, file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("cluster-tls-ca: %w", err)
+		return nil, fmt.Errorf("%s: %w", setting, err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("cluster-tls-ca %s has no certificate in PEM", t.CA)
+		return nil, fmt.Errorf("%s %s has no certificate in PEM", setting, file)
+	}
+	return pool, nil
+}
+
+// config reads the files. A certificate that is replaced is read when the next connection is made.
+func (t *TLS) config() (*tls.Config, error) {
+	pool, err := readCA("cluster-tls-ca", t.CA)
+	if err != nil {
+		return nil, err
 	}
 	var last atomic.Pointer[tls.Certificate]
 	read := func() (*tls.Certificate, error) {

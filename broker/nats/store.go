@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -75,7 +76,7 @@ func split(what, address string) (host string, port int, err error) {
 	return host, port, nil
 }
 
-// Check says all that is wrong with the settings, each in the words of its flag.
+// Check says all that is wrong with the settings, and with the files of TLS, each in the words of its flag.
 func (c *Cluster) Check() error {
 	var errs []error
 	if len(c.Secret) < MinSecret {
@@ -84,26 +85,47 @@ func (c *Cluster) Check() error {
 	if c.Name != "" && !isName(c.Name) {
 		errs = append(errs, fmt.Errorf("cluster-name %q isn't 1 to 64 of A-Z, a-z, 0-9, - and _", c.Name))
 	}
-	for _, address := range c.Join {
+	for i, address := range c.Join {
 		host, _, err := split("join", address)
 		if err == nil && host == "" {
 			err = fmt.Errorf("join %q names no host", address)
 		}
-		errs = append(errs, err)
+		errs = append(errs, err, portsApart("join", address, c.Join[:i]))
 	}
 	if t := c.TLS; t != nil {
 		if t.CA == "" || t.Cert == "" || t.Key == "" {
 			errs = append(errs, errors.New("cluster-tls-ca, cluster-tls-cert and cluster-tls-key go together: set all three, or none"))
+		} else if _, err := t.config(); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// portsApart is an error where a store and another one would listen at one port of their host: each takes its own and the one
+// above.
+func portsApart(what, address string, others []string) error {
+	host, port, err := split(what, address)
+	if err != nil {
+		return nil // it is said
+	}
+	for _, other := range others {
+		h, p, err := split(what, other)
+		if err == nil && strings.EqualFold(h, host) && (p == port+1 || p == port-1) {
+			return fmt.Errorf("%s %s: the store %s has one of its ports: each takes the one above its own, too; have them two apart", what, address, other)
+		}
+	}
+	return nil
+}
+
 // Check says all that is wrong with the settings, each in the words of its flag. It doesn't look at Dir and ID.
 func (s *Store) Check() error {
 	errs := []error{s.Cluster.Check()}
-	if _, err := s.Address(); err != nil {
+	own, err := s.Address()
+	if err != nil {
 		errs = append(errs, err)
+	} else if !slices.Contains(s.Join, own) {
+		errs = append(errs, portsApart("cluster-listen", own, s.Join))
 	}
 	return errors.Join(errs...)
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -15,6 +17,46 @@ func adminAddress(listen string) string {
 		return "127.0.0.1" + listen
 	}
 	return listen
+}
+
+// collisions are the addresses of which no two can be listened at together.
+func (c *serveCmd) collisions() (errs []error) {
+	type place struct{ setting, address string }
+	at := []place{{"listen " + c.Listen, c.Listen}}
+	if c.AdminListen != "" {
+		at = append(at, place{"admin-listen " + c.AdminListen, adminAddress(c.AdminListen)})
+	}
+	if host, port, err := net.SplitHostPort(c.ClusterListen); err == nil {
+		n, _ := strconv.Atoi(port)
+		at = append(at, place{"cluster-listen " + c.ClusterListen, c.ClusterListen},
+			place{"cluster-listen " + c.ClusterListen + ", by the port above it, which is for other stores", net.JoinHostPort(host, strconv.Itoa(n+1))})
+	}
+	for i, a := range at {
+		for _, b := range at[:i] {
+			if overlap(a.address, b.address) {
+				errs = append(errs, fmt.Errorf("%s: --%s has this address; give one of them another port", a.setting, b.setting))
+			}
+		}
+	}
+	return errs
+}
+
+// overlap says whether two addresses can't be listened at together. A port of 0 is a free one each time.
+func overlap(a, b string) bool {
+	if a == b && strings.HasPrefix(a, "unix:") {
+		return true
+	}
+	_, portA, errA := net.SplitHostPort(a)
+	_, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false // no name is looked up for it
+	}
+	x, errA := net.ResolveTCPAddr("tcp", a)
+	y, errB := net.ResolveTCPAddr("tcp", b)
+	takes := func(x, y net.IP) bool {
+		return len(x) == 0 || x.Equal(net.IPv6unspecified) || x.Equal(net.IPv4zero) && y.To4() != nil || x.Equal(y)
+	}
+	return errA == nil && errB == nil && (takes(x.IP, y.IP) || takes(y.IP, x.IP))
 }
 
 // admin listens for the operator and the backend, at the socket that was handed over if there is one; nil where it isn't

@@ -251,14 +251,14 @@ func TestBenchEndsByASignal(t *testing.T) {
 // What goes wrong is told with status 1: a server that refuses, one that closes, none at all; bad flags with 2.
 func TestBenchFails(t *testing.T) {
 	full := "ws://" + serve(t, hubbub.Config{MaxConnections: 5}, nil)
-	small := "ws://" + serve(t, hubbub.Config{MaxMessageBytes: 200}, nil)
+	small := "ws://" + serve(t, hubbub.Config{MaxMessageBytes: 1 << 10}, nil)
 	for _, c := range []struct {
 		args   []string
 		status int
 		says   []string
 	}{
 		{[]string{"idle", "--conns", "10", "--url", full}, 1, []string{"5 connections did not open (refused with 503", "only 5 of 10 connections opened"}},
-		{[]string{"echo", "--size", "1KiB", "--conns", "3", "--url", small}, 1, []string{"3 connections broke (closed by the server with 1009", "the server closed every connection"}},
+		{[]string{"echo", "--size", "2KiB", "--conns", "3", "--url", small}, 1, []string{"3 connections broke (closed by the server with 1009", "the server closed every connection"}},
 		{[]string{"fanout", "--url", "ws://127.0.0.1:1"}, 1, []string{"nothing listens at 127.0.0.1:1"}},
 		{[]string{"fanout", "--url", "gopher://x"}, 2, []string{"gopher://x"}},
 		{[]string{"fanout", "--duration", "0s"}, 2, []string{"--duration 0s"}},

@@ -8,12 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode"
@@ -82,26 +83,36 @@ var apiClient = &http.Client{CheckRedirect: func(*http.Request, []*http.Request)
 
 // open sends a request, and gives the answer to one that was done. The error says what to set.
 func (c *apiFlags) open(r *http.Request) (*http.Response, error) {
-	answer, err := apiClient.Do(r)
-	var netErr *url.Error
+	var stood atomic.Bool // a connection, TLS and all: without one nothing was sent
+	answer, err := apiClient.Do(r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { stood.Store(true) },
+	})))
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("nobody listens at %s: start hubbub serve there, or say by --url or HUBBUB_URL where it is", c.URL)
-	case errors.Is(err, context.DeadlineExceeded):
-		return nil, unanswered{fmt.Errorf("no answer from %s within %s", c.URL, callTime)}
-	case errors.As(err, &netErr):
-		err = fmt.Errorf("%s: %w (--url or HUBBUB_URL says where the server is)", c.URL, netErr.Err)
-		if op := (*net.OpError)(nil); errors.As(netErr, &op) && op.Op == "dial" {
-			return nil, err
-		}
-		return nil, unanswered{err}
+	case err != nil && stood.Load():
+		return nil, unanswered{c.why(err)}
 	case err != nil:
-		return nil, err
+		return nil, c.why(err)
 	case answer.StatusCode/100 == 2:
 		return answer, nil
 	}
 	defer answer.Body.Close()
 	return nil, c.refusal(answer)
+}
+
+// why is what to do about a request without an answer.
+func (c *apiFlags) why(err error) error {
+	if failed := (*url.Error)(nil); errors.As(err, &failed) {
+		err = failed.Err // what it was for is known
+	}
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("nobody listens at %s: start hubbub serve there, or say by --url or HUBBUB_URL where it is", c.URL)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("no answer from %s within %s", c.URL, callTime)
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Errorf("%s has no TLS: write http:// in --url or HUBBUB_URL, or the address of the proxy that has it", c.URL)
+	}
+	return fmt.Errorf("%s: %w (--url or HUBBUB_URL says where the server is)", c.URL, err)
 }
 
 // refusal is what an answer says that isn't a success, and what to set.
@@ -112,7 +123,10 @@ func (c *apiFlags) refusal(answer *http.Response) (err error) {
 	if answer.StatusCode >= http.StatusInternalServerError && no.Code != "unavailable" && no.Code != "overloaded" { // with timeout and internal it may have been done
 		defer func() { err = unanswered{err} }()
 	}
-	if notOurs {
+	switch {
+	case notOurs && bytes.Contains(b, []byte("HTTP request to an HTTPS server")): // as Go's net/http says it, and so Hubbub
+		return fmt.Errorf("%s has TLS: write https:// in --url or HUBBUB_URL", c.URL)
+	case notOurs:
 		why := ""
 		if to := answer.Header.Get("Location"); to != "" {
 			why = " and sends to " + printable(to)

@@ -336,3 +336,27 @@ func FuzzReadEvents(f *testing.F) {
 		}
 	})
 }
+
+// Where no connection stood, or TLS meets none, nothing was published: no word of doubt, but what to write instead.
+func TestPubWhereNothingWasSent(t *testing.T) {
+	plain := serve(t, hubbub.Config{}, nil)
+	config, _ := certificate(t)
+	secure := serve(t, hubbub.Config{}, config)
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	for url, says := range map[string]string{
+		"https://" + plain:                   "has no TLS: write http://",
+		"http://" + secure:                   "has TLS: write https://",
+		"https://" + secure:                  "certificate",
+		"http://" + closed.Addr().String():   "nobody listens",
+		"http://no-such-host.invalid:1/live": "no-such-host",
+	} {
+		_, err := printed(t, "pub", "r", "x", "--url", url, "--key", testKey)
+		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "in doubt") {
+			t.Errorf("%s: %v, want %q", url, err, says)
+		}
+	}
+}

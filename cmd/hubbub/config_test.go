@@ -196,6 +196,9 @@ func TestABadFileIsRefusedByNameAndLine(t *testing.T) {
 	if _, _, err := parse(t, nil, "serve", "--config", "/no/such/file.yaml"); err == nil || !strings.Contains(err.Error(), "/no/such/file.yaml") {
 		t.Errorf("a file that isn't there: %v", err)
 	}
+	if _, err := printed(t, "config", "--diff", "/no/such/file.yaml"); err == nil || !strings.HasPrefix(err.Error(), "--diff: open /no/such/file.yaml") {
+		t.Errorf("another file that isn't there: %v", err)
+	}
 	// A command without settings has no file to read.
 	if _, _, err := parse(t, map[string]string{"HUBBUB_CONFIG": "/no/such/file.yaml"}, "version"); err != nil {
 		t.Error(err)

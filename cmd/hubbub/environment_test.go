@@ -172,6 +172,15 @@ func TestConfigFailsWhereServeDoes(t *testing.T) {
 		{[]string{"--config", write(t, "listen: :1\n\tworkers: 1\n")}, []string{"line 2", "tab"}},
 		{[]string{"--no-such-flag"}, []string{"--no-such-flag"}},
 		{[]string{"--lisen", ":1"}, []string{"did you mean", "--listen"}},
+		{[]string{"-listen", ":1"}, []string{"unknown flag -listen; did you mean --listen?"}},
+		{[]string{"-hook-url=http://x"}, []string{"unknown flag -hook-url; did you mean --hook-url?"}},
+		{[]string{"-hello"}, []string{"unknown flag -hello", "stands behind --"}},
+		{[]string{"--listen", ":18080", "--admin-listen", ":18080"}, []string{"--admin-listen :18080: --listen :18080 has this address"}},
+		{[]string{"--listen", "[::1]:7422", "--cluster-listen", ":7422"}, []string{"--cluster-listen :7422: --listen [::1]:7422 has this address"}},
+		{[]string{"--listen", ":8080", "--cluster-listen", "127.0.0.1:8079"}, []string{"--cluster-listen 127.0.0.1:8079, by the port above it", "--listen :8080 has this address"}},
+		{[]string{"--nats", "nats://n", "--nats-creds", "/no/creds"}, []string{"--nats-creds: open /no/creds"}},
+		{[]string{"--join", "a:1", "--cluster-secret", "0123456789abcdef", "--cluster-tls-ca", key, "--cluster-tls-cert", cert, "--cluster-tls-key", key}, []string{"--cluster-tls-ca " + key + " has no certificate"}},
+		{[]string{"--max-message-bytes", "100"}, []string{"--max-message-bytes 100: less than 128"}},
 		{[]string{"surplus"}, []string{"surplus"}},
 	} {
 		var texts []string
@@ -191,6 +200,61 @@ func TestConfigFailsWhereServeDoes(t *testing.T) {
 			if !strings.Contains(texts[0], word) {
 				t.Errorf("%v: no %q in %s", c.args, word, texts[0])
 			}
+		}
+	}
+}
+
+// Two addresses are one where a connection could come by both.
+func TestAddressesThatOverlap(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{":80", ":80", true},
+		{":80", "127.0.0.1:80", true},
+		{"[::]:80", "127.0.0.1:80", true},
+		{"0.0.0.0:80", "127.0.0.1:80", true},
+		{"0.0.0.0:80", "[::1]:80", false},
+		{"localhost:80", "127.0.0.1:80", true},
+		{"127.0.0.1:80", "127.0.0.2:80", false},
+		{"127.0.0.1:80", "127.0.0.1:81", false},
+		{":0", "127.0.0.1:0", false},
+		{"unix:a", "unix:a", true},
+		{"unix:a", "unix:b", false},
+		{"unix:a", ":80", false},
+	} {
+		if overlap(c.a, c.b) != c.want || overlap(c.b, c.a) != c.want {
+			t.Errorf("%s and %s overlap: %t", c.a, c.b, !c.want)
+		}
+	}
+}
+
+// Settings that do nothing for anybody are taken, and said: nobody has a name, nobody comes by a Unix socket.
+func TestSettingsForNobodyAreSaid(t *testing.T) {
+	rooms := write(t, "rooms: [{match: a, join: granted}, {match: b, publish: users}, {match: 'c.${user}'}, {match: d, publish: server}]\n")
+	for _, c := range []struct {
+		args []string
+		says string // "" for nothing
+	}{
+		{[]string{"--config", rooms}, "settings=\"rooms[0].join granted, rooms[1].publish users, rooms[2].match c.${user}\""},
+		{[]string{"--config", rooms, "--jwt-key", jwtSecret}, ""},
+		{[]string{"--config", rooms, "--hook-url", "http://127.0.0.1:1", "--hook-events", "connect", "--webhook-secret", "whsec_" + strings.Repeat("A", 32)}, ""},
+		{[]string{"--chat", "granted", "--direct", "users"}, "settings=\"chat granted, direct users\""},
+		{[]string{"--chat", "server"}, ""},
+		{[]string{"--trusted-proxies", "10.0.0.1,unix"}, "it stands for nobody"},
+		{[]string{"--trusted-proxies", "10.0.0.1"}, ""},
+		{[]string{"--trusted-proxies", "unix", "--listen", "unix:/tmp/hubbub-test"}, ""},
+	} {
+		set, ctx, err := parse(t, nil, append([]string{"config"}, c.args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var log safeBuffer
+		if _, _, err := set.prepare(ctx, slog.New(slog.NewTextHandler(&log, nil))); err != nil {
+			t.Fatalf("%v: %v", c.args, err)
+		}
+		if text := string(log.bytes()); (text != "") != (c.says != "") || !strings.Contains(text, c.says) {
+			t.Errorf("%v: the log has %q, want %q", c.args, text, c.says)
 		}
 	}
 }

@@ -67,7 +67,7 @@ func main() {
 	if err := checkReserved(args, os.Environ()); err != nil {
 		fail(usageError{err})
 	}
-	if err := checkHelp(args); err != nil {
+	if err := checkDash(args, parser.Model.Node); err != nil {
 		fail(usageError{err})
 	}
 	ctx, err := parser.Parse(args)
@@ -88,17 +88,29 @@ func helpFirst(args []string) []string {
 	return append(slices.Clone(args[1:]), "--help")
 }
 
-// checkHelp refuses what only begins as -h does: -hello would print the help, and be taken for done.
-func checkHelp(args []string) error {
+// checkDash refuses the name of a flag with one dash, of which kong would take each letter for a flag, and what only begins
+// as -h does: -hello would print the help, and be taken for done.
+func checkDash(args []string, all *kong.Node) error {
 	for _, a := range args {
 		if a == "--" {
 			break
 		}
-		if strings.HasPrefix(a, "-h") && len(a) > 2 {
+		name, _, _ := strings.Cut(strings.TrimPrefix(a, "-"), "=")
+		switch {
+		case len(name) < 2 || !strings.HasPrefix(a, "-") || name[0] == '-':
+		case hasFlag(all, name):
+			return fmt.Errorf("unknown flag -%s; did you mean --%s?", name, name)
+		case name[0] == 'h':
 			return fmt.Errorf("unknown flag %s; what begins with a dash and is no flag stands behind --", a)
 		}
 	}
 	return nil
+}
+
+// hasFlag says whether a command, or one below it, has the flag.
+func hasFlag(n *kong.Node, name string) bool {
+	return slices.ContainsFunc(n.Flags, func(f *kong.Flag) bool { return f.Name == name }) ||
+		slices.ContainsFunc(n.Children, func(below *kong.Node) bool { return hasFlag(below, name) })
 }
 
 func newParser(c *cli) *kong.Kong {

@@ -175,6 +175,9 @@ func (r *reloader) onSignal(ctx context.Context, srv *hubbub.Server) {
 
 // printDiff prints what a reload by the file of --diff would change, in the place of the one that there is, and keep.
 func (c *configCmd) printDiff(ctx *kong.Context, cfg hubbub.Config) error {
+	if _, err := readFile(string(c.Diff), "--diff", ctx.Selected().Flags); err != nil {
+		return usageError{err}
+	}
 	next, nextCtx, err := parseSettings(append(slices.Clone(os.Args[1:]), "--config="+string(c.Diff)))
 	if err != nil {
 		return usageError{err}

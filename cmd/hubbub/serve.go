@@ -220,9 +220,7 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 	if _, _, err := hubbub.ListenAddress(adminAddress(c.AdminListen)); c.AdminListen != "" && err != nil {
 		errs = append(errs, fmt.Errorf("admin-listen %s: %w", c.AdminListen, err))
 	}
-	if c.AdminListen == c.Listen && !strings.HasSuffix(c.Listen, ":0") {
-		errs = append(errs, fmt.Errorf("admin-listen %s: --listen has this address", c.AdminListen))
-	}
+	errs = append(errs, c.collisions()...)
 	if _, err := c.apiKeys(); err != nil {
 		errs = append(errs, err)
 	}
@@ -239,10 +237,45 @@ func (c *serveCmd) prepare(ctx *kong.Context, log *slog.Logger) (cfg hubbub.Conf
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return cfg, nil, usageError{locate(ctx, c, err)}
 	}
+	c.warn(log, cfg.Effective())
+	return cfg, secure, nil
+}
+
+// warn says which settings may not do what they are there for.
+func (c *serveCmd) warn(log *slog.Logger, cfg hubbub.Config) {
 	if most := (hubbub.Config{}).Effective().MaxConnections; c.MaxConnections > most {
 		log.Warn("max-connections is more than the limit of open files leaves room for: beyond it clients are turned away by the system", "max-connections", c.MaxConnections, "room_for", most)
 	}
-	return cfg, secure, nil
+	if n := cfg.MaxMessageBytes; n < 1<<10 { // a name of 255 bytes may be twice as long in JSON
+		log.Warn("max-message-bytes is less than 1 KiB: a client can't come back to a room of the longest name", "max-message-bytes", n)
+	}
+	if nobodys := namesOrGrants(cfg); len(nobodys) > 0 && c.JWTKey == "" && c.JWTJWKS == "" && !slices.Contains(c.HookEvents, "connect") {
+		log.Warn("no client has a name, or is granted anything: what only such may do nobody may; set --jwt-key, --jwt-jwks, or --hook-url with the event connect", "settings", strings.Join(nobodys, ", "))
+	}
+	if slices.Contains(c.TrustedProxies, "unix") && !strings.HasPrefix(c.Listen, "unix:") && os.Getenv("LISTEN_FDS") == "" {
+		log.Warn("trusted-proxies has unix, and --listen is no Unix socket: it stands for nobody, unless systemd listens at one in its place", "listen", c.Listen)
+	}
+}
+
+// namesOrGrants are the settings by which clients may do a thing that have a name, or are granted it.
+func namesOrGrants(cfg hubbub.Config) (all []string) {
+	add := func(setting, who string) {
+		if who == "users" || who == "granted" {
+			all = append(all, setting+" "+who)
+		}
+	}
+	add("chat", cfg.Chat)
+	add("direct", cfg.Direct)
+	for i, r := range cfg.Rooms {
+		if strings.Contains(r.Match, "${user}") {
+			all = append(all, ruleName(i)+".match "+r.Match)
+			continue
+		}
+		add(ruleName(i)+".join", r.Join)
+		add(ruleName(i)+".read", r.Read)
+		add(ruleName(i)+".publish", r.Publish)
+	}
+	return all
 }
 
 // config is what the library is given.

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -41,7 +42,8 @@ func (all Origins) Refuse(r *http.Request) (why, pattern string) {
 	}
 	o, err := normalOrigin(headers[0], false)
 	if err != nil {
-		return fmt.Sprintf("the header Origin, %.100q, is none that a browser sends: %v", headers[0], err), ""
+		what, _, _ := strings.Cut(err.Error(), ": write ") // which is for who sets a pattern
+		return fmt.Sprintf("the header Origin, %.100q, is none that a browser sends: %s", headers[0], what), ""
 	}
 	if ownOrigin(o, r.Host) || ownOrigin(o, ForwardedHost(r)) || slices.ContainsFunc(all, func(p OriginPattern) bool { return p.matches(o) }) {
 		return "", ""
@@ -178,7 +180,7 @@ func normalHostAndPort(scheme, text string, pattern bool) (host string, err erro
 		return "", err
 	}
 	if defaultPort[scheme] != "" {
-		err = checkIPv4(host)
+		err = cmp.Or(checkDots(host), checkIPv4(host))
 	}
 	if port != "" && port != defaultPort[scheme] {
 		host += ":" + port
@@ -271,6 +273,17 @@ func normalHost(host string, pattern bool) (string, error) {
 		}
 	}
 	return host, nil
+}
+
+// checkDots refuses what the DNS has no name for. One dot at the end is its root.
+func checkDots(host string) error {
+	switch {
+	case host[0] == '.':
+		return fmt.Errorf("%q begins with a dot: write *%s for every host below it", host, host)
+	case strings.Contains(host, ".."):
+		return fmt.Errorf("%q has nothing between two dots", host)
+	}
+	return nil
 }
 
 // checkIPv4 refuses what a browser takes for an address and would write in another way, or not ask for at all.

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"net/http"
 	"regexp"
 	"strings"
 	"testing"
@@ -29,6 +30,9 @@ func TestPatternsThatMatchNothingAreRefused(t *testing.T) {
 		{"https://a.example/chat?x#y", "write https://a.example"},
 		{"https://me@a.example", "write https://a.example"},
 		{"https://me:secret@a.example/x", "write https://a.example"},
+		{"https://.example.com", "begins with a dot: write *.example.com for every host below it"},
+		{"https://*.example..com", "nothing between two dots"},
+		{"http://a.example..", "nothing between two dots"},
 		{"https://a.example:", "port"},
 		{"https://a.example:0", "port"},
 		{"https://a.example:0443", "port"},
@@ -69,6 +73,21 @@ func TestPatternsThatMatchNothingAreRefused(t *testing.T) {
 			if _, err := ParseOriginPattern(write[1]); err != nil {
 				t.Errorf("%q: the advice is refused too: %v", tt.pattern, err)
 			}
+		}
+	}
+}
+
+// Who is refused is told what is wrong, and not what to write into a setting.
+func TestAnOriginThatNoBrowserSends(t *testing.T) {
+	for header, why := range map[string]string{
+		"https://a.example https://b.example": "it is more than one",
+		"a.example":                           "it isn't of the form scheme://host",
+		"https://.a.example":                  "begins with a dot",
+		"data://x":                            "the origin of such a page is null",
+	} {
+		got, advice := Origins(nil).Refuse(&http.Request{Header: http.Header{"Origin": {header}}})
+		if !strings.HasSuffix(got, why) || advice != "" {
+			t.Errorf("%s: %s, and %q", header, got, advice)
 		}
 	}
 }

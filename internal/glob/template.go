@@ -5,6 +5,21 @@ import "strings"
 // User is what stands in a Template for the name of a user.
 const User = "${user}"
 
+// Unknown is what stands in a text as User does, ${...}, and is another; "" where nothing does.
+func Unknown(text string) string {
+	for {
+		_, rest, begins := strings.Cut(text, "${")
+		name, after, ends := strings.Cut(rest, "}")
+		switch found := "${" + name + "}"; {
+		case !begins || !ends:
+			return ""
+		case found != User:
+			return found
+		}
+		text = after
+	}
+}
+
 // Template is a pattern in which User stands for a user's name, literally: a star in the name is a star. Nothing is
 // compiled for a user. Where a star follows User, the text between them must not be in the name, or nothing fits: else
 // "inbox.${user}.*" would give the user "ann.b" what lies below "inbox.ann". Immutable.

@@ -155,3 +155,14 @@ func TestATemplateThatCoversAnotherMatchesAllOfIt(t *testing.T) {
 		t.Error("a star covers a name, and not the other way round")
 	}
 }
+
+func TestWhatIsNoPlaceholder(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "", "a": "", User: "", "a.${user}.*.${user}": "", "${user": "", "$user": "", "{user}": "", "}${": "",
+		"${User}": "${User}", "a.${user}.${room}": "${room}", "${}": "${}", "${a${user}": "${a${user}",
+	} {
+		if got := Unknown(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
