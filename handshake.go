@@ -321,19 +321,6 @@ func (s *Server) closedToAll(set *settings) *refusal {
 	return nil
 }
 
-func (set *settings) tooMany() *refusal {
-	no := full("too many connections", upgradeConnections, "--max-connections", int64(set.MaxConnections))
-	if set.MaxConnections < set.defaultMaxConnections() {
-		return no
-	}
-	files := fmt.Sprintf("a limit of open files above %d (LimitNOFILE= in systemd, ulimit -n)", openFileLimit())
-	if set.written.MaxConnections != 0 {
-		files += ", and then " + no.flag
-	}
-	no.flag = files
-	return no
-}
-
 func (c *Config) tooManyOfOne() *refusal {
 	no := full("too many connections from this address", upgradePerIP, "--max-connections-per-ip", int64(c.MaxConnectionsPerIP))
 	no.status = http.StatusTooManyRequests

@@ -199,3 +199,17 @@ func (s *Server) limited(no *hub.Limited) *refusal {
 func retryAfterAt(after time.Duration) string {
 	return strconv.Itoa(int(after/time.Second) + retryAfter())
 }
+
+// tooMany is said where the server is full. Where the limit of open files is what bounds it, that is what has to grow.
+func (set *settings) tooMany() *refusal {
+	no := full("too many connections", upgradeConnections, "--max-connections", int64(set.MaxConnections))
+	if set.MaxConnections < set.defaultMaxConnections() {
+		return no
+	}
+	files := fmt.Sprintf("a limit of open files above %d (LimitNOFILE= in systemd, ulimit -n)", openFileLimit())
+	if set.written.MaxConnections != 0 {
+		files += ", and then " + no.flag
+	}
+	no.flag = files
+	return no
+}
