@@ -114,7 +114,7 @@ func TestATokenThatCantBeMade(t *testing.T) {
 	refusedToken(t, "both kinds of quotes", key, "--data", "red")
 	refusedToken(t, "control character", key, "--user", "a\nb")
 	refusedToken(t, "at most 255", key, "--user", strings.Repeat("x", 256))
-	refusedToken(t, "--read a.${User}: there is no ${User}; did you mean ${user}", key, "--read", "a.${User}")
+	refusedToken(t, "a.${User}: there is no ${User}; did you mean ${user}", key, "--read", "a.${User}")
 	refusedToken(t, "rooms: ", key, "--rooms", strings.Repeat("x", 300))
 	refusedToken(t, "at most", key, "--data", `"`+strings.Repeat("x", 48<<10)+`"`)
 	refusedToken(t, "--user", key, "--user", "")

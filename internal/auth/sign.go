@@ -10,9 +10,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"example.com/hubbub/internal/glob"
 )
 
 // Signer makes tokens, for trying: an application makes its own.
@@ -108,6 +111,11 @@ type permitted struct {
 
 // Sign makes the token. The error says what no server would take.
 func (s *Signer) Sign(d Draft) (string, error) {
+	for _, p := range slices.Concat(d.Join, d.Publish, d.Read) {
+		if unknown := glob.Unknown(p); unknown != "" {
+			return "", fmt.Errorf("%s: there is no %s; did you mean %s, the client's own name?", p, unknown, glob.User)
+		}
+	}
 	c := struct {
 		jwt.RegisteredClaims
 		Hubbub permitted `json:"hubbub"`
