@@ -91,8 +91,9 @@ type chase struct {
 	late    int // answers that didn't come in time
 }
 
-// patience is how long the next answer is waited for: longer each time, since a busy node's may always come late.
-func (s *chase) patience() time.Duration { return claimTry << min(s.late, 2) }
+// patience is how long the next answer is waited for when so many have come too late: longer each time, since a busy node's may always
+// do so.
+func patience(late int) time.Duration { return claimTry << min(late, 2) }
 
 // leads says that the session, whose node is gone, has gone to that one before: it is asked then, once.
 func (c *cluster) leads(s *chase, to broker.NodeID) bool {
@@ -163,7 +164,7 @@ func (h *Hub) claim(ctx context.Context, r *Resumption, q claimQuestion) (a clai
 // claimFrom asks one node. Without an error, and without a session or a look at it, s says which one comes next, or this
 // one again.
 func (h *Hub) claimFrom(ctx context.Context, s *chase) (a claimAnswer, err error) {
-	try, cancel := context.WithTimeout(ctx, s.patience())
+	try, cancel := context.WithTimeout(ctx, patience(s.late))
 	defer cancel()
 	a, err = askNode[claimAnswer](try, h.cluster, s.at, callSession, s.q)
 	switch {
@@ -189,9 +190,9 @@ func (h *Hub) claimFrom(ctx context.Context, s *chase) (a claimAnswer, err error
 // rest asks for what of a session didn't fit into the answer that brought it. Where it isn't to be had the session is still on its
 // way.
 func (c *cluster) rest(ctx context.Context, from broker.NodeID, q claimQuestion, m *movedSession) error {
-	for m.Next > 0 {
+	for late := 0; m.Next > 0; {
 		q.First = m.Next
-		try, cancel := context.WithTimeout(ctx, claimTry)
+		try, cancel := context.WithTimeout(ctx, patience(late))
 		a, err := askNode[claimAnswer](try, c, from, callSession, q)
 		cancel()
 		switch {
@@ -202,6 +203,7 @@ func (c *cluster) rest(ctx context.Context, from broker.NodeID, q claimQuestion,
 		case ctx.Err() != nil || !c.sees(from):
 			return ErrTimeout
 		default:
+			late++
 			pause(ctx)
 		}
 	}

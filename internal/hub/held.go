@@ -12,7 +12,7 @@ import (
 )
 
 // Direct messages that a node held for a client which has gone on to another one, or was going: acknowledged, so they follow it in
-// their order, each until it is there, and none twice unless a third node's answer is lost.
+// their order, each until it is there, and none twice.
 
 const (
 	heldMost = 20 * time.Second // until what was held is given up, where the other node doesn't answer
@@ -127,7 +127,11 @@ func (h *Hub) takeHeld(ctx context.Context, id ID, part heldPart, messages ...*p
 	defer came.mu.Unlock()
 	for came.taken[part.First] < len(messages) {
 		if m := messages[came.taken[part.First]]; m != nil {
-			if err := h.takeOneHeld(ctx, id, m); err != nil {
+			one := heldPart{part.Of, part.First + came.taken[part.First]}
+			if part.Of == 0 {
+				one.First = 0
+			}
+			if err := h.takeOneHeld(ctx, id, m, one); err != nil {
 				return err
 			}
 		}
@@ -136,13 +140,14 @@ func (h *Hub) takeHeld(ctx context.Context, id ID, part heldPart, messages ...*p
 	return nil
 }
 
-func (h *Hub) takeOneHeld(ctx context.Context, id ID, m *protocol.Message) error {
+// takeOneHeld takes one message, or passes it on as the same part of the same, so that the next node knows it again.
+func (h *Hub) takeOneHeld(ctx context.Context, id ID, m *protocol.Message, part heldPart) error {
 	_, no := h.directBy(id, m, nil, nil, true)
 	if no == nil || no.Code != protocol.UnknownClient {
 		return refusedAs(no)
 	}
 	done := make(chan error, 1) // it has gone on meanwhile
-	h.cluster.sendDirect(&directQuestion{To: id, Held: true, message: m}, func(err error) { done <- err })
+	h.cluster.sendDirect(&directQuestion{To: id, Held: true, heldPart: part, message: m}, func(err error) { done <- err })
 	select {
 	case err := <-done:
 		if err = applications(err); errors.Is(err, ErrUnknownClient) {
