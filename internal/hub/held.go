@@ -12,10 +12,10 @@ import (
 )
 
 // Direct messages that a node held for a client which has gone on to another one, or was going: acknowledged, so they follow it in
-// their order, each until it is there, and none twice.
+// their order, each until it is there, and none twice, but for a node that dies or is cut off with the answer.
 
 const (
-	heldMost = 20 * time.Second // until what was held is given up, where the other node doesn't answer
+	heldMost = 20 * time.Second // until what was held is given up at the least, where the other node doesn't answer
 	heldTime = 60_000           // milliseconds for which it is known what of it has come
 )
 
@@ -54,7 +54,7 @@ type heldDirects struct {
 func (s *heldDirects) send() {
 	c := s.c
 	defer c.hub.recovered("sending what was held for a client")
-	ctx, cancel := c.untilStop(context.Background(), heldMost)
+	ctx, cancel := c.untilStop(context.Background(), max(heldMost, c.hub.cfg().ResumeWindow))
 	defer cancel()
 	for len(s.left) > 0 {
 		kind, question, n := s.next()
@@ -68,12 +68,15 @@ func (s *heldDirects) send() {
 		case c.hub.stopping():
 			s.sendAtOnce()
 			return
-		case ctx.Err() != nil || !c.sees(s.to):
+		case ctx.Err() != nil:
 			c.hub.cfg().Log.Warn("direct messages are lost: the node to which their client went doesn't take them",
 				"client", s.id.String(), "messages", len(s.left), "error", err)
 			return
-		default:
+		case c.sees(s.to) || c.hub.takeOneHeld(ctx, s.id, s.left[0].message, s.part) != nil:
 			pause(ctx)
+		default: // the client was elsewhere by now, or here again
+			s.left = s.left[1:]
+			s.part.First++
 		}
 	}
 }
@@ -138,6 +141,15 @@ func (h *Hub) takeHeld(ctx context.Context, id ID, part heldPart, messages ...*p
 		came.taken[part.First]++
 	}
 	return nil
+}
+
+// takeDirects is takeHeld of records.
+func (h *Hub) takeDirects(ctx context.Context, id ID, part heldPart, records [][]byte) error {
+	messages := make([]*protocol.Message, len(records))
+	for i, record := range records {
+		messages[i] = h.movedDirect(record)
+	}
+	return h.takeHeld(ctx, id, part, messages...)
 }
 
 // takeOneHeld takes one message, or passes it on as the same part of the same, so that the next node knows it again.

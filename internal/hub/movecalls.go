@@ -6,7 +6,6 @@ import (
 	"net/netip"
 
 	"example.com/hubbub/broker"
-	"example.com/hubbub/internal/protocol"
 )
 
 // What nodes ask each other about sessions that move.
@@ -57,11 +56,7 @@ func init() {
 		return h.hasSession(q), nil
 	})
 	calls[callDirects] = answers(func(ctx context.Context, h *Hub, _ broker.NodeID, q directsQuestion) (any, error) {
-		messages := make([]*protocol.Message, len(q.Directs))
-		for i, record := range q.Directs {
-			messages[i] = h.movedDirect(record)
-		}
-		return nil, h.takeHeld(ctx, q.ID, q.heldPart, messages...)
+		return nil, h.takeDirects(ctx, q.ID, q.heldPart, q.Directs)
 	})
 	calls[callMoved] = answers(func(_ context.Context, h *Hub, from broker.NodeID, id ID) (any, error) {
 		h.noteMoved(id, from)

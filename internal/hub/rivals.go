@@ -258,7 +258,10 @@ func (h *Hub) bring(ctx context.Context, from broker.NodeID, q bringQuestion) er
 	}
 	defer c.moves.finish(mine)
 	if h.has(q.ID, func(string, uint32, uint32) bool { return true }) {
-		return nil // it was brought before
+		if q.Nonce == 0 {
+			return nil // it was brought before, by a node of an older version
+		}
+		return h.takeDirects(ctx, q.ID, heldPart{Of: q.Nonce}, q.Session.Directs) // it came in another way; what waited there for it is its
 	}
 	if err := c.rest(ctx, from, claimQuestion{ID: q.ID, Nonce: q.Nonce}, q.Session); err != nil {
 		return err
